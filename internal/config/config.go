@@ -1,0 +1,189 @@
+// Package config is every environment variable that the service reads, with its default and its check. Nothing else reads the
+// environment, so the README's table and this file are the whole truth.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Bounds of the settings, so that a typing error stops the start instead of the shop.
+const (
+	// holdLimit is the longest MAX_HOLD: a hold that outlives a day is stock taken out of the shop.
+	holdLimit = 24 * time.Hour
+	// sweepLimit is the longest SWEEP_INTERVAL: the sweep is bookkeeping, but reports lag behind by as much.
+	sweepLimit = time.Hour
+)
+
+// Config is what the environment says.
+type Config struct {
+	// DatabaseURL is a postgres:// URL. Empty means that none was set: the local program starts a server of its own then, a
+	// Lambda refuses to start.
+	DatabaseURL string
+	// Host and Port are where the local program listens.
+	Host string
+	Port int
+	// HoldTTL is how long a hold lasts that doesn't say how long.
+	HoldTTL time.Duration
+	// MaxHold is the longest that a hold may last, extensions included.
+	MaxHold time.Duration
+	// SweepInterval is how often the local program sweeps. In the cloud the EventBridge rule decides.
+	SweepInterval time.Duration
+	// LogLevel is the least level that is logged.
+	LogLevel slog.Level
+	// EarlyRelease lets stock rows go before the disk has the commit, see package reservation. Off is for servers that refuse
+	// COMMIT in a procedure: slower on a hot row, and nothing else.
+	EarlyRelease bool
+}
+
+// Load reads the environment. Its error names each variable that is wrong, and says what would be right.
+func Load() (Config, error) { return load(os.Getenv) }
+
+// Start reads the environment for a Lambda and makes its log. Where a variable is wrong the process ends, with a line that says
+// which; so it does when the function can't do without a database and none is named.
+func Start(needsDatabase bool) (Config, *slog.Logger) {
+	c, err := Load()
+	log := c.Logger()
+	if err == nil && needsDatabase && c.DatabaseURL == "" {
+		err = errors.New("DATABASE_URL is not set")
+	}
+	if err != nil {
+		log.Error("can't start", "error", err.Error())
+		os.Exit(1)
+	}
+	return c, log
+}
+
+// Logger makes the service's log: JSON, a line an event, on standard output, where Lambda collects it.
+func (c Config) Logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: c.LogLevel}))
+}
+
+func load(getenv func(string) string) (Config, error) {
+	r := reader{getenv: getenv}
+	c := Config{
+		DatabaseURL:   r.databaseURL("DATABASE_URL"),
+		Host:          r.host("HOST", "127.0.0.1"),
+		Port:          r.integer("PORT", 3000, 1, 65535),
+		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, time.Second, holdLimit),
+		MaxHold:       r.duration("MAX_HOLD", time.Hour, time.Second, holdLimit),
+		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
+		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
+		EarlyRelease:  r.onOff("EARLY_RELEASE", true),
+	}
+	if len(r.errs) == 0 && c.HoldTTL > c.MaxHold {
+		r.errs = append(r.errs, fmt.Errorf("HOLD_TTL is %s, which is longer than MAX_HOLD, %s", c.HoldTTL, c.MaxHold))
+	}
+	return c, errors.Join(r.errs...)
+}
+
+// reader collects what is wrong, so that one start names every bad variable.
+type reader struct {
+	getenv func(string) string
+	errs   []error
+}
+
+func (r *reader) bad(name, value, want string) {
+	r.errs = append(r.errs, fmt.Errorf("%s is %q; it must be %s", name, value, want))
+}
+
+func (r *reader) duration(name string, fallback, least, most time.Duration) time.Duration {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d < least || d > most {
+		r.bad(name, value, fmt.Sprintf("a duration from %s to %s, such as %s", least, most, fallback))
+		return fallback
+	}
+	if d%time.Second != 0 {
+		r.bad(name, value, "a whole number of seconds")
+	}
+	return d
+}
+
+func (r *reader) integer(name string, fallback, least, most int) int {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		r.bad(name, value, fmt.Sprintf("a number from %d to %d", least, most))
+		return fallback
+	}
+	return n
+}
+
+func (r *reader) host(name, fallback string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	if _, err := url.Parse("http://" + net.JoinHostPort(value, "1")); err != nil {
+		r.bad(name, value, "a host name or an IP address")
+	}
+	return value
+}
+
+func (r *reader) level(name string, fallback slog.Level) slog.Level {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(value)); err != nil {
+		r.bad(name, value, "debug, info, warn or error")
+		return fallback
+	}
+	return level
+}
+
+func (r *reader) onOff(name string, fallback bool) bool {
+	switch value := r.getenv(name); value {
+	case "":
+		return fallback
+	case "on":
+		return true
+	case "off":
+		return false
+	default:
+		r.bad(name, value, "on or off")
+		return fallback
+	}
+}
+
+// databaseURL checks the shape only, and never repeats the value: it holds a password.
+func (r *reader) databaseURL(name string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
+		r.errs = append(r.errs, fmt.Errorf("%s must be a URL such as postgres://user:password@host:5432/database", name))
+	}
+	return value
+}
+
+// Environ is the configuration as the environment of a function that runs on this machine.
+func (c Config) Environ() []string {
+	early := "on"
+	if !c.EarlyRelease {
+		early = "off"
+	}
+	return []string{
+		"DATABASE_URL=" + c.DatabaseURL,
+		"HOLD_TTL=" + c.HoldTTL.String(),
+		"MAX_HOLD=" + c.MaxHold.String(),
+		"LOG_LEVEL=" + c.LogLevel.String(),
+		"EARLY_RELEASE=" + early,
+	}
+}
