@@ -1,0 +1,89 @@
+// Package migrate applies the embedded migrations with goose. It is a package of its own so that goose and database/sql are
+// linked into the migrate function and the local programs, and into no Lambda that answers callers.
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/allo/reservations/migrations"
+)
+
+// The service's waits inside Postgres, set on the role because a pooler in transaction mode refuses them at connect and
+// forgets them when set in a session. Each is shorter than the one around it: lock, statement, request, function, gateway.
+const (
+	lockTimeout              = 2 * time.Second
+	statementTimeout         = 5 * time.Second
+	idleInTransactionTimeout = 10 * time.Second
+)
+
+// The table in which goose's lock keeps two deploys from migrating at once, tried for a minute: a row and not a session's
+// advisory lock, which a pooler in transaction mode would lose.
+const (
+	lockRetryEvery = time.Second
+	lockRetries    = 60
+)
+
+// Up applies the migrations that the database lacks, in order, and sets the role's Defaults. It returns the names of those
+// that it applied. Two of them may run at once: the second waits and finds nothing to do. It must reach Postgres directly,
+// not through a pooler.
+func Up(ctx context.Context, databaseURL string) (applied []string, err error) {
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the database to migrate: %w", err)
+	}
+	// A migration may take longer than a request may: the role's defaults are for the service.
+	config.RuntimeParams["statement_timeout"] = "0"
+	db := stdlib.OpenDB(*config)
+	defer db.Close()
+
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(lockRetryEvery, lockRetries))
+	if err != nil {
+		return nil, fmt.Errorf("make the migration lock: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
+		goose.WithLocker(locker), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		applied = append(applied, r.Source.Path)
+	}
+	if err != nil {
+		return applied, fmt.Errorf("migrate: %w", err)
+	}
+	return applied, Defaults(ctx, databaseURL)
+}
+
+// Defaults sets the timeouts of the role that the URL names, in that database only. Sessions opened later have them.
+func Defaults(ctx context.Context, databaseURL string) error {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to set the role's defaults: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+
+	var database string
+	if err := conn.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
+		return fmt.Errorf("ask for the database's name: %w", err)
+	}
+	for name, limit := range map[string]time.Duration{
+		"lock_timeout":                        lockTimeout,
+		"statement_timeout":                   statementTimeout,
+		"idle_in_transaction_session_timeout": idleInTransactionTimeout,
+	} {
+		stmt := fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = '%dms'",
+			pgx.Identifier{database}.Sanitize(), name, limit.Milliseconds())
+		if _, err := conn.Exec(ctx, stmt); err != nil {
+			return fmt.Errorf("set the role's %s: %w", name, err)
+		}
+	}
+	return nil
+}

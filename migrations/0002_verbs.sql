@@ -1,0 +1,748 @@
+-- The verbs, as functions, and their early-release forms, as procedures. Why they are shaped so, and why each is right, is told in
+-- internal/reservation/doc.go; the comments here say what each statement is for.
+--
+-- Every verb's function answers (outcome, answer) and leaves the end of the transaction to its caller, under one rule: on an
+-- outcome that is a success the caller commits, on any other it rolls back. The caller is either the procedure of the same name
+-- with _early behind it, or, on a server that refuses COMMIT in a procedure, the service's own transaction.
+--
+-- Locks are taken in one order by everything here: key, hold, lines, stock rows; several lines or stock rows by (product, warehouse).
+-- Whatever takes many holds, the sweep and the reclaim, skips those that are locked instead of waiting. That is why no two calls can
+-- wait for one another in a circle.
+--
+-- It locks nothing that exists.
+
+-- +goose Up
+
+-- hold_json is a hold as the service reads it back. _expired shows a hold that is dead as the sweep will write it down, so that
+-- a reader can't tell whether the sweep has been (I4).
+-- +goose StatementBegin
+CREATE FUNCTION hold_json(_hold reservations, _expired boolean DEFAULT false) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _items jsonb;
+BEGIN
+    IF _expired THEN
+        _hold.status := 'EXPIRED';
+        _hold.updated_at := _hold.expires_at;
+    END IF;
+    IF _hold.product_id IS NULL THEN
+        SELECT jsonb_agg(jsonb_build_object('product_id', l.product_id, 'warehouse_id', l.warehouse_id,
+                                            'quantity', l.quantity) ORDER BY l.product_id, l.warehouse_id)
+        INTO _items
+        FROM reservation_items l
+        WHERE l.reservation_id = _hold.id;
+        RETURN to_jsonb(_hold) || jsonb_build_object('items', _items);
+    END IF;
+    RETURN to_jsonb(_hold);
+END $$;
+-- +goose StatementEnd
+
+-- claim_key makes the twins of one Idempotency-Key follow one another (I6), with a lock of the transaction, which writes nothing,
+-- and looks for the answer that an earlier one was given. An outcome of null means that the key is ours to use.
+-- +goose StatementBegin
+CREATE FUNCTION claim_key(_key text, _hash bytea, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+    _kept idempotency_keys;
+BEGIN
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtextextended(_key, 0));
+    EXCEPTION WHEN lock_not_available THEN
+        outcome := 'KEY_IN_USE';
+        RETURN;
+    END;
+    -- A statement of its own, so that its snapshot is younger than the lock.
+    SELECT * INTO _kept FROM idempotency_keys
+    WHERE key = _key AND created_at > clock_timestamp() - interval '24 hours';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF _kept.request_hash <> _hash THEN
+        outcome := 'KEY_REUSED';
+        RETURN;
+    END IF;
+    outcome := 'REPLAYED';
+    answer := _kept.answer;
+END $$;
+-- +goose StatementEnd
+
+-- keep_answer stores a success under its key, in the transaction that makes the effect. It writes over a key that has outlived
+-- its day and awaits removal, and over no other.
+-- +goose StatementBegin
+CREATE FUNCTION keep_answer(_key text, _hash bytea, _answer jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _now timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO idempotency_keys AS k (key, request_hash, answer, created_at)
+    VALUES (_key, _hash, _answer, _now)
+    ON CONFLICT (key) DO UPDATE
+    SET request_hash = excluded.request_hash, answer = excluded.answer, created_at = excluded.created_at
+    WHERE k.created_at <= _now - interval '24 hours';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'I6: a key that was free when claimed has an answer now';
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- dead_units counts the units that dead holds still occupy on a stock row, by the clock read after the caller's snapshot was
+-- taken: a hold that died in between makes the caller see more to be had, never less. It is STABLE so that it reads by that very
+-- snapshot, in which reserved and the holds agree. It stops counting once it has seen _enough holds, as each has a unit or more.
+-- +goose StatementBegin
+CREATE FUNCTION dead_units(_product uuid, _warehouse uuid, _enough bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _now timestamptz := clock_timestamp();
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(d.quantity), 0)
+        FROM (SELECT r.quantity FROM reservations r
+              WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
+                AND r.expires_at <= _now
+              ORDER BY r.expires_at LIMIT _enough) d
+    ) + (
+        SELECT coalesce(sum(d.quantity), 0)
+        FROM (SELECT l.quantity FROM reservation_items l
+              WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
+                AND l.expires_at <= _now
+              ORDER BY l.expires_at LIMIT _enough) d
+    );
+END $$;
+-- +goose StatementEnd
+
+-- reclaim_holds expires dead holds of one stock row, the oldest first, until _need units are free or none is left, and answers
+-- the units it freed, which its caller gives back to the stock row. It skips the holds that others have locked, so that sixty
+-- callers take sixty different ones; a caller left without enough rolls back and waits with await_dead, holding nothing.
+-- +goose StatementBegin
+CREATE FUNCTION reclaim_holds(_product uuid, _warehouse uuid, _need bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    _now   timestamptz := clock_timestamp();
+    _units bigint;
+BEGIN
+    WITH due AS MATERIALIZED (
+        SELECT r.id FROM reservations r
+        WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
+          AND r.expires_at <= _now
+        ORDER BY r.expires_at, r.id LIMIT _need FOR UPDATE SKIP LOCKED
+    ), expired AS (
+        UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
+        FROM due
+        WHERE r.id = due.id AND r.status = 'PENDING' AND r.expires_at <= _now
+        RETURNING r.quantity
+    )
+    SELECT coalesce(sum(quantity), 0) INTO _units FROM expired;
+    RETURN _units;
+END $$;
+-- +goose StatementEnd
+
+-- reclaim_lines does for the lines of dead carts what reclaim_holds does for holds of one line. It touches only the lines of its
+-- own row; the cart itself is written down by the sweep.
+-- +goose StatementBegin
+CREATE FUNCTION reclaim_lines(_product uuid, _warehouse uuid, _need bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    _now   timestamptz := clock_timestamp();
+    _units bigint;
+BEGIN
+    WITH due AS MATERIALIZED (
+        SELECT l.reservation_id FROM reservation_items l
+        WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse AND l.expires_at <= _now
+        ORDER BY l.expires_at, l.reservation_id LIMIT _need FOR UPDATE SKIP LOCKED
+    ), freed AS (
+        UPDATE reservation_items l SET counted = false
+        FROM due
+        WHERE l.reservation_id = due.reservation_id AND l.product_id = _product AND l.warehouse_id = _warehouse
+          AND l.counted AND l.expires_at <= _now
+        RETURNING l.quantity
+    )
+    SELECT coalesce(sum(quantity), 0) INTO _units FROM freed;
+    RETURN _units;
+END $$;
+-- +goose StatementEnd
+
+-- await_dead waits for whoever is expiring, reclaiming or resolving the oldest dead hold and line of a stock row. It is called between
+-- two attempts, in a transaction of its own that holds no other lock.
+-- +goose StatementBegin
+CREATE FUNCTION await_dead(_product uuid, _warehouse uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM 1 FROM reservations r
+    WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse AND r.expires_at <= _now
+    ORDER BY r.expires_at, r.id LIMIT 1 FOR UPDATE;
+    PERFORM 1 FROM reservation_items l
+    WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse AND l.expires_at <= _now
+    ORDER BY l.expires_at, l.reservation_id LIMIT 1 FOR UPDATE;
+END $$;
+-- +goose StatementEnd
+
+-- restart_hold lets a new hold's time begin now: one that stood in line for its stock row's lock for long lost some of it.
+-- +goose StatementBegin
+CREATE FUNCTION restart_hold(_id uuid, _ttl interval, _key text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    _now    timestamptz := clock_timestamp();
+    _hold   reservations;
+    _answer jsonb;
+BEGIN
+    UPDATE reservations SET created_at = _now, updated_at = _now, expires_at = _now + _ttl
+    WHERE id = _id
+    RETURNING * INTO _hold;
+    UPDATE reservation_items SET expires_at = _hold.expires_at WHERE reservation_id = _id;
+    _answer := hold_json(_hold);
+    UPDATE idempotency_keys SET answer = _answer WHERE key = _key;
+    RETURN _answer;
+END $$;
+-- +goose StatementEnd
+
+-- reserve_line holds units of one stock row. Outcomes: HELD and REPLAYED are successes; INVENTORY_NOT_FOUND, SHORT, KEY_IN_USE,
+-- KEY_REUSED; RETRY when the row changed under its look at it.
+-- +goose StatementBegin
+CREATE FUNCTION reserve_line(_id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+                             _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _free  bigint;
+    _dead  bigint;
+    _freed bigint := 0;
+    _now   timestamptz;
+    _hold  reservations;
+BEGIN
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    -- One statement, so one snapshot, without a lock: a refusal costs no lock, no log and no flush.
+    SELECT i.total - i.reserved,
+           CASE WHEN i.total - i.reserved < _quantity
+                THEN dead_units(_product, _warehouse, _quantity - (i.total - i.reserved)) ELSE 0 END
+    INTO _free, _dead
+    FROM inventory i
+    WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
+    IF NOT FOUND THEN
+        outcome := 'INVENTORY_NOT_FOUND';
+        RETURN;
+    END IF;
+    IF _free + _dead < _quantity THEN
+        outcome := 'SHORT';
+        answer := jsonb_build_array(jsonb_build_object('product_id', _product, 'warehouse_id', _warehouse,
+                                                       'requested', _quantity, 'available', _free + _dead));
+        RETURN;
+    END IF;
+    IF _free < _quantity THEN
+        _freed := reclaim_holds(_product, _warehouse, _quantity - _free);
+        IF _free + _freed < _quantity THEN
+            _freed := _freed + reclaim_lines(_product, _warehouse, _quantity - _free - _freed);
+        END IF;
+    END IF;
+
+    -- The hold first and the stock row last, so that the hot row is locked for one update and the commit record.
+    _now := clock_timestamp();
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+    VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl)
+    RETURNING * INTO _hold;
+    answer := to_jsonb(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+
+    -- The guard that decides stands in the update itself, where it is read again after a wait for the lock.
+    UPDATE inventory SET reserved = reserved - _freed + _quantity
+    WHERE product_id = _product AND warehouse_id = _warehouse AND total - reserved + _freed >= _quantity;
+    IF NOT FOUND THEN
+        outcome := 'RETRY';
+        RETURN;
+    END IF;
+    IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
+        answer := restart_hold(_id, _ttl, _key);
+    END IF;
+    outcome := 'HELD';
+END $$;
+-- +goose StatementEnd
+
+-- reserve_cart holds the lines of a cart, all or none (I7). The lines come merged and sorted by (product, warehouse). Outcomes as
+-- for reserve_line; SHORT names every short line.
+-- +goose StatementBegin
+CREATE FUNCTION reserve_cart(_id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
+                             _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _lines   integer := cardinality(_products);
+    _missing boolean;
+    _short   jsonb;
+    _need    bigint[];
+    _freed   bigint[] := array_fill(0, ARRAY[cardinality(_products)]);
+    _now     timestamptz;
+    _hold    reservations;
+    _held    integer;
+BEGIN
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    -- One snapshot for all lines, without a lock, as in reserve_line.
+    SELECT bool_or(c.free IS NULL),
+           jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
+                                        'requested', c.quantity, 'available', c.free + c.dead) ORDER BY c.n)
+               FILTER (WHERE c.free + c.dead < c.quantity),
+           array_agg(greatest(c.quantity - c.free, 0) ORDER BY c.n)
+    INTO _missing, _short, _need
+    FROM (SELECT l.*, i.total - i.reserved AS free,
+                 CASE WHEN i.total - i.reserved < l.quantity
+                      THEN dead_units(l.product_id, l.warehouse_id, l.quantity - (i.total - i.reserved))
+                      ELSE 0 END AS dead
+          FROM unnest(_products, _warehouses, _quantities) WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
+          LEFT JOIN inventory i USING (product_id, warehouse_id)) c;
+    IF _missing THEN
+        outcome := 'INVENTORY_NOT_FOUND';
+        RETURN;
+    END IF;
+    IF _short IS NOT NULL THEN
+        outcome := 'SHORT';
+        answer := _short;
+        RETURN;
+    END IF;
+    -- All holds before all lines before any stock row: the lock order.
+    FOR n IN 1.._lines LOOP
+        IF _need[n] > 0 THEN
+            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _need[n]);
+        END IF;
+    END LOOP;
+    FOR n IN 1.._lines LOOP
+        IF _need[n] > _freed[n] THEN
+            _freed[n] := _freed[n] + reclaim_lines(_products[n], _warehouses[n], _need[n] - _freed[n]);
+        END IF;
+    END LOOP;
+
+    _now := clock_timestamp();
+    INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
+    SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
+    RETURNING * INTO _hold;
+    INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
+    SELECT _id, l.product_id, l.warehouse_id, _hold.expires_at, l.quantity
+    FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
+    answer := hold_json(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+
+    -- The rows are locked in order first, then updated under the guard; one row that is short undoes the whole cart.
+    WITH locked AS MATERIALIZED (
+        SELECT i.product_id, i.warehouse_id, l.quantity - l.freed AS units
+        FROM inventory i
+        JOIN unnest(_products, _warehouses, _quantities, _freed) l (product_id, warehouse_id, quantity, freed)
+          USING (product_id, warehouse_id)
+        ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+    )
+    UPDATE inventory i SET reserved = i.reserved + l.units
+    FROM locked l
+    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.total - i.reserved >= l.units;
+    GET DIAGNOSTICS _held = ROW_COUNT;
+    IF _held <> _lines THEN
+        outcome := 'RETRY';
+        RETURN;
+    END IF;
+    IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
+        answer := restart_hold(_id, _ttl, _key);
+    END IF;
+    outcome := 'HELD';
+END $$;
+-- +goose StatementEnd
+
+-- settled_hold says what has become of a hold, exactly, and by which clock: when it looks dead, a confirm or an extend that came in
+-- time may still be about to commit, so it takes the hold's lock and looks again. Outcomes: NOT_FOUND or the hold's status.
+-- +goose StatementBegin
+CREATE FUNCTION settled_hold(_id uuid, OUT outcome text, OUT answer jsonb, OUT seen timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+    _hold reservations;
+    _dead boolean;
+BEGIN
+    SELECT * INTO _hold FROM reservations WHERE id = _id;
+    IF NOT FOUND THEN
+        outcome := 'NOT_FOUND';
+        RETURN;
+    END IF;
+    seen := clock_timestamp();
+    _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+    IF _dead THEN
+        SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+        seen := clock_timestamp();
+        _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+    END IF;
+    outcome := CASE WHEN _dead THEN 'EXPIRED' ELSE _hold.status::text END;
+    answer := hold_json(_hold, _dead);
+END $$;
+-- +goose StatementEnd
+
+-- give_up_units takes a hold's units out of reserved, and out of total as well when they are sold. It answers false, and its
+-- caller must roll back, when a line of the cart was reclaimed: then the hold died before its lines were locked.
+-- +goose StatementBegin
+CREATE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    _lines integer;
+    _count integer;
+BEGIN
+    IF _hold.product_id IS NOT NULL THEN
+        UPDATE inventory
+        SET reserved = reserved - _hold.quantity,
+            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END
+        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
+        END IF;
+        RETURN true;
+    END IF;
+
+    WITH locked AS MATERIALIZED (
+        SELECT l.product_id, l.warehouse_id, l.counted FROM reservation_items l
+        WHERE l.reservation_id = _hold.id
+        ORDER BY l.product_id, l.warehouse_id FOR UPDATE
+    ), given_up AS (
+        UPDATE reservation_items l SET counted = false
+        FROM locked
+        WHERE l.reservation_id = _hold.id AND l.product_id = locked.product_id
+          AND l.warehouse_id = locked.warehouse_id AND l.counted
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM given_up) INTO _lines, _count;
+    IF _count <> _lines THEN
+        RETURN false;
+    END IF;
+    WITH locked AS MATERIALIZED (
+        SELECT i.product_id, i.warehouse_id, l.quantity
+        FROM inventory i
+        JOIN reservation_items l USING (product_id, warehouse_id)
+        WHERE l.reservation_id = _hold.id
+        ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+    )
+    UPDATE inventory i
+    SET reserved = i.reserved - l.quantity,
+        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END
+    FROM locked l
+    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id;
+    GET DIAGNOSTICS _count = ROW_COUNT;
+    IF _count <> _lines THEN
+        RAISE EXCEPTION 'I2: hold % lacks a stock row', _hold.id;
+    END IF;
+    RETURN true;
+END $$;
+-- +goose StatementEnd
+
+-- resolve_hold confirms or releases a live hold: the guarded update of the hold, then its stock rows, then the clock once more,
+-- as the locks may have come after the hold's death. Outcomes: NOT_FOUND, the status that the hold has now, KEY_IN_USE,
+-- KEY_REUSED, REPLAYED, RETRY. Which statuses are a success is the verb's to say: a second confirm finds CONFIRMED and is one.
+-- +goose StatementBegin
+CREATE FUNCTION resolve_hold(_id uuid, _to reservation_status, _successes text[], _key text, _hash bytea,
+                             OUT outcome text, OUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _now  timestamptz;
+    _hold reservations;
+BEGIN
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    _now := clock_timestamp();
+    UPDATE reservations SET status = _to, updated_at = _now
+    WHERE id = _id AND status = 'PENDING' AND expires_at > _now
+    RETURNING * INTO _hold;
+    IF FOUND THEN
+        outcome := _to;
+        answer := hold_json(_hold);
+    ELSE
+        SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
+        IF outcome = 'PENDING' THEN
+            outcome := 'RETRY'; -- extended between the two looks
+        END IF;
+    END IF;
+    IF _key IS NOT NULL AND outcome = ANY (_successes) THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+    IF _hold.id IS NOT NULL THEN
+        IF NOT give_up_units(_hold, _to = 'CONFIRMED') OR clock_timestamp() >= _hold.expires_at THEN
+            outcome := 'RETRY';
+        END IF;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION confirm_hold(_id uuid, _key text, _hash bytea, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT r.outcome, r.answer INTO outcome, answer
+    FROM resolve_hold(_id, 'CONFIRMED', ARRAY['CONFIRMED'], _key, _hash) r;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION release_hold(_id uuid, _key text, _hash bytea, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT r.outcome, r.answer INTO outcome, answer
+    FROM resolve_hold(_id, 'RELEASED', ARRAY['RELEASED', 'EXPIRED'], _key, _hash) r;
+END $$;
+-- +goose StatementEnd
+
+-- extend_hold gives a live hold a new end, counted from now and no later than _max after it was made. Outcomes: PENDING is the
+-- success; NOT_FOUND, CONFIRMED, RELEASED, EXPIRED, EXTENSION_LIMIT, KEY_IN_USE, KEY_REUSED, REPLAYED, RETRY.
+-- +goose StatementBegin
+CREATE FUNCTION extend_hold(_id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+                            OUT outcome text, OUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _now   timestamptz;
+    _hold  reservations;
+    _lines integer;
+    _count integer;
+BEGIN
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+    _now := clock_timestamp(); -- after the lock
+    outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
+                    WHEN _hold.status <> 'PENDING' THEN _hold.status::text
+                    WHEN _hold.expires_at <= _now THEN 'EXPIRED'
+                    WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
+                    ELSE 'PENDING' END;
+    IF outcome <> 'PENDING' THEN
+        RETURN;
+    END IF;
+    UPDATE reservations SET expires_at = _now + _ttl, updated_at = _now
+    WHERE id = _id AND status = 'PENDING' AND expires_at > _now
+    RETURNING * INTO _hold;
+    IF _hold.product_id IS NULL THEN
+        WITH locked AS MATERIALIZED (
+            SELECT l.product_id, l.warehouse_id FROM reservation_items l
+            WHERE l.reservation_id = _id
+            ORDER BY l.product_id, l.warehouse_id FOR UPDATE
+        ), extended AS (
+            UPDATE reservation_items l SET expires_at = _hold.expires_at
+            FROM locked
+            WHERE l.reservation_id = _id AND l.product_id = locked.product_id
+              AND l.warehouse_id = locked.warehouse_id AND l.counted
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM extended) INTO _lines, _count;
+        IF _count <> _lines THEN
+            outcome := 'RETRY'; -- a line was reclaimed: the hold died before its lines were locked
+            RETURN;
+        END IF;
+    END IF;
+    answer := hold_json(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- read_hold is one hold with its product and warehouse, and the clock by which it was read. What it tells is durable (I5): a hold
+-- that changed within the last ten seconds may have been committed without its flush, so the answer waits for one. Ten seconds
+-- are sixteen times the longest that Postgres leaves such a commit unflushed (thrice wal_writer_delay, 600 ms).
+-- +goose StatementBegin
+CREATE FUNCTION read_hold(_id uuid, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+    _now timestamptz;
+BEGIN
+    SELECT s.outcome, s.answer, s.seen INTO outcome, answer, _now FROM settled_hold(_id) s;
+    IF outcome = 'NOT_FOUND' THEN
+        RETURN;
+    END IF;
+    IF outcome <> 'EXPIRED' AND (answer ->> 'updated_at')::timestamptz > _now - interval '10 s' THEN
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    END IF;
+    answer := jsonb_build_object(
+        'hold', answer,
+        'product', (SELECT to_jsonb(p) FROM products p WHERE p.id = (answer ->> 'product_id')::uuid),
+        'warehouse', (SELECT to_jsonb(w) FROM warehouses w WHERE w.id = (answer ->> 'warehouse_id')::uuid),
+        'now', _now);
+END $$;
+-- +goose StatementEnd
+
+-- sweep_holds writes down up to _limit holds that have died and gives their units back (I9). It skips what others have locked:
+-- they are resolving or reclaiming it. Losing a sweep in a crash only means sweeping again, so it doesn't wait for the disk.
+-- It answers the holds it expired, the units it gave back, and how long ago the oldest of them died.
+-- +goose StatementBegin
+CREATE FUNCTION sweep_holds(_limit integer, OUT expired bigint, OUT units bigint, OUT oldest interval)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    WITH due AS MATERIALIZED (
+        SELECT r.id, r.product_id, r.expires_at FROM reservations r
+        WHERE r.status = 'PENDING' AND r.expires_at <= _now
+        ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED
+    ), marked AS (
+        UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
+        FROM due
+        WHERE r.id = due.id AND r.status = 'PENDING' AND r.expires_at <= _now
+        RETURNING r.product_id, r.warehouse_id, r.quantity
+    ), lines AS MATERIALIZED (
+        SELECT l.reservation_id, l.product_id, l.warehouse_id
+        FROM reservation_items l
+        JOIN due ON due.id = l.reservation_id AND due.product_id IS NULL
+        WHERE l.counted
+        ORDER BY l.product_id, l.warehouse_id, l.expires_at, l.reservation_id FOR UPDATE OF l
+    ), uncounted AS (
+        UPDATE reservation_items l SET counted = false
+        FROM lines
+        WHERE l.reservation_id = lines.reservation_id AND l.product_id = lines.product_id
+          AND l.warehouse_id = lines.warehouse_id AND l.counted
+        RETURNING l.product_id, l.warehouse_id, l.quantity
+    ), freed AS MATERIALIZED (
+        SELECT f.product_id, f.warehouse_id, sum(f.quantity) AS quantity
+        FROM (SELECT * FROM marked WHERE marked.product_id IS NOT NULL UNION ALL SELECT * FROM uncounted) f
+        GROUP BY f.product_id, f.warehouse_id
+    ), locked AS MATERIALIZED (
+        SELECT i.product_id, i.warehouse_id, f.quantity
+        FROM inventory i
+        JOIN freed f USING (product_id, warehouse_id)
+        ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+    ), stock AS (
+        UPDATE inventory i SET reserved = i.reserved - l.quantity
+        FROM locked l
+        WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+        RETURNING l.quantity
+    )
+    SELECT (SELECT count(*) FROM marked), (SELECT coalesce(sum(quantity), 0) FROM stock),
+           _now - (SELECT min(due.expires_at) FROM due)
+    INTO expired, units, oldest;
+END $$;
+-- +goose StatementEnd
+
+-- sweep_keys removes up to _limit idempotency keys that have outlived their day.
+-- +goose StatementBegin
+CREATE FUNCTION sweep_keys(_limit integer, OUT removed bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    _cutoff timestamptz := clock_timestamp() - interval '24 hours';
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    WITH old AS MATERIALIZED (
+        SELECT k.key FROM idempotency_keys k
+        WHERE k.created_at <= _cutoff
+        ORDER BY k.created_at LIMIT _limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM idempotency_keys k USING old WHERE k.key = old.key AND k.created_at <= _cutoff;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+END $$;
+-- +goose StatementEnd
+
+-- The early-release forms. The transaction that holds the stock row commits without waiting for the disk, which frees the row at
+-- once; then a second, tiny one writes a record of its own and waits for the flush as every normal commit does. The log is
+-- flushed in order, so when the CALL returns, the first transaction is on disk. An outcome that is no success is rolled back,
+-- and a RETRY is tried afresh, in a new transaction, a bounded number of times.
+
+-- +goose StatementBegin
+CREATE PROCEDURE reserve_line_early(_id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+                                    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer
+        FROM reserve_line(_id, _product, _warehouse, _quantity, _ttl, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+        PERFORM await_dead(_product, _warehouse);
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE reserve_cart_early(_id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
+                                    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer
+        FROM reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+        FOR n IN 1..cardinality(_products) LOOP
+            PERFORM await_dead(_products[n], _warehouses[n]);
+            ROLLBACK;
+        END LOOP;
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE confirm_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM confirm_hold(_id, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('CONFIRMED', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE release_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM release_hold(_id, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('RELEASED', 'EXPIRED', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE extend_hold_early(_id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+                                   INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM extend_hold(_id, _ttl, _max, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('PENDING', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
