@@ -1,0 +1,140 @@
+// Package postgres opens the pool as a Lambda needs it, and checks that the server keeps what it acknowledges.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// What bounds the pool. A Lambda is frozen between requests, so nothing here may rely on a timer that runs in the background.
+const (
+	// connectTimeout replaces pgxpool's two minutes, which are longer than any request.
+	connectTimeout = 5 * time.Second
+	// pingTimeout bounds the check of a connection that was idle: on a socket that died while the environment was frozen, it
+	// would otherwise wait for as long as the request lives.
+	pingTimeout = time.Second
+	// maxLifetime is checked when a connection is taken, so it holds after a freeze too. It bounds how long a fail-over or a
+	// changed password goes unnoticed.
+	maxLifetime = 5 * time.Minute
+	// lifetimeJitter keeps a thousand environments from connecting anew at the same moment.
+	lifetimeJitter = time.Minute
+	// cancelDeadline is how long a cancelled statement may take to end before its connection is given up.
+	cancelDeadline = time.Second
+)
+
+// Open makes a pool of at most size connections. It doesn't connect.
+//
+// Every statement goes out in pgx's exec mode: parse, bind, execute and sync in one write, with nothing prepared. So the first
+// call on a connection is one round trip too, which cache_describe's isn't, and a pooler in transaction mode has nothing to lose
+// track of. The verbs are procedures, whose plans the server keeps.
+func Open(databaseURL string, size int) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("parse DATABASE_URL: %w", err)
+	}
+	c.MaxConns = int32(size)
+	c.MinConns = 0
+	c.MaxConnLifetime = maxLifetime
+	c.MaxConnLifetimeJitter = lifetimeJitter
+	c.PingTimeout = pingTimeout
+	c.ConnConfig.ConnectTimeout = connectTimeout
+	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	// A pooler refuses other start-up parameters.
+	c.ConnConfig.RuntimeParams = map[string]string{"application_name": "allo-reservations"}
+	// A caller who gives up frees the locks at once: the statement is cancelled and the connection kept.
+	c.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelDeadline}
+	}
+	return pgxpool.NewWithConfig(context.Background(), c)
+}
+
+// UnsafeServerError says that a server doesn't keep what it acknowledges, or doesn't bound its waits.
+type UnsafeServerError struct{ Settings []string }
+
+func (e *UnsafeServerError) Error() string {
+	return "the database server is not safe to reserve on: " + strings.Join(e.Settings, ", ")
+}
+
+const serverSettings = `
+SELECT current_setting('fsync'), current_setting('synchronous_commit'),
+       current_setting('lock_timeout'), current_setting('statement_timeout')`
+
+// Check asks the server for the settings that the promises stand on: fsync and synchronous_commit for I5, and the timeouts that
+// bound every wait. Its error is an *UnsafeServerError when one of them is off, or what kept it from asking.
+func Check(ctx context.Context, pool *pgxpool.Pool) error {
+	var fsync, synchronous, lock, statement string
+	if err := pool.QueryRow(ctx, serverSettings).Scan(&fsync, &synchronous, &lock, &statement); err != nil {
+		return fmt.Errorf("ask the server for its settings: %w", err)
+	}
+	var unsafe []string
+	if fsync != "on" {
+		unsafe = append(unsafe, "fsync is "+fsync+", so a crash loses holds")
+	}
+	if synchronous == "off" {
+		unsafe = append(unsafe, "synchronous_commit is off, so a crash loses holds")
+	}
+	if lock == "0" {
+		unsafe = append(unsafe, "lock_timeout is 0 (the migration sets it on the role)")
+	}
+	if statement == "0" {
+		unsafe = append(unsafe, "statement_timeout is 0 (the migration sets it on the role)")
+	}
+	if unsafe != nil {
+		return &UnsafeServerError{Settings: unsafe}
+	}
+	return nil
+}
+
+// The SQLSTATEs that the service tells apart, from Postgres's appendix A.
+const (
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	lockNotAvailable     = "55P03"
+	readOnlyTransaction  = "25006"
+)
+
+// Retryable reports whether the transaction was undone through no fault of its own, so that a fresh one may do: a deadlock or a
+// serialization failure, and nothing else.
+func Retryable(err error) bool {
+	return hasCode(err, deadlockDetected, serializationFailure)
+}
+
+// LockTimeout reports whether a row's lock couldn't be had in time.
+func LockTimeout(err error) bool { return hasCode(err, lockNotAvailable) }
+
+// Unavailable reports whether the database couldn't be reached, is saturated, is shutting down or didn't answer in time: the
+// caller may try again later, and can't know whether the statement took effect.
+func Unavailable(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code[:min(2, len(pg.Code))] {
+		case "08", "53", "57", "58": // connection, insufficient resources, operator intervention and cancels, system
+			return true
+		}
+		return pg.Code == readOnlyTransaction // the old writer, after a fail-over
+	}
+	// What the server didn't say came from the way to it.
+	var network net.Error
+	return pgconn.SafeToRetry(err) || errors.As(err, &network) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed)
+}
+
+func hasCode(err error, codes ...string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && slices.Contains(codes, pg.Code)
+}

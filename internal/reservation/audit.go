@@ -1,0 +1,126 @@
+package reservation
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Violation is a promise that the data breaks.
+type Violation struct {
+	Promise string // I1 to I9
+	Detail  string // which rows, and how
+}
+
+// maxViolations bounds what one check reports: the first few tell what is wrong.
+const maxViolations = 20
+
+// check is a promise as a query: each row that it returns is a violation, told in one column.
+type check struct {
+	promise string
+	sql     string
+}
+
+// held adds up what is counted in reserved, and sold what was confirmed, by stock row.
+const heldAndSold = `
+WITH lines AS (
+    SELECT r.product_id, r.warehouse_id, r.quantity, r.status = 'PENDING' AS counted, r.status
+    FROM reservations r WHERE r.product_id IS NOT NULL
+    UNION ALL
+    SELECT l.product_id, l.warehouse_id, l.quantity, l.counted, r.status
+    FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+), stock AS (
+    SELECT product_id, warehouse_id,
+           coalesce(sum(quantity) FILTER (WHERE counted), 0) AS held,
+           coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold
+    FROM lines GROUP BY product_id, warehouse_id
+)`
+
+var checks = []check{
+	{"I1", `
+SELECT format('product %s in warehouse %s: reserved %s of %s', product_id, warehouse_id, reserved, total)
+FROM inventory WHERE reserved < 0 OR reserved > total`},
+	{"I2", heldAndSold + `
+SELECT format('product %s in warehouse %s: reserved is %s, its holds add up to %s',
+              product_id, warehouse_id, i.reserved, coalesce(s.held, 0))
+FROM inventory i FULL JOIN stock s USING (product_id, warehouse_id)
+WHERE i.reserved IS DISTINCT FROM coalesce(s.held, 0)`},
+	{"I2", `
+SELECT format('hold %s is %s, yet its line of product %s is still counted', r.id, r.status, l.product_id)
+FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+WHERE l.counted AND r.status <> 'PENDING'`},
+	{"I3", `
+SELECT format('line of product %s belongs to no hold: %s', l.product_id, l.reservation_id)
+FROM reservation_items l LEFT JOIN reservations r ON r.id = l.reservation_id
+WHERE r.id IS NULL`},
+	{"I4", `
+SELECT format('hold %s was %s at %s, when it had been dead since %s', id, status, updated_at, expires_at)
+FROM reservations WHERE status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
+	{"I5", `
+SELECT format('the server runs with %s = %s', name, setting)
+FROM pg_settings WHERE (name IN ('fsync', 'synchronous_commit')) AND setting = 'off'`},
+	{"I6", `
+SELECT format('key %s answers with hold %s, which does not exist', k.key, k.answer ->> 'id')
+FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
+WHERE r.id IS NULL`},
+	{"I7", `
+SELECT format('cart %s holds %s units, its %s lines add up to %s', r.id, r.quantity, count(l.*), coalesce(sum(l.quantity), 0))
+FROM reservations r LEFT JOIN reservation_items l ON l.reservation_id = r.id
+WHERE r.product_id IS NULL
+GROUP BY r.id HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`},
+	{"I7", `
+SELECT format('hold %s has one line and a cart''s lines too', r.id)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE r.product_id IS NOT NULL`},
+	{"I7", `
+SELECT format('cart %s is alive and its line of product %s is not counted', r.id, l.product_id)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE r.status = 'PENDING' AND r.expires_at > clock_timestamp() AND NOT l.counted`},
+	{"I7", `
+SELECT format('cart %s ends at %s, its line of product %s at %s', r.id, r.expires_at, l.product_id, l.expires_at)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE r.expires_at <> l.expires_at`},
+	{"I8", heldAndSold + `, moved AS (
+    SELECT product_id, warehouse_id, sum(delta) AS delta FROM stock_adjustments GROUP BY product_id, warehouse_id
+)
+SELECT format('product %s in warehouse %s: total is %s, adjustments of %s less %s sold say otherwise',
+              product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.sold, 0))
+FROM inventory i
+LEFT JOIN stock s USING (product_id, warehouse_id)
+LEFT JOIN moved m USING (product_id, warehouse_id)
+WHERE i.total <> coalesce(m.delta, 0) - coalesce(s.sold, 0)`},
+	{"I9", `
+SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
+FROM reservations WHERE status = 'EXPIRED' AND updated_at <> expires_at`},
+}
+
+// Audit checks every promise that data can break, on one snapshot, and returns the violations: none is the only good answer. It
+// reads every row, so on a large database it belongs on a replica or in a quiet hour.
+func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
+	var found []Violation
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// It may take longer than a request may.
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+			return err
+		}
+		for _, c := range checks {
+			rows, err := tx.Query(ctx, fmt.Sprintf("%s LIMIT %d", c.sql, maxViolations))
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.promise, err)
+			}
+			details, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.promise, err)
+			}
+			for _, detail := range details {
+				found = append(found, Violation{Promise: c.promise, Detail: detail})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	return found, nil
+}

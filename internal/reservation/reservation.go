@@ -1,0 +1,160 @@
+package reservation
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Status is what has become of a hold.
+type Status string
+
+// The statuses. PENDING is the only one that changes.
+const (
+	Pending   Status = "PENDING"
+	Confirmed Status = "CONFIRMED"
+	Released  Status = "RELEASED"
+	Expired   Status = "EXPIRED"
+)
+
+// Limits of a request. The schema's columns would take more; these keep one call short and one mistake small.
+const (
+	// MaxQuantity is the most units of one line, after lines of the same stock row are merged.
+	MaxQuantity = 1_000_000
+	// MaxLines is the most lines of a cart, after merging: each is a row locked until the commit.
+	MaxLines = 100
+	// MaxKeyLength is the most characters of an Idempotency-Key.
+	MaxKeyLength = 255
+)
+
+// Line asks for, or holds, units of one product in one warehouse.
+type Line struct {
+	ProductID   uuid.UUID `json:"product_id"`
+	WarehouseID uuid.UUID `json:"warehouse_id"`
+	Quantity    int       `json:"quantity"`
+}
+
+// compareLines is the global lock order within stock rows; Postgres compares UUIDs by their bytes too.
+func compareLines(a, b Line) int {
+	return cmp.Or(slices.Compare(a.ProductID[:], b.ProductID[:]), slices.Compare(a.WarehouseID[:], b.WarehouseID[:]))
+}
+
+// Hold is a reservation as it stood when it was read.
+type Hold struct {
+	ID        uuid.UUID
+	Status    Status
+	Quantity  int    // the units of all lines together
+	Lines     []Line // by (product, warehouse); never empty
+	CreatedAt time.Time
+	UpdatedAt time.Time // of a resolved hold, the instant at which it was
+	ExpiresAt time.Time
+}
+
+// ResolvedAt is when the hold came to be in the status, or nil when it isn't in it.
+func (h Hold) ResolvedAt(in Status) *time.Time {
+	if h.Status != in {
+		return nil
+	}
+	return &h.UpdatedAt
+}
+
+// Request asks for a hold.
+type Request struct {
+	Lines []Line
+	// TTL is how long the hold lasts, in whole seconds; zero means the service's default.
+	TTL time.Duration
+	// Key is the Idempotency-Key, or empty.
+	Key string
+}
+
+// InvalidError says what is wrong with a request, by field.
+type InvalidError struct{ Fields map[string][]string }
+
+func (e *InvalidError) Error() string { return fmt.Sprintf("invalid request: %v", e.Fields) }
+
+func (e *InvalidError) add(field, format string, args ...any) {
+	if e.Fields == nil {
+		e.Fields = map[string][]string{}
+	}
+	e.Fields[field] = append(e.Fields[field], fmt.Sprintf(format, args...))
+}
+
+func (e *InvalidError) orNil() error {
+	if e.Fields == nil {
+		return nil
+	}
+	return e
+}
+
+// MergeLines adds up the lines of one stock row and sorts them in the lock order. Two lines of one row would otherwise each be
+// checked against the same number.
+func MergeLines(lines []Line) []Line {
+	merged := slices.Clone(lines)
+	slices.SortFunc(merged, compareLines)
+	out := merged[:0]
+	for _, line := range merged {
+		if n := len(out); n > 0 && compareLines(out[n-1], line) == 0 {
+			out[n-1].Quantity += line.Quantity
+			continue
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// validate merges the request's lines and checks its limits. The quantity of each given line is checked before merging, as a
+// negative one could hide in a sum.
+func (r Request) validate(maxHold time.Duration) ([]Line, error) {
+	var invalid InvalidError
+	for i, line := range r.Lines {
+		if line.Quantity < 1 || line.Quantity > MaxQuantity {
+			invalid.add(fmt.Sprintf("items[%d].quantity", i), "must be a whole number from 1 to %d", MaxQuantity)
+		}
+	}
+	lines := MergeLines(r.Lines)
+	if len(lines) < 1 || len(lines) > MaxLines {
+		invalid.add("items", "must be from 1 to %d different lines", MaxLines)
+	}
+	for _, line := range lines {
+		if invalid.Fields == nil && line.Quantity > MaxQuantity {
+			invalid.add("items", "add up to %d units of product %s in warehouse %s, more than %d",
+				line.Quantity, line.ProductID, line.WarehouseID, MaxQuantity)
+		}
+	}
+	validateTTL(&invalid, r.TTL, maxHold, r.TTL != 0)
+	validateKey(&invalid, r.Key)
+	return lines, invalid.orNil()
+}
+
+func validateTTL(invalid *InvalidError, ttl, maxHold time.Duration, given bool) {
+	if given && (ttl < time.Second || ttl > maxHold || ttl%time.Second != 0) {
+		invalid.add("ttlSeconds", "must be a whole number from 1 to %d", int(maxHold.Seconds()))
+	}
+}
+
+// validateKey takes printable ASCII without a comma: a gateway joins repeated headers with commas, so that a key with one could
+// be two keys.
+func validateKey(invalid *InvalidError, key string) {
+	ok := len(key) <= MaxKeyLength
+	for _, c := range []byte(key) {
+		ok = ok && c >= ' ' && c <= '~' && c != ','
+	}
+	if !ok {
+		invalid.add("Idempotency-Key", "must be 1 to %d printable ASCII characters without a comma", MaxKeyLength)
+	}
+}
+
+// fingerprint is the part of a request that an Idempotency-Key binds: what was asked, not how it was written. Each part is led
+// by its length, so that no two requests run together to the same bytes.
+func fingerprint(verb string, parts ...[]byte) []byte {
+	out := append([]byte{byte(len(verb))}, verb...)
+	for _, part := range parts {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(part)))
+		out = append(out, part...)
+	}
+	return out
+}

@@ -1,0 +1,56 @@
+package reservation
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Confirm takes a live hold's units out of stock for good. Confirming again answers the same.
+//
+// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrReleased, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+func (s *Service) Confirm(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
+	return s.resolve(ctx, "confirm_hold", id, idempotencyKey, Confirmed)
+}
+
+// Release gives a live hold's units back. Releasing again answers the same, and a hold that expired is answered as such, for
+// what the caller wants has come about.
+//
+// It returns an *InvalidError, ErrNotFound, ErrConfirmed, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+func (s *Service) Release(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
+	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
+}
+
+func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
+	var invalid InvalidError
+	validateKey(&invalid, idempotencyKey)
+	if err := invalid.orNil(); err != nil {
+		return Answer{}, err
+	}
+	name, hash := key(idempotencyKey, verbName, id[:])
+	v := verb{name: verbName, args: []any{id.String(), name, hash}}
+	for _, status := range success {
+		v.success = append(v.success, string(status))
+	}
+	return s.do(ctx, v)
+}
+
+// Extend gives a live hold a new end, ttl from now, in whole seconds.
+//
+// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrConfirmed, ErrReleased, ErrExtensionLimit when the hold would outlive
+// its creation by more than MaxHold, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, idempotencyKey string) (Answer, error) {
+	var invalid InvalidError
+	validateTTL(&invalid, ttl, s.opts.MaxHold, true)
+	validateKey(&invalid, idempotencyKey)
+	if err := invalid.orNil(); err != nil {
+		return Answer{}, err
+	}
+	name, hash := key(idempotencyKey, "extend_hold", id[:], seconds(ttl))
+	return s.do(ctx, verb{
+		name:    "extend_hold",
+		args:    []any{id.String(), ttl, s.opts.MaxHold, name, hash},
+		success: []string{string(Pending)},
+	})
+}
