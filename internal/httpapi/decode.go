@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Limits of a body. A cart of a hundred lines takes 13 KB.
+const (
+	maxBody = 64 << 10
+	// maxDepth is how deep values may nest: an object, its items, an item.
+	maxDepth = 3
+)
+
+// readBody reads a JSON body: nil when there is none. A body without a Content-Type is taken for JSON.
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil {
+		return nil, invalid("body", "could not be read")
+	}
+	if len(body) > maxBody {
+		return nil, errTooLarge
+	}
+	if len(body) == 0 {
+		return nil, nil
+	}
+	if contentType := r.Header.Get("Content-Type"); contentType != "" {
+		media, params, err := mime.ParseMediaType(contentType)
+		if err != nil || media != "application/json" || !isUTF8(params["charset"]) {
+			return nil, errNotJSON
+		}
+	}
+	return body, nil
+}
+
+func isUTF8(charset string) bool {
+	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "us-ascii")
+}
+
+// readJSON reads a request that has a body.
+func readJSON(r *http.Request, dst any) error {
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	return decode(body, dst)
+}
+
+// decode reads one strict JSON value into dst: no unknown field, none twice, none in other case, no trailing bytes, valid UTF-8.
+func decode(body []byte, dst any) error {
+	if err := checkDepth(body); err != nil {
+		return err
+	}
+	err := json.Unmarshal(body, dst, json.RejectUnknownMembers(true))
+	if err == nil {
+		return nil
+	}
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		return invalid(fieldName(semantic.JSONPointer), semanticMessage(semantic))
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) && errors.Is(err, jsontext.ErrDuplicateName) {
+		return invalid(fieldName(syntactic.JSONPointer), "must not be given twice")
+	}
+	return invalid("body", "must be one valid JSON value in UTF-8")
+}
+
+func semanticMessage(e *json.SemanticError) string {
+	if errors.Is(e, json.ErrUnknownName) {
+		return "is not a field of this request"
+	}
+	if e.GoType == nil {
+		return "has the wrong type"
+	}
+	t := e.GoType
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Int64:
+		return "must be a whole number"
+	case reflect.String:
+		return "must be a string"
+	case reflect.Slice:
+		return "must be an array"
+	default:
+		return "must be an object"
+	}
+}
+
+func checkDepth(body []byte) error {
+	decoder := jsontext.NewDecoder(bytes.NewReader(body))
+	for {
+		if _, err := decoder.ReadToken(); err != nil {
+			return nil // a syntax error is told by the decoding that follows
+		}
+		if decoder.StackDepth() > maxDepth {
+			return invalid("body", fmt.Sprintf("must not nest deeper than %d", maxDepth))
+		}
+	}
+}
+
+// fieldName writes a JSON pointer as people do: /items/0/quantity is items[0].quantity.
+func fieldName(p jsontext.Pointer) string {
+	var name strings.Builder
+	for token := range p.Tokens() {
+		if _, err := strconv.Atoi(token); err == nil {
+			name.WriteString("[" + token + "]")
+			continue
+		}
+		if name.Len() > 0 {
+			name.WriteByte('.')
+		}
+		name.WriteString(token)
+	}
+	if name.Len() == 0 {
+		return "body"
+	}
+	return name.String()
+}
