@@ -1,0 +1,264 @@
+package lambdahttp
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
+)
+
+// request is what the event says, in net/http's terms. The library's own request is overwritten with it.
+type request struct {
+	method     string
+	url        *url.URL
+	host       string
+	remoteAddr string
+	header     http.Header
+	body       []byte
+}
+
+// newRequest reads the event. An error means that no HTTP request could have caused the event, because net/http's own server
+// would have refused it; the error's text is fit for the caller.
+func newRequest(event events.APIGatewayV2HTTPRequest) (request, error) {
+	method, err := methodOf(event)
+	if err != nil {
+		return request{}, err
+	}
+	header, host, err := headerOf(event)
+	if err != nil {
+		return request{}, err
+	}
+	body, err := bodyOf(event)
+	if err != nil {
+		return request{}, err
+	}
+	return request{
+		method:     method,
+		url:        urlOf(event),
+		host:       host,
+		remoteAddr: remoteAddrOf(event.RequestContext.HTTP.SourceIP),
+		header:     header,
+		body:       body,
+	}, nil
+}
+
+// on puts the request onto the library's, which brings the context and the body.
+func (q request) on(bare *http.Request) *http.Request {
+	bare.Method = q.method
+	bare.URL = q.url
+	bare.RequestURI = q.url.RequestURI()
+	bare.Host = q.host
+	bare.RemoteAddr = q.remoteAddr
+	bare.Header = q.header
+	return bare
+}
+
+// methodOf takes the method from the route key where the request context has none, as in an event written by hand.
+func methodOf(event events.APIGatewayV2HTTPRequest) (string, error) {
+	method := event.RequestContext.HTTP.Method
+	if first, _, ok := strings.Cut(event.RouteKey, " "); method == "" && ok && first != "ANY" {
+		method = first
+	}
+	if !isToken(method) {
+		return "", errors.New("its method isn't one")
+	}
+	return method, nil
+}
+
+// headerOf keeps every value whole, as net/http does: a comma is part of the value, and splitting there would turn the
+// Idempotency-Key "a,b" into "a". The host is not a header to net/http, and cookies travel beside the headers.
+func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host string, err error) {
+	header = make(http.Header, len(event.Headers)+1)
+	for _, name := range slices.Sorted(maps.Keys(event.Headers)) {
+		if !isToken(name) {
+			return nil, "", errors.New("the name of a header isn't one")
+		}
+		header.Add(name, event.Headers[name])
+	}
+	if len(event.Cookies) > 0 {
+		header.Set("Cookie", strings.Join(event.Cookies, "; "))
+	}
+	for name, values := range header {
+		if slices.ContainsFunc(values, hasControl) {
+			return nil, "", fmt.Errorf("the value of the header %s holds a control character", name)
+		}
+	}
+	host = header.Get("Host")
+	header.Del("Host")
+	if host == "" && isHost(event.RequestContext.DomainName) {
+		host = event.RequestContext.DomainName
+	}
+	if !isHost(host) {
+		return nil, "", errors.New("its host isn't one")
+	}
+	return header, host, nil
+}
+
+func bodyOf(event events.APIGatewayV2HTTPRequest) ([]byte, error) {
+	if !event.IsBase64Encoded {
+		return []byte(event.Body), nil
+	}
+	body, err := base64.StdEncoding.DecodeString(event.Body)
+	if err != nil {
+		return nil, errors.New("its body isn't base64")
+	}
+	return body, nil
+}
+
+// urlOf has neither scheme nor host, as for every request that net/http's server reads.
+func urlOf(event events.APIGatewayV2HTTPRequest) *url.URL {
+	u := &url.URL{RawQuery: queryOf(event)}
+	escaped, ok := routePath(event.RouteKey, event.PathParameters)
+	if !ok {
+		u.Path = fallbackPath(event)
+		return u
+	}
+	// The error is impossible: routePath escapes every segment. RawPath is set only where it says more than Path does, as
+	// url.Parse has it.
+	u.Path, _ = url.PathUnescape(escaped)
+	if u.EscapedPath() != escaped {
+		u.RawPath = escaped
+	}
+	return u
+}
+
+// fallbackPath takes the decoded path as it is: without a route nobody can tell any more which of its slashes was a %2F.
+func fallbackPath(event events.APIGatewayV2HTTPRequest) string {
+	path := event.RawPath
+	if path == "" {
+		path = event.RequestContext.HTTP.Path
+	}
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return path
+}
+
+// routePath writes the route's pattern with its parameters filled in and escaped. rawPath would not do: the gateway has
+// decoded it, so an id of "a%2Fb" has become two segments, and "%25" no longer parses. It is false where the key is $default
+// or a parameter is missing.
+func routePath(key string, params map[string]string) (escaped string, ok bool) {
+	_, pattern, _ := strings.Cut(key, " ")
+	pattern, ok = strings.CutPrefix(pattern, "/")
+	if !ok {
+		return "", false
+	}
+	segments := strings.Split(pattern, "/")
+	for i, segment := range segments {
+		if segments[i], ok = fill(segment, params); !ok {
+			return "", false
+		}
+	}
+	return "/" + strings.Join(segments, "/"), true
+}
+
+// fill escapes one segment of a pattern: a literal, {name}, which is one segment whatever it holds, or {name+}, whose slashes
+// separate segments.
+func fill(segment string, params map[string]string) (escaped string, ok bool) {
+	name, isParam := strings.CutPrefix(segment, "{")
+	name, closed := strings.CutSuffix(name, "}")
+	if !isParam || !closed {
+		return escapeSegment(segment), true
+	}
+	name, greedy := strings.CutSuffix(name, "+")
+	value, ok := params[name]
+	if !ok {
+		return "", false
+	}
+	if !greedy {
+		return escapeSegment(value), true
+	}
+	parts := strings.Split(value, "/")
+	for i, part := range parts {
+		parts[i] = escapeSegment(part)
+	}
+	return strings.Join(parts, "/"), true
+}
+
+// escapeSegment escapes the dots of "." and ".." too. They got through the gateway, so they were escaped when they came, and
+// unescaped they would make ServeMux redirect to another path.
+func escapeSegment(segment string) string {
+	if segment == "." || segment == ".." {
+		return strings.Repeat("%2E", len(segment))
+	}
+	return url.PathEscape(segment)
+}
+
+// queryOf escapes what can't stand in a request line, and leaves the rest as it came: a handler sees the same values, and
+// r.RequestURI and a redirect that repeats the query stay one line.
+func queryOf(event events.APIGatewayV2HTTPRequest) string {
+	if event.RawQueryString == "" {
+		return queryFromParameters(event.QueryStringParameters)
+	}
+	var b strings.Builder
+	for _, c := range []byte(event.RawQueryString) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"#<>`, c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// queryFromParameters serves events written by hand, which often leave the raw query out.
+func queryFromParameters(params map[string]string) string {
+	values := make(url.Values, len(params))
+	for name, value := range params {
+		values.Set(name, value)
+	}
+	return values.Encode()
+}
+
+// remoteAddrOf gives the address a port, because net/http's has one and net.SplitHostPort fails without. The gateway doesn't
+// tell the caller's port; 0 is none.
+func remoteAddrOf(sourceIP string) string {
+	if _, err := netip.ParseAddr(sourceIP); err != nil {
+		sourceIP = netip.IPv4Unspecified().String()
+	}
+	return net.JoinHostPort(sourceIP, "0")
+}
+
+// isToken reports whether s is a token of RFC 9110, which methods and header names are.
+func isToken(s string) bool {
+	for _, c := range []byte(s) {
+		if !isAlphanumeric(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isHost reports whether s has only bytes that a host and port may have. The empty host is one: HTTP/1.0 has none.
+func isHost(s string) bool {
+	for _, c := range []byte(s) {
+		if !isAlphanumeric(c) && strings.IndexByte("!$%&'()*+,-.:;=[]_~", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// hasControl reports whether a header's value has a byte that RFC 9110 forbids there. Bytes from 0x80 are allowed.
+func hasControl(value string) bool {
+	for _, c := range []byte(value) {
+		if isControl(c) {
+			return true
+		}
+	}
+	return false
+}
+
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+}
