@@ -1,0 +1,10 @@
+// Command extend is the Lambda that answers POST /api/reservations/{id}/extend.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/allo/reservations/internal/app"
+)
+
+func main() { lambda.Start(app.Lambda().HTTP("extend")) }

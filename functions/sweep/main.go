@@ -1,0 +1,10 @@
+// Command sweep is the Lambda that an EventBridge rule runs every minute: it writes down the holds that have died.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/allo/reservations/internal/app"
+)
+
+func main() { lambda.Start(app.Lambda().Sweep) }

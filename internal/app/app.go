@@ -1,0 +1,120 @@
+// Package app puts the parts of a Lambda together: the environment, the log, the pool, the service and its handlers.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/lambdahttp"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// lambdaConnections is the pool of a Lambda: an environment answers one request at a time, and a request asks once.
+const lambdaConnections = 1
+
+// checkTimeout bounds the look at the server's settings while a Lambda starts. It ends within the connect time-out and a trip.
+const checkTimeout = 6 * time.Second
+
+// App is a service with what it stands on.
+type App struct {
+	Service *reservation.Service
+	log     *slog.Logger
+	pool    *pgxpool.Pool
+	api     *httpapi.API
+}
+
+// HTTPHandler is what lambda.Start takes for a function behind the gateway.
+type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
+
+// New puts an App together on a database, with a pool of the given size. It doesn't connect.
+func New(c config.Config, log *slog.Logger, connections int) (*App, error) {
+	pool, err := postgres.Open(c.DatabaseURL, connections)
+	if err != nil {
+		return nil, err
+	}
+	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, EarlyRelease: c.EarlyRelease})
+	return &App{
+		Service: service,
+		log:     log,
+		pool:    pool,
+		api:     httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID}),
+	}, nil
+}
+
+// Lambda puts an App together as a Lambda needs it. The connection is opened in the background, while the runtime makes its first
+// poll, and the server's settings are read on it: on one that would lose holds the environment ends, with a line that says why.
+func Lambda() *App {
+	c, log := config.Start(true)
+	a, err := New(c, log, lambdaConnections)
+	if err != nil {
+		exit(log, err)
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+		defer cancel()
+		if err := a.Check(ctx); err != nil {
+			var unsafe *postgres.UnsafeServerError
+			if errors.As(err, &unsafe) {
+				exit(log, err)
+			}
+			log.Warn("the database can't be reached yet", "error", err)
+		}
+	}()
+	return a
+}
+
+func exit(log *slog.Logger, err error) {
+	log.Error("can't start", "error", err.Error())
+	os.Exit(1)
+}
+
+// Check asks the database server whether it keeps what it acknowledges. Its error is a *postgres.UnsafeServerError when not.
+func (a *App) Check(ctx context.Context) error { return postgres.Check(ctx, a.pool) }
+
+// Close closes the pool, when what it is doing has ended.
+func (a *App) Close() { a.pool.Close() }
+
+// HTTP is the handler of a function behind the gateway, by its name in the route table.
+func (a *App) HTTP(function string) HTTPHandler {
+	return lambdahttp.New(a.api.Function(function), a.log)
+}
+
+// SweepReport is what a sweep answers the rule, for whoever invokes it by hand.
+type SweepReport struct {
+	Expired       int64   `json:"expired"`
+	Units         int64   `json:"units"`
+	Keys          int64   `json:"keys"`
+	Batches       int     `json:"batches"`
+	OldestSeconds float64 `json:"oldestSeconds"`
+	More          bool    `json:"more"`
+}
+
+// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log.
+func (a *App) Sweep(ctx context.Context, _ events.EventBridgeEvent) (SweepReport, error) {
+	start := time.Now()
+	result, err := a.Service.Sweep(ctx)
+	report := SweepReport{
+		Expired: result.Expired, Units: result.Units, Keys: result.Keys, Batches: result.Batches,
+		OldestSeconds: result.Oldest.Seconds(), More: result.More,
+	}
+	attrs := []any{
+		"expired", report.Expired, "units", report.Units, "keys", report.Keys, "batches", report.Batches,
+		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", time.Since(start).Milliseconds(),
+	}
+	if err != nil {
+		a.log.Error("sweep", append(attrs, "error", err)...)
+		return report, fmt.Errorf("the sweep ended early: %w", err)
+	}
+	a.log.Info("sweep", attrs...)
+	return report, nil
+}

@@ -1,0 +1,169 @@
+package app_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+const module = "github.com/allo/reservations"
+
+// list runs go list at the root of the module.
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	return strings.Fields(string(out))
+}
+
+func functions(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("../../functions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestEveryRouteHasItsFunctionAndEveryFunctionItsUse(t *testing.T) {
+	t.Parallel()
+
+	want := []string{"sweep", "migrate"}
+	for _, r := range route.All() {
+		want = append(want, r.Function)
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+	if got := functions(t); !slices.Equal(got, want) {
+		t.Errorf("functions/ holds %v, the routes, the rule and the deploy want %v", got, want)
+	}
+}
+
+func TestAMainIsShort(t *testing.T) {
+	t.Parallel()
+
+	const most = 25
+	for _, name := range functions(t) {
+		source, err := os.ReadFile(filepath.Join("../../functions", name, "main.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Count(string(source), "\n"); lines > most {
+			t.Errorf("functions/%s/main.go has %d lines, want at most %d", name, lines, most)
+		}
+	}
+}
+
+// A Lambda links what it runs, and nothing of the tests, the local stand-ins or the CDK.
+func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
+	t.Parallel()
+
+	for _, name := range functions(t) {
+		for _, dep := range list(t, "-deps", "./functions/"+name) {
+			for _, unwanted := range []string{
+				"testing", "github.com/aws/aws-cdk-go", "github.com/aws/jsii-runtime-go", "github.com/getkin/kin-openapi",
+				module + "/internal/local", module + "/internal/pgtest", module + "/infra",
+			} {
+				if dep == unwanted || strings.HasPrefix(dep, unwanted+"/") {
+					t.Errorf("functions/%s links %s", name, dep)
+				}
+			}
+			if name != "migrate" && strings.HasPrefix(dep, "github.com/pressly/goose") {
+				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
+			}
+			if name != "web" && strings.Contains(dep, "yaml") {
+				t.Errorf("functions/%s links %s, which only web needs", name, dep)
+			}
+			if name == "web" && strings.HasPrefix(dep, "github.com/jackc/pgx") {
+				t.Errorf("functions/web links %s, and needs no database", dep)
+			}
+		}
+	}
+}
+
+// imports maps each of our packages to what it imports, tests left out.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for _, line := range list(t, "-f", `{{.ImportPath}}{{range .Imports}}|{{.}}{{end}}`, "./...") {
+		parts := strings.Split(line, "|")
+		out[strings.TrimPrefix(parts[0], module+"/")] = parts[1:]
+	}
+	return out
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	t.Parallel()
+
+	const proxy = "github.com/awslabs/aws-lambda-go-api-proxy"
+	allowed := map[string][]string{
+		"internal/route":       {},
+		"internal/config":      {},
+		"internal/lambdahttp":  {},
+		"internal/webui":       {},
+		"internal/postgres":    {},
+		"migrations":           {},
+		"internal/reservation": {"internal/postgres"},
+		"internal/httpapi":     {"internal/reservation", "internal/route"},
+	}
+	for pkg, deps := range imports(t) {
+		for _, dep := range deps {
+			if strings.HasPrefix(dep, proxy) && pkg != "internal/lambdahttp" {
+				t.Errorf("%s imports %s, which only internal/lambdahttp may", pkg, dep)
+			}
+			ours, isOurs := strings.CutPrefix(dep, module+"/")
+			if want, bounded := allowed[pkg]; bounded && isOurs && !slices.Contains(want, ours) {
+				t.Errorf("%s imports %s", pkg, ours)
+			}
+			if pkg == "internal/httpapi" && (strings.Contains(dep, "pgx") || strings.Contains(dep, "aws-lambda")) {
+				t.Errorf("internal/httpapi imports %s", dep)
+			}
+		}
+	}
+}
+
+// Every variable is read in one place, so that the README's table is whole.
+func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
+	t.Parallel()
+
+	err := filepath.WalkDir("../..", func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() && (name == "node_modules" || name == "build" || (strings.HasPrefix(name, ".") && name != "..")) {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Base(filepath.Dir(path))
+		for _, read := range []string{"os.Getenv", "os.LookupEnv", "os.Environ"} {
+			// pgtest's one switch is for tests and is documented there.
+			if strings.Contains(string(source), read+"(") && dir != "config" && dir != "pgtest" {
+				t.Errorf("%s calls %s", path, read)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,29 @@
+// Package site puts together what the web function serves: the pages and the document of the API. It is apart from package app
+// because it needs no database, and so links no driver.
+package site
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/httpapi/openapi"
+	"github.com/allo/reservations/internal/lambdahttp"
+	"github.com/allo/reservations/internal/webui"
+)
+
+// Handler serves the pages, their files and the document.
+func Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/openapi.json", openapi.Handler())
+	mux.Handle("/", webui.Handler())
+	return mux
+}
+
+// Lambda is the handler of the web function.
+func Lambda() func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	_, log := config.Start(false)
+	return lambdahttp.New(Handler(), log)
+}
