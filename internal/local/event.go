@@ -1,0 +1,216 @@
+package local
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+// What AWS's documentation calls the account and the API in its examples.
+const (
+	accountID = "123456789012"
+	apiID     = "local"
+	region    = "us-east-1"
+)
+
+// stage is the stage without a prefix in the path, the only one that lambdahttp supports.
+const stage = "$default"
+
+// event is a request in payload format 2.0. It isn't the type of aws-lambda-go, because that one encodes fields that the
+// gateway leaves out, and this one is to be byte for byte what a function gets.
+type event struct {
+	Version               string            `json:"version"`
+	RouteKey              string            `json:"routeKey"`
+	RawPath               string            `json:"rawPath"`
+	RawQueryString        string            `json:"rawQueryString"`
+	Cookies               []string          `json:"cookies,omitempty"`
+	Headers               map[string]string `json:"headers"`
+	QueryStringParameters map[string]string `json:"queryStringParameters,omitempty"`
+	RequestContext        requestContext    `json:"requestContext"`
+	PathParameters        map[string]string `json:"pathParameters,omitempty"`
+	Body                  string            `json:"body,omitempty"`
+	IsBase64Encoded       bool              `json:"isBase64Encoded"`
+}
+
+type requestContext struct {
+	AccountID    string      `json:"accountId"`
+	APIID        string      `json:"apiId"`
+	DomainName   string      `json:"domainName"`
+	DomainPrefix string      `json:"domainPrefix"`
+	HTTP         httpContext `json:"http"`
+	RequestID    string      `json:"requestId"`
+	RouteKey     string      `json:"routeKey"`
+	Stage        string      `json:"stage"`
+	Time         string      `json:"time"`
+	TimeEpoch    int64       `json:"timeEpoch"`
+}
+
+type httpContext struct {
+	Method    string `json:"method"`
+	Path      string `json:"path"`
+	Protocol  string `json:"protocol"`
+	SourceIP  string `json:"sourceIp"`
+	UserAgent string `json:"userAgent"`
+}
+
+// timeLayout is the common log format, in which the gateway writes the time of a request.
+const timeLayout = "02/Jan/2006:15:04:05 -0700"
+
+func newEvent(r *http.Request, matched route.Route, params map[string]string, body []byte, id string, now time.Time) event {
+	domain := hostname(r.Host)
+	prefix, _, _ := strings.Cut(domain, ".")
+	text, encoded := encodeBody(r.Header.Get("Content-Type"), body)
+	return event{
+		Version:               "2.0",
+		RouteKey:              matched.Key(),
+		RawPath:               r.URL.Path,
+		RawQueryString:        r.URL.RawQuery,
+		Cookies:               splitCookies(r.Header["Cookie"]),
+		Headers:               joinHeaders(r, len(body)),
+		QueryStringParameters: joinQuery(r.URL.RawQuery),
+		PathParameters:        params,
+		Body:                  text,
+		IsBase64Encoded:       encoded,
+		RequestContext: requestContext{
+			AccountID:    accountID,
+			APIID:        apiID,
+			DomainName:   domain,
+			DomainPrefix: prefix,
+			HTTP: httpContext{
+				Method:    r.Method,
+				Path:      r.URL.Path,
+				Protocol:  r.Proto,
+				SourceIP:  hostname(r.RemoteAddr),
+				UserAgent: r.UserAgent(),
+			},
+			RequestID: id,
+			RouteKey:  matched.Key(),
+			Stage:     stage,
+			Time:      now.UTC().Format(timeLayout),
+			TimeEpoch: now.UnixMilli(),
+		},
+	}
+}
+
+// joinHeaders lower-cases the names, joins duplicates with a comma and adds what the gateway tells a function about the
+// caller. Headers of the connection end here, and cookies travel apart.
+func joinHeaders(r *http.Request, bodySize int) map[string]string {
+	headers := make(map[string]string, len(r.Header)+5)
+	for name, values := range r.Header {
+		headers[strings.ToLower(name)] = strings.Join(values, ",")
+	}
+	for _, name := range strings.Split(headers["connection"], ",") {
+		delete(headers, strings.ToLower(strings.TrimSpace(name)))
+	}
+	for _, name := range []string{"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+		"te", "trailer", "transfer-encoding", "upgrade", "cookie"} {
+		delete(headers, name)
+	}
+	headers["host"] = r.Host
+	if bodySize > 0 {
+		headers["content-length"] = strconv.Itoa(bodySize)
+	}
+	forwarded := hostname(r.RemoteAddr)
+	if earlier := headers["x-forwarded-for"]; earlier != "" {
+		forwarded = earlier + ", " + forwarded
+	}
+	headers["x-forwarded-for"] = forwarded
+	headers["x-forwarded-proto"], headers["x-forwarded-port"] = protoAndPort(r)
+	if headers["x-amzn-trace-id"] == "" {
+		headers["x-amzn-trace-id"] = newTraceID(time.Now())
+	}
+	return headers
+}
+
+// protoAndPort are those of this machine's listener: a page that builds links of them must lead back here.
+func protoAndPort(r *http.Request) (proto, port string) {
+	proto, port = "http", "80"
+	if r.TLS != nil {
+		proto, port = "https", "443"
+	}
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if _, p, err := net.SplitHostPort(addr.String()); err == nil {
+			port = p
+		}
+	}
+	return proto, port
+}
+
+// newTraceID is an X-Ray trace header: the seconds and 96 random bits, in hexadecimal.
+func newTraceID(now time.Time) string {
+	var b [12]byte
+	// crypto/rand never fails: it ends the program instead.
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("Root=1-%08x-%s", now.Unix(), hex.EncodeToString(b[:]))
+}
+
+func splitCookies(headers []string) []string {
+	var cookies []string
+	for _, cookie := range strings.Split(strings.Join(headers, ";"), ";") {
+		if cookie = strings.TrimSpace(cookie); cookie != "" {
+			cookies = append(cookies, cookie)
+		}
+	}
+	return cookies
+}
+
+// joinQuery decodes the parameters and joins duplicates with a comma. What can't be decoded stays as it is: the gateway
+// refuses no query string.
+func joinQuery(raw string) map[string]string {
+	params := map[string]string{}
+	for _, pair := range strings.Split(raw, "&") {
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, value = unescapeQuery(name), unescapeQuery(value)
+		if earlier, ok := params[name]; ok {
+			value = earlier + "," + value
+		}
+		params[name] = value
+	}
+	return params
+}
+
+func unescapeQuery(s string) string {
+	if decoded, err := url.QueryUnescape(s); err == nil {
+		return decoded
+	}
+	return s
+}
+
+// encodeBody gives a body as JSON can carry it: as it is when it is text, else in base64.
+func encodeBody(contentType string, body []byte) (text string, encoded bool) {
+	if len(body) == 0 || isText(contentType) && utf8.Valid(body) {
+		return string(body), false
+	}
+	return base64.StdEncoding.EncodeToString(body), true
+}
+
+// isText decides as the gateway was seen to. Forms, types that end in +json and bodies without a type are binary to it.
+func isText(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	switch mediaType = strings.ToLower(strings.TrimSpace(mediaType)); mediaType {
+	case "application/json", "application/xml", "application/javascript":
+		return true
+	}
+	return strings.HasPrefix(mediaType, "text/")
+}
+
+// hostname strips the port of an address, and the brackets of an IPv6 address with it.
+func hostname(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return strings.Trim(addr, "[]")
+}

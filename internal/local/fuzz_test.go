@@ -1,0 +1,59 @@
+package local
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/allo/reservations/internal/lambdahttp"
+)
+
+// FuzzGateway sends whatever net/http can read as a request through the gateway, the event and the adapter to a handler: the
+// whole way of a request. No caller can cause a 5xx on it.
+func FuzzGateway(f *testing.F) {
+	f.Add("GET", "/", "a=1&a=%zz", "Cookie", "a=1; b", "")
+	f.Add("POST", "/api/reservations", "", "Content-Type", "application/json", `{"quantity":1}`)
+	f.Add("POST", "/api/reservations/%2e%2e/confirm", "#", "Idempotency-Key", "a,b", "\xff\x00")
+	f.Add("GET", "/api/reservations/50%25", ";", "X-Forwarded-For", "\x7f", "")
+	f.Add("GET", "/assets/a//b/%2F/../c", "%", "Connection", "host, x-forwarded-for", "x")
+	f.Add("CONNECT", "example.com:80", "", "Host", "a b", "")
+	f.Add("HEAD", "*", "", "Transfer-Encoding", "chunked", "")
+
+	gateway := newGateway(f, Handler(lambdahttp.New(newEchoMux(), quiet)))
+	f.Fuzz(func(t *testing.T, method, path, query, header, value, body string) {
+		raw := fmt.Sprintf("%s %s?%s HTTP/1.1\r\nHost: shop.example\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s", method, path, query, header, value, len(body), body)
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil {
+			t.Skip()
+		}
+		r.RemoteAddr = "127.0.0.1:40000"
+		w := httptest.NewRecorder()
+
+		gateway.ServeHTTP(w, r)
+
+		if w.Code >= 500 {
+			t.Errorf("%q answered %d %s", raw, w.Code, w.Body)
+		}
+	})
+}
+
+// newEchoMux routes as the service does and answers with what it was sent.
+func newEchoMux() *http.ServeMux {
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range r.Header {
+			w.Header()[name] = values
+		}
+		w.Header().Set("X-Id", r.PathValue("id")+r.PathValue("proxy"))
+		_, _ = io.Copy(w, r.Body)
+	}
+	mux := http.NewServeMux()
+	for _, pattern := range []string{"GET /{$}", "POST /api/reservations", "GET /api/reservations/{id}", "POST /api/reservations/{id}/confirm",
+		"GET /assets/{proxy...}", "/any/{proxy...}"} {
+		mux.HandleFunc(pattern, echo)
+	}
+	return mux
+}

@@ -1,0 +1,45 @@
+package local
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"sync"
+)
+
+// lockedWriter lets several processes write to one writer. A nil writer discards.
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	if l.w == nil {
+		return len(p), nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// tail remembers the end of what was written to it.
+type tail struct {
+	mu   sync.Mutex
+	last []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, p[max(0, len(p)-tailSize):]...)
+	t.last = bytes.Clone(t.last[max(0, len(t.last)-tailSize):])
+	return len(p), nil
+}
+
+// lastLine is the last line that isn't blank.
+func (t *tail) lastLine() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(string(t.last)), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
