@@ -1,0 +1,116 @@
+package pgserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// superuser is the role that initdb makes and that everyone connects as.
+const superuser = "postgres"
+
+// initdbTimeout bounds initdb, which takes half a second on a laptop and many
+// times that on a busy build machine with a slow disk.
+const initdbTimeout = 60 * time.Second
+
+// passwordFile is where the superuser's password is kept: beside the data
+// directory, because initdb wants that one empty.
+func passwordFile(dataDir string) string { return dataDir + ".password" }
+
+func readPassword(dataDir string) (string, error) {
+	password, err := os.ReadFile(passwordFile(dataDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s is gone, and with it the way into the database: remove %s to start afresh",
+			passwordFile(dataDir), dataDir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the database password: %w", err)
+	}
+	return strings.TrimSpace(string(password)), nil
+}
+
+// ensureCluster makes the data directory unless a cluster is there already.
+func (c Config) ensureCluster(ctx context.Context, a account) error {
+	entries, err := os.ReadDir(c.DataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the data directory (as %s): %w", a.name, err)
+	}
+	if len(entries) == 0 {
+		return c.createCluster(ctx, a)
+	}
+	if _, err := os.Stat(filepath.Join(c.DataDir, "PG_VERSION")); err != nil {
+		return fmt.Errorf("%s holds files but no Postgres cluster: remove it or choose another data directory", c.DataDir)
+	}
+	return nil
+}
+
+// createCluster runs initdb beside the data directory and moves the result
+// there when it is complete, so that an initdb that was interrupted leaves
+// nothing a later start would take for a cluster.
+func (c Config) createCluster(ctx context.Context, a account) error {
+	c.Progress("creating the database cluster")
+	draft := c.DataDir + ".new"
+	if err := os.RemoveAll(draft); err != nil {
+		return fmt.Errorf("remove an unfinished data directory: %w", err)
+	}
+	if err := os.Mkdir(draft, 0o700); err != nil {
+		return fmt.Errorf("create the data directory: %w", err)
+	}
+	if err := os.WriteFile(passwordFile(c.DataDir), []byte(rand.Text()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the database password: %w", err)
+	}
+	// initdb reads the password as the user it runs as.
+	if err := a.own(draft, passwordFile(c.DataDir)); err != nil {
+		return err
+	}
+	attr, err := a.attributes(filepath.Join(c.BinDir, "initdb"), draft)
+	if err != nil {
+		return err
+	}
+	if err := c.initdb(ctx, draft, attr); err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	if err := os.Rename(draft, c.DataDir); err != nil {
+		return fmt.Errorf("put the data directory in place: %w", err)
+	}
+	return nil
+}
+
+// initdb makes a cluster in dir, with the password that is kept already.
+func (c Config) initdb(ctx context.Context, dir string, attr *syscall.SysProcAttr) error {
+	ctx, cancel := context.WithTimeout(ctx, initdbTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(c.BinDir, "initdb"),
+		"--pgdata="+dir,
+		"--username="+superuser,
+		"--pwfile="+passwordFile(c.DataDir),
+		"--auth=scram-sha-256",
+		"--encoding=UTF8",
+		"--locale=C", // The one locale every system has; it sorts by code point.
+		"--no-instructions",
+	)
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = childEnvironment, childDir, attr
+	// It runs servers of its own, which share its process group.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killTimeout // For what it wrote, after it was killed.
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	child, err := Spawn(cmd, syscall.SIGKILL)
+	if err != nil {
+		return fmt.Errorf("start initdb: %w", err)
+	}
+	<-child.Done() // The context's end is its end.
+	if child.err != nil {
+		return fmt.Errorf("create the database cluster: initdb ended with %w: %s", child.err, oneLine(output.String()))
+	}
+	return nil
+}

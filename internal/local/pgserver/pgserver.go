@@ -1,0 +1,194 @@
+// Package pgserver runs one Postgres server as a child of this process, for
+// `make run` and for tests: no Docker, no account, nothing to install by hand.
+//
+// The server listens on 127.0.0.1 only and wants a password that was made at
+// random with its data directory. Its data is kept between runs and is as
+// durable as in production: fsync and synchronous_commit stay on. It doesn't
+// outlive this process, and whatever a crash left behind, be it a pid file, a
+// running server or half a data directory, doesn't stop the next start.
+//
+// Postgres refuses to run as root. As root the server runs as the owner of its
+// data directory; see Unprivileged.
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// loopback is the only address a server listens on.
+const loopback = "127.0.0.1"
+
+// Config says how to run a server.
+type Config struct {
+	// BinDir holds the programs postgres and initdb; see Find.
+	BinDir string
+
+	// DataDir is made by the first start and kept after the last. Its name with
+	// .password and .lock added names two files that belong to it.
+	DataDir string
+
+	// Port is the TCP port on 127.0.0.1; 0 means a free one.
+	Port int
+
+	// Settings are settings of postgresql.conf. They don't survive the server.
+	Settings map[string]string
+
+	// LogFile gets what the server writes, appended. The default is postgres.log
+	// beside DataDir.
+	LogFile string
+
+	// Progress, if any, is told in a few words what takes time.
+	Progress func(step string)
+}
+
+// Server is one Postgres server.
+type Server struct {
+	// turn serializes Stop, Kill and Restart, which all wait.
+	turn sync.Mutex
+
+	// mu guards the rest, and is never held while waiting. Only who has the turn
+	// writes it, and may therefore read it without mu.
+	mu       sync.Mutex
+	config   Config
+	password string
+	child    *Child
+	lock     *os.File // Held while the data directory is ours; else nil.
+}
+
+// Start starts a server and returns when it answers. It creates the data
+// directory if need be, and takes it over from a server whose starter is gone.
+// The context bounds the start, not the server's life.
+//
+// The error is one line, with the server's last words if it had any.
+func Start(ctx context.Context, c Config) (*Server, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c}
+	if err := s.launch(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// withDefaults fills in what may be left out and makes the paths absolute: the
+// server changes into its data directory.
+func (c Config) withDefaults() (Config, error) {
+	if c.BinDir == "" || c.DataDir == "" {
+		return c, errors.New("start Postgres: both BinDir and DataDir must be set")
+	}
+	var errs [3]error
+	c.BinDir, errs[0] = filepath.Abs(c.BinDir)
+	c.DataDir, errs[1] = filepath.Abs(c.DataDir)
+	if c.LogFile == "" {
+		c.LogFile = filepath.Join(filepath.Dir(c.DataDir), "postgres.log")
+	}
+	c.LogFile, errs[2] = filepath.Abs(c.LogFile)
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	return c, errors.Join(errs[:]...)
+}
+
+// end stops a process: in order, within stopTimeout, or else with SIGKILL.
+func end(child *Child) error {
+	if err := child.Signal(syscall.SIGINT); err != nil {
+		return fmt.Errorf("stop Postgres: %w", err)
+	}
+	if child.WaitFor(stopTimeout) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("postgres didn't stop within %s and was killed", stopTimeout), kill(child))
+}
+
+// kill ends the process and its backends at once.
+func kill(child *Child) error {
+	select {
+	case <-child.Done():
+		return nil
+	default:
+	}
+	// A process of this id that isn't our child got the id after ours ended.
+	if postmaster, ok := lookup(child.PID()); ok && postmaster.parent == os.Getpid() {
+		if err := killServer(postmaster); err != nil {
+			return err
+		}
+	}
+	if !child.WaitFor(killTimeout) {
+		return fmt.Errorf("postgres process %d survived SIGKILL for %s", child.PID(), killTimeout)
+	}
+	return nil
+}
+
+// URL returns the URL of a database on this server, with the password in it.
+func (s *Server) URL(database string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return databaseURL(s.config.Port, s.password, database)
+}
+
+func databaseURL(port int, password, database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(superuser, password),
+		Host:     net.JoinHostPort(loopback, strconv.Itoa(port)),
+		Path:     "/" + database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// PID returns the id of the server's process, also after its end.
+func (s *Server) PID() int { return s.current().PID() }
+
+// Done is closed when the server's process has ended, for whatever reason.
+// After Restart it is another channel.
+func (s *Server) Done() <-chan struct{} { return s.current().Done() }
+
+func (s *Server) current() *Child {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.child
+}
+
+// Stop shuts the server down in order: it ends every session, writes its data
+// and leaves. A server that takes longer than ten seconds is killed, which is
+// an error. Stopping a server that doesn't run does nothing.
+func (s *Server) Stop() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer s.release()
+	return end(s.current())
+}
+
+// Kill ends the server and all its backends with SIGKILL at once, as a crash
+// would, and returns when none of them is left.
+func (s *Server) Kill() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer s.release()
+	return kill(s.current())
+}
+
+// Restart starts the server again on the same data and the same port, after
+// Stop, Kill or a crash. It is an error if the server runs.
+func (s *Server) Restart(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	select {
+	case <-s.Done():
+		return s.launch(ctx)
+	default:
+		return errors.New("restart Postgres: it runs; stop it first")
+	}
+}
