@@ -103,7 +103,7 @@ func checkDepth(body []byte) error {
 	decoder := jsontext.NewDecoder(bytes.NewReader(body))
 	for {
 		if _, err := decoder.ReadToken(); err != nil {
-			return nil // a syntax error is told by the decoding that follows
+			return nil //nolint:nilerr // the end, or a syntax error, which the decoding that follows tells
 		}
 		if decoder.StackDepth() > maxDepth {
 			return invalid("body", fmt.Sprintf("must not nest deeper than %d", maxDepth))

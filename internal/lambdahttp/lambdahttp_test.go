@@ -269,7 +269,6 @@ func TestPanicIsAnswered500AndLogged(t *testing.T) {
 			fn := New(h, slog.New(slog.NewJSONHandler(&log, nil)))
 
 			got, err := fn(t.Context(), newEvent("GET /", "/"))
-
 			if err != nil {
 				t.Fatalf("error = %v, want none", err)
 			}
@@ -282,8 +281,10 @@ func TestPanicIsAnswered500AndLogged(t *testing.T) {
 				t.Fatalf("body %q: %v", got.Body, err)
 			}
 			const sentence = "Something went wrong on our side."
-			want := map[string]any{"type": "about:blank", "title": "Internal Server Error", "status": 500.0,
-				"detail": sentence, "code": "INTERNAL", "error": sentence, "requestId": "request-1"}
+			want := map[string]any{
+				"type": "about:blank", "title": "Internal Server Error", "status": 500.0,
+				"detail": sentence, "code": "INTERNAL", "error": sentence, "requestId": "request-1",
+			}
 			if diff := cmp.Diff(want, document); diff != "" {
 				t.Errorf("problem (-want +got):\n%s", diff)
 			}

@@ -112,8 +112,10 @@ func joinHeaders(r *http.Request, bodySize int) map[string]string {
 	for _, name := range strings.Split(headers["connection"], ",") {
 		delete(headers, strings.ToLower(strings.TrimSpace(name)))
 	}
-	for _, name := range []string{"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-		"te", "trailer", "transfer-encoding", "upgrade", "cookie"} {
+	for _, name := range []string{
+		"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+		"te", "trailer", "transfer-encoding", "upgrade", "cookie",
+	} {
 		delete(headers, name)
 	}
 	headers["host"] = r.Host

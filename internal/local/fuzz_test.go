@@ -51,8 +51,10 @@ func newEchoMux() *http.ServeMux {
 		_, _ = io.Copy(w, r.Body)
 	}
 	mux := http.NewServeMux()
-	for _, pattern := range []string{"GET /{$}", "POST /api/reservations", "GET /api/reservations/{id}", "POST /api/reservations/{id}/confirm",
-		"GET /assets/{proxy...}", "/any/{proxy...}"} {
+	for _, pattern := range []string{
+		"GET /{$}", "POST /api/reservations", "GET /api/reservations/{id}", "POST /api/reservations/{id}/confirm",
+		"GET /assets/{proxy...}", "/any/{proxy...}",
+	} {
 		mux.HandleFunc(pattern, echo)
 	}
 	return mux

@@ -123,8 +123,10 @@ func TestRuntimeTellsTheFunctionWhatLambdaDoes(t *testing.T) {
 	}
 
 	environment := mustInvoke[[]string](t, r, "environment", "")
-	for _, want := range []string{"SETTING=1", "AWS_REGION=ap-south-1", "_HANDLER=bootstrap", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
-		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/reserve"} {
+	for _, want := range []string{
+		"SETTING=1", "AWS_REGION=ap-south-1", "_HANDLER=bootstrap", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/reserve",
+	} {
 		if !slices.Contains(environment, want) {
 			t.Errorf("environment %q lacks %s", environment, want)
 		}

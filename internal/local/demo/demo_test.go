@@ -1,0 +1,115 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func count(t *testing.T, url, table string) (n int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func exec(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSeedEmptyNeverTouchesADatabaseWithData(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	exec(t, db.DirectURL, "INSERT INTO warehouses VALUES (gen_random_uuid(), 'Mine')")
+	if seeded, err := SeedEmpty(t.Context(), db.DirectURL); seeded || err != nil {
+		t.Errorf("SeedEmpty() = %v, %v, want false: a warehouse is there", seeded, err)
+	}
+	if n := count(t, db.DirectURL, "products"); n != 0 {
+		t.Errorf("products = %d, want none", n)
+	}
+}
+
+func TestTwoStartsSeedOnce(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	results := make(chan bool, 2)
+	for range 2 {
+		go func() {
+			seeded, err := SeedEmpty(context.Background(), db.DirectURL)
+			if err != nil {
+				t.Error(err)
+			}
+			results <- seeded
+		}()
+	}
+	if a, b := <-results, <-results; a == b {
+		t.Errorf("two SeedEmpty() = %v and %v, want one true", a, b)
+	}
+	if n := count(t, db.DirectURL, "inventory"); n != 9 {
+		t.Errorf("stock rows = %d, want 9", n)
+	}
+}
+
+func TestResetPutsTheCatalogBack(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	if _, err := SeedEmpty(t.Context(), db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, db.DirectURL, "UPDATE inventory SET total = 0")
+	exec(t, db.DirectURL, "INSERT INTO warehouses VALUES (gen_random_uuid(), 'Mine')")
+	if err := Reset(t.Context(), db.DirectURL, false); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db.DirectURL, "inventory WHERE total = 0"); n != 0 {
+		t.Errorf("stock rows that are empty = %d, want none", n)
+	}
+	if n := count(t, db.DirectURL, "warehouses"); n != 3 {
+		t.Errorf("warehouses = %d, want the demo's 3", n)
+	}
+}
+
+func TestResetRefusesAnotherMachine(t *testing.T) {
+	t.Parallel()
+
+	for _, url := range []string{
+		"postgres://u:p@db.example/d",
+		"postgres://u:p@10.0.0.1/d",
+		"postgres://u:p@localhost,db.example/d",
+		"postgres://u:p@localhost/d?host=db.example",
+		"postgres://u:p@/d?host=db.example",
+		"nonsense",
+	} {
+		if err := Reset(t.Context(), url, false); !errors.Is(err, ErrNotLocal) {
+			t.Errorf("Reset(%q) = %v, want ErrNotLocal", url, err)
+		}
+	}
+	for _, url := range []string{"postgres://u:p@localhost/d", "postgres://u:p@127.0.0.1:5432/d", "postgres://u:p@[::1]/d", "postgres://u@/d?host=/tmp"} {
+		if !isLocal(url) {
+			t.Errorf("isLocal(%q) = false, want true", url)
+		}
+	}
+}
