@@ -1,0 +1,282 @@
+// Package e2e runs the service from the outside: the same cases over three ways to reach the same Lambda handlers, on a real
+// Postgres with the demo catalog.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/app/site"
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/httpapi/apitest"
+	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/demo"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/route"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// transport is a way to the handlers.
+type transport string
+
+const (
+	inProcess transport = "handlers in process"
+	overHTTP  transport = "gateway over HTTP"
+	binaries  transport = "built binaries"
+)
+
+// eachTransport runs a case over all three, each in a world of its own.
+func eachTransport(t *testing.T, body func(t *testing.T, w *world)) {
+	t.Parallel()
+	for _, tr := range []transport{inProcess, overHTTP, binaries} {
+		t.Run(string(tr), func(t *testing.T) {
+			t.Parallel()
+			body(t, newWorld(t, tr))
+		})
+	}
+}
+
+// world is a service with the demo catalog, and a way to send it requests.
+type world struct {
+	t         *testing.T
+	db        pgtest.Database
+	functions *local.Functions
+	gateway   *local.Gateway
+	url       string // of the gateway over HTTP; empty for the handlers in process
+	service   *reservation.Service
+}
+
+func newWorld(t *testing.T, tr transport) *world {
+	t.Helper()
+	db := pgtest.New(t)
+	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorldOn(t, tr, db.URL)
+	w.db = db
+	t.Cleanup(func() {
+		violations, err := w.service.Audit(context.Background())
+		if err != nil || len(violations) > 0 {
+			t.Errorf("Audit() = %v, %v, want none", violations, err)
+		}
+	})
+	return w
+}
+
+// newWorldOn puts the service on a database, with a pool of one connection, as a Lambda has.
+func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
+	t.Helper()
+	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	a, err := app.New(c, log, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	w := &world{t: t, service: a.Service, functions: local.InProcess(a, site.Handler(), log)}
+	if tr == binaries {
+		if w.functions, err = local.Built(built(t), c.Environ(), t.Output(), log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := w.functions.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if w.gateway, err = local.NewGateway(route.All(), w.functions.HTTP, log); err != nil {
+		t.Fatal(err)
+	}
+	if tr != inProcess {
+		server := httptest.NewServer(w.gateway)
+		t.Cleanup(server.Close)
+		w.url = server.URL
+	}
+	return w
+}
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "allo-functions-")
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir("../../functions")
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		out := filepath.Join(dir, e.Name(), "bootstrap")
+		cmd := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", out, "../../functions/"+e.Name())
+		if message, err := cmd.CombinedOutput(); err != nil {
+			return "", &buildError{string(message), err}
+		}
+	}
+	return dir, nil
+})
+
+type buildError struct {
+	output string
+	err    error
+}
+
+func (e *buildError) Error() string { return e.err.Error() + ": " + e.output }
+
+// built builds the functions once for all tests of the package, for this machine.
+func built(t *testing.T) string {
+	t.Helper()
+	dir, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// answer is a response, read whole.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// request is what a caller sends. A body that isn't empty is JSON unless the header says otherwise.
+type request struct {
+	method, path string
+	header       map[string]string
+	body         string
+}
+
+// send sends a request and, when its route is the API's, checks the answer against the OpenAPI document.
+func (w *world) send(q request) answer {
+	w.t.Helper()
+	a := w.sendRaw(q)
+	if strings.HasPrefix(q.path, "/api/") && a.status != http.StatusNotFound {
+		apitest.Validate(w.t, w.newRequest(q), []byte(q.body), a.status, a.header, a.body)
+	}
+	if a.status >= 500 {
+		w.t.Errorf("%s %s = %d %s, want no 5xx", q.method, q.path, a.status, a.body)
+	}
+	return a
+}
+
+func (w *world) newRequest(q request) *http.Request {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), q.method, "http://shop.example"+q.path, strings.NewReader(q.body))
+	if w.url != "" {
+		r, err = http.NewRequestWithContext(context.Background(), q.method, w.url+q.path, strings.NewReader(q.body))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if q.body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range q.header {
+		r.Header.Set(name, value)
+	}
+	return r
+}
+
+func (w *world) sendRaw(q request) answer {
+	w.t.Helper()
+	r := w.newRequest(q)
+	if w.url == "" {
+		recorder := httptest.NewRecorder()
+		w.gateway.ServeHTTP(recorder, r)
+		return answer{recorder.Code, recorder.Header(), recorder.Body.Bytes()}
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.t.Errorf("%s %s: %v", q.method, q.path, err)
+		return answer{}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		w.t.Errorf("%s %s: %v", q.method, q.path, err)
+	}
+	return answer{response.StatusCode, response.Header, body}
+}
+
+func (w *world) get(path string) answer {
+	w.t.Helper()
+	return w.send(request{method: "GET", path: path})
+}
+
+func (w *world) post(path, body string) answer {
+	w.t.Helper()
+	return w.send(request{method: "POST", path: path, body: body})
+}
+
+// want fails the test when the answer's status, or its problem's code, is another.
+func (a answer) want(t *testing.T, status int, code string) answer {
+	t.Helper()
+	var problem struct{ Code string }
+	_ = json.Unmarshal(a.body, &problem) // a success has no code, and may be no object
+	if a.status != status || problem.Code != code {
+		t.Fatalf("answer = %d %s, want %d %q", a.status, a.body, status, code)
+	}
+	return a
+}
+
+// hold is the reservation of an answer, as a caller reads it.
+type hold struct {
+	ID, Status             string
+	Quantity               *int
+	ProductID, WarehouseID *string
+	Items                  []struct {
+		ProductID, WarehouseID string
+		Quantity               int
+	}
+	ExpiresAt, CreatedAt, UpdatedAt    time.Time
+	ConfirmedAt, ReleasedAt, ExpiredAt *time.Time
+}
+
+func decode[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if err := json.NewDecoder(bytes.NewReader(a.body)).Decode(&v); err != nil {
+		t.Fatalf("decode %s: %v", a.body, err)
+	}
+	return v
+}
+
+func (a answer) hold(t *testing.T) hold {
+	t.Helper()
+	return decode[struct{ Reservation hold }](t, a).Reservation
+}
+
+// kill moves a hold's whole life into the past, so that it is dead now.
+func (w *world) kill(id string) {
+	w.t.Helper()
+	conn, err := pgx.Connect(context.Background(), w.db.DirectURL)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range []string{
+		`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+		                         expires_at = expires_at - interval '1 day' WHERE id = $1`,
+		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1`,
+	} {
+		if _, err := conn.Exec(context.Background(), sql, id); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}

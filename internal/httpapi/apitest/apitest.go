@@ -1,0 +1,145 @@
+// Package apitest checks answers against the OpenAPI document that the service embeds. Only tests import it.
+package apitest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/httpapi/openapi"
+)
+
+// Validate fails the test when the document doesn't allow the answer to the request: its path and method, its status, its headers,
+// or its body. Beside that it checks what the document can't say: that the parts of a problem agree with each other and with the
+// answer that carries it. It is safe for concurrent use.
+func Validate(t testing.TB, req *http.Request, reqBody []byte, status int, header http.Header, body []byte) {
+	t.Helper()
+	if err := validate(req, reqBody, status, header, body); err != nil {
+		t.Errorf("%s %s %.200q = %d %s\nisn't an answer of the document: %v", req.Method, req.URL, reqBody, status, body, err)
+	}
+}
+
+func validate(req *http.Request, reqBody []byte, status int, header http.Header, body []byte) error {
+	route, params, err := findRoute(req)
+	if err != nil {
+		return err
+	}
+	// The caller's request is spent by now; the library must not read it.
+	spent := req.Clone(context.Background())
+	spent.Body = io.NopCloser(bytes.NewReader(reqBody))
+	input := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: spent, PathParams: params, Route: route},
+		Status:                 status,
+		Header:                 header,
+		Options:                options(),
+	}
+	input.SetBodyBytes(body)
+	// A status that the library never validates must be in the document all the same.
+	if route.Operation.Responses.Status(status) == nil {
+		return fmt.Errorf("its status is not documented")
+	}
+	if err := openapi3filter.ValidateResponse(context.Background(), input); err != nil {
+		return err
+	}
+	if status >= http.StatusBadRequest {
+		return checkProblem(status, header, body)
+	}
+	return nil
+}
+
+func findRoute(req *http.Request) (*routers.Route, map[string]string, error) {
+	router, err := loadRouter()
+	if err != nil {
+		return nil, nil, err
+	}
+	return router.FindRoute(req)
+}
+
+// loadRouter reads the document as it is served.
+var loadRouter = sync.OnceValues(func() (routers.Router, error) {
+	document, err := openapi.JSON()
+	if err != nil {
+		return nil, err
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(document)
+	if err != nil {
+		return nil, err
+	}
+	if err := doc.Validate(context.Background()); err != nil {
+		return nil, err
+	}
+	return gorillamux.NewRouter(doc)
+})
+
+// options makes the library check what it leaves open: any status that isn't documented, and the formats that the contract is
+// stricter about.
+func options() *openapi3filter.Options {
+	return &openapi3filter.Options{
+		IncludeResponseStatus: true,
+		SchemaValidationOptions: []openapi3.SchemaValidationOption{
+			openapi3.WithStringFormatValidator("uuid", openapi3.NewCallbackValidator(checkUUID)),
+			openapi3.WithStringFormatValidator("date-time", openapi3.NewCallbackValidator(checkTime)),
+		},
+	}
+}
+
+func checkUUID(s string) error {
+	id, err := uuid.Parse(s)
+	if err == nil && id.String() != s {
+		return fmt.Errorf("%q isn't a UUID in its canonical form", s)
+	}
+	return err
+}
+
+func checkTime(s string) error {
+	if _, err := time.Parse(time.RFC3339Nano, s); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(s, "Z") {
+		return fmt.Errorf("%q isn't in UTC", s)
+	}
+	return nil
+}
+
+// checkProblem holds a problem against the answer that it is the body of.
+func checkProblem(status int, header http.Header, body []byte) error {
+	var p struct {
+		Type      string
+		Status    int
+		Detail    string
+		Code      string
+		Error     string
+		RequestID string
+		Details   json.RawMessage
+		Shortages json.RawMessage
+	}
+	if err := json.Unmarshal(body, &p); err != nil {
+		return err
+	}
+	switch {
+	case p.Status != status:
+		return fmt.Errorf("the problem's status is %d", p.Status)
+	case p.Error != p.Detail:
+		return fmt.Errorf("the problem's error is %q and its detail %q", p.Error, p.Detail)
+	case p.RequestID != header.Get("X-Request-Id"):
+		return fmt.Errorf("the problem's requestId is %q and X-Request-Id %q", p.RequestID, header.Get("X-Request-Id"))
+	case (p.Details != nil) != (p.Code == "VALIDATION_FAILED"):
+		return fmt.Errorf("the problem %s has the details %s", p.Code, p.Details)
+	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK"):
+		return fmt.Errorf("the problem %s has the shortages %s", p.Code, p.Shortages)
+	}
+	return nil
+}
