@@ -1,0 +1,102 @@
+# Every target says behind ## what it does; `make` alone lists them. ARGS is passed on where a target says so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# What a Lambda is built for: arm64, or ARCH=amd64.
+ARCH ?= arm64
+
+# Built byte for byte the same in every checkout: no paths, no revision, no build id. lambda.norpc leaves out what only the
+# retired Go runtime needs.
+LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -buildid="
+FUNCTIONS := $(notdir $(wildcard functions/*))
+PACKAGES := ./...
+
+# The race detector needs a C compiler. Without one the tests run all the same, and say so.
+RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
+
+# Tools, pinned; Go builds them from their modules and keeps them in its cache.
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# npm brings Postgres 17 as it brings the CDK's command line: pinned in infra/package-lock.json.
+infra/node_modules/.package-lock.json: infra/package-lock.json
+	npm ci --prefix infra --no-audit --no-fund
+	@touch $@
+
+build/bin/local: FORCE
+	@mkdir -p $(@D)
+	@go build -o $@ ./internal/cmd/local
+
+.PHONY: FORCE
+FORCE:
+
+.PHONY: run
+run: infra/node_modules/.package-lock.json build/bin/local ## Serve everything on http://localhost:3000, with an embedded Postgres (or DATABASE_URL).
+	@exec build/bin/local run -with-parent $(ARGS)
+
+.PHONY: run-lambdas
+run-lambdas: infra/node_modules/.package-lock.json build/bin/local ## The same with the built binaries, each in a process of its own behind the Lambda Runtime API.
+	@$(MAKE) --no-print-directory build-for GOOS=$$(go env GOOS) ARCH=$$(go env GOARCH) OUT=build/host
+	@exec build/bin/local run -with-parent -lambdas build/host $(ARGS)
+
+.PHONY: seed
+seed: infra/node_modules/.package-lock.json build/bin/local ## Put the demo catalog back and remove every reservation.
+	@build/bin/local seed $(ARGS)
+
+.PHONY: reset
+reset: build/bin/local ## Remove the embedded server's data.
+	@build/bin/local reset
+
+.PHONY: test
+test: infra/node_modules/.package-lock.json ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
+	@[ -n "$(RACE)" ] || echo "There is no C compiler here, so the tests run without the race detector."
+	go test $(RACE) $(ARGS) $(PACKAGES)
+
+.PHONY: test-pooled
+test-pooled: infra/node_modules/.package-lock.json ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
+	ALLO_TEST_PGBOUNCER=1 go test $(RACE) $(ARGS) $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## Feed each fuzz target for FUZZTIME (10s).
+	@for package in $$(go list $(PACKAGES)); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) $$package"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+.PHONY: build
+build: ## Build every Lambda to build/<name>/bootstrap, for linux/arm64 (ARCH=amd64).
+	@$(MAKE) --no-print-directory build-for GOOS=linux ARCH=$(ARCH) OUT=build
+
+.PHONY: build-for
+build-for:
+	@for name in $(FUNCTIONS); do \
+	  mkdir -p $(OUT)/$$name; \
+	  GOOS=$(GOOS) GOARCH=$(ARCH) CGO_ENABLED=0 go build $(LAMBDA_FLAGS) -o $(OUT)/$$name/bootstrap ./functions/$$name; \
+	done
+	@echo "Built $(words $(FUNCTIONS)) functions for $(GOOS)/$(ARCH) in $(OUT)/."
+
+.PHONY: reproducible
+reproducible: ## Build the Lambdas again from a copy of the tree and compare every byte.
+	@$(MAKE) --no-print-directory build
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+	cp -R go.mod go.sum Makefile functions internal migrations "$$copy"; \
+	$(MAKE) --no-print-directory -C "$$copy" build >/dev/null; \
+	for name in $(FUNCTIONS); do cmp build/$$name/bootstrap "$$copy/build/$$name/bootstrap"; done; \
+	echo "The $(words $(FUNCTIONS)) binaries are the same byte for byte."
+
+.PHONY: lint
+lint: ## Vet, format and lint (golangci-lint and gofumpt, from their Go modules).
+	go vet $(PACKAGES)
+	$(GOLANGCI_LINT) run $(PACKAGES)
+	$(GOLANGCI_LINT) fmt --diff
+
+.PHONY: check
+check: lint reproducible fuzz test-pooled ## What a change must pass besides the tests: lint, reproducible builds, fuzzing, PgBouncer.
