@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// FuzzDecode feeds bodies to what stands between a client and the service. Whatever they hold, nothing panics, what is refused is
+// the client's mistake and can be told it, and what is let through is one JSON value in UTF-8 with lines within their limits.
+func FuzzDecode(f *testing.F) {
+	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
+	for _, body := range []string{
+		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`, `null`, `[]`, ``, ` `, `{"items":null,"":1}`,
+		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1), `{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
+		"{\"\xff\":1}", `{"\ud800":1}`, `{"\u0000":"\u0000"}`, "\ufeff{}", line + line, strings.Repeat("[", 100), `{"items":[null,1,"x"]}`,
+	} {
+		f.Add([]byte(body), "application/json")
+	}
+	f.Add([]byte(line), "")
+	f.Add([]byte(line), "application/json; charset=utf-16")
+	f.Add([]byte(line), "text/plain;;")
+	// No large body: the fuzzer would spend its time on making it smaller, and limits_test.go has those.
+
+	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
+		var reserve reserveRequest
+		err := readJSON(request(body, contentType), &reserve)
+		if checkRefusal(t, err); err == nil {
+			checkLetThrough(t, body)
+			lines, err := reserve.lines()
+			if checkRefusal(t, err); err == nil {
+				checkLines(t, lines)
+			}
+			checkTTL(t, reserve.TTLSeconds)
+		}
+		var extend extendRequest
+		err = readJSON(request(body, contentType), &extend)
+		if checkRefusal(t, err); err == nil {
+			checkLetThrough(t, body)
+			checkTTL(t, extend.TTLSeconds)
+		}
+		err = readJSON(request(body, contentType), &struct{}{})
+		if checkRefusal(t, err); err == nil {
+			checkLetThrough(t, body)
+		}
+	})
+}
+
+func request(body []byte, contentType string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/api/reservations", bytes.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	return r
+}
+
+// checkRefusal takes errors that the client is to blame for, and writes the answer that they become.
+func checkRefusal(t *testing.T, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	var bad *reservation.InvalidError
+	if !errors.As(err, &bad) && !errors.Is(err, errTooLarge) && !errors.Is(err, errNotJSON) {
+		t.Errorf("the refusal %v is nobody's fault", err)
+	}
+	w := httptest.NewRecorder()
+	writeProblem(w, problemFor(err), "id")
+	if w.Code < 400 || w.Code > 499 || !json.Valid(w.Body.Bytes()) || !utf8.Valid(w.Body.Bytes()) {
+		t.Errorf("the refusal %v is answered with %d %q", err, w.Code, w.Body)
+	}
+}
+
+func checkLetThrough(t *testing.T, body []byte) {
+	t.Helper()
+	if len(body) > maxBody || !json.Valid(body) || !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
+		t.Errorf("the body %q of %d bytes is let through", body, len(body))
+	}
+}
+
+func checkLines(t *testing.T, lines []reservation.Line) {
+	t.Helper()
+	for _, line := range lines {
+		if line.Quantity < 1 || line.Quantity > reservation.MaxQuantity {
+			t.Errorf("the line %+v is let through", line)
+		}
+	}
+}
+
+func checkTTL(t *testing.T, seconds *int64) {
+	t.Helper()
+	if seconds == nil {
+		return
+	}
+	d, err := ttl(seconds)
+	if checkRefusal(t, err); err == nil && (d <= 0 || int64(d.Seconds()) < 1) {
+		t.Errorf("ttl(%d) = %s, want a time to come", *seconds, d)
+	}
+}
+
+// FuzzCursor feeds cursors. One that is let through is one that we could have made: SQL takes its name as text.
+func FuzzCursor(f *testing.F) {
+	f.Add("")
+	f.Add("Mug")
+	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "Ceramic Mug"}))
+	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "a\x00b"}))
+	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "\xff"}))
+	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}}))
+
+	f.Fuzz(func(t *testing.T, s string) {
+		c, ok := decodeCursor(s)
+		if !ok {
+			return
+		}
+		if c.Name == "" || !utf8.ValidString(c.Name) || strings.ContainsRune(c.Name, 0) {
+			t.Errorf("decodeCursor(%q) = %+v, which Postgres doesn't take", s, c)
+		}
+		again, ok := decodeCursor(encodeCursor(c))
+		if diff := cmp.Diff(c, again); !ok || diff != "" {
+			t.Errorf("decodeCursor(encodeCursor(%+v)) differs:\n%s", c, diff)
+		}
+	})
+}

@@ -1,0 +1,470 @@
+package httpapi_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/httpapi/openapi"
+)
+
+const (
+	product   = "5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01"
+	warehouse = "9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01"
+	hold      = "019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
+)
+
+// line is a reserve of one line, with the quantity and further fields as they are written.
+func line(quantity, more string) string {
+	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%s%s}`, product, warehouse, quantity, more)
+}
+
+func cart(items ...string) string { return `{"items":[` + strings.Join(items, ",") + `]}` }
+
+// different makes n lines of n products.
+func different(n int) []string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = strings.Replace(line("1", ""), product, fmt.Sprintf("5f0c0de2-6b0f-4c4b-9f5e-%012d", i), 1)
+	}
+	return items
+}
+
+// bodies are requests to reserve. An empty field means that the request is let through to the database.
+var bodies = []struct {
+	name, body, field string
+	// differs says why the document, which is JSON Schema, sees it otherwise.
+	differs string
+}{
+	{"quantity 0", line("0", ""), "quantity", ""},
+	{"quantity 1", line("1", ""), "", ""},
+	{"quantity 1000000", line("1000000", ""), "", ""},
+	{"quantity 1000001", line("1000001", ""), "quantity", ""},
+	{"quantity -1", line("-1", ""), "quantity", ""},
+	{"quantity -0", line("-0", ""), "quantity", ""},
+	{"quantity 1.0", line("1.0", ""), "quantity", "to JSON Schema 1.0 is a whole number"},
+	{"quantity 1e3", line("1e3", ""), "quantity", "to JSON Schema 1e3 is a whole number"},
+	{"quantity 1.5", line("1.5", ""), "quantity", ""},
+	{"quantity of text", line(`"1"`, ""), "quantity", ""},
+	{"quantity null", line("null", ""), "quantity", ""},
+	{"quantity true", line("true", ""), "quantity", ""},
+	{"quantity array", line("[1]", ""), "quantity", ""},
+	{"quantity beyond 64 bits", line("18446744073709551617", ""), "quantity", ""},
+	{"quantity beyond floating point", line("1e400", ""), "quantity", ""},
+	{"quantity of many digits", line("1"+strings.Repeat("0", 1000), ""), "quantity", ""},
+	{"quantity with a leading zero", line("01", ""), "body", ""},
+	{"quantity with a plus", line("+1", ""), "body", ""},
+	{"quantity in hexadecimal", line("0x1", ""), "body", ""},
+	{"quantity NaN", line("NaN", ""), "body", ""},
+
+	{"no quantity", `{"productId":"` + product + `","warehouseId":"` + warehouse + `"}`, "quantity", ""},
+	{"no product", `{"quantity":1,"warehouseId":"` + warehouse + `"}`, "productId", ""},
+	{"no warehouse", `{"quantity":1,"productId":"` + product + `"}`, "warehouseId", ""},
+	{"product null", strings.Replace(line("1", ""), `"`+product+`"`, "null", 1), "productId", ""},
+	{"product number", strings.Replace(line("1", ""), `"`+product+`"`, "1", 1), "productId", ""},
+	{"product empty", strings.Replace(line("1", ""), product, "", 1), "productId", ""},
+	{"product without hyphens", strings.Replace(line("1", ""), product, strings.ReplaceAll(product, "-", ""), 1), "productId", ""},
+	{"product in braces", strings.Replace(line("1", ""), product, "{"+product+"}", 1), "productId", ""},
+	{"product as a URN", strings.Replace(line("1", ""), product, "urn:uuid:"+product, 1), "productId", ""},
+	{"product with a digit less", strings.Replace(line("1", ""), product, product[1:], 1), "productId", ""},
+	{"product with a digit more", strings.Replace(line("1", ""), product, product+"0", 1), "productId", ""},
+	{"product that isn't hexadecimal", strings.Replace(line("1", ""), product, "g"+product[1:], 1), "productId", ""},
+	{"product in upper case", strings.Replace(line("1", ""), product, strings.ToUpper(product), 1), "", ""},
+	{"product with an escaped NUL", strings.Replace(line("1", ""), product, product[1:]+`\u0000`, 1), "productId", ""},
+	{"product with a bare NUL", strings.Replace(line("1", ""), product, product[1:]+"\x00", 1), "body", ""},
+	{"product with invalid UTF-8", strings.Replace(line("1", ""), product, product[1:]+"\xff", 1), "body", ""},
+	{"product with half a surrogate", strings.Replace(line("1", ""), product, product[1:]+`\ud800`, 1), "body", ""},
+
+	{"no items", cart(), "items", ""},
+	{"1 item", cart(different(1)...), "", ""},
+	{"100 items", cart(different(100)...), "", ""},
+	{"101 items", cart(different(101)...), "items", ""},
+	{"101 items of 100 rows", cart(append(different(100), different(1)...)...), "", "lines are added up before they are counted"},
+	{"items that add up to 1000000", cart(line("500000", ""), line("500000", "")), "", ""},
+	{"items that add up to 1000001", cart(line("500000", ""), line("500001", "")), "items", "JSON Schema doesn't add"},
+	{"an item of quantity 0 beside one of 5", cart(line("0", ""), line("5", "")), "items[0].quantity", ""},
+	{"an item of a negative quantity", cart(line("2", ""), line("-1", "")), "items[1].quantity", ""},
+	{"an item of 1.0", cart(line("1.0", "")), "items[0].quantity", "to JSON Schema 1.0 is a whole number"},
+	{"an item with an unknown field", cart(line("1", `,"price":1`)), "items[0].price", ""},
+	{"an item with ttlSeconds", cart(line("1", `,"ttlSeconds":60`)), "items[0].ttlSeconds", ""},
+	{"an item with a field twice", cart(line("1", `,"quantity":1`)), "items[0].quantity", "a decoded object has no duplicates"},
+	{"an item that is a number", cart("1"), "items[0]", ""},
+	{"an item that is an array", cart("[]"), "items[0]", ""},
+	{"items that aren't an array", `{"items":{}}`, "items", ""},
+	{"items of text", `{"items":"x"}`, "items", ""},
+	{"both forms", line("1", `,"items":[`+line("1", "")+`]`), "items", ""},
+	{"both forms, one in part", `{"quantity":1,"items":[` + line("1", "") + `]}`, "items", ""},
+	{"both forms, one empty", line("1", `,"items":[]`), "items", ""},
+	{"one form beside a null", line("1", `,"items":null`), "", "a null counts as absent"},
+
+	{"ttlSeconds 0", line("1", `,"ttlSeconds":0`), "ttlSeconds", ""},
+	{"ttlSeconds 1", line("1", `,"ttlSeconds":1`), "", ""},
+	{"ttlSeconds 3600", line("1", `,"ttlSeconds":3600`), "", ""},
+	{"ttlSeconds 3601", line("1", `,"ttlSeconds":3601`), "ttlSeconds", "the longest hold is a setting"},
+	{"ttlSeconds -1", line("1", `,"ttlSeconds":-1`), "ttlSeconds", ""},
+	{"ttlSeconds 1.5", line("1", `,"ttlSeconds":1.5`), "ttlSeconds", ""},
+	{"ttlSeconds of text", line("1", `,"ttlSeconds":"60"`), "ttlSeconds", ""},
+	{"ttlSeconds null", line("1", `,"ttlSeconds":null`), "", ""},
+	{"ttlSeconds that overflow nanoseconds", line("1", `,"ttlSeconds":18446744074`), "ttlSeconds", "the longest hold is a setting"},
+	{"ttlSeconds of 63 bits", line("1", `,"ttlSeconds":9223372036854775807`), "ttlSeconds", "the longest hold is a setting"},
+	{"ttlSeconds beyond 64 bits", line("1", `,"ttlSeconds":9223372036854775808`), "ttlSeconds", "the longest hold is a setting"},
+
+	{"unknown field", line("1", `,"price":1`), "price", ""},
+	{"unknown field null", line("1", `,"price":null`), "price", ""},
+	{"unknown field without a name", line("1", `,"":1`), "body", ""},
+	{"unknown field with a NUL", line("1", `,"\u0000":1`), "\x00", ""},
+	{"a field in other case", strings.Replace(line("1", ""), "productId", "productID", 1), "productID", ""},
+	{"a field in snake case", strings.Replace(line("1", ""), "productId", "product_id", 1), "product_id", ""},
+	{"a field twice", line("1", `,"quantity":1`), "quantity", "a decoded object has no duplicates"},
+	{"a field twice, once escaped", line("1", `,"\u0071uantity":2`), "quantity", "a decoded object has no duplicates"},
+
+	{"nothing", "", "body", ""},
+	{"white space", " \n", "body", ""},
+	{"an array", "[" + line("1", "") + "]", "body", ""},
+	{"text", `"x"`, "body", ""},
+	{"a number", "1", "body", ""},
+	{"cut off", strings.TrimSuffix(line("1", ""), "}"), "body", ""},
+	{"two values", line("1", "") + line("1", ""), "body", ""},
+	{"trailing text", line("1", "") + "x", "body", ""},
+	{"trailing NUL", line("1", "") + "\x00", "body", ""},
+	{"trailing comma", strings.Replace(line("1", ""), "}", ",}", 1), "body", ""},
+	{"white space around", " \t\r\n" + line("1", "") + " \t\r\n", "", ""},
+	{"a byte order mark", "\ufeff" + line("1", ""), "body", ""},
+	{"a comment", "/**/" + line("1", ""), "body", ""},
+	{"single quotes", strings.ReplaceAll(line("1", ""), `"`, "'"), "body", ""},
+	{"a form", "productId=1&quantity=1", "body", ""},
+	{"invalid UTF-8 in a name", "{\"\xff\":1}", "body", ""},
+	{"UTF-16", "\xff\xfe{\x00}\x00", "body", ""},
+	{"nesting of 4", `{"items":[{"productId":[]}]}`, "body", ""},
+	{"nesting of 4 in an unknown field", `{"x":[[[]]]}`, "body", ""},
+	{"nesting of 20000", strings.Repeat("[", 20000) + strings.Repeat("]", 20000), "body", ""},
+	{"nesting that never ends", strings.Repeat(`{"a":`, 10000), "body", ""},
+}
+
+func TestReserveTakesWhatTheContractAllows(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for _, test := range bodies {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			a := c.in(t).post("/api/reservations", test.body)
+
+			if test.field == "" {
+				a.wantAccepted(t)
+			} else {
+				a.wantInvalid(t, test.field)
+			}
+		})
+	}
+}
+
+// A client that checks its requests against the document must come to the service's verdict, but where JSON Schema can't.
+func TestTheDocumentTakesWhatTheServiceTakes(t *testing.T) {
+	t.Parallel()
+
+	document, err := openapi.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := doc.Components.Schemas["ReserveRequest"].Value
+	for _, test := range bodies {
+		var value any
+		if err := json.Unmarshal([]byte(test.body), &value); err != nil {
+			continue // no JSON, so not the document's to judge
+		}
+		err := schema.VisitJSON(value, openapi3.EnableJSONSchema2020(), openapi3.VisitAsRequest(),
+			openapi3.WithStringFormatValidator("uuid", openapi3.NewCallbackValidator(checkUUID)))
+		if agrees := (err == nil) == (test.field == ""); agrees != (test.differs == "") {
+			t.Errorf("%s: the service refuses %q, the document says %v, and why they differ is %q", test.name, test.field, err, test.differs)
+		}
+	}
+}
+
+func checkUUID(s string) error {
+	if len(s) != len(product) {
+		return fmt.Errorf("%q isn't of a UUID's length", s)
+	}
+	_, err := uuid.Parse(s)
+	return err
+}
+
+func TestEveryFaultIsNamedAtOnce(t *testing.T) {
+	t.Parallel()
+
+	a := newClient(t, unreachable).post("/api/reservations", cart(`{}`, `{"productId":"x","quantity":0}`))
+
+	details := decode[problem](t, a.want(t, 400, "VALIDATION_FAILED")).Details
+	for _, field := range []string{
+		"items[0].productId", "items[0].warehouseId", "items[0].quantity",
+		"items[1].productId", "items[1].warehouseId", "items[1].quantity",
+	} {
+		if len(details[field]) != 1 {
+			t.Errorf("details of %s = %q, want one", field, details[field])
+		}
+	}
+	if len(details) != 6 {
+		t.Errorf("details = %v, want those of 6 fields", details)
+	}
+}
+
+const maxBody = 64 << 10
+
+func TestABodyTakes64KiB(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	padded := func(body string, size int) string { return body + strings.Repeat(" ", size-len(body)) }
+	for path, body := range map[string]string{
+		"/api/reservations":                      line("1", ""),
+		"/api/reservations/" + hold + "/confirm": "{}",
+		"/api/reservations/" + hold + "/release": "{}",
+		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
+	} {
+		c.post(path, padded(body, maxBody-1)).wantAccepted(t)
+		c.post(path, padded(body, maxBody)).wantAccepted(t)
+		c.post(path, padded(body, maxBody+1)).want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
+		c.post(path, strings.Repeat("x", 2*maxBody), "Content-Type", "text/plain").want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
+	}
+}
+
+func TestABodyIsJSONInUTF8(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for contentType, ok := range map[string]bool{
+		"application/json":                           true,
+		"Application/JSON":                           true,
+		"application/json; charset=utf-8":            true,
+		`application/json;charset="UTF-8"`:           true,
+		"application/json; charset=us-ascii":         true,
+		"application/json; profile=x":                true,
+		"application/json; charset=iso-8859-1":       false,
+		"application/json; charset=utf-16":           false,
+		"application/json, application/json":         false,
+		"application/json/json":                      false,
+		"application/problem+json":                   false,
+		"application/merge-patch+json":               false,
+		"application/x-www-form-urlencoded":          false,
+		"multipart/form-data; boundary=x":            false,
+		"text/json":                                  false,
+		"text/plain":                                 false,
+		"json":                                       false,
+		";":                                          false,
+		"application/json; charset=utf-8; charset=x": false,
+	} {
+		a := c.post("/api/reservations", line("1", ""), "Content-Type", contentType)
+		if ok {
+			a.wantAccepted(t)
+		} else {
+			a.want(t, http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE")
+		}
+	}
+	c.post("/api/reservations/"+hold+"/confirm", "", "Content-Type", "text/plain").wantAccepted(t)
+	c.post("/api/reservations/"+hold+"/confirm", "{}", "Content-Type", "text/plain").want(t, 415, "UNSUPPORTED_MEDIA_TYPE")
+}
+
+func TestConfirmAndReleaseNeedNoBody(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for _, verb := range []string{"confirm", "release"} {
+		path := "/api/reservations/" + hold + "/" + verb
+		for _, body := range []string{"", "{}", " { } "} {
+			c.post(path, body).wantAccepted(t)
+		}
+		for body, field := range map[string]string{
+			`{"a":1}`: "a", "[]": "body", "1": "body", " ": "body", "{": "body", "{}{}": "body", `{"a":{"b":{"c":{}}}}`: "body",
+		} {
+			c.post(path, body).wantInvalid(t, field)
+		}
+	}
+}
+
+func TestExtendTakesSeconds(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	path := "/api/reservations/" + hold + "/extend"
+	for body, field := range map[string]string{
+		`{"ttlSeconds":1}`:                    "",
+		`{"ttlSeconds":3600}`:                 "",
+		`{"ttlSeconds":3601}`:                 "ttlSeconds",
+		`{"ttlSeconds":0}`:                    "ttlSeconds",
+		`{"ttlSeconds":-1}`:                   "ttlSeconds",
+		`{"ttlSeconds":1.0}`:                  "ttlSeconds",
+		`{"ttlSeconds":"1"}`:                  "ttlSeconds",
+		`{"ttlSeconds":null}`:                 "ttlSeconds",
+		`{"ttlSeconds":9223372036854775807}`:  "ttlSeconds",
+		`{"ttlSeconds":99999999999999999999}`: "ttlSeconds",
+		`{"ttlSeconds":1,"ttlSeconds":1}`:     "ttlSeconds",
+		`{"ttlseconds":1}`:                    "ttlseconds",
+		`{"ttlSeconds":1,"quantity":1}`:       "quantity",
+		`{}`:                                  "ttlSeconds",
+		`null`:                                "ttlSeconds",
+		``:                                    "body",
+		`60`:                                  "body",
+	} {
+		a := c.post(path, body)
+		if field == "" {
+			a.wantAccepted(t)
+		} else {
+			a.wantInvalid(t, field)
+		}
+	}
+}
+
+// printable is every character that a key may have.
+func printable() string {
+	var b strings.Builder
+	for c := '!'; c <= '~'; c++ {
+		if c != ',' {
+			b.WriteRune(c)
+		}
+	}
+	return b.String() + " ~"
+}
+
+func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	bodies := map[string]string{
+		"/api/reservations":                      line("1", ""),
+		"/api/reservations/" + hold + "/confirm": "",
+		"/api/reservations/" + hold + "/release": "",
+		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
+	}
+	for path, body := range bodies {
+		for _, key := range []string{"k", printable(), strings.Repeat("k", 254), strings.Repeat("k", 255)} {
+			c.post(path, body, "Idempotency-Key", key).wantAccepted(t)
+			c.post(path, body, "idempotency-key", key).wantAccepted(t)
+		}
+		for _, key := range []string{
+			"", strings.Repeat("k", 256), "a,b", ",", "a\tb", "a\nb", "a\x00b", "\x1f", "\x7f", "ключ", "é", "a\xffb", "a\u00a0b",
+		} {
+			c.post(path, body, "Idempotency-Key", key).wantInvalid(t, "Idempotency-Key")
+		}
+		c.post(path, body, "Idempotency-Key", "a", "Idempotency-Key", "a").wantInvalid(t, "Idempotency-Key")
+		c.post(path, body, "Idempotency-Key", "", "Idempotency-Key", "").wantInvalid(t, "Idempotency-Key")
+	}
+}
+
+func TestReadsTakeNoIdempotencyKey(t *testing.T) {
+	t.Parallel()
+
+	newClient(t, unreachable).send("GET", "/api/products", "", "Idempotency-Key", "a,b").wantAccepted(t)
+}
+
+// verbs are the routes with an id.
+var verbs = []struct{ method, suffix, body string }{
+	{"GET", "", ""}, {"POST", "/confirm", ""}, {"POST", "/release", ""}, {"POST", "/extend", `{"ttlSeconds":60}`},
+}
+
+func TestAMalformedIDIsTheIDOfNothing(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for _, verb := range verbs {
+		for _, id := range []string{
+			"1", "null", "x", hold[1:], hold + "0", "g" + hold[1:], strings.ReplaceAll(hold, "-", ""), strings.ReplaceAll(hold, "-", "_"),
+			"%7B" + hold + "%7D", "urn:uuid:" + hold, "%20" + hold, hold + "%20", hold + "%0A", hold + "%00", "%00", "..%2F" + hold,
+			"%2e%2e", "%2e", "%25", "%FF", "é", "'%20OR%201=1--", strings.Repeat("a", 5000),
+		} {
+			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
+		}
+		for _, id := range []string{hold, strings.ToUpper(hold), "00000000-0000-0000-0000-000000000000"} {
+			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).wantAccepted(t)
+		}
+	}
+}
+
+// The gateway answers for what isn't a route; where it hands such a thing on, as ".." in the place of an id, the function does.
+func TestWhatIsNoRouteIsNotFound(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for _, test := range []struct{ function, method, path string }{
+		{"confirm", "POST", "/api/reservations/../confirm"},
+		{"confirm", "POST", "/api/reservations/./confirm"},
+		{"confirm", "POST", "/api/reservations//confirm"},
+		{"confirm", "POST", "//"},
+		{"confirm", "POST", "//api/reservations/" + hold + "/confirm"},
+		{"confirm", "POST", "/api/reservations/" + hold + "/confirm/"},
+		{"confirm", "GET", "/api/reservations/" + hold + "/confirm"},
+		{"confirm", "POST", "/api/reservations/" + hold + "/release"},
+		{"get-reservation", "GET", "/api/reservations/"},
+		{"get-reservation", "GET", "/api/reservations/.."},
+		{"get-reservation", "GET", "/api/reservations/" + hold + "/"},
+		{"list-products", "GET", "/api/Products"},
+		{"list-products", "GET", "/api/products/"},
+		{"list-products", "DELETE", "/api/products"},
+		{"list-products", "OPTIONS", "/api/products"},
+		{"health", "GET", "/"},
+		{"health", "GET", ""},
+		{"health", "GET", "*"},
+	} {
+		r := httptest.NewRequest(test.method, "/", nil)
+		r.URL = &url.URL{Path: test.path}
+		w := httptest.NewRecorder()
+		c.api.Function(test.function).ServeHTTP(w, r)
+		a := answer{w.Code, w.Header(), w.Body.Bytes(), test.method + " " + test.path}
+		a.want(t, http.StatusNotFound, "NOT_FOUND")
+		if a.header.Get("Content-Type") != "application/problem+json" || a.header.Get("X-Request-Id") == "" {
+			t.Errorf("%s has the headers %v, want a problem's and an id", a.sent, a.header)
+		}
+	}
+}
+
+func TestPagesHaveALimit(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for path, most := range map[string]int{"/api/products": 200, "/api/warehouses": 1000} {
+		for _, limit := range []string{"1", "50", fmt.Sprint(most - 1), fmt.Sprint(most)} {
+			c.get(path + "?limit=" + limit).wantAccepted(t)
+		}
+		for _, limit := range []string{
+			"0", "-1", fmt.Sprint(most + 1), "", "x", "1.0", "1e1", "0x1", "1_0", "%201", "1%20", "%00", "99999999999999999999", "%D9%A1",
+		} {
+			c.get(path+"?limit="+limit).wantInvalid(t, "limit")
+		}
+		c.get(path).wantAccepted(t)
+	}
+}
+
+func TestACursorIsTakenUnchangedOrNotAtAll(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	id := uuid.MustParse(product)
+	cursor := func(name string) string { return base64.RawURLEncoding.EncodeToString(append(id[:], name...)) }
+	for _, path := range []string{"/api/products", "/api/warehouses"} {
+		for _, good := range []string{cursor("Mug"), cursor("é"), cursor("a b"), cursor(strings.Repeat("n", 1000))} {
+			c.get(path + "?cursor=" + good).wantAccepted(t)
+		}
+		for _, bad := range []string{
+			"", "x", "0", "%00", "!!!!", "Mug", product, cursor(""), cursor("\x00"), cursor("a\x00b"), cursor("\xff"), cursor("Mug") + "=",
+			cursor("Mug")[1:], base64.StdEncoding.EncodeToString(append(id[:], "\xff\xff?"...)), "' OR 1=1--",
+		} {
+			c.get(path+"?cursor="+url.QueryEscape(bad)).wantInvalid(t, "cursor")
+		}
+		a := c.get(path+"?cursor=x&limit=0").want(t, 400, "VALIDATION_FAILED")
+		if details := decode[problem](t, a).Details; len(details) != 2 {
+			t.Errorf("%s = details %v, want those of cursor and limit", a.sent, details)
+		}
+	}
+}

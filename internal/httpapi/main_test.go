@@ -1,0 +1,155 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/httpapi/apitest"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/route"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// The settings of the service under test.
+const (
+	holdTTL = 10 * time.Minute
+	maxHold = time.Hour
+)
+
+// unreachable is a database where nobody listens. A request that comes as far as the database answers 503 there, so whatever
+// answers otherwise was refused before.
+const unreachable = "postgres://allo@127.0.0.1:1/allo?sslmode=disable"
+
+// client sends requests to the handlers of all routes, and holds each answer against the document.
+type client struct {
+	t   *testing.T
+	api *httpapi.API
+	mux *http.ServeMux
+}
+
+// newClient puts the handlers on a database, with a pool of one connection, as a Lambda has.
+func newClient(t *testing.T, databaseURL string) client {
+	t.Helper()
+	return newClientWith(t, newPool(t, databaseURL), io.Discard)
+}
+
+func newPool(t *testing.T, databaseURL string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(databaseURL, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func newClientWith(t *testing.T, pool *pgxpool.Pool, log io.Writer) client {
+	t.Helper()
+	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
+	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})
+	mux := http.NewServeMux()
+	for _, r := range route.API() {
+		mux.Handle(r.Key(), api.Function(r.Function))
+	}
+	return client{t: t, api: api, mux: mux}
+}
+
+func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
+
+// in is the client in another test.
+func (c client) in(t *testing.T) client {
+	c.t = t
+	return c
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	sent   string // the request, for messages
+}
+
+// send sends a request. Its headers are pairs of name and value; a name may come twice.
+func (c client) send(method, path, body string, headers ...string) answer {
+	c.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(c.t.Context())
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	c.mux.ServeHTTP(w, r)
+	apitest.Validate(c.t, r, []byte(body), w.Code, w.Header(), w.Body.Bytes())
+	return answer{w.Code, w.Header(), w.Body.Bytes(), fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)}
+}
+
+func (c client) get(path string) answer { c.t.Helper(); return c.send("GET", path, "") }
+
+func (c client) post(path, body string, headers ...string) answer {
+	c.t.Helper()
+	return c.send("POST", path, body, headers...)
+}
+
+// problem is an error's body.
+type problem struct {
+	Code      string
+	Detail    string
+	Details   map[string][]string
+	Shortages []struct {
+		ProductID, WarehouseID string
+		Requested, Available   int
+	}
+}
+
+// want fails the test unless the answer has the status and, for an error, the code.
+func (a answer) want(t *testing.T, status int, code string) answer {
+	t.Helper()
+	var got string
+	if a.status >= http.StatusBadRequest {
+		got = decode[problem](t, a).Code
+	}
+	if a.status != status || got != code {
+		t.Errorf("%s = %d %s, want %d %s\n%s", a.sent, a.status, got, status, code, a.body)
+	}
+	return a
+}
+
+// wantInvalid fails the test unless the answer is a 400 about the field and no other.
+func (a answer) wantInvalid(t *testing.T, field string) {
+	t.Helper()
+	a.want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+	details := decode[problem](t, a).Details
+	if len(details) != 1 || len(details[field]) == 0 {
+		t.Errorf("%s = details %v, want %s alone", a.sent, details, field)
+	}
+}
+
+// wantAccepted fails the test unless the request came as far as the database, which can't be reached.
+func (a answer) wantAccepted(t *testing.T) {
+	t.Helper()
+	a.want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")
+}
+
+func decode[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	decoder := json.NewDecoder(bytes.NewReader(a.body))
+	if err := decoder.Decode(&v); err != nil {
+		t.Fatalf("%s = %d %q: %v", a.sent, a.status, a.body, err)
+	}
+	return v
+}

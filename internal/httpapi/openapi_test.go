@@ -1,0 +1,438 @@
+package httpapi
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/httpapi/openapi"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/route"
+)
+
+// loadDocument reads the document as it is served.
+func loadDocument(t *testing.T) *openapi3.T {
+	t.Helper()
+	body, err := openapi.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(body)
+	if err != nil {
+		t.Fatalf("load the document: %v", err)
+	}
+	return doc
+}
+
+func TestDocumentIsValidWithItsExamples(t *testing.T) {
+	t.Parallel()
+
+	doc := loadDocument(t)
+
+	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation(), openapi3.EnableMultiError()); err != nil {
+		t.Errorf("the document is not valid: %v", err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1.") || doc.Info.Version == "" {
+		t.Errorf("openapi is %q and info.version %q, want 3.1.x and a version", doc.OpenAPI, doc.Info.Version)
+	}
+	if len(doc.Servers) != 1 || doc.Servers[0].URL != "/" {
+		t.Errorf("servers = %v, want the one at /", doc.Servers)
+	}
+}
+
+// The test above would pass on a library that doesn't look at examples.
+func TestWrongExampleIsFound(t *testing.T) {
+	t.Parallel()
+
+	doc := loadDocument(t)
+	example := doc.Components.Responses["Confirmed"].Value.Content["application/json"].Examples["confirmed"].Value
+	example.Value.(map[string]any)["reservation"].(map[string]any)["status"] = "PENDING"
+
+	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err == nil {
+		t.Error("a confirm that answers PENDING is a valid example")
+	}
+}
+
+func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
+	t.Parallel()
+
+	want := []string{"GET /api/openapi.json"}
+	for _, r := range route.API() {
+		want = append(want, r.Key())
+	}
+	var got []string
+	for path, item := range loadDocument(t).Paths.Map() {
+		for method := range item.Operations() {
+			got = append(got, method+" "+path)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the routes of the table (-) and the document (+) differ:\n%s", diff)
+	}
+	if !slices.ContainsFunc(route.All(), func(r route.Route) bool { return r.Key() == "GET /api/openapi.json" }) {
+		t.Error("the document has a route of its own that isn't in the table")
+	}
+}
+
+func TestEveryRouteHasAHandler(t *testing.T) {
+	t.Parallel()
+
+	var want []string
+	for _, r := range route.API() {
+		want = append(want, r.Key())
+	}
+	slices.Sort(want)
+
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(New(nil, Options{}).handlers()))); diff != "" {
+		t.Errorf("the routes of the table (-) and the handlers (+) differ:\n%s", diff)
+	}
+}
+
+// dtos pairs each type that is read or written as JSON with its schemas. A request of two forms has a schema for each.
+var dtos = []struct {
+	dto     any
+	schemas []string
+	request bool
+}{
+	{dto: productDTO{}, schemas: []string{"Product"}},
+	{dto: stockDTO{}, schemas: []string{"Stock"}},
+	{dto: warehouseDTO{}, schemas: []string{"Warehouse"}},
+	{dto: healthDTO{}, schemas: []string{"Health"}},
+	{dto: reservationDTO{}, schemas: []string{"Reservation"}},
+	{dto: itemDTO{}, schemas: []string{"Item"}},
+	{dto: reservationAnswer{}, schemas: []string{"ReservationAnswer"}},
+	{dto: holdAnswer{}, schemas: []string{"ReservationView"}},
+	{dto: productRef{}, schemas: []string{"ProductRef"}},
+	{dto: problem{}, schemas: []string{"Problem"}},
+	{dto: shortage{}, schemas: []string{"Shortage"}},
+	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
+	{dto: reserveRequest{}, schemas: []string{"ReserveLineRequest", "ReserveCartRequest"}, request: true},
+	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
+}
+
+// field is what a type and a schema must agree on.
+type field struct {
+	Type     string // of the value when it isn't null; #/... for a schema of its own
+	Nullable bool
+	Required bool
+}
+
+func TestSchemasAgreeWithTheTypes(t *testing.T) {
+	t.Parallel()
+
+	doc := loadDocument(t)
+	for _, d := range dtos {
+		t.Run(strings.Join(d.schemas, " or "), func(t *testing.T) {
+			t.Parallel()
+
+			want := fieldsOfType(t, reflect.TypeOf(d.dto), d.request)
+			got := map[string]field{}
+			for _, name := range d.schemas {
+				schema := doc.Components.Schemas[name].Value
+				maps.Copy(got, fieldsOfSchema(t, schema))
+				if closed := schema.AdditionalProperties.Has != nil && !*schema.AdditionalProperties.Has; closed != d.request {
+					t.Errorf("schema %s refuses other fields: %t, want %t", name, closed, d.request)
+				}
+			}
+			if d.request {
+				// A pointer of a request tells what is missing from what is zero, and says nothing of what must be there.
+				for name, f := range got {
+					got[name] = field{Type: f.Type}
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("type %T (-) and schemas %v (+) differ:\n%s", d.dto, d.schemas, diff)
+			}
+		})
+	}
+}
+
+// What must be there is decided by code, so the document's word for it is checked on requests: limits_test.go holds its answers
+// against the service's.
+func TestRequestsRequireWhatTheContractSays(t *testing.T) {
+	t.Parallel()
+
+	doc := loadDocument(t)
+	for name, want := range map[string][]string{
+		"ReserveLineRequest": {"productId", "warehouseId", "quantity"},
+		"ReserveCartRequest": {"items"},
+		"ItemRequest":        {"productId", "warehouseId", "quantity"},
+		"ExtendRequest":      {"ttlSeconds"},
+	} {
+		if diff := cmp.Diff(want, doc.Components.Schemas[name].Value.Required); diff != "" {
+			t.Errorf("what %s requires, want (-) and got (+):\n%s", name, diff)
+		}
+	}
+}
+
+func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field {
+	t.Helper()
+	fields := map[string]field{}
+	for i := range dto.NumField() {
+		f := dto.Field(i)
+		name, option, _ := strings.Cut(f.Tag.Get("json"), ",")
+		goType, pointer := f.Type, false
+		if goType.Kind() == reflect.Pointer {
+			goType, pointer = goType.Elem(), true
+		}
+		fields[name] = field{
+			Type:     typeName(t, goType, request, name),
+			Nullable: pointer && !request,
+			Required: option != "omitempty" && !request,
+		}
+	}
+	return fields
+}
+
+// typeName says how JSON writes a value of the type.
+func typeName(t *testing.T, goType reflect.Type, request bool, name string) string {
+	t.Helper()
+	switch goType {
+	case reflect.TypeFor[uuid.UUID]():
+		return "string uuid"
+	case reflect.TypeFor[time.Time]():
+		return "string date-time"
+	}
+	switch kind := goType.Kind(); {
+	case kind == reflect.Int || kind == reflect.Int64:
+		return "integer"
+	case kind == reflect.Bool:
+		return "boolean"
+	// A request's id is read as text first, so that its message can name the field.
+	case kind == reflect.String && request && strings.HasSuffix(name, "Id"):
+		return "string uuid"
+	case kind == reflect.String:
+		return "string"
+	case kind == reflect.Slice:
+		return "array of " + typeName(t, goType.Elem(), request, name)
+	case kind == reflect.Map:
+		return "map of " + typeName(t, goType.Elem(), request, name)
+	}
+	for _, d := range dtos {
+		if reflect.TypeOf(d.dto) == goType {
+			return d.schemas[0]
+		}
+	}
+	t.Fatalf("no schema can be told for the type %s", goType)
+	return ""
+}
+
+func fieldsOfSchema(t *testing.T, schema *openapi3.Schema) map[string]field {
+	t.Helper()
+	fields := map[string]field{}
+	for name, property := range schema.Properties {
+		fields[name] = field{
+			Type:     schemaTypeName(t, property),
+			Nullable: nullable(property.Value),
+			Required: slices.Contains(schema.Required, name),
+		}
+	}
+	return fields
+}
+
+func nullable(schema *openapi3.Schema) bool {
+	if schema.Type != nil {
+		return schema.Type.Includes("null")
+	}
+	return slices.ContainsFunc(schema.AnyOf, func(s *openapi3.SchemaRef) bool { return nullable(s.Value) })
+}
+
+// schemaTypeName is typeName for a schema.
+func schemaTypeName(t *testing.T, ref *openapi3.SchemaRef) string {
+	t.Helper()
+	schema := ref.Value
+	switch {
+	case len(schema.AnyOf) == 2 && nullable(schema.AnyOf[1].Value):
+		return schemaTypeName(t, schema.AnyOf[0])
+	case schema.Type.Includes("array"):
+		return "array of " + schemaTypeName(t, schema.Items)
+	case schema.Type.Includes("object") && schema.AdditionalProperties.Schema != nil:
+		return "map of " + schemaTypeName(t, schema.AdditionalProperties.Schema)
+	case schema.Type.Includes("object"):
+		return strings.TrimPrefix(ref.Ref, "#/components/schemas/")
+	}
+	types := slices.DeleteFunc(slices.Clone(*schema.Type), func(name string) bool { return name == "null" })
+	if schema.Format == "uuid" || schema.Format == "date-time" {
+		types = append(types, schema.Format)
+	}
+	return strings.Join(types, " ")
+}
+
+// A type that dtos has forgotten would go unchecked.
+func TestEveryJSONTypeHasASchema(t *testing.T) {
+	t.Parallel()
+
+	var want []string
+	for _, d := range dtos {
+		want = append(want, reflect.TypeOf(d.dto).Name())
+	}
+	slices.Sort(want)
+
+	if diff := cmp.Diff(jsonTypes(t), want); diff != "" {
+		t.Errorf("the package's types with JSON fields (-) and the checked ones (+) differ:\n%s", diff)
+	}
+}
+
+// jsonTypes names the package's structs that have a field with a json tag.
+func jsonTypes(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	files, err := fs.Glob(os.DirFS("."), "*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if s, ok := spec.Type.(*ast.StructType); ok && slices.ContainsFunc(s.Fields.List, hasJSONTag) {
+				names = append(names, spec.Name.Name)
+			}
+			return true
+		})
+	}
+	slices.Sort(names)
+	return names
+}
+
+func hasJSONTag(f *ast.Field) bool { return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`) }
+
+// statusOfCode is what problemFor answers, by code.
+func statusOfCode() map[string]int {
+	errs := []error{
+		&reservation.InvalidError{}, &reservation.InsufficientStockError{}, http.ErrServerClosed, // the last is in no table: a bug
+	}
+	for _, a := range answers {
+		errs = append(errs, a.err)
+	}
+	statuses := map[string]int{}
+	for _, err := range errs {
+		p := problemFor(err)
+		statuses[p.Code] = p.Status
+	}
+	return statuses
+}
+
+func TestDocumentHasTheCodesOfTheTable(t *testing.T) {
+	t.Parallel()
+
+	want := statusOfCode()
+	var got []string
+	for _, code := range loadDocument(t).Components.Schemas["ProblemCode"].Value.Enum {
+		got = append(got, code.(string))
+	}
+	slices.Sort(got)
+
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), got); diff != "" {
+		t.Errorf("the codes of the table (-) and the document (+) differ:\n%s", diff)
+	}
+}
+
+// NOT_FOUND is the answer to what isn't a route, so no route has it; every other code belongs to one.
+func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
+	t.Parallel()
+
+	statuses := statusOfCode()
+	unused := maps.Clone(statuses)
+	delete(unused, "NOT_FOUND")
+	for path, item := range loadDocument(t).Paths.Map() {
+		for method, operation := range item.Operations() {
+			for status, response := range operation.Responses.Map() {
+				for _, code := range codes(response.Value) {
+					if strconv.Itoa(statuses[code]) != status {
+						t.Errorf("%s %s answers %s with %s, which the service answers with %d", method, path, status, code, statuses[code])
+					}
+					delete(unused, code)
+				}
+				if status >= "400" && len(codes(response.Value)) == 0 {
+					t.Errorf("%s %s answers %s without a code", method, path, status)
+				}
+			}
+		}
+	}
+
+	if len(unused) > 0 {
+		t.Errorf("no route answers with %v", unused)
+	}
+}
+
+// codes lists the codes of a response, which stand beside the problem's schema.
+func codes(response *openapi3.Response) []string {
+	var names []string
+	problem := response.Content["application/problem+json"]
+	if problem == nil {
+		return nil
+	}
+	for _, part := range problem.Schema.Value.AllOf {
+		if code := part.Value.Properties["code"]; code != nil && code.Ref == "" {
+			for _, name := range code.Value.Enum {
+				names = append(names, name.(string))
+			}
+		}
+	}
+	return names
+}
+
+func TestEveryAnswerCarriesARequestID(t *testing.T) {
+	t.Parallel()
+
+	for path, item := range loadDocument(t).Paths.Map() {
+		for method, operation := range item.Operations() {
+			for status, response := range operation.Responses.Map() {
+				if header := response.Value.Headers["X-Request-Id"]; header == nil || !header.Value.Required {
+					t.Errorf("%s %s answers %s without X-Request-Id", method, path, status)
+				}
+			}
+		}
+	}
+}
+
+func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
+	t.Parallel()
+
+	doc := loadDocument(t)
+	products := doc.Components.Parameters["ProductLimit"].Value.Schema.Value
+	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
+	quantity := doc.Components.Schemas["Quantity"].Value
+	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
+	key := doc.Components.Parameters["IdempotencyKey"].Value.Schema.Value
+	got := []any{
+		*products.Min, *products.Max, products.Default, *warehouses.Min, *warehouses.Max, warehouses.Default,
+		*quantity.Min, *quantity.Max, items.MinItems, *items.MaxItems, key.MinLength, *key.MaxLength,
+	}
+	want := []any{
+		1.0, float64(reservation.MaxProductPage), float64(defaultProductPage),
+		1.0, float64(reservation.MaxWarehousePage), float64(reservation.MaxWarehousePage),
+		1.0, float64(reservation.MaxQuantity), uint64(1), uint64(reservation.MaxLines), uint64(1), uint64(reservation.MaxKeyLength),
+	}
+
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the limits of the code (-) and the document (+) differ:\n%s", diff)
+	}
+}
