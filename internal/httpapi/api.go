@@ -147,8 +147,13 @@ func (a *API) logRequest(ctx context.Context, routeKey, id string, answer *recor
 	if answer.Header().Get(replayedHeader) != "" {
 		attrs = append(attrs, slog.Bool("replayed", true))
 	}
-	if answer.status >= http.StatusInternalServerError {
-		level = slog.LevelError
+	switch {
+	case answer.status == http.StatusServiceUnavailable:
+		level = slog.LevelWarn // the database's doing, or a caller's who hung up
+	case answer.status >= http.StatusInternalServerError:
+		level = slog.LevelError // ours
+	}
+	if level > slog.LevelInfo {
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	a.opts.Log.LogAttrs(ctx, level, "request", attrs...)

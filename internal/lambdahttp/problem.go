@@ -21,7 +21,7 @@ type problem struct {
 
 func newProblem(status int, code, detail, requestID string) problem {
 	return problem{
-		Type:      "about:blank",
+		Type:      "urn:allo:problem:" + code,
 		Title:     http.StatusText(status),
 		Status:    status,
 		Detail:    detail,
