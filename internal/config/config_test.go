@@ -68,7 +68,10 @@ func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
 		{"MAX_HOLD", "-1s"},
 		{"SWEEP_INTERVAL", "0s"},
 		{"SWEEP_INTERVAL", "61m"},
+		{"DATABASE_URL", "postgres://u:secret@h:99999/d"},
+		{"DATABASE_URL", "postgres:///d"},
 		{"LOG_LEVEL", "loud"},
+		{"LOG_LEVEL", "info+3"},
 		{"EARLY_RELEASE", "yes"},
 	} {
 		_, err := load(env(c.name, c.value))

@@ -279,8 +279,10 @@ func TestAHoldIsExtendedFromNowUpToTheLimit(t *testing.T) {
 		if !e.ExpiresAt.After(h.ExpiresAt) || e.Status != "PENDING" {
 			t.Errorf("extended hold = %+v, want a later end than %v", e, h.ExpiresAt)
 		}
-		w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":3600}`).want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
-		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":3601}`, `{"ttlSeconds":1.5}`, `{"ttlSeconds":"60"}`, ``} {
+		for _, seconds := range []string{"3600", "3601", "9000000000"} {
+			w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+		}
+		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`, `{"ttlSeconds":"60"}`, ``} {
 			w.post("/api/reservations/"+h.ID+"/extend", body).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
 	})

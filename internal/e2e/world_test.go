@@ -21,7 +21,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/app"
-	"github.com/allo/reservations/internal/app/site"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/local"
@@ -90,11 +89,14 @@ func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	w := &world{t: t, service: a.Service, functions: local.InProcess(a, site.Handler(), log)}
+	w := &world{t: t, service: a.Service}
 	if tr == binaries {
-		if w.functions, err = local.Built(built(t), c.Environ(), t.Output(), log); err != nil {
-			t.Fatal(err)
-		}
+		w.functions, err = local.Built(built(t), c.Environ(), t.Output(), log)
+	} else {
+		w.functions, err = local.InProcess(c, 1, log)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := w.functions.Close(); err != nil {

@@ -20,8 +20,9 @@ import (
 )
 
 // requestTimeout bounds a request. It is longer than Postgres lets a statement run (5 s) and shorter than the platform lets the
-// function run (10 s), so that each limit is answered for by the one inside it.
-const requestTimeout = 8 * time.Second
+// function run (10 s), by more than the second that cancelling a statement may take, so that each limit is answered for by the one
+// inside it.
+const requestTimeout = 7 * time.Second
 
 // Options are what the handlers are told of their surroundings.
 type Options struct {

@@ -302,7 +302,7 @@ func TestExtendTakesSeconds(t *testing.T) {
 	for body, field := range map[string]string{
 		`{"ttlSeconds":1}`:                    "",
 		`{"ttlSeconds":3600}`:                 "",
-		`{"ttlSeconds":3601}`:                 "ttlSeconds",
+		`{"ttlSeconds":3601}`:                 "", // the hold's age decides: 422
 		`{"ttlSeconds":0}`:                    "ttlSeconds",
 		`{"ttlSeconds":-1}`:                   "ttlSeconds",
 		`{"ttlSeconds":1.0}`:                  "ttlSeconds",

@@ -160,10 +160,10 @@ func id(field string, value *string, bad fields) uuid.UUID {
 // maxSeconds is the most that a duration can be asked for, so that no number of seconds overflows it.
 const maxSeconds = int64(math.MaxInt64 / time.Second)
 
-// ttl reads ttlSeconds; a value that no hold may last is passed on as one that the service refuses by name.
+// ttl reads ttlSeconds. How long a hold may last is the service's to say.
 func ttl(seconds *int64) (time.Duration, error) {
 	if *seconds < 1 || *seconds > maxSeconds {
-		return 0, invalid("ttlSeconds", "must be a whole number from 1 to the longest time that a hold may last")
+		return 0, invalid("ttlSeconds", "must be a whole number from 1")
 	}
 	return time.Duration(*seconds) * time.Second, nil
 }

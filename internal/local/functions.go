@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/app/site"
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/route"
 )
@@ -37,16 +38,30 @@ func (f *Functions) Close() error {
 	return errors.Join(errs...)
 }
 
-// InProcess runs the functions' handlers in this process, each as its main would start it.
-func InProcess(a *app.App, web http.Handler, log *slog.Logger) *Functions {
-	f := &Functions{
-		HTTP:  map[string]Invoker{"web": Handler(lambdahttp.New(web, log))},
-		Sweep: Handler(a.Sweep),
+// InProcess runs the functions' handlers in this process, each as its main would start it, and with a pool of so many connections of
+// its own: on AWS too, one function's queue is no other's.
+func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, error) {
+	f := &Functions{HTTP: map[string]Invoker{"web": Handler(lambdahttp.New(site.Handler(), log))}}
+	open := func() (*app.App, error) {
+		a, err := app.New(c, log, connections)
+		if err == nil {
+			f.close = append(f.close, func() error { a.Close(); return nil })
+		}
+		return a, err
 	}
 	for _, r := range route.API() {
+		a, err := open()
+		if err != nil {
+			return nil, err
+		}
 		f.HTTP[r.Function] = Handler(a.HTTP(r.Function))
 	}
-	return f
+	a, err := open()
+	if err != nil {
+		return nil, err
+	}
+	f.Sweep = Handler(a.Sweep)
+	return f, nil
 }
 
 // Built runs the built binaries, dir/<function>/bootstrap, each in processes of its own behind the Lambda Runtime API, with env as

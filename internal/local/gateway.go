@@ -178,6 +178,8 @@ func statusOfInvokeError(err error) int {
 
 // refuse writes the gateway's own answer, which is JSON but no problem document.
 func refuse(w http.ResponseWriter, status int) {
+	// The one thing that AWS doesn't do: the contract promises the request's id on every answer, under its own name.
+	w.Header().Set("X-Request-Id", w.Header().Get("Apigw-Requestid"))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	// A caller who has hung up is nobody to tell.

@@ -23,11 +23,14 @@ const (
 	idleInTransactionTimeout = 10 * time.Second
 )
 
-// The table in which goose's lock keeps two deploys from migrating at once, tried for a minute: a row and not a session's
-// advisory lock, which a pooler in transaction mode would lose.
+// goose's lock keeps two deploys from migrating at once: a row with a lease, and not a session's advisory lock, which a pooler in
+// transaction mode would leak. It is tried for a minute. The lease is short, so that a deploy that was killed doesn't hold up the next
+// one for long, and is renewed while a migration takes its time.
 const (
-	lockRetryEvery = time.Second
-	lockRetries    = 60
+	lockRetryEvery = 250 * time.Millisecond
+	lockRetries    = 240
+	lockLease      = 4 * time.Second
+	lockHeartbeat  = time.Second
 )
 
 // Up applies the migrations that the database lacks, in order, and sets the role's Defaults. It returns the names of those
@@ -43,7 +46,10 @@ func Up(ctx context.Context, databaseURL string) (applied []string, err error) {
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
 
-	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(lockRetryEvery, lockRetries))
+	locker, err := lock.NewPostgresTableLocker(
+		lock.WithTableLockTimeout(lockRetryEvery, lockRetries),
+		lock.WithTableLeaseDuration(lockLease),
+		lock.WithTableHeartbeatInterval(lockHeartbeat))
 	if err != nil {
 		return nil, fmt.Errorf("make the migration lock: %w", err)
 	}
@@ -70,9 +76,19 @@ func Defaults(ctx context.Context, databaseURL string) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return setDefaults(ctx, tx) })
+	if err != nil {
+		return fmt.Errorf("set the role's defaults: %w", err)
+	}
+	return nil
+}
+
+// setDefaults holds a lock meanwhile, as Postgres refuses two changes of one role's settings at once instead of letting one wait.
+func setDefaults(ctx context.Context, tx pgx.Tx) error {
 	var database string
-	if err := conn.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
-		return fmt.Errorf("ask for the database's name: %w", err)
+	const lockAndName = "SELECT current_database() FROM pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"
+	if err := tx.QueryRow(ctx, lockAndName).Scan(&database); err != nil {
+		return err
 	}
 	for name, limit := range map[string]time.Duration{
 		"lock_timeout":                        lockTimeout,
@@ -81,8 +97,8 @@ func Defaults(ctx context.Context, databaseURL string) error {
 	} {
 		stmt := fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = '%dms'",
 			pgx.Identifier{database}.Sanitize(), name, limit.Milliseconds())
-		if _, err := conn.Exec(ctx, stmt); err != nil {
-			return fmt.Errorf("set the role's %s: %w", name, err)
+		if _, err := tx.Exec(ctx, stmt); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil

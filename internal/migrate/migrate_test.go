@@ -2,9 +2,11 @@ package migrate_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +27,7 @@ func empty(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	name := fmt.Sprintf("empty_%p", t)
+	name := "empty_" + strings.ToLower(rand.Text())
 	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		t.Fatal(err)
 	}

@@ -90,9 +90,10 @@
 //
 // # Waits
 //
-// Each limit is shorter than the one around it: a lock 2 s and a statement 5 s (set on the role by package migrate), a request 8 s
-// (package httpapi), a function 10 s, the gateway 30 s. A lock that can't be had is [ErrBusy], and nothing happened; a statement that
-// didn't end is [ErrUnavailable], and only a retry under the same Idempotency-Key can tell whether it did.
+// Each limit is shorter than the one around it: the wait for one lock 2 s, a statement and so all its waits 5 s (both set on the role
+// by package migrate), a request 7 s (package httpapi), a function 10 s, the gateway 30 s. A lock that can't be had is [ErrBusy], and
+// nothing happened; a statement that didn't end is [ErrUnavailable], and only a retry under the same Idempotency-Key can tell
+// whether it took effect.
 //
 // The shape of this text is from riverqueue/river's internal/leadership. Letting locks go before the log is on disk is an old idea:
 // DeWitt et al., "Implementation Techniques for Main Memory Database Systems" (1984), calls it pre-commit.

@@ -125,15 +125,11 @@ func (r Request) validate(maxHold time.Duration) ([]Line, error) {
 				line.Quantity, line.ProductID, line.WarehouseID, MaxQuantity)
 		}
 	}
-	validateTTL(&invalid, r.TTL, maxHold, r.TTL != 0)
-	validateKey(&invalid, r.Key)
-	return lines, invalid.orNil()
-}
-
-func validateTTL(invalid *InvalidError, ttl, maxHold time.Duration, given bool) {
-	if given && (ttl < time.Second || ttl > maxHold || ttl%time.Second != 0) {
+	if r.TTL != 0 && (r.TTL < time.Second || r.TTL > maxHold || r.TTL%time.Second != 0) {
 		invalid.add("ttlSeconds", "must be a whole number from 1 to %d", int(maxHold.Seconds()))
 	}
+	validateKey(&invalid, r.Key)
+	return lines, invalid.orNil()
 }
 
 // validateKey takes printable ASCII without a comma: a gateway joins repeated headers with commas, so that a key with one could

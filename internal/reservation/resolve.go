@@ -42,15 +42,18 @@ func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, id
 // its creation by more than MaxHold, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
 func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, idempotencyKey string) (Answer, error) {
 	var invalid InvalidError
-	validateTTL(&invalid, ttl, s.opts.MaxHold, true)
+	if ttl < time.Second || ttl%time.Second != 0 {
+		invalid.add("ttlSeconds", "must be a whole number from 1")
+	}
 	validateKey(&invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
 	name, hash := key(idempotencyKey, "extend_hold", id[:], seconds(ttl))
+	// Whatever is past the limit is so by a second too, and Postgres's intervals end before Go's durations do.
 	return s.do(ctx, verb{
 		name:    "extend_hold",
-		args:    []any{id.String(), ttl, s.opts.MaxHold, name, hash},
+		args:    []any{id.String(), min(ttl, s.opts.MaxHold+time.Second), s.opts.MaxHold, name, hash},
 		success: []string{string(Pending)},
 	})
 }

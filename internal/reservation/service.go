@@ -55,7 +55,7 @@ const (
 	baseDelay = 5 * time.Millisecond
 	maxDelay  = 50 * time.Millisecond
 	// maxPlainTries bounds the tries of a plain transaction that finds its rows changed, as the procedures' loops do.
-	maxPlainTries = 10
+	maxPlainTries = 30
 )
 
 // retry runs fn, each time in a transaction of its own, until it ends otherwise than in a deadlock or a serialization failure.
@@ -208,7 +208,7 @@ func (v verb) resolve(outcome string, answer []byte) (Answer, error) {
 	case "KEY_IN_USE":
 		return Answer{}, ErrKeyInUse
 	case outcomeRetry:
-		return Answer{}, fmt.Errorf("%w: the row changed at each of %d tries", ErrBusy, maxPlainTries)
+		return Answer{}, fmt.Errorf("%w: the row changed at each of up to %d tries", ErrBusy, maxPlainTries)
 	default:
 		return Answer{}, fmt.Errorf("%s answered %q, which I3 doesn't allow", v.name, outcome)
 	}

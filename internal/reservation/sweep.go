@@ -2,6 +2,7 @@ package reservation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -34,7 +35,8 @@ type SweepResult struct {
 // Sweep writes down the holds that have died, in batches, and then removes the idempotency keys that are older than a day. It
 // stops short of the context's deadline. It may run at any time, more than once at a time, and die anywhere (I9).
 //
-// It returns ErrUnavailable, with what had been done until then.
+// A stock row that somebody has locked for longer than a lock may be waited for ends the holds' part with ErrBusy: they stay dead, as they
+// are, for the next sweep, and the keys are still removed. It returns ErrBusy or ErrUnavailable, with what had been done until then.
 func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 	var result SweepResult
 	end := time.Now().Add(sweepLimit)
@@ -44,12 +46,11 @@ func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 	}
 	holds := func() (int64, error) { return s.sweepHolds(ctx, &result) }
 	keys := func() (int64, error) { return s.sweepKeys(ctx, &result) }
-	for _, batch := range []func() (int64, error){holds, keys} {
-		more, err := batches(end, batch)
-		result.More = result.More || more
-		if err != nil {
-			return result, fmt.Errorf("sweep: %w", err)
-		}
+	moreHolds, holdsErr := batches(end, holds)
+	moreKeys, keysErr := batches(end, keys)
+	result.More = moreHolds || moreKeys
+	if err := errors.Join(holdsErr, keysErr); err != nil {
+		return result, fmt.Errorf("sweep: %w", err)
 	}
 	return result, nil
 }

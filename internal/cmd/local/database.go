@@ -64,9 +64,10 @@ func openDatabase(ctx context.Context, opts options, c config.Config, stdout io.
 
 // prepare brings the schema up to date and seeds a database that is empty.
 func (d database) prepare(ctx context.Context, stdout io.Writer) error {
+	fmt.Fprintln(stdout, "  bringing the schema up to date")
 	applied, err := migrate.Up(ctx, d.url)
 	if err != nil {
-		return err
+		return d.blame(err)
 	}
 	for _, name := range applied {
 		fmt.Fprintln(stdout, "  applied the migration "+name)
@@ -81,22 +82,30 @@ func (d database) prepare(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
+// blame names the variable that chose a database which can't be used.
+func (d database) blame(err error) error {
+	if d.server != nil {
+		return err
+	}
+	return fmt.Errorf("the database of DATABASE_URL can't be used: %w", err)
+}
+
 // seed puts the demo catalog back. It uses the server of a `run` that is going on, or starts one for the while.
 func seed(ctx context.Context, opts options, c config.Config, stdout io.Writer) (err error) {
+	twice := opts.remote && opts.eraseEverything
+	if c.DatabaseURL != "" && !twice && demo.RefuseRemote(c.DatabaseURL) != nil {
+		return errors.New("DATABASE_URL is not on this machine; if everything on it may be removed, say so twice: " +
+			"make seed ARGS='-remote -erase-everything'")
+	}
 	d, err := runningDatabase(ctx, opts, c, stdout)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	if _, err := migrate.Up(ctx, d.url); err != nil {
-		return err
+		return d.blame(err)
 	}
-	err = demo.Reset(ctx, d.url, opts.remote && opts.eraseEverything)
-	if errors.Is(err, demo.ErrNotLocal) {
-		return errors.New("DATABASE_URL is not on this machine; if everything on it may be removed, say so twice: " +
-			"make seed ARGS='-remote -erase-everything'")
-	}
-	if err != nil {
+	if err := demo.Reset(ctx, d.url); err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, "The demo catalog is as it was, and every reservation is gone.")

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/allo/reservations/internal/config"
@@ -37,9 +38,14 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "local: "+err.Error())
+		fmt.Fprintln(os.Stderr, "local: "+oneLine(err))
 		os.Exit(1)
 	}
+}
+
+// oneLine folds what a driver tells in several lines.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

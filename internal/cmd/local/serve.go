@@ -14,15 +14,14 @@ import (
 	"time"
 
 	"github.com/allo/reservations/internal/app"
-	"github.com/allo/reservations/internal/app/site"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/route"
 )
 
 const (
-	// localConnections is the pool of the handlers in this process. More would only wait for one another inside Postgres.
-	localConnections = 16
+	// localConnections is each function's pool in this process. More would only wait for one another inside Postgres.
+	localConnections = 8
 	// startTimeout bounds the start, from the server's first initdb to the answer.
 	startTimeout = 2 * time.Minute
 	// shutdownTimeout is how long requests may take to end after Ctrl-C.
@@ -58,15 +57,10 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 	}
 	c.DatabaseURL = d.url
 	log := c.Logger()
-	a, err := app.New(c, log, localConnections)
-	if err != nil {
-		return err
+	if err := check(starting, c, log); err != nil {
+		return d.blame(err)
 	}
-	defer a.Close()
-	if err := a.Check(starting); err != nil {
-		return err
-	}
-	functions, err := startFunctions(opts, c, a, stdout, log)
+	functions, err := startFunctions(opts, c, stdout, log)
 	if err != nil {
 		return err
 	}
@@ -109,9 +103,19 @@ func serveUntil(ctx context.Context, d database, f *local.Functions, l net.Liste
 	return err
 }
 
-func startFunctions(opts options, c config.Config, a *app.App, stdout io.Writer, log *slog.Logger) (*local.Functions, error) {
+// check refuses a server that would lose what it acknowledges.
+func check(ctx context.Context, c config.Config, log *slog.Logger) error {
+	a, err := app.New(c, log, 1)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	return a.Check(ctx)
+}
+
+func startFunctions(opts options, c config.Config, stdout io.Writer, log *slog.Logger) (*local.Functions, error) {
 	if opts.lambdas == "" {
-		return local.InProcess(a, site.Handler(), log), nil
+		return local.InProcess(c, localConnections, log)
 	}
 	return local.Built(opts.lambdas, c.Environ(), stdout, log)
 }

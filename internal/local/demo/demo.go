@@ -67,12 +67,16 @@ func SeedEmpty(ctx context.Context, databaseURL string) (seeded bool, err error)
 // ErrNotLocal means that a database is on another machine, where a reset would take real data.
 var ErrNotLocal = errors.New("the database is not on this machine")
 
-// Reset removes everything and seeds anew. It refuses a database on another machine, with ErrNotLocal, unless remote says that it
-// is meant.
-func Reset(ctx context.Context, databaseURL string, remote bool) error {
-	if !remote && !isLocal(databaseURL) {
+// RefuseRemote returns ErrNotLocal for a database on another machine. Whoever resets one asks first, before anything is done to it.
+func RefuseRemote(databaseURL string) error {
+	if !isLocal(databaseURL) {
 		return ErrNotLocal
 	}
+	return nil
+}
+
+// Reset removes everything and seeds anew.
+func Reset(ctx context.Context, databaseURL string) error {
 	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
 TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, reservation_items, idempotency_keys`); err != nil {

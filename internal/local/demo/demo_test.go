@@ -81,7 +81,7 @@ func TestResetPutsTheCatalogBack(t *testing.T) {
 	}
 	exec(t, db.DirectURL, "UPDATE inventory SET total = 0")
 	exec(t, db.DirectURL, "INSERT INTO warehouses VALUES (gen_random_uuid(), 'Mine')")
-	if err := Reset(t.Context(), db.DirectURL, false); err != nil {
+	if err := Reset(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(t, db.DirectURL, "inventory WHERE total = 0"); n != 0 {
@@ -92,7 +92,7 @@ func TestResetPutsTheCatalogBack(t *testing.T) {
 	}
 }
 
-func TestResetRefusesAnotherMachine(t *testing.T) {
+func TestADatabaseOnAnotherMachineIsRefused(t *testing.T) {
 	t.Parallel()
 
 	for _, url := range []string{
@@ -103,13 +103,13 @@ func TestResetRefusesAnotherMachine(t *testing.T) {
 		"postgres://u:p@/d?host=db.example",
 		"nonsense",
 	} {
-		if err := Reset(t.Context(), url, false); !errors.Is(err, ErrNotLocal) {
-			t.Errorf("Reset(%q) = %v, want ErrNotLocal", url, err)
+		if err := RefuseRemote(url); !errors.Is(err, ErrNotLocal) {
+			t.Errorf("RefuseRemote(%q) = %v, want ErrNotLocal", url, err)
 		}
 	}
 	for _, url := range []string{"postgres://u:p@localhost/d", "postgres://u:p@127.0.0.1:5432/d", "postgres://u:p@[::1]/d", "postgres://u@/d?host=/tmp"} {
-		if !isLocal(url) {
-			t.Errorf("isLocal(%q) = false, want true", url)
+		if err := RefuseRemote(url); err != nil {
+			t.Errorf("RefuseRemote(%q) = %v, want none", url, err)
 		}
 	}
 }

@@ -59,8 +59,8 @@ func (c Config) ensureCluster(ctx context.Context, a account) error {
 func (c Config) createCluster(ctx context.Context, a account) error {
 	c.Progress("creating the database cluster")
 	draft := c.DataDir + ".new"
-	if err := os.RemoveAll(draft); err != nil {
-		return fmt.Errorf("remove an unfinished data directory: %w", err)
+	if err := removeDraft(ctx, draft); err != nil {
+		return err
 	}
 	if err := os.Mkdir(draft, 0o700); err != nil {
 		return fmt.Errorf("create the data directory: %w", err)
@@ -83,6 +83,27 @@ func (c Config) createCluster(ctx context.Context, a account) error {
 		return fmt.Errorf("put the data directory in place: %w", err)
 	}
 	return nil
+}
+
+// draftTimeout bounds the wait for what an initdb that was killed had started: it ends when it finds its input gone, and writes until
+// then.
+const draftTimeout = 10 * time.Second
+
+// removeDraft removes an unfinished data directory, also while a stray still writes into it.
+func removeDraft(ctx context.Context, draft string) error {
+	ctx, cancel := context.WithTimeout(ctx, draftTimeout)
+	defer cancel()
+	for {
+		err := os.RemoveAll(draft)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(endPollInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("remove an unfinished data directory: %w", err)
+		}
+	}
 }
 
 // initdb makes a cluster in dir, with the password that is kept already.

@@ -695,3 +695,31 @@ func TestRunningURLReachesTheServerOnly(t *testing.T) {
 		t.Errorf("RunningURL() = %s after the server's death", url)
 	}
 }
+
+func TestADraftThatIsStillWrittenToIsRemoved(t *testing.T) {
+	t.Parallel()
+
+	draft := filepath.Join(t.TempDir(), "data.new")
+	if err := os.Mkdir(draft, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// What a killed initdb leaves behind for a moment: a program that goes on making files.
+	const files = 2000
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		for i := range files {
+			dir := filepath.Join(draft, strconv.Itoa(i))
+			if os.Mkdir(dir, 0o700) == nil {
+				_ = os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
+			}
+		}
+	}()
+	if err := removeDraft(t.Context(), draft); err != nil {
+		t.Errorf("removeDraft() = %v, want none", err)
+	}
+	<-wrote
+	if _, err := os.Stat(draft); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the draft is there still: %v", err)
+	}
+}
