@@ -16,6 +16,9 @@ PACKAGES := ./...
 # The race detector needs a C compiler. Without one the tests run all the same, and say so.
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
 
+# A package's tests take less than two minutes; twenty times that, and as much again for a machine that is busy.
+TIMEOUT ?= 80m
+
 # Tools, pinned; Go builds them from their modules and keeps them in its cache.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
@@ -66,11 +69,11 @@ reset: build/bin/local ## Remove the embedded server's data.
 .PHONY: test
 test: postgres ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
 	@[ -n "$(RACE)" ] || echo "There is no C compiler here, so the tests run without the race detector."
-	go test $(RACE) $(ARGS) $(PACKAGES)
+	go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(PACKAGES)
 
 .PHONY: test-pooled
 test-pooled: postgres ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
-	ALLO_TEST_PGBOUNCER=1 go test $(RACE) $(ARGS) $(PACKAGES)
+	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## Feed each fuzz target for FUZZTIME (10s).

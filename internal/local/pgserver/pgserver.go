@@ -42,6 +42,9 @@ type Config struct {
 	// Settings are settings of postgresql.conf. They don't survive the server.
 	Settings map[string]string
 
+	// Env is added to the server's environment, which is otherwise none of ours.
+	Env []string
+
 	// LogFile gets what the server writes, appended. The default is postgres.log
 	// beside DataDir.
 	LogFile string

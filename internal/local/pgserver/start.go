@@ -148,7 +148,7 @@ func (s *Server) spawn(ctx context.Context, attr *syscall.SysProcAttr, port int)
 	// The server outlives the context, which is for the start.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx),
 		filepath.Join(s.config.BinDir, "postgres"), s.config.arguments(port)...)
-	cmd.Env, cmd.Dir, cmd.SysProcAttr = childEnvironment, childDir, attr
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = slices.Concat(childEnvironment, s.config.Env), childDir, attr
 	cmd.Stdout, cmd.Stderr = log, log
 	child, err = Spawn(cmd, syscall.SIGINT) // To Postgres this means a fast shutdown.
 	return child, info.Size(), err

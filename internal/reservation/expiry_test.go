@@ -1,0 +1,377 @@
+package reservation_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+func TestConfirmMeetsExpiryAtTheVeryInstant(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 8, raceOfConfirmAndExpiry)
+}
+
+const endSoonSQL = `
+WITH soon AS (
+    UPDATE reservations
+    SET created_at = clock_timestamp() - interval '30 min', updated_at = clock_timestamp() - interval '30 min',
+        expires_at = clock_timestamp() + $2::interval
+    WHERE id = $1
+    RETURNING id, expires_at
+)
+UPDATE reservation_items l SET expires_at = soon.expires_at FROM soon WHERE l.reservation_id = soon.id`
+
+// raceOfConfirmAndExpiry lets four callers confirm a hold around its end while two sweeps and two reserves would have its units.
+// The hold has the whole of its row, so whoever gets a unit must have taken it from the hold's death.
+func raceOfConfirmAndExpiry(ctx context.Context, w *world, r *report) {
+	const rounds, confirmers, sweepers = 60, 4, 2
+	services := w.services()
+	ended := map[reservation.Status]int{}
+	for round := range rounds {
+		lines := w.stocks([]int{1, 1}[:1+round%2]...)
+		hold := w.hold(lines...)
+		w.exec(endSoonSQL, hold.ID.String(), rand.N(6*time.Millisecond))
+		var confirmed, denied, taken atomic.Int64
+
+		together(len(services), func(i int) {
+			switch {
+			case i < confirmers:
+				_, err := services[i].Confirm(ctx, hold.ID, "")
+				r.check(err == nil || errors.Is(err, reservation.ErrExpired), "error", "Confirm() = %v", err)
+				confirmed.Add(b2i(err == nil))
+				denied.Add(b2i(err != nil))
+			case i < confirmers+sweepers:
+				_, err := services[i].Sweep(ctx)
+				r.check(err == nil, "error", "Sweep() = %v", err)
+			default:
+				_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines[:1]})
+				r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+				taken.Add(b2i(err == nil))
+			}
+		})
+
+		if err := await(ctx, w.admin, "SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String()); err != nil {
+			r.check(false, "error", "%v", err)
+		}
+		if _, err := services[0].Sweep(ctx); err != nil {
+			r.check(false, "error", "Sweep() = %v", err)
+		}
+		status := w.status(hold)
+		ended[status]++
+		r.check((status == reservation.Confirmed) == (confirmed.Load() > 0), "I3", "%d confirms of a hold that is %s succeeded",
+			confirmed.Load(), status)
+		// A confirm that came first was told of its success; one that came after it finds CONFIRMED and is a success too.
+		r.check(status != reservation.Confirmed || denied.Load() == 0, "I4", "%d confirms of a CONFIRMED hold were told it is dead", denied.Load())
+		want := counts{Total: 1, Reserved: int(taken.Load())}
+		if status == reservation.Confirmed {
+			want.Total = 0
+		}
+		r.checkStock(w, lines[0], want)
+	}
+	r.checkRetries(services)
+	w.t.Logf("the holds ended %v", ended)
+}
+
+func TestDeadUnitsGoToExactlyAsManyCallers(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, manyCallers, raceForDeadUnits)
+}
+
+// raceForDeadUnits fills a row with dead holds of one line and dead carts, then lets 64 callers have its units before any sweep.
+func raceForDeadUnits(ctx context.Context, w *world, r *report) {
+	const units = 12
+	services := w.services()
+	rows := w.stocks(units, 2*units)
+	dead := []reservation.Hold{w.hold(of(rows[0], 3))}
+	for range 4 {
+		dead = append(dead, w.hold(rows[0]), w.hold(rows...))
+	}
+	dead = append(dead, w.hold(rows[0]))
+	w.kill(dead...)
+	r.checkStock(w, rows[0], counts{Total: units, Reserved: units})
+	var won, short atomic.Int64
+
+	together(len(services), func(i int) {
+		_, err := services[i].Reserve(ctx, reservation.Request{Lines: rows[:1]})
+		won.Add(b2i(err == nil))
+		short.Add(b2i(isShort(err)))
+		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+		// Nobody is told that stock is short while a unit is left that only the dead hold.
+		r.check(!isShort(err) || w.liveUnits(ctx, rows[0]) >= units, "I4", "Reserve() = %v while live holds have fewer than all units", err)
+	})
+
+	r.check(won.Load() == units, "I4", "%d callers hold units that %d dead ones occupied (%d were told it is short)", won.Load(), units, short.Load())
+	r.checkStock(w, rows[0], counts{Total: units, Reserved: units})
+	r.checkStock(w, rows[1], counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
+	r.checkRetries(services)
+	result, err := services[0].Sweep(ctx)
+	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9", "Sweep() = %+v, %v, want 4 carts with a unit each", result, err)
+	r.checkStock(w, rows[1], counts{Total: 2 * units})
+}
+
+// mayBeBusy allows for a plain caller that gave up: it pauses between its tries instead of waiting for the dead hold's lock, so
+// others may be faster at each of them. A procedure stands in line and has no such excuse.
+func (w *world) mayBeBusy(err error) bool { return !w.early && errors.Is(err, reservation.ErrBusy) }
+
+const liveUnitsSQL = `
+SELECT coalesce(sum(quantity), 0) FROM (
+    SELECT quantity FROM reservations
+    WHERE status = 'PENDING' AND expires_at > clock_timestamp() AND product_id = $1
+    UNION ALL
+    SELECT quantity FROM reservation_items WHERE counted AND expires_at > clock_timestamp() AND product_id = $1) live`
+
+// liveUnits counts what live holds have of a row, or is huge when it can't be asked, for the callers' own errors tell more.
+func (w *world) liveUnits(ctx context.Context, line reservation.Line) int {
+	var n int
+	if err := w.admin.QueryRow(ctx, liveUnitsSQL, line.ProductID.String()).Scan(&n); err != nil {
+		return reservation.MaxQuantity
+	}
+	return n
+}
+
+func TestDeadUnitsGoToCallersWhoNeedSeveral(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceForSeveralDeadUnits)
+}
+
+// raceForSeveralDeadUnits lets each caller need three dead holds at once, of which others may have locked one or two already.
+func raceForSeveralDeadUnits(ctx context.Context, w *world, r *report) {
+	const winners = 4
+	services := w.services()
+	row := w.stock(3 * winners)
+	for range 3 * winners {
+		w.kill(w.hold(row))
+	}
+	var won atomic.Int64
+
+	together(len(services), func(i int) {
+		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 3)}})
+		won.Add(b2i(err == nil))
+		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+	})
+
+	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(), winners)
+	r.checkStock(w, row, counts{Total: 3 * winners, Reserved: 3 * winners})
+	r.checkRetries(services)
+}
+
+func TestDeadUnitsOfSeveralRowsGoToCarts(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceForDeadCarts)
+}
+
+// raceForDeadCarts fills two rows with dead holds and lets carts of both rows, listed either way round, have them.
+func raceForDeadCarts(ctx context.Context, w *world, r *report) {
+	const winners = 5
+	services := w.services()
+	rows := w.stocks(winners, winners)
+	for range winners {
+		w.kill(w.hold(rows[0]), w.hold(rows[1]))
+	}
+	var won atomic.Int64
+
+	together(len(services), func(i int) {
+		lines := slices.Clone(rows)
+		if i%2 == 1 {
+			slices.Reverse(lines)
+		}
+		_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
+		won.Add(b2i(err == nil))
+		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+	})
+
+	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d", won.Load(), winners)
+	for _, row := range rows {
+		r.checkStock(w, row, counts{Total: winners, Reserved: winners})
+	}
+	r.checkRetries(services)
+}
+
+func TestDeadUnitIsHadAfterItsLockGoesBack(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceAfterALockGoesBack)
+}
+
+// raceAfterALockGoesBack lets all callers stand in line for the one dead hold, which another session has locked and lets go
+// without resolving it: one of them must have its unit, and the others learn that there is none.
+func raceAfterALockGoesBack(ctx context.Context, w *world, r *report) {
+	services := w.services()
+	row := w.stock(1)
+	hold := w.hold(row)
+	w.kill(hold)
+	tx, err := w.admin.Begin(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", hold.ID.String()); err != nil {
+		w.t.Fatal(err)
+	}
+	var won atomic.Int64
+
+	together(len(services)+1, func(i int) {
+		if i == len(services) {
+			// Plain callers never wait for a lock, so for them it goes back at once.
+			if w.early {
+				if err := await(ctx, w.admin, waitingSQL, len(services)/2); err != nil {
+					r.check(false, "error", "%v", err)
+				}
+			}
+			r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
+			return
+		}
+		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+		won.Add(b2i(err == nil))
+		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+	})
+
+	r.check(won.Load() == 1, "I4", "%d callers hold the unit that a dead one occupied", won.Load())
+	r.checkStock(w, row, counts{Total: 1, Reserved: 1})
+}
+
+func TestDeadHoldIsDeadForEveryoneBeforeTheSweep(t *testing.T) {
+	t.Parallel()
+
+	for _, early := range []bool{true, false} {
+		for _, lines := range []int{1, 3} {
+			t.Run(modeName(early), func(t *testing.T) {
+				t.Parallel()
+
+				w := newWorld(t, 1)
+				w.early = early
+				testDeadHold(t, w, w.stocks([]int{5, 5, 5}[:lines]...))
+			})
+		}
+	}
+}
+
+func testDeadHold(t *testing.T, w *world, lines []reservation.Line) {
+	t.Helper()
+	ctx := w.context()
+	s := w.services()[0]
+	hold := w.hold(lines...)
+	w.kill(hold)
+
+	before, err := s.Get(ctx, hold.ID)
+	if err != nil || before.Hold.Status != reservation.Expired || !before.Hold.UpdatedAt.Equal(before.Hold.ExpiresAt) {
+		t.Errorf("Get(%s) = %+v, %v, want it EXPIRED at its end", hold.ID, before.Hold, err)
+	}
+	if _, err := s.Confirm(ctx, hold.ID, ""); !errors.Is(err, reservation.ErrExpired) {
+		t.Errorf("Confirm(%s) = %v, want %v", hold.ID, err, reservation.ErrExpired)
+	}
+	if _, err := s.Extend(ctx, hold.ID, time.Minute, ""); !errors.Is(err, reservation.ErrExpired) {
+		t.Errorf("Extend(%s) = %v, want %v", hold.ID, err, reservation.ErrExpired)
+	}
+	released, err := s.Release(ctx, hold.ID, "release")
+	if err != nil {
+		t.Errorf("Release(%s) = %v", hold.ID, err)
+	}
+	if diff := cmp.Diff(before.Hold, released.Hold); diff != "" {
+		t.Errorf("Release(%s) differs from Get (-want +got):\n%s", hold.ID, diff)
+	}
+	entries, _, err := s.ListProducts(ctx, reservation.Cursor{}, 10)
+	if err != nil {
+		t.Errorf("ListProducts() = %v", err)
+	}
+	for _, e := range entries {
+		if e.Stocks[0].Total != 5 || e.Stocks[0].Reserved != 0 {
+			t.Errorf("the catalog shows %+v, want none reserved of 5", e.Stocks[0])
+		}
+	}
+
+	result, err := s.Sweep(ctx)
+	if err != nil || result.Expired != 1 || result.Units != int64(len(lines)) {
+		t.Errorf("Sweep() = %+v, %v, want one hold of %d units expired", result, err, len(lines))
+	}
+	after, err := s.Get(ctx, hold.ID)
+	after.Now = before.Now
+	if diff := cmp.Diff(before, after); err != nil || diff != "" {
+		t.Errorf("Get(%s) after the sweep differs from before (-before +after), %v:\n%s", hold.ID, err, diff)
+	}
+	replay, err := s.Release(ctx, hold.ID, "release")
+	if diff := cmp.Diff(released.Hold, replay.Hold); err != nil || diff != "" || !replay.Replayed {
+		t.Errorf("Release(%s) again = %+v, %v, want the same answer", hold.ID, replay, err)
+	}
+	w.mustAudit(t)
+}
+
+func (w *world) mustAudit(t *testing.T) {
+	t.Helper()
+	violations, err := w.service(w.admin).Audit(w.context())
+	if err != nil || len(violations) != 0 {
+		t.Errorf("Audit() = %v, %v, want none", violations, err)
+	}
+}
+
+func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		rows := w.stocks(2, 9, 9)
+		cart := w.hold(of(rows[0], 2), of(rows[1], 3), of(rows[2], 4))
+		w.kill(cart)
+
+		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{rows[0], rows[1]}})
+		r.check(err == nil, "I4", "Reserve() = %v, want the dead cart's units", err)
+
+		// Row 0 was short, so its line went; row 1 had enough of its own.
+		r.checkStock(w, rows[0], counts{Total: 2, Reserved: 1})
+		r.checkStock(w, rows[1], counts{Total: 9, Reserved: 4})
+		r.checkStock(w, rows[2], counts{Total: 9, Reserved: 4})
+		view, err := s.Get(ctx, cart.ID)
+		r.check(err == nil && view.Hold.Status == reservation.Expired && len(view.Hold.Lines) == 3, "I4", "Get() = %+v, %v", view, err)
+		_, err = s.Confirm(ctx, cart.ID, "")
+		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Confirm() of a half reclaimed cart = %v", err)
+		answer, err := s.Release(ctx, cart.ID, "")
+		r.check(err == nil && answer.Hold.Status == reservation.Expired, "I4", "Release() = %+v, %v", answer, err)
+
+		result, err := s.Sweep(ctx)
+		r.check(err == nil && result.Expired == 1 && result.Units == 7, "I9", "Sweep() = %+v, %v, want 1 hold and 7 units", result, err)
+		r.checkStock(w, rows[0], counts{Total: 2, Reserved: 1})
+		r.checkStock(w, rows[1], counts{Total: 9, Reserved: 1})
+		r.checkStock(w, rows[2], counts{Total: 9, Reserved: 0})
+	})
+}
+
+// TestReadIsNeverPendingPastItsEnd reads a hold over and over around its end: what one answer says must fit together.
+func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 2)
+	services := w.services()
+	ctx := w.context()
+	for range 25 {
+		hold := w.hold(w.stock(1))
+		w.exec(endSoonSQL, hold.ID.String(), 5*time.Millisecond)
+
+		together(len(services), func(i int) {
+			for {
+				view, err := services[i].Get(ctx, hold.ID)
+				if err != nil {
+					t.Errorf("Get() = %v", err)
+					return
+				}
+				if dead := !view.Now.Before(view.Hold.ExpiresAt); dead != (view.Hold.Status == reservation.Expired) {
+					t.Errorf("Get() = %s at %s, when its end is %s", view.Hold.Status, view.Now, view.Hold.ExpiresAt)
+				}
+				if view.Hold.Status == reservation.Expired {
+					return
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,248 @@
+package reservation_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+func TestOneKeyMakesOneHold(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceOfOneKeyToReserve)
+}
+
+// raceOfOneKeyToReserve sends one request many times at once, for a hold of one line and for a cart.
+func raceOfOneKeyToReserve(ctx context.Context, w *world, r *report) {
+	rows := w.stocks(1000, 1000)
+	for _, lines := range [][]reservation.Line{rows[:1], rows} {
+		request := reservation.Request{Lines: lines, Key: "reserve " + rows[0].ProductID.String() + string(rune('0'+len(lines)))}
+		raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) })
+	}
+	r.checkStock(w, rows[0], counts{Total: 1000, Reserved: 2})
+	r.checkStock(w, rows[1], counts{Total: 1000, Reserved: 1})
+}
+
+// raceOfOneKey lets every caller send the same, and expects one effect and one answer.
+func raceOfOneKey(w *world, r *report, call func(*reservation.Service) (reservation.Answer, error)) reservation.Hold {
+	services := w.services()
+	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
+
+	together(len(services), func(i int) { answers[i], errs[i] = call(services[i]) })
+
+	first := 0
+	for i := range services {
+		r.check(errs[i] == nil, "error", "a call under one key = %v", errs[i])
+		diff := cmp.Diff(answers[0].Hold, answers[i].Hold)
+		r.check(diff == "", "I6", "two answers under one key differ: %s", diff)
+		if !answers[i].Replayed {
+			first++
+		}
+	}
+	r.check(first == 1, "I6", "%d of %d answers under one key aren't marked as replayed, want 1", first, len(services))
+	return answers[0].Hold
+}
+
+func TestOneKeyMakesOneConfirmReleaseAndExtend(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, func(ctx context.Context, w *world, r *report) {
+		row := w.stock(10)
+		confirmed, released, extended := w.hold(row), w.hold(row), w.hold(row)
+		key := row.ProductID.String()
+
+		got := raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+			return s.Confirm(ctx, confirmed.ID, "c"+key)
+		})
+		r.check(got.Status == reservation.Confirmed, "I6", "Confirm() = %+v", got)
+		got = raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+			return s.Release(ctx, released.ID, "r"+key)
+		})
+		r.check(got.Status == reservation.Released, "I6", "Release() = %+v", got)
+		got = raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+			return s.Extend(ctx, extended.ID, 30*time.Minute, "e"+key)
+		})
+		ttl := got.ExpiresAt.Sub(got.UpdatedAt)
+		r.check(got.Status == reservation.Pending && ttl == 30*time.Minute, "I6", "Extend() = %+v, want 30 minutes", got)
+		r.checkStock(w, row, counts{Total: 9, Reserved: 1})
+	})
+}
+
+func TestReplayAnswersWhatTheFirstCallDidWhateverBecameOfTheHold(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		rows := w.stocks(3, 3)
+		request := reservation.Request{Lines: rows, Key: "k" + rows[0].ProductID.String()}
+		first, err := s.Reserve(ctx, request)
+		r.check(err == nil && !first.Replayed, "error", "Reserve() = %+v, %v", first, err)
+		_, err = s.Confirm(ctx, first.Hold.ID, "")
+		r.check(err == nil, "error", "Confirm() = %v", err)
+		// The lines bind the key, and not the order or the pieces in which they came.
+		request.Lines = []reservation.Line{rows[1], rows[0]}
+
+		again, err := s.Reserve(ctx, request)
+
+		r.check(err == nil && again.Replayed, "I6", "Reserve() again = %+v, %v", again, err)
+		diff := cmp.Diff(first.Hold, again.Hold)
+		r.check(diff == "", "I6", "the replay differs: %s", diff)
+		r.checkStock(w, rows[0], counts{Total: 2})
+	})
+}
+
+func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		rows := w.stocks(10, 10)
+		key := "k" + rows[0].ProductID.String()
+		first, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], Key: key})
+		r.check(err == nil, "error", "Reserve() = %v", err)
+
+		others := map[string]func() error{
+			"another quantity": func() error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[0], 2)}, Key: key})
+				return err
+			},
+			"another row": func() error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[1:], Key: key})
+				return err
+			},
+			"a cart": func() error { _, err := s.Reserve(ctx, reservation.Request{Lines: rows, Key: key}); return err },
+			"another time": func() error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], TTL: time.Minute, Key: key})
+				return err
+			},
+			"the default time, spelled out": func() error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], TTL: holdTTL, Key: key})
+				return err
+			},
+			"confirm": func() error { _, err := s.Confirm(ctx, first.Hold.ID, key); return err },
+			"release": func() error { _, err := s.Release(ctx, first.Hold.ID, key); return err },
+			"extend":  func() error { _, err := s.Extend(ctx, first.Hold.ID, time.Minute, key); return err },
+		}
+		for name, call := range others {
+			err := call()
+			r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "%s under the same key = %v, want %v", name, err, reservation.ErrKeyReused)
+		}
+		r.checkStock(w, rows[0], counts{Total: 10, Reserved: 1})
+		r.checkStock(w, rows[1], counts{Total: 10})
+	})
+}
+
+func TestConfirmAndReleaseUnderOneKeyAreDifferentRequests(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		row := w.stock(10)
+		one, two := w.hold(row), w.hold(row)
+		key := "k" + row.ProductID.String()
+		_, err := s.Confirm(ctx, one.ID, key)
+		r.check(err == nil, "error", "Confirm() = %v", err)
+
+		_, err = s.Confirm(ctx, two.ID, key)
+		r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "Confirm(another hold) = %v, want %v", err, reservation.ErrKeyReused)
+		_, err = s.Release(ctx, one.ID, key)
+		r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "Release() = %v, want %v", err, reservation.ErrKeyReused)
+	})
+}
+
+func TestKeyIsFreeAgainAfterADay(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		row := w.stock(10)
+		request := reservation.Request{Lines: []reservation.Line{row}, Key: "k" + row.ProductID.String()}
+		first, err := s.Reserve(ctx, request)
+		r.check(err == nil, "error", "Reserve() = %v", err)
+		const age = "UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE key = $1"
+
+		w.exec(age, request.Key, 24*time.Hour-time.Minute)
+		young, err := s.Reserve(ctx, request)
+		r.check(err == nil && young.Replayed, "I6", "Reserve() under a key of less than a day = %+v, %v, want it replayed", young, err)
+
+		w.exec(age, request.Key, 24*time.Hour)
+		request.Lines[0].Quantity = 2 // any request may have the key now
+		old, err := s.Reserve(ctx, request)
+		r.check(err == nil && !old.Replayed && old.Hold.ID != first.Hold.ID, "I6", "Reserve() under a key of a day = %+v, %v, want a new hold", old, err)
+		again, err := s.Reserve(ctx, request)
+		r.check(err == nil && again.Replayed && again.Hold.ID == old.Hold.ID, "I6", "Reserve() again = %+v, %v, want it replayed", again, err)
+		r.checkStock(w, row, counts{Total: 10, Reserved: 3})
+	})
+}
+
+func TestFailedCallLeavesItsKeyFree(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		s := w.services()[0]
+		row := w.stock(1)
+		key := "k" + row.ProductID.String()
+		request := reservation.Request{Lines: []reservation.Line{of(row, 2)}, Key: key}
+		_, err := s.Reserve(ctx, request)
+		r.check(isShort(err), "error", "Reserve() = %v, want it short", err)
+		dead := w.hold(row)
+		w.kill(dead)
+		_, err = s.Confirm(ctx, dead.ID, key)
+		r.check(errors.Is(err, reservation.ErrExpired), "error", "Confirm() = %v", err)
+		_, err = s.Extend(ctx, dead.ID, time.Minute, key)
+		r.check(errors.Is(err, reservation.ErrExpired), "error", "Extend() = %v", err)
+		n := ask[int](w, "SELECT count(*) FROM idempotency_keys WHERE key = $1", key)
+		r.check(n == 0, "I6", "%d answers are stored under the key of failed calls, want none", n)
+
+		w.exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(), row.WarehouseID.String())
+		answer, err := s.Reserve(ctx, request)
+		r.check(err == nil && !answer.Replayed, "I6", "Reserve() after the stock came = %+v, %v, want a hold", answer, err)
+	})
+}
+
+func TestCallThatWasCutOffIsSettledByItsKey(t *testing.T) {
+	t.Parallel()
+	withoutPooler(t)
+
+	eachMode(t, 8, raceOfCutOffCalls)
+}
+
+// raceOfCutOffCalls gives each call too little time, then sends it again until it is answered. Whether the first try took effect
+// or not, there is one hold for each key in the end.
+func raceOfCutOffCalls(ctx context.Context, w *world, r *report) {
+	const calls = 12
+	services := w.services()
+	rows := w.stocks(1000, 1000)
+
+	together(len(services), func(i int) {
+		for n := range calls {
+			request := reservation.Request{Lines: rows[:1+n%2], Key: uuid.NewString()}
+			for try := 0; ; try++ {
+				patience := rand.N(4 * time.Millisecond)
+				if try > 3 {
+					patience = testTimeout
+				}
+				short, cancel := context.WithTimeout(ctx, patience)
+				_, err := services[i].Reserve(short, request)
+				cancel()
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, reservation.ErrUnavailable) || try > 3 {
+					r.check(false, "error", "Reserve() within %s = %v", patience, err)
+					break
+				}
+			}
+		}
+	})
+
+	r.checkStock(w, rows[0], counts{Total: 1000, Reserved: calls * len(services)})
+	r.checkStock(w, rows[1], counts{Total: 1000, Reserved: calls * len(services) / 2})
+}

@@ -1,0 +1,404 @@
+package reservation_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// The role's lock_timeout is two seconds. What waits for a lock ends soon after, with time for a loaded machine.
+const (
+	lockTimeout = 2 * time.Second
+	lockSlack   = 2 * time.Second
+)
+
+// lock takes a row's lock in a session of its own until the test ends, or the transaction that it returns does.
+func (w *world) lock(sql string, args ...any) pgx.Tx {
+	w.t.Helper()
+	ctx := w.context()
+	tx, err := w.admin.Begin(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { tx.Rollback(context.WithoutCancel(ctx)) })
+	if _, err := tx.Exec(ctx, sql, args...); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	return tx
+}
+
+const (
+	lockStockSQL  = "SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE"
+	lockStocksSQL = "SELECT 1 FROM inventory WHERE product_id = ANY ($1) FOR UPDATE"
+	lockHoldsSQL  = "SELECT 1 FROM reservations WHERE id = ANY ($1) FOR UPDATE"
+)
+
+func TestLockedRowsAnswerBusyInTimeAndNothingIsHalfDone(t *testing.T) {
+	t.Parallel()
+
+	for _, early := range []bool{true, false} {
+		t.Run(modeName(early), func(t *testing.T) {
+			t.Parallel()
+
+			testLockedRows(t, early)
+		})
+	}
+}
+
+// testLockedRows gives each call rows of its own to wait for: behind another waiter it would wait for that one's end as well.
+func testLockedRows(t *testing.T, early bool) {
+	t.Helper()
+	w := newWorld(t, 7)
+	w.early = early
+	ctx := w.context()
+	services := w.services()
+	rows := w.stocks(10, 10, 10, 10, 10, 10, 10)
+	confirmed, released := w.hold(rows[0], rows[1]), w.hold(rows[2])
+	extended, read, late := w.hold(rows[6]), w.hold(rows[6]), w.hold(rows[6])
+	w.kill(read, late)
+	locked := []string{rows[1].ProductID.String(), rows[2].ProductID.String(), rows[3].ProductID.String(), rows[5].ProductID.String()}
+	tx := w.lock(lockStocksSQL, locked)
+	if _, err := tx.Exec(ctx, lockHoldsSQL, []string{extended.ID.String(), read.ID.String(), late.ID.String()}); err != nil {
+		t.Fatal(err)
+	}
+	calls := []func() error{
+		func() error {
+			_, err := services[0].Reserve(ctx, reservation.Request{Lines: rows[3:4], Key: "line"})
+			return err
+		},
+		func() error {
+			_, err := services[1].Reserve(ctx, reservation.Request{Lines: rows[4:6], Key: "cart"})
+			return err
+		},
+		func() error { _, err := services[2].Confirm(ctx, confirmed.ID, "confirm"); return err },
+		func() error { _, err := services[3].Release(ctx, released.ID, "release"); return err },
+		func() error { _, err := services[4].Extend(ctx, extended.ID, time.Minute, "extend"); return err },
+		func() error { _, err := services[5].Get(ctx, read.ID); return err },
+		func() error { _, err := services[6].Confirm(ctx, late.ID, "late"); return err },
+	}
+
+	together(len(calls), func(i int) {
+		start := time.Now()
+		err := calls[i]()
+		if took := time.Since(start); !errors.Is(err, reservation.ErrBusy) || took < lockTimeout || took > lockTimeout+lockSlack {
+			t.Errorf("call %d = %v after %s, want %v after %s", i, err, took, reservation.ErrBusy, lockTimeout)
+		}
+	})
+
+	for i, want := range []int{1, 1, 1, 0, 0, 0, 3} {
+		if got := w.counts(rows[i]); got != (counts{10, want}) {
+			t.Errorf("row %d is %+v, want %d reserved", i, got, want)
+		}
+	}
+	if n := ask[int](w, "SELECT count(*) FROM idempotency_keys"); n != 0 {
+		t.Errorf("%d keys were stored, want none", n)
+	}
+	for _, hold := range []reservation.Hold{confirmed, released, extended} {
+		if got := w.status(hold); got != reservation.Pending {
+			t.Errorf("hold %s is %s, want PENDING", hold.ID, got)
+		}
+	}
+	w.mustAudit(t)
+}
+
+// TestQueueForALockedRowIsAnsweredInTime lets many wait for one row. Whoever stands behind the first waiter waits for that one's end
+// and then anew, so it is the statement's timeout, of five seconds, that bounds the last.
+func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
+	t.Parallel()
+
+	const statementTimeout = 5 * time.Second
+	w := newWorld(t, fewCallers)
+	ctx := w.context()
+	row := w.stock(100)
+	w.lock(lockStockSQL, row.ProductID.String())
+	services := w.services()
+
+	together(len(services), func(i int) {
+		start := time.Now()
+		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+		answered := errors.Is(err, reservation.ErrBusy) || errors.Is(err, reservation.ErrUnavailable)
+		if took := time.Since(start); !answered || took > statementTimeout+lockSlack {
+			t.Errorf("Reserve() of a locked row = %v after %s, want %v within %s", err, took, reservation.ErrBusy, statementTimeout)
+		}
+	})
+
+	if got := w.counts(row); got != (counts{Total: 100}) {
+		t.Errorf("the stock is %+v, want it untouched", got)
+	}
+	w.mustAudit(t)
+}
+
+func TestRefusalWaitsForNoLock(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+		row := w.stock(1)
+		w.hold(row)
+		tx := w.lock(lockStockSQL, row.ProductID.String())
+		start := time.Now()
+
+		_, err := w.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+
+		r.check(isShort(err) && time.Since(start) < lockTimeout, "error", "Reserve() of a sold-out, locked row = %v after %s", err, time.Since(start))
+		r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
+	})
+}
+
+func TestHoldThatStoodInLineBeginsWhenItIsHad(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, raceOfLateReserve)
+}
+
+// raceOfLateReserve lets a reserve wait for its stock row for a third of the time that its hold is to last: none of it may be lost,
+// and the answer that its key keeps is the one that was given.
+func raceOfLateReserve(ctx context.Context, w *world, r *report) {
+	const ttl = time.Second
+	s := w.services()[0]
+	for _, lines := range [][]reservation.Line{w.stocks(5), w.stocks(5, 5)} {
+		request := reservation.Request{Lines: lines, TTL: ttl, Key: uuid.NewString()}
+		tx := w.lock(lockStockSQL, lines[0].ProductID.String())
+		var answer reservation.Answer
+		var released time.Time
+
+		together(2, func(i int) {
+			var err error
+			if i == 0 {
+				answer, err = s.Reserve(ctx, request)
+				r.check(err == nil, "error", "Reserve() = %v", err)
+				return
+			}
+			err = errors.Join(
+				await(ctx, w.admin, waitingSQL, 1),
+				w.admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(&released))
+			err = errors.Join(err, await(ctx, w.admin, "SELECT clock_timestamp() >= $1", released), tx.Commit(ctx))
+			r.check(err == nil, "error", "the other session: %v", err)
+		})
+
+		hold := answer.Hold
+		r.check(!hold.CreatedAt.Before(released), "I4", "a hold that stood in line until %s began at %s", released, hold.CreatedAt)
+		r.check(hold.ExpiresAt.Sub(hold.CreatedAt) == ttl, "I4", "the hold lasts from %s to %s, want %s", hold.CreatedAt, hold.ExpiresAt, ttl)
+		replay, err := s.Reserve(ctx, request)
+		r.check(err == nil && cmp.Equal(replay.Hold, hold), "I6", "Reserve() again = %+v, %v, want %+v", replay, err, hold)
+	}
+}
+
+func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, 1, "I4", func(w *world) {
+		w.mutate("reserve_line", "IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN", "IF false THEN")
+	}, raceOfLateReserve)
+}
+
+func TestTwinOfAHangingCallIsToldSo(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	ctx := w.context()
+	row := w.stock(1)
+	w.lock("SELECT pg_advisory_xact_lock(hashtextextended('key', 0))")
+	start := time.Now()
+
+	_, err := w.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
+
+	if took := time.Since(start); !errors.Is(err, reservation.ErrKeyInUse) || took > lockTimeout+lockSlack {
+		t.Errorf("Reserve() = %v after %s, want %v after %s", err, took, reservation.ErrKeyInUse, lockTimeout)
+	}
+	if got := w.counts(row); got != (counts{Total: 1}) {
+		t.Errorf("the stock is %+v, want it untouched", got)
+	}
+}
+
+func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // It takes connections and never says a word.
+	refusing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusing.Close()
+
+	for name, address := range map[string]string{"silent": listener.Addr().String(), "refusing": refusing.Addr().String()} {
+		pool := openPool(t, "postgres://nobody@"+address+"/nothing?sslmode=disable", 1)
+		s := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
+		id, line := uuid.New(), reservation.Line{ProductID: uuid.New(), WarehouseID: uuid.New(), Quantity: 1}
+		for verb, call := range map[string]func(context.Context) error{
+			"Reserve": func(ctx context.Context) error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{line}})
+				return err
+			},
+			"Confirm":      func(ctx context.Context) error { _, err := s.Confirm(ctx, id, ""); return err },
+			"Extend":       func(ctx context.Context) error { _, err := s.Extend(ctx, id, time.Minute, ""); return err },
+			"Get":          func(ctx context.Context) error { _, err := s.Get(ctx, id); return err },
+			"ListProducts": func(ctx context.Context) error { _, _, err := s.ListProducts(ctx, reservation.Cursor{}, 1); return err },
+			"ListWarehouses": func(ctx context.Context) error {
+				_, _, err := s.ListWarehouses(ctx, reservation.Cursor{}, 1)
+				return err
+			},
+			"Sweep": func(ctx context.Context) error { _, err := s.Sweep(ctx); return err },
+			"Ping":  s.Ping,
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			start := time.Now()
+			err := call(ctx)
+			cancel()
+			if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > 2*time.Second {
+				t.Errorf("%s() of a %s database = %v after %s, want %v", verb, name, err, time.Since(start), reservation.ErrUnavailable)
+			}
+		}
+	}
+}
+
+func TestInterruptedCallIsUnavailable(t *testing.T) {
+	t.Parallel()
+	withoutPooler(t)
+
+	for _, early := range []bool{true, false} {
+		w := newWorld(t, 1)
+		w.early = early
+		row := w.stock(5)
+		w.lock(lockStockSQL, row.ProductID.String())
+		s := w.services()[0]
+		reserve := func(ctx context.Context) error {
+			_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+			return err
+		}
+
+		var terminated, cancelled error
+		together(2, func(i int) {
+			if i == 0 {
+				terminated = reserve(w.context())
+			} else if err := await(w.context(), w.admin, terminateSQL); err != nil {
+				t.Error(err)
+			}
+		})
+		ctx, cancel := context.WithCancel(w.context())
+		together(2, func(i int) {
+			if i == 0 {
+				cancelled = reserve(ctx)
+				return
+			}
+			if err := await(w.context(), w.admin, waitingSQL, 1); err != nil {
+				t.Error(err)
+			}
+			cancel()
+		})
+		w.exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{w.db.Name}.Sanitize() + " SET statement_timeout = '100ms'")
+		w.pools[0].Reset()
+		late := reserve(w.context())
+
+		for what, err := range map[string]error{"terminated": terminated, "cancelled": cancelled, "timed out": late} {
+			if !errors.Is(err, reservation.ErrUnavailable) {
+				t.Errorf("%s: Reserve() that was %s = %v, want %v", modeName(early), what, err, reservation.ErrUnavailable)
+			}
+		}
+		if got := w.counts(row); got != (counts{Total: 5}) {
+			t.Errorf("the stock is %+v, want it untouched", got)
+		}
+	}
+}
+
+func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
+	t.Parallel()
+
+	eachRetry := func(t *testing.T, early bool) {
+		w := newWorld(t, 1)
+		w.early = early
+		ctx := w.context()
+		rows := w.stocks(5, 5)
+		// The server looks for a circle once, this long after a wait began: the stranger closes it in the meantime.
+		w.exec("ALTER DATABASE " + pgx.Identifier{w.db.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
+		stranger := w.lock("SET LOCAL deadlock_timeout = '1min'")
+		if _, err := stranger.Exec(ctx, lockStockSQL, rows[1].ProductID.String()); err != nil {
+			t.Fatal(err)
+		}
+		s := w.services()[0]
+		var err error
+
+		together(2, func(i int) {
+			if i == 0 {
+				_, err = s.Reserve(ctx, reservation.Request{Lines: rows})
+				return
+			}
+			if err := await(ctx, w.admin, waitingSQL, 1); err != nil {
+				t.Error(err)
+			}
+			if _, err := stranger.Exec(ctx, lockStockSQL, rows[0].ProductID.String()); err != nil {
+				t.Errorf("the stranger: %v", err)
+			}
+			if err := stranger.Commit(ctx); err != nil {
+				t.Errorf("the stranger: %v", err)
+			}
+		})
+
+		if err != nil || s.Retries() != 1 {
+			t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after 1", err, s.Retries())
+		}
+		if got := w.counts(rows[0]); got != (counts{5, 1}) {
+			t.Errorf("the stock is %+v, want one reserved", got)
+		}
+		w.mustAudit(t)
+	}
+	for _, early := range []bool{true, false} {
+		t.Run(modeName(early), func(t *testing.T) {
+			t.Parallel()
+
+			eachRetry(t, early)
+		})
+	}
+}
+
+func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
+	t.Parallel()
+
+	for _, test := range []struct {
+		code    string
+		retries int64
+		want    error // nil means that it is no answer of the contract
+	}{
+		{"40P01", 3, reservation.ErrBusy},
+		{"40001", 3, reservation.ErrBusy},
+		{"55P03", 0, reservation.ErrBusy},
+		{"57014", 0, reservation.ErrUnavailable},
+		{"53300", 0, reservation.ErrUnavailable},
+		{"25006", 0, reservation.ErrUnavailable},
+		{"23514", 0, nil},
+		{"23505", 0, nil},
+		{"P0001", 0, nil},
+		{"40003", 0, nil},
+	} {
+		t.Run(test.code, func(t *testing.T) {
+			t.Parallel()
+
+			w := newWorld(t, 1)
+			w.early = test.code != "40001" // one of them is retried without early release too
+			w.mutate("reserve_line", "-- One statement, so one snapshot", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n    --")
+			row := w.stock(1)
+			s := w.services()[0]
+
+			_, err := s.Reserve(w.context(), reservation.Request{Lines: []reservation.Line{row}})
+
+			if s.Retries() != test.retries {
+				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d", test.code, s.Retries(), test.retries)
+			}
+			busy, unavailable := errors.Is(err, reservation.ErrBusy), errors.Is(err, reservation.ErrUnavailable)
+			if err == nil || busy != (test.want == reservation.ErrBusy) || unavailable != (test.want == reservation.ErrUnavailable) {
+				t.Errorf("Reserve() that fails with %s = %v, want %v", test.code, err, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,378 @@
+package reservation_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// The sizes of the races. Each is large enough for its controls to bite within a few rounds.
+const (
+	manyCallers = 64
+	someCallers = 24
+	fewCallers  = 16
+
+	// bystanders are units of other holds on the same stock row, so that a second taking isn't stopped by the bare count.
+	bystanders = 50
+)
+
+func TestLastUnitGoesToOneOfManyCallers(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, manyCallers, raceForLastUnit)
+}
+
+func raceForLastUnit(ctx context.Context, w *world, r *report) {
+	line := w.stock(1)
+	services := w.services()
+	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
+
+	together(len(services), func(i int) {
+		answers[i], errs[i] = services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{line}})
+	})
+
+	won := 0
+	want := []reservation.Shortage{{ProductID: line.ProductID, WarehouseID: line.WarehouseID, Requested: 1, Available: 0}}
+	for i, err := range errs {
+		var short *reservation.InsufficientStockError
+		switch {
+		case err == nil:
+			won++
+			r.check(answers[i].Hold.Status == reservation.Pending, "I3", "Reserve(%+v) = %+v, want it PENDING", line, answers[i])
+		case errors.As(err, &short):
+			r.check(cmp.Equal(short.Shortages, want), "I1", "Reserve(%+v) is short of %+v, want %+v", line, short.Shortages, want)
+		default:
+			r.check(false, "error", "Reserve(%+v) = %v", line, err)
+		}
+	}
+	r.check(won == 1, "I1", "%d of %d callers hold the last unit", won, len(services))
+	r.checkStock(w, line, counts{Total: 1, Reserved: 1})
+}
+
+// checkStock reports units that a race took twice, or lost.
+func (r *report) checkStock(w *world, line reservation.Line, want counts) {
+	w.t.Helper()
+	got := w.counts(line)
+	r.check(got == want, "I2", "product %s: %+v, want %+v", line.ProductID, got, want)
+}
+
+func TestLastUnitsOfCartsGoToOneOfManyCallers(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceForLastCart)
+}
+
+// raceForLastCart gives each caller a row of its own beside the one that all fight for: a loser must leave its own untouched (I7).
+func raceForLastCart(ctx context.Context, w *world, r *report) {
+	services := w.services()
+	last := w.stock(1)
+	own := make([]reservation.Line, len(services))
+	for i := range own {
+		own[i] = w.stock(5)
+	}
+	errs := make([]error, len(services))
+
+	together(len(services), func(i int) {
+		_, errs[i] = services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{own[i], last}})
+	})
+
+	won := 0
+	for i, err := range errs {
+		reserved := 0
+		if err == nil {
+			won++
+			reserved = 1
+		} else {
+			r.check(isShort(err), "error", "Reserve(%+v) = %v", last, err)
+		}
+		r.checkStock(w, own[i], counts{Total: 5, Reserved: reserved})
+	}
+	r.check(won == 1, "I1", "%d of %d carts hold the last unit", won, len(services))
+	r.checkStock(w, last, counts{Total: 1, Reserved: 1})
+}
+
+func TestConcurrentConfirmsTakeTheStockOnce(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceOfConfirms)
+}
+
+func raceOfConfirms(ctx context.Context, w *world, r *report) {
+	raceToResolve(ctx, w, r, reservation.Confirmed, (*reservation.Service).Confirm)
+}
+
+func TestConcurrentReleasesGiveTheStockBackOnce(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceOfReleases)
+}
+
+func raceOfReleases(ctx context.Context, w *world, r *report) {
+	raceToResolve(ctx, w, r, reservation.Released, (*reservation.Service).Release)
+}
+
+// raceToResolve lets every caller resolve the same hold the same way, once a hold of one line and once a cart.
+func raceToResolve(ctx context.Context, w *world, r *report, to reservation.Status,
+	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
+) {
+	services := w.services()
+	rows := w.stocks(200, 200)
+	w.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	sold := 0
+	for _, lines := range [][]reservation.Line{{rows[0]}, rows} {
+		hold := w.hold(lines...)
+		answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
+
+		together(len(services), func(i int) { answers[i], errs[i] = verb(services[i], ctx, hold.ID, "") })
+
+		for i := range services {
+			r.check(errs[i] == nil, "error", "%s of %s = %v", to, hold.ID, errs[i])
+			diff := cmp.Diff(answers[0], answers[i])
+			r.check(diff == "" && answers[i].Hold.Status == to, "I3", "two answers to %s of %s differ: %s", to, hold.ID, diff)
+		}
+		if to == reservation.Confirmed {
+			sold++
+		}
+		r.checkStock(w, rows[0], counts{Total: 200 - sold, Reserved: bystanders})
+	}
+	r.checkStock(w, rows[1], counts{Total: 200 - sold/2, Reserved: bystanders})
+}
+
+func TestEitherTheConfirmsOrTheReleasesWin(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceOfConfirmsAndReleases)
+}
+
+func raceOfConfirmsAndReleases(ctx context.Context, w *world, r *report) {
+	const rounds = 10
+	services := w.services()
+	rows := w.stocks(1000, 1000)
+	w.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	sold := 0
+	for round := range rounds {
+		hold := w.hold(rows[:1+round%2]...)
+		var confirmed, released atomic.Int64
+
+		together(len(services), func(i int) {
+			if i%2 == 0 {
+				_, err := services[i].Confirm(ctx, hold.ID, "")
+				r.check(err == nil || errors.Is(err, reservation.ErrReleased), "error", "Confirm(%s) = %v", hold.ID, err)
+				confirmed.Add(b2i(err == nil))
+				return
+			}
+			_, err := services[i].Release(ctx, hold.ID, "")
+			r.check(err == nil || errors.Is(err, reservation.ErrConfirmed), "error", "Release(%s) = %v", hold.ID, err)
+			released.Add(b2i(err == nil))
+		})
+
+		half := int64(len(services) / 2)
+		c, l := confirmed.Load(), released.Load()
+		r.check(c == half && l == 0 || c == 0 && l == half, "I3", "%d confirms and %d releases of %s succeeded, want %d of one kind",
+			c, l, hold.ID, half)
+		if c > 0 {
+			sold++
+		}
+		r.checkStock(w, rows[0], counts{Total: 1000 - sold, Reserved: bystanders})
+	}
+}
+
+func b2i(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func TestCartsInOppositeOrderNeverDeadlock(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, fewCallers, raceOfOppositeCarts)
+}
+
+// raceOfOppositeCarts lets half of the callers list their lines backwards, and every other cart be resolved.
+func raceOfOppositeCarts(ctx context.Context, w *world, r *report) {
+	const carts, units = 12, 10_000
+	services := w.services()
+	rows := w.stocks(units, units, units, units)
+	rows = reservation.MergeLines(append(rows, w.elsewhere(rows[0], units), w.elsewhere(rows[3], units)))
+	var sold, held atomic.Int64
+
+	together(len(services), func(i int) {
+		lines := slices.Clone(rows)
+		if i%2 == 1 {
+			slices.Reverse(lines)
+		}
+		for n := range carts {
+			if r.spoiled() {
+				return
+			}
+			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
+			held.Add(1)
+			switch {
+			case err != nil:
+			case n%3 == 0:
+				_, err = services[i].Confirm(ctx, answer.Hold.ID, "")
+				sold.Add(1)
+				held.Add(-1)
+			case n%3 == 1:
+				_, err = services[i].Release(ctx, answer.Hold.ID, "")
+				held.Add(-1)
+			}
+			r.check(err == nil, "error", "a cart in order %d: %v", i%2, err)
+		}
+	})
+
+	r.checkRetries(services)
+	for _, row := range rows {
+		r.checkStock(w, row, counts{Total: units - int(sold.Load()), Reserved: int(held.Load())})
+	}
+}
+
+func (r *report) checkRetries(services []*reservation.Service) {
+	for _, s := range services {
+		r.check(s.Retries() == 0, deadlock, "Retries() = %d, want 0", s.Retries())
+	}
+}
+
+func TestEverythingAtOnceKeepsEveryPromise(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, someCallers, raceOfEverything)
+}
+
+// raceOfEverything lets all verbs, the death of holds, and two sweeps meet on a few rows, some of which run short all the time.
+func raceOfEverything(ctx context.Context, w *world, r *report) {
+	const turns = 25
+	services := w.services()
+	totals := []int{15, 40, 2000, 2000}
+	rows := w.stocks(totals...)
+	sold := make([]atomic.Int64, len(rows))
+	sweepers, callers := services[:2], services[2:]
+	var busy atomic.Int64
+	busy.Store(int64(len(callers)))
+
+	together(len(services), func(i int) {
+		if i < len(sweepers) {
+			for busy.Load() > 0 {
+				_, err := sweepers[i].Sweep(ctx)
+				r.check(err == nil, "error", "Sweep() = %v", err)
+			}
+			return
+		}
+		defer busy.Add(-1)
+		random := rand.New(rand.NewPCG(uint64(i), 2))
+		for range turns {
+			takeTurn(ctx, w, r, callers[i-len(sweepers)], random, rows, sold)
+		}
+	})
+
+	r.checkRetries(services)
+	for i, row := range rows {
+		r.check(w.counts(row).Total == totals[i]-int(sold[i].Load()), "I8", "row %d: %+v, want %d less %d sold",
+			i, w.counts(row), totals[i], sold[i].Load())
+	}
+	if _, err := services[0].Sweep(ctx); err != nil {
+		r.check(false, "error", "Sweep() = %v", err)
+	}
+	dead := ask[int](w, "SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()")
+	r.check(dead == 0, "I9", "%d dead holds are left after the last sweep", dead)
+}
+
+// takeTurn reserves some lines in any order, then does one of the things that may become of a hold, and adds up what was sold.
+func takeTurn(ctx context.Context, w *world, r *report, s *reservation.Service, random *rand.Rand, rows []reservation.Line, sold []atomic.Int64) {
+	var lines []reservation.Line
+	for _, n := range random.Perm(len(rows))[:1+random.IntN(len(rows))] {
+		lines = append(lines, of(rows[n], 1+random.IntN(3)))
+	}
+	answer, err := s.Reserve(ctx, reservation.Request{Lines: lines})
+	if err != nil {
+		r.check(isShort(err) || w.mayBeBusy(err), "error", "Reserve(%+v) = %v", lines, err)
+		return
+	}
+	id := answer.Hold.ID
+	end := random.IntN(5)
+	if end >= 3 {
+		// It may be a live hold that dies, or one that another verb is told to be dead.
+		if _, err := w.admin.Exec(ctx, killSQL, id.String()); err != nil {
+			r.check(false, "error", "kill %s: %v", id, err)
+		}
+	}
+	switch end {
+	case 0, 3:
+		_, err = s.Confirm(ctx, id, "")
+		for _, line := range lines {
+			if err == nil {
+				sold[slices.IndexFunc(rows, func(l reservation.Line) bool { return l.ProductID == line.ProductID })].Add(int64(line.Quantity))
+			}
+		}
+	case 1, 4:
+		_, err = s.Release(ctx, id, "")
+	case 2:
+		_, err = s.Extend(ctx, id, time.Minute, "")
+	}
+	if end == 3 {
+		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Confirm(%s) of a dead hold = %v, want %v", id, err, reservation.ErrExpired)
+		return
+	}
+	r.check(err == nil, "error", "end %d of %s = %v", end, id, err)
+}
+
+func TestRandomVerbsSellExactlyTheStock(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, fewCallers, raceToSellOut)
+}
+
+// raceToSellOut ends when every unit is sold: one that was taken twice, or lost on the way, would show.
+func raceToSellOut(ctx context.Context, w *world, r *report) {
+	services := w.services()
+	totals := []int{25, 40, 60}
+	rows := w.stocks(totals...)
+	var sold [3]atomic.Int64
+	soldOut := func() bool {
+		for i := range sold {
+			if int(sold[i].Load()) < totals[i] {
+				return false
+			}
+		}
+		return true
+	}
+
+	together(len(services), func(i int) {
+		random := rand.New(rand.NewPCG(uint64(i), 9))
+		for !r.spoiled() && !soldOut() {
+			n := random.IntN(len(rows))
+			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[n], 1+random.IntN(2))}})
+			if err != nil {
+				r.check(isShort(err) || w.mayBeBusy(err), "error", "Reserve(row %d) = %v", n, err)
+				continue
+			}
+			if random.IntN(3) == 0 {
+				_, err = services[i].Extend(ctx, answer.Hold.ID, time.Minute, "")
+				r.check(err == nil, "error", "Extend() = %v", err)
+			}
+			if random.IntN(3) == 0 {
+				_, err = services[i].Release(ctx, answer.Hold.ID, "")
+			} else if _, err = services[i].Confirm(ctx, answer.Hold.ID, ""); err == nil {
+				sold[n].Add(int64(answer.Hold.Quantity))
+			}
+			r.check(err == nil, "error", "resolve = %v", err)
+		}
+	})
+
+	r.checkRetries(services)
+	for i, row := range rows {
+		r.check(int(sold[i].Load()) == totals[i], "I1", "%d of %d units of row %d were sold", sold[i].Load(), totals[i], i)
+		r.checkStock(w, row, counts{})
+	}
+}

@@ -1,0 +1,129 @@
+package reservation_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+func TestCatalogIsReadInPagesByName(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	ctx := w.context()
+	s := w.services()[0]
+	// Two of one name follow one another by their id, and a capital comes before a small letter.
+	names := []string{"B", "a", "a", "b", "ä"}
+	for i, name := range names {
+		w.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name, fmt.Sprint("SKU-", i))
+		w.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.NewString(), name)
+	}
+	w.exec("INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'")
+
+	for limit := 1; limit <= len(names)+1; limit++ {
+		var products, warehouses []string
+		readAll(t, func(after reservation.Cursor) (reservation.Cursor, bool) {
+			page, more, err := s.ListProducts(ctx, after, limit)
+			if err != nil || len(page) == 0 || len(page) > limit {
+				t.Fatalf("ListProducts(%+v, %d) = %d entries, %v", after, limit, len(page), err)
+			}
+			for _, e := range page {
+				products = append(products, e.Name)
+			}
+			last := page[len(page)-1]
+			return reservation.Cursor{Name: last.Name, ID: last.ID}, more
+		})
+		readAll(t, func(after reservation.Cursor) (reservation.Cursor, bool) {
+			page, more, err := s.ListWarehouses(ctx, after, limit)
+			if err != nil || len(page) == 0 || len(page) > limit {
+				t.Fatalf("ListWarehouses(%+v, %d) = %d entries, %v", after, limit, len(page), err)
+			}
+			for _, e := range page {
+				warehouses = append(warehouses, e.Name)
+			}
+			last := page[len(page)-1]
+			return reservation.Cursor{Name: last.Name, ID: last.ID}, more
+		})
+		if diff := cmp.Diff(names, products); diff != "" {
+			t.Errorf("ListProducts() in pages of %d differs (-want +got):\n%s", limit, diff)
+		}
+		if diff := cmp.Diff(names, warehouses); diff != "" {
+			t.Errorf("ListWarehouses() in pages of %d differs (-want +got):\n%s", limit, diff)
+		}
+	}
+	page, _, err := s.ListProducts(ctx, reservation.Cursor{Name: "a", ID: uuid.Max}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, stock := range page[0].Stocks {
+		order = append(order, stock.WarehouseName)
+	}
+	if diff := cmp.Diff(names, order); diff != "" {
+		t.Errorf("the stocks of a product differ in order (-want +got):\n%s", diff)
+	}
+}
+
+func readAll(t *testing.T, page func(reservation.Cursor) (reservation.Cursor, bool)) {
+	t.Helper()
+	after, more := page(reservation.Cursor{})
+	for more {
+		after, more = page(after)
+	}
+}
+
+func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	s := w.services()[0]
+
+	products, moreProducts, err := s.ListProducts(w.context(), reservation.Cursor{}, 50)
+	if err != nil || len(products) != 0 || moreProducts {
+		t.Errorf("ListProducts() = %v, %t, %v, want none", products, moreProducts, err)
+	}
+	warehouses, moreWarehouses, err := s.ListWarehouses(w.context(), reservation.Cursor{}, 50)
+	if err != nil || len(warehouses) != 0 || moreWarehouses {
+		t.Errorf("ListWarehouses() = %v, %t, %v, want none", warehouses, moreWarehouses, err)
+	}
+	if err := s.Ping(w.context()); err != nil {
+		t.Errorf("Ping() = %v", err)
+	}
+}
+
+func TestCatalogAgreesWithItselfWhileHoldsDieAndAreSwept(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 6, raceOfCatalogAndSweep)
+}
+
+// raceOfCatalogAndSweep never leaves a live hold, so that whoever lists must see nothing reserved, whatever is being written down.
+func raceOfCatalogAndSweep(ctx context.Context, w *world, r *report) {
+	const rounds, dead = 15, 6
+	services := w.services()
+	rows := w.stocks(dead, dead)
+	for range rounds {
+		for n := range dead {
+			w.kill(w.hold(rows[:1+n%2]...))
+		}
+		together(len(services), func(i int) {
+			if i == 0 {
+				_, err := services[i].Sweep(ctx)
+				r.check(err == nil, "error", "Sweep() = %v", err)
+				return
+			}
+			entries, _, err := services[i].ListProducts(ctx, reservation.Cursor{}, 50)
+			r.check(err == nil, "error", "ListProducts() = %v", err)
+			for _, e := range entries {
+				if e.ID == rows[0].ProductID || e.ID == rows[1].ProductID {
+					r.check(e.Stocks[0].Reserved == 0, "I4", "the catalog shows %+v, want none reserved", e.Stocks[0])
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,218 @@
+package reservation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// loadSQL fills the tables as a shop that has been open for a while: most holds are resolved, some are live. Every product is in
+// four warehouses; every tenth hold is a cart of two lines. Its size is what makes a whole table the worse choice; nothing checks it
+// on the way in, which would take most of the time.
+var loadSQL = []string{
+	"SET LOCAL session_replication_role = replica",
+	"INSERT INTO warehouses (id, name) SELECT gen_random_uuid(), 'warehouse ' || n FROM generate_series(1, 3000) n",
+	"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'product ' || n, 'sku ' || n FROM generate_series(1, 30000) n",
+	`INSERT INTO inventory (product_id, warehouse_id, total)
+	 SELECT p.id, w.id, 1000 FROM products p, (SELECT id FROM warehouses LIMIT 4) w`,
+	`INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+	 SELECT gen_random_uuid(), product_id, warehouse_id, 1, now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
+	 FROM inventory LIMIT 30000`,
+	`WITH carts AS (
+	     INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at, status)
+	     SELECT gen_random_uuid(), 2, now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
+	     FROM generate_series(1, 3000)
+	     RETURNING id, expires_at
+	 )
+	 INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity, counted)
+	 SELECT c.id, i.product_id, i.warehouse_id, c.expires_at, 1, false
+	 FROM (SELECT *, row_number() OVER () AS n FROM carts) c
+	 CROSS JOIN generate_series(0, 1) second
+	 JOIN (SELECT *, row_number() OVER () AS n FROM inventory LIMIT 3001) i ON i.n = c.n + second`,
+	`WITH held AS (
+	     INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+	     SELECT gen_random_uuid(), product_id, warehouse_id, 1, now(), now(), now() + interval '1 h' FROM inventory LIMIT 3000
+	     RETURNING product_id, warehouse_id
+	 )
+	 UPDATE inventory i SET reserved = 1 FROM held
+	 WHERE held.product_id = i.product_id AND held.warehouse_id = i.warehouse_id`,
+	`INSERT INTO idempotency_keys (key, request_hash, answer, created_at)
+	 SELECT 'key ' || row_number() OVER (), sha256('request'), jsonb_build_object('id', id), now() FROM reservations LIMIT 10000`,
+	"ANALYZE",
+}
+
+// scans is how often each index was scanned, and under "seq" each table that was read whole.
+func scans(ctx context.Context, w *world) map[string]int {
+	w.t.Helper()
+	w.deadlocks(ctx) // which makes the backends tell what they count
+	rows, err := w.admin.Query(ctx, `
+SELECT indexrelname::text, idx_scan FROM pg_stat_user_indexes WHERE relname NOT LIKE 'goose%'
+UNION ALL
+SELECT 'all of ' || relname, seq_scan FROM pg_stat_user_tables WHERE relname NOT LIKE 'goose%'`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	counted := map[string]int{}
+	var name string
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { counted[name] = n; return nil }); err != nil {
+		w.t.Fatal(err)
+	}
+	return counted
+}
+
+// TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable counts what was scanned, on tables of a size at which it matters. Each verb is
+// called often enough for the server to settle on a general plan.
+func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	ctx := w.context()
+	err := pgx.BeginFunc(ctx, w.admin, func(tx pgx.Tx) error {
+		for _, sql := range loadSQL {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows [][2]reservation.Line
+	for range 8 {
+		rows = append(rows, [2]reservation.Line{w.stock(8), w.stock(100)})
+	}
+	before := scans(ctx, w)
+
+	for _, pair := range rows {
+		callEverything(ctx, t, w, pair[0], pair[1])
+	}
+
+	var unused, whole []string
+	for name, n := range scans(ctx, w) {
+		isTable := len(name) > 7 && name[:7] == "all of "
+		switch {
+		case isTable && n > before[name]:
+			whole = append(whole, name)
+		case !isTable && n == before[name]:
+			unused = append(unused, name)
+		}
+	}
+	slices.Sort(unused)
+	// These two only keep things unique.
+	if diff := cmp.Diff([]string{"products_sku_key", "stock_adjustments_pkey"}, unused); diff != "" {
+		t.Errorf("indexes that no verb uses differ (-want +got):\n%s", diff)
+	}
+	if len(whole) != 0 {
+		t.Errorf("the verbs read %v, want lookups by index alone", whole)
+	}
+}
+
+// callEverything makes each verb run each of its statements, also those for dead holds and old keys. What it does besides goes by
+// primary keys, as the counts of scans are at stake.
+func callEverything(ctx context.Context, t *testing.T, w *world, row, other reservation.Line) {
+	t.Helper()
+	s := w.services()[0]
+	must := func(answer reservation.Answer, err error) uuid.UUID {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.Hold.ID
+	}
+	key := ""
+	reserve := func(lines ...reservation.Line) uuid.UUID {
+		t.Helper()
+		key = uuid.NewString()
+		return must(s.Reserve(ctx, reservation.Request{Lines: lines, Key: key}))
+	}
+
+	w.exec(killSQL, reserve(of(row, 4)).String())
+	w.exec(killSQL, reserve(of(row, 4), other).String())
+	must(s.Extend(ctx, reserve(row, other), time.Minute, uuid.NewString())) // it reclaims the hold
+	resolved := reserve(of(row, 7), other)                                  // and this one the line
+	must(s.Confirm(ctx, resolved, uuid.NewString()))
+	must(s.Release(ctx, reserve(other), ""))
+	for _, id := range []uuid.UUID{resolved, reserve(other)} {
+		if _, err := s.Get(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.ListProducts(ctx, reservation.Cursor{Name: "product 2", ID: uuid.Max}, 20); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.ListWarehouses(ctx, reservation.Cursor{Name: "warehouse 2", ID: uuid.Max}, 20); err != nil {
+		t.Fatal(err)
+	}
+	w.exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(), row.WarehouseID.String())
+	w.exec(killSQL, reserve(other).String())
+	w.exec(killSQL, reserve(row, other).String())
+	w.exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1", key)
+	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
+		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
+	}
+}
+
+func TestSchemaRefusesWhatBreaksAPromise(t *testing.T) {
+	t.Parallel()
+
+	p := plant(t)
+	for promise, test := range map[string]struct{ sql, code string }{
+		"I1, above":              {"UPDATE inventory SET reserved = total + 1", "23514"},
+		"I1, below":              {"UPDATE inventory SET reserved = -1", "23514"},
+		"I1, by an adjustment":   {"SELECT adjust_stock(product_id, warehouse_id, -1000, 'test') FROM inventory", "23514"},
+		"I3, the status":         {"UPDATE reservations SET status = 'RELEASED' WHERE status = 'CONFIRMED'", "23514"},
+		"I3, the end":            {"UPDATE reservations SET expires_at = expires_at + interval '1 h' WHERE status = 'RELEASED'", "23514"},
+		"I4, confirmed late":     {"UPDATE reservations SET status = 'CONFIRMED', updated_at = expires_at WHERE status = 'PENDING'", "23514"},
+		"I4, expired early":      {"UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '1 s' WHERE status = 'PENDING'", "23514"},
+		"I6, one key twice":      {"INSERT INTO idempotency_keys SELECT * FROM idempotency_keys", "23505"},
+		"I7, a line twice":       {"INSERT INTO reservation_items SELECT * FROM reservation_items", "23505"},
+		"I7, half a line":        {"UPDATE reservations SET product_id = NULL WHERE status = 'PENDING' AND product_id IS NOT NULL", "23514"},
+		"a hold of nothing":      {"UPDATE reservations SET quantity = 0 WHERE status = 'PENDING'", "23514"},
+		"a line of nothing":      {"UPDATE reservation_items SET quantity = 0", "23514"},
+		"a line without a hold":  {"UPDATE reservation_items SET reservation_id = gen_random_uuid()", "23503"},
+		"a hold with its lines":  {"DELETE FROM reservations", "23503"},
+		"a hold without stock":   {"UPDATE reservations SET product_id = gen_random_uuid() WHERE status = 'PENDING' AND product_id IS NOT NULL", "23503"},
+		"an adjustment of none":  {"SELECT adjust_stock(product_id, warehouse_id, 0, 'test') FROM inventory", "23514"},
+		"an adjustment unsaid":   {"SELECT adjust_stock(product_id, warehouse_id, 1, '') FROM inventory", "23514"},
+		"a key that is too long": {"UPDATE idempotency_keys SET key = repeat('k', 256)", "23514"},
+		"an empty key":           {"UPDATE idempotency_keys SET key = ''", "23514"},
+	} {
+		_, err := p.admin.Exec(p.context(), test.sql)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != test.code {
+			t.Errorf("%s: %s = %v, want SQLSTATE %s", promise, test.sql, err, test.code)
+		}
+	}
+	p.mustAudit(t)
+}
+
+func TestStockChangesAreRecorded(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 0)
+	row := w.stock(10)
+	w.exec("SELECT adjust_stock($1, $2, -3, 'broken')", row.ProductID.String(), row.WarehouseID.String())
+	w.exec("SELECT adjust_stock($1, $2, 5, 'found')", row.ProductID.String(), row.WarehouseID.String())
+
+	got := ask[[]string](w, "SELECT array_agg(reason || ' ' || delta ORDER BY id) FROM stock_adjustments")
+	if diff := cmp.Diff([]string{"opening stock 10", "broken -3", "found 5"}, got); diff != "" {
+		t.Errorf("the adjustments differ (-want +got):\n%s", diff)
+	}
+	_, err := w.admin.Exec(w.context(), "SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
+	if err == nil {
+		t.Error("adjust_stock() of a row that isn't there succeeded, want an error")
+	}
+	w.mustAudit(t)
+}

@@ -1,0 +1,244 @@
+package reservation_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+const bulkSQL = `
+WITH held AS (
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+    SELECT gen_random_uuid(), $1, $2, 1, t - interval '1 h', CASE $4 WHEN 'EXPIRED' THEN t ELSE t - interval '1 h' END, t, $4::reservation_status
+    FROM (SELECT clock_timestamp() - n * interval '1 s' AS t FROM generate_series(1, $3::integer) n) ends
+    RETURNING 1
+)
+UPDATE inventory SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT count(*) FROM held) ELSE 0 END
+WHERE product_id = $1 AND warehouse_id = $2`
+
+// bulk makes n holds that ended a second apart, the last one a second ago.
+func (w *world) bulk(row reservation.Line, n int, status reservation.Status) {
+	w.t.Helper()
+	w.exec(bulkSQL, row.ProductID.String(), row.WarehouseID.String(), n, string(status))
+}
+
+func TestSweepWorksInBatchesAndCounts(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	ctx := w.context()
+	row := w.stock(10_000)
+	w.bulk(row, 2500, reservation.Pending)
+	live := w.hold(row)
+	s := w.services()[0]
+
+	result, err := s.Sweep(ctx)
+
+	oldest := result.Oldest
+	result.Oldest = 0
+	// Three batches of holds, the last of them short, and one that finds no keys.
+	want := reservation.SweepResult{Expired: 2500, Units: 2500, Batches: 4}
+	if diff := cmp.Diff(want, result); err != nil || diff != "" {
+		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
+	}
+	if oldest < 2500*time.Second || oldest > 2500*time.Second+testTimeout {
+		t.Errorf("Sweep() found the oldest dead for %s, want %s", oldest, 2500*time.Second)
+	}
+	if got := w.counts(row); got != (counts{10_000, 1}) || w.status(live) != reservation.Pending {
+		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, w.status(live))
+	}
+	if again, err := s.Sweep(ctx); err != nil || again != (reservation.SweepResult{Batches: 2}) {
+		t.Errorf("Sweep() again = %+v, %v, want nothing to do", again, err)
+	}
+	w.mustAudit(t)
+}
+
+func TestSweepsAtOnceShareTheBatches(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 3, func(ctx context.Context, w *world, r *report) {
+		const holds = 4000
+		row := w.stock(holds)
+		w.bulk(row, holds, reservation.Pending)
+		services := w.services()
+		var expired, units atomic.Int64
+
+		together(len(services), func(i int) {
+			result, err := services[i].Sweep(ctx)
+			r.check(err == nil, "error", "Sweep() = %v", err)
+			expired.Add(result.Expired)
+			units.Add(result.Units)
+		})
+
+		r.check(expired.Load() == holds && units.Load() == holds, "I9", "the sweeps expired %d holds of %d units, want %d", expired.Load(), units.Load(), holds)
+		r.checkStock(w, row, counts{Total: holds})
+		r.checkRetries(services)
+	})
+}
+
+// hurried is a context that says when it ends but doesn't end, so that a slow machine can't cut a batch off.
+type hurried struct {
+	context.Context
+	end time.Time
+}
+
+func (h hurried) Deadline() (time.Time, bool) { return h.end, true }
+
+func TestSweepStopsBeforeItsDeadline(t *testing.T) {
+	t.Parallel()
+
+	const holds = 30_000
+	w := newWorld(t, 1)
+	row := w.stock(holds)
+	w.bulk(row, holds, reservation.Pending)
+	s := w.services()[0]
+
+	over, err := s.Sweep(hurried{w.context(), time.Now().Add(-time.Second)})
+	if want := (reservation.SweepResult{More: true}); err != nil || over != want {
+		t.Errorf("Sweep() after its deadline = %+v, %v, want %+v", over, err, want)
+	}
+	result, err := s.Sweep(hurried{w.context(), time.Now().Add(100 * time.Millisecond)})
+	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds || result.Expired%1000 != 0 {
+		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result, err)
+	}
+	if got, want := w.counts(row), (counts{holds, holds - int(result.Units)}); got != want {
+		t.Errorf("the stock is %+v, want %+v", got, want)
+	}
+	w.mustAudit(t)
+}
+
+func TestSweepRemovesKeysOfADay(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	hold := w.hold(w.stock(1))
+	const keysSQL = `
+INSERT INTO idempotency_keys (key, request_hash, answer, created_at)
+SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_timestamp() - $3::interval FROM generate_series(1, $4::integer) n`
+	w.exec(keysSQL, "old", hold.ID.String(), 24*time.Hour, 2100)
+	w.exec(keysSQL, "young", hold.ID.String(), 24*time.Hour-time.Minute, 10)
+
+	result, err := w.services()[0].Sweep(w.context())
+
+	if want := (reservation.SweepResult{Keys: 2100, Batches: 4}); err != nil || result != want {
+		t.Errorf("Sweep() = %+v, %v, want %+v", result, err, want)
+	}
+	if n := ask[int](w, "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
+		t.Errorf("%d young keys are left, want 10", n)
+	}
+}
+
+func TestSweepOfNothingReadsLittle(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 0)
+	ctx := w.context()
+	row := w.stock(100_000)
+	w.bulk(row, 20_000, reservation.Expired)
+	for range 20 {
+		w.hold(row)
+	}
+	conn, err := w.admin.Acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	const sweep = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM sweep_holds(1000)"
+
+	var answer []byte
+	for range 2 { // the first one reads the function and makes its plan
+		if err := conn.QueryRow(ctx, sweep).Scan(&answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	var plans []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := json.Unmarshal(answer, &plans); err != nil {
+		t.Fatal(err)
+	}
+	pages := ask[int](w, "SELECT pg_relation_size('reservations') / 8192")
+	if n := plans[0].Plan.Hit + plans[0].Plan.Read; n > 12 || pages < 200 {
+		t.Errorf("an idle sweep of a table of %d pages touched %d, want a few", pages, n)
+	}
+}
+
+func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
+	t.Parallel()
+	withoutPooler(t)
+
+	eachMode(t, 2, func(ctx context.Context, w *world, r *report) {
+		rows := w.stocks(3000, 3000)
+		w.bulk(rows[0], 1500, reservation.Pending)
+		w.bulk(rows[1], 700, reservation.Pending)
+		w.kill(w.hold(rows...))
+		cancelled, cancel := context.WithCancel(ctx)
+		defer cancel()
+		ways := []struct {
+			ctx context.Context
+			end func() error
+		}{
+			{ctx, func() error { return await(ctx, w.admin, terminateSQL) }},
+			{cancelled, func() error { defer cancel(); return await(ctx, w.admin, waitingSQL, 1) }},
+		}
+		for i, way := range ways {
+			tx := w.lock(lockStockSQL, rows[1].ProductID.String())
+
+			together(2, func(n int) {
+				if n == 1 {
+					err := way.end()
+					r.check(err == nil, "error", "end the sweep: %v", err)
+					return
+				}
+				result, err := w.service(w.pools[i]).Sweep(way.ctx)
+				r.check(errors.Is(err, reservation.ErrUnavailable), "error", "Sweep() that is killed = %+v, %v, want %v", result, err, reservation.ErrUnavailable)
+			})
+
+			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
+			violations, err := w.service(w.admin).Audit(ctx)
+			r.check(err == nil && len(violations) == 0, "I9", "Audit() after a killed sweep = %v, %v", violations, err)
+		}
+
+		result, err := w.service(w.admin).Sweep(ctx)
+		r.check(err == nil && result.Expired == 2201 && result.Units == 2202, "I9", "Sweep() afterwards = %+v, %v, want 2201 holds", result, err)
+		for _, row := range rows {
+			r.checkStock(w, row, counts{Total: 3000})
+		}
+	})
+}
+
+func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	ctx := w.context()
+	row := w.stock(5)
+	answer, err := w.service(w.admin).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.kill(answer.Hold)
+	w.exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'")
+	w.lock(lockStockSQL, row.ProductID.String())
+
+	result, err := w.services()[0].Sweep(ctx)
+
+	if want := (reservation.SweepResult{Keys: 1, Batches: 1}); !errors.Is(err, reservation.ErrBusy) || result != want {
+		t.Errorf("Sweep() beside a locked stock row = %+v, %v, want %+v, %v", result, err, want, reservation.ErrBusy)
+	}
+	if got := w.status(answer.Hold); got != reservation.Pending {
+		t.Errorf("the dead hold is %s, want it left PENDING for the next sweep", got)
+	}
+	w.mustAudit(t)
+}
