@@ -84,6 +84,12 @@ fuzz: ## Feed each fuzz target for FUZZTIME (10s).
 	  done; \
 	done
 
+.PHONY: bench
+bench: postgres ## Measure the service against the usual design, into build/bench (ARGS=-quick for a minute's worth).
+	@mkdir -p build/bin
+	@go build -o build/bin/bench ./internal/cmd/bench
+	@build/bin/bench $(ARGS)
+
 .PHONY: build
 build: ## Build every Lambda to build/<name>/bootstrap, for linux/arm64 (ARCH=amd64).
 	@$(MAKE) --no-print-directory build-for GOOS=linux ARCH=$(ARCH) OUT=build

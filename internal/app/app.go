@@ -112,7 +112,11 @@ func (a *App) Sweep(ctx context.Context, _ events.EventBridgeEvent) (SweepReport
 		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", time.Since(start).Milliseconds(),
 	}
 	if err != nil {
-		a.log.Error("sweep", append(attrs, "error", err)...)
+		level := slog.LevelError
+		if errors.Is(ctx.Err(), context.Canceled) {
+			level = slog.LevelInfo // it was told to stop
+		}
+		a.log.Log(ctx, level, "sweep", append(attrs, "error", err)...)
 		return report, fmt.Errorf("the sweep ended early: %w", err)
 	}
 	a.log.Info("sweep", attrs...)

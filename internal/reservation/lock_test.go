@@ -396,7 +396,7 @@ func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
 				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d", test.code, s.Retries(), test.retries)
 			}
 			busy, unavailable := errors.Is(err, reservation.ErrBusy), errors.Is(err, reservation.ErrUnavailable)
-			if err == nil || busy != (test.want == reservation.ErrBusy) || unavailable != (test.want == reservation.ErrUnavailable) {
+			if err == nil || busy != errors.Is(test.want, reservation.ErrBusy) || unavailable != errors.Is(test.want, reservation.ErrUnavailable) {
 				t.Errorf("Reserve() that fails with %s = %v, want %v", test.code, err, test.want)
 			}
 		})

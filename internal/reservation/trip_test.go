@@ -58,7 +58,7 @@ func verbCalls(w *world) map[string]func(context.Context, *reservation.Service) 
 	}
 	dead := w.hold(rows...)
 	w.kill(dead)
-	key := func() string { return uuid.NewString() }
+	key := uuid.NewString
 	reserve := func(ctx context.Context, s *reservation.Service, key string, lines ...reservation.Line) error {
 		_, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: key})
 		return err

@@ -271,10 +271,8 @@ func TestAServerThatEndsEndsTheProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What an operator would do by accident: the postmaster ends.
-	if _, err := conn.Exec(t.Context(), "COPY (SELECT 1) TO PROGRAM 'kill -INT $(head -1 postmaster.pid)'"); err != nil {
-		t.Fatal(err)
-	}
+	// What an operator would do by accident: the postmaster ends, and with it, most often, the statement that made it.
+	_, _ = conn.Exec(t.Context(), "COPY (SELECT 1) TO PROGRAM 'kill -INT $(head -1 postmaster.pid)'")
 	select {
 	case err := <-done:
 		if err == nil || !strings.Contains(err.Error(), "the Postgres server ended") {

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const root = "../../.."
+
+func TestARunWritesItsThreeFiles(t *testing.T) {
+	t.Parallel()
+
+	out := t.TempDir()
+	err := bench(t.Context(), []string{"-root", root, "-out", out, "-only", "sold-out", "-rounds", "1", "-length", "50ms"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(filepath.Join(out, "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []row
+	if err := json.Unmarshal(document, &rows); err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 2 || rows[0].Workload != "sold-out" || rows[1].Workload != "sold-out-dead" {
+		t.Fatalf("rows = %+v, want sold-out and sold-out-dead", rows)
+	}
+	for _, r := range rows {
+		if r.Ours.OpsPerSecond <= 0 || r.Reference.OpsPerSecond <= 0 || r.Ratio <= 0 || r.Ours.P99Ms < r.Ours.P50Ms {
+			t.Errorf("row = %+v, want figures that make sense", r)
+		}
+	}
+	table, err := os.ReadFile(filepath.Join(out, "table.md"))
+	if err != nil || !strings.Contains(string(table), "| sold-out | 64 | 1 | 0 |") {
+		t.Errorf("table = %s, %v, want the workloads in it", table, err)
+	}
+	chart, err := os.Open(filepath.Join(out, "chart.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chart.Close()
+	for decoder := xml.NewDecoder(chart); ; {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("the chart isn't XML: %v", err)
+		}
+	}
+}
+
+// A fast wrong answer must fail the run, whichever of its checks it would slip past.
+func TestAWrongAnswerFailsTheRun(t *testing.T) {
+	t.Parallel()
+
+	s, err := startServer(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	honest := workload{
+		name: "honest", callers: 2, designs: both, calls: 10,
+		setup: stocked(1, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+	}
+	for _, name := range []string{"reference", "plain", "ours"} {
+		if m, err := run(t.Context(), s, honest, name, time.Second); err != nil || m.done != 10 {
+			t.Errorf("run(%s) = %+v, %v, want 10 holds", name, m, err)
+		}
+	}
+
+	// It says that it holds, and does nothing.
+	idle := honest
+	idle.caller = func(design, int) func(context.Context) error {
+		return func(context.Context) error { return nil }
+	}
+	if _, err := run(t.Context(), s, idle, "ours", time.Second); err == nil || !strings.Contains(err.Error(), "were told of") {
+		t.Errorf("run() of a design that holds nothing = %v, want it to fail", err)
+	}
+
+	// It holds, and counts twice.
+	miscounting := honest
+	miscounting.check = func(ctx context.Context, s *server, _ *measurement) error {
+		return s.exec(ctx, "UPDATE inventory SET reserved = reserved + 1")
+	}
+	if _, err := run(t.Context(), s, miscounting, "ours", time.Second); !errors.Is(err, errAudit) {
+		t.Errorf("run() of a design that miscounts = %v, want %v", err, errAudit)
+	}
+}
+
+func TestTheMedianIsTheMiddleRound(t *testing.T) {
+	t.Parallel()
+
+	r := newResult(workload{name: "w"})
+	for _, calls := range []int{100, 900, 300} {
+		r.add(&measurement{design: "ours", done: calls, took: time.Second})
+		r.add(&measurement{design: "reference", done: 100, took: time.Second})
+	}
+	ratio, least, most := r.ratio("reference")
+	if diff := cmp.Diff([]float64{3, 1, 9}, []float64{ratio, least, most}); diff != "" {
+		t.Errorf("ratio, least, most (-want +got):\n%s", diff)
+	}
+}
+
+func TestZipfWantsTheFirstRowMost(t *testing.T) {
+	t.Parallel()
+
+	const rows, picks = 1000, 200_000
+	count := make([]int, rows)
+	pick := zipf(rows, 0.99)
+	for range picks {
+		count[pick()]++
+	}
+	// The n-th is wanted n^-0.99 times as often as the first; the first of a thousand has about 13 % of all.
+	if share := float64(count[0]) / picks; share < 0.11 || share > 0.15 {
+		t.Errorf("the first row has %.3f of all picks, want about 0.13", share)
+	}
+	if half := float64(count[1]) / float64(count[0]); half < 0.45 || half > 0.56 {
+		t.Errorf("the second row has %.2f of the first's picks, want about 0.50", half)
+	}
+}
+
+func TestANetworkIsAsSlowAsItSays(t *testing.T) {
+	t.Parallel()
+
+	d, err := newDelay(2 * time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	start := time.Now()
+	const times = 20
+	for range times {
+		if err := d.wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took < times*2*time.Millisecond {
+		t.Errorf("%d waits of 2 ms took %v, want no less than 40 ms", times, took)
+	}
+}

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// holdTTL is how long the bench's holds last: longer than any run.
+const holdTTL = time.Hour
+
+// errShort is a refusal, which every design gives when there is too little in stock.
+var errShort = errors.New("insufficient stock")
+
+// design is a way to reserve, as one caller uses it: with a connection of its own, like a Lambda.
+type design interface {
+	// reserve holds the lines, which are sorted and merged, or answers errShort.
+	reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error)
+	// replay is a reserve under a key that was answered before.
+	replay(ctx context.Context, line reservation.Line, key string) error
+	confirm(ctx context.Context, id uuid.UUID) error
+	release(ctx context.Context, id uuid.UUID) error
+	get(ctx context.Context, id uuid.UUID) error
+	// page reads a page of the catalog that begins behind the product with this number.
+	page(ctx context.Context, after int) error
+	retries() int64
+	close(ctx context.Context)
+}
+
+// designs makes each design by its name.
+var designs = map[string]func(context.Context, string, *network) (design, error){
+	"reference": newReference,
+	"plain":     newPlain,
+	"ours":      newOurs,
+}
+
+// ours is the service.
+type ours struct {
+	pool    *pgxpool.Pool
+	service *reservation.Service
+}
+
+func newOurs(ctx context.Context, url string, n *network) (design, error) {
+	opened, err := postgres.Open(url, 1)
+	if err != nil {
+		return nil, err
+	}
+	config := opened.Config()
+	opened.Close()
+	config.ConnConfig.DialFunc = n.dial
+	// A run takes a second; a connection that is closed in it would be measured too.
+	config.MaxConnLifetime = time.Hour
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true})}, pool.Ping(ctx)
+}
+
+func (o ours) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {
+	return o.keyed(ctx, reservation.Request{Lines: lines})
+}
+
+func (o ours) keyed(ctx context.Context, r reservation.Request) (uuid.UUID, error) {
+	answer, err := o.service.Reserve(ctx, r)
+	var short *reservation.InsufficientStockError
+	if errors.As(err, &short) {
+		return uuid.UUID{}, errShort
+	}
+	return answer.Hold.ID, err
+}
+
+func (o ours) replay(ctx context.Context, line reservation.Line, key string) error {
+	_, err := o.keyed(ctx, reservation.Request{Lines: []reservation.Line{line}, Key: key})
+	return err
+}
+
+func (o ours) confirm(ctx context.Context, id uuid.UUID) error {
+	_, err := o.service.Confirm(ctx, id, "")
+	return err
+}
+
+func (o ours) release(ctx context.Context, id uuid.UUID) error {
+	_, err := o.service.Release(ctx, id, "")
+	return err
+}
+
+func (o ours) get(ctx context.Context, id uuid.UUID) error {
+	_, err := o.service.Get(ctx, id)
+	return err
+}
+
+func (o ours) page(ctx context.Context, after int) error {
+	var cursor reservation.Cursor
+	if after > 0 {
+		cursor = reservation.Cursor{Name: productName(after - 1), ID: productID(after - 1)}
+	}
+	entries, _, err := o.service.ListProducts(ctx, cursor, pageSize)
+	if err == nil && len(entries) == 0 {
+		return errors.New("an empty page")
+	}
+	return err
+}
+
+func (o ours) retries() int64        { return o.service.Retries() }
+func (o ours) close(context.Context) { o.pool.Close() }
+
+// reference is the usual design: a transaction that locks the row, looks, and writes, a round trip a statement, each prepared once. It
+// has the service's tables, indexes and constraints, and commits as durably.
+type reference struct{ conn *pgx.Conn }
+
+func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	config.DialFunc = n.dial
+	return pgx.ConnectConfig(ctx, config)
+}
+
+func newReference(ctx context.Context, url string, n *network) (design, error) {
+	conn, err := connect(ctx, url, n)
+	return reference{conn}, err
+}
+
+const (
+	lockStockSQL = `SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE`
+	addHeldSQL   = `UPDATE inventory SET reserved = reserved + $3 WHERE product_id = $1 AND warehouse_id = $2`
+	newHoldSQL   = `
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+VALUES ($1, $2, $3, $4, now(), now(), now() + interval '1 hour')`
+	newLineSQL = `
+INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
+VALUES ($1, $2, $3, (SELECT expires_at FROM reservations WHERE id = $1), $4)`
+)
+
+func (r reference) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return id, err
+	}
+	return id, pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
+		quantity := 0
+		for _, line := range lines {
+			if err := holdLine(ctx, tx, line); err != nil {
+				return err
+			}
+			quantity += line.Quantity
+		}
+		if len(lines) == 1 {
+			_, err := tx.Exec(ctx, newHoldSQL, id, lines[0].ProductID, lines[0].WarehouseID, quantity)
+			return err
+		}
+		if _, err := tx.Exec(ctx, newHoldSQL, id, nil, nil, quantity); err != nil {
+			return err
+		}
+		for _, line := range lines {
+			if _, err := tx.Exec(ctx, newLineSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func holdLine(ctx context.Context, tx pgx.Tx, line reservation.Line) error {
+	var total, reserved int
+	if err := tx.QueryRow(ctx, lockStockSQL, line.ProductID, line.WarehouseID).Scan(&total, &reserved); err != nil {
+		return err
+	}
+	if total-reserved < line.Quantity {
+		return errShort
+	}
+	_, err := tx.Exec(ctx, addHeldSQL, line.ProductID, line.WarehouseID, line.Quantity)
+	return err
+}
+
+// replay looks the key up in a transaction, as a middleware in front of the verb does.
+func (r reference) replay(ctx context.Context, line reservation.Line, key string) error {
+	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
+		var answer []byte
+		err := tx.QueryRow(ctx, `SELECT answer FROM idempotency_keys WHERE key = $1 FOR UPDATE`, key).Scan(&answer)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		if err := holdLine(ctx, tx, line); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, newHoldSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO idempotency_keys VALUES ($1, $2, $3, now())`, key, make([]byte, 32), fmt.Sprintf(`{"id": %q}`, id))
+		return err
+	})
+}
+
+const (
+	lockHoldSQL  = `SELECT product_id, warehouse_id, quantity, status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
+	endHoldSQL   = `UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
+	sellStockSQL = `UPDATE inventory SET total = total - $3, reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
+	freeStockSQL = `UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
+)
+
+func (r reference) confirm(ctx context.Context, id uuid.UUID) error {
+	return r.resolve(ctx, id, "CONFIRMED", sellStockSQL)
+}
+
+func (r reference) release(ctx context.Context, id uuid.UUID) error {
+	return r.resolve(ctx, id, "RELEASED", freeStockSQL)
+}
+
+func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL string) error {
+	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
+		var line reservation.Line
+		var was string
+		var alive bool
+		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID, &line.Quantity, &was, &alive); err != nil {
+			return err
+		}
+		if was != "PENDING" || !alive {
+			return fmt.Errorf("hold %s is %s", id, was)
+		}
+		if _, err := tx.Exec(ctx, endHoldSQL, id, status); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, stockSQL, line.ProductID, line.WarehouseID, line.Quantity)
+		return err
+	})
+}
+
+// get is one prepared statement: the least that reading a hold can cost.
+func (r reference) get(ctx context.Context, id uuid.UUID) error {
+	var status, name string
+	return r.conn.QueryRow(ctx, `
+SELECT r.status::text, p.name FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`, id).Scan(&status, &name)
+}
+
+// page pages as most catalogs do, by OFFSET.
+func (r reference) page(ctx context.Context, after int) error {
+	rows, err := r.conn.Query(ctx, `
+SELECT p.id, p.name, p.sku, w.id, w.name, i.total, i.reserved
+FROM (SELECT id, name, sku FROM products ORDER BY name, id OFFSET $1 LIMIT $2) p
+JOIN inventory i ON i.product_id = p.id JOIN warehouses w ON w.id = i.warehouse_id
+ORDER BY p.name, p.id, w.name`, after, pageSize)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for rows.Next() {
+		n++
+	}
+	if rows.Err() == nil && n == 0 {
+		return errors.New("an empty page")
+	}
+	return rows.Err()
+}
+
+func (r reference) retries() int64            { return 0 }
+func (r reference) close(ctx context.Context) { _ = r.conn.Close(ctx) }
+
+// plain is the best of the ordinary designs: the guard and the insert in one prepared statement, which commits and keeps its row
+// locked as any other does. It reserves single lines only.
+type plain struct{ reference }
+
+func newPlain(ctx context.Context, url string, n *network) (design, error) {
+	conn, err := connect(ctx, url, n)
+	return plain{reference{conn}}, err
+}
+
+const plainSQL = `
+WITH held AS (
+    UPDATE inventory SET reserved = reserved + $4
+    WHERE product_id = $2 AND warehouse_id = $3 AND total - reserved >= $4
+    RETURNING 1
+), made AS (
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+    SELECT $1, $2, $3, $4, now(), now(), now() + interval '1 hour' FROM held
+    RETURNING created_at, expires_at
+)
+SELECT count(*) FROM made`
+
+func (p plain) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return id, err
+	}
+	var made int
+	line := lines[0]
+	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID, line.Quantity).Scan(&made); err != nil {
+		return id, err
+	}
+	if made == 0 {
+		return id, errShort
+	}
+	return id, nil
+}

@@ -1,0 +1,151 @@
+// Command bench measures the service against the usual design, on one embedded Postgres that flushes as in production, and says by
+// how much it is faster. Absolute figures are a machine's; what it reports are ratios of two designs that took turns in one run.
+//
+//	bench           everything, about ten minutes
+//	bench -quick    the workloads of a flash sale, about a minute
+//
+// It writes results.json, table.md and chart.svg. A design that answers wrongly fails the run, however fast it is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	root, out, only string
+	quick           bool
+	rounds          int
+	length          time.Duration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&o.root, "root", ".", "the checkout")
+	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
+	flags.StringVar(&o.only, "only", "", "run the workloads whose name begins so")
+	flags.BoolVar(&o.quick, "quick", false, "end within a minute")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds, of which the medians are reported")
+	flags.DurationVar(&o.length, "length", 1200*time.Millisecond, "how long a run is")
+	err := flags.Parse(args)
+	if o.quick {
+		o.rounds, o.length = 3, 700*time.Millisecond
+	}
+	return o, err
+}
+
+func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	s, err := startServer(ctx, o.root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+
+	selected := choose(workloads(), o, s)
+	results, err := rounds(ctx, s, selected, o, stdout)
+	if err != nil {
+		return err
+	}
+	return publish(results, o, stdout)
+}
+
+// choose leaves out what isn't asked for, and what can't be shown here.
+func choose(all []workload, o options, s *server) []workload {
+	var chosen []workload
+	for _, w := range all {
+		if strings.HasPrefix(w.name, o.only) && (!o.quick || w.quick) && (w.flush == 0 || s.flush != nil) {
+			chosen = append(chosen, w)
+		}
+	}
+	return chosen
+}
+
+// turn is one design's run of one workload.
+type turn struct {
+	workload int
+	design   string
+}
+
+// rounds lets every design run every workload once a round, in an order that is shuffled anew, so that what disturbs the machine
+// disturbs all alike.
+func rounds(ctx context.Context, s *server, list []workload, o options, stdout io.Writer) ([]*result, error) {
+	results := make([]*result, len(list))
+	var turns []turn
+	for i, w := range list {
+		results[i] = newResult(w)
+		for _, d := range w.designs {
+			turns = append(turns, turn{i, d})
+		}
+	}
+	start := time.Now()
+	for round := range o.rounds {
+		rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
+		for n, t := range turns {
+			w := list[t.workload]
+			progress(stdout, round, o.rounds, n, len(turns), w, t.design, start)
+			m, err := runQuietly(ctx, s, w, t.design, o.length)
+			if err != nil {
+				return nil, fmt.Errorf("%s, %d callers, %s: %w", w.name, w.callers, t.design, err)
+			}
+			results[t.workload].add(m)
+		}
+	}
+	fmt.Fprintln(stdout)
+	return results, nil
+}
+
+// tooBusy is how many cores others may use during a run before it is measured again, once.
+const tooBusy = 0.6
+
+func runQuietly(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+	m, err := run(ctx, s, w, name, length)
+	if err == nil && m.othersCPU > tooBusy {
+		m, err = run(ctx, s, w, name, length)
+	}
+	return m, err
+}
+
+func progress(out io.Writer, round, rounds, n, turns int, w workload, design string, start time.Time) {
+	fmt.Fprintf(out, "\r\x1b[Kround %d of %d, run %d of %d: %s, %d callers, %s (%.0f s)",
+		round+1, rounds, n+1, turns, w.name, w.callers, design, time.Since(start).Seconds())
+}
+
+// publish writes the results as JSON, as a table and as a chart, and prints the table.
+func publish(results []*result, o options, stdout io.Writer) error {
+	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // for everyone to read
+		return err
+	}
+	table := table(results)
+	fmt.Fprintln(stdout, table)
+	for name, content := range map[string]string{"results.json": document(results), "table.md": table, "chart.svg": chart(results)} {
+		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil { //nolint:gosec // for everyone to read
+			return err
+		}
+	}
+	return nil
+}

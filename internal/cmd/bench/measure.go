@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// measurement is what one run of one design showed.
+type measurement struct {
+	design                string
+	done, refused         int
+	took                  time.Duration
+	p50, p99, p999        time.Duration
+	serverCPU             time.Duration
+	wal                   int   // bytes of log
+	updates, hot          int64 // of stock rows, and those that stayed on their page
+	deadlocks, retries    int64
+	roundTrips, othersCPU float64 // a call's writes; cores that others used meanwhile
+}
+
+func (m *measurement) calls() int { return m.done + m.refused }
+
+func (m *measurement) perSecond() float64 { return float64(m.calls()) / m.took.Seconds() }
+
+// caller is one closed loop: it calls, waits, and calls again.
+type caller struct {
+	design    design
+	call      func(context.Context) error
+	latencies []time.Duration
+	refused   int
+	err       error
+}
+
+// run prepares the workload's data, lets its callers loose for the while, and checks what came of it.
+func run(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+	if err := errors.Join(s.setFlush(0), w.setup(ctx, s)); err != nil {
+		return nil, err
+	}
+	n := &network{rtt: w.rtt}
+	callers, err := connectCallers(ctx, s, w, name, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.setFlush(w.flush); err != nil {
+		return nil, err
+	}
+	m := &measurement{design: name}
+	before, err := s.observe(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	n.writes.Store(0)
+	m.took = loop(ctx, callers, w.calls, length)
+	m.roundTrips = float64(n.writes.Load())
+	for _, c := range callers {
+		m.retries += c.design.retries()
+		c.design.close(ctx)
+	}
+	if err := m.collect(callers); err != nil {
+		return nil, err
+	}
+	after, err := s.observe(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	m.subtract(before, after)
+	return m, errors.Join(s.setFlush(0), w.check(ctx, s, m), audit(ctx, s))
+}
+
+func connectCallers(ctx context.Context, s *server, w workload, name string, n *network) ([]*caller, error) {
+	callers := make([]*caller, w.callers)
+	for i := range callers {
+		d, err := designs[name](ctx, s.url(), n)
+		if err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
+		}
+		callers[i] = &caller{design: d, call: w.caller(d, i)}
+	}
+	return callers, nil
+}
+
+// loop runs the callers until they have made so many calls together, or until time is up. A call that has begun is ended.
+func loop(ctx context.Context, callers []*caller, calls int, length time.Duration) time.Duration {
+	var made atomic.Int64
+	var group sync.WaitGroup
+	start := time.Now()
+	more := func() bool {
+		if calls > 0 {
+			return made.Add(1) <= int64(calls)
+		}
+		return time.Since(start) < length
+	}
+	for _, c := range callers {
+		group.Go(func() {
+			for c.err == nil && more() {
+				begin := time.Now()
+				err := c.call(ctx)
+				c.latencies = append(c.latencies, time.Since(begin))
+				if errors.Is(err, errShort) {
+					c.refused++
+				} else if err != nil {
+					c.err = err
+				}
+			}
+		})
+	}
+	group.Wait()
+	return time.Since(start)
+}
+
+// collect adds the callers up.
+func (m *measurement) collect(callers []*caller) error {
+	var all []time.Duration
+	for _, c := range callers {
+		if c.err != nil {
+			return fmt.Errorf("%s: a call failed: %w", m.design, c.err)
+		}
+		all = append(all, c.latencies...)
+		m.refused += c.refused
+	}
+	if len(all) == 0 {
+		return errors.New("no call was made")
+	}
+	m.done = len(all) - m.refused
+	m.roundTrips /= float64(len(all))
+	slices.Sort(all)
+	at := func(share float64) time.Duration { return all[min(int(share*float64(len(all))), len(all)-1)] }
+	m.p50, m.p99, m.p999 = at(0.5), at(0.99), at(0.999)
+	return nil
+}
+
+// observation is what the server and the machine have used up so far.
+type observation struct {
+	at           time.Time
+	wal          int
+	updates, hot int64
+	deadlocks    int64
+	server, own  time.Duration
+	machine      time.Duration
+}
+
+// observeLimit bounds the wait for the callers' sessions to end.
+const observeLimit = 10 * time.Second
+
+const othersSQL = `
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid())`
+
+const observeSQL = `
+SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,
+       (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'inventory'),
+       (SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'inventory'),
+       (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database())`
+
+// observe reads the counters. A session hands in its counts when it ends, so after a run the callers' are awaited first.
+func (s *server) observe(ctx context.Context, alone bool) (o observation, err error) {
+	for deadline := time.Now().Add(observeLimit); alone; {
+		if err := s.admin.QueryRow(ctx, othersSQL).Scan(&alone); err != nil {
+			return o, err
+		}
+		if time.Now().After(deadline) {
+			return o, errors.New("the callers' sessions don't end")
+		}
+	}
+	o.at = time.Now()
+	err = s.admin.QueryRow(ctx, observeSQL).Scan(&o.wal, &o.updates, &o.hot, &o.deadlocks)
+	o.server, o.own, o.machine = treeCPU(s.PID()), processCPU(os.Getpid()), machineCPU()
+	return o, err
+}
+
+func (m *measurement) subtract(before, after observation) {
+	m.wal = after.wal - before.wal
+	m.updates, m.hot = after.updates-before.updates, after.hot-before.hot
+	m.deadlocks = after.deadlocks - before.deadlocks
+	m.serverCPU = after.server - before.server
+	others := (after.machine - before.machine) - (after.server - before.server) - (after.own - before.own)
+	m.othersCPU = max(0, others.Seconds()/after.at.Sub(before.at).Seconds())
+}
+
+// audit makes a fast wrong answer fail the run.
+func audit(ctx context.Context, s *server) error {
+	d, err := newOurs(ctx, s.url(), &network{})
+	if err != nil {
+		return err
+	}
+	defer d.close(ctx)
+	violations, err := d.(ours).service.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	if len(violations) > 0 {
+		return fmt.Errorf("%w: %v", errAudit, violations)
+	}
+	return nil
+}

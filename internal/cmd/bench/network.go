@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// network is the way between a caller and Postgres. A round trip takes rtt longer than the loopback's; all of it is waited before
+// the write, which is the same thing to a caller that waits for its answer.
+type network struct {
+	rtt    time.Duration
+	writes atomic.Int64
+}
+
+// dial is pgx's DialFunc. The connection is at its full speed until it is slow: connecting isn't what is measured.
+func (n *network) dial(ctx context.Context, proto, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, proto, address)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDelay(n.rtt)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &slowConn{Conn: conn, network: n, delay: d}, nil
+}
+
+// slowConn is a connection across the network.
+type slowConn struct {
+	net.Conn
+	network *network
+	delay   *delay
+}
+
+func (c *slowConn) Write(b []byte) (int, error) {
+	c.network.writes.Add(1)
+	if err := c.delay.wait(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *slowConn) Close() error { return errors.Join(c.Conn.Close(), c.delay.close()) }

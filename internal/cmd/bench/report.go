@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// result gathers the rounds of one workload.
+type result struct {
+	workload workload
+	runs     map[string][]*measurement
+}
+
+func newResult(w workload) *result { return &result{w, map[string][]*measurement{}} }
+
+func (r *result) add(m *measurement) { r.runs[m.design] = append(r.runs[m.design], m) }
+
+// median is the middle of a figure over a design's rounds.
+func (r *result) median(design string, figure func(*measurement) float64) float64 {
+	var values []float64
+	for _, m := range r.runs[design] {
+		values = append(values, figure(m))
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func (r *result) perSecond(design string) float64 { return r.median(design, (*measurement).perSecond) }
+
+// ratio is ours to another design's, of the medians, with the least and the most of any round.
+func (r *result) ratio(to string) (ratio, least, most float64) {
+	for i, m := range r.runs["ours"] {
+		one := m.perSecond() / r.runs[to][i].perSecond()
+		if i == 0 || one < least {
+			least = one
+		}
+		most = max(most, one)
+	}
+	return r.perSecond("ours") / r.perSecond(to), least, most
+}
+
+// row is a workload's results for programs.
+type row struct {
+	Workload     string   `json:"workload"`
+	Callers      int      `json:"callers"`
+	RTTMs        float64  `json:"rttMs"`
+	FlushDelayMs float64  `json:"flushDelayMs"`
+	Reference    figures  `json:"reference"`
+	Plain        *figures `json:"plain,omitempty"`
+	Ours         figures  `json:"ours"`
+	Ratio        float64  `json:"ratio"`
+	RatioLeast   float64  `json:"ratioLeast"`
+	RatioMost    float64  `json:"ratioMost"`
+	Rounds       int      `json:"rounds"`
+}
+
+// figures are the medians of one design.
+type figures struct {
+	OpsPerSecond float64 `json:"opsPerSecond"`
+	P50Ms        float64 `json:"p50Ms"`
+	P99Ms        float64 `json:"p99Ms"`
+	P999Ms       float64 `json:"p999Ms"`
+	// ServerCPUUs and WALBytes are for one call; HOTShare is of the updates of stock rows.
+	ServerCPUUs float64 `json:"serverCpuUs"`
+	WALBytes    float64 `json:"walBytes"`
+	HOTShare    float64 `json:"hotShare"`
+	RoundTrips  float64 `json:"roundTrips"`
+	Deadlocks   int64   `json:"deadlocks"`
+	Retries     int64   `json:"retries"`
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (r *result) figures(design string) figures {
+	f := figures{
+		OpsPerSecond: r.perSecond(design),
+		P50Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p50) }),
+		P99Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p99) }),
+		P999Ms:       r.median(design, func(m *measurement) float64 { return ms(m.p999) }),
+		ServerCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.serverCPU.Microseconds()) / float64(m.calls()) }),
+		WALBytes:     r.median(design, func(m *measurement) float64 { return float64(m.wal) / float64(m.calls()) }),
+		HOTShare:     r.median(design, func(m *measurement) float64 { return float64(m.hot) / max(1, float64(m.updates)) }),
+		RoundTrips:   r.median(design, func(m *measurement) float64 { return m.roundTrips }),
+	}
+	for _, m := range r.runs[design] {
+		f.Deadlocks += m.deadlocks
+		f.Retries += m.retries
+	}
+	return f
+}
+
+func (r *result) row() row {
+	out := row{
+		Workload: r.workload.name, Callers: r.workload.callers, RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
+		Reference: r.figures("reference"), Ours: r.figures("ours"), Rounds: len(r.runs["ours"]),
+	}
+	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio("reference")
+	if slices.Contains(r.workload.designs, "plain") {
+		plain := r.figures("plain")
+		out.Plain = &plain
+	}
+	return out
+}
+
+// document is the results as JSON.
+func document(results []*result) string {
+	rows := []row{}
+	for _, r := range results {
+		rows = append(rows, r.row())
+	}
+	b, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		panic(err) // numbers and strings always encode
+	}
+	return string(b) + "\n"
+}
+
+// table is the results for people, in Markdown.
+func table(results []*result) string {
+	var b strings.Builder
+	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server µs | log B | HOT | deadlocks, retries |\n")
+	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	for _, r := range results {
+		x := r.row()
+		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | **×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f | %.0f | %.1f %% | %d, %d |\n",
+			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond, x.Reference.P50Ms, x.Reference.P99Ms,
+			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast, x.RatioMost, r.verdict(x),
+			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.WALBytes, 100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
+		if x.Plain != nil {
+			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f | ×%.2f | | %.0f | %.0f | | |\n",
+				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms, x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs, x.Plain.WALBytes)
+		}
+	}
+	return b.String()
+}
+
+// plainBar is the least share of one plain statement's throughput that ours must have where nobody fights for a row.
+const plainBar = 0.75
+
+// verdict says what was wanted, and whether it was met.
+func (r *result) verdict(x row) string {
+	var wants []string
+	met := true
+	if r.workload.bar > 0 {
+		wants = append(wants, fmt.Sprintf("×%g", r.workload.bar))
+		met = met && x.Ratio >= r.workload.bar
+	}
+	if r.workload.tail > 0 {
+		wants = append(wants, fmt.Sprintf("p99 ×%g", r.workload.tail))
+		met = met && x.Ours.P99Ms <= r.workload.tail*x.Reference.P99Ms
+	}
+	if wants == nil {
+		return ""
+	}
+	if !met {
+		wants = append(wants, "(missed)")
+	}
+	return strings.Join(wants, ", ")
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	_ "embed" // for the C source
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/local/pgserver"
+	"github.com/allo/reservations/internal/migrate"
+)
+
+//go:embed slowflush/slowflush.c
+var slowFlushSource []byte
+
+// database is the name of the database that is measured.
+const database = "postgres"
+
+// server is the embedded Postgres with a disk whose flush can be slowed.
+type server struct {
+	*pgserver.Server
+	dir   string
+	flush *os.File // nil when there is no C compiler to build the delay with
+	env   []string
+	admin *pgx.Conn
+}
+
+// settings are those of a production server where it matters, and large buffers where they only disturb: no checkpoint falls into a
+// run. fsync and synchronous_commit stay on; startServer refuses a server where they aren't.
+var settings = map[string]string{
+	"max_connections":    "200",
+	"shared_buffers":     "2GB",
+	"max_wal_size":       "16GB",
+	"checkpoint_timeout": "30min",
+	"full_page_writes":   "on",
+	"wal_sync_method":    "fdatasync",
+	"track_io_timing":    "off",
+}
+
+// startServer starts a fresh one in a directory of its own, migrated.
+func startServer(ctx context.Context, root string) (s *server, err error) {
+	bin, err := pgserver.Find(root)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "allo-bench-")
+	if err != nil {
+		return nil, err
+	}
+	// The server may run as another user than we do.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // nothing secret lies in it; the data directory has rights of its own
+		return nil, err
+	}
+	s = &server{dir: dir}
+	if err := s.slowFlush(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: no slower flush here: %v\n", err)
+	}
+	s.Server, err = pgserver.Start(ctx, pgserver.Config{BinDir: bin, DataDir: filepath.Join(dir, "data"), Settings: settings, Env: s.env})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if _, err := migrate.Up(ctx, s.url()); err != nil {
+		return nil, errors.Join(err, s.close(ctx))
+	}
+	if s.admin, err = pgx.Connect(ctx, s.url()); err != nil {
+		return nil, errors.Join(err, s.close(ctx))
+	}
+	// The reference's queue on a hot row outlasts the time-outs, which would make its figures errors.
+	for _, name := range []string{"lock_timeout", "statement_timeout"} {
+		for _, sql := range []string{"SET " + name + " = 0", "ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = 0"} {
+			if _, err := s.admin.Exec(ctx, sql); err != nil {
+				return nil, errors.Join(err, s.close(ctx))
+			}
+		}
+	}
+	return s, s.mustBeDurable(ctx)
+}
+
+func (s *server) url() string { return s.URL(database) }
+
+func (s *server) close(ctx context.Context) error {
+	if s.admin != nil {
+		_ = s.admin.Close(ctx)
+	}
+	return errors.Join(s.Stop(), os.RemoveAll(s.dir))
+}
+
+// slowFlush builds the library that slows a flush, and puts it into the environment that the server will be started with.
+func (s *server) slowFlush(ctx context.Context) error {
+	if runtime.GOOS != "linux" {
+		return errors.New("it takes Linux")
+	}
+	source, library, delays := filepath.Join(s.dir, "slowflush.c"), filepath.Join(s.dir, "slowflush.so"), filepath.Join(s.dir, "delay")
+	if err := os.WriteFile(source, slowFlushSource, 0o644); err != nil { //nolint:gosec // read by the server's user
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
+		return fmt.Errorf("cc: %w: %s", err, out)
+	}
+	if err := os.WriteFile(delays, make([]byte, 4), 0o644); err != nil { //nolint:gosec // read by the server's user
+		return err
+	}
+	file, err := os.OpenFile(delays, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	s.flush = file
+	s.env = []string{"LD_PRELOAD=" + library, "SLOWFLUSH_FILE=" + delays}
+	return nil
+}
+
+// setFlush makes every flush slower by d from now on.
+func (s *server) setFlush(d time.Duration) error {
+	if s.flush == nil {
+		if d == 0 {
+			return nil
+		}
+		return errors.New("there is no slower flush here")
+	}
+	var b [4]byte
+	binary.LittleEndian.PutUint32(b[:], uint32(d.Microseconds()))
+	_, err := s.flush.WriteAt(b[:], 0)
+	return err
+}
+
+// mustBeDurable keeps a fast wrong answer from being published.
+func (s *server) mustBeDurable(ctx context.Context) error {
+	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
+		var value string
+		if err := s.admin.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
+			return err
+		}
+		if value != "on" {
+			return fmt.Errorf("the server's %s is %s, so its figures would mean nothing", name, value)
+		}
+	}
+	return nil
+}

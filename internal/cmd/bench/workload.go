@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// Sizes of the workloads.
+const (
+	manyRows = 10_000
+	// ample is stock that no run uses up.
+	ample = 1_000_000
+	// lastUnits are sold out in a run, among lastCalls calls.
+	lastUnits = 1000
+	lastCalls = 4000
+)
+
+// workload is what callers do, and how far they and the disk are away.
+type workload struct {
+	name    string
+	callers int
+	rtt     time.Duration
+	flush   time.Duration
+	// designs are those that run it, the reference first.
+	designs []string
+	// bar is the ratio that ours must have to the reference, and tail the share of its p99 that ours may have; 0 is none.
+	bar, tail float64
+	// calls ends a run after so many calls; 0 means that time does.
+	calls int
+	// quick workloads run with -quick too.
+	quick bool
+	setup func(ctx context.Context, s *server) error
+	// caller makes what one caller does, over and over.
+	caller func(d design, n int) func(ctx context.Context) error
+	// check compares what the callers were told with what the database holds; the audit follows it.
+	check func(ctx context.Context, s *server, m *measurement) error
+}
+
+var both = []string{"reference", "ours"}
+
+// workloads lists them in the order of the report.
+func workloads() []workload {
+	hot := func(callers int, rtt, flush time.Duration, bar, tail float64) workload {
+		return workload{
+			name: "hot", callers: callers, rtt: rtt, flush: flush, designs: both, bar: bar, tail: tail,
+			setup: stocked(1, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+		}
+	}
+	spread := func(name string, callers int, rtt time.Duration, pick func() int, bar, tail float64, designs ...string) workload {
+		return workload{
+			name: name, callers: callers, rtt: rtt, designs: designs, bar: bar, tail: tail,
+			setup: stocked(manyRows, ample), caller: reserveOne(pick), check: allHeld,
+		}
+	}
+	uniform := func() int { return rand.IntN(manyRows) }
+	list := []workload{
+		hot(8, 0, 0, 0, 0),
+		hot(32, 0, 0, 5, 0),
+		hot(128, 0, 0, 7, 0),
+		hot(64, 500*time.Microsecond, 0, 14, 0),
+		hot(64, time.Millisecond, 0, 25, 0.1),
+		hot(64, time.Millisecond, 800*time.Microsecond, 30, 0),
+		hot(64, 2*time.Millisecond, 0, 0, 0),
+		lastThousand(),
+		soldOut("sold-out", 0),
+		soldOut("sold-out-dead", 500),
+		spread("zipf", 64, time.Millisecond, zipf(manyRows, 0.99), 2.8, 0.125, both...),
+		spread("uniform", 8, time.Millisecond, uniform, 2.7, 0, "reference", "plain", "ours"),
+		spread("uniform", 64, 0, uniform, 1.4, 0, "reference", "plain", "ours"),
+		mixedHot(),
+		cart(1, 0), cart(5, 4), cart(20, 0),
+		replay(),
+	}
+	for i := range list {
+		list[i].quick = i == 1 || i == 4 || i == 7 || i == 8
+	}
+	return append(list, readings()...)
+}
+
+func stocked(rows, total int) func(context.Context, *server) error {
+	return func(ctx context.Context, s *server) error { return s.load(ctx, rows, total) }
+}
+
+func reserveOne(pick func() int) func(design, int) func(context.Context) error {
+	return func(d design, _ int) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := d.reserve(ctx, []reservation.Line{stockLine(pick(), 1)})
+			return err
+		}
+	}
+}
+
+// lastThousand sells a hot row out and then refuses.
+func lastThousand() workload {
+	return workload{
+		name: "last-1000", callers: 64, rtt: time.Millisecond, designs: both, bar: 8, calls: lastCalls,
+		setup: stocked(1, lastUnits), caller: reserveOne(func() int { return 0 }),
+		check: func(ctx context.Context, s *server, m *measurement) error {
+			if m.done != lastUnits || m.refused != lastCalls-lastUnits {
+				return fmt.Errorf("sold %d and refused %d, want exactly %d and %d", m.done, m.refused, lastUnits, lastCalls-lastUnits)
+			}
+			return allHeld(ctx, s, m)
+		},
+	}
+}
+
+// soldOut refuses every call. With dead holds on the row a call asks for more than they would free, so that it looks at them and is
+// refused all the same.
+func soldOut(name string, dead int) workload {
+	return workload{
+		name: name, callers: 64, rtt: time.Millisecond, designs: both, bar: 8,
+		setup: func(ctx context.Context, s *server) error {
+			if err := s.load(ctx, 1, 1000); err != nil {
+				return err
+			}
+			if dead > 0 {
+				if err := s.hold(ctx, dead, 1, -time.Hour); err != nil {
+					return err
+				}
+			}
+			return s.exec(ctx, fmt.Sprintf(`
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`, productID(0), warehouseID, 1000-dead),
+				"UPDATE inventory SET reserved = 1000")
+		},
+		caller: func(d design, _ int) func(context.Context) error {
+			return func(ctx context.Context) error {
+				_, err := d.reserve(ctx, []reservation.Line{stockLine(0, dead+1)})
+				return err
+			}
+		},
+		check: func(_ context.Context, _ *server, m *measurement) error {
+			if m.done != 0 {
+				return fmt.Errorf("held %d units of a row that is sold out", m.done)
+			}
+			if m.design == "ours" && m.wal > m.refused {
+				return fmt.Errorf("%d refusals wrote %d bytes of log, want none", m.refused, m.wal)
+			}
+			return nil
+		},
+	}
+}
+
+// mixedHot is 60 % reserve, 30 % confirm and 10 % release on one row.
+func mixedHot() workload {
+	return workload{
+		name: "mixed-hot", callers: 64, rtt: time.Millisecond, designs: both, bar: 18, setup: stocked(1, ample),
+		caller: func(d design, _ int) func(context.Context) error {
+			var mine []uuid.UUID
+			return func(ctx context.Context) error {
+				dice := rand.Float64()
+				if dice < 0.6 || len(mine) == 0 {
+					id, err := d.reserve(ctx, []reservation.Line{stockLine(0, 1)})
+					mine = append(mine, id)
+					return err
+				}
+				id := mine[0]
+				mine = mine[1:]
+				if dice < 0.9 {
+					return d.confirm(ctx, id)
+				}
+				return d.release(ctx, id)
+			}
+		},
+		check: func(context.Context, *server, *measurement) error { return nil },
+	}
+}
+
+// cart reserves k lines, spread over many rows, in the lock order.
+func cart(k int, bar float64) workload {
+	return workload{
+		name: fmt.Sprintf("cart-%d", k), callers: 32, rtt: time.Millisecond, designs: both, bar: bar, setup: stocked(manyRows, ample),
+		caller: func(d design, _ int) func(context.Context) error {
+			return func(ctx context.Context) error {
+				rows := rand.Perm(manyRows)[:k]
+				slices.Sort(rows)
+				lines := make([]reservation.Line, k)
+				for i, n := range rows {
+					lines[i] = stockLine(n, 1)
+				}
+				_, err := d.reserve(ctx, lines)
+				return err
+			}
+		},
+		check: allHeld,
+	}
+}
+
+// replay sends each caller's one request again and again under its key.
+func replay() workload {
+	return workload{
+		name: "replay", callers: 32, rtt: time.Millisecond, designs: both, setup: stocked(manyRows, ample),
+		caller: func(d design, n int) func(context.Context) error {
+			key := fmt.Sprintf("caller-%d", n)
+			return func(ctx context.Context) error { return d.replay(ctx, stockLine(n, 1), key) }
+		},
+		check: func(ctx context.Context, s *server, m *measurement) error { return holds(ctx, s, 32) },
+	}
+}
+
+// readings are the catalog and a hold by its id. The reference of a deep page is OFFSET.
+func readings() []workload {
+	var list []workload
+	for _, rows := range []int{10, 1000, 100_000} {
+		for _, depth := range []string{"first", "deep"} {
+			after := 0
+			if depth == "deep" {
+				after = max(rows-pageSize, 0)
+			}
+			if depth == "deep" && rows <= pageSize {
+				continue
+			}
+			list = append(list, workload{
+				name: fmt.Sprintf("catalog-%d-%s", rows, depth), callers: 1, designs: both, setup: stocked(rows, 10),
+				caller: func(d design, _ int) func(context.Context) error {
+					return func(ctx context.Context) error { return d.page(ctx, after) }
+				},
+				check: func(context.Context, *server, *measurement) error { return nil },
+			})
+		}
+	}
+	return list
+}
+
+// zipf picks rows so that the n-th is wanted n^-s times as often as the first. The standard library's needs s > 1.
+func zipf(rows int, s float64) func() int {
+	sums := make([]float64, rows)
+	sum := 0.0
+	for i := range sums {
+		sum += math.Pow(float64(i+1), -s)
+		sums[i] = sum
+	}
+	return func() int { return min(sort.SearchFloat64s(sums, rand.Float64()*sum), rows-1) }
+}
+
+// allHeld checks that the database holds what the callers were told.
+func allHeld(ctx context.Context, s *server, m *measurement) error { return holds(ctx, s, m.done) }
+
+func holds(ctx context.Context, s *server, want int) error {
+	var got int
+	if err := s.admin.QueryRow(ctx, "SELECT count(*) FROM reservations").Scan(&got); err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("the database has %d holds, the callers were told of %d", got, want)
+	}
+	return nil
+}
+
+var errAudit = errors.New("the audit found violations")
