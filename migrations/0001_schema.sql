@@ -57,21 +57,6 @@ END $$;
 CREATE TRIGGER inventory_opening AFTER INSERT ON inventory
     FOR EACH ROW WHEN (new.total <> 0) EXECUTE FUNCTION record_opening_stock();
 
--- adjust_stock is how an operator changes what lies on the shelf: the change and its reason, or neither (I8). A change that
--- would leave less than is held is refused by I1's check.
--- +goose StatementBegin
-CREATE FUNCTION adjust_stock(_product uuid, _warehouse uuid, _delta integer, _reason text) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE inventory SET total = total + _delta WHERE product_id = _product AND warehouse_id = _warehouse;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no stock row for product % in warehouse %', _product, _warehouse;
-    END IF;
-    INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason)
-    VALUES (_product, _warehouse, _delta, _reason);
-END $$;
--- +goose StatementEnd
-
 CREATE TYPE reservation_status AS ENUM ('PENDING', 'CONFIRMED', 'RELEASED', 'EXPIRED');
 
 -- A hold. The common one has a single line, which stands in the row itself, so that it costs one inserted row; a cart of

@@ -161,6 +161,25 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- adjust_stock is how an operator changes what lies on the shelf: the change and its reason, or neither (I8). What dead holds occupy
+-- may be taken away, as it may be reserved (I4); a change that would leave less than is held is refused by I1's check.
+-- +goose StatementBegin
+CREATE FUNCTION adjust_stock(_product uuid, _warehouse uuid, _delta integer, _reason text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    _freed bigint := reclaim_holds(_product, _warehouse, NULL);
+BEGIN
+    _freed := _freed + reclaim_lines(_product, _warehouse, NULL);
+    UPDATE inventory SET total = total + _delta, reserved = reserved - _freed
+    WHERE product_id = _product AND warehouse_id = _warehouse;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stock row for product % in warehouse %', _product, _warehouse;
+    END IF;
+    INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason)
+    VALUES (_product, _warehouse, _delta, _reason);
+END $$;
+-- +goose StatementEnd
+
 -- await_dead_hold and await_dead_line wait for whoever is expiring, reclaiming or resolving the oldest dead hold, or cart line, of a
 -- stock row. Each is called between two attempts, in a transaction of its own that holds no other lock.
 -- +goose StatementBegin
@@ -587,11 +606,12 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- sweep_holds writes down up to _limit holds that have died and gives their units back (I9). It skips what others have locked:
--- they are resolving or reclaiming it. Losing a sweep in a crash only means sweeping again, so it doesn't wait for the disk.
--- It answers the holds it expired, the units it gave back, and how long ago the oldest of them died.
+-- sweep_holds writes down holds that have died and gives their units back (I9): up to _limit of them, and of their lines, as a cart
+-- may have a hundred. It skips what others have locked: they are resolving or reclaiming it. Losing a sweep in a crash only means
+-- sweeping again, so it doesn't wait for the disk. It answers how many holds it expired, the units it gave back, how long ago the
+-- oldest of them died, and whether there may be more.
 -- +goose StatementBegin
-CREATE FUNCTION sweep_holds(_limit integer, OUT expired bigint, OUT units bigint, OUT oldest interval)
+CREATE FUNCTION sweep_holds(_limit integer, OUT expired bigint, OUT units bigint, OUT oldest interval, OUT more boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
@@ -601,15 +621,23 @@ BEGIN
         SELECT r.id, r.product_id, r.expires_at FROM reservations r
         WHERE r.status = 'PENDING' AND r.expires_at <= _now
         ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED
+    ), weighed AS (
+        SELECT d.id, d.product_id, sum(
+                   CASE WHEN d.product_id IS NULL
+                        THEN (SELECT count(*) FROM reservation_items l WHERE l.reservation_id = d.id) ELSE 1 END
+               ) OVER (ORDER BY d.expires_at, d.id) AS lines
+        FROM due d
+    ), taken AS MATERIALIZED (
+        SELECT w.id, w.product_id FROM weighed w WHERE w.lines <= _limit
     ), marked AS (
         UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
-        FROM due
-        WHERE r.id = due.id AND r.status = 'PENDING' AND r.expires_at <= _now
+        FROM taken
+        WHERE r.id = taken.id AND r.status = 'PENDING' AND r.expires_at <= _now
         RETURNING r.product_id, r.warehouse_id, r.quantity
     ), lines AS MATERIALIZED (
         SELECT l.reservation_id, l.product_id, l.warehouse_id
         FROM reservation_items l
-        JOIN due ON due.id = l.reservation_id AND due.product_id IS NULL
+        JOIN taken ON taken.id = l.reservation_id AND taken.product_id IS NULL
         WHERE l.counted
         ORDER BY l.product_id, l.warehouse_id, l.expires_at, l.reservation_id FOR UPDATE OF l
     ), uncounted AS (
@@ -634,8 +662,9 @@ BEGIN
         RETURNING l.quantity
     )
     SELECT (SELECT count(*) FROM marked), (SELECT coalesce(sum(quantity), 0) FROM stock),
-           _now - (SELECT min(due.expires_at) FROM due)
-    INTO expired, units, oldest;
+           _now - (SELECT min(due.expires_at) FROM due),
+           (SELECT count(*) FROM due) = _limit OR (SELECT count(*) FROM taken) < (SELECT count(*) FROM due)
+    INTO expired, units, oldest, more;
 END $$;
 -- +goose StatementEnd
 

@@ -102,6 +102,7 @@ const (
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
 	readOnlyTransaction  = "25006"
+	idleInTransaction    = "25P03"
 )
 
 // Retryable reports whether the transaction was undone through no fault of its own, so that a fresh one may do: a deadlock or a
@@ -126,7 +127,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57", "58": // connection, insufficient resources, operator intervention and cancels, system
 			return true
 		}
-		return pg.Code == readOnlyTransaction // the old writer, after a fail-over
+		// The old writer after a fail-over; a transaction that its client left idle for too long.
+		return pg.Code == readOnlyTransaction || pg.Code == idleInTransaction
 	}
 	// What the server didn't say came from the way to it.
 	var network net.Error

@@ -69,6 +69,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 		{state("53300"), false, false, true},  // too_many_connections
 		{state("08P01"), false, false, true},  // what a pooler says when its server is gone
 		{state("25006"), false, false, true},  // read only, after a fail-over
+		{state("25P03"), false, false, true},  // idle in a transaction for too long
 		{state("23514"), false, false, false}, // a check: I1's, and a bug
 		{state("42883"), false, false, false}, // a function that isn't there
 		{state(""), false, false, false},

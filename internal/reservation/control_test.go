@@ -529,7 +529,7 @@ func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 	mustBreak(t, 4, "I9", func(w *world) {
 		dropTrigger(w)
 		w.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit")
-		w.mutate("sweep_holds", "WHERE r.id = due.id AND r.status = 'PENDING' AND r.expires_at <= _now", "WHERE r.id = due.id")
+		w.mutate("sweep_holds", "WHERE r.id = taken.id AND r.status = 'PENDING' AND r.expires_at <= _now", "WHERE r.id = taken.id")
 	}, raceOfSweeps)
 }
 

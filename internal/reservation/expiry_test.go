@@ -54,7 +54,7 @@ func raceOfConfirmAndExpiry(ctx context.Context, w *world, r *report) {
 				r.check(err == nil, "error", "Sweep() = %v", err)
 			default:
 				_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines[:1]})
-				r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+				r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 				taken.Add(b2i(err == nil))
 			}
 		})
@@ -105,7 +105,7 @@ func raceForDeadUnits(ctx context.Context, w *world, r *report) {
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: rows[:1]})
 		won.Add(b2i(err == nil))
 		short.Add(b2i(isShort(err)))
-		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 		// Nobody is told that stock is short while a unit is left that only the dead hold.
 		r.check(!isShort(err) || w.liveUnits(ctx, rows[0]) >= units, "I4", "Reserve() = %v while live holds have fewer than all units", err)
 	})
@@ -118,10 +118,6 @@ func raceForDeadUnits(ctx context.Context, w *world, r *report) {
 	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9", "Sweep() = %+v, %v, want 4 carts with a unit each", result, err)
 	r.checkStock(w, rows[1], counts{Total: 2 * units})
 }
-
-// mayBeBusy allows for a plain caller that gave up: it pauses between its tries instead of waiting for the dead hold's lock, so
-// others may be faster at each of them. A procedure stands in line and has no such excuse.
-func (w *world) mayBeBusy(err error) bool { return !w.early && errors.Is(err, reservation.ErrBusy) }
 
 const liveUnitsSQL = `
 SELECT coalesce(sum(quantity), 0) FROM (
@@ -158,7 +154,7 @@ func raceForSeveralDeadUnits(ctx context.Context, w *world, r *report) {
 	together(len(services), func(i int) {
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 3)}})
 		won.Add(b2i(err == nil))
-		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
 	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(), winners)
@@ -189,7 +185,7 @@ func raceForDeadCarts(ctx context.Context, w *world, r *report) {
 		}
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
 		won.Add(b2i(err == nil))
-		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
 	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d", won.Load(), winners)
@@ -235,7 +231,7 @@ func raceAfterALockGoesBack(ctx context.Context, w *world, r *report) {
 		}
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
 		won.Add(b2i(err == nil))
-		r.check(err == nil || isShort(err) || w.mayBeBusy(err), "error", "Reserve() = %v", err)
+		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
 	r.check(won.Load() == 1, "I4", "%d callers hold the unit that a dead one occupied", won.Load())

@@ -296,7 +296,7 @@ func takeTurn(ctx context.Context, w *world, r *report, s *reservation.Service, 
 	}
 	answer, err := s.Reserve(ctx, reservation.Request{Lines: lines})
 	if err != nil {
-		r.check(isShort(err) || w.mayBeBusy(err), "error", "Reserve(%+v) = %v", lines, err)
+		r.check(isShort(err), "error", "Reserve(%+v) = %v", lines, err)
 		return
 	}
 	id := answer.Hold.ID
@@ -354,7 +354,7 @@ func raceToSellOut(ctx context.Context, w *world, r *report) {
 			n := random.IntN(len(rows))
 			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[n], 1+random.IntN(2))}})
 			if err != nil {
-				r.check(isShort(err) || w.mayBeBusy(err), "error", "Reserve(row %d) = %v", n, err)
+				r.check(isShort(err), "error", "Reserve(row %d) = %v", n, err)
 				continue
 			}
 			if random.IntN(3) == 0 {

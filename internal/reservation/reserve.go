@@ -29,7 +29,7 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	}
 	// The key binds what was asked: a default that changes between two tries must not make them different requests.
 	name, hash := key(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
-	v := verb{success: []string{"HELD"}}
+	v := verb{success: []string{"HELD"}, lines: lines}
 	if len(lines) == 1 {
 		v.name = "reserve_line"
 		v.args = []any{id.String(), lines[0].ProductID.String(), lines[0].WarehouseID.String(), lines[0].Quantity, ttl, name, hash}

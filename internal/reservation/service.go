@@ -104,6 +104,8 @@ type verb struct {
 	args []any
 	// success lists the outcomes that are committed, beside a replay.
 	success []string
+	// lines are what a reserve asks for: before it tries again it waits for whoever has their dead holds.
+	lines []Line
 }
 
 const replayed = "REPLAYED"
@@ -152,11 +154,26 @@ func (s *Service) callPlain(ctx context.Context, v verb) (outcome string, answer
 		if outcome != outcomeRetry {
 			break
 		}
+		if err := s.awaitDead(ctx, v.lines); err != nil {
+			return outcome, answer, err
+		}
 		if err := pause(ctx, try); err != nil {
 			return outcome, answer, err
 		}
 	}
 	return outcome, answer, nil
+}
+
+// awaitDead waits as the procedures do between two tries: for one hold or line at a time, holding nothing.
+func (s *Service) awaitDead(ctx context.Context, lines []Line) error {
+	for _, line := range lines {
+		for _, sql := range []string{"SELECT await_dead_hold($1, $2)", "SELECT await_dead_line($1, $2)"} {
+			if _, err := s.pool.Exec(ctx, sql, line.ProductID.String(), line.WarehouseID.String()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (v verb) succeeded(outcome string) bool {

@@ -9,7 +9,7 @@ import (
 
 // Bounds of a sweep.
 const (
-	// sweepBatch is how many holds, or keys, one transaction takes. A larger batch is a little faster and locks stock rows for
+	// sweepBatch is how many holds and lines of theirs, or keys, one transaction takes. It is no less than a cart may have lines. A larger batch is a little faster and locks stock rows for
 	// longer: 1,000 was measured at 30,000 holds a second.
 	sweepBatch = 1000
 	// sweepMargin is how long before its deadline a sweep stops, so that the last batch ends and the report is written.
@@ -44,8 +44,8 @@ func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 		// A tenth of a short deadline, so that a sweep of a second still sweeps.
 		end = deadline.Add(-min(sweepMargin, time.Until(deadline)/10))
 	}
-	holds := func() (int64, error) { return s.sweepHolds(ctx, &result) }
-	keys := func() (int64, error) { return s.sweepKeys(ctx, &result) }
+	holds := func() (bool, error) { return s.sweepHolds(ctx, &result) }
+	keys := func() (bool, error) { return s.sweepKeys(ctx, &result) }
 	moreHolds, holdsErr := batches(end, holds)
 	moreKeys, keysErr := batches(end, keys)
 	result.More = moreHolds || moreKeys
@@ -55,48 +55,49 @@ func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 	return result, nil
 }
 
-// batches runs batch until it comes back short. It reports whether time ran out before.
-func batches(end time.Time, batch func() (int64, error)) (more bool, err error) {
+// batches runs batch until it says that there is no more. It reports whether time ran out before.
+func batches(end time.Time, batch func() (more bool, err error)) (more bool, err error) {
 	for {
 		if time.Now().After(end) {
 			return true, nil
 		}
-		n, err := batch()
-		if err != nil || n < sweepBatch {
+		more, err := batch()
+		if err != nil || !more {
 			return false, err
 		}
 	}
 }
 
 const (
-	sweepHoldsSQL = `SELECT expired, units, coalesce(oldest, '0') FROM sweep_holds($1)`
+	sweepHoldsSQL = `SELECT expired, units, coalesce(oldest, '0'), more FROM sweep_holds($1)`
 	sweepKeysSQL  = `SELECT removed FROM sweep_keys($1)`
 )
 
-func (s *Service) sweepHolds(ctx context.Context, result *SweepResult) (expired int64, err error) {
-	var units int64
+func (s *Service) sweepHolds(ctx context.Context, result *SweepResult) (more bool, err error) {
+	var expired, units int64
 	var oldest time.Duration
 	err = s.retry(ctx, func() error {
-		return s.pool.QueryRow(ctx, sweepHoldsSQL, sweepBatch).Scan(&expired, &units, &oldest)
+		return s.pool.QueryRow(ctx, sweepHoldsSQL, sweepBatch).Scan(&expired, &units, &oldest, &more)
 	})
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	result.Batches++
 	result.Expired += expired
 	result.Units += units
 	result.Oldest = max(result.Oldest, oldest)
-	return expired, nil
+	return more, nil
 }
 
-func (s *Service) sweepKeys(ctx context.Context, result *SweepResult) (removed int64, err error) {
+func (s *Service) sweepKeys(ctx context.Context, result *SweepResult) (more bool, err error) {
+	var removed int64
 	err = s.retry(ctx, func() error {
 		return s.pool.QueryRow(ctx, sweepKeysSQL, sweepBatch).Scan(&removed)
 	})
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	result.Batches++
 	result.Keys += removed
-	return removed, nil
+	return removed == sweepBatch, nil
 }

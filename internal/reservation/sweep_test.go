@@ -242,3 +242,30 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	}
 	w.mustAudit(t)
 }
+
+// A thousand carts of a hundred lines would be a hundred thousand rows in one transaction: the batch counts lines too.
+func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	const carts = 25
+	totals := make([]int, reservation.MaxLines)
+	for i := range totals {
+		totals[i] = carts
+	}
+	rows := w.stocks(totals...)
+	for range carts {
+		w.kill(w.hold(rows...))
+	}
+	s := w.services()[0]
+
+	result, err := s.Sweep(w.context())
+
+	result.Oldest = 0
+	// Ten carts have the thousand lines of a batch: three batches, and one that finds no keys.
+	want := reservation.SweepResult{Expired: carts, Units: carts * reservation.MaxLines, Batches: 4}
+	if diff := cmp.Diff(want, result); err != nil || diff != "" {
+		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
+	}
+	w.mustAudit(t)
+}

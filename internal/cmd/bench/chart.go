@@ -20,7 +20,7 @@ const (
 func chart(results []*result) string {
 	most := 1.0
 	for _, r := range results {
-		ratio, _, high := r.ratio("reference")
+		ratio, _, high := r.ratio()
 		most = max(most, ratio, high)
 	}
 	scale := float64(chartWidth-labelWidth-70) / math.Log10(most*1.05)
@@ -40,7 +40,7 @@ func chart(results []*result) string {
 		}
 	}
 	for i, r := range results {
-		ratio, least, high := r.ratio("reference")
+		ratio, least, high := r.ratio()
 		y := headHeight + rowHeight*i + 6
 		fmt.Fprintf(&b, `<text x="12" y="%d" fill="#111">%s</text>`, y+13, label(r.workload))
 		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="#2f6fde"/>`, labelWidth, y, max(1, x(ratio)-labelWidth), barHeight)

@@ -30,16 +30,16 @@ func (r *result) median(design string, figure func(*measurement) float64) float6
 
 func (r *result) perSecond(design string) float64 { return r.median(design, (*measurement).perSecond) }
 
-// ratio is ours to another design's, of the medians, with the least and the most of any round.
-func (r *result) ratio(to string) (ratio, least, most float64) {
+// ratio is ours to the reference, of the medians, with the least and the most of any round.
+func (r *result) ratio() (ratio, least, most float64) {
 	for i, m := range r.runs["ours"] {
-		one := m.perSecond() / r.runs[to][i].perSecond()
+		one := m.perSecond() / r.runs["reference"][i].perSecond()
 		if i == 0 || one < least {
 			least = one
 		}
 		most = max(most, one)
 	}
-	return r.perSecond("ours") / r.perSecond(to), least, most
+	return r.perSecond("ours") / r.perSecond("reference"), least, most
 }
 
 // row is a workload's results for programs.
@@ -97,7 +97,7 @@ func (r *result) row() row {
 		Workload: r.workload.name, Callers: r.workload.callers, RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
 		Reference: r.figures("reference"), Ours: r.figures("ours"), Rounds: len(r.runs["ours"]),
 	}
-	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio("reference")
+	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio()
 	if slices.Contains(r.workload.designs, "plain") {
 		plain := r.figures("plain")
 		out.Plain = &plain
