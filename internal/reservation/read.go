@@ -89,7 +89,8 @@ func (s *Service) Get(ctx context.Context, id uuid.UUID) (HoldView, error) {
 	return HoldView{Hold: view.Hold.hold(), Product: view.Product, Warehouse: view.Warehouse, Now: view.Now.UTC()}, nil
 }
 
-// The page is cut first, by the index on (name, id), so that a deep page costs what the first does. All of it is one snapshot, in
+// The page is cut first, by the index on (name, id), so that a deep page costs what the first does. Only a row with something reserved
+// can have dead holds, so the others aren't asked. All of it is one snapshot, in
 // which reserved and the dead holds that are taken off it agree.
 const listProductsSQL = `
 WITH page AS MATERIALIZED (
@@ -101,7 +102,8 @@ WITH page AS MATERIALIZED (
 SELECT p.id, p.name, p.sku,
        (SELECT coalesce(jsonb_agg(jsonb_build_object(
                    'warehouse_id', w.id, 'warehouse_name', w.name, 'total', i.total,
-                   'reserved', i.reserved - dead_units(i.product_id, i.warehouse_id)) ORDER BY w.name, w.id), '[]')
+                   'reserved', i.reserved - CASE WHEN i.reserved > 0 THEN dead_units(i.product_id, i.warehouse_id) ELSE 0 END)
+                   ORDER BY w.name, w.id), '[]')
         FROM inventory i
         JOIN warehouses w ON w.id = i.warehouse_id
         WHERE i.product_id = p.id)
