@@ -85,7 +85,7 @@ fuzz: ## Feed each fuzz target for FUZZTIME (10s).
 	done
 
 .PHONY: bench
-bench: postgres ## Measure the service against the usual design, into build/bench (ARGS=-quick for a minute's worth).
+bench: postgres ## Measure the service against the usual design, into build/bench (ARGS=-quick for a short look).
 	@mkdir -p build/bin
 	@go build -o build/bin/bench ./internal/cmd/bench
 	@build/bin/bench $(ARGS)

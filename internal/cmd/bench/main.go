@@ -1,8 +1,8 @@
 // Command bench measures the service against the usual design, on one embedded Postgres that flushes as in production, and says by
 // how much it is faster. Absolute figures are a machine's; what it reports are ratios of two designs that took turns in one run.
 //
-//	bench           everything, about ten minutes
-//	bench -quick    the workloads of a flash sale, about a minute
+//	bench           everything
+//	bench -quick    the workloads of a flash sale, in fewer and shorter rounds
 //
 // It writes results.json, table.md and chart.svg. A design that answers wrongly fails the run, however fast it is.
 package main
@@ -45,7 +45,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.root, "root", ".", "the checkout")
 	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
 	flags.StringVar(&o.only, "only", "", "run the workloads whose name begins so")
-	flags.BoolVar(&o.quick, "quick", false, "end within a minute")
+	flags.BoolVar(&o.quick, "quick", false, "a few workloads, in fewer and shorter rounds")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, of which the medians are reported")
 	flags.DurationVar(&o.length, "length", 1200*time.Millisecond, "how long a run is")
 	err := flags.Parse(args)
