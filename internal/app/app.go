@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/httpapi"
@@ -29,7 +28,7 @@ const checkTimeout = 6 * time.Second
 type App struct {
 	Service *reservation.Service
 	log     *slog.Logger
-	pool    *pgxpool.Pool
+	pool    *postgres.Pool
 	api     *httpapi.API
 }
 

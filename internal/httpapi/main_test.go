@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/pgtest"
@@ -47,7 +45,7 @@ func newClient(t *testing.T, databaseURL string) client {
 	return newClientWith(t, newPool(t, databaseURL), io.Discard)
 }
 
-func newPool(t *testing.T, databaseURL string) *pgxpool.Pool {
+func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 	t.Helper()
 	pool, err := postgres.Open(databaseURL, 1)
 	if err != nil {
@@ -57,7 +55,7 @@ func newPool(t *testing.T, databaseURL string) *pgxpool.Pool {
 	return pool
 }
 
-func newClientWith(t *testing.T, pool *pgxpool.Pool, log io.Writer) client {
+func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 	t.Helper()
 	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
 	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -115,11 +116,6 @@ func TestEveryConnectionIsTaken(t *testing.T) {
 	t.Parallel()
 
 	pool := newPool(t, pgtest.New(t).URL)
-	taken, err := pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Release()
 	c := newClientWith(t, pool, io.Discard)
 	// The platform's deadline comes first here, as it does when it has been lowered below ours.
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -127,8 +123,14 @@ func TestEveryConnectionIsTaken(t *testing.T) {
 	r := httptest.NewRequest("GET", "/api/products", nil).WithContext(ctx)
 	w := httptest.NewRecorder()
 
-	c.mux.ServeHTTP(w, r)
+	err := pool.Transaction(t.Context(), "", func(postgres.Tx) error {
+		c.mux.ServeHTTP(w, r)
+		return nil
+	})
 
+	if err != nil {
+		t.Fatal(err)
+	}
 	wantUnavailable(t, answer{w.Code, w.Header(), w.Body.Bytes(), "GET /api/products"})
 }
 

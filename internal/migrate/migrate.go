@@ -68,7 +68,8 @@ func Up(ctx context.Context, databaseURL string) (applied []string, err error) {
 	return applied, Defaults(ctx, databaseURL)
 }
 
-// Defaults sets the timeouts of the role that the URL names, in that database only. Sessions opened later have them.
+// Defaults sets the timeouts and the planner's settings of the role that the URL names, in that database only. Sessions opened later have
+// them.
 func Defaults(ctx context.Context, databaseURL string) error {
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
@@ -83,6 +84,19 @@ func Defaults(ctx context.Context, databaseURL string) error {
 	return nil
 }
 
+// defaults are the role's settings. The planner's keep what a verb costs from depending on when its session began: a plan is made once,
+// for any arguments, and never reads a whole table, however small the table was when the plan was made.
+func defaults() map[string]string {
+	return map[string]string{
+		"lock_timeout":                        lockTimeout.String(),
+		"statement_timeout":                   statementTimeout.String(),
+		"idle_in_transaction_session_timeout": idleInTransactionTimeout.String(),
+		"enable_seqscan":                      "off",
+		"plan_cache_mode":                     "force_generic_plan",
+		"jit":                                 "off",
+	}
+}
+
 // setDefaults holds a lock meanwhile, as Postgres refuses two changes of one role's settings at once instead of letting one wait.
 func setDefaults(ctx context.Context, tx pgx.Tx) error {
 	var database string
@@ -90,13 +104,8 @@ func setDefaults(ctx context.Context, tx pgx.Tx) error {
 	if err := tx.QueryRow(ctx, lockAndName).Scan(&database); err != nil {
 		return err
 	}
-	for name, limit := range map[string]time.Duration{
-		"lock_timeout":                        lockTimeout,
-		"statement_timeout":                   statementTimeout,
-		"idle_in_transaction_session_timeout": idleInTransactionTimeout,
-	} {
-		stmt := fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = '%dms'",
-			pgx.Identifier{database}.Sanitize(), name, limit.Milliseconds())
+	for name, value := range defaults() {
+		stmt := fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = '%s'", pgx.Identifier{database}.Sanitize(), name, value)
 		if _, err := tx.Exec(ctx, stmt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

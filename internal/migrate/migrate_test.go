@@ -81,6 +81,7 @@ func TestTheRoleWaitsNoLongerThanItShould(t *testing.T) {
 	defer conn.Close(context.Background())
 	for name, want := range map[string]string{
 		"lock_timeout": "2s", "statement_timeout": "5s", "idle_in_transaction_session_timeout": "10s",
+		"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
 	} {
 		var got string
 		if err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&got); err != nil || got != want {

@@ -9,55 +9,9 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
-
-// What bounds the pool. A Lambda is frozen between requests, so nothing here may rely on a timer that runs in the background.
-const (
-	// connectTimeout replaces pgxpool's two minutes, which are longer than any request.
-	connectTimeout = 5 * time.Second
-	// pingTimeout bounds the check of a connection that was idle: on a socket that died while the environment was frozen, it
-	// would otherwise wait for as long as the request lives.
-	pingTimeout = time.Second
-	// maxLifetime is checked when a connection is taken, so it holds after a freeze too. It bounds how long a fail-over or a
-	// changed password goes unnoticed.
-	maxLifetime = 5 * time.Minute
-	// lifetimeJitter keeps a thousand environments from connecting anew at the same moment.
-	lifetimeJitter = time.Minute
-	// cancelDeadline is how long a cancelled statement may take to end before its connection is given up.
-	cancelDeadline = time.Second
-)
-
-// Open makes a pool of at most size connections. It doesn't connect.
-//
-// Every statement goes out in pgx's exec mode: parse, bind, execute and sync in one write, with nothing prepared. So the first
-// call on a connection is one round trip too, which cache_describe's isn't, and a pooler in transaction mode has nothing to lose
-// track of. The verbs are procedures, whose plans the server keeps.
-func Open(databaseURL string, size int) (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig(databaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("parse DATABASE_URL: %w", err)
-	}
-	c.MaxConns = int32(size)
-	c.MinConns = 0
-	c.MaxConnLifetime = maxLifetime
-	c.MaxConnLifetimeJitter = lifetimeJitter
-	c.PingTimeout = pingTimeout
-	c.ConnConfig.ConnectTimeout = connectTimeout
-	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
-	// A pooler refuses other start-up parameters.
-	c.ConnConfig.RuntimeParams = map[string]string{"application_name": "allo-reservations"}
-	// A caller who gives up frees the locks at once: the statement is cancelled and the connection kept.
-	c.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelDeadline}
-	}
-	return pgxpool.NewWithConfig(context.Background(), c)
-}
 
 // UnsafeServerError says that a server doesn't keep what it acknowledges, or doesn't bound its waits.
 type UnsafeServerError struct{ Settings []string }
@@ -72,11 +26,13 @@ SELECT current_setting('fsync'), current_setting('synchronous_commit'),
 
 // Check asks the server for the settings that the promises stand on: fsync and synchronous_commit for I5, and the timeouts that
 // bound every wait. Its error is an *UnsafeServerError when one of them is off, or what kept it from asking.
-func Check(ctx context.Context, pool *pgxpool.Pool) error {
-	var fsync, synchronous, lock, statement string
-	if err := pool.QueryRow(ctx, serverSettings).Scan(&fsync, &synchronous, &lock, &statement); err != nil {
+func Check(ctx context.Context, db Querier) error {
+	rows, err := db.Query(ctx, serverSettings)
+	if err != nil {
 		return fmt.Errorf("ask the server for its settings: %w", err)
 	}
+	setting := func(n int) string { return string(rows[0][n]) }
+	fsync, synchronous, lock, statement := setting(0), setting(1), setting(2), setting(3)
 	var unsafe []string
 	if fsync != "on" {
 		unsafe = append(unsafe, "fsync is "+fsync+", so a crash loses holds")

@@ -33,7 +33,7 @@ func TestCheckRefusesAServerThatLosesOrWaits(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer admin.Close()
-			if _, err := admin.Exec(t.Context(), fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s", db.Name, c.set)); err != nil {
+			if _, err := admin.Query(t.Context(), fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s", db.Name, c.set)); err != nil {
 				t.Fatal(err)
 			}
 		}

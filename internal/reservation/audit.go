@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // Violation is a promise that the data breaks.
@@ -99,22 +99,20 @@ FROM reservations WHERE status = 'EXPIRED' AND updated_at <> expires_at`},
 // reads every row, so on a large database it belongs on a replica or in a quiet hour.
 func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
 	var found []Violation
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		// It may take longer than a request may.
-		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
-			return err
+	err := s.pool.Transaction(ctx, "ISOLATION LEVEL REPEATABLE READ, READ ONLY", func(tx postgres.Tx) error {
+		// It may take longer than a request may, and it is there to read whole tables.
+		for _, sql := range []string{"SET LOCAL statement_timeout = 0", "SET LOCAL enable_seqscan = on"} {
+			if _, err := tx.Query(ctx, sql); err != nil {
+				return err
+			}
 		}
 		for _, c := range checks {
 			rows, err := tx.Query(ctx, fmt.Sprintf("%s LIMIT %d", c.sql, maxViolations))
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.promise, err)
 			}
-			details, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.promise, err)
-			}
-			for _, detail := range details {
-				found = append(found, Violation{Promise: c.promise, Detail: detail})
+			for _, row := range rows {
+				found = append(found, Violation{Promise: c.promise, Detail: string(row[0])})
 			}
 		}
 		return nil

@@ -306,7 +306,7 @@ func testDeadHold(t *testing.T, w *world, lines []reservation.Line) {
 
 func (w *world) mustAudit(t *testing.T) {
 	t.Helper()
-	violations, err := w.service(w.admin).Audit(w.context())
+	violations, err := w.service(w.own).Audit(w.context())
 	if err != nil || len(violations) != 0 {
 		t.Errorf("Audit() = %v, %v, want none", violations, err)
 	}

@@ -387,7 +387,7 @@ func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
 
 			w := newWorld(t, 1)
 			w.early = test.code != "40001" // one of them is retried without early release too
-			w.mutate("reserve_line", "-- One statement, so one snapshot", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n    --")
+			w.mutate("reserve_line", "-- A look without a lock", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n    --")
 			row := w.stock(1)
 			s := w.services()[0]
 

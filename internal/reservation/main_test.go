@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/semaphore"
 
@@ -28,7 +29,7 @@ const (
 	holdTTL = 10 * time.Minute
 	maxHold = time.Hour
 
-	// adminConnections are a world's own, straight to the server.
+	// adminConnections are in each of a world's own two pools, straight to the server.
 	adminConnections = 3
 
 	// maxConnections keeps the tests that run beside one another, as many as the machine has cores, below what the server takes.
@@ -42,14 +43,15 @@ var connections = semaphore.NewWeighted(maxConnections)
 type world struct {
 	t     testing.TB
 	db    pgtest.Database
-	admin *pgxpool.Pool // straight to the server, for set-up, mutations and looking
-	pools []*pgxpool.Pool
+	admin *pgxpool.Pool  // straight to the server, for set-up, mutations and looking
+	own   *postgres.Pool // the same for a service of the world's own
+	pools []*postgres.Pool
 	early bool
 }
 
 func newWorld(t testing.TB, callers int) *world {
 	t.Helper()
-	n := int64(callers + adminConnections)
+	n := int64(callers + 2*adminConnections)
 	if err := connections.Acquire(t.Context(), n); err != nil {
 		t.Fatalf("wait for connections: %v", err)
 	}
@@ -60,16 +62,33 @@ func newWorld(t testing.TB, callers int) *world {
 // open makes a world of a database that may be on any server.
 func open(t testing.TB, db pgtest.Database, callers int) *world {
 	t.Helper()
-	w := &world{t: t, db: db, admin: openPool(t, db.DirectURL, adminConnections), early: true}
+	w := &world{t: t, db: db, admin: openAdmin(t, db.DirectURL), own: openPool(t, db.DirectURL, adminConnections), early: true}
 	for range callers {
 		w.pools = append(w.pools, openPool(t, db.URL, 1))
 	}
 	return w
 }
 
-func openPool(t testing.TB, url string, size int) *pgxpool.Pool {
+// openAdmin makes a pool with all that pgx can do, for the tests' own statements.
+func openAdmin(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := postgres.Open(url, size)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = adminConnections
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // functions are redefined under its connections
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func openPool(t testing.TB, url string, size int, options ...postgres.Option) *postgres.Pool {
+	t.Helper()
+	pool, err := postgres.Open(url, size, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +114,7 @@ func (w *world) services() []*reservation.Service {
 	return services
 }
 
-func (w *world) service(pool *pgxpool.Pool) *reservation.Service {
+func (w *world) service(pool *postgres.Pool) *reservation.Service {
 	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: w.early})
 }
 
@@ -183,7 +202,7 @@ func (w *world) counts(line reservation.Line) counts {
 // hold reserves in the set-up, where nothing may go wrong.
 func (w *world) hold(lines ...reservation.Line) reservation.Hold {
 	w.t.Helper()
-	answer, err := w.service(w.admin).Reserve(w.context(), reservation.Request{Lines: lines})
+	answer, err := w.service(w.own).Reserve(w.context(), reservation.Request{Lines: lines})
 	if err != nil {
 		w.t.Fatalf("Reserve(%+v) = %v", lines, err)
 	}
@@ -305,7 +324,7 @@ func (w *world) run(body race) *report {
 	var r report
 	body(ctx, w, &r)
 	r.check(w.deadlocks(ctx) == before, deadlock, "pg_stat_database counts %d deadlocks more", w.deadlocks(ctx)-before)
-	violations, err := w.service(w.admin).Audit(ctx)
+	violations, err := w.service(w.own).Audit(ctx)
 	if err != nil {
 		w.t.Fatalf("Audit() = %v", err)
 	}
@@ -316,10 +335,14 @@ func (w *world) run(body race) *report {
 // deadlocks is how many the server has seen in this database. Backends report what they count now and then, so each is told to.
 // Through a pooler not all of them can be told; there the services' count of retries stands alone.
 func (w *world) deadlocks(ctx context.Context) int {
-	for _, pool := range append(slices.Clone(w.pools), w.admin) {
-		if _, err := pool.Exec(ctx, "SELECT pg_stat_force_next_flush()"); err != nil {
+	const flush = "SELECT pg_stat_force_next_flush()"
+	for _, pool := range append(slices.Clone(w.pools), w.own) {
+		if _, err := pool.Query(ctx, flush); err != nil {
 			w.t.Errorf("flush a backend's counts: %v", err)
 		}
+	}
+	if _, err := w.admin.Exec(ctx, flush); err != nil {
+		w.t.Errorf("flush a backend's counts: %v", err)
 	}
 	return ask[int](w, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }

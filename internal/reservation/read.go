@@ -3,11 +3,14 @@ package reservation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // Product is what is sold.
@@ -66,14 +69,11 @@ const readHoldSQL = `SELECT outcome, answer FROM read_hold($1)`
 //
 // It returns ErrNotFound, ErrBusy or ErrUnavailable.
 func (s *Service) Get(ctx context.Context, id uuid.UUID) (HoldView, error) {
-	var outcome string
-	var answer []byte
-	err := s.retry(ctx, func() error {
-		return s.pool.QueryRow(ctx, readHoldSQL, id.String()).Scan(&outcome, &answer)
-	})
+	rows, err := s.query(ctx, readHoldSQL, id.String())
 	if err != nil {
 		return HoldView{}, fmt.Errorf("get reservation %s: %w", id, err)
 	}
+	outcome, answer := string(rows[0][0]), rows[0][1]
 	if outcome == "NOT_FOUND" {
 		return HoldView{}, ErrNotFound
 	}
@@ -89,53 +89,55 @@ func (s *Service) Get(ctx context.Context, id uuid.UUID) (HoldView, error) {
 	return HoldView{Hold: view.Hold.hold(), Product: view.Product, Warehouse: view.Warehouse, Now: view.Now.UTC()}, nil
 }
 
-// The page is cut first, by the index on (name, id), so that a deep page costs what the first does. Only a row with something reserved
-// can have dead holds, so the others aren't asked. All of it is one snapshot, in
-// which reserved and the dead holds that are taken off it agree.
-const listProductsSQL = `
-WITH page AS MATERIALIZED (
-    SELECT id, name, sku FROM products
-    WHERE (name, id) > ($1, $2)
-    ORDER BY name, id
-    LIMIT $3
-)
-SELECT p.id, p.name, p.sku,
-       (SELECT coalesce(jsonb_agg(jsonb_build_object(
-                   'warehouse_id', w.id, 'warehouse_name', w.name, 'total', i.total,
-                   'reserved', i.reserved - CASE WHEN i.reserved > 0 THEN dead_units(i.product_id, i.warehouse_id) ELSE 0 END)
-                   ORDER BY w.name, w.id), '[]')
-        FROM inventory i
-        JOIN warehouses w ON w.id = i.warehouse_id
-        WHERE i.product_id = p.id)
-FROM page p
-ORDER BY p.name, p.id`
+const listProductsSQL = `SELECT * FROM list_products($1, $2, $3)`
 
 // ListProducts reads a page of the catalog, by name. A second answer of true says that more follow the last entry.
 //
 // The catalog is a picture: it may show a hold a moment before the disk has it, and nobody was promised anything by it.
 func (s *Service) ListProducts(ctx context.Context, after Cursor, limit int) ([]CatalogEntry, bool, error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	var entries []CatalogEntry
-	err := s.retry(ctx, func() error {
-		rows, err := s.pool.Query(ctx, listProductsSQL, after.Name, after.ID.String(), limit+1)
-		if err != nil {
-			return err
-		}
-		entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (CatalogEntry, error) {
-			var e CatalogEntry
-			var stocks []byte
-			if err := row.Scan(&e.ID, &e.Name, &e.SKU, &stocks); err != nil {
-				return e, err
-			}
-			return e, json.Unmarshal(stocks, &e.Stocks)
-		})
-		return err
-	})
+	rows, err := s.query(ctx, listProductsSQL, after.Name, after.ID.String(), limit+1)
+	if err != nil {
+		return nil, false, fmt.Errorf("list products: %w", err)
+	}
+	entries, err := catalog(rows)
 	if err != nil {
 		return nil, false, fmt.Errorf("list products: %w", err)
 	}
 	page, more := cut(entries, limit)
 	return page, more, nil
+}
+
+// catalog gathers list_products's rows, one for each product and warehouse, into entries.
+func catalog(rows postgres.Rows) ([]CatalogEntry, error) {
+	var entries []CatalogEntry
+	for _, row := range rows {
+		id, err := uuid.ParseBytes(row[0])
+		if err != nil {
+			return nil, err
+		}
+		if n := len(entries); n == 0 || entries[n-1].ID != id {
+			entries = append(entries, CatalogEntry{Product: Product{ID: id, Name: string(row[1]), SKU: string(row[2])}, Stocks: []Stock{}})
+		}
+		if row[3] == nil {
+			continue // it is kept nowhere
+		}
+		stock, err := newStock(row[3:])
+		if err != nil {
+			return nil, err
+		}
+		last := &entries[len(entries)-1]
+		last.Stocks = append(last.Stocks, stock)
+	}
+	return entries, nil
+}
+
+func newStock(columns [][]byte) (Stock, error) {
+	id, idErr := uuid.ParseBytes(columns[0])
+	total, totalErr := strconv.Atoi(string(columns[2]))
+	reserved, reservedErr := strconv.Atoi(string(columns[3]))
+	return Stock{WarehouseID: id, WarehouseName: string(columns[1]), Total: total, Reserved: reserved},
+		errors.Join(idErr, totalErr, reservedErr)
 }
 
 const listWarehousesSQL = `
@@ -147,17 +149,17 @@ LIMIT $3`
 // ListWarehouses reads a page of the warehouses, by name. A second answer of true says that more follow the last entry.
 func (s *Service) ListWarehouses(ctx context.Context, after Cursor, limit int) ([]Warehouse, bool, error) {
 	limit = min(max(limit, 1), MaxWarehousePage)
-	var warehouses []Warehouse
-	err := s.retry(ctx, func() error {
-		rows, err := s.pool.Query(ctx, listWarehousesSQL, after.Name, after.ID.String(), limit+1)
-		if err != nil {
-			return err
-		}
-		warehouses, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Warehouse])
-		return err
-	})
+	rows, err := s.query(ctx, listWarehousesSQL, after.Name, after.ID.String(), limit+1)
 	if err != nil {
 		return nil, false, fmt.Errorf("list warehouses: %w", err)
+	}
+	var warehouses []Warehouse
+	for _, row := range rows {
+		id, err := uuid.ParseBytes(row[0])
+		if err != nil {
+			return nil, false, fmt.Errorf("list warehouses: %w", err)
+		}
+		warehouses = append(warehouses, Warehouse{ID: id, Name: string(row[1])})
 	}
 	page, more := cut(warehouses, limit)
 	return page, more, nil
@@ -173,8 +175,7 @@ func cut[T any](entries []T, limit int) ([]T, bool) {
 
 // Ping reports whether the database answers. It returns ErrUnavailable.
 func (s *Service) Ping(ctx context.Context) error {
-	var one int
-	if err := s.pool.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
+	if _, err := s.pool.Query(ctx, "SELECT 1"); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil

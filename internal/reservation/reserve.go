@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +31,10 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	}
 	// The key binds what was asked: a default that changes between two tries must not make them different requests.
 	name, hash := key(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
-	v := verb{success: []string{"HELD"}, lines: lines}
+	v := verb{success: []string{outcomeHeld}, lines: lines}
+	v.held = func(at time.Time) Hold {
+		return Hold{ID: id, Status: Pending, Quantity: units(lines), Lines: lines, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl)}
+	}
 	if len(lines) == 1 {
 		v.name = "reserve_line"
 		v.args = []any{id.String(), lines[0].ProductID.String(), lines[0].WarehouseID.String(), lines[0].Quantity, ttl, name, hash}
@@ -41,14 +46,25 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	return s.do(ctx, v)
 }
 
-// columns turns lines into the arrays that unnest makes rows of.
-func columns(lines []Line) (products, warehouses []string, quantities []int32) {
+// units is how many units the lines have together.
+func units(lines []Line) int {
+	sum := 0
 	for _, line := range lines {
-		products = append(products, line.ProductID.String())
-		warehouses = append(warehouses, line.WarehouseID.String())
-		quantities = append(quantities, int32(line.Quantity))
+		sum += line.Quantity
 	}
-	return products, warehouses, quantities
+	return sum
+}
+
+// columns writes lines as the arrays that unnest makes rows of, in Postgres's text form.
+func columns(lines []Line) (products, warehouses, quantities string) {
+	var p, w, q []string
+	for _, line := range lines {
+		p = append(p, line.ProductID.String())
+		w = append(w, line.WarehouseID.String())
+		q = append(q, strconv.Itoa(line.Quantity))
+	}
+	array := func(values []string) string { return "{" + strings.Join(values, ",") + "}" }
+	return array(p), array(w), array(q)
 }
 
 func lineBytes(lines []Line) []byte {

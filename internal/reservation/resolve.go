@@ -22,14 +22,15 @@ func (s *Service) Release(ctx context.Context, id uuid.UUID, idempotencyKey stri
 	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
 }
 
-func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
+// resolve brings a hold to the first of the statuses that are a success.
+func (s *Service) resolve(ctx context.Context, keyed string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
 	var invalid InvalidError
 	validateKey(&invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
-	name, hash := key(idempotencyKey, verbName, id[:])
-	v := verb{name: verbName, args: []any{id.String(), name, hash}}
+	name, hash := key(idempotencyKey, keyed, id[:])
+	v := verb{name: "resolve_hold", args: []any{id.String(), string(success[0]), name, hash}}
 	for _, status := range success {
 		v.success = append(v.success, string(status))
 	}

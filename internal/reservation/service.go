@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/postgres"
 )
@@ -24,20 +24,20 @@ type Options struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
-	// EarlyRelease uses the procedures that let stock rows go before the disk has the commit. Without it the verbs run in
-	// transactions of the service's own, for servers that refuse COMMIT in a procedure.
+	// EarlyRelease lets the procedures commit by themselves, so that stock rows are free before the disk has the commit. Without it
+	// they run in transactions of the service's own, for servers that refuse COMMIT in a procedure.
 	EarlyRelease bool
 }
 
 // Service holds stock. It is safe for concurrent use, and any number of them may work on one database.
 type Service struct {
-	pool    *pgxpool.Pool
+	pool    *postgres.Pool
 	opts    Options
 	retries atomic.Int64
 }
 
 // New makes a Service on a migrated database.
-func New(pool *pgxpool.Pool, opts Options) *Service { return &Service{pool: pool, opts: opts} }
+func New(pool *postgres.Pool, opts Options) *Service { return &Service{pool: pool, opts: opts} }
 
 // Retries counts the transactions that were run again after a deadlock or a serialization failure. It stays at zero unless
 // something else takes locks in another order.
@@ -72,6 +72,15 @@ func (s *Service) retry(ctx context.Context, fn func() error) error {
 	}
 }
 
+// query runs one statement that is a transaction of its own.
+func (s *Service) query(ctx context.Context, sql string, args ...any) (rows postgres.Rows, err error) {
+	err = s.retry(ctx, func() error {
+		rows, err = s.pool.Query(ctx, sql, args...)
+		return err
+	})
+	return rows, err
+}
+
 // pause waits a random time that grows with the tries.
 func pause(ctx context.Context, try int) error {
 	timer := time.NewTimer(rand.N(min(baseDelay<<try, maxDelay)))
@@ -98,23 +107,30 @@ func classify(err error) error {
 	}
 }
 
-// verb is one call of a verb's function, or of its procedure.
+// verb is one call of a verb's procedure.
 type verb struct {
-	name string // of the function; the procedure has _early behind it
+	name string
 	args []any
 	// success lists the outcomes that are committed, beside a replay.
 	success []string
 	// lines are what a reserve asks for: before it tries again it waits for whoever has their dead holds.
 	lines []Line
+	// held makes the new hold of a reserve, which is answered with nothing but the instant at which it begins.
+	held func(at time.Time) Hold
 }
 
-const replayed = "REPLAYED"
+// The outcomes that have a meaning of their own here; those that are a status are named by it.
+const (
+	outcomeHeld     = "HELD"
+	outcomeReplayed = "REPLAYED"
+	outcomeRetry    = "RETRY"
+)
 
 // call runs the verb and reads its answer.
 func (s *Service) call(ctx context.Context, v verb) (outcome string, answer []byte, err error) {
 	err = s.retry(ctx, func() error {
 		if s.opts.EarlyRelease {
-			outcome, answer, err = s.callEarly(ctx, v)
+			outcome, answer, err = v.call(ctx, s.pool, true)
 		} else {
 			outcome, answer, err = s.callPlain(ctx, v)
 		}
@@ -123,21 +139,23 @@ func (s *Service) call(ctx context.Context, v verb) (outcome string, answer []by
 	return outcome, answer, err
 }
 
-// callEarly is one round trip: the procedure commits, waits for the flush and answers.
-func (s *Service) callEarly(ctx context.Context, v verb) (outcome string, answer []byte, err error) {
-	sql := "CALL " + v.name + "_early(" + placeholders(len(v.args)) + ", NULL, NULL)"
-	err = s.pool.QueryRow(ctx, sql, v.args...).Scan(&outcome, &answer)
-	return outcome, answer, err
+// call is one round trip. With early the procedure commits, waits for the flush and answers.
+func (v verb) call(ctx context.Context, db postgres.Querier, early bool) (outcome string, answer []byte, err error) {
+	sql := "CALL " + v.name + "(" + strconv.FormatBool(early) + ", " + placeholders(len(v.args)) + ", NULL, NULL)"
+	rows, err := db.Query(ctx, sql, v.args...)
+	if err != nil {
+		return "", nil, err
+	}
+	return string(rows[0][0]), rows[0][1], nil
 }
 
-// callPlain runs the verb's function in a transaction that commits as any other does. The rule is the procedures': a success is
+// callPlain runs the verb's procedure in a transaction that commits as any other does. The rule is the procedures' own: a success is
 // committed, anything else rolled back, and a RETRY tried again.
 func (s *Service) callPlain(ctx context.Context, v verb) (outcome string, answer []byte, err error) {
-	sql := "SELECT outcome, answer FROM " + v.name + "(" + placeholders(len(v.args)) + ")"
 	undone := errors.New("no success, so rolled back")
 	for try := 1; try <= maxPlainTries; try++ {
-		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			if err := tx.QueryRow(ctx, sql, v.args...).Scan(&outcome, &answer); err != nil {
+		err = s.pool.Transaction(ctx, "", func(tx postgres.Tx) error {
+			if outcome, answer, err = v.call(ctx, tx, false); err != nil {
 				return err
 			}
 			if !v.succeeded(outcome) {
@@ -145,7 +163,7 @@ func (s *Service) callPlain(ctx context.Context, v verb) (outcome string, answer
 			}
 			// A replay writes nothing, and what it repeats may have been committed early by another service: its answer waits
 			// for a flush like any other.
-			_, err := tx.Exec(ctx, "SELECT pg_logical_emit_message(true, 'allo', '')")
+			_, err := tx.Query(ctx, "SELECT pg_logical_emit_message(true, 'allo', '')")
 			return err
 		})
 		if err != nil && !errors.Is(err, undone) {
@@ -168,7 +186,7 @@ func (s *Service) callPlain(ctx context.Context, v verb) (outcome string, answer
 func (s *Service) awaitDead(ctx context.Context, lines []Line) error {
 	for _, line := range lines {
 		for _, sql := range []string{"SELECT await_dead_hold($1, $2)", "SELECT await_dead_line($1, $2)"} {
-			if _, err := s.pool.Exec(ctx, sql, line.ProductID.String(), line.WarehouseID.String()); err != nil {
+			if _, err := s.pool.Query(ctx, sql, line.ProductID.String(), line.WarehouseID.String()); err != nil {
 				return err
 			}
 		}
@@ -177,12 +195,7 @@ func (s *Service) awaitDead(ctx context.Context, lines []Line) error {
 }
 
 func (v verb) succeeded(outcome string) bool {
-	for _, o := range v.success {
-		if o == outcome {
-			return true
-		}
-	}
-	return outcome == replayed
+	return outcome == outcomeReplayed || slices.Contains(v.success, outcome)
 }
 
 func placeholders(n int) string {
@@ -196,14 +209,18 @@ func placeholders(n int) string {
 	return b.String()
 }
 
-// The outcomes that verbs share; the others are named where they are a success.
-const outcomeRetry = "RETRY"
-
 // resolve turns a verb's outcome into its answer or its error.
 func (v verb) resolve(outcome string, answer []byte) (Answer, error) {
+	if outcome == outcomeHeld {
+		var at time.Time
+		if err := json.Unmarshal(answer, &at); err != nil {
+			return Answer{}, fmt.Errorf("read when a hold began: %w", err)
+		}
+		return Answer{Hold: v.held(at.UTC())}, nil
+	}
 	if v.succeeded(outcome) {
 		hold, err := decodeHold(answer)
-		return Answer{Hold: hold, Replayed: outcome == replayed}, err
+		return Answer{Hold: hold, Replayed: outcome == outcomeReplayed}, err
 	}
 	switch outcome {
 	case "NOT_FOUND":
@@ -240,7 +257,7 @@ func (s *Service) do(ctx context.Context, v verb) (Answer, error) {
 	return v.resolve(outcome, answer)
 }
 
-// key is what a verb's function takes for an Idempotency-Key: the key and the hash of what it binds, or two nulls.
+// key is what a verb's procedure takes for an Idempotency-Key: the key and the hash of what it binds, or two nulls.
 func key(key, verb string, parts ...[]byte) (name *string, hash []byte) {
 	if key == "" {
 		return nil, nil

@@ -2,6 +2,7 @@ package reservation
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -69,35 +70,45 @@ func batches(end time.Time, batch func() (more bool, err error)) (more bool, err
 }
 
 const (
-	sweepHoldsSQL = `SELECT expired, units, coalesce(oldest, '0'), more FROM sweep_holds($1)`
-	sweepKeysSQL  = `SELECT removed FROM sweep_keys($1)`
+	sweepHoldsSQL = `
+SELECT to_json(s) FROM (SELECT expired, units, coalesce(extract(epoch FROM oldest), 0) AS oldest, more FROM sweep_holds($1)) s`
+	sweepKeysSQL = `SELECT to_json(s) FROM sweep_keys($1) s`
 )
 
 func (s *Service) sweepHolds(ctx context.Context, result *SweepResult) (more bool, err error) {
-	var expired, units int64
-	var oldest time.Duration
-	err = s.retry(ctx, func() error {
-		return s.pool.QueryRow(ctx, sweepHoldsSQL, sweepBatch).Scan(&expired, &units, &oldest, &more)
-	})
-	if err != nil {
+	var batch struct {
+		Expired, Units int64
+		Oldest         float64 // in seconds
+		More           bool
+	}
+	if err := s.batch(ctx, sweepHoldsSQL, &batch); err != nil {
 		return false, err
 	}
 	result.Batches++
-	result.Expired += expired
-	result.Units += units
-	result.Oldest = max(result.Oldest, oldest)
-	return more, nil
+	result.Expired += batch.Expired
+	result.Units += batch.Units
+	result.Oldest = max(result.Oldest, time.Duration(batch.Oldest*float64(time.Second)))
+	return batch.More, nil
 }
 
 func (s *Service) sweepKeys(ctx context.Context, result *SweepResult) (more bool, err error) {
 	var removed int64
-	err = s.retry(ctx, func() error {
-		return s.pool.QueryRow(ctx, sweepKeysSQL, sweepBatch).Scan(&removed)
-	})
-	if err != nil {
+	if err := s.batch(ctx, sweepKeysSQL, &removed); err != nil {
 		return false, err
 	}
 	result.Batches++
 	result.Keys += removed
 	return removed == sweepBatch, nil
+}
+
+// batch runs one transaction of a sweep and reads its answer, one JSON value.
+func (s *Service) batch(ctx context.Context, sql string, answer any) error {
+	rows, err := s.query(ctx, sql, sweepBatch)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(rows[0][0], answer); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", sql, err)
+	}
+	return nil
 }

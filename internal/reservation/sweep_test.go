@@ -206,11 +206,11 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 			})
 
 			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
-			violations, err := w.service(w.admin).Audit(ctx)
+			violations, err := w.service(w.own).Audit(ctx)
 			r.check(err == nil && len(violations) == 0, "I9", "Audit() after a killed sweep = %v, %v", violations, err)
 		}
 
-		result, err := w.service(w.admin).Sweep(ctx)
+		result, err := w.service(w.own).Sweep(ctx)
 		r.check(err == nil && result.Expired == 2201 && result.Units == 2202, "I9", "Sweep() afterwards = %+v, %v, want 2201 holds", result, err)
 		for _, row := range rows {
 			r.checkStock(w, row, counts{Total: 3000})
@@ -224,7 +224,7 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	w := newWorld(t, 1)
 	ctx := w.context()
 	row := w.stock(5)
-	answer, err := w.service(w.admin).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
+	answer, err := w.service(w.own).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -28,24 +28,20 @@ func (c countingConn) Write(b []byte) (int, error) {
 }
 
 // counted is a pool of one connection that counts its writes, except for those that make the connection.
-func counted(t *testing.T, w *world) (*pgxpool.Pool, *atomic.Int64) {
+func counted(t *testing.T, w *world) (*postgres.Pool, *atomic.Int64) {
 	t.Helper()
-	config := w.pools[0].Config()
 	writes := new(atomic.Int64)
-	dial := config.ConnConfig.DialFunc
-	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		return countingConn{conn, writes}, err
-	}
-	config.AfterConnect = func(context.Context, *pgx.Conn) error {
-		writes.Store(0)
-		return nil
-	}
-	pool, err := pgxpool.NewWithConfig(w.context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	pool := openPool(t, w.db.URL, 1, func(c *pgconn.Config) {
+		dial := c.DialFunc
+		c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return countingConn{conn, writes}, err
+		}
+		c.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+			writes.Store(0)
+			return nil
+		}
+	})
 	return pool, writes
 }
 

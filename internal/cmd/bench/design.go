@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
@@ -44,25 +45,17 @@ var designs = map[string]func(context.Context, string, *network) (design, error)
 
 // ours is the service.
 type ours struct {
-	pool    *pgxpool.Pool
+	pool    *postgres.Pool
 	service *reservation.Service
 }
 
 func newOurs(ctx context.Context, url string, n *network) (design, error) {
-	opened, err := postgres.Open(url, 1)
+	pool, err := postgres.Open(url, 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
 	if err != nil {
 		return nil, err
 	}
-	config := opened.Config()
-	opened.Close()
-	config.ConnConfig.DialFunc = n.dial
-	// A run takes a second; a connection that is closed in it would be measured too.
-	config.MaxConnLifetime = time.Hour
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true})}, pool.Ping(ctx)
+	_, err = pool.Query(ctx, "SELECT 1") // connects
+	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true})}, err
 }
 
 func (o ours) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {
@@ -117,12 +110,17 @@ func (o ours) close(context.Context) { o.pool.Close() }
 // has the service's tables, indexes and constraints, and commits as durably.
 type reference struct{ conn *pgx.Conn }
 
+// plannerDefaults are Postgres's own, in place of those that package migrate gives the service's role.
+var plannerDefaults = map[string]string{"enable_seqscan": "on", "plan_cache_mode": "auto", "jit": "on"}
+
 func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
 	config.DialFunc = n.dial
+	// The planner's settings that the service's role has are the service's; the others have Postgres's own.
+	maps.Copy(config.RuntimeParams, plannerDefaults)
 	return pgx.ConnectConfig(ctx, config)
 }
 

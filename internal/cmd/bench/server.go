@@ -73,6 +73,12 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 	if s.admin, err = pgx.Connect(ctx, s.url()); err != nil {
 		return nil, errors.Join(err, s.close(ctx))
 	}
+	// What the bench itself does reads whole tables.
+	for name, value := range plannerDefaults {
+		if _, err := s.admin.Exec(ctx, "SELECT set_config($1, $2, false)", name, value); err != nil {
+			return nil, errors.Join(err, s.close(ctx))
+		}
+	}
 	// The reference's queue on a hot row outlasts the time-outs, which would make its figures errors.
 	for _, name := range []string{"lock_timeout", "statement_timeout"} {
 		for _, sql := range []string{"SET " + name + " = 0", "ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = 0"} {

@@ -18,6 +18,8 @@ import (
 // Sizes of the workloads.
 const (
 	manyRows = 10_000
+	// someRows are the table that a hot row lies in: enough for everybody to find it by its index.
+	someRows = 1000
 	// ample is stock that no run uses up.
 	ample = 1_000_000
 	// lastUnits are sold out in a run, among lastCalls calls.
@@ -53,7 +55,7 @@ func workloads() []workload {
 	hot := func(callers int, rtt, flush time.Duration, bar, tail float64) workload {
 		return workload{
 			name: "hot", callers: callers, rtt: rtt, flush: flush, designs: both, bar: bar, tail: tail,
-			setup: stocked(1, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+			setup: stocked(someRows, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
 		}
 	}
 	spread := func(name string, callers int, rtt time.Duration, pick func() int, bar, tail float64, designs ...string) workload {
@@ -73,7 +75,7 @@ func workloads() []workload {
 		hot(64, 2*time.Millisecond, 0, 0, 0),
 		lastThousand(),
 		soldOut("sold-out", 0),
-		soldOut("sold-out-dead", 500),
+		soldOut("sold-out-dead", 100),
 		spread("zipf", 64, time.Millisecond, zipf(manyRows, 0.99), 2.8, 0.125, both...),
 		spread("uniform", 8, time.Millisecond, uniform, 2.7, 0, "reference", "plain", "ours"),
 		spread("uniform", 64, 0, uniform, 1.4, 0, "reference", "plain", "ours"),
@@ -104,7 +106,7 @@ func reserveOne(pick func() int) func(design, int) func(context.Context) error {
 func lastThousand() workload {
 	return workload{
 		name: "last-1000", callers: 64, rtt: time.Millisecond, designs: both, bar: 8, calls: lastCalls,
-		setup: stocked(1, lastUnits), caller: reserveOne(func() int { return 0 }),
+		setup: stocked(someRows, lastUnits), caller: reserveOne(func() int { return 0 }),
 		check: func(ctx context.Context, s *server, m *measurement) error {
 			if m.done != lastUnits || m.refused != lastCalls-lastUnits {
 				return fmt.Errorf("sold %d and refused %d, want exactly %d and %d", m.done, m.refused, lastUnits, lastCalls-lastUnits)
@@ -120,7 +122,7 @@ func soldOut(name string, dead int) workload {
 	return workload{
 		name: name, callers: 64, rtt: time.Millisecond, designs: both, bar: 8,
 		setup: func(ctx context.Context, s *server) error {
-			if err := s.load(ctx, 1, 1000); err != nil {
+			if err := s.load(ctx, someRows, 1000); err != nil {
 				return err
 			}
 			if dead > 0 {
@@ -131,7 +133,7 @@ func soldOut(name string, dead int) workload {
 			return s.exec(ctx, fmt.Sprintf(`
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
 SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`, productID(0), warehouseID, 1000-dead),
-				"UPDATE inventory SET reserved = 1000")
+				fmt.Sprintf("UPDATE inventory SET reserved = 1000 WHERE product_id = '%s'", productID(0)))
 		},
 		caller: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
@@ -154,7 +156,7 @@ SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour
 // mixedHot is 60 % reserve, 30 % confirm and 10 % release on one row.
 func mixedHot() workload {
 	return workload{
-		name: "mixed-hot", callers: 64, rtt: time.Millisecond, designs: both, bar: 18, setup: stocked(1, ample),
+		name: "mixed-hot", callers: 64, rtt: time.Millisecond, designs: both, bar: 18, setup: stocked(someRows, ample),
 		caller: func(d design, _ int) func(context.Context) error {
 			var mine []uuid.UUID
 			return func(ctx context.Context) error {
