@@ -127,7 +127,6 @@ func TestEveryConnectionIsTaken(t *testing.T) {
 		c.mux.ServeHTTP(w, r)
 		return nil
 	})
-
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,8 @@ import (
 const (
 	// connectTimeout bounds a connect, which nothing else does: pgconn's default is to wait for as long as the request lives.
 	connectTimeout = 5 * time.Second
-	// pingAfter is how long a connection may have been idle before it is asked whether it is alive.
-	pingAfter = time.Second
+	// defaultPingAfter is how long a connection may have been idle before it is asked whether it is alive.
+	defaultPingAfter = time.Second
 	// pingTimeout bounds that question: on a socket that died while the environment was frozen, it would otherwise wait for as
 	// long as the request lives.
 	pingTimeout = time.Second
@@ -40,7 +40,8 @@ const (
 // given back is pgxpool's. It isn't pgxpool, because pgx's layer of types would be linked into every Lambda: four megabytes that a
 // cold start has to load, where a verb is one statement whose answer is one text.
 type Pool struct {
-	conns *puddle.Pool[*conn]
+	conns     *puddle.Pool[*conn]
+	pingAfter time.Duration
 }
 
 // conn is a connection with the end of its life.
@@ -86,7 +87,7 @@ func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of %d connections: %w", size, err)
 	}
-	return &Pool{conns}, nil
+	return &Pool{conns, defaultPingAfter}, nil
 }
 
 // Close waits until every connection is given back, and closes them.
@@ -102,7 +103,7 @@ func (p *Pool) acquire(ctx context.Context) (*puddle.Resource[*conn], error) {
 		if err != nil {
 			return nil, err
 		}
-		if time.Now().Before(res.Value().expires) && (res.IdleDuration() < pingAfter || alive(ctx, res.Value())) {
+		if time.Now().Before(res.Value().expires) && (res.IdleDuration() < p.pingAfter || alive(ctx, res.Value())) {
 			return res, nil
 		}
 		// Each turn of this loop ends a connection, and one that was just made is as it should be.

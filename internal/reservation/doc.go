@@ -1,6 +1,6 @@
 // Package reservation holds stock while a customer pays. It is the domain, its SQL and its use of pgx in one place, because the
 // rule is the statement: what may happen is decided by what a row says once it is locked, and nowhere else. The statements
-// themselves are functions in Postgres, in migrations/0002_verbs.sql.
+// themselves are procedures of Postgres, in migrations/0002_verbs.sql.
 //
 // # States
 //
@@ -43,7 +43,8 @@
 // ([Service.Retries]), in a fresh transaction.
 //
 // Stock rows come last because they are what everybody wants: a hot row is locked for one update and a commit record. For the
-// same reason the hold's foreign key to its stock row is checked at commit, on a row version that is the transaction's own.
+// same reason a hold has no foreign key to its stock row: its check would lock the row once more. The update that holds the units finds
+// the row, and what was ever in stock can't be deleted, as its adjustments refer to it.
 //
 // # The clock
 //
@@ -51,12 +52,12 @@
 // a verb that waited for a lock would confirm a hold that died in the meantime. The service's own clock decides nothing; it only
 // leads the ids, which need no more than to be roughly in order.
 //
-//   - confirm and release guard their update by the clock, and look at it once more when they have the stock rows: if the hold died
-//     while they waited, they roll back and find it dead.
+//   - confirm and release guard their update by the clock as it was when they came, and look at it once more when they have all their
+//     locks: if the hold died while they waited for one, they roll back and find it dead.
 //   - a cart's lines may be reclaimed one stock row at a time, from its very end on. So whoever resolves or extends a cart locks its
 //     lines and finds them all still counted, or the hold died first.
-//   - a read that finds a hold dead but not yet written down takes its lock and looks again, since a confirm that came in time may be
-//     about to commit. So nobody reads EXPIRED and later CONFIRMED.
+//   - whoever finds a hold dead but not yet written down takes its lock and looks again, since a confirm or an extend that came in time
+//     may be about to commit. So nobody is told EXPIRED and later CONFIRMED.
 //   - a reserve judges by one snapshot, without a lock, whether there is enough, counting what dead holds occupy by a clock read
 //     after that snapshot. Death only ever frees units, so what is short by a later clock was short when the snapshot was taken: a
 //     refusal is true, costs no lock, no log record and no flush, and is never caused by a dead hold (I4). That look decides refusals
@@ -77,16 +78,18 @@
 // kept that builds on lost work: whatever saw the first transaction's rows has its own commit record behind it in the same log.
 //
 // The second transaction must have an id and write a record, or its commit would flush nothing: hence pg_logical_emit_message, the
-// smallest record there is. Both transactions run on one server connection, since a pooler in transaction mode keeps a statement on
-// one. The argument doesn't need that, though: there is one log, so a flush that begins after the first commit has returned covers it,
-// whichever connection asks.
+// smallest record there is. A pooler in transaction mode, PgBouncer or RDS Proxy, keeps one statement on one server connection, so both
+// run on one; and nothing of a session outlives the CALL, since synchronous_commit is set for the transaction alone, inside a procedure
+// where a proxy doesn't see it and so has no reason to pin the session. The argument doesn't need the one connection, though: there is one
+// log, so a flush that begins after the first commit has returned covers it, whichever connection asks. What it does need is that both go
+// to one server: if a fail-over falls between the two, the connection breaks, the CALL fails, and nothing is answered with 2xx.
 //
 // Whoever answers 2xx because of what another call did must wait for the disk as well: a replay, a second confirm, and the reading of
 // a hold that changed moments ago all end in such a flush. The catalog doesn't: it is a picture, and promises nothing to anybody.
 // A 409 doesn't either: it gives nothing.
 //
 // It all stands on fsync and synchronous_commit, which the service checks when it starts. Options.EarlyRelease off runs the same
-// functions in plain transactions, for servers that refuse COMMIT in a procedure.
+// procedures in plain transactions, for servers that refuse COMMIT in one.
 //
 // # Waits
 //
