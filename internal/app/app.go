@@ -36,8 +36,8 @@ type App struct {
 type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
 
 // New puts an App together on a database, with a pool of the given size. It doesn't connect.
-func New(c config.Config, log *slog.Logger, connections int) (*App, error) {
-	pool, err := postgres.Open(c.DatabaseURL, connections)
+func New(c config.Config, log *slog.Logger, connections int, options ...postgres.Option) (*App, error) {
+	pool, err := postgres.Open(c.DatabaseURL, connections, options...)
 	if err != nil {
 		return nil, err
 	}

@@ -24,10 +24,12 @@ const (
 
 // readBody reads a JSON body: nil when there is none. A body without a Content-Type is taken for JSON.
 func readBody(r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
+	var buffer bytes.Buffer
+	buffer.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead) // so that it never grows again
+	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
 		return nil, invalid("body", "could not be read")
 	}
+	body := buffer.Bytes()
 	if len(body) > maxBody {
 		return nil, errTooLarge
 	}

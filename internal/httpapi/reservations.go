@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -60,15 +62,20 @@ type reservationAnswer struct {
 	Reservation reservationDTO `json:"reservation"`
 }
 
+// buffers are those that answers are encoded in.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 // writeJSON encodes before it writes the status, so that a value that can't be encoded is a 500 and not half an answer.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
+	b := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(b)
+	b.Reset()
+	if err := json.MarshalWrite(b, body); err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // the caller is gone: there is nobody to tell
+	_, _ = w.Write(b.Bytes()) // the caller is gone: there is nobody to tell
 	return nil
 }
 

@@ -77,11 +77,19 @@ func methodOf(event events.APIGatewayV2HTTPRequest) (string, error) {
 // Idempotency-Key "a,b" into "a". The host is not a header to net/http, and cookies travel beside the headers.
 func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host string, err error) {
 	header = make(http.Header, len(event.Headers)+1)
+	values := make([]string, 0, len(event.Headers)) // one array for all, as nearly every header has one value
 	for _, name := range slices.Sorted(maps.Keys(event.Headers)) {
 		if !isToken(name) {
 			return nil, "", errors.New("the name of a header isn't one")
 		}
-		header.Add(name, event.Headers[name])
+		key := http.CanonicalHeaderKey(name)
+		if len(header[key]) > 0 {
+			header[key] = append(header[key], event.Headers[name])
+			continue
+		}
+		n := len(values)
+		values = append(values, event.Headers[name])
+		header[key] = values[n : n+1 : n+1]
 	}
 	if len(event.Cookies) > 0 {
 		header.Set("Cookie", strings.Join(event.Cookies, "; "))

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/local"
 )
 
 const root = "../../.."
@@ -101,10 +103,34 @@ func TestAWrongAnswerFailsTheRun(t *testing.T) {
 	}
 }
 
+// BenchmarkOverhead is for profiling what a Lambda does for one call: go test -bench Overhead -benchmem -memprofile FILE.
+func BenchmarkOverhead(b *testing.B) {
+	s, err := startServer(b.Context(), root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.close(context.Background()) }()
+	if err := s.load(b.Context(), manyRows, ample); err != nil {
+		b.Fatal(err)
+	}
+	a, err := newApp(b.Context(), s.url(), &network{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Close()
+	function, event := local.Handler(a.HTTP("reserve")), reserveEvent(stockLine(0, 1))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := invoke(b.Context(), function, event); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestTheMedianIsTheMiddleRound(t *testing.T) {
 	t.Parallel()
 
-	r := newResult(workload{name: "w"})
+	r := newResult(workload{name: "w", designs: both})
 	for _, calls := range []int{100, 900, 300} {
 		r.add(&measurement{design: "ours", done: calls, took: time.Second})
 		r.add(&measurement{design: "reference", done: 100, took: time.Second})

@@ -59,3 +59,21 @@ func machineCPU() time.Duration {
 	}
 	return time.Duration(sum) * tick
 }
+
+// residentMB is the memory that a child of a process that runs a binary has in use, or 0 when there is none.
+func residentMB(parent int, binary string) float64 {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	for _, list := range lists {
+		children, _ := os.ReadFile(list)
+		for _, child := range strings.Fields(string(children)) {
+			if path, _ := os.Readlink("/proc/" + child + "/exe"); path != binary {
+				continue
+			}
+			status, _ := os.ReadFile("/proc/" + child + "/status")
+			_, rest, _ := strings.Cut(string(status), "VmRSS:")
+			kB, _ := strconv.Atoi(strings.Fields(rest)[0])
+			return float64(kB) / 1000
+		}
+	}
+	return 0
+}

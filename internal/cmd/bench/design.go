@@ -41,6 +41,9 @@ var designs = map[string]func(context.Context, string, *network) (design, error)
 	"reference": newReference,
 	"plain":     newPlain,
 	"ours":      newOurs,
+
+	"http-reference": newReferenceOverHTTP,
+	"http-ours":      newOursOverHTTP,
 }
 
 // ours is the service.

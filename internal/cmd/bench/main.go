@@ -4,7 +4,7 @@
 //	bench           everything
 //	bench -quick    the workloads of a flash sale, in fewer and shorter rounds
 //
-// It writes results.json, table.md and chart.svg. A design that answers wrongly fails the run, however fast it is.
+// It writes results.json, shapes.json, table.md and chart.svg. A design that answers wrongly fails the run, however fast it is.
 package main
 
 import (
@@ -28,6 +28,7 @@ type options struct {
 	quick           bool
 	rounds          int
 	length          time.Duration
+	start           time.Time
 }
 
 func main() {
@@ -40,14 +41,14 @@ func main() {
 }
 
 func parse(args []string) (options, error) {
-	var o options
+	o := options{start: time.Now()}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.root, "root", ".", "the checkout")
 	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
 	flags.StringVar(&o.only, "only", "", "run the workloads whose name begins so")
 	flags.BoolVar(&o.quick, "quick", false, "a few workloads, in fewer and shorter rounds")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, of which the medians are reported")
-	flags.DurationVar(&o.length, "length", 1200*time.Millisecond, "how long a run is")
+	flags.DurationVar(&o.length, "length", time.Second, "how long a run is")
 	err := flags.Parse(args)
 	if o.quick {
 		o.rounds, o.length = 3, 700*time.Millisecond
@@ -71,7 +72,11 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return publish(results, o, stdout)
+	shapes, more, err := study(ctx, s, o, stdout)
+	if err != nil {
+		return err
+	}
+	return publish(append(results, more...), shapes, o, stdout)
 }
 
 // choose leaves out what isn't asked for, and what can't be shown here.
@@ -102,12 +107,11 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 			turns = append(turns, turn{i, d})
 		}
 	}
-	start := time.Now()
 	for round := range o.rounds {
 		rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
 		for n, t := range turns {
 			w := list[t.workload]
-			progress(stdout, round, o.rounds, n, len(turns), w, t.design, start)
+			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1, len(turns), label(w), t.design)
 			m, err := runQuietly(ctx, s, w, t.design, o.length)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d callers, %s: %w", w.name, w.callers, t.design, err)
@@ -115,7 +119,6 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 			results[t.workload].add(m)
 		}
 	}
-	fmt.Fprintln(stdout)
 	return results, nil
 }
 
@@ -130,19 +133,29 @@ func runQuietly(ctx context.Context, s *server, w workload, name string, length 
 	return m, err
 }
 
-func progress(out io.Writer, round, rounds, n, turns int, w workload, design string, start time.Time) {
-	fmt.Fprintf(out, "\r\x1b[Kround %d of %d, run %d of %d: %s, %d callers, %s (%.0f s)",
-		round+1, rounds, n+1, turns, w.name, w.callers, design, time.Since(start).Seconds())
+// progress says what is being done, with the seconds since the start: on a terminal in one line, elsewhere in a line each.
+func (o options) progress(out io.Writer, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if file, ok := out.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintf(out, "\r\x1b[K%4.0f s  %s", time.Since(o.start).Seconds(), line)
+			return
+		}
+	}
+	fmt.Fprintf(out, "%4.0f s  %s\n", time.Since(o.start).Seconds(), line)
 }
 
 // publish writes the results as JSON, as a table and as a chart, and prints the table.
-func publish(results []*result, o options, stdout io.Writer) error {
+func publish(results []*result, shapes []shape, o options, stdout io.Writer) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // for everyone to read
 		return err
 	}
-	table := table(results)
-	fmt.Fprintln(stdout, table)
-	for name, content := range map[string]string{"results.json": document(results), "table.md": table, "chart.svg": chart(results)} {
+	table := table(results) + shapeTable(shapes)
+	fmt.Fprintln(stdout, "\n"+table)
+	contents := map[string]string{
+		"results.json": document(results), "shapes.json": shapeDocument(shapes), "table.md": table, "chart.svg": chart(results),
+	}
+	for name, content := range contents {
 		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil { //nolint:gosec // for everyone to read
 			return err
 		}

@@ -37,8 +37,17 @@ type caller struct {
 	err       error
 }
 
-// run prepares the workload's data, lets its callers loose for the while, and checks what came of it.
+// run is a measurement that ends with an audit.
 func run(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+	m, err := measure(ctx, s, w, name, length)
+	if err != nil {
+		return nil, err
+	}
+	return m, audit(ctx, s)
+}
+
+// measure prepares the workload's data, lets its callers loose for the while, and checks what came of it.
+func measure(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
 	if err := errors.Join(s.setFlush(0), w.setup(ctx, s)); err != nil {
 		return nil, err
 	}
@@ -70,7 +79,7 @@ func run(ctx context.Context, s *server, w workload, name string, length time.Du
 		return nil, err
 	}
 	m.subtract(before, after)
-	return m, errors.Join(s.setFlush(0), w.check(ctx, s, m), audit(ctx, s))
+	return m, errors.Join(s.setFlush(0), w.check(ctx, s, m))
 }
 
 func connectCallers(ctx context.Context, s *server, w workload, name string, n *network) ([]*caller, error) {

@@ -13,6 +13,7 @@ import (
 type network struct {
 	rtt    time.Duration
 	writes atomic.Int64
+	wrap   func(net.Conn) net.Conn // around a connection, or nil
 }
 
 // dial is pgx's DialFunc. The connection is at its full speed until it is slow: connecting isn't what is measured.
@@ -21,6 +22,9 @@ func (n *network) dial(ctx context.Context, proto, address string) (net.Conn, er
 	conn, err := dialer.DialContext(ctx, proto, address)
 	if err != nil {
 		return nil, err
+	}
+	if n.wrap != nil {
+		conn = n.wrap(conn)
 	}
 	d, err := newDelay(n.rtt)
 	if err != nil {

@@ -16,6 +16,10 @@ type result struct {
 
 func newResult(w workload) *result { return &result{w, map[string][]*measurement{}} }
 
+// reference and ours name the two designs whose ratio is reported: the first and the last that run the workload.
+func (r *result) reference() string { return r.workload.designs[0] }
+func (r *result) ours() string      { return r.workload.designs[len(r.workload.designs)-1] }
+
 func (r *result) add(m *measurement) { r.runs[m.design] = append(r.runs[m.design], m) }
 
 // median is the middle of a figure over a design's rounds.
@@ -32,14 +36,14 @@ func (r *result) perSecond(design string) float64 { return r.median(design, (*me
 
 // ratio is ours to the reference, of the medians, with the least and the most of any round.
 func (r *result) ratio() (ratio, least, most float64) {
-	for i, m := range r.runs["ours"] {
-		one := m.perSecond() / r.runs["reference"][i].perSecond()
+	for i, m := range r.runs[r.ours()] {
+		one := m.perSecond() / r.runs[r.reference()][i].perSecond()
 		if i == 0 || one < least {
 			least = one
 		}
 		most = max(most, one)
 	}
-	return r.perSecond("ours") / r.perSecond("reference"), least, most
+	return r.perSecond(r.ours()) / r.perSecond(r.reference()), least, most
 }
 
 // row is a workload's results for programs.
@@ -95,7 +99,7 @@ func (r *result) figures(design string) figures {
 func (r *result) row() row {
 	out := row{
 		Workload: r.workload.name, Callers: r.workload.callers, RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
-		Reference: r.figures("reference"), Ours: r.figures("ours"), Rounds: len(r.runs["ours"]),
+		Reference: r.figures(r.reference()), Ours: r.figures(r.ours()), Rounds: len(r.runs[r.ours()]),
 	}
 	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio()
 	if slices.Contains(r.workload.designs, "plain") {
@@ -111,7 +115,11 @@ func document(results []*result) string {
 	for _, r := range results {
 		rows = append(rows, r.row())
 	}
-	b, err := json.MarshalIndent(rows, "", "  ")
+	return indented(rows)
+}
+
+func indented(v any) string {
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		panic(err) // numbers and strings always encode
 	}
@@ -120,6 +128,9 @@ func document(results []*result) string {
 
 // table is the results for people, in Markdown.
 func table(results []*result) string {
+	if len(results) == 0 {
+		return ""
+	}
 	var b strings.Builder
 	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server µs | log B | HOT | deadlocks, retries |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")

@@ -81,7 +81,7 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 	}
 	// The reference's queue on a hot row outlasts the time-outs, which would make its figures errors.
 	for _, name := range []string{"lock_timeout", "statement_timeout"} {
-		for _, sql := range []string{"SET " + name + " = 0", "ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = 0"} {
+		for _, sql := range []string{"SET " + name + " = 0", "ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = '1min'"} {
 			if _, err := s.admin.Exec(ctx, sql); err != nil {
 				return nil, errors.Join(err, s.close(ctx))
 			}

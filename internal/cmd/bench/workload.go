@@ -89,7 +89,7 @@ func workloads() []workload {
 	for i := range list {
 		list[i].quick = i == 1 || i == 4 || i == 7 || i == 8
 	}
-	return append(list, readings()...)
+	return slices.Concat(list, endToEnd(), readings())
 }
 
 func stocked(rows, total int) func(context.Context, *server) error {

@@ -1,0 +1,29 @@
+// Command bare is a Lambda that connects with pgx and asks one question when it is first invoked: what a cold start's first answer is
+// measured against.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/jackc/pgx/v5"
+)
+
+func main() {
+	var conn *pgx.Conn
+	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+		var err error
+		if conn == nil {
+			if conn, err = pgx.Connect(ctx, os.Getenv("DATABASE_URL")); err != nil {
+				return events.APIGatewayV2HTTPResponse{}, err
+			}
+		}
+		var sum int64
+		if err := conn.QueryRow(ctx, "SELECT coalesce(sum(total), 0) FROM inventory WHERE total < 0").Scan(&sum); err != nil {
+			return events.APIGatewayV2HTTPResponse{}, err
+		}
+		return events.APIGatewayV2HTTPResponse{StatusCode: 200, Body: "asked"}, nil
+	})
+}

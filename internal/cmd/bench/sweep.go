@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// openService is the service on a pool of its own, without a delay.
+func openService(s *server, connections int) (*reservation.Service, func(), error) {
+	pool, err := postgres.Open(s.url(), connections)
+	if err != nil {
+		return nil, nil, err
+	}
+	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true}), pool.Close, nil
+}
+
+// traffic is what shoppers do meanwhile: each reserves, confirms, and thinks.
+type traffic struct {
+	mu        sync.Mutex
+	latencies []time.Duration // of the phase
+	err       error
+}
+
+const (
+	shoppers  = 16
+	thinkTime = 4 * time.Millisecond
+)
+
+// run lets the shoppers loose on the first rows stock rows until ctx ends.
+func (t *traffic) run(ctx context.Context, service *reservation.Service, rows int) {
+	var group sync.WaitGroup
+	for range shoppers {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				answer, err := service.Reserve(ctx, reservation.Request{Lines: []reservation.Line{stockLine(rand.IntN(rows), 1)}})
+				if err == nil {
+					_, err = service.Confirm(ctx, answer.Hold.ID, "")
+				}
+				t.note(ctx, time.Since(begin), err)
+				time.Sleep(thinkTime)
+			}
+		})
+	}
+	group.Wait()
+}
+
+func (t *traffic) note(ctx context.Context, took time.Duration, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	t.latencies = append(t.latencies, took)
+	t.err = errors.Join(t.err, err)
+}
+
+// phase ends a phase of the traffic and returns its 99th percentile.
+func (t *traffic) phase() (p99 time.Duration, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	latencies := t.latencies
+	t.latencies = nil
+	if len(latencies) == 0 {
+		return 0, errors.Join(errors.New("the shoppers did nothing"), t.err)
+	}
+	slices.Sort(latencies)
+	return latencies[len(latencies)*99/100], t.err
+}
+
+// sweepUnderTraffic lets one sweep write down a million dead holds of the first rows stock rows, while shoppers use the same rows.
+func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([]shape, []*result, error) {
+	const dead, quiet, limit, wantTail = 1_000_000, 5 * time.Second, 50 * time.Second, 3.0
+	if err := errors.Join(s.load(ctx, rows, 3*ample), s.hold(ctx, dead, rows, -time.Hour)); err != nil {
+		return nil, nil, err
+	}
+	before, err := s.observe(ctx, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	shop, closeShop, err := openService(s, shoppers)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeShop()
+	sweeper, closeSweeper, err := openService(s, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeSweeper()
+
+	var t traffic
+	shopping, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { t.run(shopping, shop, rows) })
+	time.Sleep(quiet)
+	calm, calmErr := t.phase()
+	sweeping, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	began := time.Now()
+	swept, sweepErr := sweeper.Sweep(sweeping)
+	took := time.Since(began)
+	busy, busyErr := t.phase()
+	stop()
+	group.Wait()
+	if err := errors.Join(calmErr, sweepErr, busyErr); err != nil {
+		return nil, nil, err
+	}
+	after, err := s.observe(ctx, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := audit(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	tail := ms(busy) / ms(calm)
+	deadlocks := after.deadlocks - before.deadlocks
+	// That all are gone is asked of those that are spread; those of one row go as fast as they do.
+	gone := swept.Expired == dead && !swept.More
+	return []shape{{
+		Name:   name,
+		Wanted: fmt.Sprintf("a million gone within %v, live p99 at most %g times, no deadlock", limit, wantTail),
+		Met:    gone && tail <= wantTail && deadlocks == 0,
+		Figures: map[string]float64{
+			"swept": float64(swept.Expired), "seconds": took.Seconds(), "holds/s": float64(swept.Expired) / took.Seconds(),
+			"live p99 before ms": ms(calm), "live p99 meanwhile ms": ms(busy), "p99 ratio": tail, "deadlocks": float64(deadlocks),
+		},
+	}}, nil, nil
+}
+
+// steady sells from one hot row for a minute: it must end as fast as it began, on a table that has not grown.
+func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, error) {
+	const callers, slices, slice, wantEnd, wantHOT, wantMB = 32, 6, 10 * time.Second, 0.9, 0.98, 1.0
+	w := workload{
+		name: "steady", callers: callers, designs: both,
+		setup: stocked(someRows, 10*ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+	}
+	if err := w.setup(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	list, err := connectCallers(ctx, s, w, "ours", &network{})
+	if err != nil {
+		return nil, nil, err
+	}
+	before, err := s.observe(ctx, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	var rates []float64
+	done := 0
+	for range slices {
+		took := loop(ctx, list, 0, slice)
+		made := 0
+		for _, c := range list {
+			if c.err != nil {
+				return nil, nil, c.err
+			}
+			made += len(c.latencies)
+		}
+		rates = append(rates, float64(made-done)/took.Seconds())
+		done = made
+	}
+	for _, c := range list {
+		c.design.close(ctx)
+	}
+	after, err := s.observe(ctx, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	var size int64
+	if err := s.admin.QueryRow(ctx, "SELECT pg_table_size('inventory')").Scan(&size); err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(holds(ctx, s, done), audit(ctx, s)); err != nil {
+		return nil, nil, err
+	}
+	hot := float64(after.hot-before.hot) / max(1, float64(after.updates-before.updates))
+	end, mb := rates[slices-1]/rates[0], float64(size)/1e6
+	return []shape{{
+		Name:   "steady: one hot row for a minute, 32 callers",
+		Wanted: fmt.Sprintf("the last ten seconds at least %g of the first, HOT over %g, the thousand stock rows under %g MB", wantEnd, wantHOT, wantMB),
+		Met:    end >= wantEnd && hot > wantHOT && mb < wantMB,
+		Figures: map[string]float64{
+			"first 10 s, holds/s": rates[0], "last 10 s, holds/s": rates[slices-1], "last to first": end, "HOT share": hot, "stock table MB": mb,
+		},
+	}}, nil, nil
+}
+
+// resolvedHolds adds n holds that were confirmed long ago, without their part of the stock: nothing that is measured on them looks.
+func (s *server) resolvedHolds(ctx context.Context, from, n int) error {
+	return s.exec(ctx, "SET session_replication_role = replica", fmt.Sprintf(`
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
+       ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
+       now() - interval '3 days', now() - interval '3 days' + interval '1 minute', now() - interval '3 days' + interval '10 minutes', 'CONFIRMED'
+FROM generate_series(%d, %d) n`, manyRows, warehouseID, from, from+n-1),
+		"RESET session_replication_role", "VACUUM ANALYZE reservations")
+}
+
+// tenMillion reads holds by their ids among ten thousand and among ten million, and looks at what an idle sweep reads among these.
+func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
+	const few, many, wantShare, wantPages = 10_000, 10_000_000, 0.8, 8.0
+	if err := s.load(ctx, manyRows, ample); err != nil {
+		return nil, nil, err
+	}
+	var results []*result
+	rate := map[int]float64{}
+	have := 0
+	for _, n := range []int{few, many} {
+		if err := s.resolvedHolds(ctx, have, n-have); err != nil {
+			return nil, nil, err
+		}
+		have = n
+		w := workload{
+			name: fmt.Sprintf("hold-%d", n), callers: 1, designs: both,
+			setup: func(context.Context, *server) error { return nil },
+			caller: func(d design, _ int) func(context.Context) error {
+				return func(ctx context.Context) error { return d.get(ctx, numbered(3, rand.IntN(n))) }
+			},
+			check: func(context.Context, *server, *measurement) error { return nil },
+		}
+		r := newResult(w)
+		for range o.rounds {
+			for _, name := range w.designs {
+				m, err := measure(ctx, s, w, name, o.length)
+				if err != nil {
+					return nil, nil, err
+				}
+				r.add(m)
+			}
+		}
+		results, rate[n] = append(results, r), r.perSecond("ours")
+	}
+	pages, err := idleSweepPages(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	share := rate[many] / rate[few]
+	return []shape{
+		{
+			Name: "a hold's read among ten million", Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare), Met: share >= wantShare,
+			Figures: map[string]float64{"reads/s among 10,000": rate[few], "reads/s among 10,000,000": rate[many], "share": share},
+		},
+		{
+			Name: "an idle sweep among ten million resolved holds", Wanted: fmt.Sprintf("at most %g pages, of holds, lines and keys together", wantPages),
+			Met: pages <= wantPages, Figures: map[string]float64{"pages": pages},
+		},
+	}, results, nil
+}
+
+const pagesSQL = `
+SELECT coalesce(sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
+FROM pg_statio_user_tables`
+
+// idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its plans.
+func idleSweepPages(ctx context.Context, s *server) (float64, error) {
+	sweeper, end, err := openService(s, 1)
+	if err != nil {
+		return 0, err
+	}
+	pages := func() (n float64, err error) {
+		return n, s.admin.QueryRow(ctx, pagesSQL).Scan(&n)
+	}
+	if _, err := sweeper.Sweep(ctx); err != nil {
+		return 0, err
+	}
+	end()
+	if _, err := s.observe(ctx, true); err != nil { // which waits for the sessions, that hand in their counts at their end
+		return 0, err
+	}
+	before, err := pages()
+	if err != nil {
+		return 0, err
+	}
+	sweeper, end, err = openService(s, 1)
+	if err != nil {
+		return 0, err
+	}
+	const sweeps = 10
+	for range sweeps {
+		if _, err := sweeper.Sweep(ctx); err != nil {
+			return 0, err
+		}
+	}
+	end()
+	if _, err := s.observe(ctx, true); err != nil {
+		return 0, err
+	}
+	after, err := pages()
+	return (after - before) / sweeps, err
+}
