@@ -10,6 +10,8 @@ ARCH ?= arm64
 # Built byte for byte the same in every checkout: no paths, no revision, no build id. lambda.norpc leaves out what only the
 # retired Go runtime needs.
 LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -buildid="
+# The most that a function may weigh which callers wait for: nine megabytes.
+MAX_BYTES := 9000000
 FUNCTIONS := $(notdir $(wildcard functions/*))
 PACKAGES := ./...
 
@@ -103,8 +105,10 @@ build-for:
 	@echo "Built $(words $(FUNCTIONS)) functions for $(GOOS)/$(ARCH) in $(OUT)/."
 
 .PHONY: reproducible
-reproducible: ## Build the Lambdas again from a copy of the tree and compare every byte.
+reproducible: ## Build the Lambdas, none over its size, and again from a copy of the tree, the same byte for byte.
 	@$(MAKE) --no-print-directory build
+	@large=$$(find build -path '*/bootstrap' -not -path 'build/migrate/*' -not -path 'build/host/*' -size +$(MAX_BYTES)c); \
+	if [ -n "$$large" ]; then echo "Over $(MAX_BYTES) bytes, which a cold start has to load: $$large"; exit 1; fi
 	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
 	cp -R go.mod go.sum Makefile functions internal migrations "$$copy"; \
 	$(MAKE) --no-print-directory -C "$$copy" build >/dev/null; \

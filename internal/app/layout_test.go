@@ -87,6 +87,9 @@ func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
 			if name != "web" && strings.Contains(dep, "yaml") {
 				t.Errorf("functions/%s links %s, which only web needs", name, dep)
 			}
+			if name != "migrate" && (dep == "github.com/jackc/pgx/v5" || dep == "github.com/jackc/pgx/v5/pgxpool") {
+				t.Errorf("functions/%s links %s: pgconn is enough for it, and three megabytes smaller", name, dep)
+			}
 			if name == "web" && strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/web links %s, and needs no database", dep)
 			}

@@ -37,7 +37,7 @@ const (
 // Pool lends out connections to one database, of which it has no more than its size. It is safe for concurrent use.
 //
 // It is pgx's connection (pgconn) under the pool that pgxpool is made of (puddle), and what it does when a connection is taken and
-// given back is pgxpool's. It isn't pgxpool, because pgx's layer of types would be linked into every Lambda: four megabytes that a
+// given back is pgxpool's. It isn't pgxpool, because pgx's layer of types would be linked into every Lambda: three megabytes that a
 // cold start has to load, where a verb is one statement whose answer is one text.
 type Pool struct {
 	conns     *puddle.Pool[*conn]

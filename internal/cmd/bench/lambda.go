@@ -169,7 +169,7 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 
-	cmd := exec.CommandContext(ctx, binary)
+	cmd := exec.CommandContext(ctx, binary, url)
 	cmd.Env = []string{"AWS_LAMBDA_RUNTIME_API=" + listener.Addr().String(), "DATABASE_URL=" + url}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {

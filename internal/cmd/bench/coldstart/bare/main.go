@@ -1,5 +1,5 @@
-// Command bare is a Lambda that connects with pgx and asks one question when it is first invoked: what a cold start's first answer is
-// measured against.
+// Command bare is a Lambda that connects with pgx to the URL that is its argument and asks one question, when it is first invoked:
+// what a cold start's first answer is measured against.
 package main
 
 import (
@@ -16,7 +16,7 @@ func main() {
 	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
 		var err error
 		if conn == nil {
-			if conn, err = pgx.Connect(ctx, os.Getenv("DATABASE_URL")); err != nil {
+			if conn, err = pgx.Connect(ctx, os.Args[1]); err != nil {
 				return events.APIGatewayV2HTTPResponse{}, err
 			}
 		}
