@@ -53,14 +53,11 @@ func testOptions(t *testing.T) options {
 	return options{root: "../../..", data: t.TempDir()}
 }
 
-func testConfig(t *testing.T) config.Config {
-	t.Helper()
-	port, err := pgserver.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+// testConfig leaves the port to the system: one that was looked for may be taken again when it is listened on, if only by a child that
+// another test's start has forked and that has yet to let go of what was open.
+func testConfig() config.Config {
 	return config.Config{
-		Host: "127.0.0.1", Port: port, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, SweepInterval: time.Second,
+		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, SweepInterval: time.Second,
 		LogLevel: slog.LevelWarn, EarlyRelease: true,
 	}
 }
@@ -89,6 +86,7 @@ func start(t *testing.T, opts options, c config.Config) program {
 	await(t, func() bool {
 		select {
 		case err := <-done:
+			done <- err // for stop, which waits for it too
 			t.Fatalf("the program ended with %v before it was ready; it said:\n%s", err, p.output)
 		default:
 		}
@@ -129,7 +127,7 @@ func reserve(t *testing.T, p program) int {
 func TestTheServiceKeepsItsDataFromOneRunToTheNext(t *testing.T) {
 	t.Parallel()
 
-	opts, c := testOptions(t), testConfig(t)
+	opts, c := testOptions(t), testConfig()
 	first := start(t, opts, c)
 	for _, step := range []string{"creating", "starting Postgres", "0001_schema.sql", "seeded the demo catalog"} {
 		if !strings.Contains(first.output.String(), step) {
@@ -161,7 +159,7 @@ func TestTheServiceKeepsItsDataFromOneRunToTheNext(t *testing.T) {
 func TestSeedPutsTheCatalogBackWhileTheServiceRuns(t *testing.T) {
 	t.Parallel()
 
-	opts, c := testOptions(t), testConfig(t)
+	opts, c := testOptions(t), testConfig()
 	p := start(t, opts, c)
 	if got := reserve(t, p); got != http.StatusCreated {
 		t.Fatalf("reserving the last mug = %d, want 201", got)
@@ -189,7 +187,7 @@ func TestSeedPutsTheCatalogBackWhileTheServiceRuns(t *testing.T) {
 func TestTheMinuteRuleSweeps(t *testing.T) {
 	t.Parallel()
 
-	opts, c := testOptions(t), testConfig(t)
+	opts, c := testOptions(t), testConfig()
 	p := start(t, opts, c)
 	if got := reserve(t, p); got != http.StatusCreated {
 		t.Fatalf("reserving the last mug = %d, want 201", got)
@@ -224,11 +222,11 @@ func TestWhatIsWrongIsSaidInOneLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	taken := testConfig(t)
+	taken := testConfig()
 	taken.Port = l.Addr().(*net.TCPAddr).Port
-	remote := testConfig(t)
+	remote := testConfig()
 	remote.DatabaseURL = "postgres://u:p@db.example/d"
-	unreachable := testConfig(t)
+	unreachable := testConfig()
 	unreachable.DatabaseURL = "postgres://u:p@127.0.0.1:1/d"
 	unbuilt := testOptions(t)
 	unbuilt.lambdas = t.TempDir()
@@ -242,7 +240,7 @@ func TestWhatIsWrongIsSaidInOneLine(t *testing.T) {
 		{"a verb that isn't one", func() error { return run(t.Context(), []string{"jump"}, io.Discard, io.Discard) }, "unknown verb"},
 		{"no verb", func() error { return run(t.Context(), nil, io.Discard, io.Discard) }, "run, seed or reset"},
 		{"an extra argument", func() error { return run(t.Context(), []string{"run", "x"}, io.Discard, io.Discard) }, "unexpected argument"},
-		{"functions that aren't built", func() error { return serve(t.Context(), unbuilt, testConfig(t), io.Discard) }, "isn't built"},
+		{"functions that aren't built", func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) }, "isn't built"},
 		{"a seed of another machine", func() error { return seed(t.Context(), testOptions(t), remote, io.Discard) }, "say so twice"},
 		{"a database that can't be reached", func() error { return serve(t.Context(), testOptions(t), unreachable, io.Discard) }, "DATABASE_URL can't be used"},
 		{"a reset of somebody else's database", func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set"},
@@ -261,11 +259,18 @@ func TestAServerThatEndsEndsTheProgram(t *testing.T) {
 	if d.stopped() != nil || d.stop() != nil {
 		t.Error("a database that somebody else runs is ours to stop")
 	}
-	opts, c := testOptions(t), testConfig(t)
+	opts, c := testOptions(t), testConfig()
 	done := make(chan error, 1)
 	var out output
 	go func() { done <- serve(context.Background(), opts, c, &out) }()
-	await(t, func() bool { return strings.Contains(out.String(), "Ready in") })
+	await(t, func() bool {
+		select {
+		case err := <-done:
+			t.Fatalf("the program ended with %v before it was ready; it said:\n%s", err, &out)
+		default:
+		}
+		return strings.Contains(out.String(), "Ready in")
+	})
 	url, _ := pgserver.RunningURL(opts.cluster(), databaseName)
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
