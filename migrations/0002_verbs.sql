@@ -1,23 +1,17 @@
--- The verbs, as procedures of Postgres. Why they are shaped so, and why each is right, is told in internal/reservation/doc.go; the
--- comments here say what each statement is for.
+-- The verbs, as functions, and their early-release forms, as procedures. Why they are shaped so, and why each is right, is told in
+-- internal/reservation/doc.go; the comments here say what each statement is for.
 --
--- Every verb answers (outcome, answer). With _early it ends its transactions itself: a success is committed without waiting for the
--- disk, which frees the stock row at once, and then a second, tiny transaction writes a record of its own and waits for the flush as
--- every normal commit does. The log is flushed in order, so when the CALL returns, the first one is on disk. Anything but a success is
--- rolled back or has written nothing, and what found its rows changed is tried afresh, in a new transaction, a bounded number of
--- times. Without _early, for servers that refuse COMMIT in a procedure, it leaves the end to its caller under the same rule.
+-- Every verb's function answers (outcome, answer) and leaves the end of the transaction to its caller, under one rule: on an
+-- outcome that is a success the caller commits, on any other it rolls back. The caller is either the procedure of the same name
+-- with _early behind it, or, on a server that refuses COMMIT in a procedure, the service's own transaction.
 --
 -- Locks are taken in one order by everything here: key, hold, lines, stock rows; several lines or stock rows by (product, warehouse).
 -- Whatever takes many holds, the sweep and the reclaim, skips those that are locked instead of waiting. That is why no two calls can
 -- wait for one another in a circle.
 --
--- The statements of a hot row's verbs are few and plain on purpose: what a call costs is the number of statements, and each SELECT of
--- a function is one. An assignment of an expression is none, hence those of set_config and pg_logical_emit_message.
---
--- The role that calls them has its sequential scans off (package migrate). A session keeps the plans that it made first, and one made
--- while a table was all but empty would go on reading the whole of it; on a hot row it would walk through every dead version too. For the
--- same reason what finds a row by its primary key writes its guards so that no other index can serve them: status::text = 'PENDING' and
--- not status, and the difference of two times. On an empty table every index looks as good.
+-- Every entry turns sequential scans off for its transaction, the check of the foreign key at its end included. A session keeps the plans
+-- that it made first, and one made while a table was all but empty would go on reading the whole of it; on a hot row it would walk
+-- through every dead version too.
 --
 -- It locks nothing that exists.
 
@@ -101,6 +95,7 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
+    PERFORM set_config('enable_seqscan', 'off', true);
     RETURN (
         SELECT coalesce(sum(d.quantity), 0)
         FROM (SELECT r.quantity FROM reservations r
@@ -134,7 +129,7 @@ BEGIN
     ), expired AS (
         UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
         FROM due
-        WHERE r.id = due.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'
+        WHERE r.id = due.id AND r.status = 'PENDING' AND r.expires_at <= _now
         RETURNING r.quantity
     )
     SELECT coalesce(sum(quantity), 0) INTO _units FROM expired;
@@ -192,6 +187,7 @@ CREATE FUNCTION await_dead_hold(_product uuid, _warehouse uuid) RETURNS void LAN
 DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
+    PERFORM set_config('enable_seqscan', 'off', true);
     PERFORM 1 FROM reservations r
     WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse AND r.expires_at <= _now
     ORDER BY r.expires_at, r.id LIMIT 1 FOR UPDATE;
@@ -203,6 +199,7 @@ CREATE FUNCTION await_dead_line(_product uuid, _warehouse uuid) RETURNS void LAN
 DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
+    PERFORM set_config('enable_seqscan', 'off', true);
     PERFORM 1 FROM reservation_items l
     WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse AND l.expires_at <= _now
     ORDER BY l.expires_at, l.reservation_id LIMIT 1 FOR UPDATE;
@@ -211,246 +208,181 @@ END $$;
 
 -- restart_hold lets a new hold's time begin now: one that stood in line for its stock row's lock for long lost some of it.
 -- +goose StatementBegin
-CREATE FUNCTION restart_hold(_id uuid, _ttl interval, _key text) RETURNS timestamptz LANGUAGE plpgsql AS $$
+CREATE FUNCTION restart_hold(_id uuid, _ttl interval, _key text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    _now  timestamptz := clock_timestamp();
-    _hold reservations;
+    _now    timestamptz := clock_timestamp();
+    _hold   reservations;
+    _answer jsonb;
 BEGIN
     UPDATE reservations SET created_at = _now, updated_at = _now, expires_at = _now + _ttl
     WHERE id = _id
     RETURNING * INTO _hold;
     UPDATE reservation_items SET expires_at = _hold.expires_at WHERE reservation_id = _id;
-    IF _key IS NOT NULL THEN
-        UPDATE idempotency_keys SET answer = hold_json(_hold) WHERE key = _key;
-    END IF;
-    RETURN _now;
+    _answer := hold_json(_hold);
+    UPDATE idempotency_keys SET answer = _answer WHERE key = _key;
+    RETURN _answer;
 END $$;
 -- +goose StatementEnd
 
--- make_room looks closely at a cart of which a line seems short: it names every line that is, or else reclaims from dead holds what
--- each line lacks, and answers by how much each line then raises its stock row's reserved.
+-- reserve_line holds units of one stock row. Outcomes: HELD and REPLAYED are successes; INVENTORY_NOT_FOUND, SHORT, KEY_IN_USE,
+-- KEY_REUSED; RETRY when the row changed under its look at it.
 -- +goose StatementBegin
-CREATE FUNCTION make_room(_products uuid[], _warehouses uuid[], _quantities integer[], OUT short jsonb, OUT units bigint[])
+CREATE FUNCTION reserve_line(_id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+                             _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _need  bigint[];
-    _freed bigint[];
+    _free  bigint;
+    _dead  bigint;
+    _freed bigint := 0;
+    _now   timestamptz;
+    _hold  reservations;
 BEGIN
-    -- One snapshot for all lines, without a lock, as in reserve_line.
-    SELECT jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
-                                        'requested', c.quantity, 'available', c.free + c.dead) ORDER BY c.n)
-               FILTER (WHERE c.free + c.dead < c.quantity),
-           array_agg(greatest(c.quantity - c.free, 0) ORDER BY c.n), array_agg(0 ORDER BY c.n), array_agg(c.quantity ORDER BY c.n)
-    INTO short, _need, _freed, units
-    FROM (SELECT l.*, i.total - i.reserved AS free,
-                 CASE WHEN i.total - i.reserved < l.quantity
-                      THEN dead_units(l.product_id, l.warehouse_id, l.quantity - (i.total - i.reserved))
-                      ELSE 0 END AS dead
-          FROM unnest(_products, _warehouses, _quantities) WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
-          JOIN inventory i USING (product_id, warehouse_id)) c;
-    IF short IS NOT NULL THEN
+    PERFORM set_config('enable_seqscan', 'off', true);
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    -- One statement, so one snapshot, without a lock: a refusal costs no lock, no log and no flush.
+    SELECT i.total - i.reserved,
+           CASE WHEN i.total - i.reserved < _quantity
+                THEN dead_units(_product, _warehouse, _quantity - (i.total - i.reserved)) ELSE 0 END
+    INTO _free, _dead
+    FROM inventory i
+    WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
+    IF NOT FOUND THEN
+        outcome := 'INVENTORY_NOT_FOUND';
         RETURN;
     END IF;
-    -- All holds before all lines before any stock row: the lock order.
-    FOR n IN 1..cardinality(_products) LOOP
-        IF _need[n] > 0 THEN
-            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _need[n]);
-        END IF;
-    END LOOP;
-    FOR n IN 1..cardinality(_products) LOOP
-        IF _need[n] > _freed[n] THEN
-            _freed[n] := _freed[n] + reclaim_lines(_products[n], _warehouses[n], _need[n] - _freed[n]);
-        END IF;
-        units[n] := _quantities[n] - _freed[n];
-    END LOOP;
-END $$;
--- +goose StatementEnd
-
--- reserve_line holds units of one stock row. Outcomes: HELD, with the instant at which the hold begins for its answer, and REPLAYED are
--- successes; INVENTORY_NOT_FOUND, SHORT, KEY_IN_USE, KEY_REUSED; RETRY when the row changed under its look at it.
--- +goose StatementBegin
-CREATE PROCEDURE reserve_line(_early boolean, _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
-                              _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
-LANGUAGE plpgsql AS $$
-DECLARE
-    _free    bigint;
-    _dead    bigint;
-    _freed   bigint; -- null while there is stock
-    _now     timestamptz;
-    _retries integer;
-    _nothing text;
-BEGIN
-    LOOP
-        IF _key IS NOT NULL THEN
-            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-            EXIT WHEN outcome IS NOT NULL;
-        END IF;
-
-        -- A look without a lock, which is all that a reserve needs while there is stock.
-        SELECT i.total - i.reserved INTO _free FROM inventory i WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
-        IF (_free >= _quantity) IS NOT TRUE THEN
-            -- One statement, so one snapshot, and the clock read after it; no lock, so a refusal costs none, no log and no flush. What
-            -- dead holds occupy is counted until it is enough, as each has a unit or more.
-            SELECT i.total - i.reserved,
-                   (SELECT coalesce(sum(d.quantity), 0)
-                    FROM (SELECT r.quantity FROM reservations r
-                          WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
-                            AND r.expires_at <= (SELECT clock_timestamp())
-                          ORDER BY r.expires_at LIMIT _quantity) d)
-                   + (SELECT coalesce(sum(d.quantity), 0)
-                      FROM (SELECT l.quantity FROM reservation_items l
-                            WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
-                              AND l.expires_at <= (SELECT clock_timestamp())
-                            ORDER BY l.expires_at LIMIT _quantity) d)
-            INTO _free, _dead
-            FROM inventory i
-            WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
-            IF _free IS NULL THEN
-                outcome := 'INVENTORY_NOT_FOUND';
-                EXIT;
-            END IF;
-            IF _free + _dead < _quantity THEN
-                outcome := 'SHORT';
-                answer := jsonb_build_array(jsonb_build_object('product_id', _product, 'warehouse_id', _warehouse,
-                                                               'requested', _quantity, 'available', _free + _dead));
-                EXIT;
-            END IF;
-            _freed := 0;
-            IF _free < _quantity THEN
-                _freed := reclaim_holds(_product, _warehouse, _quantity - _free);
-            END IF;
-            IF _free + _freed < _quantity THEN
-                _freed := _freed + reclaim_lines(_product, _warehouse, _quantity - _free - _freed);
-            END IF;
-        END IF;
-
-        -- The hold first and the stock row last, so that the hot row is locked for one update and the commit record.
-        _now := clock_timestamp();
-        INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl);
-        IF _key IS NOT NULL THEN
-            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
-        END IF;
-        _nothing := CASE WHEN _early THEN set_config('synchronous_commit', 'off', true) END;
-        -- The guard that decides stands in the update itself, where it is read again after a wait for the lock.
-        UPDATE inventory SET reserved = reserved - coalesce(_freed, 0) + _quantity
-        WHERE product_id = _product AND warehouse_id = _warehouse AND total - reserved + coalesce(_freed, 0) >= _quantity;
-        IF FOUND THEN
-            IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
-                _now := restart_hold(_id, _ttl, _key);
-            END IF;
-            outcome := 'HELD';
-            answer := to_jsonb(_now);
-            EXIT;
-        END IF;
-
-        outcome := 'RETRY';
-        _freed := NULL;
-        _retries := coalesce(_retries, 0) + 1;
-        EXIT WHEN NOT _early;
-        ROLLBACK;
-        EXIT WHEN _retries = 30;
-        PERFORM await_dead_hold(_product, _warehouse);
-        ROLLBACK;
-        PERFORM await_dead_line(_product, _warehouse);
-        ROLLBACK;
-    END LOOP;
-    IF _early AND outcome IN ('HELD', 'REPLAYED') THEN
-        COMMIT;
-        _nothing := pg_logical_emit_message(true, 'allo', '');
+    IF _free + _dead < _quantity THEN
+        outcome := 'SHORT';
+        answer := jsonb_build_array(jsonb_build_object('product_id', _product, 'warehouse_id', _warehouse,
+                                                       'requested', _quantity, 'available', _free + _dead));
+        RETURN;
     END IF;
+    IF _free < _quantity THEN
+        _freed := reclaim_holds(_product, _warehouse, _quantity - _free);
+        IF _free + _freed < _quantity THEN
+            _freed := _freed + reclaim_lines(_product, _warehouse, _quantity - _free - _freed);
+        END IF;
+    END IF;
+
+    -- The hold first and the stock row last, so that the hot row is locked for one update and the commit record.
+    _now := clock_timestamp();
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+    VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl)
+    RETURNING * INTO _hold;
+    answer := to_jsonb(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+
+    -- The guard that decides stands in the update itself, where it is read again after a wait for the lock.
+    UPDATE inventory SET reserved = reserved - _freed + _quantity
+    WHERE product_id = _product AND warehouse_id = _warehouse AND total - reserved + _freed >= _quantity;
+    IF NOT FOUND THEN
+        outcome := 'RETRY';
+        RETURN;
+    END IF;
+    IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
+        answer := restart_hold(_id, _ttl, _key);
+    END IF;
+    outcome := 'HELD';
 END $$;
 -- +goose StatementEnd
 
 -- reserve_cart holds the lines of a cart, all or none (I7). The lines come merged and sorted by (product, warehouse). Outcomes as
 -- for reserve_line; SHORT names every short line.
 -- +goose StatementBegin
-CREATE PROCEDURE reserve_cart(_early boolean, _id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
-                              _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+CREATE FUNCTION reserve_cart(_id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
+                             _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
     _lines   integer := cardinality(_products);
     _missing boolean;
-    _tight   boolean;
-    _units   bigint[]; -- what each line adds to its stock row's reserved
+    _short   jsonb;
+    _need    bigint[];
+    _freed   bigint[] := array_fill(0, ARRAY[cardinality(_products)]);
     _now     timestamptz;
+    _hold    reservations;
     _held    integer;
-    _retries integer;
-    _nothing text;
 BEGIN
-    LOOP
-        IF _key IS NOT NULL THEN
-            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-            EXIT WHEN outcome IS NOT NULL;
+    PERFORM set_config('enable_seqscan', 'off', true);
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
         END IF;
-
-        -- A first look without a lock, which is all that most carts need.
-        SELECT bool_or(i.total IS NULL), bool_or(i.total - i.reserved < l.quantity)
-        INTO _missing, _tight
-        FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity)
-        LEFT JOIN inventory i USING (product_id, warehouse_id);
-        IF _missing THEN
-            outcome := 'INVENTORY_NOT_FOUND';
-            EXIT;
-        END IF;
-        _units := _quantities;
-        IF _tight THEN
-            SELECT c.short, c.units INTO answer, _units FROM make_room(_products, _warehouses, _quantities) c;
-            IF answer IS NOT NULL THEN
-                outcome := 'SHORT';
-                EXIT;
-            END IF;
-        END IF;
-
-        _now := clock_timestamp();
-        WITH hold AS (
-            INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
-            SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
-        )
-        INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
-        SELECT _id, l.product_id, l.warehouse_id, _now + _ttl, l.quantity
-        FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
-        IF _key IS NOT NULL THEN
-            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
-        END IF;
-        _nothing := CASE WHEN _early THEN set_config('synchronous_commit', 'off', true) END;
-
-        -- The rows are locked in order first, then updated under the guard; one row that is short undoes the whole cart.
-        WITH locked AS MATERIALIZED (
-            SELECT i.product_id, i.warehouse_id, l.units
-            FROM inventory i
-            JOIN unnest(_products, _warehouses, _units) l (product_id, warehouse_id, units)
-              USING (product_id, warehouse_id)
-            ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
-        )
-        UPDATE inventory i SET reserved = i.reserved + l.units
-        FROM locked l
-        WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.total - i.reserved >= l.units;
-        GET DIAGNOSTICS _held = ROW_COUNT;
-        IF _held = _lines THEN
-            IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
-                _now := restart_hold(_id, _ttl, _key);
-            END IF;
-            outcome := 'HELD';
-            answer := to_jsonb(_now);
-            EXIT;
-        END IF;
-        outcome := 'RETRY';
-        _retries := coalesce(_retries, 0) + 1;
-        EXIT WHEN NOT _early;
-        ROLLBACK;
-        EXIT WHEN _retries = 30;
-        FOR n IN 1.._lines LOOP
-            PERFORM await_dead_hold(_products[n], _warehouses[n]);
-            ROLLBACK;
-            PERFORM await_dead_line(_products[n], _warehouses[n]);
-            ROLLBACK;
-        END LOOP;
-    END LOOP;
-    IF _early AND outcome IN ('HELD', 'REPLAYED') THEN
-        COMMIT;
-        _nothing := pg_logical_emit_message(true, 'allo', '');
     END IF;
+
+    -- One snapshot for all lines, without a lock, as in reserve_line.
+    SELECT bool_or(c.free IS NULL),
+           jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
+                                        'requested', c.quantity, 'available', c.free + c.dead) ORDER BY c.n)
+               FILTER (WHERE c.free + c.dead < c.quantity),
+           array_agg(greatest(c.quantity - c.free, 0) ORDER BY c.n)
+    INTO _missing, _short, _need
+    FROM (SELECT l.*, i.total - i.reserved AS free,
+                 CASE WHEN i.total - i.reserved < l.quantity
+                      THEN dead_units(l.product_id, l.warehouse_id, l.quantity - (i.total - i.reserved))
+                      ELSE 0 END AS dead
+          FROM unnest(_products, _warehouses, _quantities) WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
+          LEFT JOIN inventory i USING (product_id, warehouse_id)) c;
+    IF _missing THEN
+        outcome := 'INVENTORY_NOT_FOUND';
+        RETURN;
+    END IF;
+    IF _short IS NOT NULL THEN
+        outcome := 'SHORT';
+        answer := _short;
+        RETURN;
+    END IF;
+    -- All holds before all lines before any stock row: the lock order.
+    FOR n IN 1.._lines LOOP
+        IF _need[n] > 0 THEN
+            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _need[n]);
+        END IF;
+    END LOOP;
+    FOR n IN 1.._lines LOOP
+        IF _need[n] > _freed[n] THEN
+            _freed[n] := _freed[n] + reclaim_lines(_products[n], _warehouses[n], _need[n] - _freed[n]);
+        END IF;
+    END LOOP;
+
+    _now := clock_timestamp();
+    INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
+    SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
+    RETURNING * INTO _hold;
+    INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
+    SELECT _id, l.product_id, l.warehouse_id, _hold.expires_at, l.quantity
+    FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
+    answer := hold_json(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+
+    -- The rows are locked in order first, then updated under the guard; one row that is short undoes the whole cart.
+    WITH locked AS MATERIALIZED (
+        SELECT i.product_id, i.warehouse_id, l.quantity - l.freed AS units
+        FROM inventory i
+        JOIN unnest(_products, _warehouses, _quantities, _freed) l (product_id, warehouse_id, quantity, freed)
+          USING (product_id, warehouse_id)
+        ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+    )
+    UPDATE inventory i SET reserved = i.reserved + l.units
+    FROM locked l
+    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.total - i.reserved >= l.units;
+    GET DIAGNOSTICS _held = ROW_COUNT;
+    IF _held <> _lines THEN
+        outcome := 'RETRY';
+        RETURN;
+    END IF;
+    IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN
+        answer := restart_hold(_id, _ttl, _key);
+    END IF;
+    outcome := 'HELD';
 END $$;
 -- +goose StatementEnd
 
@@ -479,22 +411,33 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- give_up_lines takes the units of a cart's lines out of reserved, and out of total as well when they are sold. It answers false, and its
--- caller must roll back, when a line was reclaimed: then the hold died before its lines were locked.
+-- give_up_units takes a hold's units out of reserved, and out of total as well when they are sold. It answers false, and its
+-- caller must roll back, when a line of the cart was reclaimed: then the hold died before its lines were locked.
 -- +goose StatementBegin
-CREATE FUNCTION give_up_lines(_id uuid, _sold boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     _lines integer;
     _count integer;
 BEGIN
+    IF _hold.product_id IS NOT NULL THEN
+        UPDATE inventory
+        SET reserved = reserved - _hold.quantity,
+            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END
+        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
+        END IF;
+        RETURN true;
+    END IF;
+
     WITH locked AS MATERIALIZED (
         SELECT l.product_id, l.warehouse_id, l.counted FROM reservation_items l
-        WHERE l.reservation_id = _id
+        WHERE l.reservation_id = _hold.id
         ORDER BY l.product_id, l.warehouse_id FOR UPDATE
     ), given_up AS (
         UPDATE reservation_items l SET counted = false
         FROM locked
-        WHERE l.reservation_id = _id AND l.product_id = locked.product_id
+        WHERE l.reservation_id = _hold.id AND l.product_id = locked.product_id
           AND l.warehouse_id = locked.warehouse_id AND l.counted
         RETURNING 1
     )
@@ -506,7 +449,7 @@ BEGIN
         SELECT i.product_id, i.warehouse_id, l.quantity
         FROM inventory i
         JOIN reservation_items l USING (product_id, warehouse_id)
-        WHERE l.reservation_id = _id
+        WHERE l.reservation_id = _hold.id
         ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
     )
     UPDATE inventory i
@@ -516,152 +459,125 @@ BEGIN
     WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id;
     GET DIAGNOSTICS _count = ROW_COUNT;
     IF _count <> _lines THEN
-        RAISE EXCEPTION 'I2: hold % lacks a stock row', _id;
+        RAISE EXCEPTION 'I2: hold % lacks a stock row', _hold.id;
     END IF;
     RETURN true;
 END $$;
 -- +goose StatementEnd
 
--- resolve_hold confirms or releases a live hold: the guarded update, then its stock rows, and then the clock, as each of these locks
--- may have come after the hold's death. A release also succeeds when the hold is dead. Outcomes: NOT_FOUND, the status that the hold
--- has now, KEY_IN_USE, KEY_REUSED, REPLAYED, RETRY.
+-- resolve_hold confirms or releases a live hold: its lock, the clock, the guarded update, then its stock rows, and then the clock once
+-- more, as those locks may have come after the hold's death. Outcomes: NOT_FOUND, the status that the hold has now, KEY_IN_USE,
+-- KEY_REUSED, REPLAYED, RETRY. Which statuses are a success is the verb's to say: a second confirm finds CONFIRMED and is one.
 -- +goose StatementBegin
-CREATE PROCEDURE resolve_hold(_early boolean, _id uuid, _to reservation_status, _key text, _hash bytea,
-                              INOUT outcome text, INOUT answer jsonb)
+CREATE FUNCTION resolve_hold(_id uuid, _to reservation_status, _successes text[], _key text, _hash bytea,
+                             OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _now     timestamptz;
-    _hold    reservations;
-    _whole   boolean;
-    _success boolean;
-    _retries integer;
-    _nothing text;
+    _now  timestamptz;
+    _hold reservations;
 BEGIN
-    LOOP
-        IF _key IS NOT NULL THEN
-            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-            _success := outcome = 'REPLAYED';
-            EXIT WHEN outcome IS NOT NULL;
+    PERFORM set_config('enable_seqscan', 'off', true);
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
         END IF;
-
-        -- The update may wait for the hold and find it extended; its time is then no earlier than the extension's.
-        _now := clock_timestamp();
-        UPDATE reservations r SET status = _to, updated_at = greatest(r.updated_at, _now)
-        WHERE r.id = _id AND r.status::text = 'PENDING' AND r.expires_at - _now > '0'
-        RETURNING r.* INTO _hold;
-        IF FOUND THEN
-            outcome := _to;
-            answer := CASE WHEN _hold.product_id IS NULL THEN hold_json(_hold) ELSE to_jsonb(_hold) END;
-        ELSE
-            SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
-        END IF;
-        -- A release also succeeds when the hold is dead: what its caller wants has come about.
-        _success := outcome = _to::text OR outcome = 'EXPIRED' AND _to = 'RELEASED';
-        IF _key IS NOT NULL AND _success THEN
-            PERFORM keep_answer(_key, _hash, answer);
-        END IF;
-        _nothing := CASE WHEN _early THEN set_config('synchronous_commit', 'off', true) END;
-        IF _hold.id IS NOT NULL THEN
-            IF _hold.product_id IS NULL THEN
-                _whole := give_up_lines(_id, _to = 'CONFIRMED');
-            ELSE
-                UPDATE inventory
-                SET reserved = reserved - _hold.quantity,
-                    total    = total - CASE WHEN _to = 'CONFIRMED' THEN _hold.quantity ELSE 0 END
-                WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id;
-                IF NOT FOUND THEN
-                    RAISE EXCEPTION 'I2: hold % has no stock row', _id;
-                END IF;
-                _whole := true;
-            END IF;
-            EXIT WHEN _whole AND clock_timestamp() < _hold.expires_at; -- after the locks
-        ELSE
-            EXIT WHEN outcome <> 'PENDING';
-        END IF;
-
-        -- It died while we waited for its lines or its stock rows, or was extended while it seemed dead.
-        outcome := 'RETRY';
-        _success := false;
-        _retries := coalesce(_retries, 0) + 1;
-        EXIT WHEN NOT _early;
-        ROLLBACK;
-        EXIT WHEN _retries = 30;
-    END LOOP;
-    IF _early AND _success THEN
-        COMMIT;
-        _nothing := pg_logical_emit_message(true, 'allo', '');
-    ELSIF _early THEN
-        ROLLBACK; -- the lock that settled_hold took needs no flush
     END IF;
+
+    SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+    _now := clock_timestamp(); -- after the lock
+    outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
+                    WHEN _hold.status <> 'PENDING' THEN _hold.status::text
+                    WHEN _hold.expires_at <= _now THEN 'EXPIRED'
+                    ELSE 'PENDING' END;
+    IF outcome = 'PENDING' THEN
+        UPDATE reservations SET status = _to, updated_at = _now
+        WHERE id = _id AND status = 'PENDING' AND expires_at > _now
+        RETURNING * INTO _hold;
+    END IF;
+    answer := hold_json(_hold, outcome = 'EXPIRED');
+    IF _key IS NOT NULL AND answer ->> 'status' = ANY (_successes) THEN
+        PERFORM keep_answer(_key, _hash, answer);
+    END IF;
+    IF outcome = 'PENDING' THEN
+        outcome := _to;
+        IF NOT give_up_units(_hold, _to = 'CONFIRMED') OR clock_timestamp() >= _hold.expires_at THEN
+            outcome := 'RETRY'; -- it died while we waited for its lines or its stock rows
+        END IF;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION confirm_hold(_id uuid, _key text, _hash bytea, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT r.outcome, r.answer INTO outcome, answer
+    FROM resolve_hold(_id, 'CONFIRMED', ARRAY['CONFIRMED'], _key, _hash) r;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION release_hold(_id uuid, _key text, _hash bytea, OUT outcome text, OUT answer jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT r.outcome, r.answer INTO outcome, answer
+    FROM resolve_hold(_id, 'RELEASED', ARRAY['RELEASED', 'EXPIRED'], _key, _hash) r;
 END $$;
 -- +goose StatementEnd
 
 -- extend_hold gives a live hold a new end, counted from now and no later than _max after it was made. Outcomes: PENDING is the
 -- success; NOT_FOUND, CONFIRMED, RELEASED, EXPIRED, EXTENSION_LIMIT, KEY_IN_USE, KEY_REUSED, REPLAYED, RETRY.
 -- +goose StatementBegin
-CREATE PROCEDURE extend_hold(_early boolean, _id uuid, _ttl interval, _max interval, _key text, _hash bytea,
-                             INOUT outcome text, INOUT answer jsonb)
+CREATE FUNCTION extend_hold(_id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+                            OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _now     timestamptz;
-    _hold    reservations;
-    _lines   integer;
-    _count   integer;
-    _retries integer;
-    _nothing text;
+    _now   timestamptz;
+    _hold  reservations;
+    _lines integer;
+    _count integer;
 BEGIN
-    LOOP
-        IF _key IS NOT NULL THEN
-            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-            EXIT WHEN outcome IS NOT NULL;
+    PERFORM set_config('enable_seqscan', 'off', true);
+    IF _key IS NOT NULL THEN
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+        IF outcome IS NOT NULL THEN
+            RETURN;
         END IF;
+    END IF;
 
-        SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
-        _now := clock_timestamp(); -- after the lock
-        outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
-                        WHEN _hold.status <> 'PENDING' THEN _hold.status::text
-                        WHEN _hold.expires_at <= _now THEN 'EXPIRED'
-                        WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
-                        ELSE 'PENDING' END;
-        EXIT WHEN outcome <> 'PENDING';
-        UPDATE reservations SET expires_at = _now + _ttl, updated_at = _now
-        WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
-        RETURNING * INTO _hold;
-        IF _hold.product_id IS NULL THEN
-            WITH locked AS MATERIALIZED (
-                SELECT l.product_id, l.warehouse_id FROM reservation_items l
-                WHERE l.reservation_id = _id
-                ORDER BY l.product_id, l.warehouse_id FOR UPDATE
-            ), extended AS (
-                UPDATE reservation_items l SET expires_at = _hold.expires_at
-                FROM locked
-                WHERE l.reservation_id = _id AND l.product_id = locked.product_id
-                  AND l.warehouse_id = locked.warehouse_id AND l.counted
-                RETURNING 1
-            )
-            SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM extended) INTO _lines, _count;
-            IF _count <> _lines THEN
-                outcome := 'RETRY'; -- a line was reclaimed: the hold died before its lines were locked
-            END IF;
+    SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+    _now := clock_timestamp(); -- after the lock
+    outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
+                    WHEN _hold.status <> 'PENDING' THEN _hold.status::text
+                    WHEN _hold.expires_at <= _now THEN 'EXPIRED'
+                    WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
+                    ELSE 'PENDING' END;
+    IF outcome <> 'PENDING' THEN
+        RETURN;
+    END IF;
+    UPDATE reservations SET expires_at = _now + _ttl, updated_at = _now
+    WHERE id = _id AND status = 'PENDING' AND expires_at > _now
+    RETURNING * INTO _hold;
+    IF _hold.product_id IS NULL THEN
+        WITH locked AS MATERIALIZED (
+            SELECT l.product_id, l.warehouse_id FROM reservation_items l
+            WHERE l.reservation_id = _id
+            ORDER BY l.product_id, l.warehouse_id FOR UPDATE
+        ), extended AS (
+            UPDATE reservation_items l SET expires_at = _hold.expires_at
+            FROM locked
+            WHERE l.reservation_id = _id AND l.product_id = locked.product_id
+              AND l.warehouse_id = locked.warehouse_id AND l.counted
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM extended) INTO _lines, _count;
+        IF _count <> _lines THEN
+            outcome := 'RETRY'; -- a line was reclaimed: the hold died before its lines were locked
+            RETURN;
         END IF;
-        IF outcome = 'PENDING' THEN
-            answer := hold_json(_hold);
-            IF _key IS NOT NULL THEN
-                PERFORM keep_answer(_key, _hash, answer);
-            END IF;
-            _nothing := CASE WHEN _early THEN set_config('synchronous_commit', 'off', true) END;
-            EXIT;
-        END IF;
-        _retries := coalesce(_retries, 0) + 1;
-        EXIT WHEN NOT _early;
-        ROLLBACK;
-        EXIT WHEN _retries = 30;
-    END LOOP;
-    IF _early AND outcome IN ('PENDING', 'REPLAYED') THEN
-        COMMIT;
-        _nothing := pg_logical_emit_message(true, 'allo', '');
-    ELSIF _early THEN
-        ROLLBACK; -- the hold's lock needs no flush
+    END IF;
+    answer := hold_json(_hold);
+    IF _key IS NOT NULL THEN
+        PERFORM keep_answer(_key, _hash, answer);
     END IF;
 END $$;
 -- +goose StatementEnd
@@ -674,6 +590,7 @@ CREATE FUNCTION read_hold(_id uuid, OUT outcome text, OUT answer jsonb) LANGUAGE
 DECLARE
     _now timestamptz;
 BEGIN
+    PERFORM set_config('enable_seqscan', 'off', true);
     SELECT s.outcome, s.answer, s.seen INTO outcome, answer, _now FROM settled_hold(_id) s;
     IF outcome = 'NOT_FOUND' THEN
         RETURN;
@@ -689,36 +606,6 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- list_products is a page of the catalog behind (_name, _id): a row for each product and warehouse, and one for a product that is kept
--- nowhere. The page is cut first, by the index on (name, id), so that a deep page costs what the first does. Only a row with something
--- reserved can have dead holds, so the others aren't asked. All of it is one snapshot, in which reserved and the dead holds that are
--- taken off it agree.
--- +goose StatementBegin
-CREATE FUNCTION list_products(_name text, _id uuid, _limit integer)
-RETURNS TABLE (product_id uuid, product_name text, sku text, warehouse_id uuid, warehouse_name text, total integer, reserved bigint)
-LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN QUERY
-    WITH page AS MATERIALIZED (
-        SELECT p.id, p.name, p.sku FROM products p
-        WHERE (p.name, p.id) > (_name, _id)
-        ORDER BY p.name, p.id
-        LIMIT _limit
-    )
-    SELECT p.id, p.name, p.sku, s.id, s.name, s.total, s.reserved
-    FROM page p
-    LEFT JOIN LATERAL (
-        SELECT w.id, w.name, i.total,
-               i.reserved - CASE WHEN i.reserved > 0 THEN dead_units(i.product_id, i.warehouse_id) ELSE 0 END AS reserved
-        FROM inventory i
-        JOIN warehouses w ON w.id = i.warehouse_id
-        WHERE i.product_id = p.id
-        OFFSET 0 -- which keeps the planner from joining all of the table, as it can't know how short a page is
-    ) s ON true
-    ORDER BY p.name, p.id, s.name, s.id;
-END $$;
--- +goose StatementEnd
-
 -- sweep_holds writes down holds that have died and gives their units back (I9): up to _limit of them, and of their lines, as a cart
 -- may have a hundred. It skips what others have locked: they are resolving or reclaiming it. Losing a sweep in a crash only means
 -- sweeping again, so it doesn't wait for the disk. It answers how many holds it expired, the units it gave back, how long ago the
@@ -729,7 +616,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH due AS MATERIALIZED (
         SELECT r.id, r.product_id, r.expires_at FROM reservations r
         WHERE r.status = 'PENDING' AND r.expires_at <= _now
@@ -745,7 +632,7 @@ BEGIN
     ), marked AS (
         UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
         FROM taken
-        WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'
+        WHERE r.id = taken.id AND r.status = 'PENDING' AND r.expires_at <= _now
         RETURNING r.product_id, r.warehouse_id, r.quantity
     ), lines AS MATERIALIZED (
         SELECT l.reservation_id, l.product_id, l.warehouse_id
@@ -787,7 +674,7 @@ CREATE FUNCTION sweep_keys(_limit integer, OUT removed bigint) LANGUAGE plpgsql 
 DECLARE
     _cutoff timestamptz := clock_timestamp() - interval '24 hours';
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH old AS MATERIALIZED (
         SELECT k.key FROM idempotency_keys k
         WHERE k.created_at <= _cutoff
@@ -795,5 +682,120 @@ BEGIN
     )
     DELETE FROM idempotency_keys k USING old WHERE k.key = old.key AND k.created_at <= _cutoff;
     GET DIAGNOSTICS removed = ROW_COUNT;
+END $$;
+-- +goose StatementEnd
+
+-- The early-release forms. The transaction that holds the stock row commits without waiting for the disk, which frees the row at
+-- once; then a second, tiny one writes a record of its own and waits for the flush as every normal commit does. The log is
+-- flushed in order, so when the CALL returns, the first transaction is on disk. An outcome that is no success is rolled back,
+-- and a RETRY is tried afresh, in a new transaction, a bounded number of times.
+
+-- +goose StatementBegin
+CREATE PROCEDURE reserve_line_early(_id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+                                    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..30 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer
+        FROM reserve_line(_id, _product, _warehouse, _quantity, _ttl, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+        PERFORM await_dead_hold(_product, _warehouse);
+        ROLLBACK;
+        PERFORM await_dead_line(_product, _warehouse);
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE reserve_cart_early(_id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
+                                    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..30 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer
+        FROM reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+        FOR n IN 1..cardinality(_products) LOOP
+            PERFORM await_dead_hold(_products[n], _warehouses[n]);
+            ROLLBACK;
+            PERFORM await_dead_line(_products[n], _warehouses[n]);
+            ROLLBACK;
+        END LOOP;
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE confirm_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..30 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM confirm_hold(_id, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('CONFIRMED', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE release_hold_early(_id uuid, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..30 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM release_hold(_id, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('RELEASED', 'EXPIRED', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE PROCEDURE extend_hold_early(_id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+                                   INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR attempt IN 1..30 LOOP
+        PERFORM set_config('synchronous_commit', 'off', true);
+        SELECT r.outcome, r.answer INTO outcome, answer FROM extend_hold(_id, _ttl, _max, _key, _hash) r;
+        EXIT WHEN outcome <> 'RETRY';
+        ROLLBACK;
+    END LOOP;
+    IF outcome IN ('PENDING', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM pg_logical_emit_message(true, 'allo', '');
+    ELSE
+        ROLLBACK;
+    END IF;
 END $$;
 -- +goose StatementEnd

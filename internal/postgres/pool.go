@@ -71,6 +71,9 @@ func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
 	}
 	conns, err := puddle.NewPool(&puddle.Config[*conn]{
 		Constructor: func(ctx context.Context) (*conn, error) {
+			// The configuration's own limit is one address's, and leaves out the look-up of the name.
+			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+			defer cancel()
 			c, err := pgconn.ConnectConfig(ctx, config)
 			if err != nil {
 				return nil, err

@@ -1,6 +1,6 @@
 // Package reservation holds stock while a customer pays. It is the domain, its SQL and its use of pgx in one place, because the
 // rule is the statement: what may happen is decided by what a row says once it is locked, and nowhere else. The statements
-// themselves are procedures of Postgres, in migrations/0002_verbs.sql.
+// themselves are procedures of Postgres, in migrations/0003_lean_verbs.sql.
 //
 // # States
 //
@@ -19,7 +19,7 @@
 //
 // # Promises
 //
-// Each is kept in three places: here, as a constraint or a trigger in migrations/0001_schema.sql where SQL can say it, and as a
+// Each is kept in three places: here, as a constraint or a trigger in the migrations where SQL can say it, and as a
 // query in [Service.Audit].
 //
 //	I1  On every stock row, always, 0 <= reserved <= total. The database refuses anything else.

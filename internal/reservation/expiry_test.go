@@ -371,3 +371,39 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 		})
 	}
 }
+
+// raceOfReserveBehindAYoungerDeadHold needs two dead holds of which somebody has the younger locked for a while: the reserve must have
+// its units as soon as they can be had, though the oldest dead hold is none to wait for.
+func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, w *world, r *report) {
+	row := w.stock(2)
+	older, younger := w.hold(row), w.hold(row)
+	w.kill(older, younger)
+	w.exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1", older.ID.String())
+	tx := w.lock("SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", younger.ID.String())
+
+	together(2, func(i int) {
+		if i == 0 {
+			_, err := w.service(w.pools[0]).Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 2)}})
+			r.check(err == nil, "I4", "Reserve() of two dead units, of which somebody had one locked for a while = %v", err)
+			return
+		}
+		var released time.Time
+		err := errors.Join(
+			w.admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '300 ms'").Scan(&released),
+			await(ctx, w.admin, "SELECT clock_timestamp() >= $1", released),
+			tx.Commit(ctx))
+		r.check(err == nil, "error", "the other session: %v", err)
+	})
+}
+
+func TestReserveHasWhatAYoungerDeadHoldGivesUp(t *testing.T) {
+	t.Parallel()
+
+	eachMode(t, 1, raceOfReserveBehindAYoungerDeadHold)
+}
+
+func TestReserveGivesUpAtOnceWithoutAPauseBetweenItsTries(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, 1, "I4", func(w *world) { w.mutate("pause_before", "IF _retry > 1 THEN", "IF false THEN") }, raceOfReserveBehindAYoungerDeadHold)
+}

@@ -54,8 +54,10 @@ const (
 	maxTries  = 4
 	baseDelay = 5 * time.Millisecond
 	maxDelay  = 50 * time.Millisecond
-	// maxPlainTries bounds the tries of a plain transaction that finds its rows changed, as the procedures' loops do.
+	// maxPlainTries bounds the tries of a plain transaction that finds its rows changed, and maxPlainDelay the pauses between them, as
+	// the procedures' loops do: together they are about as long as a lock may be waited for.
 	maxPlainTries = 30
+	maxPlainDelay = 150 * time.Millisecond
 )
 
 // retry runs fn, each time in a transaction of its own, until it ends otherwise than in a deadlock or a serialization failure.
@@ -66,7 +68,7 @@ func (s *Service) retry(ctx context.Context, fn func() error) error {
 			return classify(err)
 		}
 		s.retries.Add(1)
-		if err := pause(ctx, try); err != nil {
+		if err := pause(ctx, try, maxDelay); err != nil {
 			return classify(err)
 		}
 	}
@@ -81,9 +83,9 @@ func (s *Service) query(ctx context.Context, sql string, args ...any) (rows post
 	return rows, err
 }
 
-// pause waits a random time that grows with the tries.
-func pause(ctx context.Context, try int) error {
-	timer := time.NewTimer(rand.N(min(baseDelay<<try, maxDelay)))
+// pause waits a random time that grows with the tries, up to the longest.
+func pause(ctx context.Context, try int, longest time.Duration) error {
+	timer := time.NewTimer(rand.N(min(baseDelay<<try, longest)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -175,7 +177,7 @@ func (s *Service) callPlain(ctx context.Context, v verb) (outcome string, answer
 		if err := s.awaitDead(ctx, v.lines); err != nil {
 			return outcome, answer, err
 		}
-		if err := pause(ctx, try); err != nil {
+		if err := pause(ctx, try, maxPlainDelay); err != nil {
 			return outcome, answer, err
 		}
 	}
