@@ -19,7 +19,8 @@
 -- same reason what finds a row by its primary key writes its guards so that no other index can serve them: status::text = 'PENDING' and
 -- not status, and the difference of two times. On an empty table every index looks as good.
 --
--- What it replaces is gone, as no release has run on it. It changes constraints of the holds and their lines, and so waits for whoever
+-- All functions stand here, those that stay as they were too, so that one file tells everything that runs. What it replaces is gone, as
+-- no release has run on it. It changes constraints of the holds and their lines, and so waits for whoever
 -- uses these tables, and they for it.
 
 -- +goose Up

@@ -3,16 +3,22 @@ package migrate_test
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
 
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/migrations"
 )
 
@@ -68,6 +74,53 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	a, b := <-results, <-results
 	if a.err != nil || b.err != nil || (len(a.applied) == 0) == (len(b.applied) == 0) {
 		t.Errorf("two Up() at once = %v, %v and %v, %v, want all applied by one of them", a.applied, a.err, b.applied, b.err)
+	}
+}
+
+// A database that an earlier version has worked on keeps its holds, and the new verbs take them on.
+func TestUpTakesOverTheHoldsOfTheVersionBefore(t *testing.T) {
+	t.Parallel()
+
+	url := empty(t)
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provider.UpTo(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	const id = "0192d000-0000-7000-8000-000000000009"
+	for _, statement := range []string{
+		"INSERT INTO products VALUES ('" + id + "', 'mug', 'M')", "INSERT INTO warehouses VALUES ('" + id + "', 'here')",
+		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + id + "', '" + id + "', 2)",
+		"CALL reserve_line_early('" + id + "', '" + id + "', '" + id + "', 1, '1 min', 'key', sha256('x'), NULL, NULL)",
+	} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+
+	if _, err := migrate.Up(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+
+	pool, err := postgres.Open(url, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	service := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true})
+	answer, err := service.Confirm(t.Context(), uuid.MustParse(id), "")
+	if err != nil || answer.Hold.Status != reservation.Confirmed {
+		t.Errorf("Confirm() of the old hold = %+v, %v, want it confirmed", answer, err)
+	}
+	if violations, err := service.Audit(t.Context()); err != nil || len(violations) > 0 {
+		t.Errorf("Audit() = %v, %v, want none", violations, err)
 	}
 }
 

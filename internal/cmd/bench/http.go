@@ -121,7 +121,7 @@ func (o overHTTP) reserve(ctx context.Context, lines []reservation.Line) (id uui
 	if err != nil {
 		return id, err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // what was read is read
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		return id, err

@@ -167,7 +167,7 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: startLimit}
 	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
+	defer func() { _ = server.Close() }() // which ends the poll for a second event
 
 	cmd := exec.CommandContext(ctx, binary, url)
 	cmd.Env = []string{"AWS_LAMBDA_RUNTIME_API=" + listener.Addr().String(), "DATABASE_URL=" + url}
@@ -285,7 +285,7 @@ func median(values []float64) float64 {
 }
 
 // memory invokes one instance of the built function again and again, and looks whether it grows.
-func memory(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
+func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, err error) {
 	const calls, settled, most = 100_000, 20_000, 1.1
 	if err := s.load(ctx, manyRows, ample); err != nil {
 		return nil, nil, err
@@ -298,7 +298,7 @@ func memory(ctx context.Context, s *server, o options) ([]shape, []*result, erro
 		Name: "reserve", Binary: binary, Env: []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"}, MaxInstances: 1,
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
-	defer function.Close()
+	defer func() { err = errors.Join(err, function.Close()) }()
 	resident := map[int]float64{}
 	for n := 1; n <= calls; n++ {
 		if err := invoke(ctx, function, reserveEvent(stockLine(n%manyRows, 1))); err != nil {

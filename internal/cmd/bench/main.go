@@ -76,7 +76,11 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return publish(append(results, more...), shapes, o, stdout)
+	head, err := s.describe(ctx, o)
+	if err != nil {
+		return err
+	}
+	return publish(head, append(results, more...), shapes, o, stdout)
 }
 
 // choose leaves out what isn't asked for, and what can't be shown here.
@@ -146,11 +150,11 @@ func (o options) progress(out io.Writer, format string, args ...any) {
 }
 
 // publish writes the results as JSON, as a table and as a chart, and prints the table.
-func publish(results []*result, shapes []shape, o options, stdout io.Writer) error {
+func publish(head string, results []*result, shapes []shape, o options, stdout io.Writer) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // for everyone to read
 		return err
 	}
-	table := table(results) + shapeTable(shapes)
+	table := head + table(results) + shapeTable(shapes)
 	fmt.Fprintln(stdout, "\n"+table)
 	contents := map[string]string{
 		"results.json": document(results), "shapes.json": shapeDocument(shapes), "table.md": table, "chart.svg": chart(results),

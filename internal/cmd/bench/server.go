@@ -139,6 +139,23 @@ func (s *server) setFlush(d time.Duration) error {
 	return err
 }
 
+// describe says what was run, on what.
+func (s *server) describe(ctx context.Context, o options) (string, error) {
+	var version string
+	if err := s.admin.QueryRow(ctx, "SELECT split_part(version(), ' on ', 1)").Scan(&version); err != nil {
+		return "", err
+	}
+	command := "make bench"
+	if o.quick {
+		command += " ARGS=-quick"
+	}
+	if o.only != "" {
+		command += " ARGS='-only " + o.only + "'"
+	}
+	return fmt.Sprintf("`%s` on %s: %d rounds of %v, %s, %s, %s/%s with %d processors.\n\n", command, time.Now().UTC().Format(time.DateOnly),
+		o.rounds, o.length, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU()), nil
+}
+
 // mustBeDurable keeps a fast wrong answer from being published.
 func (s *server) mustBeDurable(ctx context.Context) error {
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
