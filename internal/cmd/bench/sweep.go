@@ -123,7 +123,6 @@ func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([
 	}
 	tail := ms(busy) / ms(calm)
 	deadlocks := after.deadlocks - before.deadlocks
-	// That all are gone is asked of those that are spread; those of one row go as fast as they do.
 	gone := swept.Expired == dead && !swept.More
 	return []shape{{
 		Name:   name,
