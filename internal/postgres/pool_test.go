@@ -3,6 +3,9 @@ package postgres
 import (
 	"context"
 	"errors"
+	"net/url"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +77,128 @@ func TestAConnectionIsUsedAgainUntilItIsTooOld(t *testing.T) {
 	release(res)
 	if again := ask(t, p, backendSQL); again == first {
 		t.Errorf("a connection past its life was used again")
+	}
+}
+
+const preparedSQL = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::int + 1'"
+
+func TestAStatementStaysPreparedUnlessTheURLSaysNot(t *testing.T) {
+	t.Parallel()
+
+	address := pgtest.New(t).DirectURL
+	for mode, want := range map[string]string{"": "1", cacheStatement: "1", execUnnamed: "0"} {
+		p := openTest(t, withMode(t, address, mode))
+		for _, n := range []int{1, 2, 3} {
+			if got := ask(t, p, "SELECT $1::int + 1", n); got != strconv.Itoa(n+1) {
+				t.Errorf("mode %q: the answer to %d + 1 is %s", mode, n, got)
+			}
+		}
+		if _, err := p.Query(t.Context(), "SELECT $1::int / 0", 1); err == nil {
+			t.Errorf("mode %q: a division by zero succeeded", mode)
+		}
+		if got := ask(t, p, preparedSQL); got != want {
+			t.Errorf("mode %q: %s statements stay prepared, want %s", mode, got, want)
+		}
+	}
+	if _, err := Open(withMode(t, address, "simple_protocol"), 1); err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
+		t.Errorf("Open() in another mode = %v, want an error that says which there are", err)
+	}
+}
+
+// TestNothingStaysPreparedBehindAPooler needs one to bite: it runs with the others through PgBouncer (make test-pooled).
+func TestNothingStaysPreparedBehindAPooler(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	p := openTest(t, db.URL)
+	for range 3 {
+		ask(t, p, "SELECT $1::int + 1", 1)
+	}
+	want := "1"
+	if db.URL != db.DirectURL {
+		want = "0"
+	}
+	if got := ask(t, p, preparedSQL); got != want {
+		t.Errorf("%s statements stay prepared, want %s", got, want)
+	}
+}
+
+// The first statement on a connection comes with a question, and fails or succeeds as any other.
+func TestTheFirstStatementMayFail(t *testing.T) {
+	t.Parallel()
+
+	p := openTest(t, pgtest.New(t).DirectURL)
+	if _, err := p.Query(t.Context(), "SELECT 1 / 0"); !hasCode(err, "22012") {
+		t.Errorf("Query() of a division by zero = %v, want Postgres's error", err)
+	}
+	res, err := p.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if way := res.Value().way; way != direct {
+		t.Errorf("the connection's way is %v, want %v", way, direct)
+	}
+	res.Value().way = unknown
+	pid := res.Value().PID()
+	release(res)
+	if got := ask(t, p, backendSQL); got != strconv.FormatUint(uint64(pid), 10) {
+		t.Errorf("after the error the query ran on backend %s, want %d", got, pid)
+	}
+}
+
+func withMode(t *testing.T, address, mode string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode != "" {
+		q := u.Query()
+		q.Set("default_query_exec_mode", mode)
+		u.RawQuery = q.Encode()
+	}
+	return u.String()
+}
+
+// A pooler that doesn't track statements brings a connection together with a server session that has lost ours, or has another client's.
+func TestStatementsThatAPoolerLostAreSentAnew(t *testing.T) {
+	t.Parallel()
+
+	const sql = "SELECT $1::int + 1"
+	for name, interfere := range map[string]string{
+		"lost":            "DEALLOCATE ALL",
+		"another's":       "PREPARE " + statementName(sql+"::int") + " (int) AS SELECT $1 + 1",
+		"another's, lost": "DEALLOCATE ALL; PREPARE " + statementName(sql+"::int") + " (int) AS SELECT $1 + 1",
+	} {
+		p := openTest(t, withMode(t, pgtest.New(t).DirectURL, cacheStatement))
+		ask(t, p, sql, 1)
+		for statement := range strings.SplitSeq(interfere, "; ") {
+			if err := p.Transaction(t.Context(), "", func(tx Tx) error { _, err := tx.Query(t.Context(), statement); return err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 3 {
+			for _, query := range []string{sql, sql + "::int"} {
+				if got := ask(t, p, query, n); got != strconv.Itoa(n+1) {
+					t.Errorf("%s: the answer to %d + 1 is %s", name, n, got)
+				}
+			}
+		}
+		if !p.exec.Load() {
+			t.Errorf("%s: statements are prepared still", name)
+		}
+	}
+}
+
+func TestAConnectionKeepsNoMoreStatementsThanItMay(t *testing.T) {
+	t.Parallel()
+
+	p := openTest(t, withMode(t, pgtest.New(t).DirectURL, cacheStatement))
+	for n := range maxPrepared + 5 {
+		ask(t, p, "SELECT "+strconv.Itoa(n))
+	}
+	if got := ask(t, p, "SELECT count(*) FROM pg_prepared_statements"); got != strconv.Itoa(maxPrepared) {
+		t.Errorf("%s statements stay prepared, want %d", got, maxPrepared)
 	}
 }
 

@@ -60,6 +60,8 @@ const (
 	lockNotAvailable     = "55P03"
 	readOnlyTransaction  = "25006"
 	idleInTransaction    = "25P03"
+	invalidStatementName = "26000"
+	duplicateStatement   = "42P05"
 )
 
 // Retryable reports whether the transaction was undone through no fault of its own, so that a fresh one may do: a deadlock or a
