@@ -368,7 +368,7 @@ func TestLateConfirmSucceedsWithoutTheSecondLookAtTheClock(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("resolve_hold", " AND clock_timestamp() < _hold.expires_at", "")
+		w.mutate("resolve_hold", "clock_timestamp() < _end", "true")
 	}, raceOfLateConfirm)
 }
 
@@ -376,7 +376,7 @@ func TestLateReleaseSucceedsWithTheTransactionsClock(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "now() < _hold.expires_at")
+		w.mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")
 	}, raceOfLateRelease)
 }
 
@@ -477,7 +477,7 @@ func TestConfirmTakesReclaimedLinesWithoutItsGuards(t *testing.T) {
 	// The clock's second look and the count of the lines each suffice alone; without both, a line's units are taken twice.
 	mustBreak(t, 2, "I2", func(w *world) {
 		dropCheck(w)
-		w.mutate("resolve_hold", " AND clock_timestamp() < _hold.expires_at", "")
+		w.mutate("resolve_hold", "clock_timestamp() < _end", "true")
 		w.mutate("give_up_lines", "IF _count <> _lines THEN\n        RETURN false;", "IF false THEN\n        RETURN false;")
 	}, raceOfConfirmAndReclaim)
 }

@@ -1,6 +1,6 @@
 // Package reservation holds stock while a customer pays. It is the domain, its SQL and its use of pgx in one place, because the
 // rule is the statement: what may happen is decided by what a row says once it is locked, and nowhere else. The statements
-// themselves are procedures of Postgres, in migrations/0003_lean_verbs.sql.
+// themselves are procedures of Postgres: reserve, confirm, release and the sweep in migrations/0004_leaner_verbs.sql, the others in 0003.
 //
 // # States
 //
@@ -52,6 +52,8 @@
 // a verb that waited for a lock would confirm a hold that died in the meantime. The service's own clock decides nothing; it only
 // leads the ids, which need no more than to be roughly in order.
 //
+//   - a hold begins when its call reached the server. One that since then waited for longer than a quarter of a second, or a quarter of its
+//     time, begins anew when it has its lock.
 //   - confirm and release guard their update by the clock as it was when they came, and look at it once more when they have all their
 //     locks: if the hold died while they waited for one, they roll back and find it dead.
 //   - a cart's lines may be reclaimed one stock row at a time, from its very end on. So whoever resolves or extends a cart locks its
@@ -80,7 +82,7 @@
 // The second transaction must have an id and write a record, or its commit would flush nothing: hence pg_logical_emit_message, the
 // smallest record there is. A pooler in transaction mode, PgBouncer or RDS Proxy, keeps one statement on one server connection, so both
 // run on one; and nothing of a session outlives the CALL, since synchronous_commit is set for the transaction alone, inside a procedure
-// where a proxy doesn't see it and so has no reason to pin the session. The argument doesn't need the one connection, though: there is one
+// where a proxy doesn't see it and so has no reason to pin the session. (Package postgres tells how prepared statements fare there.) The argument doesn't need the one connection, though: there is one
 // log, so a flush that begins after the first commit has returned covers it, whichever connection asks. What it does need is that both go
 // to one server: if a fail-over falls between the two, the connection breaks, the CALL fails, and nothing is answered with 2xx.
 //

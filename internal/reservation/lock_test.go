@@ -195,7 +195,7 @@ func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("reserve_line", "IF clock_timestamp() > _now + least(interval '250 ms', _ttl / 4) THEN", "IF false THEN")
+		w.mutate("reserve_line", "IF _late THEN", "IF false THEN")
 	}, raceOfLateReserve)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -174,6 +175,61 @@ func TestSweepOfNothingReadsLittle(t *testing.T) {
 	}
 }
 
+// Twenty stock rows have a hundred dead holds each, which died in turns. Batches of the oldest would update every row in each of them.
+func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
+	t.Parallel()
+
+	updates := func(change func(*world)) int {
+		w := newWorld(t, 1)
+		change(w)
+		rows := w.stocks(slices.Repeat([]int{1000}, 20)...)
+		for _, row := range rows {
+			w.bulk(row, 100, reservation.Pending)
+		}
+		w.exec("CREATE TABLE updates ()")
+		w.exec("CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'")
+		w.exec("CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()")
+		result, err := w.services()[0].Sweep(w.context())
+		if err != nil || result.Expired != 2000 {
+			t.Errorf("Sweep() = %+v, %v, want 2000 holds", result, err)
+		}
+		w.mustAudit(t)
+		return ask[int](w, "SELECT count(*) FROM updates")
+	}
+	if n := updates(func(*world) {}); n != 20 {
+		t.Errorf("the sweep made %d updates of 20 stock rows, want one of each", n)
+	}
+	// Taking no more of a row than its oldest, as the sweep once did, is what this test would notice.
+	if n := updates(func(w *world) {
+		w.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED", "ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
+	}); n < 40 {
+		t.Errorf("a sweep that takes fifty of a row made %d updates, want 40 or more", n)
+	}
+}
+
+// A sweep that finds the oldest locked, all of them, ends instead of asking for them again and again.
+func TestSweepEndsWhenOthersHaveLockedWhatItFinds(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	row := w.stock(3000)
+	w.bulk(row, 1200, reservation.Pending)
+	tx := w.lock("SELECT 1 FROM reservations FOR UPDATE")
+
+	result, err := w.services()[0].Sweep(w.context())
+
+	if err != nil || result.Expired != 0 || result.Batches != 2 || result.More {
+		t.Errorf("Sweep() while all is locked = %+v, %v, want it to end at once", result, err)
+	}
+	if err := tx.Rollback(w.context()); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := w.services()[0].Sweep(w.context()); err != nil || result.Expired != 1200 {
+		t.Errorf("Sweep() afterwards = %+v, %v, want 1200 holds", result, err)
+	}
+	w.mustAudit(t)
+}
+
 func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
@@ -192,6 +248,7 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 			{ctx, func() error { return await(ctx, w.admin, terminateSQL) }},
 			{cancelled, func() error { defer cancel(); return await(ctx, w.admin, waitingSQL, 1) }},
 		}
+		var expired, units int64 // by the batches before the one that is killed
 		for i, way := range ways {
 			tx := w.lock(lockStockSQL, rows[1].ProductID.String())
 
@@ -203,6 +260,7 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 				}
 				result, err := w.service(w.pools[i]).Sweep(way.ctx)
 				r.check(errors.Is(err, reservation.ErrUnavailable), "error", "Sweep() that is killed = %+v, %v, want %v", result, err, reservation.ErrUnavailable)
+				expired, units = expired+result.Expired, units+result.Units
 			})
 
 			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
@@ -211,7 +269,9 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 		}
 
 		result, err := w.service(w.own).Sweep(ctx)
-		r.check(err == nil && result.Expired == 2201 && result.Units == 2202, "I9", "Sweep() afterwards = %+v, %v, want 2201 holds", result, err)
+		expired, units = expired+result.Expired, units+result.Units
+		r.check(err == nil && result.Expired > 0 && expired == 2201 && units == 2202, "I9",
+			"Sweep() afterwards = %+v, %v, together %d holds of %d units, want 2201 of 2202", result, err, expired, units)
 		for _, row := range rows {
 			r.checkStock(w, row, counts{Total: 3000})
 		}
