@@ -15,9 +15,10 @@ import (
 type measurement struct {
 	design                string
 	done, refused         int
+	warm                  int // calls that succeeded before the measuring began
 	took                  time.Duration
 	p50, p99, p999        time.Duration
-	serverCPU             time.Duration
+	serverCPU, clientCPU  time.Duration
 	wal                   int   // bytes of log
 	updates, hot          int64 // of stock rows, and those that stayed on their page
 	deadlocks, retries    int64
@@ -30,8 +31,13 @@ func (m *measurement) perSecond() float64 { return float64(m.calls()) / m.took.S
 
 // caller is one closed loop: it calls, waits, and calls again.
 type caller struct {
-	design    design
-	call      func(context.Context) error
+	design     design
+	call, warm func(context.Context) error
+	tally
+}
+
+// tally is what came of a caller's calls.
+type tally struct {
 	latencies []time.Duration
 	refused   int
 	err       error
@@ -60,12 +66,16 @@ func measure(ctx context.Context, s *server, w workload, name string, length tim
 		return nil, err
 	}
 	m := &measurement{design: name}
+	if m.warm, err = warmUp(ctx, callers); err != nil {
+		return nil, err
+	}
 	before, err := s.observe(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	n.writes.Store(0)
 	m.took = loop(ctx, callers, w.calls, length)
+	m.used(before.usage, s.use()) // at once: 64 sessions that end take as much as a thousand calls
 	m.roundTrips = float64(n.writes.Load())
 	for _, c := range callers {
 		m.retries += c.design.retries()
@@ -90,8 +100,49 @@ func connectCallers(ctx context.Context, s *server, w workload, name string, n *
 			return nil, fmt.Errorf("connect: %w", err)
 		}
 		callers[i] = &caller{design: d, call: w.caller(d, i)}
+		callers[i].warm = callers[i].call
+		if w.warm != nil {
+			callers[i].warm = w.warm(d, i)
+		}
 	}
 	return callers, nil
+}
+
+// warmFor is how long callers call before they are measured, each of them once at the least.
+const warmFor = 300 * time.Millisecond
+
+// warmUp has every connection do what it does only once: read the catalogs, compile and plan, whatever the design. With a run of a second
+// and a hundred callers that would be most of what is measured; the study of the cold start shows it on its own. It answers how many
+// calls succeeded.
+func warmUp(ctx context.Context, callers []*caller) (done int, err error) {
+	begin := time.Now()
+	var group sync.WaitGroup
+	for _, c := range callers {
+		group.Go(func() {
+			for first := true; c.err == nil && (first || time.Since(begin) < warmFor); first = false {
+				c.make(ctx, c.warm)
+			}
+		})
+	}
+	group.Wait()
+	for _, c := range callers {
+		done += len(c.latencies) - c.refused
+		err = errors.Join(err, c.err)
+		c.tally = tally{}
+	}
+	return done, err
+}
+
+// make makes one call.
+func (c *caller) make(ctx context.Context, call func(context.Context) error) {
+	begin := time.Now()
+	err := call(ctx)
+	c.latencies = append(c.latencies, time.Since(begin))
+	if errors.Is(err, errShort) {
+		c.refused++
+	} else if err != nil {
+		c.err = err
+	}
 }
 
 // loop runs the callers until they have made so many calls together, or until time is up. A call that has begun is ended.
@@ -108,14 +159,7 @@ func loop(ctx context.Context, callers []*caller, calls int, length time.Duratio
 	for _, c := range callers {
 		group.Go(func() {
 			for c.err == nil && more() {
-				begin := time.Now()
-				err := c.call(ctx)
-				c.latencies = append(c.latencies, time.Since(begin))
-				if errors.Is(err, errShort) {
-					c.refused++
-				} else if err != nil {
-					c.err = err
-				}
+				c.make(ctx, c.call)
 			}
 		})
 	}
@@ -144,14 +188,29 @@ func (m *measurement) collect(callers []*caller) error {
 	return nil
 }
 
-// observation is what the server and the machine have used up so far.
+// usage is the processor time that the server, the bench and the whole machine have used so far.
+type usage struct {
+	at                   time.Time
+	server, own, machine time.Duration
+}
+
+func (s *server) use() usage {
+	return usage{time.Now(), treeCPU(s.PID()), processCPU(os.Getpid()), machineCPU()}
+}
+
+// used says what a run used, and others meanwhile.
+func (m *measurement) used(before, after usage) {
+	m.serverCPU, m.clientCPU = after.server-before.server, after.own-before.own
+	others := (after.machine - before.machine) - m.serverCPU - m.clientCPU
+	m.othersCPU = max(0, others.Seconds()/after.at.Sub(before.at).Seconds())
+}
+
+// observation is what the server has counted so far.
 type observation struct {
-	at           time.Time
+	usage
 	wal          int
 	updates, hot int64
 	deadlocks    int64
-	server, own  time.Duration
-	machine      time.Duration
 }
 
 // observeLimit bounds the wait for the callers' sessions to end.
@@ -177,9 +236,8 @@ func (s *server) observe(ctx context.Context, alone bool) (o observation, err er
 			return o, errors.New("the callers' sessions don't end")
 		}
 	}
-	o.at = time.Now()
 	err = s.admin.QueryRow(ctx, observeSQL).Scan(&o.wal, &o.updates, &o.hot, &o.deadlocks)
-	o.server, o.own, o.machine = treeCPU(s.PID()), processCPU(os.Getpid()), machineCPU()
+	o.usage = s.use()
 	return o, err
 }
 
@@ -187,9 +245,6 @@ func (m *measurement) subtract(before, after observation) {
 	m.wal = after.wal - before.wal
 	m.updates, m.hot = after.updates-before.updates, after.hot-before.hot
 	m.deadlocks = after.deadlocks - before.deadlocks
-	m.serverCPU = after.server - before.server
-	others := (after.machine - before.machine) - (after.server - before.server) - (after.own - before.own)
-	m.othersCPU = max(0, others.Seconds()/after.at.Sub(before.at).Seconds())
 }
 
 // audit makes a fast wrong answer fail the run.

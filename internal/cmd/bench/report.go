@@ -67,8 +67,9 @@ type figures struct {
 	P50Ms        float64 `json:"p50Ms"`
 	P99Ms        float64 `json:"p99Ms"`
 	P999Ms       float64 `json:"p999Ms"`
-	// ServerCPUUs and WALBytes are for one call; HOTShare is of the updates of stock rows.
+	// ServerCPUUs, ClientCPUUs and WALBytes are for one call; HOTShare is of the updates of stock rows.
 	ServerCPUUs float64 `json:"serverCpuUs"`
+	ClientCPUUs float64 `json:"clientCpuUs"`
 	WALBytes    float64 `json:"walBytes"`
 	HOTShare    float64 `json:"hotShare"`
 	RoundTrips  float64 `json:"roundTrips"`
@@ -85,6 +86,7 @@ func (r *result) figures(design string) figures {
 		P99Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p99) }),
 		P999Ms:       r.median(design, func(m *measurement) float64 { return ms(m.p999) }),
 		ServerCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.serverCPU.Microseconds()) / float64(m.calls()) }),
+		ClientCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.clientCPU.Microseconds()) / float64(m.calls()) }),
 		WALBytes:     r.median(design, func(m *measurement) float64 { return float64(m.wal) / float64(m.calls()) }),
 		HOTShare:     r.median(design, func(m *measurement) float64 { return float64(m.hot) / max(1, float64(m.updates)) }),
 		RoundTrips:   r.median(design, func(m *measurement) float64 { return m.roundTrips }),
@@ -132,17 +134,17 @@ func table(results []*result) string {
 		return ""
 	}
 	var b strings.Builder
-	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server µs | log B | HOT | deadlocks, retries |\n")
+	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server, client µs | log B | HOT | deadlocks, retries |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range results {
 		x := r.row()
-		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | **×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f | %.0f | %.1f %% | %d, %d |\n",
+		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | **×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f, %.0f | %.0f | %.1f %% | %d, %d |\n",
 			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond, x.Reference.P50Ms, x.Reference.P99Ms,
 			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast, x.RatioMost, r.verdict(x),
-			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.WALBytes, 100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
+			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes, 100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
 		if x.Plain != nil {
-			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f | ×%.2f | | %.0f | %.0f | | |\n",
-				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms, x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs, x.Plain.WALBytes)
+			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f | ×%.2f | | %.0f, %.0f | %.0f | | |\n",
+				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms, x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs, x.Plain.ClientCPUUs, x.Plain.WALBytes)
 		}
 	}
 	return b.String()
