@@ -9,6 +9,14 @@
 
 -- +goose Up
 
+-- The trigger that refuses what I3 and I4 forbid looks at a change that was made, and so undoes it. Before the change it would lock the
+-- hold in an act, and a log record, of its own.
+DROP TRIGGER i3_resolved_once_i4_alive ON reservations;
+CREATE TRIGGER i3_resolved_once_i4_alive AFTER UPDATE ON reservations
+    FOR EACH ROW WHEN (old.status <> 'PENDING' OR (new.status = 'EXPIRED') <> (new.updated_at = new.expires_at)
+                       OR new.updated_at > new.expires_at)
+    EXECUTE FUNCTION refuse_change_of_hold();
+
 -- reserve_line holds units of one stock row. Outcomes: HELD, with the instant at which the hold begins for its answer, and REPLAYED are
 -- successes; INVENTORY_NOT_FOUND; SHORT, with the line that is short; KEY_IN_USE, KEY_REUSED; RETRY when the row changed under its look
 -- at it.

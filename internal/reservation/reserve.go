@@ -36,10 +36,10 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 		return Hold{ID: id, Status: Pending, Quantity: units(lines), Lines: lines, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl)}
 	}
 	if len(lines) == 1 {
-		v.name = "reserve_line"
+		v.procedure = reserveLine
 		v.args = []any{id.String(), lines[0].ProductID.String(), lines[0].WarehouseID.String(), lines[0].Quantity, ttl, name, hash}
 	} else {
-		v.name = "reserve_cart"
+		v.procedure = reserveCart
 		products, warehouses, quantities := columns(lines)
 		v.args = []any{id.String(), products, warehouses, quantities, ttl, name, hash}
 	}

@@ -30,7 +30,7 @@ func (s *Service) resolve(ctx context.Context, keyed string, id uuid.UUID, idemp
 		return Answer{}, err
 	}
 	name, hash := key(idempotencyKey, keyed, id[:])
-	v := verb{name: "resolve_hold", args: []any{id.String(), string(success[0]), name, hash}}
+	v := verb{procedure: resolveHold, args: []any{id.String(), string(success[0]), name, hash}}
 	for _, status := range success {
 		v.success = append(v.success, string(status))
 	}
@@ -53,8 +53,8 @@ func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, i
 	name, hash := key(idempotencyKey, "extend_hold", id[:], seconds(ttl))
 	// Whatever is past the limit is so by a second too, and Postgres's intervals end before Go's durations do.
 	return s.do(ctx, verb{
-		name:    "extend_hold",
-		args:    []any{id.String(), min(ttl, s.opts.MaxHold+time.Second), s.opts.MaxHold, name, hash},
-		success: []string{string(Pending)},
+		procedure: extendHold,
+		args:      []any{id.String(), min(ttl, s.opts.MaxHold+time.Second), s.opts.MaxHold, name, hash},
+		success:   []string{string(Pending)},
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -109,9 +108,20 @@ func classify(err error) error {
 	}
 }
 
+// procedure is a verb's procedure of Postgres, and the statement that calls it: early or not, its arguments, and the two that it answers
+// with.
+type procedure struct{ name, sql string }
+
+var (
+	reserveLine = procedure{"reserve_line", "CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)"}
+	reserveCart = procedure{"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)"}
+	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, $5, NULL, NULL)"}
+	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, $6, NULL, NULL)"}
+)
+
 // verb is one call of a verb's procedure.
 type verb struct {
-	name string
+	procedure
 	args []any
 	// success lists the outcomes that are committed, beside a replay.
 	success []string
@@ -143,8 +153,8 @@ func (s *Service) call(ctx context.Context, v verb) (outcome string, answer []by
 
 // call is one round trip. With early the procedure commits, waits for the flush and answers.
 func (v verb) call(ctx context.Context, db postgres.Querier, early bool) (outcome string, answer []byte, err error) {
-	sql := "CALL " + v.name + "(" + strconv.FormatBool(early) + ", " + placeholders(len(v.args)) + ", NULL, NULL)"
-	rows, err := db.Query(ctx, sql, v.args...)
+	args := append([]any{strconv.FormatBool(early)}, v.args...)
+	rows, err := db.Query(ctx, v.sql, args...)
 	if err != nil {
 		return "", nil, err
 	}
@@ -198,17 +208,6 @@ func (s *Service) awaitDead(ctx context.Context, lines []Line) error {
 
 func (v verb) succeeded(outcome string) bool {
 	return outcome == outcomeReplayed || slices.Contains(v.success, outcome)
-}
-
-func placeholders(n int) string {
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "$%d", i+1)
-	}
-	return b.String()
 }
 
 // resolve turns a verb's outcome into its answer or its error.

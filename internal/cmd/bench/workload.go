@@ -89,7 +89,7 @@ func workloads() []workload {
 		replay(),
 	}
 	for i := range list {
-		list[i].quick = i == 1 || i == 4 || i == 7 || i == 8
+		list[i].quick = i == 1 || i == 4 || i == 8
 	}
 	return slices.Concat(list, endToEnd(), readings())
 }
