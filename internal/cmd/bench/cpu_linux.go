@@ -77,3 +77,14 @@ func residentMB(parent int, binary string) float64 {
 	}
 	return 0
 }
+
+// machineMemory is what the machine has, in GiB.
+func machineMemory() int {
+	info, _ := os.ReadFile("/proc/meminfo")
+	_, rest, _ := strings.Cut(string(info), "MemTotal:")
+	if fields := strings.Fields(rest); len(fields) > 0 {
+		kB, _ := strconv.Atoi(fields[0])
+		return (kB + 1<<19) >> 20
+	}
+	return 0
+}

@@ -11,3 +11,5 @@ func machineCPU() time.Duration    { return 0 }
 
 // residentMB can't be measured here.
 func residentMB(int, string) float64 { return 0 }
+
+func machineMemory() int { return 0 }

@@ -152,8 +152,12 @@ func (s *server) describe(ctx context.Context, o options) (string, error) {
 	if o.only != "" {
 		command += " ARGS='-only " + o.only + "'"
 	}
-	return fmt.Sprintf("`%s` on %s: %d rounds of %v, %s, %s, %s/%s with %d processors.\n\n", command, time.Now().UTC().Format(time.DateOnly),
-		o.rounds, o.length, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU()), nil
+	size := fmt.Sprintf("%d processors", runtime.NumCPU())
+	if memory := machineMemory(); memory > 0 {
+		size += fmt.Sprintf(" and %d GiB of memory", memory)
+	}
+	return fmt.Sprintf("`%s` on %s: %d rounds of %v, %s, %s, %s/%s with %s.\n\n", command, time.Now().UTC().Format(time.DateOnly),
+		o.rounds, o.length, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, size), nil
 }
 
 // mustBeDurable keeps a fast wrong answer from being published.
