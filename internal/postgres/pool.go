@@ -212,7 +212,9 @@ func (c *conn) query(ctx context.Context, sql string, values [][]byte) (Rows, er
 	return result.Rows, result.Err
 }
 
-// queryFirst sends a statement behind the question whether the session is the connection's own, in a transaction of its own.
+// queryFirst sends a statement behind the question whether the session is the connection's own, in a transaction of its own. A cancel that
+// comes while the question is answered ends the question, not the statement: its caller can't know whether it took effect, as with any
+// statement that is cancelled.
 func (c *conn) queryFirst(ctx context.Context, sql string, values [][]byte) (rows Rows, err error) {
 	pipeline := c.StartPipeline(ctx)
 	defer end(pipeline, &err)

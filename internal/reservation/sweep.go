@@ -13,10 +13,11 @@ const (
 	// sweepBatch is how many holds and lines of theirs, or keys, one transaction takes. It is no less than a cart may have lines. A larger batch is a little faster and locks stock rows for
 	// longer: 1,000 was measured at 30,000 holds a second.
 	sweepBatch = 1000
-	// sweepMargin is how long before its deadline a sweep stops, so that the last batch ends and the report is written.
-	sweepMargin = 5 * time.Second
+	// sweepMargin is how long before its deadline a sweep stops, so that the last batch ends, which may wait 2 s for a lock, and the report is
+	// written.
+	sweepMargin = 3 * time.Second
 	// sweepLimit ends a sweep that was given no deadline.
-	sweepLimit = 45 * time.Second
+	sweepLimit = 47 * time.Second
 )
 
 // SweepResult is what a sweep did.

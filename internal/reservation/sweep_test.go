@@ -207,7 +207,50 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	}
 }
 
-// A sweep that finds the oldest locked, all of them, ends instead of asking for them again and again.
+// Others may have locked the oldest, more of them than a batch begins with: the sweep steps past them.
+func TestSweepPassesByManyLockedHolds(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, 1)
+	rows := w.stocks(3000, 3000)
+	w.bulk(rows[1], 300, reservation.Pending)
+	w.bulk(rows[0], 1500, reservation.Pending) // it has the oldest
+	tx := w.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE", rows[0].ProductID.String())
+
+	result, err := w.services()[0].Sweep(w.context())
+
+	if err != nil || result.Expired != 300 || result.More {
+		t.Errorf("Sweep() beside 1500 locked holds = %+v, %v, want the 300 behind them", result, err)
+	}
+	if err := tx.Rollback(w.context()); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := w.services()[0].Sweep(w.context()); err != nil || result.Expired != 1500 {
+		t.Errorf("Sweep() afterwards = %+v, %v, want 1500 holds", result, err)
+	}
+	w.mustAudit(t)
+}
+
+// A batch looks at a fifth of the carts that it finds: there are more, then.
+func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
+	t.Parallel()
+
+	const carts = 250
+	w := newWorld(t, 1)
+	rows := w.stocks(1000, 1000)
+	for range carts {
+		w.kill(w.hold(rows...))
+	}
+
+	result, err := w.services()[0].Sweep(w.context())
+
+	if err != nil || result.Expired != carts || result.Units != 2*carts || result.More {
+		t.Errorf("Sweep() = %+v, %v, want %d carts", result, err, carts)
+	}
+	w.mustAudit(t)
+}
+
+// A sweep that finds all locked ends instead of asking for them again and again.
 func TestSweepEndsWhenOthersHaveLockedWhatItFinds(t *testing.T) {
 	t.Parallel()
 

@@ -149,6 +149,10 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	warm, err := warmUp(ctx, list)
+	if err != nil {
+		return nil, nil, err
+	}
 	before, err := s.observe(ctx, false)
 	if err != nil {
 		return nil, nil, err
@@ -178,7 +182,7 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	if err := s.admin.QueryRow(ctx, "SELECT pg_table_size('inventory')").Scan(&size); err != nil {
 		return nil, nil, err
 	}
-	if err := errors.Join(holds(ctx, s, done), audit(ctx, s)); err != nil {
+	if err := errors.Join(holds(ctx, s, done+warm), audit(ctx, s)); err != nil {
 		return nil, nil, err
 	}
 	hot := float64(after.hot-before.hot) / max(1, float64(after.updates-before.updates))

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sort"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -161,27 +162,81 @@ SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour
 
 // mixedHot is 60 % reserve, 30 % confirm and 10 % release on one row.
 func mixedHot() workload {
+	var told struct{ held, confirmed, released atomic.Int64 }
+	reserve := func(ctx context.Context, d design) (uuid.UUID, error) {
+		id, err := d.reserve(ctx, []reservation.Line{stockLine(0, 1)})
+		return id, count(&told.held, err)
+	}
+	confirm := func(ctx context.Context, d design, id uuid.UUID) error {
+		return count(&told.confirmed, d.confirm(ctx, id))
+	}
+	release := func(ctx context.Context, d design, id uuid.UUID) error {
+		return count(&told.released, d.release(ctx, id))
+	}
 	return workload{
-		name: "mixed-hot", callers: 64, rtt: time.Millisecond, designs: both, bar: 18, setup: stocked(someRows, ample),
+		name: "mixed-hot", callers: 64, rtt: time.Millisecond, designs: both, bar: 18,
+		setup: func(ctx context.Context, s *server) error {
+			told.held.Store(0)
+			told.confirmed.Store(0)
+			told.released.Store(0)
+			return s.load(ctx, someRows, ample)
+		},
 		caller: func(d design, _ int) func(context.Context) error {
 			var mine []uuid.UUID
 			return func(ctx context.Context) error {
 				dice := rand.Float64()
 				if dice < 0.6 || len(mine) == 0 {
-					id, err := d.reserve(ctx, []reservation.Line{stockLine(0, 1)})
+					id, err := reserve(ctx, d)
 					mine = append(mine, id)
 					return err
 				}
 				id := mine[0]
 				mine = mine[1:]
 				if dice < 0.9 {
-					return d.confirm(ctx, id)
+					return confirm(ctx, d, id)
 				}
-				return d.release(ctx, id)
+				return release(ctx, d, id)
 			}
 		},
-		check: func(context.Context, *server, *measurement) error { return nil },
+		// Each verb once: by chance most callers would not come to the rarer ones.
+		warm: func(d design, _ int) func(context.Context) error {
+			return func(ctx context.Context) error {
+				for _, resolve := range []func(context.Context, design, uuid.UUID) error{confirm, release} {
+					id, err := reserve(ctx, d)
+					if err != nil {
+						return err
+					}
+					if err := resolve(ctx, d, id); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		},
+		check: func(ctx context.Context, s *server, _ *measurement) error {
+			var held, confirmed, released, total, reserved int64
+			if err := s.admin.QueryRow(ctx, `
+SELECT count(*), count(*) FILTER (WHERE status = 'CONFIRMED'), count(*) FILTER (WHERE status = 'RELEASED'),
+       (SELECT total FROM inventory WHERE product_id = $1), (SELECT reserved FROM inventory WHERE product_id = $1)
+FROM reservations`, productID(0)).Scan(&held, &confirmed, &released, &total, &reserved); err != nil {
+				return err
+			}
+			h, c, r := told.held.Load(), told.confirmed.Load(), told.released.Load()
+			if held != h || confirmed != c || released != r || total != ample-c || reserved != h-c-r {
+				return fmt.Errorf("the database has %d holds, %d confirmed, %d released, and %d of %d reserved; the callers were told of %d, %d, %d",
+					held, confirmed, released, reserved, total, h, c, r)
+			}
+			return nil
+		},
 	}
+}
+
+// count counts a success.
+func count(n *atomic.Int64, err error) error {
+	if err == nil {
+		n.Add(1)
+	}
+	return err
 }
 
 // cart reserves k lines, each of a part of the rows of its own, in the lock order.
@@ -229,7 +284,13 @@ func readings() []workload {
 			list = append(list, workload{
 				name: fmt.Sprintf("catalog-%d-%s", rows, depth), callers: 1, designs: both, setup: stocked(rows, 10),
 				caller: func(d design, _ int) func(context.Context) error {
-					return func(ctx context.Context) error { return d.page(ctx, after) }
+					return func(ctx context.Context) error {
+						n, err := d.page(ctx, after)
+						if want := min(pageSize, rows-after); err == nil && n != want {
+							return fmt.Errorf("a page of %d rows, want %d", n, want)
+						}
+						return err
+					}
 				},
 				check: func(context.Context, *server, *measurement) error { return nil },
 			})
