@@ -59,15 +59,15 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 }
 
 // hold adds n PENDING holds of one unit, spread over the first rows stock rows, that die life from now, in the past when it is
-// negative, and within ten minutes before. The units are counted as reserved.
+// negative, and within ten minutes before, in the order in which they were made. The units are counted as reserved.
 func (s *server) hold(ctx context.Context, n, rows int, life time.Duration) error {
 	return s.exec(ctx, fmt.Sprintf(`
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
 SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
        now() + interval '%d ms' - interval '1 day', now() + interval '%d ms' - interval '1 day',
-       now() + interval '%d ms' - random() * interval '10 minutes'
-FROM generate_series(0, %d) n`, rows, warehouseID, life.Milliseconds(), life.Milliseconds(), life.Milliseconds(), n-1),
+       now() + interval '%d ms' - interval '10 minutes' * (%d - n) / %d
+FROM generate_series(0, %d) n`, rows, warehouseID, life.Milliseconds(), life.Milliseconds(), life.Milliseconds(), n, n, n-1),
 		`UPDATE inventory i SET reserved = i.reserved + h.units
 FROM (SELECT product_id, warehouse_id, count(*) AS units FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
 WHERE i.product_id = h.product_id AND i.warehouse_id = h.warehouse_id`,
