@@ -82,8 +82,9 @@
 // The second transaction must have an id and write a record, or its commit would flush nothing: hence pg_logical_emit_message, the
 // smallest record there is. A pooler in transaction mode, PgBouncer or RDS Proxy, keeps one statement on one server connection, so both
 // run on one; and nothing of a session outlives the CALL, since synchronous_commit is set for the transaction alone, inside a procedure
-// where a proxy doesn't see it and so has no reason to pin the session. (Package postgres tells how prepared statements fare there.) The argument doesn't need the one connection, though: there is one
-// log, so a flush that begins after the first commit has returned covers it, whichever connection asks. What it does need is that both go
+// where a proxy doesn't see it and so has no reason to pin the session. (Package postgres tells how prepared statements fare there.) The
+// argument doesn't need the one connection, though: there is one log, so a flush that begins after the first commit has returned covers
+// it, whichever connection asks. What it does need is that both go
 // to one server: if a fail-over falls between the two, the connection breaks, the CALL fails, and nothing is answered with 2xx.
 //
 // Whoever answers 2xx because of what another call did must wait for the disk as well: a replay, a second confirm, and the reading of

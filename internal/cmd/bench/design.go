@@ -118,8 +118,8 @@ func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
 		return nil, err
 	}
 	config.DialFunc = n.dial
-	// Of the settings of the service's role it keeps the one that is to its good: its plans too were made on an empty table. A generic plan
-	// can't know how short a page is, and would read the whole catalog.
+	// Of the settings of the service's role it keeps those that are to its good, no sequential scans above all: its plans too were made on an
+	// empty table. A generic plan can't know how short a page is, and would read the whole catalog.
 	config.RuntimeParams["plan_cache_mode"] = "auto"
 	return pgx.ConnectConfig(ctx, config)
 }
