@@ -78,7 +78,9 @@ func methodOf(event events.APIGatewayV2HTTPRequest) (string, error) {
 func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host string, err error) {
 	header = make(http.Header, len(event.Headers)+1)
 	values := make([]string, 0, len(event.Headers)) // one array for all, as nearly every header has one value
-	for _, name := range slices.Sorted(maps.Keys(event.Headers)) {
+	names := slices.AppendSeq(make([]string, 0, len(event.Headers)), maps.Keys(event.Headers))
+	slices.Sort(names)
+	for _, name := range names {
 		if !isToken(name) {
 			return nil, "", errors.New("the name of a header isn't one")
 		}

@@ -57,13 +57,20 @@ const maxBody = 4 << 20
 func (w *recorder) sendTo(library http.ResponseWriter, method string) {
 	w.WriteHeader(http.StatusOK)
 	w.setContentType()
+	header := library.Header()
 	for name, values := range w.sent {
 		if !isToken(name) || isFraming(name) {
 			continue
 		}
-		for _, value := range values {
-			library.Header().Add(name, clean(value))
+		for i, value := range values {
+			values[i] = clean(value)
 		}
+		// The values are sent's own copies, so the library may have them as they are.
+		key := http.CanonicalHeaderKey(name)
+		if _, twice := header[key]; twice {
+			values = append(header[key], values...)
+		}
+		header[key] = values
 	}
 	library.WriteHeader(w.status)
 	if w.body.Len() > 0 && method != http.MethodHead {

@@ -59,7 +59,8 @@ func (h Hold) ResolvedAt(in Status) *time.Time {
 	if h.Status != in {
 		return nil
 	}
-	return &h.UpdatedAt
+	at := h.UpdatedAt // a pointer into h would put all of h on the heap, also when it is nil
+	return &at
 }
 
 // Request asks for a hold.

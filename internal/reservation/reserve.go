@@ -68,7 +68,7 @@ func columns(lines []Line) (products, warehouses, quantities string) {
 }
 
 func lineBytes(lines []Line) []byte {
-	var b []byte
+	b := make([]byte, 0, len(lines)*(len(uuid.UUID{})*2+4))
 	for _, line := range lines {
 		b = append(b, line.ProductID[:]...)
 		b = append(b, line.WarehouseID[:]...)
