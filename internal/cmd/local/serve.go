@@ -117,7 +117,7 @@ func startFunctions(opts options, c config.Config, stdout io.Writer, log *slog.L
 	if opts.lambdas == "" {
 		return local.InProcess(c, localConnections, log)
 	}
-	return local.Built(opts.lambdas, c.Environ(), stdout, log)
+	return local.Built(opts.lambdas, c.Environ(), 0, stdout, log)
 }
 
 func listen(ctx context.Context, c config.Config) (net.Listener, error) {
