@@ -90,16 +90,18 @@ func (a *App) HTTP(function string) HTTPHandler {
 
 // SweepReport is what a sweep answers the rule, for whoever invokes it by hand.
 type SweepReport struct {
-	Expired       int64   `json:"expired"`
-	Units         int64   `json:"units"`
-	Keys          int64   `json:"keys"`
-	Batches       int     `json:"batches"`
-	OldestSeconds float64 `json:"oldestSeconds"`
-	More          bool    `json:"more"`
+	Expired       int64        `json:"expired"`
+	Units         int64        `json:"units"`
+	Keys          int64        `json:"keys"`
+	Batches       int          `json:"batches"`
+	OldestSeconds float64      `json:"oldestSeconds"`
+	More          bool         `json:"more"`
+	Audit         *AuditReport `json:"audit,omitempty"`
 }
 
-// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log.
-func (a *App) Sweep(ctx context.Context, _ events.EventBridgeEvent) (SweepReport, error) {
+// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log. The first sweep of
+// an hour also audits, and so does one whose event says {"audit": true} in its detail.
+func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	start := time.Now()
 	result, err := a.Service.Sweep(ctx)
 	report := SweepReport{
@@ -119,5 +121,8 @@ func (a *App) Sweep(ctx context.Context, _ events.EventBridgeEvent) (SweepReport
 		return report, fmt.Errorf("the sweep ended early: %w", err)
 	}
 	a.log.Info("sweep", attrs...)
+	if wantsAudit(event) {
+		report.Audit = a.audit(ctx)
+	}
 	return report, nil
 }

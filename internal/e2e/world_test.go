@@ -91,7 +91,7 @@ func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 	t.Cleanup(a.Close)
 	w := &world{t: t, service: a.Service}
 	if tr == binaries {
-		w.functions, err = local.Built(built(t), c.Environ(), t.Output(), log)
+		w.functions, err = local.Built(built(t), c.Environ(), 0, t.Output(), log)
 	} else {
 		w.functions, err = local.InProcess(c, 1, log)
 	}

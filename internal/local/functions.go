@@ -65,8 +65,8 @@ func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, 
 }
 
 // Built runs the built binaries, dir/<function>/bootstrap, each in processes of its own behind the Lambda Runtime API, with env as
-// their environment. It fails when one isn't there.
-func Built(dir string, env []string, output io.Writer, log *slog.Logger) (*Functions, error) {
+// their environment, at most so many of each function at once, or RuntimeConfig's default if that is zero. It fails when one isn't there.
+func Built(dir string, env []string, instances int, output io.Writer, log *slog.Logger) (*Functions, error) {
 	f := &Functions{HTTP: map[string]Invoker{}}
 	start := func(name string, timeout time.Duration) (Invoker, error) {
 		binary := filepath.Join(dir, name, "bootstrap")
@@ -74,7 +74,7 @@ func Built(dir string, env []string, output io.Writer, log *slog.Logger) (*Funct
 			return nil, fmt.Errorf("the function %s isn't built: %w", name, err)
 		}
 		runtime := NewRuntime(RuntimeConfig{
-			Name: name, Binary: binary, Env: env, Timeout: timeout, Stdout: output, Stderr: output, Log: log,
+			Name: name, Binary: binary, Env: env, MaxInstances: instances, Timeout: timeout, Stdout: output, Stderr: output, Log: log,
 		})
 		f.close = append(f.close, runtime.Close)
 		return runtime, nil

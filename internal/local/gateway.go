@@ -169,8 +169,12 @@ func statusOfReadError(err error) int {
 	return http.StatusBadRequest
 }
 
+// statusOfInvokeError tells a function that failed from one that couldn't answer: its process was killed, or took too long. AWS answers 500
+// for a killed one; here it is 503 as for the other, because the contract has no 500 for what a retry puts right.
 func statusOfInvokeError(err error) int {
-	if errors.Is(err, context.DeadlineExceeded) {
+	var failed *FunctionError
+	gone := errors.As(err, &failed) && (failed.Type == exitError || failed.Type == timedOut)
+	if gone || errors.Is(err, context.DeadlineExceeded) {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
@@ -178,9 +182,12 @@ func statusOfInvokeError(err error) int {
 
 // refuse writes the gateway's own answer, which is JSON but no problem document.
 func refuse(w http.ResponseWriter, status int) {
-	// The one thing that AWS doesn't do: the contract promises the request's id on every answer, under its own name.
+	// What AWS doesn't do: the contract promises the request's id on every answer, under its own name.
 	w.Header().Set("X-Request-Id", w.Header().Get("Apigw-Requestid"))
 	w.Header().Set("Content-Type", "application/json")
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1") // which the contract promises with it, and AWS doesn't send
+	}
 	w.WriteHeader(status)
 	// A caller who has hung up is nobody to tell.
 	_, _ = fmt.Fprintf(w, `{"message":%q}`, http.StatusText(status))

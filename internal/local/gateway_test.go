@@ -345,6 +345,23 @@ func TestFailedInvocationIs500(t *testing.T) {
 	}
 }
 
+func TestFunctionWhoseProcessIsGoneIs503(t *testing.T) {
+	t.Parallel()
+
+	for _, kind := range []string{exitError, timedOut} {
+		w := httptest.NewRecorder()
+		gone := function(func(context.Context, []byte) ([]byte, error) {
+			return nil, &FunctionError{Type: kind, Message: "secret"}
+		})
+		newGateway(t, gone).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+
+		checkRefusal(t, w, http.StatusServiceUnavailable, `{"message":"Service Unavailable"}`)
+		if after := w.Header().Get("Retry-After"); after != "1" {
+			t.Errorf("%s: Retry-After = %q, want 1", kind, after)
+		}
+	}
+}
+
 func TestFunctionOverTheIntegrationLimitIs503(t *testing.T) {
 	t.Parallel()
 

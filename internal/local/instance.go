@@ -152,7 +152,7 @@ func (i *instance) waitReady(limit time.Duration) error {
 	case <-i.exited:
 		return i.exitError()
 	case <-timer.C:
-		return i.failure("Sandbox.Timedout", fmt.Sprintf("Init timed out after %.2f seconds", limit.Seconds()))
+		return i.failure(timedOut, fmt.Sprintf("Init timed out after %.2f seconds", limit.Seconds()))
 	}
 }
 
@@ -185,7 +185,7 @@ func (i *instance) invoke(payload []byte, timeout time.Duration) outcome {
 }
 
 func (i *instance) timedOut(timeout time.Duration) outcome {
-	err := i.failure("Sandbox.Timedout", fmt.Sprintf("Task timed out after %.2f seconds", timeout.Seconds()))
+	err := i.failure(timedOut, fmt.Sprintf("Task timed out after %.2f seconds", timeout.Seconds()))
 	return outcome{err: errors.Join(err, i.stop())}
 }
 
@@ -227,7 +227,7 @@ func (i *instance) exitError() error {
 	if line := i.stderr.lastLine(); line != "" {
 		message += ": " + line
 	}
-	return i.failure("Runtime.ExitError", message)
+	return i.failure(exitError, message)
 }
 
 // api is the Lambda Runtime API, version 2018-06-01.

@@ -30,6 +30,12 @@ const (
 	defaultMaxInstances = 10
 )
 
+// The types of a FunctionError whose process was there no longer, or not in time.
+const (
+	exitError = "Runtime.ExitError"
+	timedOut  = "Sandbox.Timedout"
+)
+
 // ErrClosed is the error of an invocation of a Runtime that is closed.
 var ErrClosed = errors.New("runtime is closed")
 

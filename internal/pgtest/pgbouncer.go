@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/allo/reservations/internal/local/pgserver"
@@ -53,10 +54,13 @@ server_reset_query =
 server_idle_timeout = 5
 `
 
-// pooler is one running PgBouncer.
+// pooler is one PgBouncer.
 type pooler struct {
-	child *pgserver.Child
-	port  int
+	program string
+	dir     string // of its files
+	server  string // the URL of the server's own database
+	port    int
+	child   *pgserver.Child
 }
 
 // startPooler starts a PgBouncer for every database of the server, with its
@@ -66,31 +70,81 @@ func startPooler(ctx context.Context, dir string, server *pgserver.Server) (*poo
 	if err != nil {
 		return nil, err
 	}
-	p := &pooler{}
+	p := &pooler{program: program, dir: dir, server: server.URL(maintenance)}
 	if p.port, err = pgserver.FreePort(); err != nil {
 		return nil, err
 	}
-	if err := p.configure(dir, server.URL(maintenance)); err != nil {
+	if err := p.configure(); err != nil {
 		return nil, fmt.Errorf("configure pgbouncer: %w", err)
 	}
+	return p, p.start(ctx)
+}
+
+// start runs the program, for the first time or again.
+func (p *pooler) start(ctx context.Context) error {
 	// PgBouncer, like Postgres, refuses to be root.
-	attr, err := pgserver.Unprivileged(dir)
+	attr, err := pgserver.Unprivileged(p.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// It outlives the context, which is for the start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, filepath.Join(dir, "pgbouncer.ini"))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.program, filepath.Join(p.dir, "pgbouncer.ini"))
 	cmd.SysProcAttr = attr
 	cmd.Dir = "/" // Our directory may be closed to PgBouncer's user.
-	log := filepath.Join(dir, "pgbouncer.log")
+	log := filepath.Join(p.dir, "pgbouncer.log")
 	if err := p.spawn(cmd, log); err != nil {
-		return nil, fmt.Errorf("start pgbouncer: %w", err)
+		return fmt.Errorf("start pgbouncer: %w", err)
 	}
-	if err := p.await(ctx, server.URL(maintenance)); err != nil {
+	if err := p.await(ctx); err != nil {
 		said, _ := os.ReadFile(log) // The error does without it.
-		return nil, errors.Join(fmt.Errorf("start pgbouncer: %w: %s", err, said), p.stop())
+		return errors.Join(fmt.Errorf("start pgbouncer: %w: %s", err, said), p.stop())
 	}
-	return p, nil
+	return nil
+}
+
+// Pooler is a PgBouncer of a test's own, in transaction mode.
+type Pooler struct{ pooler *pooler }
+
+// NewPooler starts one before the server. It skips the test where PgBouncer
+// isn't installed.
+func NewPooler(t testing.TB, server *pgserver.Server) *Pooler {
+	t.Helper()
+	if _, err := findPooler(); err != nil {
+		t.Skip(err)
+	}
+	// As root it runs as another user, who can't pass through a test's own directory.
+	dir, err := os.MkdirTemp("", dirPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	p, err := startPooler(ctx, filepath.Join(dir, "pgbouncer"), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Pooler{p}
+}
+
+// URL leads to a database through the pooler.
+func (p *Pooler) URL(direct string) string { return p.pooler.url(direct) }
+
+// Restart ends the pooler at once, whoever is connected, and starts it again
+// on the same port.
+func (p *Pooler) Restart(ctx context.Context) error {
+	if err := p.pooler.stop(); err != nil {
+		return err
+	}
+	return p.pooler.start(ctx)
 }
 
 // spawn starts the program with a log.
@@ -119,8 +173,8 @@ func findPooler() (string, error) {
 
 // configure writes PgBouncer's files. The password is in plain text because
 // PgBouncer has to log in to the server with it.
-func (p *pooler) configure(dir, serverURL string) error {
-	server, err := url.Parse(serverURL)
+func (p *pooler) configure() error {
+	server, err := url.Parse(p.server)
 	if err != nil {
 		return err
 	}
@@ -129,22 +183,22 @@ func (p *pooler) configure(dir, serverURL string) error {
 		return err
 	}
 	password, _ := server.User.Password() // A URL of pgserver has one.
-	users := filepath.Join(dir, "userlist.txt")
+	users := filepath.Join(p.dir, "userlist.txt")
 	return errors.Join(
-		os.Mkdir(dir, 0o700),
+		os.Mkdir(p.dir, 0o700),
 		os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", server.User.Username(), password), 0o600),
-		os.WriteFile(filepath.Join(dir, "pgbouncer.ini"), fmt.Appendf(nil, poolerConfig, serverPort, p.port, users), 0o600),
+		os.WriteFile(filepath.Join(p.dir, "pgbouncer.ini"), fmt.Appendf(nil, poolerConfig, serverPort, p.port, users), 0o600),
 	)
 }
 
 // await waits until PgBouncer passes a query on.
-func (p *pooler) await(ctx context.Context, serverURL string) error {
+func (p *pooler) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, poolerStartTimeout)
 	defer cancel()
 	tick := time.NewTicker(poolerPollInterval)
 	defer tick.Stop()
 	for {
-		err := ping(ctx, p.url(serverURL))
+		err := ping(ctx, p.url(p.server))
 		if err == nil {
 			return nil
 		}

@@ -36,7 +36,14 @@ const (
 	closeTimeout = time.Second
 	// maxPrepared bounds the statements that a connection keeps. The service has about ten.
 	maxPrepared = 32
+	// maxWaiting bounds the callers in line for a connection. A Lambda has one caller; where a process serves many, and more come than the
+	// database can serve, the rest is told so at once, instead of after a wait that ends in the same answer. Each has its turn within a second
+	// even on a single connection.
+	maxWaiting = 256
 )
+
+// ErrSaturated is that as many callers as may be wait for a connection already. Nothing was sent.
+var ErrSaturated = errors.New("too many wait for a connection to the database")
 
 // Pool lends out connections to one database, of which it has no more than its size. It is safe for concurrent use.
 //
@@ -46,6 +53,8 @@ const (
 type Pool struct {
 	conns     *puddle.Pool[*conn]
 	pingAfter time.Duration
+	// waiting counts those who are about to have a connection.
+	waiting atomic.Int64
 	// exec is whether no statement stays prepared, as the URL says or because a pooler was found that loses track of them.
 	exec atomic.Bool
 }
@@ -134,8 +143,12 @@ func (p *Pool) Close() { p.conns.Close() }
 // Reset closes the connections that exist, those in use when they are given back, so that later ones have the role's settings of now.
 func (p *Pool) Reset() { p.conns.Reset() }
 
-// acquire takes a connection that is young enough and, if it was idle, alive.
+// acquire takes a connection that is young enough and, if it was idle, alive. It returns ErrSaturated when too many wait for one.
 func (p *Pool) acquire(ctx context.Context) (*puddle.Resource[*conn], error) {
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > maxWaiting {
+		return nil, ErrSaturated
+	}
 	for {
 		res, err := p.conns.Acquire(ctx)
 		if err != nil {

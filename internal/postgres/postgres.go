@@ -77,7 +77,7 @@ func LockTimeout(err error) bool { return hasCode(err, lockNotAvailable) }
 // caller may try again later, and can't know whether the statement took effect.
 func Unavailable(err error) bool {
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &connect) || errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
 	var pg *pgconn.PgError

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -15,39 +14,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/local/pgserver"
-	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
-
-// crashServer is a server of the test's own, because it will be killed.
-func crashServer(t *testing.T, settings map[string]string) (*pgserver.Server, pgtest.Database) {
-	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	binDir, err := pgserver.Find(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
-	defer cancel()
-	server, err := pgserver.Start(ctx, pgserver.Config{BinDir: binDir, DataDir: filepath.Join(t.TempDir(), "data"), Settings: settings})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Errorf("stop the server: %v", err)
-		}
-	})
-	url := server.URL("postgres")
-	if _, err := migrate.Up(ctx, url); err != nil {
-		t.Fatal(err)
-	}
-	return server, pgtest.Database{URL: url, DirectURL: url, Name: "postgres"}
-}
 
 // ledger remembers what callers were told with success: all of it must still be so after a crash (I5).
 type ledger struct {
@@ -171,7 +140,7 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	t.Parallel()
 
 	const kills = 4
-	server, db := crashServer(t, nil)
+	server, db := pgtest.NewServer(t, nil)
 	rows := open(t, db, 0).stocks(1_000_000, 1_000_000, 1_000_000)
 
 	for n := range kills {
@@ -190,7 +159,7 @@ func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
 	t.Parallel()
 
 	const kills = 5
-	server, db := crashServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	w := open(t, db, 0)
 	rows := w.stocks(1_000_000, 1_000_000, 1_000_000)
 	for _, verb := range []string{"reserve_line", "reserve_cart", "resolve_hold"} {
@@ -226,7 +195,7 @@ func lastWords(t *testing.T, server *pgserver.Server, db pgtest.Database, read f
 func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 	t.Parallel()
 
-	server, db := crashServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	w := open(t, db, 0)
 	for _, verb := range []string{"reserve_line", "resolve_hold"} {
 		w.mutate(verb, barrier, "NULL;")
@@ -311,7 +280,7 @@ const settleTimeout = 5 * time.Second
 func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
 	t.Parallel()
 
-	server, db := crashServer(t, nil)
+	server, db := pgtest.NewServer(t, nil)
 	w := open(t, db, 1)
 	row := w.stock(5)
 	s := w.services()[0]

@@ -239,12 +239,7 @@ func (w *world) status(h reservation.Hold) reservation.Status {
 // mutate takes old out of a function's source and puts replacement in, so that a control shows what old was for.
 func (w *world) mutate(function, old, replacement string) {
 	w.t.Helper()
-	source := ask[string](w, "SELECT pg_get_functiondef($1::regproc)", function)
-	mutated := strings.ReplaceAll(source, old, replacement)
-	if mutated == source {
-		w.t.Fatalf("the source of %s has no %q: the control must follow the statement that it mutates", function, old)
-	}
-	w.exec(mutated)
+	pgtest.Mutate(w.t, w.db, function, old, replacement)
 }
 
 // together runs fn n times at once: all wait until the last is ready.

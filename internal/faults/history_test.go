@@ -1,0 +1,486 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/faults/model"
+)
+
+// The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's locality), so what has no stock row in common
+// is checked apart: the callers meet on islands, each a product in several warehouses.
+const (
+	callers      = 32
+	islands      = 8
+	islandRows   = 3
+	islandTotal  = 12
+	historyTime  = 3 * time.Second
+	checkLimit   = 30 * time.Second // of one island; most take a few hundredths of a second
+	sweepers     = 2
+	sweepPause   = 20 * time.Millisecond
+	bystanders   = islands
+	longestStay  = 25 * time.Millisecond // of a bystander's lock
+	longestPause = 50 * time.Millisecond // between two of them
+	crowding     = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
+	recentHolds  = 12
+	maxUnits     = 4
+	restockUnits = 10
+)
+
+// event is one call of a history, with what was answered.
+type event struct {
+	caller  int
+	verb    model.Verb
+	id      uuid.UUID // of the hold, known to the caller or from the answer
+	key     string    // of a reserve
+	lines   []model.Line
+	ttl     time.Duration
+	from    time.Time
+	to      time.Time // zero: not answered
+	outcome model.Outcome
+	status  model.Status
+	end     time.Time
+	rows    []model.Row
+}
+
+// island is a few stock rows and the holds that its callers know of.
+type island struct {
+	rows []stock
+
+	mu      sync.Mutex
+	events  []event
+	recent  []known
+	ending  map[uuid.UUID]known
+	pending []event // reserves under way, to be sent twice
+}
+
+// known is a hold that somebody was told of.
+type known struct {
+	id  uuid.UUID
+	end time.Time
+}
+
+func (i *island) record(e event) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.events = append(i.events, e)
+	if e.verb == model.Confirm || e.verb == model.Release {
+		delete(i.ending, e.id)
+	}
+	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend && e.outcome == model.Done {
+		i.recent = append(i.recent, known{e.id, e.end})
+		if i.ending != nil {
+			i.ending[e.id] = known{e.id, e.end}
+		}
+		i.recent = i.recent[max(0, len(i.recent)-recentHolds):]
+	}
+}
+
+// pick is one of the holds made lately.
+func (i *island) pick(r *rand.Rand) (known, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.recent) == 0 {
+		return known{}, false
+	}
+	return i.recent[r.IntN(len(i.recent))], true
+}
+
+// soonest is the hold that ends next, when that is soon: there the callers of an island meet.
+func (i *island) soonest() (known, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now, found := time.Now(), false
+	var next known
+	for _, k := range i.ending {
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < 10*crowding && (!found || k.end.Before(next.end)) {
+			next, found = k, true
+		}
+	}
+	return next, found
+}
+
+func (i *island) number(product, warehouse uuid.UUID) int {
+	return slices.Index(i.rows, stock{product, warehouse})
+}
+
+func (i *island) items(lines []model.Line) []item {
+	var items []item
+	for _, line := range lines {
+		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse, line.Quantity})
+	}
+	return items
+}
+
+// history is a round of concurrent calls.
+type history struct {
+	w       *world
+	shop    shop
+	islands []*island
+	strange []string // answers that have no place in a round without faults
+
+	mu sync.Mutex
+}
+
+func (h *history) oddity(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.strange = append(h.strange, fmt.Sprintf(format, args...))
+}
+
+// play lets the callers loose for a while, with sweeps and with bystanders who lock rows now and then, as a report or a migration may.
+func play(w *world, round uint64, lasts time.Duration) *history {
+	h := &history{w: w, shop: newShop(w.url, callers)}
+	for range islands {
+		h.islands = append(h.islands, &island{rows: w.shelf(islandRows, islandTotal), ending: map[uuid.UUID]known{}})
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), lasts)
+	defer cancel()
+	together(callers+bystanders+sweepers, func(n int) {
+		r := random(round, uint64(n))
+		switch {
+		case n < callers:
+			for ctx.Err() == nil {
+				h.call(n, h.islands[n%islands], r)
+			}
+		case n < callers+bystanders:
+			for ctx.Err() == nil {
+				h.stand(ctx, h.islands[n%islands], r)
+				sleep(ctx, rand.N(longestPause))
+			}
+		default:
+			for ctx.Err() == nil {
+				if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
+					h.oddity("a sweep: %v", err)
+				}
+				sleep(ctx, sweepPause)
+			}
+		}
+	})
+	return h
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// stand locks a hold or a stock row of the island for a moment, which makes those who want it wait past the ends of holds.
+func (h *history) stand(ctx context.Context, i *island, r *rand.Rand) {
+	tx, err := h.w.admin.Begin(ctx)
+	if err != nil {
+		return
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	hold, found := i.soonest()
+	if row := i.rows[r.IntN(islandRows)]; r.IntN(4) == 0 || !found {
+		_, err = tx.Exec(ctx, "SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE", row.Product.String(), row.Warehouse.String())
+	} else {
+		// The lock begins just before the hold's end and is let go just after it.
+		sleep(ctx, time.Until(hold.end)-crowding)
+		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
+	}
+	if err == nil {
+		sleep(ctx, rand.N(longestStay))
+	}
+}
+
+// call makes one call. It isn't cut short at the round's end: what is under way is answered.
+func (h *history) call(caller int, i *island, r *rand.Rand) {
+	ctx := context.Background()
+	// Some callers don't wait for their answer.
+	if r.IntN(200) == 0 {
+		short, cancel := context.WithTimeout(ctx, time.Duration(1+r.IntN(4))*time.Millisecond)
+		defer cancel()
+		ctx = short
+	}
+	e := event{caller: caller, ttl: time.Second}
+	choice := r.IntN(100)
+	hold, found := i.pick(r)
+	// A third come as a hold ends, where everything is decided.
+	if next, soon := i.soonest(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
+		hold, found = next, true
+		time.Sleep(time.Until(hold.end) - rand.N(crowding) + crowding/4)
+	}
+	if found && choice >= 45 && choice < 88 {
+		e.id = hold.id
+	}
+	switch {
+	case choice < 5:
+		h.again(ctx, i, e)
+	case choice < 45 || !found && choice < 88:
+		e.lines = i.lines(r)
+		e.key = uuid.NewString()
+		h.reserve(ctx, i, e)
+	case choice < 58:
+		h.resolve(ctx, i, e, model.Confirm)
+	case choice < 68:
+		h.resolve(ctx, i, e, model.Release)
+	case choice < 76:
+		h.extend(ctx, i, e)
+	case choice < 88:
+		h.get(ctx, i, e)
+	case choice < 97:
+		h.catalog(ctx, e)
+	default:
+		h.restock(ctx, i, e, r)
+	}
+}
+
+// lines draws one line, or a cart of several.
+func (i *island) lines(r *rand.Rand) []model.Line {
+	lines := []model.Line{{Row: r.IntN(islandRows), Quantity: 1 + r.IntN(maxUnits)}}
+	if r.IntN(2) == 0 {
+		lines = nil
+		for _, row := range r.Perm(islandRows)[:2+r.IntN(islandRows-1)] {
+			lines = append(lines, model.Line{Row: row, Quantity: 1 + r.IntN(maxUnits)})
+		}
+	}
+	return lines
+}
+
+// reserve sends a new reserve, which others may send again meanwhile.
+func (h *history) reserve(ctx context.Context, i *island, e event) {
+	i.mu.Lock()
+	i.pending = append(i.pending, e)
+	i.pending = i.pending[max(0, len(i.pending)-2):]
+	i.mu.Unlock()
+	h.sendReserve(ctx, i, e)
+}
+
+// again sends somebody's reserve once more, under the same key.
+func (h *history) again(ctx context.Context, i *island, e event) {
+	i.mu.Lock()
+	n := len(i.pending)
+	if n > 0 {
+		caller := e.caller
+		e = i.pending[n-1]
+		e.caller = caller
+	}
+	i.mu.Unlock()
+	if n > 0 {
+		h.sendReserve(ctx, i, e)
+	}
+}
+
+func (h *history) sendReserve(ctx context.Context, i *island, e event) {
+	e.verb, e.from = model.Reserve, time.Now()
+	r := h.shop.reserve(ctx, e.key, int(e.ttl.Seconds()), i.items(e.lines)...)
+	h.finish(i, e, r)
+}
+
+func (h *history) resolve(ctx context.Context, i *island, e event, verb model.Verb) {
+	e.verb, e.from = verb, time.Now()
+	h.finish(i, e, h.shop.act(ctx, e.id, string(verb), ""))
+}
+
+func (h *history) extend(ctx context.Context, i *island, e event) {
+	e.verb, e.from = model.Extend, time.Now()
+	h.finish(i, e, h.shop.extend(ctx, e.id, int(e.ttl.Seconds())))
+}
+
+func (h *history) get(ctx context.Context, i *island, e event) {
+	e.verb, e.from = model.Get, time.Now()
+	h.finish(i, e, h.shop.get(ctx, e.id))
+}
+
+// catalog reads all rows at once, which is a call to every island.
+func (h *history) catalog(ctx context.Context, e event) {
+	e.verb, e.from = model.Catalog, time.Now()
+	shelves, r := h.shop.catalog(ctx, islands)
+	e.to = time.Now()
+	if r.Err != nil && ctx.Err() == nil || r.Err == nil && !r.ok() {
+		h.oddity("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
+	}
+	if !r.ok() {
+		return
+	}
+	for _, i := range h.islands {
+		e.outcome, e.rows = model.Done, nil
+		for _, shelf := range shelves {
+			for _, s := range shelf.Inventories {
+				if n := i.number(shelf.ID, s.WarehouseID); n >= 0 {
+					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+				}
+			}
+		}
+		if len(e.rows) != islandRows {
+			h.oddity("a catalog shows %d of %d rows of a product", len(e.rows), islandRows)
+		}
+		i.record(e)
+	}
+}
+
+func (h *history) restock(ctx context.Context, i *island, e event, r *rand.Rand) {
+	row := r.IntN(islandRows)
+	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row, Quantity: restockUnits}}, model.Done, time.Now()
+	_, err := h.w.admin.Exec(context.WithoutCancel(ctx), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
+	if e.to = time.Now(); err != nil {
+		h.oddity("a delivery: %v", err)
+		return
+	}
+	i.record(e)
+}
+
+var statuses = map[string]model.Status{
+	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released, "EXPIRED": model.Expired,
+}
+
+// finish records a call with its answer.
+func (h *history) finish(i *island, e event, r reply) {
+	e.to = time.Now()
+	switch {
+	case r.ok() && r.Reservation != nil:
+		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status], r.Reservation.ExpiresAt
+		if e.id != uuid.Nil && e.id != r.Reservation.ID {
+			h.oddity("asked about %s, the answer is about %s", e.id, r.Reservation.ID)
+		}
+		e.id = r.Reservation.ID
+	case r.Code == "INSUFFICIENT_STOCK":
+		e.outcome = model.Short
+		for _, s := range r.Shortages {
+			e.rows = append(e.rows, model.Row{Number: i.number(s.ProductID, s.WarehouseID), Available: s.Available})
+		}
+	case r.Code == "RESERVATION_EXPIRED":
+		e.outcome = model.Gone
+	case r.Code == "RESERVATION_CONFIRMED":
+		e.outcome, e.status = model.Settled, model.Confirmed
+	case r.Code == "RESERVATION_RELEASED":
+		e.outcome, e.status = model.Settled, model.Released
+	case r.Code == "IDEMPOTENCY_KEY_IN_USE":
+		e.outcome = model.Nothing
+	case r.Err != nil && e.verb == model.Get:
+		return // it told nothing and did nothing
+	case r.Err != nil:
+		e.outcome, e.to = model.Unknown, time.Time{}
+	default:
+		// Without faults nothing else has a place here, be it a 404 or a 503: locks are had within milliseconds.
+		h.oddity("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
+		e.outcome, e.to = model.Unknown, time.Time{}
+	}
+	i.record(e)
+}
+
+// input is what porcupine is given of a call.
+type input struct {
+	call   model.Call
+	answer model.Answer
+}
+
+// operations turns an island's events into porcupine's, and numbers its holds.
+func (i *island) operations() (*model.Model, []porcupine.Operation) {
+	var reserves []event
+	numbers, keys, sent := map[uuid.UUID]int{}, map[string]int{}, map[string]int{}
+	for _, e := range i.events {
+		if e.verb != model.Reserve {
+			continue
+		}
+		if sent[e.key]++; sent[e.key] == 1 {
+			keys[e.key] = len(reserves)
+			reserves = append(reserves, e)
+		}
+		if e.outcome == model.Done {
+			numbers[e.id] = keys[e.key]
+		}
+	}
+	m := model.New(slices.Repeat([]int{islandTotal}, len(i.rows)), len(reserves))
+	for n, e := range reserves {
+		m.Name(n, e.lines)
+	}
+	var operations []porcupine.Operation
+	for _, e := range i.events {
+		hold := numbers[e.id]
+		if e.verb == model.Reserve {
+			hold = keys[e.key]
+		}
+		to := model.Never
+		if !e.to.IsZero() {
+			to = e.to.UnixMicro()
+		}
+		in := input{
+			call: model.Call{
+				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
+			},
+			answer: model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows},
+		}
+		if !e.end.IsZero() {
+			in.answer.End = e.end.UnixMicro()
+		}
+		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in, Call: in.call.From, Return: to})
+	}
+	return m, operations
+}
+
+// specification is the model in porcupine's terms.
+func specification(m *model.Model) porcupine.Model {
+	n := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{m.Init()} },
+		Step: func(state, in, _ any) []any {
+			var states []any
+			for _, s := range m.Step(state.(model.State), in.(input).call, in.(input).answer) {
+				states = append(states, s)
+			}
+			return states
+		},
+		Equal:             func(a, b any) bool { return a == b },
+		DescribeOperation: func(in, _ any) string { return model.Describe(in.(input).call, in.(input).answer) },
+		DescribeState:     func(s any) string { return m.Describe(s.(model.State)) },
+	}
+	return n.ToModel()
+}
+
+// verdict is what a history was found to be.
+type verdict struct {
+	calls, unanswered int
+	// illegal says of which islands no order of the calls explains the answers, strange what else has no place in it.
+	illegal, strange []string
+}
+
+func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.strange) == 0 }
+
+func (v verdict) String() string {
+	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, strange: %.600q", v.calls, v.unanswered, v.illegal, v.strange)
+}
+
+// check looks for an order of each island's calls. Where there is none and shouldn't be, it keeps a page that shows how far the best one came.
+func (h *history) check(t *testing.T, pages bool) verdict {
+	t.Helper()
+	v := verdict{strange: h.strange}
+	for n, i := range h.islands {
+		m, operations := i.operations()
+		v.calls += len(operations)
+		for _, o := range operations {
+			if o.Return == model.Never {
+				v.unanswered++
+			}
+		}
+		spec := specification(m)
+		result, info := porcupine.CheckOperationsVerbose(spec, operations, checkLimit)
+		switch result {
+		case porcupine.Illegal:
+			name := fmt.Sprintf("%s-%d.html", uuid.NewString()[:8], n)
+			v.illegal = append(v.illegal, name)
+			if !pages {
+				break
+			}
+			keep(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
+		case porcupine.Unknown:
+			v.strange = append(v.strange, fmt.Sprintf("the check of %d calls didn't end within %s", len(operations), checkLimit))
+		}
+	}
+	return v
+}

@@ -1,0 +1,249 @@
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/route"
+)
+
+// The flags of a run: how long each random attack lasts, and what it begins with.
+var (
+	soak = flag.Duration("soak", 0, "how long each random attack lasts; zero is a short look")
+	seed = flag.Uint64("seed", 0, "the seed of every random attack; zero draws one")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	// To be repeated with -seed. It is printed first, as a run that is killed prints nothing else.
+	fmt.Printf("seed %d\n", *seed)
+	pgtest.Main(m)
+}
+
+// lasting is how long an attack goes on: -soak, or what is enough for a look.
+func lasting(look time.Duration) time.Duration {
+	if *soak > 0 {
+		return *soak
+	}
+	return look
+}
+
+// random is a source of its own for every part of an attack, the same in every run of one seed.
+func random(parts ...uint64) *rand.Rand {
+	mixed := *seed
+	for _, part := range parts {
+		mixed = mixed*0x9e3779b97f4a7c15 + part
+	}
+	return rand.New(rand.NewPCG(*seed, mixed))
+}
+
+const (
+	// answerLimit is how long any call may take to be answered. The service answers a request within 7 s; the rest is for this machine, which
+	// runs the service, the database and the callers on two processors.
+	answerLimit = 9 * time.Second
+	// recoveryLimit is how soon after a fault the service works again.
+	recoveryLimit = 2 * time.Second
+	// testLimit bounds what a test waits for besides.
+	testLimit = time.Minute
+	// functionConnections is the pool of each function in this process.
+	functionConnections = 8
+)
+
+// world is the whole service on a database of its own, behind a real socket.
+type world struct {
+	t         *testing.T
+	db        pgtest.Database
+	admin     *pgxpool.Pool // straight to the server
+	functions *local.Functions
+	service   *reservation.Service // for Audit
+	url       string
+	shelves   int
+}
+
+// newWorld puts the service on a fresh database of the shared server.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return open(t, pgtest.New(t), inProcess)
+}
+
+// how makes the functions of a world.
+type how func(t *testing.T, databaseURL string) *local.Functions
+
+func settings(databaseURL string) config.Config {
+	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+}
+
+// quiet is a log for services whose database is made to fail: what they say then is what the test is about.
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func inProcess(t *testing.T, databaseURL string) *local.Functions {
+	t.Helper()
+	f, err := local.InProcess(settings(databaseURL), functionConnections, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// open puts the service on a database. Where it goes through a proxy, db.URL leads there.
+func open(t *testing.T, db pgtest.Database, functions how) *world {
+	t.Helper()
+	w := &world{t: t, db: db, functions: functions(t, db.URL)}
+	t.Cleanup(func() {
+		if err := w.functions.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(gateway)
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	a, err := app.New(settings(db.DirectURL), quiet(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	w.service = a.Service
+	config, err := pgxpool.ParseConfig(db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 8
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // functions are redefined under its connections
+	if w.admin, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.admin.Close)
+	return w
+}
+
+// within bounds what a test waits for.
+func within(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// exec runs a statement of the set-up.
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.admin.Exec(within(w.t, testLimit), sql, args...); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// ask reads one value.
+func ask[T any](w *world, sql string, args ...any) T {
+	w.t.Helper()
+	var answer T
+	if err := w.admin.QueryRow(within(w.t, testLimit), sql, args...).Scan(&answer); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	return answer
+}
+
+// stock is a row of the shop.
+type stock struct{ Product, Warehouse uuid.UUID }
+
+// shelf makes a product with a stock row in each of so many warehouses.
+func (w *world) shelf(rows, total int) []stock {
+	w.t.Helper()
+	product := uuid.New()
+	w.shelves++
+	// By name, the newest comes first in the catalog.
+	w.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(), fmt.Sprintf("product %09d", 999_999_999-w.shelves))
+	var made []stock
+	for range rows {
+		s := stock{product, uuid.New()}
+		w.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(), "warehouse "+s.Warehouse.String())
+		w.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)", s.Product.String(), s.Warehouse.String(), total)
+		made = append(made, s)
+	}
+	return made
+}
+
+// sweep runs the sweeper as its rule does.
+func (w *world) sweep(ctx context.Context) error {
+	_, err := w.functions.Sweep.Invoke(ctx, []byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
+	return err
+}
+
+// audit fails the test when a promise is broken.
+func (w *world) audit() {
+	w.t.Helper()
+	violations, err := w.service.Audit(within(w.t, testLimit))
+	if err != nil || len(violations) > 0 {
+		w.t.Errorf("Audit() = %v, %v, want none", violations, err)
+	}
+}
+
+// deadlocks is how many the server has seen in this database, as far as its sessions have reported: each does so at most a second after it
+// has gone idle.
+func (w *world) deadlocks() int {
+	w.t.Helper()
+	return ask[int](w, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+}
+
+// together runs fn n times at once and waits for all.
+func together(n int, fn func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { fn(i) })
+	}
+	all.Wait()
+}
+
+// root is the checkout.
+func root(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// keep writes what a person may want to see after a failure to build/faults.
+func keep(t *testing.T, name string, write func(*os.File) error) {
+	t.Helper()
+	dir := filepath.Join(root(t), "build", "faults")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Error(err)
+		return
+	}
+	file, err := os.Create(filepath.Join(dir, name))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer file.Close()
+	if err := write(file); err != nil {
+		t.Error(err)
+	}
+	t.Logf("see %s", file.Name())
+}

@@ -1,0 +1,169 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// shop is a client of the API over HTTP, as a storefront is. It has connections of its own.
+type shop struct {
+	url  string
+	http *http.Client
+}
+
+// newShop makes a client for so many callers.
+func newShop(url string, callers int) shop {
+	return shop{url: url, http: &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: callers,
+		DialContext:         (&net.Dialer{Timeout: answerLimit}).DialContext,
+	}}}
+}
+
+// item is a line of a cart.
+type item struct {
+	ProductID   uuid.UUID `json:"productId"`
+	WarehouseID uuid.UUID `json:"warehouseId"`
+	Quantity    int       `json:"quantity"`
+}
+
+// hold is a reservation as the API shows it.
+type hold struct {
+	ID        uuid.UUID `json:"id"`
+	Status    string    `json:"status"`
+	Items     []item    `json:"items"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// reply is an answer of the API.
+type reply struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Took   time.Duration
+	// Err is that there was none.
+	Err error
+	// What the body holds, as far as it does.
+	Code        string `json:"code"`
+	Reservation *hold  `json:"reservation"`
+	Shortages   []struct {
+		ProductID   uuid.UUID `json:"productId"`
+		WarehouseID uuid.UUID `json:"warehouseId"`
+		Requested   int       `json:"requested"`
+		Available   int       `json:"available"`
+	} `json:"shortages"`
+}
+
+func (r reply) ok() bool { return r.Err == nil && r.Status/100 == 2 }
+
+// unclear says whether the call may or may not have taken effect.
+func (r reply) unclear() bool {
+	return r.Err != nil || r.Status >= 500 && r.Code != "STOCK_BUSY"
+}
+
+// send sends a request, with an Idempotency-Key unless it is empty.
+func (s shop) send(ctx context.Context, method, path, key string, body any) reply {
+	start := time.Now()
+	r := s.try(ctx, method, path, key, body)
+	r.Took = time.Since(start)
+	return r
+}
+
+func (s shop) try(ctx context.Context, method, path, key string, body any) (r reply) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
+	defer cancel()
+	var sent io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return reply{Err: err}
+		}
+		sent = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.url+path, sent)
+	if err != nil {
+		return reply{Err: err}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	response, err := s.http.Do(req)
+	if err != nil {
+		return reply{Err: err}
+	}
+	defer response.Body.Close()
+	r = reply{Status: response.StatusCode, Header: response.Header}
+	if r.Body, r.Err = io.ReadAll(response.Body); r.Err == nil && len(r.Body) > 0 && r.Body[0] == '{' {
+		r.Err = json.Unmarshal(r.Body, &r)
+	}
+	return r
+}
+
+// wish is the body of a reserve.
+type wish struct {
+	Items      []item `json:"items"`
+	TTLSeconds int    `json:"ttlSeconds,omitempty"`
+}
+
+func (s shop) reserve(ctx context.Context, key string, ttl int, items ...item) reply {
+	return s.send(ctx, http.MethodPost, "/api/reservations", key, wish{items, ttl})
+}
+
+func (s shop) act(ctx context.Context, id uuid.UUID, verb, key string) reply {
+	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/"+verb, key, nil)
+}
+
+func (s shop) extend(ctx context.Context, id uuid.UUID, ttl int) reply {
+	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", "", map[string]int{"ttlSeconds": ttl})
+}
+
+func (s shop) get(ctx context.Context, id uuid.UUID) reply {
+	return s.send(ctx, http.MethodGet, "/api/reservations/"+id.String(), "", nil)
+}
+
+// shelf is a product of the catalog.
+type shelf struct {
+	ID          uuid.UUID
+	Inventories []struct {
+		WarehouseID                                     uuid.UUID
+		TotalQuantity, ReservedQuantity, AvailableStock int
+	}
+}
+
+// catalog reads the catalog's first entries.
+func (s shop) catalog(ctx context.Context, limit int) ([]shelf, reply) {
+	r := s.send(ctx, http.MethodGet, "/api/products?limit="+strconv.Itoa(limit), "", nil)
+	var shelves []shelf
+	if r.ok() {
+		r.Err = json.Unmarshal(r.Body, &shelves)
+	}
+	return shelves, r
+}
+
+// documented says whether an answer is one that the contract has: a success, a refusal that says what to do, or a 503 that says when to come
+// again. Anything else, and no answer at all, is a fault of the service.
+func (r reply) documented() error {
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case r.Status/100 == 2:
+		return nil
+	case r.Status/100 == 4 && r.Code != "":
+		return nil
+	case r.Status == http.StatusServiceUnavailable && r.Header.Get("Retry-After") != "":
+		return nil
+	}
+	return errors.New(http.StatusText(r.Status) + ": " + string(r.Body))
+}

@@ -1,0 +1,40 @@
+package pgtest
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/allo/reservations/internal/local/pgserver"
+	"github.com/allo/reservations/internal/migrate"
+)
+
+// NewServer starts a server of the test's own, which may be killed or starved, with a migrated database on it. It has Postgres's own
+// settings but for those given, and is stopped when the test ends.
+func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Database) {
+	t.Helper()
+	root, err := checkout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binDir, err := pgserver.Find(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	server, err := pgserver.Start(ctx, pgserver.Config{BinDir: binDir, DataDir: filepath.Join(t.TempDir(), dataName), Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Errorf("stop the server: %v", err)
+		}
+	})
+	url := server.URL(maintenance)
+	if _, err := migrate.Up(ctx, url); err != nil {
+		t.Fatal(err)
+	}
+	return server, Database{URL: url, DirectURL: url, Name: maintenance}
+}
