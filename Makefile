@@ -14,6 +14,9 @@ LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -bu
 MAX_BYTES := 9000000
 FUNCTIONS := $(notdir $(wildcard functions/*))
 PACKAGES := ./...
+# The attacks are a package of their own, which takes minutes: `make test` leaves it out, `make faults` runs it.
+ATTACKS := ./internal/faults/...
+TESTED = $(filter-out %/internal/faults,$(shell go list $(PACKAGES)))
 
 # The race detector needs a C compiler. Without one the tests run all the same, and say so.
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
@@ -71,11 +74,11 @@ reset: build/bin/local ## Remove the embedded server's data.
 .PHONY: test
 test: postgres ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
 	@[ -n "$(RACE)" ] || echo "There is no C compiler here, so the tests run without the race detector."
-	go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(PACKAGES)
+	go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(TESTED)
 
 .PHONY: test-pooled
 test-pooled: postgres ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
-	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(PACKAGES)
+	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(TESTED)
 
 .PHONY: fuzz
 fuzz: ## Feed each fuzz target for FUZZTIME (10s).
@@ -121,5 +124,42 @@ lint: ## Vet, format and lint (golangci-lint and gofumpt, from their Go modules)
 	$(GOLANGCI_LINT) run $(PACKAGES)
 	$(GOLANGCI_LINT) fmt --diff
 
+.PHONY: faults
+faults: postgres ## Attack the promises: linearizability, crashes, a bad network, overload, hostile input (ARGS=-seed=N repeats a run).
+	go test $(RACE) -count=1 -v -timeout $(TIMEOUT) $(ATTACKS) $(ARGS) | grep -v -e '^=== ' -e '^ *--- PASS: .*/'
+
+# How long each random attack lasts.
+DURATION ?= 10m
+
+.PHONY: soak
+soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
+	go test $(RACE) -count=1 -v -timeout 0 -run 'Linearizable|EverySequence|Crash$$|Network|Overload|Circle' $(ATTACKS) -soak $(DURATION) $(ARGS)
+
+.PHONY: contract
+contract: postgres build/bin/local ## Feed the served OpenAPI document to schemathesis, with all checks (needs python3 and its venv).
+	internal/faults/schemathesis.sh build/bin/local $${EXAMPLES:-50}
+
+# The vulnerability database comes as a Go module, so that a run of one day can be repeated on another; raise its version to know of newer ones.
+VULNDB := golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
+
+# What a release is built with: its standard library is looked at, not that of the Go that happens to be here.
+TOOLCHAIN = $(shell sed -n 's/^toolchain //p' go.mod)
+GOSEC := github.com/securego/gosec/v2/cmd/gosec@v2.30.0
+# What is in a Lambda is looked at with every rule. The programs that attend to it on a developer's machine start Postgres and read its files,
+# whose names are their own; there these rules are waived, for the reasons in internal/faults/README.md.
+SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... config httpapi/... lambdahttp migrate postgres reservation route webui/...)
+ATTENDANTS = $(addprefix ./internal/,cmd/... faults/... local/... pgtest)
+WAIVED := G115,G122,G204,G301,G302,G304,G306,G404,G703
+
+.PHONY: security
+security: ## Look for known vulnerabilities (govulncheck), risky code (gosec), and licences that aren't listed.
+	@mkdir -p build
+	@rm -rf build/vulndb
+	go run $(subst @,/cmd/indexdb@,$(VULNDB)) -vulns "$$(go mod download -json $(VULNDB) | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')/data/osv" -out build/vulndb
+	GOTOOLCHAIN=$(TOOLCHAIN) go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db "file://$(CURDIR)/build/vulndb" -test $(PACKAGES)
+	go run $(GOSEC) -quiet $(SHIPPED)
+	go run $(GOSEC) -quiet -exclude=$(WAIVED) $(ATTENDANTS)
+	go test -count=1 -run Licence $(ATTACKS)
+
 .PHONY: check
-check: lint reproducible fuzz test-pooled ## What a change must pass besides the tests: lint, reproducible builds, fuzzing, PgBouncer.
+check: lint reproducible fuzz test-pooled faults contract security ## What a change must pass besides the tests: lint, builds, fuzzing, PgBouncer, attacks.

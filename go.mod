@@ -2,6 +2,9 @@ module github.com/allo/reservations
 
 go 1.26.0
 
+// Has what govulncheck asked for; `make security` says when it is too old.
+toolchain go1.26.10
+
 require (
 	github.com/Shopify/toxiproxy/v2 v2.12.0
 	github.com/anishathalye/porcupine v1.3.1

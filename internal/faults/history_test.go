@@ -1,11 +1,14 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,21 +22,23 @@ import (
 // The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's locality), so what has no stock row in common
 // is checked apart: the callers meet on islands, each a product in several warehouses.
 const (
-	callers      = 32
-	islands      = 8
-	islandRows   = 3
-	islandTotal  = 12
-	historyTime  = 3 * time.Second
-	checkLimit   = 30 * time.Second // of one island; most take a few hundredths of a second
-	sweepers     = 2
-	sweepPause   = 20 * time.Millisecond
-	bystanders   = islands
-	longestStay  = 25 * time.Millisecond // of a bystander's lock
-	longestPause = 50 * time.Millisecond // between two of them
-	crowding     = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
-	recentHolds  = 12
-	maxUnits     = 4
-	restockUnits = 10
+	callers    = 32
+	islands    = 8
+	islandRows = 3
+	// otherProducts may be in the catalog before the islands': the demo's, and what a test has made besides.
+	otherProducts = 8
+	islandTotal   = 12
+	historyTime   = 3 * time.Second
+	checkLimit    = 30 * time.Second // of one island; most take a few hundredths of a second
+	sweepers      = 2
+	sweepPause    = 20 * time.Millisecond
+	bystanders    = islands
+	longestStay   = 25 * time.Millisecond // of a bystander's lock
+	longestPause  = 50 * time.Millisecond // between two of them
+	crowding      = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
+	recentHolds   = 12
+	maxUnits      = 4
+	restockUnits  = 10
 )
 
 // event is one call of a history, with what was answered.
@@ -300,7 +305,7 @@ func (h *history) get(ctx context.Context, i *island, e event) {
 // catalog reads all rows at once, which is a call to every island.
 func (h *history) catalog(ctx context.Context, e event) {
 	e.verb, e.from = model.Catalog, time.Now()
-	shelves, r := h.shop.catalog(ctx, islands)
+	shelves, r := h.shop.catalog(ctx, islands+otherProducts)
 	e.to = time.Now()
 	if r.Err != nil && ctx.Err() == nil || r.Err == nil && !r.ok() {
 		h.oddity("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
@@ -478,9 +483,54 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 				break
 			}
 			keep(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
+			keep(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
 		case porcupine.Unknown:
 			v.strange = append(v.strange, fmt.Sprintf("the check of %d calls didn't end within %s", len(operations), checkLimit))
 		}
 	}
 	return v
+}
+
+// explain writes the longest order that was found of a history that has none: its last calls, the state behind them, and the calls that come
+// next and don't fit.
+func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo) error {
+	const shown = 25
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	describe := func(o porcupine.Operation) string {
+		in := o.Input.(input)
+		return fmt.Sprintf("caller %d, %d to %d: %s", o.ClientId, in.call.From, in.call.To, model.Describe(in.call, in.answer))
+	}
+	states, done := []model.State{m.Init()}, map[string]int{}
+	var b strings.Builder
+	for n, o := range longest {
+		var next []model.State
+		for _, s := range states {
+			next = append(next, m.Step(s, o.Input.(input).call, o.Input.(input).answer)...)
+		}
+		states = next
+		done[describe(o)]++
+		if n >= len(longest)-shown {
+			fmt.Fprintln(&b, describe(o))
+		}
+	}
+	for _, s := range states {
+		fmt.Fprintf(&b, "\nthen: %s\n\n", m.Describe(s))
+	}
+	slices.SortFunc(operations, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	left := 0
+	for _, o := range operations {
+		if done[describe(o)]--; done[describe(o)] < 0 && left < shown {
+			left++
+			fmt.Fprintln(&b, "not:", describe(o))
+		}
+	}
+	_, err := io.WriteString(f, b.String())
+	return err
 }

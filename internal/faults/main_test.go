@@ -72,7 +72,7 @@ const (
 
 // world is the whole service on a database of its own, behind a real socket.
 type world struct {
-	t         *testing.T
+	t         testing.TB
 	db        pgtest.Database
 	admin     *pgxpool.Pool // straight to the server
 	functions *local.Functions
@@ -82,13 +82,13 @@ type world struct {
 }
 
 // newWorld puts the service on a fresh database of the shared server.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	return open(t, pgtest.New(t), inProcess)
 }
 
 // how makes the functions of a world.
-type how func(t *testing.T, databaseURL string) *local.Functions
+type how func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
 	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
@@ -97,7 +97,7 @@ func settings(databaseURL string) config.Config {
 // quiet is a log for services whose database is made to fail: what they say then is what the test is about.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func inProcess(t *testing.T, databaseURL string) *local.Functions {
+func inProcess(t testing.TB, databaseURL string) *local.Functions {
 	t.Helper()
 	f, err := local.InProcess(settings(databaseURL), functionConnections, quiet())
 	if err != nil {
@@ -107,21 +107,32 @@ func inProcess(t *testing.T, databaseURL string) *local.Functions {
 }
 
 // open puts the service on a database. Where it goes through a proxy, db.URL leads there.
-func open(t *testing.T, db pgtest.Database, functions how) *world {
+func open(t testing.TB, db pgtest.Database, functions how) *world {
 	t.Helper()
-	w := &world{t: t, db: db, functions: functions(t, db.URL)}
+	f := functions(t, db.URL)
 	t.Cleanup(func() {
-		if err := w.functions.Close(); err != nil {
+		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+	gateway, err := local.NewGateway(route.All(), f.HTTP, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(gateway)
+	server := httptest.NewUnstartedServer(gateway)
+	server.Config = local.NewServer("", gateway)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.Start()
 	t.Cleanup(server.Close)
-	w.url = server.URL
+	w := attach(t, db, server.URL)
+	w.functions = f
+	return w
+}
+
+// attach is the world of a service that runs already.
+func attach(t testing.TB, db pgtest.Database, url string) *world {
+	t.Helper()
+	w := &world{t: t, db: db, url: url}
 	a, err := app.New(settings(db.DirectURL), quiet(), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +153,7 @@ func open(t *testing.T, db pgtest.Database, functions how) *world {
 }
 
 // within bounds what a test waits for.
-func within(t *testing.T, limit time.Duration) context.Context {
+func within(t testing.TB, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -187,8 +198,11 @@ func (w *world) shelf(rows, total int) []stock {
 	return made
 }
 
-// sweep runs the sweeper as its rule does.
+// sweep runs the sweeper as its rule does. A program of its own has its own rule.
 func (w *world) sweep(ctx context.Context) error {
+	if w.functions == nil {
+		return nil
+	}
 	_, err := w.functions.Sweep.Invoke(ctx, []byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
 	return err
 }
@@ -202,11 +216,25 @@ func (w *world) audit() {
 	}
 }
 
-// deadlocks is how many the server has seen in this database, as far as its sessions have reported: each does so at most a second after it
-// has gone idle.
+// deadlocks is how many the server has seen in this database. A session reports what it counts when it ends, if not before.
 func (w *world) deadlocks() int {
 	w.t.Helper()
+	w.disconnect()
 	return ask[int](w, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+}
+
+// ours is the service's sessions.
+const ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'"
+
+// disconnect ends every session of the service, as a server does that fails over, and returns when they are gone.
+func (w *world) disconnect() {
+	w.t.Helper()
+	w.exec("SELECT pg_terminate_backend(pid) " + ours)
+	for within := within(w.t, testLimit); ask[int](w, "SELECT count(*) "+ours) > 0; {
+		if within.Err() != nil {
+			w.t.Fatal("the service's sessions don't end")
+		}
+	}
 }
 
 // together runs fn n times at once and waits for all.

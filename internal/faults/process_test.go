@@ -39,7 +39,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-func binaries(t *testing.T) string {
+func binaries(t testing.TB) string {
 	t.Helper()
 	dir, err := buildOnce()
 	if err != nil {
@@ -50,7 +50,7 @@ func binaries(t *testing.T) string {
 
 // built runs the functions as processes of their own, at most so many of each.
 func built(instances int) how {
-	return func(t *testing.T, databaseURL string) *local.Functions {
+	return func(t testing.TB, databaseURL string) *local.Functions {
 		t.Helper()
 		f, err := local.Built(binaries(t), settings(databaseURL).Environ(), instances, quietly{}, quiet())
 		if err != nil {
@@ -97,12 +97,6 @@ func send(t *testing.T, function string, signal syscall.Signal) {
 	if err := syscall.Kill(ids[0], signal); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// disconnect ends every session of the service, as a server does that fails over while the platform has frozen its clients.
-func (w *world) disconnect() {
-	w.t.Helper()
-	w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'`)
 }
 
 // awaitWaiting returns when somebody waits for a lock.

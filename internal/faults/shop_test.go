@@ -46,12 +46,12 @@ type hold struct {
 
 // reply is an answer of the API.
 type reply struct {
-	Status int
-	Header http.Header
-	Body   []byte
-	Took   time.Duration
+	Status int           `json:"-"`
+	Header http.Header   `json:"-"`
+	Body   []byte        `json:"-"`
+	Took   time.Duration `json:"-"`
 	// Err is that there was none.
-	Err error
+	Err error `json:"-"`
 	// What the body holds, as far as it does.
 	Code        string `json:"code"`
 	Reservation *hold  `json:"reservation"`

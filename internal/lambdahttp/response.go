@@ -106,7 +106,7 @@ func (w *recorder) setContentType() {
 // clean makes a header's value one that any HTTP implementation takes and JSON can carry.
 func clean(value string) string {
 	value = strings.Map(func(r rune) rune {
-		if r < 0x80 && isControl(byte(r)) {
+		if r < 0x80 && isControl(byte(r)) { // #nosec G115 -- below 0x80
 			return ' '
 		}
 		return r

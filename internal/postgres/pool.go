@@ -116,7 +116,7 @@ func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
 			if err != nil {
 				return nil, err
 			}
-			made := &conn{PgConn: c, expires: time.Now().Add(maxLifetime + rand.N(lifetimeJitter)), prepared: map[string]string{}}
+			made := &conn{PgConn: c, expires: time.Now().Add(maxLifetime + rand.N(lifetimeJitter)), prepared: map[string]string{}} // #nosec G404 -- it spreads reconnects, and guards nothing
 			if mode == cacheStatement {
 				made.way = direct
 			}
@@ -127,7 +127,7 @@ func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
 			defer cancel()
 			_ = c.Close(ctx) // the server finds out by itself
 		},
-		MaxSize: int32(size),
+		MaxSize: int32(size), // #nosec G115 -- a constant of its caller, below a hundred
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of %d connections: %w", size, err)

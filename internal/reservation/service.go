@@ -84,7 +84,7 @@ func (s *Service) query(ctx context.Context, sql string, args ...any) (rows post
 
 // pause waits a random time that grows with the tries, up to the longest.
 func pause(ctx context.Context, try int, longest time.Duration) error {
-	timer := time.NewTimer(rand.N(min(baseDelay<<try, longest)))
+	timer := time.NewTimer(rand.N(min(baseDelay<<try, longest))) // #nosec G404 -- it spreads retries, and guards nothing
 	defer timer.Stop()
 	select {
 	case <-timer.C:

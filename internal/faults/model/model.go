@@ -101,6 +101,9 @@ type Row struct{ Number, Total, Reserved, Available int }
 // State is the model between two calls: the rows' totals, then each hold's status and end. It is a string so that it can be compared.
 type State string
 
+// untold is the end of a hold that was resolved before anybody was told it.
+const untold Instant = 0
+
 const (
 	rowSize  = 4
 	holdSize = 9
@@ -221,7 +224,7 @@ func (t *turn) held(row int, at Instant) (least, most int) {
 func (t *turn) instants(row int) []Instant {
 	at := []Instant{t.call.From}
 	for _, part := range t.model.shares[row] {
-		if status, end := t.hold(part.hold); status == Pending && t.call.From < end && end <= t.call.To {
+		if status, end := t.hold(part.hold); (status == Pending || status == Vague) && t.call.From < end && end <= t.call.To {
 			at = append(at, end)
 		}
 	}
@@ -277,13 +280,37 @@ func (t *turn) explained() bool {
 	return false
 }
 
+// learn takes the end of a hold from an answer that shows it, where nobody was told before. It is false when the end is another.
+func (t *turn) learn() bool {
+	status, end := t.hold(t.call.Hold)
+	switch {
+	case t.answer.End == 0:
+		return true
+	case status == Vague && t.answer.End >= end:
+		t.set(Pending, t.answer.End)
+		return true
+	case end == untold:
+		t.set(status, t.answer.End)
+		return true
+	}
+	return end == t.answer.End
+}
+
+// settle gives the hold its last status. Its end stays untold where it was vague.
+func (t *turn) settle(to Status) {
+	status, end := t.hold(t.call.Hold)
+	if status == Vague {
+		end = untold
+	}
+	t.set(to, end)
+}
+
 // dies is the answer that the hold is dead, which it stays.
 func (t *turn) dies() bool {
 	if !t.mayDie() {
 		return false
 	}
-	_, end := t.hold(t.call.Hold)
-	t.set(Expired, end)
+	t.settle(Expired)
 	return true
 }
 
@@ -321,8 +348,7 @@ func (t *turn) reserved() bool {
 
 // resolve confirms or releases, and is false when what is sold was promised to others: I1 again.
 func (t *turn) resolve(to Status) bool {
-	_, end := t.hold(t.call.Hold)
-	t.set(to, end)
+	t.settle(to)
 	if to != Confirmed {
 		return true
 	}
@@ -337,6 +363,9 @@ func (t *turn) resolve(to Status) bool {
 
 // resolved is the success of a confirm or a release, be it the first.
 func (t *turn) resolved() bool {
+	if !t.learn() {
+		return false
+	}
 	status, _ := t.hold(t.call.Hold)
 	switch {
 	case t.answer.Status == Expired:
@@ -358,13 +387,12 @@ func (t *turn) extended() bool {
 
 // shown is a hold as it was read.
 func (t *turn) shown() bool {
-	status, end := t.hold(t.call.Hold)
-	if status == Vague && t.answer.End >= end {
-		status, end = Pending, t.answer.End
-		t.set(status, end)
+	if !t.learn() {
+		return false
 	}
+	status, _ := t.hold(t.call.Hold)
 	switch {
-	case status == Absent || end != t.answer.End:
+	case status == Absent:
 		return false
 	case t.answer.Status == Expired:
 		return t.dies()

@@ -1,0 +1,164 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/local/demo"
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// newSweeper is an App on the demo's database, with what it logs.
+func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer) {
+	t.Helper()
+	db := pgtest.New(t)
+	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	c := config.Config{DatabaseURL: db.URL, HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true}
+	a, err := app.New(c, slog.New(slog.NewJSONHandler(&log, nil)), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a, db, &log
+}
+
+// auditLine is the log's line of an audit, as CloudWatch reads its metrics.
+type auditLine struct {
+	Level, Msg                       string
+	AuditViolations, AuditUnfinished *int
+	Violations                       []struct{ Promise, Detail string }
+	AWS                              struct {
+		Timestamp         int64
+		CloudWatchMetrics []struct {
+			Namespace  string
+			Dimensions [][]string
+			Metrics    []struct{ Name, Unit string }
+		}
+	} `json:"_aws"`
+}
+
+func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
+	t.Helper()
+	for _, line := range bytes.Split(log.Bytes(), []byte("\n")) {
+		var read auditLine
+		if len(line) > 0 {
+			if err := json.Unmarshal(line, &read); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+		if read.Msg == "audit" {
+			return &read
+		}
+	}
+	return nil
+}
+
+var asked = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}
+
+func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		corrupt    string
+		violations int
+		level      string
+	}{
+		"nothing":             {"SELECT 1", 0, "INFO"},
+		"reserved off by one": {"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1, "ERROR"},
+		"a total that moved without a cause": {
+			"UPDATE inventory SET total = total + 1 WHERE total IN (50, 30)", 2, "ERROR",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			a, db, log := newSweeper(t)
+			conn, err := pgx.Connect(t.Context(), db.DirectURL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(context.Background())
+			if _, err := conn.Exec(t.Context(), c.corrupt); err != nil {
+				t.Fatal(err)
+			}
+
+			report, err := a.Sweep(t.Context(), asked)
+
+			if err != nil || report.Audit == nil || report.Audit.Unfinished || report.Audit.Violations != c.violations {
+				t.Fatalf("Sweep() = %+v, %v, want an audit with %d violations", report.Audit, err, c.violations)
+			}
+			line := readAudit(t, log)
+			if line == nil || line.Level != c.level || *line.AuditViolations != c.violations || *line.AuditUnfinished != 0 || len(line.Violations) != c.violations {
+				t.Fatalf("the log says %s, want %d violations at %s", log, c.violations, c.level)
+			}
+			metrics := line.AWS.CloudWatchMetrics
+			if line.AWS.Timestamp == 0 || len(metrics) != 1 || metrics[0].Namespace != "AlloReservations" || len(metrics[0].Dimensions) != 1 ||
+				len(metrics[0].Metrics) != 2 || metrics[0].Metrics[0].Name != "AuditViolations" || metrics[0].Metrics[1].Name != "AuditUnfinished" {
+				t.Errorf("the line's metrics are %+v", line.AWS)
+			}
+		})
+	}
+}
+
+func TestTheSweeperAuditsOnceAnHour(t *testing.T) {
+	t.Parallel()
+
+	a, _, _ := newSweeper(t)
+	hour := time.Date(2026, 11, 24, 12, 0, 30, 0, time.UTC)
+	for event, want := range map[*events.EventBridgeEvent]bool{
+		{Time: hour}:                       true,
+		{Time: hour.Add(time.Minute)}:      false,
+		{Time: hour.Add(59 * time.Minute)}: false,
+		{}:                                 false,
+		{Detail: json.RawMessage(`{"audit":false}`)}:        false,
+		{Detail: json.RawMessage(`"audit"`)}:                false,
+		{Time: hour.Add(time.Minute), Detail: asked.Detail}: true,
+	} {
+		report, err := a.Sweep(t.Context(), *event)
+		if err != nil || (report.Audit != nil) != want {
+			t.Errorf("Sweep(%+v) = %+v, %v, want an audit: %t", *event, report.Audit, err, want)
+		}
+	}
+}
+
+func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
+	t.Parallel()
+
+	a, db, log := newSweeper(t)
+	conn, err := pgx.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A sweep of nothing reads no adjustments; the audit does, and may wait for this lock as long as for any.
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+
+	report, err := a.Sweep(t.Context(), asked)
+
+	if err != nil || report.Audit == nil || !report.Audit.Unfinished {
+		t.Fatalf("Sweep() = %+v, %v, want an unfinished audit", report.Audit, err)
+	}
+	if line := readAudit(t, log); line == nil || line.Level != "WARN" || *line.AuditUnfinished != 1 {
+		t.Errorf("the log says %s, want that the audit is unfinished", log)
+	}
+}

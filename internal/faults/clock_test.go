@@ -1,0 +1,155 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+// theClock is where Go's package time reads the wall clock; a build with an overlay reads another.
+const theClock = "sec += unixToInternal - minWall"
+
+// misled builds the local program so that its clock is wrong by so many seconds. Nothing else of it differs.
+func misled(t *testing.T, seconds int) string {
+	t.Helper()
+	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := strings.Replace(string(text), theClock, fmt.Sprintf("%s + (%d)", theClock, seconds), 1)
+	if wrong == string(text) {
+		t.Fatalf("%s has no %q: the clock must be led astray where it is read", source, theClock)
+	}
+	dir := t.TempDir()
+	replacement, overlay, program := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "local")
+	if err := os.WriteFile(replacement, []byte(wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := json.Marshal(map[string]map[string]string{"Replace": {source: replacement}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(overlay, rules, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/cmd/local")
+	build.Dir = root(t)
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	return program
+}
+
+// serve runs a program on the database until the test ends, and returns its address.
+func serve(t *testing.T, program, databaseURL string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "run")
+	cmd.Dir = root(t)
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	url := "http://127.0.0.1:" + strconv.Itoa(port)
+	s := newShop(url, 1)
+	for ctx := within(t, testLimit); ; {
+		if s.send(ctx, http.MethodGet, "/api/health", "", nil).ok() {
+			return url
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the program doesn't start")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestTheServicesClockDecidesNothing runs the very program with a clock that is a day fast, and a day slow, on a database whose clock is right.
+// The histories are those of a service with the right clock: they are checked against the right clock, to the microsecond.
+func TestTheServicesClockDecidesNothing(t *testing.T) {
+	for name, seconds := range map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0} {
+		t.Run(name, func(t *testing.T) {
+			db := pgtest.New(t)
+			w := attach(t, db, serve(t, misled(t, seconds), db.URL))
+			s := newShop(w.url, 1)
+			row := w.shelf(1, 10)[0]
+			r := s.reserve(t.Context(), "", 60, item{row.Product, row.Warehouse, 1})
+			if r.Status != http.StatusCreated {
+				t.Fatalf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+			}
+			// The id tells which clock the program has, and that it is the wrong one.
+			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) || (time.Since(at) > time.Hour) != (seconds < 0) {
+				t.Fatalf("the program's clock reads %s, want it to be wrong by %d seconds", at, seconds)
+			}
+			v := play(w, uint64(seconds), historyTime).check(t, true)
+			if !v.clean() {
+				t.Error(v)
+			}
+			w.audit()
+			t.Log(v)
+		})
+	}
+}
+
+// idTime is when a UUIDv7 was made.
+func idTime(id uuid.UUID) time.Time {
+	sec, nsec := id.Time().UnixTime()
+	return time.Unix(sec, nsec)
+}
+
+// TestTheSessionsTimeZoneChangesNothing reads one hold through sessions in three time zones.
+func TestTheSessionsTimeZoneChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	s, row := newShop(w.url, 1), w.shelf(1, 10)[0]
+	zone := func(name string) {
+		w.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name + "''" + `', current_database()); END $$`)
+		w.disconnect()
+	}
+	zone("Asia/Kolkata")
+	before := time.Now()
+	made := settled(t, s, row, "zones").Reservation
+	if made == nil || made.CreatedAt.Sub(before) > answerLimit || made.CreatedAt.Before(before.Add(-time.Second)) {
+		t.Fatalf("made %+v at %s", made, before)
+	}
+	for _, name := range []string{"America/St_Johns", "Pacific/Kiritimati", "UTC"} {
+		zone(name)
+		var r reply
+		for ctx := within(t, testLimit); !r.ok(); {
+			if r = s.get(ctx, made.ID); ctx.Err() != nil {
+				t.Fatalf("%d %s %v", r.Status, r.Body, r.Err)
+			}
+		}
+		if got := *r.Reservation; !got.CreatedAt.Equal(made.CreatedAt) || !got.ExpiresAt.Equal(made.ExpiresAt) || got.Status != "PENDING" {
+			t.Errorf("in %s the hold is %+v, want %+v", name, got, *made)
+		}
+		if !strings.Contains(string(r.Body), made.ExpiresAt.UTC().Format(time.RFC3339Nano)) {
+			t.Errorf("in %s the answer is %s, want its times in UTC", name, r.Body)
+		}
+	}
+}
