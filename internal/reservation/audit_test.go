@@ -82,6 +82,16 @@ var corruptions = map[string]corruption{
 		"", "UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at WHERE id = $1",
 		func(p planted) reservation.Hold { return p.live },
 	},
+	"a confirmed hold of other units": {
+		[]string{"I8"},
+		"", "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
+		func(p planted) reservation.Hold { return p.confirmed },
+	},
+	"a released hold turned to confirmed": {
+		[]string{"I8"},
+		"", "UPDATE reservations SET status = 'CONFIRMED' WHERE id = $1",
+		func(p planted) reservation.Hold { return p.resolvedCart },
+	},
 	"a line of a resolved hold still counted": {
 		[]string{"I2"},
 		"",
