@@ -81,7 +81,7 @@ test-pooled: postgres ## Run the same tests through PgBouncer in transaction mod
 	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(TESTED)
 
 .PHONY: fuzz
-fuzz: ## Feed each fuzz target for FUZZTIME (10s).
+fuzz: postgres ## Feed each fuzz target for FUZZTIME (10s).
 	@for package in $$(go list $(PACKAGES)); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package"; \

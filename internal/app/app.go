@@ -99,9 +99,17 @@ type SweepReport struct {
 	Audit         *AuditReport `json:"audit,omitempty"`
 }
 
-// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log. The first sweep of
-// an hour also audits, and so does one whose event says {"audit": true} in its detail.
+// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log. In an hour's first
+// minute it also audits, be the sweep a success or not, and so it does when its event says {"audit": true} in its detail.
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
+	report, err := a.sweep(ctx)
+	if wantsAudit(event) {
+		report.Audit = a.audit(ctx)
+	}
+	return report, err
+}
+
+func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 	start := time.Now()
 	result, err := a.Service.Sweep(ctx)
 	report := SweepReport{
@@ -121,8 +129,5 @@ func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepRe
 		return report, fmt.Errorf("the sweep ended early: %w", err)
 	}
 	a.log.Info("sweep", attrs...)
-	if wantsAudit(event) {
-		report.Audit = a.audit(ctx)
-	}
 	return report, nil
 }

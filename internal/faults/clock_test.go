@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,7 +25,11 @@ const theClock = "sec += unixToInternal - minWall"
 // misled builds the local program so that its clock is wrong by so many seconds. Nothing else of it differs.
 func misled(t *testing.T, seconds int) string {
 	t.Helper()
-	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +69,7 @@ func serve(t *testing.T, program, databaseURL string) string {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "run")
+	cmd := exec.Command(program, "run", "-with-parent")
 	cmd.Dir = root(t)
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()

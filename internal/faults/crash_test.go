@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -34,7 +35,7 @@ type crowd struct {
 const crowdSize = 16
 
 func newCrowd(w *world) *crowd {
-	return &crowd{w: w, shop: newShop(w.url, crowdSize), rows: w.shelf(4, 1_000_000), told: map[uuid.UUID]string{}}
+	return &crowd{w: w, shop: newShop(w.url, crowdSize), rows: w.shelf(4, 2_000_000_000), told: map[uuid.UUID]string{}}
 }
 
 // come lets the crowd in until the context ends, and returns when each has settled its last call.
@@ -95,7 +96,7 @@ func (c *crowd) settle(send func(ctx context.Context, key string) reply) reply {
 			c.unsure.Add(1)
 		}
 		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" || time.Since(start) > testLimit {
-			c.blame(fmt.Errorf("a call that nothing stands against ended in %d %s %v", r.Status, r.Body, r.Err))
+			c.blame(errors.Join(fmt.Errorf("a call that nothing stands against ended in %d %s", r.Status, r.Body), r.Err))
 			return r
 		}
 		time.Sleep(10 * time.Millisecond) // as long as a client may take to ask again
@@ -222,6 +223,9 @@ func TestNothingToldIsLostInACrash(t *testing.T) {
 	cancel()
 	<-done
 	c.leave(t)
+	if c.unsure.Load() < crashes {
+		t.Errorf("%d calls were cut off by %d crashes", c.unsure.Load(), count)
+	}
 	t.Logf("%d crashes, %d calls, %d of them unsure, %d holds told of; the first success at most %s after a restart",
 		count, c.calls.Load(), c.unsure.Load(), len(c.told), slowest)
 }

@@ -60,31 +60,36 @@ func (w *wire) clean() { w.proxy.Toxics.ResetToxics(context.Background()) }
 // trouble is a fault of the network.
 type trouble struct {
 	name       string
+	lasts      time.Duration
+	unsure     bool // whether callers can't know what became of their calls
 	begin, end func(w *wire)
 }
 
-func toxics(name string, toxics ...string) trouble {
-	return trouble{name, func(w *wire) { w.soil(toxics...) }, (*wire).clean}
+func toxics(name string, lasts time.Duration, unsure bool, toxics ...string) trouble {
+	return trouble{name, lasts, unsure, func(w *wire) { w.soil(toxics...) }, (*wire).clean}
 }
+
+// How long a fault lasts: long enough for every call to meet it or, where nothing is heard any more, for calls to end by their own deadline.
+const (
+	short = 2 * time.Second
+	long  = answerLimit + time.Second
+)
 
 var troubles = []trouble{
-	toxics("latency and jitter", `"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
+	toxics("latency and jitter", short, false, `"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
 		`"type":"latency","stream":"downstream","attributes":{"latency":100,"jitter":80}`),
-	// An answer is cut off in its middle, which is after the commit as often as before.
-	toxics("resets while an answer is on its way", `"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
-	toxics("resets while a question is on its way", `"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
-	toxics("resets of every connection", `"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
-	toxics("a black hole for answers", `"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
-	toxics("a black hole for questions", `"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
-	toxics("slow goodbyes", `"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
+	// An answer is cut off in its middle, some of them after the commit.
+	toxics("an end in the middle of an answer", short, true, `"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
+	toxics("an end in the middle of a question", short, true, `"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
+	toxics("resets of every connection", short, true, `"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
+	toxics("a black hole for answers", long, true, `"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
+	toxics("a black hole for questions", long, true, `"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
+	toxics("slow goodbyes", short, true, `"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":3000}`),
-	toxics("a line of a few bytes at a time", `"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
+	toxics("a line of a few bytes at a time", short, false, `"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
 		`"type":"bandwidth","stream":"upstream","attributes":{"rate":20}`),
-	{"nobody listens", func(w *wire) { w.proxy.Stop() }, (*wire).up},
+	{"nobody listens", short, true, func(w *wire) { w.proxy.Stop() }, (*wire).up},
 }
-
-// troubleTime is how long each fault lasts.
-const troubleTime = 2 * time.Second
 
 // TestEveryCallEndsWhateverTheNetworkDoes puts one fault after another between the service and its database, under load. The callers hold
 // every answer against the contract and its deadline, and settle what they weren't told; then what they know must be what is there.
@@ -104,8 +109,12 @@ func TestEveryCallEndsWhateverTheNetworkDoes(t *testing.T) {
 	for start := time.Now(); rounds == 0 || time.Since(start) < lasting(0); rounds++ {
 		for _, trouble := range troubles {
 			c.succeeded(t, time.Now())
+			before := c.unsure.Load()
 			trouble.begin(wire)
-			time.Sleep(troubleTime)
+			time.Sleep(trouble.lasts)
+			if grew := c.unsure.Load() > before; grew != trouble.unsure {
+				t.Errorf("%s: calls of which nobody knows what became: %t, want %t", trouble.name, grew, trouble.unsure)
+			}
 			trouble.end(wire)
 			if took := c.recovers(t); took > recoveryLimit {
 				t.Errorf("%s: a call succeeded %s after the fault's end, want at most %s", trouble.name, took, recoveryLimit)

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,8 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) [
 			all.Go(func() {
 				r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 				<-slots
+				r.Err = r.documented()
+				r.Header, r.Body, r.Reservation = nil, nil, nil // of all that come in hours only this much can be kept
 				mu.Lock()
 				defer mu.Unlock()
 				replies = append(replies, r)
@@ -104,8 +107,8 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 	after := capacity(t, s, row)
 	var served, refused []time.Duration
 	for _, r := range replies {
-		if err := r.documented(); err != nil {
-			t.Fatalf("no answer that the contract has: %v", err)
+		if r.Err != nil {
+			t.Fatalf("no answer that the contract has: %v", r.Err)
 		}
 		switch r.Status {
 		case http.StatusCreated:
@@ -113,7 +116,7 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 			refused = append(refused, r.Took)
 		default:
-			t.Fatalf("an answer of %d %s", r.Status, r.Body)
+			t.Fatalf("an answer of %d", r.Status)
 		}
 	}
 	slow, turned := percentile(served, 0.99), percentile(refused, 0.99)
@@ -165,6 +168,7 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 	var mu sync.Mutex
 	var recent []uuid.UUID
 	calls := 0
+	var done atomic.Int64
 	pick := func(r *rand.Rand) uuid.UUID {
 		mu.Lock()
 		defer mu.Unlock()
@@ -183,7 +187,8 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 				}
 				continue
 			}
-			id, answer := pick(r), reply{Status: http.StatusOK}
+			var answer reply
+			id := pick(r)
 			switch verb := r.IntN(10); {
 			case verb < 6 || id == uuid.Nil:
 				var items []item
@@ -202,7 +207,7 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 			case verb < 8:
 				answer = s.act(t.Context(), id, "release", "")
 			case verb < 9:
-				answer = s.extend(t.Context(), id, 1)
+				answer = s.extend(t.Context(), id, "", 1)
 			default:
 				answer = s.get(t.Context(), id)
 			}
@@ -210,11 +215,17 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 				t.Errorf("an answer of %d %s %v", answer.Status, answer.Body, answer.Err)
 				return
 			}
+			if answer.ok() {
+				done.Add(1)
+			}
 		}
 	})
 	if n := w.deadlocks(); n > 0 {
 		t.Errorf("Postgres counts %d deadlocks", n)
 	}
 	w.audit()
-	t.Logf("%d calls, and no deadlock", calls)
+	if done.Load() < int64(calls)/2 {
+		t.Errorf("%d of %d calls were successes, want half: nobody fought", done.Load(), calls)
+	}
+	t.Logf("%d calls, %d of them successes, and no deadlock", calls, done.Load())
 }

@@ -125,8 +125,8 @@ func (s shop) act(ctx context.Context, id uuid.UUID, verb, key string) reply {
 	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/"+verb, key, nil)
 }
 
-func (s shop) extend(ctx context.Context, id uuid.UUID, ttl int) reply {
-	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", "", map[string]int{"ttlSeconds": ttl})
+func (s shop) extend(ctx context.Context, id uuid.UUID, key string, ttl int) reply {
+	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", key, map[string]int{"ttlSeconds": ttl})
 }
 
 func (s shop) get(ctx context.Context, id uuid.UUID) reply {

@@ -8,6 +8,9 @@
 // Whatever a caller can notice is done as AWS does it, its refusals and its limits included, because a test that passes here
 // should pass there. What AWS does that no caller can notice (throttling, signing, scaling down) is left out. Nothing here
 // runs in a Lambda.
+//
+// Two things are done as the contract has them and not as AWS does: a 503 of the gateway's own says when to come again, and a function whose
+// process was killed is a 503 too, where AWS answers 500.
 package local
 
 import (
@@ -174,7 +177,7 @@ func statusOfReadError(err error) int {
 func statusOfInvokeError(err error) int {
 	var failed *FunctionError
 	gone := errors.As(err, &failed) && (failed.Type == exitError || failed.Type == timedOut)
-	if gone || errors.Is(err, context.DeadlineExceeded) {
+	if gone || errors.Is(err, errGone) || errors.Is(err, context.DeadlineExceeded) {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

@@ -141,8 +141,12 @@ func (p *Pooler) URL(direct string) string { return p.pooler.url(direct) }
 // Restart ends the pooler at once, whoever is connected, and starts it again
 // on the same port.
 func (p *Pooler) Restart(ctx context.Context) error {
-	if err := p.pooler.stop(); err != nil {
+	// Newer ones wait for their clients when they are asked to end.
+	if err := p.pooler.child.Signal(syscall.SIGKILL); err != nil {
 		return err
+	}
+	if !p.pooler.child.WaitFor(poolerStopTimeout) {
+		return fmt.Errorf("pgbouncer survived SIGKILL for %s", poolerStopTimeout)
 	}
 	return p.pooler.start(ctx)
 }

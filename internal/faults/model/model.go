@@ -245,6 +245,7 @@ func (t *turn) happens() bool {
 			t.set(Vague, t.call.From+t.call.TTL)
 			return true
 		}
+	default: // a reading has no effect, and a delivery is always answered
 	}
 	return false
 }
@@ -259,6 +260,7 @@ func (t *turn) explained() bool {
 		return status == t.answer.Status
 	case Short:
 		return t.short()
+	default:
 	}
 	switch t.call.Verb {
 	case Reserve:
@@ -354,11 +356,8 @@ func (t *turn) resolve(to Status) bool {
 	}
 	for _, line := range t.model.holds[t.call.Hold] {
 		t.add(line.Row, -line.Quantity)
-		if least, _ := t.held(line.Row, t.call.To); least > t.total(line.Row) {
-			return false
-		}
 	}
-	return true
+	return t.fits()
 }
 
 // resolved is the success of a confirm or a release, be it the first.
@@ -382,6 +381,16 @@ func (t *turn) extended() bool {
 		return false
 	}
 	t.set(Pending, t.answer.End)
+	return t.fits()
+}
+
+// fits says whether the hold, which surely lives, and the others that surely do have room in its stock rows: I1.
+func (t *turn) fits() bool {
+	for _, line := range t.model.holds[t.call.Hold] {
+		if least, _ := t.held(line.Row, t.call.To); least > t.total(line.Row) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -397,7 +406,7 @@ func (t *turn) shown() bool {
 	case t.answer.Status == Expired:
 		return t.dies()
 	case t.answer.Status == Pending:
-		return t.mayLive()
+		return t.mayLive() && t.fits()
 	}
 	return status == t.answer.Status
 }
@@ -417,9 +426,7 @@ func (t *turn) looked(row, available int) bool {
 
 // short is a refusal: each line that it names had just that much, and less than was asked for; each other one had enough.
 func (t *turn) short() bool {
-	if len(t.answer.Rows) == 0 {
-		return false
-	}
+	named := 0
 	for _, line := range t.call.Lines {
 		n := slices.IndexFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
 		if n < 0 {
@@ -428,11 +435,12 @@ func (t *turn) short() bool {
 			}
 			continue
 		}
+		named++
 		if left := t.answer.Rows[n].Available; left >= line.Quantity || !t.looked(line.Row, left) {
 			return false
 		}
 	}
-	return true
+	return named > 0 && named == len(t.answer.Rows)
 }
 
 // Describe tells a call and its answer, for people.
