@@ -285,3 +285,35 @@ func TestNobodyWaitsLongerThanItsContextForAConnection(t *testing.T) {
 	}
 	ask(t, p, "SELECT 1")
 }
+
+func TestTooManyCallersAreTurnedAwayAtOnce(t *testing.T) {
+	t.Parallel()
+
+	const tooMany = 20
+	p := openTest(t, pgtest.New(t).URL)
+	res, err := p.acquire(t.Context()) // nobody else has the one connection meanwhile
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan error)
+	for range maxWaiting + tooMany {
+		go func() {
+			_, err := p.Query(t.Context(), "SELECT 1")
+			answers <- err
+		}()
+	}
+	for range tooMany {
+		if err := <-answers; !errors.Is(err, ErrSaturated) || !Unavailable(err) {
+			t.Errorf("a caller too many is answered %v, want %v", err, ErrSaturated)
+		}
+	}
+	release(res)
+	for range maxWaiting {
+		if err := <-answers; err != nil {
+			t.Errorf("a caller who waited is answered %v", err)
+		}
+	}
+	if n := p.waiting.Load(); n != 0 {
+		t.Errorf("%d wait when nobody does", n)
+	}
+}
