@@ -126,7 +126,7 @@ lint: ## Vet, format and lint (golangci-lint and gofumpt, from their Go modules)
 
 .PHONY: faults
 faults: postgres ## Attack the promises: linearizability, crashes, a bad network, overload, hostile input (ARGS=-seed=N repeats a run).
-	go test $(RACE) -count=1 -v -timeout $(TIMEOUT) $(ATTACKS) $(ARGS) | grep -v -e '^=== ' -e '^ *--- PASS: .*/'
+	go test $(RACE) -count=1 -v -timeout $(TIMEOUT) $(ATTACKS) $(ARGS) | grep --line-buffered -v -e '^=== ' -e '^ *--- PASS: .*/'
 
 # How long each random attack lasts.
 DURATION ?= 10m

@@ -232,7 +232,7 @@ func TestNothingToldIsLostInACrash(t *testing.T) {
 
 // TestWithoutTheFlushACrashLosesWhatWasTold is the control: early release without its second commit.
 func TestWithoutTheFlushACrashLosesWhatWasTold(t *testing.T) {
-	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200", "wal_writer_delay": "10s", "wal_writer_flush_after": "0"})
+	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	w := open(t, db, inProcess)
 	for _, procedure := range []string{"reserve_line", "reserve_cart", "resolve_hold"} {
 		mutate(procedure, "_nothing := pg_logical_emit_message(true, 'allo', '');", "NULL;")(w)
