@@ -136,7 +136,7 @@ soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repea
 	go test $(RACE) -count=1 -v -timeout 0 -run 'Linearizable|EverySequence|Crash$$|Network|Overload|Circle' $(ATTACKS) -soak $(DURATION) $(ARGS)
 
 .PHONY: contract
-contract: postgres build/bin/local ## Feed the served OpenAPI document to schemathesis, with all checks (needs python3 and its venv).
+contract: postgres build/bin/local ## Feed the served OpenAPI document to schemathesis, with its checks (needs python3 and its venv).
 	internal/faults/schemathesis.sh build/bin/local $${EXAMPLES:-50}
 
 # The vulnerability database comes as a Go module, so that a run of one day can be repeated on another; raise its version to know of newer ones.

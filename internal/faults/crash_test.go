@@ -48,6 +48,22 @@ func (c *crowd) come(ctx context.Context, part uint64) {
 	})
 }
 
+// invite lets the crowd in. What it returns waits until all have gone home, and compares what they were told with what is there.
+func (c *crowd) invite(t *testing.T, part uint64) (leave func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.come(ctx, part)
+	}()
+	return func() {
+		cancel()
+		<-done
+		c.leave(t)
+	}
+}
+
 // visit is one customer's.
 func (c *crowd) visit(r *rand.Rand) {
 	row := c.rows[r.IntN(len(c.rows))]
@@ -195,13 +211,7 @@ func TestNothingToldIsLostInACrash(t *testing.T) {
 	w := open(t, db, inProcess)
 	c := newCrowd(w)
 	r := random(3)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.come(ctx, 3)
-	}()
+	leave := c.invite(t, 3)
 
 	count := 0
 	var slowest time.Duration
@@ -220,9 +230,7 @@ func TestNothingToldIsLostInACrash(t *testing.T) {
 			t.Errorf("after crash %d the first success took %s, want at most %s", count+1, took, recoveryLimit)
 		}
 	}
-	cancel()
-	<-done
-	c.leave(t)
+	leave()
 	if c.unsure.Load() < crashes {
 		t.Errorf("%d calls were cut off by %d crashes", c.unsure.Load(), count)
 	}

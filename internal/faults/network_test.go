@@ -97,13 +97,7 @@ func TestEveryCallEndsWhateverTheNetworkDoes(t *testing.T) {
 	wire, db := newWire(t, pgtest.New(t))
 	w := open(t, db, inProcess)
 	c := newCrowd(w)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.come(ctx, 4)
-	}()
+	leave := c.invite(t, 4)
 
 	rounds := 0
 	for start := time.Now(); rounds == 0 || time.Since(start) < lasting(0); rounds++ {
@@ -123,9 +117,7 @@ func TestEveryCallEndsWhateverTheNetworkDoes(t *testing.T) {
 			}
 		}
 	}
-	cancel()
-	<-done
-	c.leave(t)
+	leave()
 	t.Logf("%d rounds of %d faults, %d calls, %d of them unsure, %d holds told of", rounds, len(troubles), c.calls.Load(), c.unsure.Load(), len(c.told))
 }
 
@@ -157,13 +149,7 @@ func TestAPoolerMayBeRestartedUnderLoad(t *testing.T) {
 	db.URL = pooler.URL(db.DirectURL)
 	w := open(t, db, inProcess)
 	c := newCrowd(w)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.come(ctx, 5)
-	}()
+	leave := c.invite(t, 5)
 	for range 5 {
 		c.succeeded(t, time.Now())
 		if err := pooler.Restart(within(t, testLimit)); err != nil {
@@ -173,8 +159,6 @@ func TestAPoolerMayBeRestartedUnderLoad(t *testing.T) {
 			t.Errorf("a call succeeded %s after the restart, want at most %s", took, recoveryLimit)
 		}
 	}
-	cancel()
-	<-done
-	c.leave(t)
+	leave()
 	t.Logf("%d calls, %d of them unsure", c.calls.Load(), c.unsure.Load())
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Feeds the served OpenAPI document to schemathesis, with all checks, against the local program on a database of its own.
+# Feeds the served OpenAPI document to schemathesis, with all checks but one (see schemathesis.toml), against the local program on a database of its own.
 #   schemathesis.sh PROGRAM EXAMPLES
 set -euo pipefail
 program=$1 examples=$2
