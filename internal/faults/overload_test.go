@@ -28,14 +28,18 @@ const (
 	// spareHeap and spareGoroutines are how much the process may have grown when it is idle again.
 	spareHeap       = 32 << 20
 	spareGoroutines = 100
+	// maxPile bounds the callers who wait at once under overload: those in line before the pool, and those who are being turned away.
+	maxPile = 1500
+	// peakHeap is how much more than when idle may be in use under overload, garbage and the callers' own included.
+	peakHeap = 256 << 20
 )
 
-// flood sends reserves at a steady rate, whether or not those before are answered, and returns the answers.
-func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) []reply {
+// flood sends reserves at a steady rate, whether or not those before are answered. It returns the answers, and the most that waited and the
+// most heap that was in use at once.
+func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond
 	var mu sync.Mutex
-	var replies []reply
 	var all sync.WaitGroup
 	slots := make(chan struct{}, maxFlood)
 	begin, sent := time.Now(), 0
@@ -43,6 +47,9 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) [
 		if now.Sub(begin) > lasts {
 			break
 		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		pile, heap = max(pile, len(slots)), max(heap, int(m.HeapAlloc))
 		for ; float64(sent) < rate*now.Sub(begin).Seconds(); sent++ {
 			slots <- struct{}{}
 			all.Go(func() {
@@ -57,7 +64,7 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) [
 		}
 	}
 	all.Wait()
-	return replies
+	return replies, pile, heap
 }
 
 // capacity is how many reserves a second so many callers get, who each wait for their answer.
@@ -102,7 +109,11 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 	before := capacity(t, s, row)
 	heap, goroutines := inUse()
 
-	replies := flood(t, s, row, overload*before, lasting(overloadTime))
+	replies, pile, peak := flood(t, s, row, overload*before, lasting(overloadTime))
+	t.Logf("at most %d callers waited at once, with %d MB of heap in use; %d MB when idle", pile, peak>>20, heap>>20)
+	if pile > maxPile || peak > heap+peakHeap {
+		t.Errorf("callers pile up, or memory does: want at most %d of them and %d MB", maxPile, (heap+peakHeap)>>20)
+	}
 
 	after := capacity(t, s, row)
 	var served, refused []time.Duration
