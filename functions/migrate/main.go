@@ -4,7 +4,7 @@ package main
 import (
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/app/migration"
 )
 
-func main() { lambda.Start(migrate.Lambda()) }
+func main() { lambda.Start(migration.Lambda()) }

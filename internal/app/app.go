@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/allo/reservations/internal/cloud"
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/postgres"
@@ -30,6 +33,9 @@ type App struct {
 	log     *slog.Logger
 	pool    *postgres.Pool
 	api     *httpapi.API
+	// metrics is nil where nobody reads them; told is how many of the service's retries are in them.
+	metrics *emf.Writer
+	told    atomic.Int64
 }
 
 // HTTPHandler is what lambda.Start takes for a function behind the gateway.
@@ -37,17 +43,18 @@ type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events
 
 // New puts an App together on a database, with a pool of the given size. It doesn't connect.
 func New(c config.Config, log *slog.Logger, connections int, options ...postgres.Option) (*App, error) {
-	pool, err := postgres.Open(c.DatabaseURL, connections, options...)
+	source, err := cloud.Database(c.DatabaseURL, c.DatabaseIAMURL, c.DatabaseSecret, cloud.Account(c.AWS))
+	if err != nil {
+		return nil, err
+	}
+	pool, err := postgres.Open(source, connections, options...)
 	if err != nil {
 		return nil, err
 	}
 	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, EarlyRelease: c.EarlyRelease})
-	return &App{
-		Service: service,
-		log:     log,
-		pool:    pool,
-		api:     httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID}),
-	}, nil
+	a := &App{Service: service, log: log, pool: pool}
+	a.api = httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
+	return a, nil
 }
 
 // Lambda puts an App together as a Lambda needs it. The connection is opened in the background, while the runtime makes its first
@@ -58,6 +65,7 @@ func Lambda() *App {
 	if err != nil {
 		exit(log, err)
 	}
+	a.WriteMetrics(os.Stdout, c.MetricNamespace)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 		defer cancel()
@@ -112,13 +120,15 @@ func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepRe
 func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 	start := time.Now()
 	result, err := a.Service.Sweep(ctx)
+	took := time.Since(start)
+	a.observeSweep(result, took, err)
 	report := SweepReport{
 		Expired: result.Expired, Units: result.Units, Keys: result.Keys, Batches: result.Batches,
 		OldestSeconds: result.Oldest.Seconds(), More: result.More,
 	}
 	attrs := []any{
 		"expired", report.Expired, "units", report.Units, "keys", report.Keys, "batches", report.Batches,
-		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", time.Since(start).Milliseconds(),
+		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", took.Milliseconds(),
 	}
 	if err != nil {
 		level := slog.LevelError

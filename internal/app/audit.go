@@ -36,8 +36,7 @@ func wantsAudit(event events.EventBridgeEvent) bool {
 	return detail.Audit || !event.Time.IsZero() && event.Time.Minute() == 0
 }
 
-// audit checks all promises and tells the result in one line of the log, which CloudWatch reads as the metrics AuditViolations and
-// AuditUnfinished too: it is in the embedded metric format. A LOG_LEVEL above info keeps a clean result to itself.
+// audit checks all promises and tells the result in one line of the log, and in the metrics AuditViolations and AuditUnfinished.
 func (a *App) audit(ctx context.Context) *AuditReport {
 	start := time.Now()
 	end := start.Add(auditLimit)
@@ -48,18 +47,8 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	defer cancel()
 	violations, err := a.Service.Audit(ctx)
 	report := &AuditReport{Violations: len(violations), Unfinished: err != nil}
-	unfinished := 0
-	if report.Unfinished {
-		unfinished = 1
-	}
-	names := []string{"AuditUnfinished"}
-	if !report.Unfinished || report.Violations > 0 {
-		names = append(names, "AuditViolations") // of an unfinished audit that found nothing, nothing is known
-	}
-	attrs := []any{
-		"_aws", metrics(start, names...),
-		"AuditViolations", report.Violations, "AuditUnfinished", unfinished, "tookMs", time.Since(start).Milliseconds(),
-	}
+	a.observeAudit(report)
+	attrs := []any{"found", report.Violations, "unfinished", report.Unfinished, "tookMs", time.Since(start).Milliseconds()}
 	level := slog.LevelInfo
 	if err != nil {
 		level = slog.LevelWarn
@@ -71,25 +60,4 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	}
 	a.log.Log(context.WithoutCancel(ctx), level, "audit", attrs...)
 	return report
-}
-
-// metricNamespace is where CloudWatch shows the service's metrics.
-const metricNamespace = "AlloReservations"
-
-// metrics says which of a log line's fields are metrics, in CloudWatch's embedded metric format. All are counts, and have no dimension.
-func metrics(at time.Time, names ...string) any {
-	type metric struct{ Name, Unit string }
-	type directive struct {
-		Namespace  string
-		Dimensions [][]string
-		Metrics    []metric
-	}
-	d := directive{Namespace: metricNamespace, Dimensions: [][]string{{}}}
-	for _, name := range names {
-		d.Metrics = append(d.Metrics, metric{name, "Count"})
-	}
-	return struct {
-		Timestamp         int64
-		CloudWatchMetrics []directive
-	}{at.UnixMilli(), []directive{d}}
 }

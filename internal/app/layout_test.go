@@ -93,6 +93,13 @@ func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
 			if name == "web" && strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/web links %s, and needs no database", dep)
 			}
+			const sdk = "github.com/aws/aws-sdk-go-v2"
+			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/service/") || strings.HasPrefix(dep, sdk+"/credentials") {
+				t.Errorf("functions/%s links %s: package cloud says why it does without", name, dep)
+			}
+			if name == "web" && strings.HasPrefix(dep, sdk) {
+				t.Errorf("functions/web links %s, and asks AWS for nothing", dep)
+			}
 		}
 	}
 }
@@ -117,9 +124,13 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/config":      {},
 		"internal/lambdahttp":  {},
 		"internal/webui":       {},
-		"internal/postgres":    {},
+		"internal/dsn":         {},
+		"internal/emf":         {},
+		"internal/postgres":    {"internal/dsn"},
+		"internal/cloud":       {"internal/dsn"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres"},
+		"infra":                {"internal/config", "internal/route"},
 		"internal/httpapi":     {"internal/reservation", "internal/route"},
 	}
 	for pkg, deps := range imports(t) {

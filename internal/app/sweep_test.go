@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// newSweeper is an App on the demo's database, with what it logs.
-func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer) {
+// newSweeper is an App on the demo's database, with what it logs and with its metrics.
+func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer, *bytes.Buffer) {
 	t.Helper()
 	db := pgtest.New(t)
 	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
@@ -33,22 +33,17 @@ func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	return a, db, &log
+	var metrics bytes.Buffer
+	a.WriteMetrics(&metrics, "AlloReservations/test")
+	return a, db, &log, &metrics
 }
 
-// auditLine is the log's line of an audit, as CloudWatch reads its metrics.
+// auditLine is the log's line of an audit.
 type auditLine struct {
-	Level, Msg                       string
-	AuditViolations, AuditUnfinished *int
-	Violations                       []struct{ Promise, Detail string }
-	AWS                              struct {
-		Timestamp         int64
-		CloudWatchMetrics []struct {
-			Namespace  string
-			Dimensions [][]string
-			Metrics    []struct{ Name, Unit string }
-		}
-	} `json:"_aws"`
+	Level, Msg string
+	Found      int
+	Unfinished bool
+	Violations []struct{ Promise, Detail string }
 }
 
 func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
@@ -86,7 +81,7 @@ func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			a, db, log := newSweeper(t)
+			a, db, log, metrics := newSweeper(t)
 			conn, err := pgx.Connect(t.Context(), db.DirectURL)
 			if err != nil {
 				t.Fatal(err)
@@ -102,14 +97,10 @@ func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
 				t.Fatalf("Sweep() = %+v, %v, want an audit with %d violations", report.Audit, err, c.violations)
 			}
 			line := readAudit(t, log)
-			if line == nil || line.Level != c.level || *line.AuditViolations != c.violations || *line.AuditUnfinished != 0 || len(line.Violations) != c.violations {
+			if line == nil || line.Level != c.level || line.Found != c.violations || line.Unfinished || len(line.Violations) != c.violations {
 				t.Fatalf("the log says %s, want %d violations at %s", log, c.violations, c.level)
 			}
-			metrics := line.AWS.CloudWatchMetrics
-			if line.AWS.Timestamp == 0 || len(metrics) != 1 || metrics[0].Namespace != "AlloReservations" || len(metrics[0].Dimensions) != 1 ||
-				len(metrics[0].Metrics) != 2 || metrics[0].Metrics[0].Name != "AuditUnfinished" || metrics[0].Metrics[1].Name != "AuditViolations" {
-				t.Errorf("the line's metrics are %+v", line.AWS)
-			}
+			wantMetrics(t, "an audit", readMetrics(t, metrics), map[string]float64{"AuditViolations": float64(c.violations), "AuditUnfinished": 0})
 		})
 	}
 }
@@ -117,7 +108,7 @@ func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
 func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
 	t.Parallel()
 
-	a, _, _ := newSweeper(t)
+	a, _, _, _ := newSweeper(t)
 	hour := time.Date(2026, 11, 24, 12, 0, 30, 0, time.UTC)
 	for event, want := range map[*events.EventBridgeEvent]bool{
 		{Time: hour}:                       true,
@@ -138,7 +129,7 @@ func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
 func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
 	t.Parallel()
 
-	a, db, log := newSweeper(t)
+	a, db, log, metrics := newSweeper(t)
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
@@ -158,8 +149,12 @@ func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
 	if err != nil || report.Audit == nil || !report.Audit.Unfinished {
 		t.Fatalf("Sweep() = %+v, %v, want an unfinished audit", report.Audit, err)
 	}
-	if line := readAudit(t, log); line == nil || line.Level != "WARN" || *line.AuditUnfinished != 1 ||
-		len(line.AWS.CloudWatchMetrics) != 1 || len(line.AWS.CloudWatchMetrics[0].Metrics) != 1 {
+	if line := readAudit(t, log); line == nil || line.Level != "WARN" || !line.Unfinished {
 		t.Errorf("the log says %s, want that the audit is unfinished", log)
+	}
+	got := readMetrics(t, metrics)
+	wantMetrics(t, "an unfinished audit", got, map[string]float64{"AuditUnfinished": 1})
+	if _, known := got["AuditViolations"]; known {
+		t.Error("the metrics tell of violations, of which nothing is known")
 	}
 }

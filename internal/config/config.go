@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -24,9 +25,18 @@ const (
 
 // Config is what the environment says.
 type Config struct {
-	// DatabaseURL is a postgres:// URL. Empty means that none was set: the local program starts a server of its own then, a
-	// Lambda refuses to start.
+	// DatabaseURL is a postgres:// URL. Where it is empty a Lambda asks DatabaseIAMURL, then DatabaseSecret, and refuses to start
+	// when they are empty too. The local program knows only this one, and starts a server of its own when it is empty.
 	DatabaseURL string
+	// DatabaseIAMURL is a postgres:// URL without a password, which is made of AWS for each new connection.
+	DatabaseIAMURL string
+	// DatabaseSecret is the name or the ARN of a secret of Secrets Manager that holds the URL.
+	DatabaseSecret string
+	// AppRole is the role that the service connects as, where the migrations are another's: what it may do is granted to it by
+	// the migrate function. Empty means that both are one role.
+	AppRole string
+	// AWS is what a call of AWS takes.
+	AWS AWS
 	// Host and Port are where the local program listens.
 	Host string
 	Port int
@@ -38,9 +48,18 @@ type Config struct {
 	SweepInterval time.Duration
 	// LogLevel is the least level that is logged.
 	LogLevel slog.Level
+	// MetricNamespace is where CloudWatch keeps the service's metrics.
+	MetricNamespace string
 	// EarlyRelease lets stock rows go before the disk has the commit, see package reservation. Off is for servers that refuse
 	// COMMIT in a procedure: slower on a hot row, and nothing else.
 	EarlyRelease bool
+}
+
+// AWS is where a Lambda runs and as whom, as its environment says. Lambda sets all but the endpoint.
+type AWS struct {
+	Region, AccessKeyID, SecretAccessKey, SessionToken string
+	// SecretsEndpoint is where Secrets Manager is asked, when it isn't the region's own: a double of AWS on this machine.
+	SecretsEndpoint string
 }
 
 // Load reads the environment. Its error names each variable that is wrong, and says what would be right.
@@ -51,8 +70,8 @@ func Load() (Config, error) { return load(os.Getenv) }
 func Start(needsDatabase bool) (Config, *slog.Logger) {
 	c, err := Load()
 	log := c.Logger()
-	if err == nil && needsDatabase && c.DatabaseURL == "" {
-		err = errors.New("DATABASE_URL is not set")
+	if err == nil && needsDatabase {
+		err = c.checkDatabase()
 	}
 	if err != nil {
 		log.Error("can't start", "error", err.Error())
@@ -61,15 +80,50 @@ func Start(needsDatabase bool) (Config, *slog.Logger) {
 	return c, log
 }
 
+// checkDatabase looks whether there is a database, and what it takes to reach it. AWS is asked only where DATABASE_URL is empty.
+func (c Config) checkDatabase() error {
+	if c.DatabaseURL != "" {
+		return nil
+	}
+	if c.DatabaseIAMURL == "" && c.DatabaseSecret == "" {
+		return errors.New("none of DATABASE_URL, DATABASE_IAM_URL and DATABASE_SECRET is set; set one of them")
+	}
+	var errs []error
+	for name, value := range map[string]string{
+		"AWS_REGION": c.AWS.Region, "AWS_ACCESS_KEY_ID": c.AWS.AccessKeyID, "AWS_SECRET_ACCESS_KEY": c.AWS.SecretAccessKey,
+	} {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s is not set, and DATABASE_IAM_URL and DATABASE_SECRET need it; a Lambda's environment has it", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Logger makes the service's log: JSON, a line an event, on standard output, where Lambda collects it.
 func (c Config) Logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: c.LogLevel}))
 }
 
+// Check looks whether a function could start with these variables, for whoever sets them: its error is Load's.
+func Check(variables map[string]string) error {
+	_, err := load(func(name string) string { return variables[name] })
+	return err
+}
+
 func load(getenv func(string) string) (Config, error) {
 	r := reader{getenv: getenv}
 	c := Config{
-		DatabaseURL:   r.databaseURL("DATABASE_URL"),
+		DatabaseURL:    r.databaseURL("DATABASE_URL"),
+		DatabaseIAMURL: r.iamURL("DATABASE_IAM_URL"),
+		DatabaseSecret: r.matching("DATABASE_SECRET", secretID, "the name or the ARN of a secret of Secrets Manager"),
+		AppRole:        r.matching("APP_ROLE", roleName, "the name of a role in lower case, such as allo_app"),
+		AWS: AWS{
+			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
+			AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
+			SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
+			SessionToken:    getenv("AWS_SESSION_TOKEN"),
+			SecretsEndpoint: r.endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"),
+		},
 		Host:          r.host("HOST", "127.0.0.1"),
 		Port:          r.integer("PORT", 3000, 1, 65535),
 		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, time.Second, holdLimit),
@@ -77,6 +131,11 @@ func load(getenv func(string) string) (Config, error) {
 		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
 		EarlyRelease:  r.onOff("EARLY_RELEASE", true),
+
+		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace, "a name of letters, digits and ./-_#"),
+	}
+	if c.MetricNamespace == "" {
+		c.MetricNamespace = defaultNamespace
 	}
 	if len(r.errs) == 0 && c.HoldTTL > c.MaxHold {
 		r.errs = append(r.errs, fmt.Errorf("HOLD_TTL is %s, which is longer than MAX_HOLD, %s", c.HoldTTL, c.MaxHold))
@@ -178,6 +237,54 @@ func (r *reader) databaseURL(name string) string {
 		r.errs = append(r.errs, fmt.Errorf("%s must be a URL such as postgres://user:password@host:5432/database", name))
 	}
 	return value
+}
+
+// iamURL checks what goes beyond databaseURL: the token is made for a user and a host, and stands where a password would.
+func (r *reader) iamURL(name string) string {
+	value := r.databaseURL(name)
+	u, err := url.Parse(value)
+	if value == "" || err != nil {
+		return value // none, or told already
+	}
+	_, hasPassword := u.User.Password()
+	if hasPassword || u.Query().Has("password") || u.User.Username() == "" || u.Hostname() == "" || u.Port() == "" {
+		r.errs = append(r.errs, fmt.Errorf("%s must name the user, the host and the port, and no password: postgres://user@host:5432/database", name))
+	}
+	return value
+}
+
+// defaultNamespace is where the metrics are unless METRIC_NAMESPACE says otherwise. The stack puts its own name behind it.
+const defaultNamespace = "AlloReservations"
+
+// The shapes of what is sent to AWS and to Postgres. Each is wider than any name that exists.
+var (
+	secretID   = regexp.MustCompile(`^[A-Za-z0-9/_+=.@:-]{1,1000}$`)
+	roleName   = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+	regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	namespace  = regexp.MustCompile(`^[A-Za-z0-9./_#-]{1,255}$`)
+)
+
+func (r *reader) matching(name string, shape *regexp.Regexp, want string) string {
+	value := r.getenv(name)
+	if value != "" && !shape.MatchString(value) {
+		r.bad(name, value, want)
+	}
+	return value
+}
+
+// endpoint reads the first of the variables that is set, as AWS's own libraries do.
+func (r *reader) endpoint(names ...string) string {
+	for _, name := range names {
+		value := r.getenv(name)
+		if value == "" {
+			continue
+		}
+		if u, err := url.Parse(value); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			r.bad(name, value, "a URL such as http://localhost:5000")
+		}
+		return value
+	}
+	return ""
 }
 
 // Environ is the configuration as the environment of a function that runs on this machine.

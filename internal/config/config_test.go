@@ -26,7 +26,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	}
 	want := Config{
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
-		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, EarlyRelease: true,
+		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, EarlyRelease: true, MetricNamespace: "AlloReservations",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -37,13 +37,23 @@ func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 
 	got, err := load(env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL", "30s",
-		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug", "EARLY_RELEASE", "off"))
+		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug", "EARLY_RELEASE", "off",
+		"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database", "APP_ROLE", "allo_app",
+		"AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id", "AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
+		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL", "http://localhost:6000",
+		"METRIC_NAMESPACE", "AlloReservations/allo-prod"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
 		MaxHold: 2 * time.Minute, SweepInterval: 5 * time.Second, LogLevel: slog.LevelDebug,
+		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database", AppRole: "allo_app",
+		MetricNamespace: "AlloReservations/allo-prod",
+		AWS: AWS{
+			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
+			SecretsEndpoint: "http://localhost:5000",
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -70,6 +80,18 @@ func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
 		{"SWEEP_INTERVAL", "61m"},
 		{"DATABASE_URL", "postgres://u:secret@h:99999/d"},
 		{"DATABASE_URL", "postgres:///d"},
+		{"DATABASE_IAM_URL", "postgres://u:secret@h:5432/d"},
+		{"DATABASE_IAM_URL", "postgres://u@h:5432/d?password=secret"},
+		{"DATABASE_IAM_URL", "postgres://h:5432/d"},
+		{"DATABASE_IAM_URL", "postgres://u@h/d"},
+		{"DATABASE_IAM_URL", "https://secret"},
+		{"DATABASE_SECRET", "a secret's name"},
+		{"APP_ROLE", "allo-app"},
+		{"APP_ROLE", `a"; DROP`},
+		{"AWS_REGION", "eu/../"},
+		{"AWS_ENDPOINT_URL", "localhost:5000"},
+		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
+		{"METRIC_NAMESPACE", "a metric"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_LEVEL", "info+3"},
 		{"EARLY_RELEASE", "yes"},
@@ -78,7 +100,7 @@ func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.name) {
 			t.Errorf("load() with %s=%q = %v, want an error that names it", c.name, c.value, err)
 		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
+		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" && strings.Contains(err.Error(), "secret") {
 			t.Errorf("load() with %s gives away its value: %v", c.name, err)
 		}
 	}
@@ -90,5 +112,32 @@ func TestOneStartNamesEveryBadVariable(t *testing.T) {
 	_, err := load(env("PORT", "x", "HOLD_TTL", "y"))
 	if err == nil || !strings.Contains(err.Error(), "PORT") || !strings.Contains(err.Error(), "HOLD_TTL") {
 		t.Errorf("load() = %v, want PORT and HOLD_TTL named", err)
+	}
+}
+
+func TestALambdaNeedsADatabaseAndWhatReachesIt(t *testing.T) {
+	t.Parallel()
+
+	account := AWS{Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key"}
+	for _, c := range []struct {
+		config Config
+		want   []string
+	}{
+		{Config{DatabaseURL: "postgres://u:p@h/d"}, nil},
+		{Config{DatabaseIAMURL: "postgres://u@h:5432/d", AWS: account}, nil},
+		{Config{DatabaseSecret: "s", AWS: account}, nil},
+		{Config{}, []string{"DATABASE_URL", "DATABASE_IAM_URL", "DATABASE_SECRET"}},
+		{Config{DatabaseSecret: "s"}, []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}},
+		{Config{DatabaseIAMURL: "postgres://u@h:5432/d", AWS: AWS{Region: "r", AccessKeyID: "id"}}, []string{"AWS_SECRET_ACCESS_KEY"}},
+	} {
+		err := c.config.checkDatabase()
+		if (err != nil) != (c.want != nil) {
+			t.Errorf("checkDatabase() of %+v = %v, want an error: %t", c.config, err, c.want != nil)
+		}
+		for _, name := range c.want {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("checkDatabase() of %+v = %v, want it to name %s", c.config, err, name)
+			}
+		}
 	}
 }

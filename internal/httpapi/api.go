@@ -19,16 +19,18 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// requestTimeout bounds a request. It is longer than Postgres lets a statement run (5 s) and shorter than the platform lets the
+// RequestTimeout bounds a request. It is longer than Postgres lets a statement run (5 s) and shorter than the platform lets the
 // function run (10 s), by more than the second that cancelling a statement may take, so that each limit is answered for by the one
 // inside it.
-const requestTimeout = 7 * time.Second
+const RequestTimeout = 7 * time.Second
 
 // Options are what the handlers are told of their surroundings.
 type Options struct {
 	Log *slog.Logger
 	// RequestID reads the platform's id of the request from its context. When it is nil or answers "", an id is made.
 	RequestID func(context.Context) string
+	// Observe is told what became of each request of a route, when it isn't nil.
+	Observe func(Observation)
 }
 
 // API answers the routes of the reservation API.
@@ -41,7 +43,7 @@ type API struct {
 func New(service *reservation.Service, opts Options) *API { return &API{service: service, opts: opts} }
 
 // handler answers a request or says what kept it from doing so. It writes nothing when it returns an error.
-type handler func(w http.ResponseWriter, r *http.Request) error
+type handler func(w *recorder, r *http.Request) error
 
 // handlers names the handler of each route by its key.
 func (a *API) handlers() map[string]handler {
@@ -72,7 +74,7 @@ func (a *API) Function(name string) http.Handler {
 	if !found {
 		panic("httpapi: no route belongs to the function " + name)
 	}
-	none := a.wrap("none", func(http.ResponseWriter, *http.Request) error { return errNoRoute })
+	none := a.wrap("none", func(*recorder, *http.Request) error { return errNoRoute })
 	mux.Handle("/", none)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// ServeMux would answer a path with empty or dot segments itself, with a redirect that isn't in the contract.
@@ -95,7 +97,7 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := a.requestID(r.Context())
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 
 		answer := &recorder{ResponseWriter: w}
@@ -107,6 +109,9 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 			writeProblem(answer, problemFor(err), id)
 		}
 		a.logRequest(ctx, routeKey, id, answer, time.Since(start), err)
+		if a.opts.Observe != nil {
+			a.opts.Observe(observe(routeKey, answer, err))
+		}
 	})
 }
 
@@ -127,7 +132,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
-func recovered(h handler, w http.ResponseWriter, r *http.Request) (err error) {
+func recovered(h handler, w *recorder, r *http.Request) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			err = &panicError{value: value, stack: debug.Stack()}
@@ -160,10 +165,11 @@ func (a *API) logRequest(ctx context.Context, routeKey, id string, answer *recor
 	a.opts.Log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer, and what a verb that succeeded did.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	status  int
+	outcome string
 }
 
 func (r *recorder) WriteHeader(status int) {

@@ -38,7 +38,7 @@ type warehouseDTO struct {
 	Name string    `json:"name"`
 }
 
-func (a *API) listProducts(w http.ResponseWriter, r *http.Request) error {
+func (a *API) listProducts(w *recorder, r *http.Request) error {
 	page, err := readPage(r, defaultProductPage, reservation.MaxProductPage)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (a *API) listProducts(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, body)
 }
 
-func (a *API) listWarehouses(w http.ResponseWriter, r *http.Request) error {
+func (a *API) listWarehouses(w *recorder, r *http.Request) error {
 	page, err := readPage(r, reservation.MaxWarehousePage, reservation.MaxWarehousePage)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (a *API) listWarehouses(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, body)
 }
 
-func (a *API) health(w http.ResponseWriter, r *http.Request) error {
+func (a *API) health(w *recorder, r *http.Request) error {
 	if err := a.service.Ping(r.Context()); err != nil {
 		return err
 	}

@@ -65,6 +65,9 @@ var answers = []struct {
 	{errNoRoute, http.StatusNotFound, "NOT_FOUND", "Not found", "There is nothing at this address."},
 }
 
+// codeShort is the code of a reserve that is short of stock.
+const codeShort = "INSUFFICIENT_STOCK"
+
 // problemFor finds the answer to an error.
 func problemFor(err error) problem {
 	var bad *reservation.InvalidError
@@ -75,7 +78,7 @@ func problemFor(err error) problem {
 	}
 	var short *reservation.InsufficientStockError
 	if errors.As(err, &short) {
-		p := newProblem(http.StatusConflict, "INSUFFICIENT_STOCK", "Insufficient stock", "There is less in stock than requested: see shortages.")
+		p := newProblem(http.StatusConflict, codeShort, "Insufficient stock", "There is less in stock than requested: see shortages.")
 		for _, s := range short.Shortages {
 			p.Shortages = append(p.Shortages, shortage(s))
 		}
@@ -86,7 +89,7 @@ func problemFor(err error) problem {
 			return newProblem(a.status, a.code, a.title, a.detail)
 		}
 	}
-	return newProblem(http.StatusInternalServerError, "INTERNAL", "Internal server error", "Something went wrong on our side.")
+	return newProblem(http.StatusInternalServerError, outcomeInternal, "Internal server error", "Something went wrong on our side.")
 }
 
 func newProblem(status int, code, title, detail string) problem {

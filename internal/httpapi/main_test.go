@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/pgtest"
@@ -47,7 +48,7 @@ func newClient(t *testing.T, databaseURL string) client {
 
 func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 	t.Helper()
-	pool, err := postgres.Open(databaseURL, 1)
+	pool, err := postgres.Open(dsn.URL(databaseURL), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,9 +79,11 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
-// writeAnswer writes what a verb did.
-func writeAnswer(w http.ResponseWriter, status int, a reservation.Answer) error {
+// writeAnswer writes what a verb did, which is its outcome unless it had done so before.
+func writeAnswer(w *recorder, status int, outcome string, a reservation.Answer) error {
+	w.outcome = outcome
 	if a.Replayed {
+		w.outcome = outcomeReplayed
 		w.Header().Set(replayedHeader, "true")
 	}
 	return writeJSON(w, status, reservationAnswer{newReservationDTO(a.Hold)})
@@ -175,7 +177,7 @@ func ttl(seconds *int64) (time.Duration, error) {
 	return time.Duration(*seconds) * time.Second, nil
 }
 
-func (a *API) reserve(w http.ResponseWriter, r *http.Request) error {
+func (a *API) reserve(w *recorder, r *http.Request) error {
 	key, err := idempotencyKey(r)
 	if err != nil {
 		return err
@@ -198,19 +200,19 @@ func (a *API) reserve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Location", "/api/reservations/"+answer.Hold.ID.String())
-	return writeAnswer(w, http.StatusCreated, answer)
+	return writeAnswer(w, http.StatusCreated, outcomeHeld, answer)
 }
 
-func (a *API) confirm(w http.ResponseWriter, r *http.Request) error {
+func (a *API) confirm(w *recorder, r *http.Request) error {
 	return a.resolve(w, r, a.service.Confirm)
 }
 
-func (a *API) release(w http.ResponseWriter, r *http.Request) error {
+func (a *API) release(w *recorder, r *http.Request) error {
 	return a.resolve(w, r, a.service.Release)
 }
 
 // resolve ends a hold by one of its verbs, which take no body, or an empty object.
-func (a *API) resolve(w http.ResponseWriter, r *http.Request,
+func (a *API) resolve(w *recorder, r *http.Request,
 	verb func(context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) error {
 	holdID, err := pathID(r)
@@ -234,7 +236,7 @@ func (a *API) resolve(w http.ResponseWriter, r *http.Request,
 	if err != nil {
 		return err
 	}
-	return writeAnswer(w, http.StatusOK, answer)
+	return writeAnswer(w, http.StatusOK, string(answer.Hold.Status), answer)
 }
 
 // extendRequest asks for a new end of a hold.
@@ -242,7 +244,7 @@ type extendRequest struct {
 	TTLSeconds *int64 `json:"ttlSeconds"`
 }
 
-func (a *API) extend(w http.ResponseWriter, r *http.Request) error {
+func (a *API) extend(w *recorder, r *http.Request) error {
 	holdID, err := pathID(r)
 	if err != nil {
 		return err
@@ -266,7 +268,7 @@ func (a *API) extend(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeAnswer(w, http.StatusOK, answer)
+	return writeAnswer(w, http.StatusOK, outcomeExtended, answer)
 }
 
 // holdAnswer is a hold with what a page needs to show it.
@@ -285,7 +287,7 @@ type productRef struct {
 	SKU  string    `json:"sku"`
 }
 
-func (a *API) getReservation(w http.ResponseWriter, r *http.Request) error {
+func (a *API) getReservation(w *recorder, r *http.Request) error {
 	holdID, err := pathID(r)
 	if err != nil {
 		return err

@@ -4,6 +4,9 @@ package migrate
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/migrations"
 )
 
@@ -19,7 +23,7 @@ import (
 // forgets them when set in a session. Each is shorter than the one around it: lock, statement, request, function, gateway.
 const (
 	lockTimeout              = 2 * time.Second
-	statementTimeout         = 5 * time.Second
+	StatementTimeout         = 5 * time.Second
 	idleInTransactionTimeout = 10 * time.Second
 )
 
@@ -36,14 +40,8 @@ const (
 // Up applies the migrations that the database lacks, in order, and sets the role's Defaults. It returns the names of those
 // that it applied. Two of them may run at once: the second waits and finds nothing to do. It must reach Postgres directly,
 // not through a pooler.
-func Up(ctx context.Context, databaseURL string) (applied []string, err error) {
-	config, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("parse the URL of the database to migrate: %w", err)
-	}
-	// A migration may take longer than a request may: the role's defaults are for the service.
-	config.RuntimeParams["statement_timeout"] = "0"
-	db := stdlib.OpenDB(*config)
+func Up(ctx context.Context, source dsn.Source) (applied []string, err error) {
+	db := sql.OpenDB(connector{source})
 	defer db.Close()
 
 	locker, err := lock.NewPostgresTableLocker(
@@ -65,21 +63,76 @@ func Up(ctx context.Context, databaseURL string) (applied []string, err error) {
 	if err != nil {
 		return applied, fmt.Errorf("migrate: %w", err)
 	}
-	return applied, Defaults(ctx, databaseURL)
+	return applied, Defaults(ctx, source)
 }
 
-// Defaults sets the timeouts and the planner's settings of the role that the URL names, in that database only. Sessions opened later have
-// them.
-func Defaults(ctx context.Context, databaseURL string) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
+// connector makes goose's connections. Each is made to where the source says at that moment, as a token for IAM grows old within minutes.
+type connector struct{ source dsn.Source }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	return dsn.Connect(ctx, c.source, func(ctx context.Context, target dsn.Target) (driver.Conn, error) {
+		config, err := configure(target)
+		if err != nil {
+			return nil, &dsn.Error{Err: err}
+		}
+		// A migration may take longer than a request may: the role's defaults are for the service.
+		config.RuntimeParams["statement_timeout"] = "0"
+		return stdlib.GetConnector(*config).Connect(ctx)
+	})
+}
+
+func (c connector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+
+// connect makes a connection for what isn't goose's.
+func connect(ctx context.Context, source dsn.Source) (*pgx.Conn, error) {
+	return dsn.Connect(ctx, source, func(ctx context.Context, target dsn.Target) (*pgx.Conn, error) {
+		config, err := configure(target)
+		if err != nil {
+			return nil, &dsn.Error{Err: err}
+		}
+		return pgx.ConnectConfig(ctx, config)
+	})
+}
+
+// connectTimeout bounds a connect to one address. A deploy can wait for longer than a caller can.
+const connectTimeout = 15 * time.Second
+
+// configure is Target.Config for all of pgx.
+func configure(target dsn.Target) (*pgx.ConnConfig, error) {
+	if _, err := target.Config(); err != nil {
+		return nil, err // its words don't repeat the URL
+	}
+	config, err := pgx.ParseConfig(target.URL)
 	if err != nil {
-		return fmt.Errorf("connect to set the role's defaults: %w", err)
+		return nil, errors.New("the database's URL has a parameter that pgx doesn't take")
+	}
+	config.ConnectTimeout = connectTimeout
+	return config, target.Verify(&config.Config)
+}
+
+// Defaults sets the timeouts and the planner's settings of the role that the source names, in that database only. Sessions opened later have
+// them.
+func Defaults(ctx context.Context, source dsn.Source) error {
+	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error { return setDefaults(ctx, tx, "CURRENT_USER") })
+}
+
+// inTransaction runs fn while nobody else changes roles: Postgres refuses two changes of one role's settings or of one table's rights at once
+// instead of letting one wait.
+func inTransaction(ctx context.Context, source dsn.Source, what string, fn func(tx pgx.Tx) error) error {
+	conn, err := connect(ctx, source)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", what, err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return setDefaults(ctx, tx) })
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
 	if err != nil {
-		return fmt.Errorf("set the role's defaults: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
@@ -89,7 +142,7 @@ func Defaults(ctx context.Context, databaseURL string) error {
 func defaults() map[string]string {
 	return map[string]string{
 		"lock_timeout":                        lockTimeout.String(),
-		"statement_timeout":                   statementTimeout.String(),
+		"statement_timeout":                   StatementTimeout.String(),
 		"idle_in_transaction_session_timeout": idleInTransactionTimeout.String(),
 		"enable_seqscan":                      "off",
 		"plan_cache_mode":                     "force_generic_plan",
@@ -97,15 +150,14 @@ func defaults() map[string]string {
 	}
 }
 
-// setDefaults holds a lock meanwhile, as Postgres refuses two changes of one role's settings at once instead of letting one wait.
-func setDefaults(ctx context.Context, tx pgx.Tx) error {
+// setDefaults takes the role as SQL writes it.
+func setDefaults(ctx context.Context, tx pgx.Tx, role string) error {
 	var database string
-	const lockAndName = "SELECT current_database() FROM pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"
-	if err := tx.QueryRow(ctx, lockAndName).Scan(&database); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
 		return err
 	}
 	for name, value := range defaults() {
-		stmt := fmt.Sprintf("ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = '%s'", pgx.Identifier{database}.Sanitize(), name, value)
+		stmt := fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = '%s'", role, pgx.Identifier{database}.Sanitize(), name, value)
 		if _, err := tx.Exec(ctx, stmt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

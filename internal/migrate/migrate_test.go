@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -48,10 +49,10 @@ func TestUpAppliesWhatIsMissingAndThenNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := migrate.Up(t.Context(), url); err != nil || !slices.Equal(got, want) {
+	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() = %v, %v, want %v", got, err, want)
 	}
-	if got, err := migrate.Up(t.Context(), url); err != nil || len(got) != 0 {
+	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || len(got) != 0 {
 		t.Errorf("second Up() = %v, %v, want nothing to do", got, err)
 	}
 }
@@ -67,7 +68,7 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	results := make(chan result, 2)
 	for range 2 {
 		go func() {
-			applied, err := migrate.Up(context.Background(), url)
+			applied, err := migrate.Up(context.Background(), dsn.URL(url))
 			results <- result{applied, err}
 		}()
 	}
@@ -105,11 +106,11 @@ func TestUpTakesOverTheHoldsOfTheVersionBefore(t *testing.T) {
 		}
 	}
 
-	if _, err := migrate.Up(t.Context(), url); err != nil {
+	if _, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil {
 		t.Fatal(err)
 	}
 
-	pool, err := postgres.Open(url, 1)
+	pool, err := postgres.Open(dsn.URL(url), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/migrate"
 )
@@ -33,7 +34,7 @@ func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Data
 		}
 	})
 	url := server.URL(maintenance)
-	if _, err := migrate.Up(ctx, url); err != nil {
+	if _, err := migrate.Up(ctx, dsn.URL(url)); err != nil {
 		t.Fatal(err)
 	}
 	return server, Database{URL: url, DirectURL: url, Name: maintenance}

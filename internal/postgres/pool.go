@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/allo/reservations/internal/dsn"
 )
 
 // What bounds the pool. A Lambda is frozen between requests, so nothing here may rely on a timer that runs in the background.
@@ -55,7 +57,7 @@ type Pool struct {
 	pingAfter time.Duration
 	// waiting counts those who are about to have a connection.
 	waiting atomic.Int64
-	// exec is whether no statement stays prepared, as the URL says or because a pooler was found that loses track of them.
+	// exec is whether no statement stays prepared on any connection, because a pooler was found that loses track of them.
 	exec atomic.Bool
 }
 
@@ -87,40 +89,20 @@ const (
 	execUnnamed    = "exec"            // nothing stays behind on a connection
 )
 
-// Open makes a pool of at most size connections. It doesn't connect.
-func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
-	config, err := pgconn.ParseConfig(databaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("parse DATABASE_URL: %w", err)
-	}
-	mode := config.RuntimeParams[execMode]
-	if mode != "" && mode != cacheStatement && mode != execUnnamed {
-		return nil, fmt.Errorf("DATABASE_URL's %s is %q; it must be %s or %s", execMode, mode, cacheStatement, execUnnamed)
-	}
-	config.ConnectTimeout = connectTimeout
-	// A pooler refuses other start-up parameters.
-	config.RuntimeParams = map[string]string{"application_name": "allo-reservations"}
-	// A caller who gives up frees the locks at once: the statement is cancelled and the connection kept.
-	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelDeadline}
-	}
-	for _, option := range options {
-		option(config)
+// Open makes a pool of at most size connections to where the source says. It doesn't connect. A URL that can't be right is refused at once;
+// what another source says is looked at when a connection is made.
+func Open(source dsn.Source, size int, options ...Option) (*Pool, error) {
+	if u, ok := source.(dsn.URL); ok {
+		if _, _, err := configure(dsn.Target{URL: string(u)}); err != nil {
+			return nil, fmt.Errorf("DATABASE_URL: %w", err)
+		}
 	}
 	conns, err := puddle.NewPool(&puddle.Config[*conn]{
 		Constructor: func(ctx context.Context) (*conn, error) {
 			// The configuration's own limit is one address's, and leaves out the look-up of the name.
 			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 			defer cancel()
-			c, err := pgconn.ConnectConfig(ctx, config)
-			if err != nil {
-				return nil, err
-			}
-			made := &conn{PgConn: c, expires: time.Now().Add(maxLifetime + rand.N(lifetimeJitter)), prepared: map[string]string{}} // #nosec G404 -- it spreads reconnects, and guards nothing
-			if mode == cacheStatement {
-				made.way = direct
-			}
-			return made, nil
+			return dsn.Connect(ctx, source, func(ctx context.Context, target dsn.Target) (*conn, error) { return dial(ctx, target, options) })
 		},
 		Destructor: func(c *conn) {
 			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -132,9 +114,49 @@ func Open(databaseURL string, size int, options ...Option) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of %d connections: %w", size, err)
 	}
-	p := &Pool{conns: conns, pingAfter: defaultPingAfter}
-	p.exec.Store(mode == execUnnamed)
-	return p, nil
+	return &Pool{conns: conns, pingAfter: defaultPingAfter}, nil
+}
+
+// dial makes a connection. As the source may have changed its mind, each has the mode that its own URL asks for.
+func dial(ctx context.Context, target dsn.Target, options []Option) (*conn, error) {
+	config, mode, err := configure(target)
+	if err != nil {
+		return nil, &dsn.Error{Err: err}
+	}
+	for _, option := range options {
+		option(config)
+	}
+	c, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	made := &conn{PgConn: c, expires: time.Now().Add(maxLifetime + rand.N(lifetimeJitter)), prepared: map[string]string{}} // #nosec G404 -- it spreads reconnects, and guards nothing
+	switch mode {
+	case cacheStatement:
+		made.way = direct
+	case execUnnamed:
+		made.way = pooled
+	}
+	return made, nil
+}
+
+// configure makes the driver's configuration for a target, as the pool needs it, and reads how its URL wants statements to be run.
+func configure(target dsn.Target) (config *pgconn.Config, mode string, err error) {
+	if config, err = target.Config(); err != nil {
+		return nil, "", err
+	}
+	mode = config.RuntimeParams[execMode]
+	if mode != "" && mode != cacheStatement && mode != execUnnamed {
+		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement, execUnnamed)
+	}
+	config.ConnectTimeout = connectTimeout
+	// A pooler refuses other start-up parameters.
+	config.RuntimeParams = map[string]string{"application_name": "allo-reservations"}
+	// A caller who gives up frees the locks at once: the statement is cancelled and the connection kept.
+	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelDeadline}
+	}
+	return config, mode, nil
 }
 
 // Close waits until every connection is given back, and closes them.
@@ -143,16 +165,24 @@ func (p *Pool) Close() { p.conns.Close() }
 // Reset closes the connections that exist, those in use when they are given back, so that later ones have the role's settings of now.
 func (p *Pool) Reset() { p.conns.Reset() }
 
-// acquire takes a connection that is young enough and, if it was idle, alive. It returns ErrSaturated when too many wait for one.
+// NoConnectionError is that no connection could be had, or made. Nothing was sent.
+type NoConnectionError struct{ Err error }
+
+func (e *NoConnectionError) Error() string { return "no connection to the database: " + e.Err.Error() }
+
+func (e *NoConnectionError) Unwrap() error { return e.Err }
+
+// acquire takes a connection that is young enough and, if it was idle, alive. It returns a *NoConnectionError, of ErrSaturated when too many
+// wait for one.
 func (p *Pool) acquire(ctx context.Context) (*puddle.Resource[*conn], error) {
 	defer p.waiting.Add(-1)
 	if p.waiting.Add(1) > maxWaiting {
-		return nil, ErrSaturated
+		return nil, &NoConnectionError{ErrSaturated}
 	}
 	for {
 		res, err := p.conns.Acquire(ctx)
 		if err != nil {
-			return nil, err
+			return nil, &NoConnectionError{err}
 		}
 		if time.Now().Before(res.Value().expires) && (res.IdleDuration() < p.pingAfter || alive(ctx, res.Value())) {
 			return res, nil
@@ -192,7 +222,7 @@ type Querier interface {
 // A pooler in transaction mode puts the next call on another server session, which has other statements, and some proxies pin a session
 // that has any. So the first statement of a connection goes out together with a question: a server gives a connection the number of the
 // session's process when it opens, and where the session itself has another number, something is in between. Nothing stays prepared then.
-// DATABASE_URL may say otherwise (default_query_exec_mode), as PgBouncer tracks statements from 1.21 on. Where it is wrong about that the
+// The URL may say otherwise (default_query_exec_mode), as PgBouncer tracks statements from 1.21 on. Where it is wrong about that the
 // server refuses to bind, before anything is run, and the text is sent from then on. No wrong statement can be run, as the name is a digest
 // of the text.
 //

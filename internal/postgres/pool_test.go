@@ -11,12 +11,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/pgtest"
 )
 
 func openTest(t *testing.T, url string) *Pool {
 	t.Helper()
-	p, err := Open(url, 1)
+	p, err := Open(dsn.URL(url), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func TestAStatementStaysPreparedUnlessTheURLSaysNot(t *testing.T) {
 			t.Errorf("mode %q: %s statements stay prepared, want %s", mode, got, want)
 		}
 	}
-	if _, err := Open(withMode(t, address, "simple_protocol"), 1); err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
+	if _, err := Open(dsn.URL(withMode(t, address, "simple_protocol")), 1); err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
 		t.Errorf("Open() in another mode = %v, want an error that says which there are", err)
 	}
 }

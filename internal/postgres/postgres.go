@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/allo/reservations/internal/dsn"
 )
 
 // UnsafeServerError says that a server doesn't keep what it acknowledges, or doesn't bound its waits.
@@ -73,11 +75,18 @@ func Retryable(err error) bool {
 // LockTimeout reports whether a row's lock couldn't be had in time.
 func LockTimeout(err error) bool { return hasCode(err, lockNotAvailable) }
 
+// NoConnection reports whether no connection could be had or made, for another reason than that the caller gave up.
+func NoConnection(err error) bool {
+	var none *NoConnectionError
+	return errors.As(err, &none) && !errors.Is(err, context.Canceled)
+}
+
 // Unavailable reports whether the database couldn't be reached, is saturated, is shutting down or didn't answer in time: the
 // caller may try again later, and can't know whether the statement took effect.
 func Unavailable(err error) bool {
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) || errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	var source *dsn.Error
+	if errors.As(err, &connect) || errors.As(err, &source) || errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
 	var pg *pgconn.PgError

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 )
@@ -28,7 +29,7 @@ func TestCheckRefusesAServerThatLosesOrWaits(t *testing.T) {
 	} {
 		db := pgtest.New(t)
 		if c.set != "" {
-			admin, err := postgres.Open(db.DirectURL, 1)
+			admin, err := postgres.Open(dsn.URL(db.DirectURL), 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,7 +38,7 @@ func TestCheckRefusesAServerThatLosesOrWaits(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		pool, err := postgres.Open(db.URL, 1)
+		pool, err := postgres.Open(dsn.URL(db.URL), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +90,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 func TestOpenRefusesWhatIsNoURL(t *testing.T) {
 	t.Parallel()
 
-	if pool, err := postgres.Open("postgres://%zz", 1); err == nil {
+	if pool, err := postgres.Open(dsn.URL("postgres://%zz"), 1); err == nil {
 		pool.Close()
 		t.Error("Open() of nonsense = nil, want an error")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // What a verb answers instead of a hold. Each is an answer of the contract and no fault of the service.
@@ -46,3 +48,7 @@ type InsufficientStockError struct{ Shortages []Shortage }
 func (e *InsufficientStockError) Error() string {
 	return fmt.Sprintf("insufficient stock for %d lines", len(e.Shortages))
 }
+
+// NoConnection reports whether a call ended in ErrUnavailable because no connection to the database could be had or made, for another reason
+// than that its caller gave up.
+func NoConnection(err error) bool { return postgres.NoConnection(err) }

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
@@ -88,7 +89,7 @@ func openAdmin(t testing.TB, url string) *pgxpool.Pool {
 
 func openPool(t testing.TB, url string, size int, options ...postgres.Option) *postgres.Pool {
 	t.Helper()
-	pool, err := postgres.Open(url, size, options...)
+	pool, err := postgres.Open(dsn.URL(url), size, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

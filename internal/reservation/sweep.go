@@ -28,6 +28,8 @@ type SweepResult struct {
 	Keys int64
 	// Batches counts the transactions.
 	Batches int
+	// Looked says that the dead holds were looked for with success; otherwise nothing is known of Oldest.
+	Looked bool
 	// Oldest is how long ago the oldest hold that was found dead had died. A healthy sweep's is about the interval of its rule.
 	Oldest time.Duration
 	// More says that time ran out with work left.
@@ -86,6 +88,7 @@ func (s *Service) sweepHolds(ctx context.Context, result *SweepResult) (more boo
 		return false, err
 	}
 	result.Batches++
+	result.Looked = true
 	result.Expired += batch.Expired
 	result.Units += batch.Units
 	result.Oldest = max(result.Oldest, time.Duration(batch.Oldest*float64(time.Second)))

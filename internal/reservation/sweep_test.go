@@ -45,7 +45,7 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	oldest := result.Oldest
 	result.Oldest = 0
 	// Three batches of holds, the last of them short, and one that finds no keys.
-	want := reservation.SweepResult{Expired: 2500, Units: 2500, Batches: 4}
+	want := reservation.SweepResult{Expired: 2500, Units: 2500, Batches: 4, Looked: true}
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
 	}
@@ -55,7 +55,7 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	if got := w.counts(row); got != (counts{10_000, 1}) || w.status(live) != reservation.Pending {
 		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, w.status(live))
 	}
-	if again, err := s.Sweep(ctx); err != nil || again != (reservation.SweepResult{Batches: 2}) {
+	if again, err := s.Sweep(ctx); err != nil || again != (reservation.SweepResult{Batches: 2, Looked: true}) {
 		t.Errorf("Sweep() again = %+v, %v, want nothing to do", again, err)
 	}
 	w.mustAudit(t)
@@ -128,7 +128,7 @@ SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_tim
 
 	result, err := w.services()[0].Sweep(w.context())
 
-	if want := (reservation.SweepResult{Keys: 2100, Batches: 4}); err != nil || result != want {
+	if want := (reservation.SweepResult{Keys: 2100, Batches: 4, Looked: true}); err != nil || result != want {
 		t.Errorf("Sweep() = %+v, %v, want %+v", result, err, want)
 	}
 	if n := ask[int](w, "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
@@ -366,7 +366,7 @@ func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 
 	result.Oldest = 0
 	// Ten carts have the thousand lines of a batch: three batches, and one that finds no keys.
-	want := reservation.SweepResult{Expired: carts, Units: carts * reservation.MaxLines, Batches: 4}
+	want := reservation.SweepResult{Expired: carts, Units: carts * reservation.MaxLines, Batches: 4, Looked: true}
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
 	}

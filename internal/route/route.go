@@ -10,7 +10,12 @@ type Route struct {
 	Method string
 	// Path is written as API Gateway writes it: {id} takes one segment, {proxy+} takes the rest.
 	Path string
+	// Scope is what a caller must be granted where the gateway asks who calls, empty for what every shopper may do.
+	Scope string
 }
+
+// ScopeConfirm is the payment side's: a shopper who had it could take stock without paying.
+const ScopeConfirm = "reservations:confirm"
 
 // Key is the route key of an HTTP API: the method, a space and the path.
 func (r Route) Key() string { return r.Method + " " + r.Path }
@@ -18,14 +23,14 @@ func (r Route) Key() string { return r.Method + " " + r.Path }
 // API lists the routes of the reservation API, in the order of the contract.
 func API() []Route {
 	return []Route{
-		{"list-products", "GET", "/api/products"},
-		{"list-warehouses", "GET", "/api/warehouses"},
-		{"reserve", "POST", "/api/reservations"},
-		{"get-reservation", "GET", "/api/reservations/{id}"},
-		{"confirm", "POST", "/api/reservations/{id}/confirm"},
-		{"release", "POST", "/api/reservations/{id}/release"},
-		{"extend", "POST", "/api/reservations/{id}/extend"},
-		{"health", "GET", "/api/health"},
+		{Function: "list-products", Method: "GET", Path: "/api/products"},
+		{Function: "list-warehouses", Method: "GET", Path: "/api/warehouses"},
+		{Function: "reserve", Method: "POST", Path: "/api/reservations"},
+		{Function: "get-reservation", Method: "GET", Path: "/api/reservations/{id}"},
+		{Function: "confirm", Method: "POST", Path: "/api/reservations/{id}/confirm", Scope: ScopeConfirm},
+		{Function: "release", Method: "POST", Path: "/api/reservations/{id}/release"},
+		{Function: "extend", Method: "POST", Path: "/api/reservations/{id}/extend"},
+		{Function: "health", Method: "GET", Path: "/api/health"},
 	}
 }
 
@@ -33,10 +38,10 @@ func API() []Route {
 // needs the database.
 func Web() []Route {
 	return []Route{
-		{"web", "GET", "/"},
-		{"web", "GET", "/reservation/{id}"},
-		{"web", "GET", "/assets/{proxy+}"},
-		{"web", "GET", "/api/openapi.json"},
+		{Function: "web", Method: "GET", Path: "/"},
+		{Function: "web", Method: "GET", Path: "/reservation/{id}"},
+		{Function: "web", Method: "GET", Path: "/assets/{proxy+}"},
+		{Function: "web", Method: "GET", Path: "/api/openapi.json"},
 	}
 }
 

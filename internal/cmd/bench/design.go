@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -52,7 +53,7 @@ type ours struct {
 }
 
 func newOurs(ctx context.Context, url string, n *network) (design, error) {
-	pool, err := postgres.Open(url, 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
+	pool, err := postgres.Open(dsn.URL(url), 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
 	if err != nil {
 		return nil, err
 	}

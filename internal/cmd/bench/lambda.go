@@ -242,7 +242,7 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 			return nil, nil, err
 		}
 	}
-	_, size, err := buildFor(ctx, o, s.dir, "arm64", own)
+	sizes, largest, err := binarySizes(ctx, o, s.dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -262,6 +262,7 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 	}
 	hello, bare := packages[0], packages[1]
 	poll, answer := median(polls[own])/median(polls[hello]), median(answers[own])/median(answers[bare])
+	sizes["largest init ms"] = init
 	return []shape{
 		{
 			Name: "cold start, to the first poll", Wanted: fmt.Sprintf("ours within %g of hello world", wantPoll), Met: poll <= wantPoll,
@@ -273,10 +274,33 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 			Figures: map[string]float64{"hello ms": median(answers[hello]), "bare pgx ms": median(answers[bare]), "ours ms": median(answers[own]), "ours to bare": answer},
 		},
 		{
-			Name: "binary", Wanted: fmt.Sprintf("under %g MB for arm64, no package's init over %g ms", wantMB, wantInit),
-			Met: size < wantMB && init <= wantInit, Figures: map[string]float64{"MB": size, "largest init ms": init},
+			Name: "binaries", Wanted: fmt.Sprintf("MB for arm64: each that answers callers under %g, no package's init over %g ms", wantMB, wantInit),
+			Met: largest < wantMB && init <= wantInit, Figures: sizes,
 		},
 	}, nil, nil
+}
+
+// binarySizes are the sizes in MB of every function and of the Lambda that does nothing, for arm64, and the largest of those that callers wait
+// for: nobody waits for migrate.
+func binarySizes(ctx context.Context, o options, dir string) (sizes map[string]float64, largest float64, err error) {
+	functions, err := filepath.Glob(filepath.Join(o.root, "functions", "*"))
+	if err != nil {
+		return nil, 0, err
+	}
+	sizes = map[string]float64{}
+	if _, sizes["hello"], err = buildFor(ctx, o, dir, "arm64", "./internal/cmd/bench/coldstart/hello"); err != nil {
+		return nil, 0, err
+	}
+	for _, function := range functions {
+		name := filepath.Base(function)
+		if _, sizes[name], err = buildFor(ctx, o, dir, "arm64", "./functions/"+name); err != nil {
+			return nil, 0, err
+		}
+		if name != "migrate" {
+			largest = max(largest, sizes[name])
+		}
+	}
+	return sizes, largest, nil
 }
 
 func median(values []float64) float64 {

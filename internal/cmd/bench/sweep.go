@@ -9,13 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
 // openService is the service on a pool of its own, without a delay.
 func openService(s *server, connections int) (*reservation.Service, func(), error) {
-	pool, err := postgres.Open(s.url(), connections)
+	pool, err := postgres.Open(dsn.URL(s.url()), connections)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,88 @@
+// Package migration is the migrate function: the migrations, and the rights of the service's role. It is apart from package app because it
+// serves nobody and links what nobody else needs.
+package migration
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/allo/reservations/internal/cloud"
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/postgres"
+)
+
+// Bounds of the wait for a database that was made a moment ago, or that wakes.
+const (
+	reachLimit = 60 * time.Second
+	reachPause = 2 * time.Second
+)
+
+// Report is what the migrate function answers whoever invoked it.
+type Report struct {
+	Applied []string `json:"applied"`
+}
+
+// Lambda is the handler of the migrate function. It takes any event: what the deploy sends says nothing that matters here.
+func Lambda() func(context.Context) (Report, error) {
+	c, log := config.Start(true)
+	source, err := cloud.Database(c.DatabaseURL, c.DatabaseIAMURL, c.DatabaseSecret, cloud.Account(c.AWS))
+	if err != nil {
+		log.Error("can't start", "error", err.Error())
+		os.Exit(1)
+	}
+	return Handler(source, c.AppRole, log)
+}
+
+// Handler migrates the database of a source, then grants the service's role, if there is one, its rights. It waits a minute for a database that
+// can't be reached yet.
+func Handler(source dsn.Source, appRole string, log *slog.Logger) func(context.Context) (Report, error) {
+	return func(ctx context.Context) (Report, error) {
+		report := Report{Applied: []string{}}
+		err := reach(ctx, source, log)
+		if err == nil {
+			var applied []string
+			applied, err = migrate.Up(ctx, source)
+			report.Applied = append(report.Applied, applied...)
+		}
+		if err == nil && appRole != "" {
+			err = migrate.Grant(ctx, source, appRole)
+		}
+		if err != nil {
+			log.Error("migrate", "applied", report.Applied, "error", err.Error())
+			return report, err
+		}
+		log.Info("migrate", "applied", report.Applied, "granted", appRole)
+		return report, nil
+	}
+}
+
+// reach asks the database for an answer, and again while that may help.
+func reach(ctx context.Context, source dsn.Source, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	pool, err := postgres.Open(source, 1)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	for {
+		_, err := pool.Query(ctx, "SELECT 1")
+		if err == nil {
+			return nil
+		}
+		if !postgres.Unavailable(err) {
+			return fmt.Errorf("reach the database: %w", err)
+		}
+		log.Warn("the database can't be reached yet", "error", err.Error())
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the database couldn't be reached within %s: %w", reachLimit, err)
+		case <-time.After(reachPause):
+		}
+	}
+}

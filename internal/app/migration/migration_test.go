@@ -1,0 +1,368 @@
+package migration_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/allo/reservations/internal/app/migration"
+	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/migrations"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// as is a URL with another user, whose password is the user's name.
+func as(t *testing.T, address, user string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(user, user)
+	return u.String()
+}
+
+func connect(t *testing.T, address string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t *testing.T, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, statement := range statements {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%.200s: %v", statement, err)
+		}
+	}
+}
+
+// empty makes a database without anything in it.
+func empty(t *testing.T, owner string) string {
+	t.Helper()
+	server := pgtest.Server(t)
+	name := "empty_" + strings.ToLower(rand.Text())
+	exec(t, connect(t, server.URL("postgres")), "CREATE DATABASE "+name+owner)
+	return server.URL(name)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and is no superuser, on a server with the role
+// rds_iam, after bootstrap.sql, run twice. The two roles log in by password here.
+func bootstrapped(t *testing.T) (address string) {
+	t.Helper()
+	root := connect(t, pgtest.Server(t).URL("postgres"))
+	exec(t, root, "CREATE ROLE rds_iam", "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
+		"GRANT rds_iam TO master WITH ADMIN OPTION", "GRANT pg_monitor TO master")
+	address = empty(t, " OWNER master")
+	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(statement), ":") {
+		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
+	}
+	exec(t, connect(t, as(t, address, "master")), string(statement), string(statement))
+	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
+	for role, want := range map[string]bool{"allo_migrator": false, "allo_app": false, "pg_monitor": true} {
+		var member bool
+		if err := root.QueryRow(t.Context(), "SELECT pg_has_role('master', $1, 'MEMBER')", role).Scan(&member); err != nil || member != want {
+			t.Errorf("the master user is a member of %s: %t, %v, want %t", role, member, err, want)
+		}
+	}
+	for _, role := range []string{"allo_migrator", "allo_app"} {
+		var member bool
+		if err := root.QueryRow(t.Context(), "SELECT pg_has_role($1, 'rds_iam', 'MEMBER')", role).Scan(&member); err != nil || !member {
+			t.Errorf("%s is a member of rds_iam: %t, %v, want it to log in by IAM", role, member, err)
+		}
+	}
+	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'", "ALTER ROLE allo_app PASSWORD 'allo_app'")
+	return address
+}
+
+const product, here, there = "0192d000-0000-7000-8000-00000000000a", "0192d000-0000-7000-8000-00000000000b", "0192d000-0000-7000-8000-00000000000c"
+
+func TestTheAppCanDoItsWorkAndNothingElse(t *testing.T) {
+	t.Parallel()
+
+	address := bootstrapped(t)
+	migrator := dsn.URL(as(t, address, "allo_migrator"))
+	run := migration.Handler(migrator, "allo_app", quiet())
+	if report, err := run(t.Context()); err != nil || len(report.Applied) == 0 {
+		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
+	}
+	// The operator is the database's owner, and owns no table.
+	exec(t, connect(t, as(t, address, "master")),
+		"INSERT INTO products VALUES ('"+product+"', 'mug', 'M')",
+		"INSERT INTO warehouses VALUES ('"+here+"', 'here'), ('"+there+"', 'there')",
+		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
+		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')")
+
+	for _, early := range []bool{true, false} {
+		work(t, as(t, address, "allo_app"), early)
+	}
+	wantRefused(t, address)
+
+	// A second deploy takes away what was given by hand, and the release before this one can still migrate, which finds nothing to do.
+	// A table of somebody else's is in nobody's way.
+	exec(t, connect(t, as(t, address, "master")), "CREATE TABLE others ()")
+	owner := connect(t, string(migrator))
+	exec(t, owner, "GRANT DELETE, TRUNCATE ON reservations TO allo_app")
+	if report, err := run(t.Context()); err != nil || len(report.Applied) != 0 {
+		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
+	}
+	wantRefused(t, address)
+	wantNothingToDo(t, owner)
+	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
+		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
+	}
+	work(t, as(t, address, "allo_app"), true)
+}
+
+// wantNothingToDo migrates as a release does that knows one migration less.
+func wantNothingToDo(t *testing.T, owner *pgx.Conn) {
+	t.Helper()
+	older := fstest.MapFS{}
+	entries, err := migrations.FS.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries[:len(entries)-1] {
+		content, err := migrations.FS.ReadFile(entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		older[entry.Name()] = &fstest.MapFile{Data: content}
+	}
+	db := stdlib.OpenDB(*owner.Config())
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, older, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if results, err := provider.Up(t.Context()); err != nil || len(results) != 0 {
+		t.Errorf("the release before = %v, %v, want nothing to do", results, err)
+	}
+}
+
+// work runs every use case.
+func work(t *testing.T, address string, early bool) {
+	t.Helper()
+	pool, err := postgres.Open(dsn.URL(address), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if err := postgres.Check(t.Context(), pool); err != nil {
+		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
+	}
+	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: early})
+	line := reservation.Line{ProductID: uuid.MustParse(product), WarehouseID: uuid.MustParse(here), Quantity: 1}
+	other := reservation.Line{ProductID: uuid.MustParse(product), WarehouseID: uuid.MustParse(there), Quantity: 1}
+	reserve := func(ttl time.Duration, lines ...reservation.Line) uuid.UUID {
+		t.Helper()
+		answer, err := s.Reserve(t.Context(), reservation.Request{Key: rand.Text(), TTL: ttl, Lines: lines})
+		if err != nil {
+			t.Fatalf("Reserve(%v) = %v", lines, err)
+		}
+		return answer.Hold.ID
+	}
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	must(s.Confirm(t.Context(), reserve(0, line), "a"+rand.Text()))
+	must(s.Release(t.Context(), reserve(0, line, other), ""))
+	held := reserve(0, line, other)
+	must(s.Extend(t.Context(), held, 2*time.Minute, ""))
+	must(s.Get(t.Context(), held))
+	must(s.Release(t.Context(), held, ""))
+	must(nil, s.Ping(t.Context()))
+	_, _, err = s.ListProducts(t.Context(), reservation.Cursor{}, 10)
+	must(nil, err)
+	_, _, err = s.ListWarehouses(t.Context(), reservation.Cursor{}, 10)
+	must(nil, err)
+
+	// Holds that die: one is reclaimed by whoever is short, the cart is swept.
+	all := other
+	all.Quantity = 3
+	reserve(time.Second, all)
+	cart := reserve(time.Second, line, other)
+	awaitDead(t, pool, cart)
+	must(s.Release(t.Context(), reserve(0, all), ""))
+	result, err := s.Sweep(t.Context())
+	if err != nil || result.Expired == 0 {
+		t.Errorf("Sweep() = %+v, %v, want the dead holds swept", result, err)
+	}
+	if violations, err := s.Audit(t.Context()); err != nil || len(violations) > 0 {
+		t.Errorf("Audit() = %v, %v, want none", violations, err)
+	}
+}
+
+func awaitDead(t *testing.T, pool *postgres.Pool, id uuid.UUID) {
+	t.Helper()
+	const sql = "SELECT count(*) FROM reservations WHERE id = $1 AND expires_at < clock_timestamp()"
+	for {
+		rows, err := pool.Query(t.Context(), sql, id.String()) // it paces the loop, and the test's deadline ends it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(rows[0][0]) == "1" {
+			return
+		}
+	}
+}
+
+// wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
+func wantRefused(t *testing.T, address string) {
+	t.Helper()
+	app, owner := connect(t, as(t, address, "allo_app")), connect(t, as(t, address, "allo_migrator"))
+	try := func(conn *pgx.Conn, statement string) error {
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.Exec(t.Context(), statement)
+		return errors.Join(err, tx.Rollback(t.Context()))
+	}
+	for _, statement := range []string{
+		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text", "TRUNCATE reservation_items",
+		"DELETE FROM reservations WHERE product_id IS NOT NULL", "DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
+		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
+		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
+		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
+		"SELECT adjust_stock('" + product + "', '" + here + "', 1, 'mine')",
+		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE reserve_line",
+		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
+		"SELECT * FROM goose_db_version", "ALTER ROLE allo_migrator SET jit = on",
+		"CREATE ROLE mine", "SET ROLE allo_migrator",
+	} {
+		if err := try(owner, statement); err != nil {
+			t.Errorf("as the owner: %s: %v", statement, err)
+		}
+		var pg *pgconn.PgError
+		err := try(app, statement)
+		const insufficientPrivilege = "42501"
+		if !errors.As(err, &pg) || pg.Code != insufficientPrivilege {
+			t.Errorf("as the app: %s = %v, want it refused", statement, err)
+		}
+	}
+	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("the app makes a temporary table: %v", err)
+	}
+}
+
+// What the deploy sends is of no matter, and a database that comes late is waited for.
+func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
+	t.Parallel()
+
+	address := empty(t, "")
+	gate := newGate(t, address)
+	var log bytes.Buffer
+	handler := lambda.NewHandler(migration.Handler(dsn.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
+
+	answer, err := handler.Invoke(t.Context(), []byte(`{"RequestType": "Create", "any": [1, null]}`))
+	if err != nil || !strings.Contains(string(answer), `"applied":["0001_schema.sql",`) {
+		t.Errorf("the first event is answered %s, %v, want what was applied", answer, err)
+	}
+	if !strings.Contains(log.String(), "can't be reached yet") || !strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
+		t.Errorf("the log says %s, want that it waited, and what it applied", log.String())
+	}
+	for _, event := range []string{`[]`, `"x"`, `null`} {
+		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil || string(answer) != `{"applied":[]}` {
+			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event, answer, err)
+		}
+	}
+}
+
+func TestADatabaseThatNeverComesIsNotWaitedForForever(t *testing.T) {
+	t.Parallel()
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := listener.Addr().String()
+	_ = listener.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = migration.Handler(dsn.URL("postgres://u:hidden@"+nobody+"/d"), "", quiet())(ctx)
+	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("the migration = %v, want that the database couldn't be reached", err)
+	}
+}
+
+// gate leads to a database after it has turned its first caller away, as a cluster that wakes does.
+type gate struct{ address string }
+
+func newGate(t *testing.T, address string) gate {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	server := u.Host
+	go func() {
+		for n := 0; ; n++ {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if n == 0 {
+				_ = client.Close()
+				continue
+			}
+			go pipe(client, server)
+		}
+	}()
+	u.Host = listener.Addr().String()
+	return gate{u.String()}
+}
+
+func pipe(client net.Conn, address string) {
+	defer client.Close()
+	server, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close()
+	}()
+	_, _ = io.Copy(client, server)
+}

@@ -1,0 +1,213 @@
+package cloud
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// database is a Postgres that takes TLS connections for the host name localhost, with a certificate of an authority of its own.
+type database struct {
+	t     *testing.T
+	admin *pgx.Conn
+	// url leads there by the certified name, and ca is the authority.
+	url *url.URL
+	ca  string
+}
+
+const password = "a secret: 100%/@"
+
+func newDatabase(t *testing.T) *database {
+	t.Helper()
+	_, db := pgtest.NewServer(t, nil)
+	admin, err := pgx.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close(context.Background()) })
+	u, err := url.Parse(db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &database{t: t, admin: admin, url: u}
+	u.Host = "localhost:" + u.Port()
+	u.User = url.UserPassword("allo", password)
+	u.RawQuery = ""
+	d.exec("CREATE ROLE allo LOGIN PASSWORD '" + password + "'")
+	d.certify()
+	return d
+}
+
+func (d *database) exec(sql string) {
+	d.t.Helper()
+	if _, err := d.admin.Exec(d.t.Context(), sql); err != nil {
+		d.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// certify gives the server a certificate, and waits until it takes TLS.
+func (d *database) certify() {
+	d.t.Helper()
+	var dir string
+	if err := d.admin.QueryRow(d.t.Context(), "SHOW data_directory").Scan(&dir); err != nil {
+		d.t.Fatal(err)
+	}
+	certificate, key, ca := certificates(d.t)
+	d.ca = ca
+	info, err := os.Stat(dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	for name, content := range map[string]string{"server.crt": certificate, "server.key": key} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chown(path, int(owner.Uid), int(owner.Gid))); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	d.exec("ALTER SYSTEM SET ssl = on")
+	d.exec("SELECT pg_reload_conf()")
+	for on := ""; on != "on"; { // the question paces it, and the test's deadline ends it
+		if err := d.admin.QueryRow(d.t.Context(), "SHOW ssl").Scan(&on); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// with is the URL with one of its parts changed.
+func (d *database) with(change func(u *url.URL)) string {
+	u := *d.url
+	change(&u)
+	return u.String()
+}
+
+// certificates makes an authority and a certificate of it for localhost, by name and not by address.
+func certificates(t *testing.T) (certificate, key, ca string) {
+	t.Helper()
+	make := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
+		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parentKey == nil {
+			parentKey = own
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &own.PublicKey, parentKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return own, der
+	}
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider's own"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	rootKey, rootDER := make(root, root, nil)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	leafKey, leafDER := make(leaf, root, rootKey)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return text("CERTIFICATE", leafDER), text("PRIVATE KEY", keyDER), text("CERTIFICATE", rootDER)
+}
+
+func open(t *testing.T, source dsn.Source) *postgres.Pool {
+	t.Helper()
+	pool, err := postgres.Open(source, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// ask reads who is connected, and whether by TLS.
+func ask(t *testing.T, pool *postgres.Pool) (string, error) {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), "SELECT concat_ws(' ', current_user, ssl) FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+	if err != nil {
+		return "", err
+	}
+	return string(rows[0][0]), nil
+}
+
+// wantUnavailable holds an error to what callers are told by it: come again, and nothing of the secret.
+func wantUnavailable(t *testing.T, what string, err error, reason string) {
+	t.Helper()
+	if !postgres.Unavailable(err) || !postgres.NoConnection(err) || !strings.Contains(fmt.Sprint(err), reason) {
+		t.Errorf("%s: the error is %v, want it unavailable, and to say %q", what, err, reason)
+	}
+	for _, secret := range []string{password, url.QueryEscape(password), url.UserPassword("", password).String(), "100%", "X-Amz-Signature"} {
+		if strings.Contains(fmt.Sprint(err), secret) {
+			t.Errorf("%s: the error gives the password away: %v", what, err)
+		}
+	}
+}
+
+func TestTheFirstThatIsNamedIsTheDatabase(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		url, iam, secret string
+		want             any
+	}{
+		{"postgres://a@b/c", "postgres://u@h:5432/d", "s", dsn.URL("")},
+		{"", "postgres://u@h:5432/d", "s", &IAM{}},
+		{"", "", "s", &Secret{}},
+	} {
+		got, err := Database(c.url, c.iam, c.secret, Account{})
+		if err != nil || fmt.Sprintf("%T", got) != fmt.Sprintf("%T", c.want) {
+			t.Errorf("Database(%q, %q, %q) = %T, %v, want %T", c.url, c.iam, c.secret, got, err, c.want)
+		}
+	}
+	if got, err := Database("", "", "", Account{}); err == nil || !strings.Contains(err.Error(), "DATABASE_SECRET") {
+		t.Errorf("Database() of nothing = %v, %v, want an error that names the variables", got, err)
+	}
+}
+
+func TestACertificateIsAlwaysVerifiedInFull(t *testing.T) {
+	t.Parallel()
+
+	for _, mode := range []string{"", "prefer", "require", "verify-ca", "verify-full"} {
+		u, err := verified("postgres://u:p@h/d?sslrootcert=system&sslmode=" + mode)
+		if err != nil || u.Query().Get("sslmode") != "verify-full" || u.Query().Get("sslrootcert") != "system" {
+			t.Errorf("verified() of sslmode=%s = %v, %v, want it verified in full", mode, u, err)
+		}
+	}
+	for _, bad := range []string{"disable", "allow", "DISABLE", "verify"} {
+		if _, err := verified("postgres://u:p@h/d?sslmode=" + bad); err == nil || !strings.Contains(err.Error(), "set it to verify-full") {
+			t.Errorf("verified() of sslmode=%s = %v, want an error that says what to change", bad, err)
+		}
+	}
+	for _, bad := range []string{"", "h/d", "mysql://u:p@h/d", "postgres:///d?host=/tmp", "postgres://u:100%@h/d", "postgres://u:pa/ss@h/d"} {
+		if _, err := verified(bad); !errors.Is(err, errMalformed) {
+			t.Errorf("verified(%q) = %v, want %v", bad, err, errMalformed)
+		}
+	}
+}
