@@ -1,0 +1,304 @@
+package sam
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/local/demo"
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+const (
+	// answerTimeout bounds a call, the first of which waits for SAM to build its image and to start a container.
+	answerTimeout = 90 * time.Second
+	// answerLimit is far more than the longest answer, the storefront's page.
+	answerLimit = 4 << 20
+	// shortHold is a hold that the test waits out, expiryTimeout how long at most.
+	shortHold     = 2
+	expiryTimeout = time.Minute
+)
+
+// hold is as much of a reservation as the test reads.
+type hold struct {
+	ID, Status string
+	Quantity   int
+}
+
+// answered proves that every function serves its routes from a container, and that the sweeper's event expires a hold.
+func answered(t *testing.T, out string) {
+	address, options := *engine, []string(nil)
+	if address == "" {
+		p := startPodman(t)
+		address, options = p.address, []string{"--skip-pull-image"}
+		// Cleaned up after SAM has ended, and before the engine.
+		t.Cleanup(func() {
+			if left := p.containers(t); left != "" {
+				t.Errorf("SAM has left containers: %s", left)
+			}
+		})
+	}
+	db := pgtest.New(t)
+	if _, err := demo.SeedEmpty(t.Context(), db.URL); err != nil {
+		t.Fatal(err)
+	}
+	api := startAPI(t, out, db.URL, address, options...)
+
+	api.reads(t)
+	id := api.buys(t)
+	api.refuses(t, id)
+	api.changesItsMind(t)
+	expired := api.letsExpire(t)
+	sweeps(t, db, expired, options, environment(out, db.URL, address))
+	t.Logf("SAM's containers served %d calls", strings.Count(api.stderr.String(), "END RequestId"))
+}
+
+// answer is an HTTP answer with its body.
+type answer struct {
+	*http.Response
+	body string
+}
+
+// call sends a request, with a key when there is one, and wants an answer of the status.
+func (a *api) call(t *testing.T, method, path, key, body string, status int) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
+	client := &http.Client{Timeout: answerTimeout}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", method, path, err, &a.stderr)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	if response.StatusCode != status {
+		t.Fatalf("%s %s = %s %s, want %d\n%s", method, path, response.Status, text, status, &a.stderr)
+	}
+	return answer{response, string(text)}
+}
+
+func (a *api) get(t *testing.T, path string) string {
+	t.Helper()
+	return a.call(t, http.MethodGet, path, "", "", http.StatusOK).body
+}
+
+// reserve holds units of the demo's last mug, and returns the whole answer.
+func (a *api) reserve(t *testing.T, key, more string) answer {
+	t.Helper()
+	body := fmt.Sprintf(`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`, demo.Products()[2].ID, demo.Warehouses()[1].ID, more)
+	return a.call(t, http.MethodPost, "/api/reservations", key, body, http.StatusCreated)
+}
+
+func (a *api) change(t *testing.T, id, verb, body string) hold {
+	t.Helper()
+	return reservation(t, a.call(t, http.MethodPost, "/api/reservations/"+id+"/"+verb, "", body, http.StatusOK).body)
+}
+
+func reservation(t *testing.T, body string) hold {
+	t.Helper()
+	return decode[struct{ Reservation hold }](t, body).Reservation
+}
+
+// reads looks at everything that a shopper can without a hold.
+func (a *api) reads(t *testing.T) {
+	t.Helper()
+	if got := a.get(t, "/api/health"); !strings.Contains(got, `"ok"`) {
+		t.Errorf("health = %s", got)
+	}
+	if got, want := a.mugs(t), (stock{Total: 30, Available: 30}); got != want {
+		t.Errorf("the catalog has %+v mugs, want %+v", got, want)
+	}
+	if got := decode[[]struct{ Name string }](t, a.get(t, "/api/warehouses")); len(got) != len(demo.Warehouses()) {
+		t.Errorf("there are %d warehouses, want %d", len(got), len(demo.Warehouses()))
+	}
+	if got := a.get(t, "/"); !strings.Contains(got, "<!doctype html>") {
+		t.Errorf("the page is %.100s", got)
+	}
+	if got := a.get(t, "/reservation/"+uuid.NewString()); !strings.Contains(got, "<!doctype html>") {
+		t.Errorf("the hold's page is %.100s", got)
+	}
+	if got := decode[struct{ OpenAPI string }](t, a.get(t, "/api/openapi.json")).OpenAPI; got == "" {
+		t.Error("the document of the API has no version")
+	}
+}
+
+type stock struct{ Total, Reserved, Available int }
+
+// mugs is the demo's stock of mugs in New York as the catalog shows it.
+func (a *api) mugs(t *testing.T) stock {
+	t.Helper()
+	products := decode[[]struct {
+		ID          uuid.UUID
+		Inventories []struct {
+			WarehouseID                                     uuid.UUID
+			TotalQuantity, ReservedQuantity, AvailableStock int
+		}
+	}](t, a.get(t, "/api/products"))
+	for _, p := range products {
+		for _, i := range p.Inventories {
+			if p.ID == demo.Products()[2].ID && i.WarehouseID == demo.Warehouses()[1].ID {
+				return stock{i.TotalQuantity, i.ReservedQuantity, i.AvailableStock}
+			}
+		}
+	}
+	t.Fatal("the catalog has no mugs in New York")
+	return stock{}
+}
+
+// buys holds, asks again under the same key, reads and confirms.
+func (a *api) buys(t *testing.T) string {
+	t.Helper()
+	key := uuid.NewString()
+	first := a.reserve(t, key, "")
+	h := reservation(t, first.body)
+	if got, want := first.Header.Get("Location"), "/api/reservations/"+h.ID; got != want || h.Status != "PENDING" {
+		t.Errorf("reserve is at %q with %+v, want it at %q and PENDING", got, h, want)
+	}
+	again := a.reserve(t, key, "")
+	if again.Header.Get("Idempotency-Replayed") != "true" || again.body != first.body {
+		t.Errorf("the replay is %v %s, want %s", again.Header, again.body, first.body)
+	}
+	if got := reservation(t, a.get(t, "/api/reservations/"+h.ID)); got != h {
+		t.Errorf("the hold reads as %+v, want %+v", got, h)
+	}
+	if got, want := a.mugs(t), (stock{30, 1, 29}); got != want {
+		t.Errorf("while one is held there are %+v mugs, want %+v", got, want)
+	}
+	if got := a.change(t, h.ID, "confirm", "").Status; got != "CONFIRMED" {
+		t.Errorf("a confirmed hold is %s", got)
+	}
+	if got, want := a.mugs(t), (stock{29, 0, 29}); got != want {
+		t.Errorf("when it is sold there are %+v mugs, want %+v", got, want)
+	}
+	return h.ID
+}
+
+// refuses makes the calls that must fail: each is answered by a function, with the code of the contract.
+func (a *api) refuses(t *testing.T, confirmed string) {
+	t.Helper()
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{http.MethodGet, "/api/reservations/" + uuid.NewString(), "", http.StatusNotFound, "RESERVATION_NOT_FOUND"},
+		{http.MethodGet, "/api/reservations/nonsense", "", http.StatusNotFound, "RESERVATION_NOT_FOUND"},
+		{http.MethodPost, "/api/reservations", `{"quantity": 0}`, http.StatusBadRequest, "VALIDATION_FAILED"},
+		{http.MethodPost, "/api/reservations/" + confirmed + "/release", "", http.StatusConflict, "RESERVATION_CONFIRMED"},
+	} {
+		answer := a.call(t, c.method, c.path, "", c.body, c.status)
+		if got := decode[struct{ Code string }](t, answer.body).Code; got != c.code {
+			t.Errorf("%s %s: code = %s, want %s", c.method, c.path, got, c.code)
+		}
+	}
+}
+
+// changesItsMind extends a hold and releases it.
+func (a *api) changesItsMind(t *testing.T) {
+	t.Helper()
+	h := reservation(t, a.reserve(t, "", "").body)
+	if got := a.change(t, h.ID, "extend", `{"ttlSeconds": 900}`).Status; got != "PENDING" {
+		t.Errorf("an extended hold is %s", got)
+	}
+	if got := a.change(t, h.ID, "release", "").Status; got != "RELEASED" {
+		t.Errorf("a released hold is %s", got)
+	}
+}
+
+// letsExpire makes a short hold and waits until it reads as expired, when its unit must be there for others though nobody has swept.
+func (a *api) letsExpire(t *testing.T) string {
+	t.Helper()
+	h := reservation(t, a.reserve(t, "", fmt.Sprintf(`, "ttlSeconds": %d`, shortHold)).body)
+	waitFor(t, expiryTimeout, "the hold to expire", func() bool {
+		return reservation(t, a.get(t, "/api/reservations/"+h.ID)).Status == "EXPIRED"
+	})
+	if got, want := a.mugs(t), (stock{29, 0, 29}); got != want {
+		t.Errorf("when the hold has expired there are %+v mugs, want %+v", got, want)
+	}
+	return h.ID
+}
+
+// report is what the sweeper answers.
+type report struct {
+	Expired, Units int
+	Audit          *audit
+}
+
+type audit struct {
+	Violations int
+	Unfinished bool
+}
+
+// sweeps invokes the sweeper with the rule's event, which writes the expired hold down; then with the one that also audits, which finds
+// nothing until there is something to find.
+func sweeps(t *testing.T, db pgtest.Database, id string, options, environment []string) {
+	t.Helper()
+	sweep := func(event ...string) report {
+		t.Helper()
+		args := append(append([]string{"sweep"}, event...), options...)
+		return decode[report](t, sam(t, commandTimeout, environment, args...))
+	}
+	// It is the sweep that writes it down: nobody has before.
+	if got := status(t, db, id); got != "PENDING" {
+		t.Fatalf("before the sweep the hold is %s in the table, want PENDING", got)
+	}
+	if got, want := sweep(), (report{Expired: 1, Units: 1}); got != want {
+		t.Errorf("the sweep says %+v, want %+v", got, want)
+	}
+	if got := status(t, db, id); got != "EXPIRED" {
+		t.Errorf("after the sweep the hold is %s in the table, want EXPIRED", got)
+	}
+	const auditing = "infra/sam/audit.json"
+	if got, want := sweep(auditing), (report{Audit: &audit{}}); !cmp.Equal(got, want) {
+		t.Errorf("the sweep with an audit says %s", cmp.Diff(want, got))
+	}
+	corrupt(t, db, "UPDATE inventory SET reserved = reserved + 1 WHERE total > reserved")
+	if got := sweep(auditing); got.Audit == nil || got.Audit.Violations == 0 {
+		t.Errorf("with units held that no hold counts the sweep says %+v, want violations", got)
+	}
+}
+
+// corrupt changes the database behind the service's back.
+func corrupt(t *testing.T, db pgtest.Database, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func status(t *testing.T, db pgtest.Database, id string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	var status string
+	if err := conn.QueryRow(t.Context(), "SELECT status::text FROM reservations WHERE id = $1", id).Scan(&status); err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
