@@ -13,7 +13,7 @@ import (
 )
 
 // newStack is the whole service. Assets is the folder with the built functions, a directory each.
-func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stack {
+func newStack(scope constructs.Construct, s Settings, assets string) {
 	stack := awscdk.NewStack(scope, jsii.String(s.StackName()), stackProps(s))
 
 	db := newDatabase(stack, s)
@@ -37,7 +37,6 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	newOutputs(stack, s, outputs{
 		api: api, board: board, sweeper: sweeper, db: db, functions: append(functions, sweeper.function, migrate),
 	})
-	return stack
 }
 
 func stackProps(s Settings) *awscdk.StackProps {

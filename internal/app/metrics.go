@@ -66,7 +66,7 @@ func (a *App) observeSweep(result reservation.SweepResult, took time.Duration, e
 	}
 	metrics := []emf.Metric{
 		{Name: "Expired", Unit: emf.Count, Value: float64(result.Expired)},
-		{Name: "SweepDuration", Unit: emf.Milliseconds, Value: float64(took.Milliseconds())},
+		{Name: "SweepDuration", Unit: emf.Milliseconds, Value: float64(took.Microseconds()) / 1000},
 		{Name: "SweepMore", Unit: emf.Count, Value: more},
 	}
 	if result.Looked {
