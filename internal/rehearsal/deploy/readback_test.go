@@ -1,0 +1,230 @@
+package deploy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+// routed is a route of the deployed gateway, with what its integration invokes.
+type routed struct {
+	route.Route
+	auth   string
+	scopes []string
+}
+
+// items is an answer of API Gateway.
+type items[T any] struct{ Items []T }
+
+// gateway reads the HTTP API out of the double.
+func (d *double) gateway(t *testing.T) (id string, routes []routed) {
+	t.Helper()
+	apis := read[items[struct{ APIID string }]](t, d, question{service: "apigateway", path: "/v2/apis"}).Items
+	if len(apis) != 1 {
+		t.Fatalf("there are %d HTTP APIs, want one", len(apis))
+	}
+	id = apis[0].APIID
+	targets := map[string]string{}
+	for _, i := range read[items[struct {
+		IntegrationID, IntegrationURI, IntegrationType, PayloadFormatVersion string
+	}]](t, d, question{service: "apigateway", path: "/v2/apis/" + id + "/integrations"}).Items {
+		if i.IntegrationType != "AWS_PROXY" || i.PayloadFormatVersion != "2.0" {
+			t.Errorf("integration %+v, want a proxy with payload 2.0", i)
+		}
+		targets["integrations/"+i.IntegrationID] = i.IntegrationURI
+	}
+	for _, r := range read[items[struct {
+		RouteKey, Target, AuthorizationType string
+		AuthorizationScopes                 []string
+	}]](t, d, question{service: "apigateway", path: "/v2/apis/" + id + "/routes"}).Items {
+		method, path, _ := strings.Cut(r.RouteKey, " ")
+		name := targets[r.Target][strings.LastIndex(targets[r.Target], ":function:")+1:]
+		function, found := strings.CutPrefix(strings.TrimSuffix(name, ":"+alias), "function:"+stack+"-")
+		if !found || !strings.HasSuffix(name, ":"+alias) {
+			t.Errorf("route %s invokes %q, want a function's alias %s", r.RouteKey, targets[r.Target], alias)
+		}
+		routes = append(routes, routed{
+			Route: route.Route{Function: function, Method: method, Path: path}, auth: r.AuthorizationType, scopes: r.AuthorizationScopes,
+		})
+	}
+	return id, routes
+}
+
+func (r *rehearsal) readBackStep(t *testing.T) {
+	r.functions = fetchAll(t, r)
+	roles, codes := map[string]string{}, map[string]string{}
+	for name, f := range r.functions {
+		wantFunction(t, name, f)
+		if other, taken := roles[aws.ToString(f.Role)]; taken {
+			t.Errorf("%s and %s share a role", name, other)
+		}
+		if other, taken := codes[aws.ToString(f.CodeSha256)]; taken {
+			t.Errorf("%s and %s have the same code", name, other)
+		}
+		roles[aws.ToString(f.Role)], codes[aws.ToString(f.CodeSha256)] = name, name
+	}
+	r.wantGateway(t)
+	r.wantRule(t)
+	r.wantSweeper(t)
+	r.wantLogs(t)
+}
+
+// wantGateway fails the test unless the gateway has the route table's routes, and lets only the payment side confirm.
+func (r *rehearsal) wantGateway(t *testing.T) {
+	t.Helper()
+	id, routes := r.double.gateway(t)
+	r.routes = routes
+	var got, want []string
+	for _, one := range routes {
+		got = append(got, fmt.Sprintf("%s to %s by %s %v", one.Key(), one.Function, one.auth, one.scopes))
+	}
+	for _, one := range route.All() {
+		auth, scopes := "NONE", []string(nil)
+		if one.Scope != "" {
+			auth, scopes = "JWT", []string{one.Scope}
+		}
+		want = append(want, fmt.Sprintf("%s to %s by %s %v", one.Key(), one.Function, auth, scopes))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the gateway's routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	stages := read[items[struct {
+		StageName            string
+		AutoDeploy           bool
+		AccessLogSettings    struct{ Format string }
+		DefaultRouteSettings struct {
+			ThrottlingRateLimit  float64
+			ThrottlingBurstLimit int
+		}
+	}]](t, r.double, question{service: "apigateway", path: "/v2/apis/" + id + "/stages"}).Items
+	if len(stages) != 1 || stages[0].StageName != "$default" || !stages[0].AutoDeploy || stages[0].DefaultRouteSettings.ThrottlingRateLimit != 100 ||
+		stages[0].DefaultRouteSettings.ThrottlingBurstLimit != 200 || !json.Valid([]byte(stages[0].AccessLogSettings.Format)) {
+		t.Errorf("the stages are %+v, want $default, deployed by itself, throttled at 100 and 200, with a log in JSON", stages)
+	}
+}
+
+// wantRule fails the test unless the minute rule is on, and gives the sweeper's alias each event once or the queue what it couldn't.
+func (r *rehearsal) wantRule(t *testing.T) {
+	t.Helper()
+	ctx, client := within(t, callLimit), eventbridge.NewFromConfig(r.double.config())
+	rules, err := client.ListRules(ctx, &eventbridge.ListRulesInput{})
+	if err != nil || len(rules.Rules) != 1 {
+		t.Fatalf("ListRules() = %+v, %v, want one rule", rules, err)
+	}
+	rule := rules.Rules[0]
+	if rule.State != "ENABLED" || aws.ToString(rule.ScheduleExpression) != "rate(1 minute)" {
+		t.Errorf("the rule is %s, %s, want it enabled at rate(1 minute)", rule.State, aws.ToString(rule.ScheduleExpression))
+	}
+	targets, err := client.ListTargetsByRule(ctx, &eventbridge.ListTargetsByRuleInput{Rule: rule.Name})
+	if err != nil || len(targets.Targets) != 1 {
+		t.Fatalf("ListTargetsByRule() = %+v, %v, want one target", targets, err)
+	}
+	target := targets.Targets[0]
+	wantARN := "arn:aws:lambda:" + region + ":" + account + ":function:" + stack + "-sweep:" + alias
+	wantQueue := "arn:aws:sqs:" + region + ":" + account + ":" + stack + "-lost-sweeps"
+	if aws.ToString(target.Arn) != wantARN {
+		t.Errorf("the rule's target is %s, want %s", aws.ToString(target.Arn), wantARN)
+	}
+	if target.DeadLetterConfig == nil || aws.ToString(target.DeadLetterConfig.Arn) != wantQueue {
+		t.Errorf("what the rule can't deliver goes to %+v, want %s", target.DeadLetterConfig, wantQueue)
+	}
+	if target.RetryPolicy == nil || aws.ToInt32(target.RetryPolicy.MaximumRetryAttempts) != 0 {
+		t.Errorf("the rule's retries are %+v, want none", target.RetryPolicy)
+	}
+	queues := read[struct{ QueueUrls []string }](t, r.double, question{service: "sqs", target: "AmazonSQS.ListQueues"}).QueueUrls
+	if len(queues) != 1 || !strings.HasSuffix(queues[0], "/"+stack+"-lost-sweeps") {
+		t.Errorf("the queues are %v, want the one of the lost sweeps", queues)
+	}
+}
+
+// wantSweeper fails the test unless a sweep that failed isn't tried again, and goes to the queue.
+func (r *rehearsal) wantSweeper(t *testing.T) {
+	t.Helper()
+	client := lambda.NewFromConfig(r.double.config())
+	got, err := client.GetFunctionEventInvokeConfig(within(t, callLimit), &lambda.GetFunctionEventInvokeConfigInput{
+		FunctionName: aws.String(stack + "-sweep"), Qualifier: aws.String(alias),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if aws.ToInt32(got.MaximumRetryAttempts) != 0 || aws.ToInt32(got.MaximumEventAgeInSeconds) != 60 || got.DestinationConfig.OnFailure == nil {
+		t.Errorf("a sweep that fails: %+v, want no retry, an age of 60 s, and the queue", got)
+	}
+}
+
+// wantLogs fails the test unless each log group of the stack ends, and each function has one.
+func (r *rehearsal) wantLogs(t *testing.T) {
+	t.Helper()
+	groups := read[struct {
+		LogGroups []struct {
+			LogGroupName    string
+			RetentionInDays int
+		}
+	}](t, r.double, question{service: "logs", target: "Logs_20140328.DescribeLogGroups"}).LogGroups
+	kept := map[string]int{}
+	for _, g := range groups {
+		if kept[g.LogGroupName] = g.RetentionInDays; g.RetentionInDays != 7 {
+			t.Errorf("the log %s is kept for %d days, want 7", g.LogGroupName, g.RetentionInDays)
+		}
+	}
+	for name, f := range r.functions {
+		if kept[aws.ToString(f.LoggingConfig.LogGroup)] == 0 {
+			t.Errorf("the log of %s isn't among %v", name, kept)
+		}
+	}
+}
+
+// template is the stack's, as CloudFormation has it.
+func (d *double) template(t *testing.T) string {
+	t.Helper()
+	client := cloudformation.NewFromConfig(d.config())
+	got, err := client.GetTemplate(within(t, callLimit), &cloudformation.GetTemplateInput{StackName: aws.String(stack)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aws.ToString(got.TemplateBody)
+}
+
+// secrecyStep looks for the database's password, and for anything that looks like a URL with one, wherever a deploy leaves words.
+func (r *rehearsal) secrecyStep(t *testing.T) {
+	told := map[string]string{"the template": r.double.template(t), "the command line's output": r.cli.said.String()}
+	err := filepath.WalkDir(r.cli.output, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Base(path) == "bootstrap" {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		told[path] = string(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tells := func(text string) bool {
+		return strings.Contains(text, r.database.password) || strings.Contains(text, "postgres://") || strings.Contains(text, "BEGIN CERTIFICATE")
+	}
+	for where, text := range told {
+		if tells(text) {
+			t.Errorf("%s tells where the database is and how to get in", where)
+		}
+	}
+	if r.database.password == "" || !tells(r.database.url) {
+		t.Error("this wouldn't notice the database's own URL")
+	}
+	if !strings.Contains(told["the template"], secret) {
+		t.Errorf("the template doesn't name the secret %s: this looks into the wrong one", secret)
+	}
+}
