@@ -109,11 +109,11 @@ cdk:
 
 .PHONY: synth
 synth: cdk ## Build the functions and write the CloudFormation assembly to cdk.out (ARGS='-c db=external -c arch=x86_64').
-	@$(CDK) synth --quiet $(ARGS)
+	@$(CDK) synth --quiet --strict $(ARGS)
 
 .PHONY: deploy
 deploy: cdk ## Deploy to the AWS account of the shell's credentials (ARGS='-c env=prod -c auth=iam').
-	@$(CDK) deploy $(ARGS)
+	@$(CDK) deploy --strict $(ARGS)
 
 .PHONY: destroy
 destroy: cdk ## Remove what `make deploy` with the same ARGS made. A prod stack refuses.

@@ -109,8 +109,10 @@ func cors(s Settings) *awsapigatewayv2.CorsPreflightOptions {
 
 func newStage(scope constructs.Construct, s Settings, http awsapigatewayv2.HttpApi) awsapigatewayv2.HttpStage {
 	props := &awsapigatewayv2.HttpStageProps{
-		HttpApi: http, AutoDeploy: jsii.Bool(true), DetailedMetricsEnabled: jsii.Bool(true),
-		Throttle: &awsapigatewayv2.ThrottleSettings{RateLimit: jsii.Number(s.ThrottleRate), BurstLimit: jsii.Number(s.ThrottleBurst)},
+		HttpApi: http, AutoDeploy: jsii.Bool(true),
+		// Metrics by route would be six times twelve, each paid for: a route is a function, which has its own for nothing.
+		DetailedMetricsEnabled: jsii.Bool(false),
+		Throttle:               &awsapigatewayv2.ThrottleSettings{RateLimit: jsii.Number(s.ThrottleRate), BurstLimit: jsii.Number(s.ThrottleBurst)},
 		AccessLogSettings: &accessLog{
 			destination: awsapigatewayv2.NewLogGroupLogDestination(newLogGroup(scope, "AccessLogs", s, "access")),
 			format:      awsapigateway.AccessLogFormat_Custom(jsii.String(accessLogFormat())),

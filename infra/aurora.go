@@ -2,6 +2,7 @@ package main
 
 import (
 	_ "embed"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
@@ -116,7 +117,7 @@ func newBootstrap(scope constructs.Construct, s Settings, cluster awsrds.Databas
 		Service: jsii.String("RDSData"),
 		Action:  jsii.String("executeStatement"),
 		Parameters: map[string]any{
-			"resourceArn": cluster.ClusterArn(), "secretArn": cluster.Secret().SecretArn(), "database": databaseName, "sql": bootstrapSQL,
+			"resourceArn": cluster.ClusterArn(), "secretArn": cluster.Secret().SecretArn(), "database": databaseName, "sql": withoutComments(bootstrapSQL),
 		},
 		PhysicalResourceId: customresources.PhysicalResourceId_Of(jsii.String("bootstrap")),
 	}
@@ -138,6 +139,17 @@ func newBootstrap(scope constructs.Construct, s Settings, cluster awsrds.Databas
 	})
 	resource.Node().AddDependency(cluster) // with its writer: without one there is nobody to run a statement
 	return resource
+}
+
+// withoutComments leaves out the lines that are for people: the Data API looks for parameters' names in all that it is sent.
+func withoutComments(sql string) string {
+	var lines []string
+	for line := range strings.Lines(sql) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "--") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 // attach sends the app through the proxy when there is one, and the migrator to the cluster itself: its lock and its transactions want a
@@ -165,7 +177,7 @@ func (a *aurora) grant(fn awslambda.Function, as role) {
 }
 
 func (a *aurora) ready() []constructs.Construct {
-	ready := []constructs.Construct{a.bootstrap}
+	ready := []constructs.Construct{a.bootstrap, a.network.functions}
 	if a.proxy != nil {
 		ready = append(ready, a.proxy)
 	}
@@ -199,9 +211,9 @@ func (a *aurora) watch(w *watch) {
 	w.row(graphs...)
 }
 
-// connectionsAlarm is four fifths of max_connections, which Aurora derives from the most memory that the cluster may have: an ACU is 2 GiB, a
-// connection 9,531,392 bytes, and a cluster that may shrink to half an ACU has 2,000 at most.
+// connectionsAlarm is four fifths of max_connections, which Aurora derives from the most memory that the cluster may have: an ACU is 2 GiB, of
+// which the system has up to a sixth, a connection 9,531,392 bytes, and a cluster that may shrink to half an ACU has 2,000 at most.
 func connectionsAlarm(maxACU float64) float64 {
-	const perACU, perConnection, most, share = 2 << 30, 9_531_392, 2000, 0.8
-	return float64(int(min(maxACU*perACU/perConnection, most) * share))
+	const perACU, perConnection, left, most, share = 2 << 30, 9_531_392, 0.84, 2000, 0.8
+	return float64(int(min(maxACU*perACU*left/perConnection, most) * share))
 }

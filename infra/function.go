@@ -72,8 +72,9 @@ func newFunction(scope constructs.Construct, s Settings, assets string, p functi
 		// Lambda's own lines are JSON then, as ours are.
 		LoggingFormat: awslambda.LoggingFormat_JSON, LogGroup: logs,
 		RecursiveLoop: awslambda.RecursiveLoop_TERMINATE,
-		// An alias that is moved back by hand finds the version that it had.
-		CurrentVersionOptions: &awslambda.VersionOptions{RemovalPolicy: awscdk.RemovalPolicy_RETAIN},
+		// An alias that is moved back by hand finds the version that it had. One that a deploy made which was then rolled back goes, or the next
+		// deploy of the same code would find it there and fail.
+		CurrentVersionOptions: &awslambda.VersionOptions{RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE},
 	}
 	if p.concurrency > 0 {
 		props.ReservedConcurrentExecutions = jsii.Number(p.concurrency)
@@ -130,14 +131,14 @@ func functionARN(scope constructs.Construct, name string) *string {
 }
 
 // newLogGroup makes a log that ends: none is kept for ever. A name that doesn't begin with a slash is put under the stack's. In prod logs
-// outlive the stack.
+// outlive the stack, but not a first deploy that failed, whose next try would find them in its way.
 func newLogGroup(scope constructs.Construct, id string, s Settings, name string) awslogs.LogGroup {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + s.StackName() + "/" + name
 	}
 	removal := awscdk.RemovalPolicy_DESTROY
 	if s.Stage.Protected {
-		removal = awscdk.RemovalPolicy_RETAIN
+		removal = awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE
 	}
 	return awslogs.NewLogGroup(scope, jsii.String(id), &awslogs.LogGroupProps{
 		LogGroupName: jsii.String(name), Retention: retention(s), RemovalPolicy: removal,

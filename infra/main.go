@@ -17,7 +17,11 @@ import (
 
 func main() {
 	err := synthesize()
+	// jsii awaits its process twice, and tells of the second time, which finds it gone, as of a failure. What there is to tell was told.
+	stderr := os.Stderr
+	os.Stderr, _ = os.Open(os.DevNull)
 	jsii.Close()
+	os.Stderr = stderr
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

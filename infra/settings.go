@@ -75,7 +75,8 @@ type Stage struct {
 	BackupDays float64
 	LogDays    int
 	MinACU     float64
-	// What the context doesn't choose otherwise.
+	// What the context doesn't choose otherwise. Who forgets to say how the payment side is told from shoppers has prod closed, not open.
+	Auth                        Auth
 	Proxy                       bool
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
@@ -83,8 +84,8 @@ type Stage struct {
 
 // stages are the environments there are.
 var stages = map[string]Stage{
-	"dev":  {BackupDays: 1, LogDays: 7, MinACU: 0.5, MaxACU: 4, ThrottleRate: 100, ThrottleBurst: 200},
-	"prod": {Protected: true, Reader: true, Canary: true, BackupDays: 14, LogDays: 90, MinACU: 0.5, MaxACU: 16, Proxy: true, ThrottleRate: 1000, ThrottleBurst: 2000},
+	"dev":  {Auth: AuthNone, BackupDays: 1, LogDays: 7, MinACU: 0.5, MaxACU: 4, ThrottleRate: 100, ThrottleBurst: 200},
+	"prod": {Protected: true, Reader: true, Canary: true, Auth: AuthIAM, BackupDays: 14, LogDays: 90, MinACU: 0.5, MaxACU: 16, Proxy: true, ThrottleRate: 1000, ThrottleBurst: 2000},
 }
 
 // Bounds of what the context chooses.
@@ -102,25 +103,28 @@ const (
 )
 
 var (
-	namePattern      = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
-	emailPattern     = regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[^@\s]+$`)
-	domainPattern    = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
-	secretPattern    = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
-	tagPattern       = regexp.MustCompile(`^[\p{L}\p{N} _.:/=+@-]{0,256}$`)
-	certificateStart = regexp.MustCompile(`^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/`)
+	namePattern     = regexp.MustCompile(`^[a-z]([a-z0-9]|-[a-z0-9]){0,19}$`)
+	emailPattern    = regexp.MustCompile(`^[A-Za-z0-9._%+-]+@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}$`)
+	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
+	secretPattern   = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
+	tagPattern      = regexp.MustCompile(`^[\p{L}\p{N} _.:/=+@-]{0,256}$`)
+	certificateName = regexp.MustCompile(`^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]+$`)
+	// originPattern is an origin as a browser sends it: no upper case, no path, and no star.
+	originPattern = regexp.MustCompile(`^(https://([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}|https?://localhost)(:[0-9]{1,5})?$`)
+	// lookedUp is how the CDK names in the context what it has looked up in an account.
+	lookedUp = regexp.MustCompile(`^[a-z-]+:account=`)
 )
 
 // ReadSettings reads the context. Its error names each key that is unknown or wrong, and says what would be right.
 func ReadSettings(context map[string]any) (Settings, error) {
 	r := reader{context: context, known: map[string]bool{}}
 	s := Settings{
-		Name:                r.match("name", "allo", namePattern, "1 to 20 lower-case letters, digits or hyphens, beginning with a letter"),
+		Name:                r.match("name", "allo", namePattern, "a letter and up to 20 lower-case letters, digits or single hyphens, the last no hyphen"),
 		Env:                 r.oneOf("env", "dev", slices.Sorted(maps.Keys(stages))...),
 		Aurora:              r.oneOf("db", "aurora", "aurora", "external") == "aurora",
 		Arch:                r.oneOf("arch", "arm64", "arm64", "x86_64"),
 		HoldTTL:             r.text("holdTtl"),
 		MaxHold:             r.text("maxHold"),
-		Auth:                Auth(r.oneOf("auth", "none", "none", "jwt", "iam")),
 		Sweeper:             r.oneOf("sweeper", "on", "on", "off") == "on",
 		SweeperConcurrency:  r.integer("sweeperConcurrency", 0, 0, mostConcurrency),
 		CORSOrigins:         r.origins("corsOrigins"),
@@ -167,6 +171,7 @@ func (s *Settings) readDatabase(r *reader) {
 }
 
 func (s *Settings) readAuth(r *reader) {
+	s.Auth = Auth(r.oneOf("auth", string(s.Stage.Auth), string(AuthNone), string(AuthJWT), string(AuthIAM)))
 	s.JWTIssuer = r.httpsURL("jwtIssuer")
 	s.JWTAudience = r.match("jwtAudience", "", regexp.MustCompile(`^\S{1,256}$`), "the audience that the tokens are for")
 	if s.Auth == AuthJWT && (s.JWTIssuer == "" || s.JWTAudience == "") {
@@ -180,7 +185,7 @@ func (s *Settings) readAuth(r *reader) {
 func (s *Settings) readDomain(r *reader) {
 	d := Domain{
 		Name:           r.match("domainName", "", domainPattern, "a lower-case host name such as api.example.com"),
-		CertificateARN: r.match("certificateArn", "", certificateStart, "the ARN of a certificate in ACM, in the stack's region"),
+		CertificateARN: r.match("certificateArn", "", certificateName, "the ARN of a certificate in ACM, in the stack's region"),
 		ZoneID:         r.match("hostedZoneId", "", regexp.MustCompile(`^Z[A-Z0-9]+$`), "the id of a hosted zone in Route 53"),
 		ZoneName:       r.match("hostedZoneName", "", domainPattern, "the hosted zone's name, such as example.com"),
 	}
@@ -269,8 +274,8 @@ func (r *reader) httpsURL(key string) string {
 	if value == "" {
 		return ""
 	}
-	if u, err := url.Parse(value); err != nil || u.Scheme != "https" || u.Host == "" {
-		r.fail("%s is %q; it must be a URL that begins with https://", key, value)
+	if u, err := url.Parse(value); err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		r.fail("%s is %q; it must be a URL that begins with https:// and has no query", key, value)
 	}
 	return value
 }
@@ -286,19 +291,18 @@ func (r *reader) origins(key string) []string {
 		r.fail("%s has %d origins; it may have %d", key, len(origins), mostOrigins)
 	}
 	for _, origin := range origins {
-		u, err := url.Parse(origin)
-		local := err == nil && u.Scheme == "http" && u.Hostname() == "localhost"
-		if err != nil || u.Scheme != "https" && !local || u.Host == "" || origin != u.Scheme+"://"+u.Host {
+		if !originPattern.MatchString(origin) || strings.HasSuffix(origin, ":443") {
 			r.fail("%s has %q; it must be origins such as https://shop.example.com, with commas between them", key, origin)
 		}
 	}
 	return origins
 }
 
-// refuseUnknown names the keys that nothing reads: a typing error would otherwise deploy the default. The CDK's own have a colon or a slash.
+// refuseUnknown names the keys that nothing reads: a typing error would otherwise deploy the default. The CDK has keys of its own.
 func (r *reader) refuseUnknown() {
 	for _, key := range slices.Sorted(maps.Keys(r.context)) {
-		if !r.known[key] && !strings.ContainsAny(key, ":/@") {
+		cdks := strings.HasPrefix(key, "@") || strings.HasPrefix(key, "aws:") || lookedUp.MatchString(key)
+		if !r.known[key] && !cdks {
 			r.fail("the context key %q is unknown; the keys are %s", key, strings.Join(slices.Sorted(maps.Keys(r.known)), ", "))
 		}
 	}

@@ -30,6 +30,16 @@ func TestWhatTheContextMayNotSay(t *testing.T) {
 			"domainName": "api.example.org", "hostedZoneName": "example.com", "hostedZoneId": "Z1",
 			"certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/x",
 		}, []string{"isn't in the zone"}},
+		"a name with two hyphens": {map[string]any{"name": "a--b"}, []string{"name is"}},
+		"a name that ends so":     {map[string]any{"name": "a-"}, []string{"name is"}},
+		"a key with a colon":      {map[string]any{"auth:mode": "jwt"}, []string{`"auth:mode" is unknown`}},
+		"an issuer with a query":  {map[string]any{"auth": "jwt", "jwtIssuer": "https://a.example/?x", "jwtAudience": "b"}, []string{"jwtIssuer is"}},
+		"a certificate of none":   {map[string]any{"certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/"}, []string{"certificateArn is"}},
+		"an address in brackets":  {map[string]any{"alarmEmail": "<a@b.co>"}, []string{"alarmEmail is"}},
+		"any https origin":        {map[string]any{"corsOrigins": "https://*"}, []string{"corsOrigins"}},
+		"any origin of a domain":  {map[string]any{"corsOrigins": "https://*.example.com"}, []string{"corsOrigins"}},
+		"an origin in capitals":   {map[string]any{"corsOrigins": "https://Shop.example.com"}, []string{"corsOrigins"}},
+		"an origin with its port": {map[string]any{"corsOrigins": "https://shop.example.com:443"}, []string{"corsOrigins"}},
 		"any origin":              {map[string]any{"corsOrigins": "*"}, []string{"corsOrigins"}},
 		"an origin with a path":   {map[string]any{"corsOrigins": "https://a.example/"}, []string{"corsOrigins"}},
 		"no throttle":             {map[string]any{"throttleRate": 0}, []string{"throttleRate", "from 1"}},
@@ -58,9 +68,9 @@ func TestWhatTheContextMaySay(t *testing.T) {
 	t.Parallel()
 
 	s, err := ReadSettings(map[string]any{
-		"@aws-cdk/core:flag": true, "aws:cdk:enable-asset-metadata": true, "env": "prod", "throttleRate": 7, "db": "external",
+		"@aws-cdk/core:flag": true, "availability-zones:account=1:region=x": []any{}, "corsOrigins": "https://shop.example.com,http://localhost:3000", "aws:cdk:enable-asset-metadata": true, "env": "prod", "throttleRate": 7, "db": "external",
 	})
-	if err != nil || s.ThrottleRate != 7 || s.SecretName != "allo-prod/database-url" || s.Proxy || !s.Stage.Protected || s.Auth != AuthNone {
+	if err != nil || s.ThrottleRate != 7 || s.SecretName != "allo-prod/database-url" || s.Proxy || !s.Stage.Protected || s.Auth != AuthIAM {
 		t.Errorf("ReadSettings() = %+v, %v", s, err)
 	}
 	if s, err := ReadSettings(nil); err != nil || !s.Aurora || s.Env != "dev" || s.Arch != "arm64" || !s.Sweeper || s.Proxy {

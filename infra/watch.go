@@ -4,6 +4,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatchactions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
 	"github.com/aws/aws-cdk-go/awscdk/v2/interfaces/interfacesawscloudwatch"
@@ -31,10 +32,27 @@ type watch struct {
 func newWatch(scope constructs.Construct, s Settings) *watch {
 	w := &watch{scope: constructs.NewConstruct(scope, jsii.String("Watch")), settings: s}
 	w.topic = awssns.NewTopic(w.scope, jsii.String("Alarms"), &awssns.TopicProps{TopicName: jsii.String(s.StackName() + "-alarms"), EnforceSSL: jsii.Bool(true)})
+	// The policy that enforces TLS takes the place of the one that a topic has by itself, which lets the account's alarms publish.
+	w.topic.AddToResourcePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Sid: jsii.String("AlarmsOfThisStack"), Actions: jsii.Strings("sns:Publish"), Resources: &[]*string{w.topic.TopicArn()},
+		Principals: &[]awsiam.IPrincipal{awsiam.NewServicePrincipal(jsii.String("cloudwatch.amazonaws.com"), nil)},
+		Conditions: &map[string]any{
+			"StringEquals": map[string]any{"aws:SourceAccount": awscdk.Aws_ACCOUNT_ID()},
+			"ArnLike":      map[string]any{"aws:SourceArn": alarmARNs(w.scope, s)},
+		},
+	}))
 	if s.AlarmEmail != "" {
 		w.topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(jsii.String(s.AlarmEmail), nil))
 	}
 	return w
+}
+
+// alarmARNs are those of the stack's alarms.
+func alarmARNs(scope constructs.Construct, s Settings) *string {
+	return awscdk.Stack_Of(scope).FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("cloudwatch"), Resource: jsii.String("alarm"), ResourceName: jsii.String(s.StackName() + "-*"),
+		ArnFormat: awscdk.ArnFormat_COLON_RESOURCE_NAME,
+	})
 }
 
 // alarm is when one rings: a value above a bound, or below it, in periods of the last `of` periods.

@@ -54,6 +54,41 @@ func TestCheckRefusesAServerThatLosesOrWaits(t *testing.T) {
 	}
 }
 
+// Aurora's storage keeps what it acknowledges, whatever its fsync says: a server is known for Aurora by a function that only it has.
+func TestCheckRefusesAServerThatDoesNotFlushUnlessItIsAurora(t *testing.T) {
+	t.Parallel()
+
+	_, db := pgtest.NewServer(t, nil)
+	pool, err := postgres.Open(dsn.URL(db.URL), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	query := func(sql string) string {
+		t.Helper()
+		rows, err := pool.Query(t.Context(), sql)
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		if len(rows) == 0 {
+			return ""
+		}
+		return string(rows[0][0])
+	}
+	query("ALTER SYSTEM SET fsync = off")
+	query("SELECT pg_reload_conf()")
+	for query("SHOW fsync") != "off" { // the question paces it, and the test's deadline ends it
+	}
+	var unsafe *postgres.UnsafeServerError
+	if err := postgres.Check(t.Context(), pool); !errors.As(err, &unsafe) || !strings.Contains(err.Error(), "fsync is off") {
+		t.Errorf("Check() of a server that doesn't flush = %v, want it refused", err)
+	}
+	query("CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '17.7.1' $$")
+	if err := postgres.Check(t.Context(), pool); err != nil {
+		t.Errorf("Check() of Aurora = %v, want none", err)
+	}
+}
+
 func TestErrorsAreToldApart(t *testing.T) {
 	t.Parallel()
 
