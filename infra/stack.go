@@ -118,7 +118,7 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 	if s.Auth == AuthIAM {
 		for _, r := range route.All() {
 			if r.Scope != "" {
-				id := "Arn" + strings.ReplaceAll(strings.ReplaceAll(r.Scope, ":", ""), "-", "")
+				id := "Arn" + strings.ReplaceAll(r.Function, "-", "")
 				output(id, "What a role needs execute-api:Invoke on for "+r.Key(), o.api.arn(r))
 			}
 		}

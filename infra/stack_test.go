@@ -337,15 +337,18 @@ func TestAFunctionReachesOnlyItsDatabase(t *testing.T) {
 	})
 }
 
-func TestOnlyThePaymentSideConfirms(t *testing.T) {
+func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLooks(t *testing.T) {
+	scopes := map[string]string{
+		"POST /api/reservations/{id}/confirm": "reservations:confirm", "GET /api/reservations": "inventory:read", "GET /api/stats": "inventory:read",
+	}
 	for mode, want := range map[string]string{"aurora-dev": "NONE", "aurora-prod": "JWT", "aurora-direct": "AWS_IAM"} {
 		guarded := 0
 		for _, r := range synth(t, mode).of("AWS::ApiGatewayV2::Route") {
 			wantType, wantScopes := "NONE", "null"
-			if r.get("RouteKey") == "POST /api/reservations/{id}/confirm" {
+			if scope := scopes[fmt.Sprint(r.get("RouteKey"))]; scope != "" {
 				wantType = want
 				if want == "JWT" {
-					wantScopes = `["reservations:confirm"]`
+					wantScopes = text([]string{scope})
 				}
 				guarded++
 			}
@@ -353,16 +356,18 @@ func TestOnlyThePaymentSideConfirms(t *testing.T) {
 				t.Errorf("%s: %v asks for %v %v, want %s %s", mode, r.get("RouteKey"), got, text(r.get("AuthorizationScopes")), wantType, wantScopes)
 			}
 		}
-		if guarded != 1 {
-			t.Errorf("%s: %d routes confirm", mode, guarded)
+		if guarded != len(scopes) {
+			t.Errorf("%s: %d routes are guarded, want %d", mode, guarded, len(scopes))
 		}
 	}
 	out := func(mode string) string { return text(synth(t, mode).body["Outputs"]) }
 	if !strings.Contains(out("aurora-dev"), "THIS IS A DEMONSTRATION") || strings.Contains(out("aurora-prod"), "DEMONSTRATION") {
 		t.Error("the outputs don't say of auth=none, and of it alone, that it is a demonstration")
 	}
-	if !strings.Contains(out("aurora-direct"), "/POST/api/reservations/*/confirm") {
-		t.Errorf("the outputs don't name what to allow the payment side: %s", out("aurora-direct"))
+	for _, arn := range []string{"/POST/api/reservations/*/confirm", "/GET/api/reservations\"", "/GET/api/stats"} {
+		if !strings.Contains(out("aurora-direct"), arn) {
+			t.Errorf("the outputs don't name %s, which the payment side or the operator has to be allowed: %s", arn, out("aurora-direct"))
+		}
 	}
 }
 

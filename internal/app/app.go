@@ -113,6 +113,7 @@ func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepRe
 	report, err := a.sweep(ctx)
 	if wantsAudit(event) {
 		report.Audit = a.audit(ctx)
+		a.keepAudit(ctx, report.Audit)
 	}
 	return report, err
 }

@@ -429,6 +429,8 @@ func TestWithoutItsDatabaseTheServiceAsksToTryAgain(t *testing.T) {
 			for _, q := range []request{
 				{method: "GET", path: "/api/health"},
 				{method: "GET", path: "/api/products"},
+				{method: "GET", path: "/api/reservations"},
+				{method: "GET", path: "/api/stats"},
 				{method: "GET", path: "/api/reservations/" + uuid.NewString()},
 				{method: "POST", path: "/api/reservations", body: line(mug, newYork, 1)},
 			} {

@@ -37,7 +37,7 @@ func TestTheMigrateFunctionAppliesWhatIsMissing(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, want := range []string{`{"applied":["0001_schema.sql","0002_verbs.sql","0003_lean_verbs.sql","0004_leaner_verbs.sql"]}`, `{"applied":[]}`} {
+	for _, want := range []string{`{"applied":["0001_schema.sql","0002_verbs.sql","0003_lean_verbs.sql","0004_leaner_verbs.sql","0005_operator.sql"]}`, `{"applied":[]}`} {
 		if got, err := migrate.Invoke(t.Context(), []byte("{}")); err != nil || string(got) != want {
 			t.Errorf("migrate = %s, %v, want %s", got, err, want)
 		}

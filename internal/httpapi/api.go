@@ -51,10 +51,12 @@ func (a *API) handlers() map[string]handler {
 		"GET /api/products":                   a.listProducts,
 		"GET /api/warehouses":                 a.listWarehouses,
 		"POST /api/reservations":              a.reserve,
+		"GET /api/reservations":               a.listReservations,
 		"GET /api/reservations/{id}":          a.getReservation,
 		"POST /api/reservations/{id}/confirm": a.confirm,
 		"POST /api/reservations/{id}/release": a.release,
 		"POST /api/reservations/{id}/extend":  a.extend,
+		"GET /api/stats":                      a.stats,
 		"GET /api/health":                     a.health,
 	}
 }

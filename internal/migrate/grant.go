@@ -21,6 +21,7 @@ var rights = []struct{ table, privileges string }{
 	{"reservations", "SELECT, INSERT, UPDATE (status, created_at, updated_at, expires_at)"},
 	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},
 	{"idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"},
+	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
 }
 
 // operatorRights are those of the database's owner, who isn't the tables' owner where the migrations are a role's of their own: to look at
@@ -33,6 +34,7 @@ var operatorRights = []struct{ table, privileges string }{
 	{"reservations", "SELECT, UPDATE (status, updated_at)"}, // adjust_stock takes back what dead holds occupy
 	{"reservation_items", "SELECT, UPDATE (counted)"},       // and dead carts
 	{"idempotency_keys", "SELECT"},
+	{"last_audit", "SELECT"},
 }
 
 // Grant gives a role what the service needs, and nothing else of the tables, and sets its Defaults. The role that the source names owns the

@@ -1,6 +1,7 @@
 // Package reservation holds stock while a customer pays. It is the domain, its SQL and its use of pgx in one place, because the
 // rule is the statement: what may happen is decided by what a row says once it is locked, and nowhere else. The statements
-// themselves are procedures of Postgres: reserve, confirm, release and the sweep in migrations/0004_leaner_verbs.sql, the others in 0003.
+// themselves are procedures of Postgres: reserve, confirm, release and the sweep in migrations/0004_leaner_verbs.sql, what the operator
+// reads in 0005_operator.sql, the others in 0003_lean_verbs.sql.
 //
 // # States
 //
@@ -59,7 +60,8 @@
 //   - a cart's lines may be reclaimed one stock row at a time, from its very end on. So whoever resolves or extends a cart locks its
 //     lines and finds them all still counted, or the hold died first.
 //   - whoever finds a hold dead but not yet written down takes its lock and looks again, since a confirm or an extend that came in time
-//     may be about to commit. So nobody is told EXPIRED and later CONFIRMED.
+//     may be about to commit. So nobody is told EXPIRED and later CONFIRMED. The operator's list and stats are the exception: they lock
+//     nothing, and for the moment until such a confirm commits they show the hold as EXPIRED.
 //   - a reserve judges by one snapshot, without a lock, whether there is enough, counting what dead holds occupy by a clock read
 //     after that snapshot. Death only ever frees units, so what is short by a later clock was short when the snapshot was taken: a
 //     refusal is true, costs no lock, no log record and no flush, and is never caused by a dead hold (I4). That look decides refusals
@@ -88,7 +90,8 @@
 // to one server: if a fail-over falls between the two, the connection breaks, the CALL fails, and nothing is answered with 2xx.
 //
 // Whoever answers 2xx because of what another call did must wait for the disk as well: a replay, a second confirm, and the reading of
-// a hold that changed moments ago all end in such a flush. The catalog doesn't: it is a picture, and promises nothing to anybody.
+// a hold that changed moments ago all end in such a flush. The catalog doesn't, nor do the operator's list and stats: they are pictures,
+// and promise nothing to anybody.
 // A 409 doesn't either: it gives nothing.
 //
 // It all stands on fsync and synchronous_commit, which the service checks when it starts. Options.EarlyRelease off runs the same

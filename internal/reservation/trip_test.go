@@ -100,6 +100,14 @@ func verbCalls(w *world) map[string]func(context.Context, *reservation.Service) 
 			_, _, err := s.ListWarehouses(ctx, reservation.Cursor{}, 50)
 			return err
 		},
+		"list holds": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.ListHolds(ctx, reservation.HoldFilter{ProductID: &rows[0].ProductID}, reservation.HoldCursor{}, 50)
+			return err
+		},
+		"stats": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.Stats(ctx)
+			return err
+		},
 	}
 }
 

@@ -14,8 +14,13 @@ type Route struct {
 	Scope string
 }
 
-// ScopeConfirm is the payment side's: a shopper who had it could take stock without paying.
-const ScopeConfirm = "reservations:confirm"
+// The scopes that a route may ask for.
+const (
+	// ScopeConfirm is the payment side's: a shopper who had it could take stock without paying.
+	ScopeConfirm = "reservations:confirm"
+	// ScopeRead is the operator's: who holds what, and how the shop goes, is nobody else's business.
+	ScopeRead = "inventory:read"
+)
 
 // Key is the route key of an HTTP API: the method, a space and the path.
 func (r Route) Key() string { return r.Method + " " + r.Path }
@@ -26,10 +31,12 @@ func API() []Route {
 		{Function: "list-products", Method: "GET", Path: "/api/products"},
 		{Function: "list-warehouses", Method: "GET", Path: "/api/warehouses"},
 		{Function: "reserve", Method: "POST", Path: "/api/reservations"},
+		{Function: "list-reservations", Method: "GET", Path: "/api/reservations", Scope: ScopeRead},
 		{Function: "get-reservation", Method: "GET", Path: "/api/reservations/{id}"},
 		{Function: "confirm", Method: "POST", Path: "/api/reservations/{id}/confirm", Scope: ScopeConfirm},
 		{Function: "release", Method: "POST", Path: "/api/reservations/{id}/release"},
 		{Function: "extend", Method: "POST", Path: "/api/reservations/{id}/extend"},
+		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}
 }
@@ -40,6 +47,7 @@ func Web() []Route {
 	return []Route{
 		{Function: "web", Method: "GET", Path: "/"},
 		{Function: "web", Method: "GET", Path: "/reservation/{id}"},
+		{Function: "web", Method: "GET", Path: "/ops"},
 		{Function: "web", Method: "GET", Path: "/assets/{proxy+}"},
 		{Function: "web", Method: "GET", Path: "/api/openapi.json"},
 	}

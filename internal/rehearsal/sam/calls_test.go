@@ -132,6 +132,15 @@ func (a *api) reads(t *testing.T) {
 	if got := a.get(t, "/"); !strings.Contains(got, "<!doctype html>") {
 		t.Errorf("the page is %.100s", got)
 	}
+	if got := a.get(t, "/ops"); !strings.Contains(got, "<!doctype html>") {
+		t.Errorf("the operator's page is %.100s", got)
+	}
+	if got := decode[[]hold](t, a.get(t, "/api/reservations")); len(got) != 0 {
+		t.Errorf("there are the holds %+v, want none yet", got)
+	}
+	if got := decode[struct{ Stock stock }](t, a.get(t, "/api/stats")).Stock; got.Total == 0 {
+		t.Errorf("the stats have the stock %+v, want the demo's", got)
+	}
 	if got := a.get(t, "/reservation/"+uuid.NewString()); !strings.Contains(got, "<!doctype html>") {
 		t.Errorf("the hold's page is %.100s", got)
 	}
