@@ -17,8 +17,10 @@ PACKAGES := ./...
 # The attacks take minutes, and so do the CDK, to compile, and the rehearsals of a deploy: `make test` leaves them out, `make faults` and
 # `make rehearse` run them.
 ATTACKS := ./internal/faults/...
+# The pages' tests need a browser: `make browser`.
+BROWSER := ./internal/e2e/browser
 MODULE := github.com/allo/reservations
-TESTED = $(filter-out $(MODULE)/internal/faults $(MODULE)/infra% $(MODULE)/internal/rehearsal%,$(shell go list $(PACKAGES)))
+TESTED = $(filter-out $(MODULE)/internal/faults $(MODULE)/infra% $(MODULE)/internal/rehearsal% $(MODULE)/internal/e2e/browser,$(shell go list $(PACKAGES)))
 
 # The race detector needs a C compiler. Without one the tests run all the same, and say so.
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
@@ -202,6 +204,14 @@ soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repea
 contract: postgres build/bin/local ## Feed the served OpenAPI document to schemathesis, with its checks (needs python3 and its venv).
 	internal/faults/schemathesis.sh build/bin/local $${EXAMPLES:-50}
 
+.PHONY: browser
+browser: postgres ## Try the pages in headless Chromium; pictures go to build/screenshots (needs chromium; ARGS=-picture: the README's).
+	go test $(RACE) -count=1 -timeout $(TIMEOUT) $(BROWSER) $(ARGS)
+
+.PHONY: vendor-web
+vendor-web: ## Fetch what the pages use of npm's, with its integrity checked (versions: internal/webui/vendor.sh).
+	internal/webui/vendor.sh
+
 # The vulnerability database comes as a Go module, so that a run of one day can be repeated on another; raise its version to know of newer ones.
 VULNDB := golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
 
@@ -212,7 +222,7 @@ GOSEC := github.com/securego/gosec/v2/cmd/gosec@v2.30.0
 # whose names are their own; there these rules are waived, for the reasons in internal/faults/README.md.
 SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... cloud config dsn emf httpapi/... lambdahttp migrate postgres reservation route webui/...)
 # The CDK app alone isn't looked at: gosec takes minutes for its bindings, and it runs where the templates can be read.
-ATTENDANTS = ./infra/sam/... $(addprefix ./internal/,cmd/... faults/... local/... pgtest rehearsal/...)
+ATTENDANTS = ./infra/sam/... $(addprefix ./internal/,cmd/... e2e/... faults/... local/... pgtest rehearsal/...)
 WAIVED := G115,G122,G204,G301,G302,G304,G306,G404,G703
 
 .PHONY: security
@@ -226,4 +236,4 @@ security: ## Look for known vulnerabilities (govulncheck), risky code (gosec), a
 	go test -count=1 -run Licence $(ATTACKS)
 
 .PHONY: check
-check: lint reproducible fuzz test-pooled faults contract security rehearse ## What a change must pass besides the tests: lint, builds, fuzzing, PgBouncer, attacks, a deploy rehearsed.
+check: lint reproducible fuzz test-pooled browser faults contract security rehearse ## What a change must pass besides the tests: lint, builds, fuzzing, PgBouncer, browser, attacks, a deploy rehearsed.

@@ -1,15 +1,15 @@
 package webui_test
 
 import (
+	"compress/gzip"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,29 +18,98 @@ import (
 	"github.com/allo/reservations/internal/webui"
 )
 
-// maxBytes is what the whole storefront may weigh before compression.
-const maxBytes = 25_000
+const (
+	// maxFirstView is what a page and all that it refers to may weigh, compressed. The headers and the data come on top, up to 60,000 bytes.
+	maxFirstView = 40_000
+	// aHold is the page of some hold.
+	aHold = "/reservation/0197c2a8-0000-7000-8000-000000000001"
+)
+
+// pages are where the pages are served.
+var pages = []string{"/", aHold, "/ops"}
+
+// site is everything that is served: the pages, and what they and their assets refer to, by URL.
+func site(t *testing.T, handler http.Handler) map[string]string {
+	t.Helper()
+	reference := regexp.MustCompile(`["(](/assets/[^")]+)`)
+	found := map[string]string{}
+	for queue := slices.Clone(pages); len(queue) > 0; queue = queue[1:] {
+		if _, ok := found[queue[0]]; ok {
+			continue
+		}
+		resp := get(t, handler, queue[0], nil)
+		if resp.Code != http.StatusOK {
+			t.Errorf("GET %s = %d, want 200", queue[0], resp.Code)
+		}
+		found[queue[0]] = resp.Body.String()
+		for _, match := range reference.FindAllStringSubmatch(resp.Body.String(), -1) {
+			queue = append(queue, match[1])
+		}
+	}
+	if len(found) < 15 {
+		t.Fatalf("the site has %d files, want more", len(found))
+	}
+	return found
+}
 
 func TestFilesAreServedWithTheirTypesAndHeaders(t *testing.T) {
 	t.Parallel()
 
 	types := map[string]string{
-		".css":  "text/css; charset=utf-8",
-		".html": "text/html; charset=utf-8",
-		".js":   "text/javascript; charset=utf-8",
-		".svg":  "image/svg+xml",
+		"":     "text/html; charset=utf-8",
+		".css": "text/css; charset=utf-8",
+		".js":  "text/javascript; charset=utf-8",
+		".mjs": "text/javascript; charset=utf-8",
+		".svg": "image/svg+xml",
 	}
 	handler := webui.Handler()
-	for name, body := range staticFiles(t) {
-		resp := get(t, handler, urlOf(name), nil)
-
-		if resp.Code != http.StatusOK || resp.Body.String() != body {
-			t.Errorf("GET %s = %d with %d bytes, want 200 with the %d of %s", urlOf(name), resp.Code, resp.Body.Len(), len(body), name)
+	for url, body := range site(t, handler) {
+		cache := "public, max-age=31536000, immutable"
+		if slices.Contains(pages, url) {
+			cache = "no-cache"
 		}
-		checkHeader(t, resp, "Content-Type", types[path.Ext(name)])
-		checkHeader(t, resp, "Content-Length", fmt.Sprint(len(body)))
-		checkHeader(t, resp, "Cache-Control", "no-cache")
-		checkSecurityHeaders(t, resp)
+		plain := get(t, handler, url, nil)
+		packed := get(t, handler, url, http.Header{"Accept-Encoding": {"br, gzip;q=0.5"}})
+		for _, resp := range []*httptest.ResponseRecorder{plain, packed} {
+			checkHeader(t, resp, "Content-Type", types[path.Ext(url)])
+			checkHeader(t, resp, "Cache-Control", cache)
+			checkHeader(t, resp, "Vary", "Accept-Encoding")
+			checkSecurityHeaders(t, resp)
+		}
+		checkHeader(t, packed, "Content-Encoding", "gzip")
+		if got := unpack(t, packed.Body); got != body {
+			t.Errorf("GET %s with gzip unpacks to %d bytes, want the %d of it without", url, len(got), len(body))
+		}
+		if plain.Header().Get("ETag") == packed.Header().Get("ETag") {
+			t.Errorf("GET %s has the same ETag with gzip and without, want each its own", url)
+		}
+	}
+}
+
+func unpack(t *testing.T, packed io.Reader) string {
+	t.Helper()
+	r, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func TestGzipIsForWhoAcceptsIt(t *testing.T) {
+	t.Parallel()
+
+	handler := webui.Handler()
+	for accepted, want := range map[string]string{
+		"": "", "br": "", "identity": "", "gzip;q=0": "", "gzip; q=0.000": "", "gzip;q=nonsense": "", "xgzip": "", "*": "",
+		"gzip": "gzip", "GZIP": "gzip", "br,gzip": "gzip", "deflate , gzip ; q=0.1": "gzip",
+	} {
+		if got := get(t, handler, "/", http.Header{"Accept-Encoding": {accepted}}).Header().Get("Content-Encoding"); got != want {
+			t.Errorf("Accept-Encoding: %q is answered with Content-Encoding: %q, want %q", accepted, got, want)
+		}
 	}
 }
 
@@ -49,24 +118,25 @@ func TestIfNoneMatchSavesTheBody(t *testing.T) {
 
 	handler := webui.Handler()
 	seen := make(map[string]string)
-	for name := range staticFiles(t) {
-		etag := get(t, handler, urlOf(name), nil).Header().Get("ETag")
-		if other, ok := seen[etag]; ok || len(etag) < 10 {
-			t.Errorf("ETag of %s = %q, want one of its own (%s)", name, etag, other)
-		}
-		seen[etag] = name
-
-		for _, condition := range []string{etag, "W/" + etag, `"other", ` + etag} {
-			resp := get(t, handler, urlOf(name), http.Header{"If-None-Match": {condition}})
-			if resp.Code != http.StatusNotModified || resp.Body.Len() != 0 {
-				t.Errorf("GET %s if none match %s = %d with %d bytes, want a bare 304", name, condition, resp.Code, resp.Body.Len())
+	for url := range site(t, handler) {
+		for _, encoding := range []string{"", "gzip"} {
+			etag := get(t, handler, url, http.Header{"Accept-Encoding": {encoding}}).Header().Get("ETag")
+			if other, ok := seen[etag]; ok || len(etag) < 10 {
+				t.Errorf("ETag of %s = %q, want one of its own (%s)", url, etag, other)
 			}
-			checkHeader(t, resp, "ETag", etag)
-			checkHeader(t, resp, "Cache-Control", "no-cache")
-			checkSecurityHeaders(t, resp)
-		}
-		if resp := get(t, handler, urlOf(name), http.Header{"If-None-Match": {`"other"`}}); resp.Code != http.StatusOK {
-			t.Errorf("GET %s if none match another = %d, want 200", name, resp.Code)
+			seen[etag] = url
+
+			for _, condition := range []string{etag, "W/" + etag, `"other", ` + etag} {
+				resp := get(t, handler, url, http.Header{"If-None-Match": {condition}, "Accept-Encoding": {encoding}})
+				if resp.Code != http.StatusNotModified || resp.Body.Len() != 0 {
+					t.Errorf("GET %s if none match %s = %d with %d bytes, want a bare 304", url, condition, resp.Code, resp.Body.Len())
+				}
+				checkHeader(t, resp, "ETag", etag)
+				checkSecurityHeaders(t, resp)
+			}
+			if resp := get(t, handler, url, http.Header{"If-None-Match": {`"other"`}}); resp.Code != http.StatusOK {
+				t.Errorf("GET %s if none match another = %d, want 200", url, resp.Code)
+			}
 		}
 	}
 }
@@ -76,8 +146,10 @@ func TestUnknownPathsAre404(t *testing.T) {
 
 	handler := webui.Handler()
 	for _, target := range []string{
-		"/assets/", "/assets/missing.js", "/assets/api.js/", "/assets/index.html", "/assets/%2e%2e/index.html",
-		"/assets/..%2findex.html", "/assets/API.JS", "/index.html", "/static/index.html", "/reservation/", "/reservation/a/b",
+		"/assets/", "/assets/missing.js", "/assets/missing.0123456789abcdef.js",
+		"/assets/api.js", "/assets/api.0123.js", "/assets/shop.0123456789abcdef.html",
+		"/assets/LICENSE", "/assets/%2e%2e/shop.html", "/assets/..%2fshop.html", "/assets/vendor/preact/preact.mjs",
+		"/index.html", "/shop.html", "/static/shop.html", "/reservation/", "/reservation/a/b", "/ops/", "/ops/x",
 	} {
 		resp := get(t, handler, target, nil)
 
@@ -91,12 +163,30 @@ func TestUnknownPathsAre404(t *testing.T) {
 	}
 }
 
+// While a release rolls out, the page of one deployment may ask the other for its files.
+func TestAnotherDeploymentsNameIsAnsweredAndNotKept(t *testing.T) {
+	t.Parallel()
+
+	handler := webui.Handler()
+	for url, body := range site(t, handler) {
+		if slices.Contains(pages, url) {
+			continue
+		}
+		parts := strings.Split(url, ".")
+		resp := get(t, handler, parts[0]+".0123456789abcdef."+parts[2], nil)
+		if resp.Code != http.StatusOK || resp.Body.String() != body {
+			t.Errorf("GET %s under another hash = %d, want what we have", url, resp.Code)
+		}
+		checkHeader(t, resp, "Cache-Control", "no-cache")
+	}
+}
+
 func TestEveryHoldHasTheSamePage(t *testing.T) {
 	t.Parallel()
 
 	handler := webui.Handler()
-	page := staticFiles(t)["reservation.html"]
-	for _, id := range []string{"0197c2a8-0000-7000-8000-000000000001", "nonsense", "a%2Fb", "%25"} {
+	page := get(t, handler, aHold, nil).Body.String()
+	for _, id := range []string{"nonsense", "a%2Fb", "%25"} {
 		if resp := get(t, handler, "/reservation/"+id, nil); resp.Code != http.StatusOK || resp.Body.String() != page {
 			t.Errorf("GET /reservation/%s = %d, want 200 with the page", id, resp.Code)
 		}
@@ -107,23 +197,24 @@ func TestPagesObeyTheirOwnPolicy(t *testing.T) {
 	t.Parallel()
 
 	handler := webui.Handler()
-	for name, body := range staticFiles(t) {
-		if path.Ext(name) != ".html" && path.Ext(name) != ".svg" {
+	for url, body := range site(t, handler) {
+		isPage := slices.Contains(pages, url)
+		if !isPage && path.Ext(url) != ".svg" {
 			continue
 		}
 		found, err := inspect(body)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: %v", url, err)
 		}
 		if len(found.inline) > 0 {
-			t.Errorf("%s has inline %q, want none: the policy blocks it", name, found.inline)
+			t.Errorf("%s has inline %q, want none: the policy blocks it", url, found.inline)
 		}
-		if path.Ext(name) == ".html" && (found.title == "" || len(found.references) == 0) {
-			t.Errorf("%s has the title %q and refers to %q, want both", name, found.title, found.references)
+		if isPage && (found.title == "" || len(found.references) == 0) {
+			t.Errorf("%s has the title %q and refers to %q, want both", url, found.title, found.references)
 		}
 		for _, target := range found.references {
-			if resp := get(t, handler, target, nil); !strings.HasPrefix(target, "/") || resp.Code != http.StatusOK {
-				t.Errorf("%s refers to %s, which is %d", name, target, resp.Code)
+			if !strings.HasPrefix(target, "/") {
+				t.Errorf("%s refers to %s, want our own origin", url, target)
 			}
 		}
 	}
@@ -147,68 +238,45 @@ func TestInspectFindsWhatThePolicyBlocks(t *testing.T) {
 	}
 }
 
-func TestScriptsImportWhatExistsAndMakeNoMarkup(t *testing.T) {
+func TestScriptsMakeNoMarkup(t *testing.T) {
 	t.Parallel()
 
-	files := staticFiles(t)
-	imports := regexp.MustCompile(`\bfrom\s+"([^"]+)"|\bimport\s*\(?\s*"([^"]+)"`)
-	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|\beval\b|new Function|\.style\b|DOMParser`)
-	for name, body := range files {
-		if path.Ext(name) != ".js" {
-			continue
+	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|\beval\b|new Function|\.style\b|style=|DOMParser`)
+	ours, err := filepath.Glob("static/assets/*.js")
+	if err != nil || len(ours) < 5 {
+		t.Fatalf("static/assets has the scripts %q, %v, want more", ours, err)
+	}
+	for _, name := range ours {
+		body, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if found := markup.FindString(body); found != "" {
-			t.Errorf("%s uses %s, want data to reach the page as text only", name, found)
+		if found := markup.FindString(string(body)); found != "" {
+			t.Errorf("%s uses %s, want data to reach the page as text only, and no inline style", name, found)
 		}
-		for _, match := range imports.FindAllStringSubmatch(body, -1) {
-			target := path.Join(path.Dir(name), match[1]+match[2])
-			if _, ok := files[target]; !ok {
-				t.Errorf("%s imports %s, which isn't embedded", name, target)
+	}
+}
+
+func TestFirstViewsAreSmall(t *testing.T) {
+	t.Parallel()
+
+	handler := webui.Handler()
+	gzipped := http.Header{"Accept-Encoding": {"gzip"}}
+	for _, page := range pages {
+		found, err := inspect(get(t, handler, page, nil).Body.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		total := get(t, handler, page, gzipped).Body.Len()
+		for _, target := range found.references {
+			if strings.HasPrefix(target, "/assets/") {
+				total += get(t, handler, target, gzipped).Body.Len()
 			}
 		}
-	}
-}
-
-func TestStorefrontIsSmall(t *testing.T) {
-	t.Parallel()
-
-	total := 0
-	for _, body := range staticFiles(t) {
-		total += len(body)
-	}
-	if total > maxBytes {
-		t.Errorf("the storefront is %d bytes, want at most %d", total, maxBytes)
-	}
-}
-
-// staticFiles reads what the package should have embedded, by its path below static.
-func staticFiles(t *testing.T) map[string]string {
-	t.Helper()
-	files := make(map[string]string)
-	root := os.DirFS("static")
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
+		t.Logf("%s takes %d bytes", page, total)
+		if total > maxFirstView {
+			t.Errorf("%s takes %d bytes, want at most %d", page, total, maxFirstView)
 		}
-		body, err := fs.ReadFile(root, name)
-		files[name] = string(body)
-		return err
-	})
-	if err != nil || len(files) < 3 {
-		t.Fatalf("reading static: %d files, %v", len(files), err)
-	}
-	return files
-}
-
-// urlOf is where a file is served.
-func urlOf(name string) string {
-	switch name {
-	case "index.html":
-		return "/"
-	case "reservation.html":
-		return "/reservation/0197c2a8-0000-7000-8000-000000000001"
-	default:
-		return "/" + name
 	}
 }
 

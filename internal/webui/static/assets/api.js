@@ -1,12 +1,16 @@
-// What both pages share: calls to the API, the keys that make a POST safe to repeat, polling, and building elements.
+// Calls to the API, and the keys that make a POST safe to repeat.
 
 // A call that takes longer than this counts as lost. The API itself gives up earlier.
-const TIMEOUT = 20_000;
+const TIMEOUT = 12_000;
 
 // A key is kept this long for a retry. Later than that, the same click is a new wish.
 const KEY_LIFE = 10 * 60_000;
 
-const keys = storage();
+// How long to wait before a POST whose outcome is unknown is sent again by itself, in ms. After the last the customer decides.
+const RETRY_AFTER = [400, 1_600];
+const MAX_RETRY_AFTER = 5_000; // that we wait with a customer watching, whatever the server asks for
+
+const pending = storage();
 
 // ApiError is an answer that isn't 2xx, or no answer at all: then its status is 0.
 export class ApiError extends Error {
@@ -19,8 +23,8 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter; // in ms
   }
 
-  // unknown says that the request may have taken effect, or may yet do so: only a retry with the same key can tell.
-  get unknown() {
+  // isUnknown says that the request may have taken effect, or may yet do so: only a retry with the same key can tell.
+  get isUnknown() {
     return this.status === 0 || this.status === 429 || this.status >= 500 ||
       this.code === "IDEMPOTENCY_KEY_IN_USE";
   }
@@ -35,9 +39,7 @@ export class ApiError extends Error {
 async function call(method, url, headers = {}, body = undefined) {
   let response, answer;
   try {
-    response = await fetch(url, {
-      method, headers, body, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT),
-    });
+    response = await fetch(url, { method, headers, body, signal: AbortSignal.timeout(TIMEOUT) });
     answer = await response.json();
   } catch {
     // An answer that was cut off, or isn't the API's, is as good as lost; a status that says no is still a no.
@@ -53,52 +55,84 @@ async function call(method, url, headers = {}, body = undefined) {
 // nextPage is the target of Link: <...>; rel="next" (RFC 8288), or null.
 function nextPage(response) {
   const link = /<([^>]*)>\s*;[^,]*\brel="?next"?/i.exec(response.headers.get("Link") || "");
-  return link && new URL(link[1], response.url).href;
+  if (!link) {
+    return null;
+  }
+  const { pathname, search } = new URL(link[1], response.url);
+  return pathname + search;
 }
 
 export const get = (url) => call("GET", url);
 
-// post sends the request under the key of its intent, which is its address and body. The key is made by the first try and
-// kept until an answer settles it, even across a reload, so that repeating a lost request never acts twice.
-export async function post(url, body) {
-  const payload = body && JSON.stringify(body);
-  const intent = `key ${url} ${payload || ""}`;
-  const headers = { "Idempotency-Key": keyFor(intent) };
+// getPages reads the pages of a list from url on, at most so many; next is where to read on, or null.
+export async function getPages(url, most) {
+  const items = [];
+  let next = url;
+  for (let page = 0; page < most && next; page++) {
+    const answer = await get(next);
+    items.push(...answer.body);
+    next = answer.next;
+  }
+  return { items, next };
+}
+
+// post sends what the customer wants under the key of that intent. The key and the body are made by the first try and kept until
+// an answer settles it, even across a reload: a request that is repeated is the same one, and never acts twice. While it isn't
+// known what became of it the request is repeated by itself, and then left to the customer.
+export async function post(url, body = undefined, intent = `${url} ${JSON.stringify(body)}`) {
+  const { key, payload } = requestOf(intent, body);
+  const headers = { "Idempotency-Key": key };
   if (payload) {
     headers["Content-Type"] = "application/json";
   }
-  try {
-    const answer = await call("POST", url, headers, payload);
-    keys.removeItem(intent);
-    return answer.body;
-  } catch (error) {
-    if (!error.unknown) {
-      keys.removeItem(intent);
+  for (let tries = 0; ; tries++) {
+    try {
+      const answer = await call("POST", url, headers, payload);
+      pending.removeItem(intent);
+      return answer.body;
+    } catch (error) {
+      if (!error.isUnknown) {
+        pending.removeItem(intent);
+      }
+      if (!error.isUnknown || tries === RETRY_AFTER.length) {
+        throw error;
+      }
+      await pause(Math.max(RETRY_AFTER[tries], Math.min(error.retryAfter, MAX_RETRY_AFTER)));
     }
-    throw error;
   }
 }
 
-function keyFor(intent) {
-  const [key, made] = (keys.getItem(intent) || "").split(" ");
-  if (key && Math.abs(Date.now() - made) < KEY_LIFE) {
-    return key;
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+function requestOf(intent, body) {
+  const kept = parse(pending.getItem(intent));
+  if (kept?.key && Math.abs(Date.now() - kept.made) < KEY_LIFE) {
+    return kept;
   }
-  const fresh = uuid();
-  keys.setItem(intent, `${fresh} ${Date.now()}`);
+  const fresh = { key: uuid(), payload: body && JSON.stringify(body), made: Date.now() };
+  pending.setItem(intent, JSON.stringify(fresh));
   return fresh;
 }
 
+// parse is what was kept, or null when it was nothing, or isn't JSON.
+export function parse(text) {
+  try {
+    return JSON.parse(text || "null");
+  } catch {
+    return null;
+  }
+}
+
 // storage is this tab's sessionStorage, or memory where the browser denies that.
-function storage() {
+export function storage() {
   try {
     return sessionStorage;
   } catch {
     const memory = new Map();
     return {
-      getItem: (intent) => memory.get(intent),
-      setItem: (intent, value) => memory.set(intent, value),
-      removeItem: (intent) => memory.delete(intent),
+      getItem: (name) => memory.get(name),
+      setItem: (name, value) => memory.set(name, value),
+      removeItem: (name) => memory.delete(name),
     };
   }
 }
@@ -113,64 +147,4 @@ function uuid() {
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
   const hex = Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
   return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
-}
-
-// poll runs task now, and again when the delay that task returned (in ms) is over; a task that returns 0 ends it. It rests
-// while the page is hidden. The function that it returns runs task at once, or once more if it is running.
-export function poll(task) {
-  let timer, running = false, again = false, ended = false;
-
-  async function run() {
-    clearTimeout(timer);
-    if (running) {
-      again = true;
-      return;
-    }
-    running = true;
-    let delay;
-    do {
-      again = false;
-      delay = await task();
-    } while (again);
-    running = false;
-    ended = delay === 0;
-    if (!ended && !document.hidden) {
-      timer = setTimeout(run, delay);
-    }
-  }
-
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) {
-      clearTimeout(timer);
-    } else if (!ended && !running) {
-      run();
-    }
-  });
-  run();
-  return run;
-}
-
-export const byId = (id) => document.getElementById(id);
-
-// element makes one; strings among the children become text, never markup.
-export function element(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    node.setAttribute(key, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-// setText leaves an unchanged node alone, so that a live region doesn't repeat itself.
-export function setText(node, text) {
-  if (node.textContent !== String(text)) {
-    node.textContent = text;
-  }
-}
-
-// say shows the result of an action in its live region.
-export function say(node, text, isError = false) {
-  node.classList.toggle("error", isError);
-  setText(node, text);
 }

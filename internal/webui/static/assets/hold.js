@@ -1,180 +1,320 @@
-// A hold: what it holds, how long, and the two ways out of it.
+// A hold: what it holds, how long, and the ways out of it.
 
-import { byId, element, get, poll, post, say, setText } from "./api.js";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { get, getPages, post } from "./api.js";
+import { Clock, isRefused, useLive, useTick } from "./live.js";
+import { announce, clockTime, Connection, count, duration, Failure, html, lineKey, plural, start } from "./parts.js";
+import { shortage, useReserve } from "./reserve.js";
 
-const REFRESH = 2_000;
 const MAX_CATALOG_PAGES = 20; // that we read for the names of a cart's lines
+const NAMES_AGAIN = 5_000; // ms until the names are asked for again
+const EXTENSION = 5 * 60; // seconds that one click adds
+const TICK = 250; // ms; the seconds change on time, and the ring moves evenly
+const RING = 100; // the ring's length, in its own units
+const WARNINGS = [60, 30, 10]; // seconds before the end at which the time is announced
 
-const path = `/api/reservations/${location.pathname.split("/")[2]}`;
-
-const heading = byId("heading");
-const explanation = byId("explanation");
-const connection = byId("connection"); // whether the shop answers
-const result = byId("result"); // of the last click
-const countdown = byId("countdown");
-const actions = byId("actions");
-const back = byId("back");
+const id = location.pathname.split("/")[2];
+const path = `/api/reservations/${id}`;
+const clock = new Clock();
 
 const texts = {
-  PENDING: ["Held for you", "Confirm before the time is up, or the hold ends by itself.", "What is held"],
-  CONFIRMED: ["Purchased", "The purchase is confirmed. Thank you.", "What you bought"],
-  RELEASED: ["Cancelled", "The hold was cancelled, and nothing was bought.", "What was held"],
-  EXPIRED: ["Expired", "The time was up before the purchase was confirmed, so nothing was bought.", "What was held"],
+  PENDING: ["Held for you", "Confirm before the time is up, or the hold ends by itself."],
+  CONFIRMED: ["Purchased", "Your purchase is confirmed. Thank you!"],
+  RELEASED: ["Cancelled", "This hold was cancelled. Nothing was bought."],
+  EXPIRED: ["Expired", "The time was up before the purchase was confirmed. Nothing was bought."],
 };
 
-let hold = null; // the reservation, once we have it
-let offset = 0; // the server's clock minus ours, in ms
-let busy = false;
-let warned = false; // of the last minute
-let asked = false; // the server, when our countdown ended
-let passing = false; // the result means something only while the hold is PENDING
+const isFinal = (view) => view.reservation?.status !== "PENDING";
 
-const refresh = poll(load);
-setInterval(tick, 250);
-
-byId("confirm").addEventListener("click", () => resolve("confirm"));
-byId("cancel").addEventListener("click", () => resolve("release"));
-
-async function load() {
+// read is the hold as the server has it, or nothing when there is none. A dead one is EXPIRED, whether or not the sweep has been.
+async function read() {
+  const sentAt = performance.now();
   try {
     const { body } = await get(path);
-    offset = Date.parse(body.serverTime) - Date.now();
-    if (!hold) {
-      showItems(body);
-    }
-    show(body.expired ? { ...body.reservation, status: "EXPIRED" } : body.reservation);
-    setText(connection, "");
+    clock.learn(body.serverTime, sentAt);
+    return { ...body, reservation: body.expired ? { ...body.reservation, status: "EXPIRED" } : body.reservation };
   } catch (error) {
     if (error.status === 404) {
-      showNotFound();
-      return 0;
+      return {};
     }
-    setText(connection, "The shop can’t be reached. Trying again…");
-    return Math.max(REFRESH, error.retryAfter || 0);
-  }
-  return hold.status === "PENDING" ? REFRESH : 0;
-}
-
-function show(reservation) {
-  if (hold && hold.status !== "PENDING" && reservation.status === "PENDING") {
-    return; // an answer that was under way when the hold was resolved
-  }
-  if (hold?.status !== reservation.status && passing) {
-    say(result, "");
-  }
-  hold = reservation;
-  const [title, text, held] = texts[hold.status];
-  setText(heading, title);
-  setText(explanation, text);
-  document.title = `${title} · Allo Reservations`;
-
-  const pending = hold.status === "PENDING";
-  setText(byId("held"), held);
-  setText(back, held === "What was held" ? "Back to the shop to reserve again" : "Back to the shop");
-  if (!pending && actions.contains(document.activeElement)) {
-    heading.focus(); // the button under the focus is about to go
-  }
-  actions.hidden = byId("left").hidden = !pending;
-  byId("hold").hidden = false;
-  tick();
-}
-
-function showItems({ reservation, product, warehouse }) {
-  const lines = reservation.items.map((item) => element("li", {}, describe(item, product?.name, warehouse?.name)));
-  byId("items").replaceChildren(...lines);
-  if (!product || !warehouse) {
-    nameItems(reservation.items, lines);
+    throw error;
   }
 }
 
-const describe = (item, product, warehouse) =>
-  `${item.quantity} × ${product || `product ${item.productId}`} from ${warehouse || `warehouse ${item.warehouseId}`}`;
+// newer is the later of two states of the hold: an answer may have been under way while another changed it.
+function newer(a, b) {
+  if (!a || !b) {
+    return a ?? b;
+  }
+  if ((a.status === "PENDING") !== (b.status === "PENDING")) {
+    return a.status === "PENDING" ? b : a;
+  }
+  return Date.parse(a.updatedAt) > Date.parse(b.updatedAt) ? a : b;
+}
 
-// nameItems looks a cart's lines up in the catalog. Without it the ids stay.
-async function nameItems(items, lines) {
-  try {
-    let next = "/api/products?limit=200";
-    for (let page = 0; page < MAX_CATALOG_PAGES && next; page++) {
-      const answer = await get(next);
-      items.forEach((item, i) => {
-        const product = answer.body.find(({ id }) => id === item.productId);
-        const stock = product?.inventories.find(({ warehouseId }) => warehouseId === item.warehouseId);
-        if (product) {
-          setText(lines[i], describe(item, product.name, stock?.warehouseName));
-        }
-      });
-      next = answer.next;
+const millisecondsLeft = (hold) => Math.max(0, Date.parse(hold.expiresAt) - clock.now());
+
+const secondsLeft = (hold) => Math.ceil(millisecondsLeft(hold) / 1000);
+
+function Hold() {
+  const live = useLive(read, [], isFinal);
+  const newest = useRef(null);
+  newest.current = newer(newest.current, live.data?.reservation);
+  const { busy, result, limit, act } = useActions(newest, live.refresh);
+  const names = useNames(live.data);
+  const hold = newest.current;
+
+  useOutcome(hold?.status);
+
+  if (live.data && !hold) {
+    return html`<${Missing} />`;
+  }
+  if (!hold) {
+    return live.error ? html`<${Failure} error=${live.error} onRetry=${live.refresh} isPage />` : html`<${Loading} />`;
+  }
+  const [title, text] = texts[hold.status];
+  return html`
+    <section class=${`hold ${hold.status.toLowerCase()}`} aria-labelledby="heading">
+      <${Dial} hold=${hold} onEnd=${live.refresh} />
+      <div class="about">
+        <h1 id="heading" tabindex="-1">${title}</h1>
+        <p>${text}</p>
+        <ul class="items">${hold.items.map((item) => html`<${Item} key=${lineKey(item)} item=${item} names=${names} />`)}</ul>
+        ${hold.status === "PENDING"
+          ? html`<${Actions} hold=${hold} busy=${busy} act=${act} result=${result} isLongest=${limit === hold.expiresAt} />`
+          : html`<${WayOn} hold=${hold} names=${names} result=${result} />`}
+      </div>
+    </section>
+    <${Connection} error=${live.error} at=${live.at} />`;
+}
+
+// useActions are the clicks that change the hold, one at a time: while one is under way another does nothing.
+function useActions(newest, refresh) {
+  const [busy, setBusy] = useState("");
+  const [result, setResult] = useState({ text: "", isError: false });
+  const [limit, setLimit] = useState(""); // the end that the server said can't be later
+  const isActing = useRef(false);
+
+  async function act(verb, body, intent) {
+    if (isActing.current) {
+      return;
     }
-  } catch { /* the ids say it too */ }
+    isActing.current = true;
+    setBusy(verb);
+    setResult({ text: "", isError: false });
+    try {
+      const { reservation } = await post(`${path}/${verb}`, body, intent);
+      newest.current = newer(newest.current, reservation);
+      setResult({ text: verb === "extend" ? `Held until ${clockTime(new Date(reservation.expiresAt))}.` : "", isError: false });
+    } catch (error) {
+      setResult({ text: explain(error, verb), isError: true });
+      if (error.code === "EXTENSION_LIMIT") {
+        setLimit(newest.current.expiresAt);
+      }
+      if (outcomes[error.code] && newest.current.status === "PENDING") {
+        newest.current = { ...newest.current, status: outcomes[error.code] };
+      }
+    } finally {
+      isActing.current = false;
+      setBusy("");
+      refresh();
+    }
+  }
+  return { busy, result, limit, act };
 }
 
-function showNotFound() {
-  byId("hold").hidden = true;
-  setText(heading, "Hold not found");
-  setText(explanation, "There is no hold at this address. Perhaps the link is incomplete.");
-  document.title = "Hold not found · Allo Reservations";
-  setText(connection, "");
+// useOutcome tells what has become of the hold, whoever did it. The button that had the focus may be gone: then the focus goes to the
+// heading, which says it too.
+function useOutcome(status) {
+  const last = useRef(undefined);
+  useEffect(() => {
+    if (!status) {
+      return;
+    }
+    const [title, text] = texts[status];
+    document.title = `${title} · Allo Reservations`;
+    if (last.current && document.activeElement === document.body) {
+      document.getElementById("heading").focus();
+    } else if (last.current) {
+      announce(`${title}. ${text}`);
+    }
+    last.current = status;
+  }, [status]);
 }
 
-// tick shows the time that the server's clock leaves. Only the server ends the hold, so at zero we ask it.
-function tick() {
-  if (hold?.status !== "PENDING") {
-    return;
-  }
-  const left = Math.max(0, Math.ceil((Date.parse(hold.expiresAt) - offset - Date.now()) / 1000));
-  const [minutes, seconds] = [Math.floor(left / 60), left % 60];
-  setText(countdown, `${minutes}:${String(seconds).padStart(2, "0")}`);
-  if (left > 60) {
-    warned = false;
-  } else if (left > 0 && !warned) {
-    warned = true;
-    passing = true;
-    say(result, "Less than a minute left.");
-  }
-  if (left > 0) {
-    asked = false;
-  } else if (!asked) {
-    asked = true;
-    refresh();
-  }
-}
-
-// resolve confirms or releases. One action at a time: a second click while the first is under way does nothing.
-async function resolve(verb) {
-  if (busy || hold?.status !== "PENDING") {
-    return;
-  }
-  setBusy(true);
-  passing = true;
-  say(result, verb === "confirm" ? "Confirming…" : "Cancelling…");
-  try {
-    const { reservation } = await post(`${path}/${verb}`);
-    show(reservation);
-  } catch (error) {
-    passing = error.unknown;
-    say(result, explain(error, verb), true);
-    refresh();
-  } finally {
-    setBusy(false);
-  }
-}
+// outcomes are what a refusal tells of the hold: it is resolved, and there is nothing to wait for.
+const outcomes = { RESERVATION_EXPIRED: "EXPIRED", RESERVATION_RELEASED: "RELEASED", RESERVATION_CONFIRMED: "CONFIRMED" };
 
 function explain(error, verb) {
-  const button = verb === "confirm" ? "Confirm purchase" : "Cancel";
   switch (error.code) {
     case "RESERVATION_EXPIRED":
-      return "Too late: the hold had expired, so nothing was bought.";
+      return verb === "confirm" ? "Too late: the time was up, so nothing was bought." : "Too late: the time was up.";
     case "RESERVATION_RELEASED":
-      return "The hold was cancelled before, so nothing was bought.";
+      return "This hold was cancelled before, so nothing was bought.";
     case "RESERVATION_CONFIRMED":
-      return "Too late to cancel: the purchase is confirmed.";
-    case "IDEMPOTENCY_KEY_IN_USE":
-      return `This is still being done. Press ${button} again in a moment.`;
+      return "The purchase is already confirmed.";
+    case "EXTENSION_LIMIT":
+      return "It can’t be held five minutes longer. Confirm it, or let it go.";
   }
-  return error.unknown ? `No answer from the shop. Press ${button} again: it won’t be done twice.` : error.text;
+  if (isRefused(error)) {
+    return "This is for the payment service to do. Pay, and this page will follow.";
+  }
+  return error.isUnknown ? "No answer from the shop. Try again: it won’t be done twice." : error.text;
 }
 
-function setBusy(value) {
-  busy = value;
-  actions.ariaBusy = String(value);
+// Dial shows the time that the server's clock leaves, and an outcome when there is one. Only the server ends the hold, so at zero
+// it is asked.
+function Dial({ hold, onEnd }) {
+  const isPending = hold.status === "PENDING";
+  useTick(TICK, isPending);
+  const left = isPending ? secondsLeft(hold) : 0;
+  const whole = Date.parse(hold.expiresAt) - Date.parse(hold.updatedAt); // the last change of a pending hold gave it its end
+  useWarnings(left, isPending);
+  useEffect(() => {
+    if (isPending && left === 0) {
+      onEnd();
+    }
+  }, [isPending && left === 0]);
+
+  const share = isPending ? Math.min(1, millisecondsLeft(hold) / whole) : 1;
+  return html`
+    <div class=${left <= 60 && isPending ? "dial last" : "dial"}>
+      <svg viewBox="0 0 120 120" aria-hidden="true">
+        <circle class="track" cx="60" cy="60" r="54" pathLength=${RING} />
+        <circle class="rest" cx="60" cy="60" r="54" pathLength=${RING} transform="rotate(-90 60 60)"
+          stroke-dasharray=${isPending ? RING : undefined} stroke-dashoffset=${RING * (1 - share)} />
+        ${!isPending && html`<path class="mark" d=${marks[hold.status]} />`}
+      </svg>
+      ${isPending && html`
+        <p role="timer" aria-label="Time left"><b id="countdown">${duration(left)}</b><small>${left > 0 ? "left" : "checking…"}</small></p>`}
+    </div>`;
 }
+
+const marks = {
+  CONFIRMED: "M38 62l15 15 30-34",
+  RELEASED: "M42 42l36 36M78 42L42 78",
+  EXPIRED: "M60 32v30l20 12",
+};
+
+// useWarnings announces the last minute, and to whoever opens the page within it what is left of it. An extension begins anew.
+function useWarnings(left, isPending) {
+  const last = useRef(Infinity);
+  useEffect(() => {
+    const due = WARNINGS.findLast((at) => left <= at) ?? Infinity;
+    if (isPending && left > 0 && due < last.current) {
+      announce(left === 60 ? "One minute left." : `${plural(left, "second")} left.`);
+    }
+    last.current = due;
+  }, [left, isPending]);
+}
+
+// Actions are what can be done with a pending hold. An extension is counted from now, so what is left is part of it. Its button goes when
+// the server has said no, and if it had the focus, the heading gets that.
+function Actions({ hold, busy, act, result, isLongest }) {
+  useEffect(() => {
+    if (isLongest && document.activeElement === document.body) {
+      document.getElementById("heading").focus();
+    }
+  }, [isLongest]);
+  const extend = () => act("extend", { ttlSeconds: secondsLeft(hold) + EXTENSION }, `extend ${id}`);
+  return html`
+    <p class="actions" aria-busy=${busy !== ""}>
+      <button type="button" onClick=${() => act("confirm")}>${busy === "confirm" ? "Confirming…" : "Confirm purchase"}</button>
+      ${!isLongest && html`
+        <button type="button" class="secondary" onClick=${extend}>${busy === "extend" ? "Extending…" : "5 more minutes"}</button>`}
+      <button type="button" class="secondary outline" onClick=${() => act("release")}>
+        ${busy === "release" ? "Cancelling…" : "Cancel"}
+      </button>
+    </p>
+    <${Result} ...${result} />`;
+}
+
+const Result = ({ text, isError }) => html`<p class=${isError ? "note result" : "result"} role="alert">${text}</p>`;
+
+// WayOn is what can be done when nothing can be done with this hold any more. Until something is, it says what the last click came to.
+function WayOn({ hold, names, result }) {
+  const [refusal, setRefusal] = useState(null);
+  const { isBusy, reserve } = useReserve(() => {});
+  if (hold.status === "CONFIRMED") {
+    return html`<p class="actions"><a role="button" href="/">Back to the shop</a></p><${Result} ...${result} />`;
+  }
+  async function again() {
+    setRefusal("");
+    const { error } = await reserve({ items: hold.items }, `again ${id}`);
+    if (error) {
+      setRefusal(whyNot(error, names));
+    }
+  }
+  return html`
+    <p class="actions" aria-busy=${isBusy}>
+      <button type="button" onClick=${again}>${isBusy ? "Reserving…" : "Reserve again"}</button>
+      <a role="button" class="secondary" href="/">Back to the shop</a>
+    </p>
+    <${Result} text=${refusal ?? result.text} isError />`;
+}
+
+function whyNot(error, names) {
+  if (error.code === "INSUFFICIENT_STOCK") {
+    return error.shortages.map((short) => {
+      const { product = "A product", warehouse = "its warehouse" } = names?.get(lineKey(short)) ?? {};
+      return `${product}: ${shortage(short, warehouse)}`;
+    }).join(" ");
+  }
+  return error.isUnknown ? "No answer from the shop. Try again: it won’t be reserved twice." : error.text;
+}
+
+function Item({ item, names }) {
+  const { product, warehouse } = names ? names.get(lineKey(item)) ?? {} : { product: "…", warehouse: "…" };
+  return html`
+    <li>
+      <b>${count(item.quantity)} ×</b>${" "}
+      <span>${product ?? `Product ${item.productId}`}<br /><small>${warehouse ?? `Warehouse ${item.warehouseId}`}</small></span>
+    </li>`;
+}
+
+// useNames are the names of the hold's lines: the answer has them for a single line, the catalog for a cart. Without them the ids
+// stay, which say it too, and the catalog is asked again.
+function useNames(view) {
+  const [names, setNames] = useState(null);
+  const { reservation, product, warehouse } = view ?? {};
+  const isCart = Boolean(reservation && !(product && warehouse));
+  useEffect(() => {
+    if (!isCart) {
+      return undefined;
+    }
+    let timer;
+    const ask = () => getPages("/api/products?limit=200", MAX_CATALOG_PAGES).then((catalog) => {
+      const found = catalog.items.flatMap((p) => p.inventories.map((stock) => [
+        lineKey({ productId: p.id, warehouseId: stock.warehouseId }), { product: p.name, warehouse: stock.warehouseName },
+      ]));
+      setNames(new Map(found));
+    }, () => {
+      setNames(new Map());
+      timer = setTimeout(ask, NAMES_AGAIN);
+    });
+    ask();
+    return () => clearTimeout(timer);
+  }, [isCart]);
+  if (product && warehouse) {
+    return new Map([[lineKey(reservation.items[0]), { product: product.name, warehouse: warehouse.name }]]);
+  }
+  return names;
+}
+
+const Loading = () => html`
+  <section class="hold waiting" role="status">
+    <div class="dial"><svg viewBox="0 0 120 120" aria-hidden="true"><circle class="track" cx="60" cy="60" r="54" /></svg></div>
+    <div class="about"><h1 id="heading" tabindex="-1">Your hold</h1><p>Loading…</p></div>
+  </section>`;
+
+const Missing = () => html`
+  <section class="blank">
+    <svg class="picture" viewBox="0 0 64 48" aria-hidden="true">
+      <circle cx="28" cy="20" r="14" /><path d="M38 30l14 14M23 15l10 10M33 15L23 25" />
+    </svg>
+    <h1>Hold not found</h1>
+    <p>There is no hold at this address. Perhaps the link is incomplete.</p>
+    <a role="button" href="/">Back to the shop</a>
+  </section>`;
+
+start(html`<${Hold} />`);

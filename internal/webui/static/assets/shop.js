@@ -1,208 +1,149 @@
-// The shop: the catalog with its stock, kept fresh, and a Reserve button for every row.
+// The shop: the catalog as cards with their stock, a dialog to reserve from one row, and the cart.
 
-import { byId, element, get, poll, post, say, setText } from "./api.js";
+import { useEffect, useState } from "preact/hooks";
+import { getPages } from "./api.js";
+import { Cart, MAX_LINES, useCart } from "./cart.js";
+import { useLive } from "./live.js";
+import { announce, Bar, Connection, count, Failure, html, lineKey, start } from "./parts.js";
+import { Reserve } from "./reserve.js";
 
-const REFRESH = 3_000;
+const LOW = 3; // units or fewer that are called low
 
-const list = byId("products");
-const status = byId("status");
-const more = byId("more");
+function Shop() {
+  const [pages, setPages] = useState(1);
+  const [open, setOpen] = useState(null); // the row whose dialog is open, "cart", or null
+  const catalog = useLive(() => getPages("/api/products", pages), [pages]);
+  const cart = useCart();
+  const rows = rowsOf(catalog.data);
+  const closeAll = () => setOpen(null);
+  // A dialog tells of its end a moment later: by then another may be open.
+  const close = () => setOpen((now) => (now === open ? null : now));
 
-const views = new Map(); // product id -> what shows it
-let pages = 1; // how many the customer asked to see
-let leaving = false; // a reservation is made, and its page is loading
+  useEffect(() => addEventListener("pageshow", (event) => event.persisted && closeAll()), []);
 
-const refresh = poll(load);
-
-more.addEventListener("click", () => {
-  pages++;
-  refresh();
-});
-
-// The browser may bring this page back as it was left.
-addEventListener("pageshow", (event) => {
-  if (event.persisted) {
-    leaving = false;
-    list.querySelectorAll("form").forEach((form) => setBusy(form, false));
-    list.querySelectorAll("form + .note").forEach((note) => say(note, ""));
-    refresh();
-  }
-});
-
-async function load() {
-  if (views.size === 0 && !status.textContent) {
-    say(status, "Loading…");
-  }
-  try {
-    const { products, next } = await catalog(pages);
-    reconcile(list, views, products, (product) => product.id, productView);
-    if (!next && document.activeElement === more) {
-      list.focus({ preventScroll: true }); // the button is about to go
+  // add tells why it didn't, or "".
+  function add(row, quantity) {
+    if (!cart.add(row, quantity)) {
+      return `The cart is full at ${count(MAX_LINES)} lines: reserve what is in it first.`;
     }
-    more.hidden = !next;
-    say(status, products.length === 0 ? "There is nothing for sale yet." : "");
-    return REFRESH;
-  } catch (error) {
-    const old = views.size > 0 ? "; these numbers may be old" : "";
-    say(status, `The shop can’t be reached${old}. Trying again…`, true);
-    return Math.max(REFRESH, error.retryAfter || 0);
-  }
-}
-
-async function catalog(count) {
-  const products = [];
-  let next = "/api/products";
-  for (let page = 0; page < count && next; page++) {
-    const answer = await get(next);
-    products.push(...answer.body);
-    next = answer.next;
-  }
-  return { products, next };
-}
-
-// reconcile makes the children of parent match items, one view each, made once and updated ever after: focus and typed
-// quantities stay where they are.
-function reconcile(parent, known, items, keyOf, makeView) {
-  const keep = new Set(items.map(keyOf));
-  for (const [key, view] of known) {
-    if (!keep.has(key)) {
-      view.node.remove();
-      known.delete(key);
-    }
-  }
-  let place = parent.firstElementChild;
-  for (const item of items) {
-    const key = keyOf(item);
-    if (!known.has(key)) {
-      known.set(key, makeView(item));
-    }
-    const view = known.get(key);
-    view.update(item);
-    if (view.node === place) {
-      place = place.nextElementSibling;
-    } else {
-      parent.insertBefore(view.node, place);
-    }
-  }
-}
-
-function productView(product) {
-  const name = element("span");
-  const sku = element("small");
-  const heading = element("h2", { id: `product-${product.id}` }, name, " ", sku);
-  const rows = element("tbody");
-  const head = ["Warehouse", "Available", "Held", "Total", "Reserve"].map((text) => element("th", { scope: "col" }, text));
-  const table = element("table", { "aria-labelledby": heading.id },
-    element("thead", {}, element("tr", {}, ...head)), rows);
-  const none = element("p", {}, "Not in stock anywhere.");
-  const stock = new Map();
-
-  return {
-    node: element("section", { "aria-labelledby": heading.id }, heading, table, none),
-    update(product) {
-      setText(name, product.name);
-      setText(sku, product.sku);
-      table.hidden = product.inventories.length === 0;
-      none.hidden = !table.hidden;
-      reconcile(rows, stock, product.inventories, (row) => row.warehouseId, (row) => stockView(product, row));
-    },
-  };
-}
-
-function stockView(product, first) {
-  const id = `${product.id}-${first.warehouseId}`;
-  const warehouse = element("th", { scope: "row" });
-  const [available, held, total] = [element("td"), element("td"), element("td")];
-  const label = element("label", { for: `quantity-${id}`, class: "hidden" });
-  const quantity = element("input", {
-    id: `quantity-${id}`, type: "number", min: 1, step: 1, value: 1, inputmode: "numeric", autocomplete: "off",
-  });
-  const button = element("button", { "aria-describedby": `reason-${id}` }, "Reserve");
-  const form = element("form", { novalidate: "" }, label, quantity, button);
-  const note = element("p", { class: "note", role: "status", "aria-live": "polite", tabindex: -1 });
-  const reason = element("p", { id: `reason-${id}`, class: "reason" });
-  let latest = first;
-
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    reserve({ product, stock: latest, form, quantity, note });
-  });
-  quantity.addEventListener("input", () => {
-    quantity.removeAttribute("aria-invalid");
-    say(note, "");
-  });
-
-  return {
-    node: element("tr", {}, warehouse, available, held, total, element("td", {}, form, note, reason)),
-    update(row) {
-      latest = row;
-      setText(warehouse, row.warehouseName);
-      setText(available, row.availableStock);
-      setText(held, row.reservedQuantity);
-      setText(total, row.totalQuantity);
-      setText(label, `Quantity of ${product.name} from ${row.warehouseName}`);
-      button.setAttribute("aria-label", `Reserve ${product.name} from ${row.warehouseName}`);
-      setText(reason, whyNot(row));
-      const out = row.availableStock < 1;
-      if (out && !button.disabled && document.activeElement === button) {
-        note.focus(); // a disabled button would drop the focus
-      }
-      button.disabled = out;
-    },
-  };
-}
-
-function whyNot(row) {
-  if (row.availableStock > 0) {
+    announce(`Added to the cart: ${count(quantity)} × ${row.productName} from ${row.warehouseName}.`);
     return "";
   }
-  return row.totalQuantity > 0 ? "None left: others hold them while they pay." : "Sold out.";
+
+  const connection = { error: catalog.data && catalog.error, at: catalog.at };
+  const dialog = { connection, onClose: close, refresh: catalog.refresh };
+  const isOpen = open === "cart" || rows.has(open);
+  return html`
+    <div class="intro">
+      <div><h1>Shop</h1><p>Reserve what you want to buy. It is held for you while you pay.</p></div>
+      <button type="button" class="secondary cart" aria-haspopup="dialog" onClick=${() => setOpen("cart")}>
+        <svg viewBox="0 0 16 16" aria-hidden="true">
+          <path d="M1 2h2l2 8h7l2-6H4" /><circle cx="6" cy="13" r="1" /><circle cx="11" cy="13" r="1" />
+        </svg>
+        Cart <span class="number">${count(cart.units)}</span>
+      </button>
+    </div>
+    <${Products} catalog=${catalog} onReserve=${(row) => setOpen(lineKey(row))} />
+    ${catalog.data?.next && html`
+      <p class="more"><button type="button" class="secondary" onClick=${() => setPages(pages + 1)}>Show more</button></p>`}
+    ${rows.has(open) && html`<${Reserve} row=${rows.get(open)} inCart=${cart.quantity(open)} onAdd=${add} ...${dialog} />`}
+    ${open === "cart" && html`<${Cart} cart=${cart} rows=${rows} ...${dialog} />`}
+    ${!isOpen && html`<${Connection} ...${connection} />`}`;
 }
 
-async function reserve({ product, stock, form, quantity, note }) {
-  if (leaving || form.ariaBusy === "true") {
-    return;
+// rowsOf makes of the catalog what can be reserved: its stock rows, with the names that they go by.
+function rowsOf(data) {
+  const rows = new Map();
+  for (const product of data?.items ?? []) {
+    for (const stock of product.inventories) {
+      const row = { ...stock, productId: product.id, productName: product.name };
+      rows.set(lineKey(row), row);
+    }
   }
-  const wanted = quantity.valueAsNumber;
-  if (!(Number.isInteger(wanted) && wanted >= 1)) {
-    quantity.setAttribute("aria-invalid", "true");
-    say(note, "Type a whole number, 1 or more.", true);
-    quantity.focus();
-    return;
-  }
-
-  setBusy(form, true);
-  say(note, "Reserving…");
-  try {
-    const { reservation } = await post("/api/reservations", {
-      productId: product.id, warehouseId: stock.warehouseId, quantity: wanted,
-    });
-    leaving = true;
-    location.assign(`/reservation/${encodeURIComponent(reservation.id)}`);
-  } catch (error) {
-    setBusy(form, false);
-    say(note, explain(error, stock), true);
-    refresh();
-  }
+  return rows;
 }
 
-function explain(error, stock) {
-  if (error.code === "INSUFFICIENT_STOCK") {
-    const left = error.shortages[0]?.available ?? 0;
-    return left > 0
-      ? `Not reserved: ${stock.warehouseName} had only ${left} left.`
-      : `Not reserved: somebody was faster, and ${stock.warehouseName} had none left.`;
+function Products({ catalog, onReserve }) {
+  if (!catalog.data) {
+    return catalog.error ? html`<${Failure} error=${catalog.error} onRetry=${catalog.refresh} />` : html`<${Loading} />`;
   }
-  if (error.code === "IDEMPOTENCY_KEY_IN_USE") {
-    return "Your reservation is still being made. Press Reserve again in a moment.";
+  if (catalog.data.items.length === 0) {
+    return html`
+      <section class="blank">
+        <svg class="picture" viewBox="0 0 64 48" aria-hidden="true">
+          <path d="M8 16l24-10 24 10v20L32 46 8 36zM8 16l24 10 24-10M32 26v20" />
+        </svg>
+        <h2>The shelves are empty</h2>
+        <p>There is nothing for sale yet. What arrives shows up here by itself.</p>
+      </section>`;
   }
-  if (error.unknown) {
-    return "No answer from the shop. Press Reserve again: it won’t be reserved twice.";
-  }
-  return error.text;
+  return html`
+    <ul class="cards">
+      ${catalog.data.items.map((product) => html`<${Card} key=${product.id} product=${product} onReserve=${onReserve} />`)}
+    </ul>`;
 }
 
-// setBusy leaves the button enabled, for the focus to stay on it; reserve itself ignores a second click.
-function setBusy(form, busy) {
-  form.ariaBusy = String(busy);
+// Loading has the measure of the cards that will come.
+const Loading = () => html`
+  <div role="status"><span class="unseen">Loading the catalog…</span>
+    <ul class="cards" aria-hidden="true">${[0, 1, 2].map(() => html`
+      <li class="card waiting">
+        <header><span class="tile" /><span class="words" /></header>
+        ${[0, 1, 2].map(() => html`<p class="words" />`)}
+      </li>`)}
+    </ul>
+  </div>`;
+
+function Card({ product, onReserve }) {
+  return html`
+    <li class="card">
+      <article aria-labelledby=${`product-${product.id}`}>
+        <header>
+          <${Tile} product=${product} />
+          <div><h2 id=${`product-${product.id}`}>${product.name}</h2><small>${product.sku}</small></div>
+        </header>
+        ${product.inventories.length === 0 && html`<p class="muted">Not kept in any warehouse.</p>`}
+        <ul class="stock">
+          ${product.inventories.map((stock) => html`
+            <${Stock} key=${stock.warehouseId} product=${product} stock=${stock} onReserve=${onReserve} />`)}
+        </ul>
+      </article>
+    </li>`;
 }
+
+function Stock({ product, stock, onReserve }) {
+  const none = stock.availableStock < 1;
+  const row = { productId: product.id, warehouseId: stock.warehouseId };
+  const badge = `badge-${product.id}-${stock.warehouseId}`;
+  return html`
+    <li>
+      <p class="where"><strong>${stock.warehouseName}</strong> <${Badge} id=${badge} stock=${stock} /></p>
+      <${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
+      <p class="figures">
+        <b>${count(stock.availableStock)}</b> available ·${" "}
+        <b>${count(stock.reservedQuantity)}</b> held ·${" "}
+        <b>${count(stock.totalQuantity)}</b> total
+      </p>
+      <button type="button" aria-haspopup="dialog" aria-disabled=${none} aria-describedby=${badge}
+        aria-label=${`Reserve ${product.name} from ${stock.warehouseName}`} onClick=${() => none || onReserve(row)}>Reserve</button>
+    </li>`;
+}
+
+function Badge({ id, stock: { availableStock, totalQuantity } }) {
+  if (availableStock > LOW) {
+    return html`<span id=${id} class="badge" />`;
+  }
+  if (availableStock > 0) {
+    return html`<span id=${id} class="badge low">Only ${availableStock} left</span>`;
+  }
+  return html`<span id=${id} class="badge none">${totalQuantity > 0 ? "All on hold" : "Sold out"}</span>`;
+}
+
+// Tile stands in for a picture: the product's initials on a colour that is always its own.
+function Tile({ product }) {
+  const initials = product.name.split(/\s+/).slice(0, 2).map((word) => [...word][0] ?? "").join("").toUpperCase();
+  const tone = [...product.id].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 997, 7) % 6;
+  return html`<span class=${`tile tone-${tone}`} aria-hidden="true">${initials}</span>`;
+}
+
+start(html`<${Shop} />`);

@@ -1,0 +1,133 @@
+package browser
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+)
+
+// axe finds what keeps people out. It runs in the page, but isn't served by it.
+var axe = sync.OnceValues(func() (string, error) {
+	source, err := os.ReadFile("testdata/axe-core/axe.min.js")
+	return string(source), err
+})
+
+// screenshots is where every page and state is put for people to look at.
+var screenshots = filepath.Join(root, "build/screenshots")
+
+// look takes a state's pictures in both schemes, narrow and wide, and has axe look at each.
+func (b *tab) look(name string) {
+	b.t.Helper()
+	for _, scheme := range []string{"light", "dark"} {
+		for _, width := range []int64{320, 1280} {
+			b.dress(scheme, width)
+			b.settle()
+			where := fmt.Sprintf("%s-%s-%d", name, scheme, width)
+			b.shoot(where)
+			for _, violation := range b.axe() {
+				b.t.Errorf("%s: axe finds %s", where, violation)
+			}
+			if wide := eval[int](b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+				b.t.Errorf("%s: the page is %d pixels wider than the window", where, wide)
+			}
+		}
+	}
+	b.dress("light", 1280)
+	if refused := eval[[]string](b, "seen.refused"); len(refused) > 0 {
+		b.t.Errorf("%s: the policy refused %q", name, refused)
+	}
+}
+
+// settle waits for two frames: then what was set has been drawn.
+func (b *tab) settle() {
+	b.t.Helper()
+	eval[bool](b, "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+}
+
+func (b *tab) shoot(name string) {
+	b.t.Helper()
+	// Behind a dialog there is only the window.
+	height := eval[float64](b, "document.querySelector('dialog[open]') ? innerHeight : Math.max(document.documentElement.scrollHeight, innerHeight)")
+	width := eval[float64](b, "innerWidth")
+	beyond := true
+	picture := command(b, page.CaptureScreenshot, page.CaptureScreenshotParams{
+		Format: page.CaptureScreenshotFormatPng, CaptureBeyondViewport: &beyond, Clip: &page.Viewport{Width: width, Height: height, Scale: 1},
+	})
+	b.must(os.MkdirAll(screenshots, 0o755))
+	b.must(os.WriteFile(filepath.Join(screenshots, name+".png"), picture.Data, 0o644))
+}
+
+// axe are the violations of WCAG 2.2 AA, and of what axe calls best practice. Text in the colour of its ground is no violation to axe, which
+// takes it for hidden on purpose; here nothing is.
+func (b *tab) axe() []string {
+	b.t.Helper()
+	source, err := axe()
+	b.must(err)
+	if !eval[bool](b, "Boolean(window.axe)") {
+		eval[chromedp.Void](b, source)
+	}
+	return eval[[]string](b, `axe.run(document, {
+		resultTypes: ["violations", "incomplete"], rules: { "target-size": { enabled: true } },
+	}).then(({ violations, incomplete }) => {
+		const invisible = incomplete.map((v) => ({ ...v, nodes: v.nodes.filter((n) => n.any.some((c) => c.data?.messageKey === "equalRatio")) }));
+		return violations.concat(invisible.filter((v) => v.nodes.length > 0)).map((v) => v.id + " (" + v.impact + "): " +
+			v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + n.any.concat(n.all, n.none).map((c) => c.message).join("; ")).join(" | "));
+	})`)
+}
+
+// The control: what is said never to happen would be seen.
+func TestTheWatchSeesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab()
+	b.visit("/")
+	b.until("document.querySelector('.cards article')")
+	eval[chromedp.Void](b, `{
+		const script = Object.assign(document.createElement("script"), { textContent: "window.injected = true" });
+		document.body.append(script);
+		const push = document.createElement("div");
+		push.setAttribute("style", "height: 1px");
+		push.style.height = "200px";
+		document.querySelector("main").prepend(push);
+		setTimeout(() => { throw new Error("on purpose"); });
+	}`)
+	b.until("seen.shift > 0.01 && seen.refused.some((r) => r.startsWith('script-src')) && seen.refused.some((r) => r.startsWith('style-src'))")
+	if eval[bool](b, "Boolean(window.injected)") {
+		t.Error("an inline script ran, want it refused")
+	}
+	waitFor(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return strings.Contains(strings.Join(b.wrong, "\n"), "on purpose")
+	})
+	b.mu.Lock()
+	b.wrong = nil
+	b.mu.Unlock()
+}
+
+// The control: axe must be able to find something, in a page under our policy.
+func TestAxeFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab()
+	b.visit("/")
+	b.until("document.querySelector('.cards article')")
+	eval[chromedp.Void](b, `{
+		const main = document.querySelector("main");
+		const ghost = Object.assign(document.createElement("p"), { textContent: "Unseen words", className: "ghost" });
+		main.append(document.createElement("button"), ghost);
+		const sheet = new CSSStyleSheet();
+		sheet.replaceSync(".ghost { color: #fff; background: #fff; }");
+		document.adoptedStyleSheets = [sheet];
+	}`)
+	found := strings.Join(b.axe(), "\n")
+	for _, want := range []string{"button-name", ".ghost"} {
+		if !strings.Contains(found, want) {
+			t.Errorf("axe finds %q, want %s among it", found, want)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package browser
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/allo/reservations/internal/local/demo"
+)
+
+const rows = ".holds tbody tr"
+
+func TestTheOperatorReadsOnAndFilters(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for i := range 52 { // and one more, while a page shows 50
+		s.reserve(600+i, line(mug, sanFrancisco+i%2, 1)) // in San Francisco and New York in turns
+	}
+	s.reserve(120, line(keyboard, losAngeles, 2), line(headphones, newYork, 1))
+	b := s.newTab()
+	b.visit("/ops")
+	b.sees("main", "The first 50 holds, the next to end first")
+	b.until("document.querySelectorAll('" + rows + "').length === 50")
+	b.sees(rows, "2 × Mechanical Keyboard, Los Angeles")
+	b.click(".more button")
+	b.until("document.querySelectorAll('" + rows + "').length === 53 && !document.querySelector('.more button')")
+
+	b.choose("Product", demo.Products()[headphones].ID.String())
+	b.sees("main", "1 hold, the next to end first")
+	b.choose("Product", demo.Products()[mug].ID.String())
+	b.choose("Warehouse", demo.Warehouses()[newYork].ID.String())
+	b.sees("main", "26 holds, the next to end first")
+	b.choose("Status", "CONFIRMED")
+	b.sees("main", "No holds match.")
+	b.sees(".tiles", "Live holds53")
+}
+
+func TestTheOperatorSeesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	b := s.newTab()
+	b.visit("/ops")
+	b.sees(".tiles", "none has run yet")
+	h := s.reserve(600, line(mug, losAngeles, 1))
+	b.sees(".tiles", "Live holds11 unit")
+	s.kill(h.ID)
+	b.sees(".tiles .bad", "1 dead hold to write down")
+	s.exec("INSERT INTO last_audit (at, violations, unfinished) VALUES (now(), 2, true)")
+	b.sees(".tiles", "Audit2 violations")
+	b.sees(".tiles", "unfinished")
+	b.until("document.querySelectorAll('.tiles .bad').length === 2")
+	b.look("ops-wrong")
+}
+
+// A look reads the first page anew, and what was fetched behind it stays as it is.
+func TestTheOperatorsOlderPagesAreFetchedOnce(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for i := range 51 {
+		s.reserve(600+i, line(mug, sanFrancisco+i%2, 1))
+	}
+	var first, older atomic.Int64
+	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/api/reservations" && r.Method == http.MethodGet {
+			if r.URL.Query().Has("cursor") {
+				older.Add(1)
+			} else {
+				first.Add(1)
+			}
+		}
+		return false
+	})
+	b := s.newTab()
+	b.visit("/ops")
+	b.click(".more button")
+	b.until("document.querySelectorAll('" + rows + "').length === 51")
+	looks := first.Load()
+	waitFor(t, func() bool { return first.Load() >= looks+3 })
+	if got := older.Load(); got != 1 {
+		t.Errorf("the second page was read %d times, want once", got)
+	}
+	// One more that ends before the others pushes another off the first page, and all are still there.
+	s.reserve(60, line(keyboard, newYork, 1))
+	b.until("document.querySelectorAll('" + rows + "').length === 52")
+	b.sees(rows, "1 × Mechanical Keyboard, New York")
+}
+
+// A page of the API ends after so many holds looked at, whether or not one matched.
+func TestTheOperatorLooksFurther(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.reserve(600, line(mug, sanFrancisco, 1))
+	s.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/api/reservations" {
+			return false
+		}
+		if r.URL.Query().Has("cursor") {
+			r.URL.RawQuery = "limit=50" // where the real list begins
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Link", `</api/reservations?limit=50&cursor=further>; rel="next"`)
+		_, _ = io.WriteString(w, "[]")
+		return true
+	})
+	b := s.newTab()
+	b.visit("/ops")
+	b.sees(".nothing", "None among the 10,000 next to end looked at.")
+	b.choose("Status", "")
+	b.sees(".nothing", "None among the newest 10,000 looked at.")
+	b.look("ops-further")
+	b.sees(".more button", "Look further")
+	b.click(".more button")
+	b.until("document.querySelectorAll('" + rows + "').length === 1 && !document.querySelector('.more button')")
+}

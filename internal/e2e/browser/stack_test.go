@@ -1,0 +1,303 @@
+// Package browser looks at the pages with a person's eyes and hands: headless Chromium, the built functions behind the local gateway,
+// and a real Postgres. Whatever a test waits for is a condition with a deadline.
+package browser
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/demo"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/route"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// root is the repository's, from this package's directory.
+const root = "../../.."
+
+// buildOnce builds the functions into build/browser, where the next run finds them, and Go sees that they are current.
+var buildOnce = sync.OnceValues(func() (string, error) {
+	dir, err := filepath.Abs(filepath.Join(root, "build/browser"))
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(filepath.Join(root, "functions"))
+	for _, e := range entries {
+		out := filepath.Join(dir, e.Name(), "bootstrap")
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-tags", "lambda.norpc", "-o", out, "./functions/"+e.Name())
+		cmd.Dir = root
+		if message, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w: %s", e.Name(), err, message)
+		}
+	}
+	return dir, err
+})
+
+// stack is the service with a database of its own, at an address that stays the same when the server goes down and comes back.
+type stack struct {
+	t       *testing.T
+	browser context.Context // a Chromium of the test's own
+	url     string
+	db      pgtest.Database
+	gateway http.Handler
+	server  *http.Server
+	// fault answers, or does worse, in place of the gateway, and reports whether it did.
+	fault atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
+}
+
+// newStack serves the demo catalog. Changes make the configuration another.
+func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
+	t.Helper()
+	dir, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stack{t: t, db: pgtest.New(t), browser: startChromium(t)}
+	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Config{DatabaseURL: s.db.URL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+	for _, change := range changes {
+		change(&c)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	functions, err := local.Built(dir, c.Environ(), 0, t.Output(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = functions.Close() })
+	if s.gateway, err = local.NewGateway(route.All(), functions.HTTP, log); err != nil {
+		t.Fatal(err)
+	}
+	s.up("127.0.0.1:0")
+	t.Cleanup(s.down)
+	return s
+}
+
+// up listens; down lets go of the port and of every connection, in the middle of an answer too.
+func (s *stack) up(address string) {
+	s.t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.url = "http://" + listener.Addr().String()
+	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	go func(server *http.Server) { _ = server.Serve(listener) }(s.server)
+}
+
+func (s *stack) down() { _ = s.server.Close() }
+
+func (s *stack) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if fault := s.fault.Load(); fault != nil && (*fault)(w, r) {
+		return
+	}
+	s.gateway.ServeHTTP(w, r)
+}
+
+// breakWith puts a fault between the browser and the gateway, until mended.
+func (s *stack) breakWith(fault func(w http.ResponseWriter, r *http.Request) bool) {
+	s.fault.Store(&fault)
+}
+
+func (s *stack) mend() { s.fault.Store(nil) }
+
+// unavailable answers the API's requests as an overloaded service does.
+func unavailable(w http.ResponseWriter, r *http.Request) bool {
+	if !strings.HasPrefix(r.URL.Path, "/api/") {
+		return false
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = io.WriteString(w, `{"type":"urn:allo:problem:UNAVAILABLE","title":"Unavailable","status":503,"code":"UNAVAILABLE","error":"x","detail":"x"}`)
+	return true
+}
+
+// hanging lets the API's requests wait until the browser has given up, or done is closed.
+func hanging(done <-chan struct{}) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/api/") {
+			return false
+		}
+		select {
+		case <-done:
+			return false
+		case <-r.Context().Done():
+			return true
+		}
+	}
+}
+
+// losing lets a matching request act, and loses its answer so many times.
+func (s *stack) losing(method, suffix string, times int64) *atomic.Int64 {
+	var lost atomic.Int64
+	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != method || !strings.HasSuffix(r.URL.Path, suffix) || lost.Add(1) > times {
+			return false
+		}
+		s.gateway.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler) // net/http drops the connection, and says nothing
+	})
+	return &lost
+}
+
+// hold is a reservation as the API tells it.
+type hold struct {
+	ID, Status string
+	ExpiresAt  time.Time
+}
+
+// reserve holds units without a browser.
+func (s *stack) reserve(ttl int, lines ...string) hold {
+	s.t.Helper()
+	body := fmt.Sprintf(`{"items":[%s],"ttlSeconds":%d}`, strings.Join(lines, ","), ttl)
+	return s.call("/api/reservations", body, http.StatusCreated)
+}
+
+func (s *stack) resolve(id, verb string) hold {
+	s.t.Helper()
+	return s.call("/api/reservations/"+id+"/"+verb, "", http.StatusOK)
+}
+
+func (s *stack) call(path, body string, want int) hold {
+	s.t.Helper()
+	r := httptest.NewRequestWithContext(s.t.Context(), http.MethodPost, path, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	w := httptest.NewRecorder()
+	s.gateway.ServeHTTP(w, r)
+	var answer struct{ Reservation hold }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != want {
+		s.t.Fatalf("POST %s = %d %s, %v, want %d", path, w.Code, w.Body, err, want)
+	}
+	return answer.Reservation
+}
+
+// line is one line of a reservation: so many of the demo's product p from its warehouse w.
+func line(p, w, quantity int) string {
+	return fmt.Sprintf(`{"productId":"%s","warehouseId":"%s","quantity":%d}`, demo.Products()[p].ID, demo.Warehouses()[w].ID, quantity)
+}
+
+// The demo's products and warehouses, by their places in it.
+const (
+	headphones, keyboard, mug         = 0, 1, 2
+	sanFrancisco, newYork, losAngeles = 0, 1, 2
+)
+
+// exec changes the database past the API.
+func (s *stack) exec(sql string, arguments ...any) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(s.t.Context()))
+	if _, err := conn.Exec(s.t.Context(), sql, arguments...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// kill moves a hold's whole life into the past, so that it is dead now.
+func (s *stack) kill(id string) {
+	s.t.Helper()
+	s.exec(`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+	                                expires_at = expires_at - interval '1 day' WHERE id = $1`, id)
+	s.exec("UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1", id)
+}
+
+// pastHour fills the last hour with holds and what became of them: a history, which leaves the stock as it is.
+func (s *stack) pastHour() {
+	s.t.Helper()
+	s.exec(`
+INSERT INTO reservations (id, product_id, warehouse_id, created_at, updated_at, expires_at, quantity, status)
+SELECT gen_random_uuid(), $1, $2, made, CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
+       made + interval '5 minutes', 1 + i % 3, status::reservation_status
+FROM (SELECT i, now() - interval '1 minute' * (6 + (i * i * 7) % 53) AS made,
+             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED', 'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
+      FROM generate_series(1, 160) i) history`, demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
+	s.exec("INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 minutes', 0, false)")
+}
+
+// count is what a query counts.
+func (s *stack) count(sql string, arguments ...any) int {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(s.t.Context()))
+	var n int
+	if err := conn.QueryRow(s.t.Context(), sql, arguments...).Scan(&n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// wantHolds fails the test unless there are so many reservations, whatever has become of them.
+func (s *stack) wantHolds(want int) {
+	s.t.Helper()
+	if got := s.count("SELECT count(*) FROM reservations"); got != want {
+		s.t.Errorf("there are %d reservations, want %d", got, want)
+	}
+}
+
+// startChromium starts a browser that ends with the test.
+func startChromium(t *testing.T) context.Context {
+	t.Helper()
+	path, err := findChromium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.Flag("hide-scrollbars", true))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium refuses root otherwise
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		cancel()
+		stop()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start Chromium: %v", err)
+	}
+	return ctx
+}
+
+// errNoChromium says how to get one.
+var errNoChromium = errors.New("no Chromium was found: install it (Debian: apt-get install chromium), or name it in CHROMIUM")
+
+func findChromium() (string, error) {
+	if path := os.Getenv("CHROMIUM"); path != "" {
+		return path, nil
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errNoChromium
+}

@@ -1,0 +1,288 @@
+package browser
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+const (
+	// patience is how long a condition may take on a machine that has other things to do. What must be faster is measured.
+	patience = 40 * time.Second
+	// lookEvery is how often a condition is looked at.
+	lookEvery = 25 * time.Millisecond
+)
+
+// watch runs before a page's own scripts: it collects what the page shifts, what its policy refuses and what was announced.
+const watch = `
+window.seen = { shift: 0, moved: [], refused: [], announced: [] };
+new PerformanceObserver((list) => list.getEntries().filter((e) => !e.hadRecentInput).forEach((e) => {
+  seen.shift += e.value;
+  e.sources.forEach(({ node, previousRect, currentRect }) => seen.moved.push((node?.outerHTML ?? node?.data ?? "").slice(0, 80) +
+    " " + [previousRect, currentRect].map((r) => r.x + "," + r.y + " " + r.width + "x" + r.height).join(" to ")));
+}))
+  .observe({ type: "layout-shift", buffered: true });
+addEventListener("securitypolicyviolation", (e) => seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
+addEventListener("DOMContentLoaded", () => {
+  const region = document.getElementById("announcer");
+  new MutationObserver(() => { if (region.textContent) { seen.announced.push(region.textContent); } })
+    .observe(region, { childList: true, characterData: true, subtree: true });
+});`
+
+// tab is a page of a browser.
+type tab struct {
+	t     *testing.T
+	s     *stack
+	ctx   context.Context
+	mu    sync.Mutex
+	wrong []string // exceptions and refusals that the page caused
+}
+
+// newTab opens a tab in a session of its own: it shares no storage with another. The scripts run before the pages' own.
+func (s *stack) newTab(scripts ...string) *tab {
+	s.t.Helper()
+	return s.open(s.browser, scripts, chromedp.WithNewBrowserContext())
+}
+
+// sibling opens another tab of the same session.
+func (b *tab) sibling(scripts ...string) *tab {
+	b.t.Helper()
+	return b.s.open(b.ctx, scripts)
+}
+
+func (s *stack) open(parent context.Context, scripts []string, options ...chromedp.ContextOption) *tab {
+	s.t.Helper()
+	ctx, cancel := chromedp.NewContext(parent, options...)
+	b := &tab{t: s.t, s: s, ctx: ctx}
+	s.t.Cleanup(func() {
+		b.checkWhatWentWrong()
+		cancel()
+	})
+	b.must(chromedp.Listen(ctx, b.notice))
+	command(b, log.Enable, cdp.Empty{})
+	command(b, runtime.Enable, cdp.Empty{})
+	for _, script := range append([]string{watch}, scripts...) {
+		command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+	}
+	b.dress("light", 1280)
+	return b
+}
+
+// command sends one to the browser. A browser that doesn't answer fails the test.
+func command[P, R any](b *tab, c cdp.Command[P, R], params P) R {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	result, err := chromedp.Call(ctx, c, params)
+	b.must(err)
+	return result
+}
+
+func (b *tab) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// notice collects exceptions and what the browser complains of, but for answers of 4xx and 5xx and lost ones: tests cause these.
+func (b *tab) notice(event any) {
+	text := ""
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		text = "exception: " + e.ExceptionDetails.Text
+		if e.ExceptionDetails.Exception != nil {
+			text += ": " + e.ExceptionDetails.Exception.Description
+		}
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
+			text = e.Entry.Text
+		}
+	}
+	if text != "" {
+		b.mu.Lock()
+		b.wrong = append(b.wrong, text)
+		b.mu.Unlock()
+	}
+}
+
+func (b *tab) checkWhatWentWrong() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, text := range b.wrong {
+		b.t.Errorf("the page caused: %s", text)
+	}
+}
+
+// dress sets the colour scheme and the width.
+func (b *tab) dress(scheme string, width int64) {
+	b.t.Helper()
+	command(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+	}})
+	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: width, Height: 800, DeviceScaleFactor: 1, Mobile: width < 768,
+	})
+}
+
+// offline cuts the tab off, or connects it again.
+func (b *tab) offline(is bool) {
+	b.t.Helper()
+	command(b, network.Enable, network.EnableParams{})
+	command(b, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
+		MatchedNetworkConditions: []*network.Conditions{{Offline: is, DownloadThroughput: -1, UploadThroughput: -1}},
+	})
+	command(b, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: is, DownloadThroughput: -1, UploadThroughput: -1})
+}
+
+func (b *tab) visit(path string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	b.must(chromedp.Do(ctx, chromedp.Navigate(b.s.url+path)))
+}
+
+func (b *tab) reload() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	b.must(chromedp.Do(ctx, chromedp.Reload()))
+}
+
+// eval evaluates an expression in the page.
+func eval[T any](b *tab, expression string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	return value
+}
+
+// until waits for an expression to be true. A page that is being replaced has no answer yet.
+func (b *tab) until(expression string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	wrapped := "(() => { try { return Boolean(" + expression + "); } catch (e) { return false; } })()"
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](wrapped))
+		if err == nil && ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("after %v it is still not so that %s; %v; the page shows: %s", patience, expression, err, b.shown())
+		case <-ticker.C:
+		}
+	}
+}
+
+// shown is what the page says, for a failure's message.
+func (b *tab) shown() string {
+	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.pathname + ": " + document.body.innerText.replace(/\s+/g, " ").slice(0, 900)`))
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// sees waits until an element has a text, whatever stands around it.
+func (b *tab) sees(selector, text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("document.querySelector(%q).textContent.includes(%q)", selector, text))
+}
+
+// click waits for an element and presses the mouse in its middle.
+func (b *tab) click(selector string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector))); err != nil {
+		b.t.Fatalf("click %s: %v", selector, err)
+	}
+}
+
+// doubleClick presses twice, faster than any answer.
+func (b *tab) doubleClick(selector string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, chromedp.DoubleClick(chromedp.CSS(selector))); err != nil {
+		b.t.Fatalf("double click %s: %v", selector, err)
+	}
+}
+
+// fill replaces what stands in a field by what is typed.
+func (b *tab) fill(selector, text string) {
+	b.t.Helper()
+	eval[chromedp.Void](b, fmt.Sprintf("document.querySelector(%q).select()", selector))
+	b.press(text)
+}
+
+// press types keys into whatever has the focus.
+func (b *tab) press(keys string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	b.must(chromedp.Do(ctx, chromedp.KeyEvent(keys)))
+}
+
+// choose picks an option of a select, by the words of its label.
+func (b *tab) choose(label, value string) {
+	b.t.Helper()
+	eval[chromedp.Void](b, fmt.Sprintf(`{
+		const select = [...document.querySelectorAll("label")].find((label) => label.firstChild.textContent.trim() === %q).querySelector("select");
+		select.value = %q;
+		select.dispatchEvent(new Event("change", { bubbles: true }));
+	}`, label, value))
+}
+
+// path is where the tab is.
+func (b *tab) path() string {
+	b.t.Helper()
+	return eval[string](b, "location.pathname")
+}
+
+// wantAnnounced waits for an announcement.
+func (b *tab) wantAnnounced(text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("seen.announced.some((text) => text.includes(%q))", text))
+}
+
+// wantStill fails the test when anything has moved by itself since the page was opened.
+func (b *tab) wantStill() {
+	b.t.Helper()
+	if shift := eval[float64](b, "seen.shift"); shift > 0.001 {
+		b.t.Errorf("%s: the layout shifted by %.4f, want nothing to move by itself: %q", b.path(), shift, eval[[]string](b, "seen.moved"))
+	}
+}
+
+// reserveButton is the button of a row of stock.
+func reserveButton(product, warehouse string) string {
+	return fmt.Sprintf(`button[aria-label="Reserve %s from %s"]`, product, warehouse)
+}
+
+// figures waits for a row's numbers.
+func (b *tab) figures(product, warehouse string, available, held, total int) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("document.querySelector(%q).closest('li').querySelector('.figures').textContent === %q",
+		reserveButton(product, warehouse), fmt.Sprintf("%d available · %d held · %d total", available, held, total)))
+}

@@ -1,0 +1,141 @@
+// What the pages are made of: the dialog, the bar of a stock row, the banner of a lost connection, and announcements.
+
+import { h, render } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import htm from "htm";
+import { isRefused, useOnline } from "./live.js";
+
+export const html = htm.bind(h);
+
+// start puts a page's content in place of what its HTML showed until then.
+export function start(page) {
+  const main = document.querySelector("main");
+  main.replaceChildren();
+  render(page, main);
+}
+
+// announce tells a screen reader what eyes see happen. The same words twice are two announcements.
+// It is said where it can be heard by then: a modal hides what is outside of it.
+export function announce(text) {
+  document.querySelectorAll("#announcer, .announcer").forEach((region) => { region.textContent = ""; });
+  setTimeout(() => {
+    const region = document.querySelector("dialog[open] .announcer") ?? document.getElementById("announcer");
+    region.textContent = text;
+  }, 50);
+}
+
+// Dialog is modal from its first moment: focus goes into it, stays in it, and returns to where it came from. Its children are given
+// the way to close it. It has the banner of a lost connection, {error, at}, for itself: what is outside can't be read.
+export function Dialog({ title, connection, onClose, children }) {
+  const node = useRef();
+  useLayoutEffect(() => node.current.showModal(), []);
+  const close = () => node.current.close();
+
+  return html`
+    <dialog ref=${node} aria-labelledby="dialog-title" onClose=${onClose} onClick=${(event) => event.target === node.current && close()}>
+      <article>
+        <header>
+          <h2 id="dialog-title">${title}</h2>
+          <button type="button" class="icon" aria-label="Close" onClick=${close}>
+            <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 3l10 10M13 3L3 13" /></svg>
+          </button>
+        </header>
+        ${children(close)}
+        <p class="announcer unseen" role="status" />
+        <${Connection} ...${connection} />
+      </article>
+    </dialog>`;
+}
+
+// Bar shows a row's stock: what is held, and what is left of the whole.
+export function Bar({ held, total }) {
+  const share = total > 0 ? (100 * held) / total : 0;
+  return html`
+    <svg class=${total > 0 ? "bar" : "bar empty"} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
+      <rect class="available" width="100" height="8" />
+      <rect class="held" width=${share} height="8" />
+    </svg>`;
+}
+
+// Quantity is a number that can be typed, or stepped with two buttons.
+export function Quantity({ id, value, most, label, error, autofocus, onInput }) {
+  const number = Number(value);
+  const step = (by) => onInput(String(Math.max(1, (Number.isInteger(number) ? number : 0) + by)));
+  return html`
+    <div class="quantity">
+      <button type="button" aria-label=${`One fewer: ${label}`} aria-disabled=${number <= 1}
+        onClick=${() => number > 1 && step(-1)}>−</button>
+      <input id=${id} type="number" inputmode="numeric" autocomplete="off" min="1" max=${most} step="1" required autofocus=${autofocus}
+        aria-label=${label} aria-invalid=${error ? "true" : undefined} aria-describedby=${`${id}-note`}
+        value=${value} onInput=${(event) => onInput(event.target.value)} />
+      <button type="button" aria-label=${`One more: ${label}`} aria-disabled=${number >= most}
+        onClick=${() => number < most && step(1)}>+</button>
+    </div>`;
+}
+
+// quantityError says what is wrong with a typed quantity, or "".
+export function quantityError(value, available) {
+  const number = Number(value);
+  if (!/^\d+$/.test(value.trim()) || number < 1) {
+    return "Type a whole number, 1 or more.";
+  }
+  if (number > available) {
+    return available > 0 ? `Only ${count(available)} left here.` : "None left here right now.";
+  }
+  return "";
+}
+
+// Connection says, at the foot of the window and without moving anything, that the numbers may be old.
+export function Connection({ error, at }) {
+  const isOnline = useOnline();
+  const since = at ? ` This was so at ${clockTime(at)}.` : "";
+  let text = "";
+  if (!isOnline) {
+    text = `You are offline.${since}`;
+  } else if (error) {
+    text = `${reason(error)}${since}`;
+  }
+  return html`<p class="connection" role="status">${text && html`<span>${text}</span>`}</p>`;
+}
+
+// Failure stands where the content would, when nothing could be read yet. Its heading is the page's, where there is no other.
+export function Failure({ error, onRetry, isPage = false }) {
+  const isOnline = useOnline();
+  return html`
+    <section class="blank">
+      <${Cloud} />
+      <${isPage ? "h1" : "h2"}>${isOnline ? "We can’t show this right now" : "You are offline"}<//>
+      <p>${isOnline
+        ? `${reason(error)} We keep trying, and nothing that you hold is lost.`
+        : "This page will fill as soon as you are back online."}</p>
+      <button type="button" onClick=${onRetry}>Try again now</button>
+    </section>`;
+}
+
+const Cloud = () => html`
+  <svg class="picture" viewBox="0 0 64 48" aria-hidden="true">
+    <path d="M18 38h28a10 10 0 0 0 2-19.8A15 15 0 0 0 19 15a11.5 11.5 0 0 0-1 23z" /><path class="cross" d="M26 24l12 8M38 24l-12 8" />
+  </svg>`;
+
+function reason(error) {
+  if (isRefused(error)) {
+    return "This page is the operator’s: it needs the permission inventory:read.";
+  }
+  return error?.status === 429 || error?.status === 503 ? "The shop is busy or restarting." : "The shop can’t be reached.";
+}
+
+export const count = (number) => number.toLocaleString("en");
+
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+export const clockTime = (date) => date.toLocaleTimeString("en-GB");
+
+// duration writes seconds as a clock shows them.
+export function duration(seconds) {
+  const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const two = (n) => String(n).padStart(2, "0");
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+// lineKey names a line of a cart, a hold or a shortage.
+export const lineKey = ({ productId, warehouseId }) => `${productId} ${warehouseId}`;
