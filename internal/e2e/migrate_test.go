@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/pgtest"
 )
 
@@ -29,7 +30,7 @@ func TestTheMigrateFunctionAppliesWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	migrate := local.NewRuntime(local.RuntimeConfig{
-		Name: "migrate", Binary: filepath.Join(built(t), "migrate", "bootstrap"),
+		Name: "migrate", Binary: filepath.Join(builttest.Functions(t, "e2e"), "migrate", "bootstrap"),
 		Env: []string{"DATABASE_URL=" + server.URL(name)}, Timeout: time.Minute, Stdout: t.Output(), Stderr: t.Output(),
 	})
 	defer func() {

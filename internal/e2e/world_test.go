@@ -10,11 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +20,7 @@ import (
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
@@ -91,7 +88,7 @@ func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 	t.Cleanup(a.Close)
 	w := &world{t: t, service: a.Service}
 	if tr == binaries {
-		w.functions, err = local.Built(built(t), c.Environ(), 0, t.Output(), log)
+		w.functions, err = local.Built(builttest.Functions(t, "e2e"), c.Environ(), 0, t.Output(), log)
 	} else {
 		w.functions, err = local.InProcess(c, 1, log)
 	}
@@ -112,42 +109,6 @@ func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 		w.url = server.URL
 	}
 	return w
-}
-
-var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "allo-functions-")
-	if err != nil {
-		return "", err
-	}
-	entries, err := os.ReadDir("../../functions")
-	if err != nil {
-		return "", err
-	}
-	for _, e := range entries {
-		out := filepath.Join(dir, e.Name(), "bootstrap")
-		cmd := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", out, "../../functions/"+e.Name())
-		if message, err := cmd.CombinedOutput(); err != nil {
-			return "", &buildError{string(message), err}
-		}
-	}
-	return dir, nil
-})
-
-type buildError struct {
-	output string
-	err    error
-}
-
-func (e *buildError) Error() string { return e.err.Error() + ": " + e.output }
-
-// built builds the functions once for all tests of the package, for this machine.
-func built(t *testing.T) string {
-	t.Helper()
-	dir, err := buildOnce()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // answer is a response, read whole.

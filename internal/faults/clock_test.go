@@ -17,6 +17,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/pgtest"
+
+	"github.com/allo/reservations/internal/local/builttest"
 )
 
 // theClock is where Go's package time reads the wall clock; a build with an overlay reads another.
@@ -51,7 +53,7 @@ func misled(t *testing.T, seconds int) string {
 		t.Fatal(err)
 	}
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/cmd/local")
-	build.Dir = root(t)
+	build.Dir = builttest.Root(t)
 	if said, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
@@ -70,7 +72,7 @@ func serve(t *testing.T, program, databaseURL string) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "run", "-with-parent")
-	cmd.Dir = root(t)
+	cmd.Dir = builttest.Root(t)
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {

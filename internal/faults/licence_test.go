@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/allo/reservations/internal/local/builttest"
 )
 
 // licences tells a licence by a phrase that only it has. The order matters where one text quotes another.
@@ -30,7 +32,7 @@ func TestEveryDependencysLicenceIsListed(t *testing.T) {
 	for use, packages := range map[string][]string{"shipped": {"./functions/..."}, "tests and tools": {"-test", "./..."}} {
 		args := append([]string{"list", "-deps", "-json=Module"}, packages...)
 		cmd := exec.Command("go", args...)
-		cmd.Dir = root(t)
+		cmd.Dir = builttest.Root(t)
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("go %v: %v", args, err)

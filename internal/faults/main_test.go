@@ -20,6 +20,7 @@ import (
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
@@ -246,20 +247,10 @@ func together(n int, fn func(i int)) {
 	all.Wait()
 }
 
-// root is the checkout.
-func root(t testing.TB) string {
-	t.Helper()
-	dir, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // keep writes what a person may want to see after a failure to build/faults.
 func keep(t *testing.T, name string, write func(*os.File) error) {
 	t.Helper()
-	dir := filepath.Join(root(t), "build", "faults")
+	dir := filepath.Join(builttest.Root(t), "build", "faults")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Error(err)
 		return

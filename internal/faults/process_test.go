@@ -4,11 +4,9 @@ import (
 	"context"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -17,42 +15,15 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/pgtest"
 )
-
-// buildOnce builds the functions for this machine, once for all tests.
-var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := filepath.Abs("../../build/faults-functions")
-	if err != nil {
-		return "", err
-	}
-	functions, err := filepath.Glob("../../functions/*")
-	if err != nil {
-		return "", err
-	}
-	for _, function := range functions {
-		out := filepath.Join(dir, filepath.Base(function), "bootstrap")
-		if said, err := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", out, "../../functions/"+filepath.Base(function)).CombinedOutput(); err != nil {
-			return string(said), err
-		}
-	}
-	return dir, nil
-})
-
-func binaries(t testing.TB) string {
-	t.Helper()
-	dir, err := buildOnce()
-	if err != nil {
-		t.Fatalf("%v: %s", err, dir)
-	}
-	return dir
-}
 
 // built runs the functions as processes of their own, at most so many of each.
 func built(instances int) how {
 	return func(t testing.TB, databaseURL string) *local.Functions {
 		t.Helper()
-		f, err := local.Built(binaries(t), settings(databaseURL).Environ(), instances, quietly{}, quiet())
+		f, err := local.Built(builttest.Functions(t, "faults-functions"), settings(databaseURL).Environ(), instances, quietly{}, quiet())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +39,7 @@ func (quietly) Write(p []byte) (int, error) { return len(p), nil }
 // processes are the function's, by their ids.
 func processes(t *testing.T, function string) []int {
 	t.Helper()
-	binary := filepath.Join(binaries(t), function, "bootstrap")
+	binary := filepath.Join(builttest.Functions(t, "faults-functions"), function, "bootstrap")
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		t.Fatal(err)

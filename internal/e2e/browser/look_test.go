@@ -19,7 +19,7 @@ var axe = sync.OnceValues(func() (string, error) {
 })
 
 // screenshots is where every page and state is put for people to look at.
-var screenshots = filepath.Join(root, "build/screenshots")
+var screenshots = filepath.FromSlash("../../../build/screenshots")
 
 // look takes a state's pictures in both schemes, narrow and wide, and has axe look at each.
 func (b *tab) look(name string) {

@@ -49,7 +49,7 @@ func TestPicture(t *testing.T) {
 	}
 	path := filepath.Join(screenshots, "picture.png")
 	if *keepPicture {
-		path = filepath.Join(root, "internal/webui/picture.png")
+		path = "../../webui/picture.png"
 	}
 	shop.must(os.MkdirAll(filepath.Dir(path), 0o755))
 	shop.must(os.WriteFile(path, out.Bytes(), 0o644))

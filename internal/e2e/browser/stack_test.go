@@ -14,9 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,33 +24,13 @@ import (
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
+	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/route"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-// root is the repository's, from this package's directory.
-const root = "../../.."
-
-// buildOnce builds the functions into build/browser, where the next run finds them, and Go sees that they are current.
-var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := filepath.Abs(filepath.Join(root, "build/browser"))
-	if err != nil {
-		return "", err
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "functions"))
-	for _, e := range entries {
-		out := filepath.Join(dir, e.Name(), "bootstrap")
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-tags", "lambda.norpc", "-o", out, "./functions/"+e.Name())
-		cmd.Dir = root
-		if message, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w: %s", e.Name(), err, message)
-		}
-	}
-	return dir, err
-})
 
 // stack is the service with a database of its own, at an address that stays the same when the server goes down and comes back.
 type stack struct {
@@ -69,10 +47,6 @@ type stack struct {
 // newStack serves the demo catalog. Changes make the configuration another.
 func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	t.Helper()
-	dir, err := buildOnce()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &stack{t: t, db: pgtest.New(t), browser: startChromium(t)}
 	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
 		t.Fatal(err)
@@ -82,7 +56,7 @@ func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 		change(&c)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	functions, err := local.Built(dir, c.Environ(), 0, t.Output(), log)
+	functions, err := local.Built(builttest.Functions(t, "browser"), c.Environ(), 0, t.Output(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

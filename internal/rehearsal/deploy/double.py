@@ -13,7 +13,8 @@ what executes a change set:
  - A custom resource is announced to the one who runs the functions, at --invoke, since moto runs none. Nothing is made until the answer has
    come to the response URL; a FAILED one, or none in time, fails the stack.
  - An update changes what resolves to other properties than before, makes what is new, and removes what is gone unless it is to be retained.
-   It replaces nothing: a resource that can't be changed fails the stack.
+   It replaces nothing: a resource that can't be changed fails the stack. Going back removes what the failed update had made, also
+   what is to be retained but then (RetainExceptOnCreate).
  - A failure fails the stack, with its reason in the stack's events, and is rolled back: a new stack loses what it has, an old one gets its
    previous template.
  - A change set belongs to its stack, and is executed in the background, as AWS does both.
@@ -317,10 +318,11 @@ def ordered(resources):
 
 
 class Execution:
-    """One change set being executed on a stack."""
+    """One change set being executed on a stack, or undone."""
 
-    def __init__(self, stack, template, parameters):
+    def __init__(self, stack, template, parameters, undo=False):
         self.stack, self.template, self.map = stack, template, stack.resource_map
+        self.retaining = ("Retain",) if undo else ("Retain", "RetainExceptOnCreate")
         self.resources = template.get("Resources", {})
         self.before = self.map._resource_json_map
         if not hasattr(self.map, "resolved"):
@@ -404,7 +406,7 @@ class Execution:
     def remove(self, name, resource):
         made = self.map._parsed_resources.pop(name, None)
         self.map.resolved.pop(name, None)
-        if made is None or resource.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate"):
+        if made is None or resource.get("DeletionPolicy") in self.retaining:
             return
         self.note(name, resource["Type"], "DELETE_IN_PROGRESS")
         if isinstance(made, (Made, Policy, Custom)):
@@ -469,7 +471,7 @@ def execute_change_set(self):
         name = "ROLLBACK" if kind == "CREATE" else "UPDATE_ROLLBACK"
         settle(f"{name}_IN_PROGRESS", reason)
         try:
-            Execution(stack, before, {}).run()
+            Execution(stack, before, {}, undo=True).run()
             settle(f"{name}_COMPLETE")
         except Exception as e:
             settle(f"{name}_FAILED", str(e))

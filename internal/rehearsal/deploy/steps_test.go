@@ -140,6 +140,17 @@ func (d *double) served(t *testing.T) map[string]served {
 	return out
 }
 
+// versions counts a function's, but for $LATEST.
+func (d *double) versions(t *testing.T, name string) int {
+	t.Helper()
+	got, err := lambda.NewFromConfig(d.config()).ListVersionsByFunction(within(t, callLimit),
+		&lambda.ListVersionsByFunctionInput{FunctionName: aws.String(stack + "-" + name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(got.Versions) - 1
+}
+
 // healthMain is the main function of health, before and after a change that can be seen when it runs.
 const (
 	healthFile    = "functions/health/main.go"
@@ -150,7 +161,7 @@ const (
 
 // brokenStep deploys a new health together with a migration that fails. The new health gets no traffic; the old one goes on.
 func (r *rehearsal) brokenStep(t *testing.T) {
-	before := r.double.served(t)
+	before, versions := r.double.served(t), r.double.versions(t, "migrate")
 	restore := r.cli.change(t, healthFile, healthMain, healthChanged)
 	defer restore()
 	broken := filepath.Join(r.cli.tree, "migrations", "9999_broken.sql")
@@ -171,6 +182,9 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 	}
 	if after := r.double.served(t); !maps.Equal(before, after) {
 		t.Errorf("the aliases serve %v, want what they served before, %v", after, before)
+	}
+	if after := r.double.versions(t, "migrate"); after != versions {
+		t.Errorf("migrate has %d versions, and had %d: the one that failed stays, and would be in the way of the next try", after, versions)
 	}
 	if status := r.status(t); status != "UPDATE_ROLLBACK_COMPLETE" {
 		t.Errorf("the stack is %s, want it rolled back", status)
