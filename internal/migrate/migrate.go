@@ -1,5 +1,3 @@
-// Package migrate applies the embedded migrations with goose. It is a package of its own so that goose and database/sql are
-// linked into the migrate function and the local programs, and into no Lambda that answers callers.
 package migrate
 
 import (
@@ -8,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,9 +27,10 @@ const (
 	idleInTransactionTimeout = 10 * time.Second
 )
 
-// goose's lock keeps two deploys from migrating at once: a row with a lease, and not a session's advisory lock, which a pooler in
-// transaction mode would leak. It is tried for a minute. The lease is short, so that a deploy that was killed doesn't hold up the next
-// one for long, and is renewed while a migration takes its time.
+// The lock keeps two deploys from migrating at once. It is a row with a lease, not a session's advisory
+// lock, which a pooler in transaction mode would leak. A deploy waits for it for a minute. The lease is
+// short, so that a deploy that was killed doesn't block the next one for long, and it is renewed while
+// a migration runs.
 const (
 	lockRetryEvery = 250 * time.Millisecond
 	lockRetries    = 240
@@ -37,13 +38,98 @@ const (
 	lockHeartbeat  = time.Second
 )
 
-// Up applies the migrations that the database lacks, in order, and sets the role's Defaults. It returns the names of those
-// that it applied. Two of them may run at once: the second waits and finds nothing to do. It must reach Postgres directly,
-// not through a pooler.
+// Tables of the migrations' own. versionTable isn't goose's default name, because that table marks a
+// database of the files from before the first release.
+const (
+	versionTable       = "schema_versions"
+	unreleasedVersions = "goose_db_version"
+)
+
+// ErrUnreleasedDatabase means that the database was made by migrations from before the first release,
+// which can't be taken over.
+var ErrUnreleasedDatabase = errors.New("this database was made by an unreleased version " +
+	"and can't be migrated: run `make reset`, or give an empty database")
+
+// Up applies the versioned files that the database lacks, in order, installs the routines that have
+// changed, and sets the role's Defaults. It returns the files that it applied or installed. On a
+// database that lacks nothing it writes nothing. Two calls may run at once: the second waits and finds
+// nothing to do. It must reach Postgres directly, not through a pooler. It returns
+// ErrUnreleasedDatabase, having changed nothing, for a database of the old files.
 func Up(ctx context.Context, source dsn.Source) (applied []string, err error) {
+	return up(ctx, source, migrations.Schema, migrations.Routines)
+}
+
+// up is Up with the files of any release.
+func up(ctx context.Context, source dsn.Source, schema, routines fs.FS) (applied []string, err error) {
 	db := sql.OpenDB(connector{source})
 	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema,
+		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	conn, err := connect(ctx, source)
+	if err != nil {
+		return nil, fmt.Errorf("connect to migrate: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
 
+	if err := refuseUnreleased(ctx, conn); err != nil {
+		return nil, err
+	}
+	lacks, err := lacksAnything(ctx, conn, provider, routines)
+	if err != nil {
+		return nil, err
+	}
+	if lacks {
+		if applied, err = applyUnderLock(ctx, db, conn, provider, routines); err != nil {
+			return applied, err
+		}
+	}
+	return applied, Defaults(ctx, source)
+}
+
+func refuseUnreleased(ctx context.Context, conn *pgx.Conn) error {
+	there, err := tableExists(ctx, conn, unreleasedVersions)
+	if err == nil && there {
+		err = ErrUnreleasedDatabase
+	}
+	return err
+}
+
+// lacksAnything looks, without the lock, whether there is a file to apply or to install.
+func lacksAnything(
+	ctx context.Context, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
+) (bool, error) {
+	// Without its table the provider would make it, which needs the lock.
+	there, err := tableExists(ctx, conn, versionTable)
+	if err != nil || !there {
+		return true, err
+	}
+	pending, err := provider.HasPending(ctx)
+	if err != nil {
+		return false, fmt.Errorf("compare the schema's version: %w", err)
+	}
+	if pending {
+		return true, nil
+	}
+	change, err := planRoutines(ctx, conn, routines)
+	return !change.none(), err
+}
+
+// tableExists reports whether the schema public has the table.
+func tableExists(ctx context.Context, conn *pgx.Conn, name string) (there bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", "public."+name).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("look for the table %s: %w", name, err)
+	}
+	return there, nil
+}
+
+// applyUnderLock applies and installs what the database lacks once it has the lock.
+func applyUnderLock(
+	ctx context.Context, db *sql.DB, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
+) (applied []string, err error) {
 	locker, err := lock.NewPostgresTableLocker(
 		lock.WithTableLockTimeout(lockRetryEvery, lockRetries),
 		lock.WithTableLeaseDuration(lockLease),
@@ -51,11 +137,11 @@ func Up(ctx context.Context, source dsn.Source) (applied []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the migration lock: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
-		goose.WithLocker(locker), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return nil, fmt.Errorf("read the migrations: %w", err)
+	if err := locker.Lock(ctx, db); err != nil {
+		return nil, fmt.Errorf("wait for the migration lock: %w", err)
 	}
+	defer func() { err = errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), db)) }()
+
 	results, err := provider.Up(ctx)
 	for _, r := range results {
 		applied = append(applied, r.Source.Path)
@@ -63,7 +149,8 @@ func Up(ctx context.Context, source dsn.Source) (applied []string, err error) {
 	if err != nil {
 		return applied, fmt.Errorf("migrate: %w", err)
 	}
-	return applied, Defaults(ctx, source)
+	installed, err := installRoutines(ctx, conn, routines)
+	return append(applied, installed...), err
 }
 
 // connector makes goose's connections. Each is made to where the source says at that moment, as a token for IAM grows old within minutes.
@@ -113,7 +200,7 @@ func configure(target dsn.Target) (*pgx.ConnConfig, error) {
 // Defaults sets the timeouts and the planner's settings of the role that the source names, in that database only. Sessions opened later have
 // them.
 func Defaults(ctx context.Context, source dsn.Source) error {
-	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error { return setDefaults(ctx, tx, "CURRENT_USER") })
+	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error { return setDefaults(ctx, tx, currentUser) })
 }
 
 // inTransaction runs fn while nobody else changes roles: Postgres refuses two changes of one role's settings or of one table's rights at once
@@ -150,17 +237,45 @@ func defaults() map[string]string {
 	}
 }
 
-// setDefaults takes the role as SQL writes it.
+// currentUser is how ALTER ROLE names the role that runs it.
+const currentUser = "CURRENT_USER"
+
+// setDefaults sets those of the defaults that the role, as SQL writes it, doesn't have yet.
 func setDefaults(ctx context.Context, tx pgx.Tx, role string) error {
 	var database string
 	if err := tx.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
 		return err
 	}
+	set, err := roleSettings(ctx, tx, role)
+	if err != nil {
+		return err
+	}
 	for name, value := range defaults() {
+		if slices.Contains(set, name+"="+value) {
+			continue
+		}
 		stmt := fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = '%s'", role, pgx.Identifier{database}.Sanitize(), name, value)
 		if _, err := tx.Exec(ctx, stmt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// roleSettings lists a role's settings in this database, as name=value.
+func roleSettings(ctx context.Context, tx pgx.Tx, role string) (settings []string, err error) {
+	const sql = `
+SELECT coalesce((
+    SELECT s.setconfig FROM pg_db_role_setting s
+    JOIN pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
+    WHERE s.setrole = $1::regrole), '{}')`
+	if role == currentUser {
+		if err := tx.QueryRow(ctx, "SELECT quote_ident(current_user)").Scan(&role); err != nil {
+			return nil, fmt.Errorf("read the role's name: %w", err)
+		}
+	}
+	if err := tx.QueryRow(ctx, sql, role).Scan(&settings); err != nil {
+		return nil, fmt.Errorf("read the role's settings: %w", err)
+	}
+	return settings, nil
 }

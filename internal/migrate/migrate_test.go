@@ -3,52 +3,69 @@ package migrate_test
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/pressly/goose/v3"
 
 	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
-	"github.com/allo/reservations/internal/postgres"
-	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/migrations"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// empty makes a database without anything in it.
-func empty(t *testing.T) string {
+// emptyDatabase creates a database with nothing in it and returns its URL.
+func emptyDatabase(t *testing.T) string {
 	t.Helper()
 	server := pgtest.Server(t)
-	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
 	name := "empty_" + strings.ToLower(rand.Text())
-	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, connect(t, server.URL("postgres")), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
 	return server.URL(name)
 }
 
-func TestUpAppliesWhatIsMissingAndThenNothing(t *testing.T) {
-	t.Parallel()
-
-	url := empty(t)
-	want, err := fs.Glob(migrations.FS, "*.sql")
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t *testing.T, conn *pgx.Conn, statement string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// allFiles lists the files that Up applies to an empty database.
+func allFiles(t *testing.T) []string {
+	t.Helper()
+	schema, err := fs.Glob(migrations.Schema, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	routines, err := fs.Glob(migrations.Routines, "procedures/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(schema, routines...)
+}
+
+func TestUpAppliesEveryFileOnce(t *testing.T) {
+	t.Parallel()
+
+	url := emptyDatabase(t)
+	want := allFiles(t)
 	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() = %v, %v, want %v", got, err, want)
 	}
@@ -57,10 +74,33 @@ func TestUpAppliesWhatIsMissingAndThenNothing(t *testing.T) {
 	}
 }
 
+// A role whose transactions are read-only can do an idle deploy, and no other one.
+func TestIdleUpWritesNothing(t *testing.T) {
+	t.Parallel()
+
+	url := emptyDatabase(t)
+	if _, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := url + "&options=-c%20default_transaction_read_only%3Don"
+	if got, err := migrate.Up(t.Context(), dsn.URL(readOnly)); err != nil || len(got) != 0 {
+		t.Errorf("idle Up() that can't write = %v, %v, want nothing to do", got, err)
+	}
+
+	exec(t, connect(t, url), "DROP FUNCTION max_tries()")
+	if _, err := migrate.Up(t.Context(), dsn.URL(readOnly)); err == nil {
+		t.Error("Up() installed a routine that was missing without writing")
+	}
+	want := []string{"procedures/max_tries.sql"}
+	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
+		t.Errorf("Up() without a file's routines = %v, %v, want %v", got, err, want)
+	}
+}
+
 func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	t.Parallel()
 
-	url := empty(t)
+	url := emptyDatabase(t)
 	type result struct {
 		applied []string
 		err     error
@@ -74,86 +114,127 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	}
 	a, b := <-results, <-results
 	if a.err != nil || b.err != nil || (len(a.applied) == 0) == (len(b.applied) == 0) {
-		t.Errorf("two Up() at once = %v, %v and %v, %v, want all applied by one of them", a.applied, a.err, b.applied, b.err)
+		t.Errorf("two Up() at once = %v, %v and %v, %v, want one of them to apply everything",
+			a.applied, a.err, b.applied, b.err)
 	}
 }
 
-// A database that an earlier version has worked on keeps its holds, and the new verbs take them on.
-func TestUpTakesOverTheHoldsOfTheVersionBefore(t *testing.T) {
+func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 	t.Parallel()
 
-	url := empty(t)
-	db, err := sql.Open("pgx", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := provider.UpTo(t.Context(), 2); err != nil {
-		t.Fatal(err)
-	}
-	const id = "0192d000-0000-7000-8000-000000000009"
-	for _, statement := range []string{
-		"INSERT INTO products VALUES ('" + id + "', 'mug', 'M')", "INSERT INTO warehouses VALUES ('" + id + "', 'here')",
-		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + id + "', '" + id + "', 2)",
-		"CALL reserve_line_early('" + id + "', '" + id + "', '" + id + "', 1, '1 min', 'key', sha256('x'), NULL, NULL)",
-	} {
-		if _, err := db.ExecContext(t.Context(), statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-	}
+	url := emptyDatabase(t)
+	exec(t, connect(t, url), "CREATE TABLE goose_db_version (version_id bigint)")
 
-	if _, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil {
-		t.Fatal(err)
-	}
+	applied, err := migrate.Up(t.Context(), dsn.URL(url))
 
-	pool, err := postgres.Open(dsn.URL(url), 1)
-	if err != nil {
-		t.Fatal(err)
+	if !errors.Is(err, migrate.ErrUnreleasedDatabase) || len(applied) != 0 {
+		t.Fatalf("Up() = %v, %v, want it refused", applied, err)
 	}
-	defer pool.Close()
-	service := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true})
-	answer, err := service.Confirm(t.Context(), uuid.MustParse(id), "")
-	if err != nil || answer.Hold.Status != reservation.Confirmed {
-		t.Errorf("Confirm() of the old hold = %+v, %v, want it confirmed", answer, err)
-	}
-	if violations, err := service.Audit(t.Context()); err != nil || len(violations) > 0 {
-		t.Errorf("Audit() = %v, %v, want none", violations, err)
+	if text := err.Error(); !strings.Contains(text, "make reset") || strings.Contains(text, "\n") {
+		t.Errorf("the refusal is %q, want one line that names `make reset`", text)
 	}
 }
 
-func TestTheRoleWaitsNoLongerThanItShould(t *testing.T) {
+func TestUpSetsTheRolesTimeoutsAndPlannerSettings(t *testing.T) {
 	t.Parallel()
 
-	conn, err := pgx.Connect(t.Context(), pgtest.New(t).DirectURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, pgtest.New(t).DirectURL)
 	for name, want := range map[string]string{
-		"lock_timeout": "2s", "statement_timeout": "5s", "idle_in_transaction_session_timeout": "10s",
-		"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
+		"lock_timeout": "2s", "statement_timeout": "5s",
+		"idle_in_transaction_session_timeout": "10s",
+		"enable_seqscan":                      "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
 	} {
 		var got string
-		if err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&got); err != nil || got != want {
+		err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&got)
+		if err != nil || got != want {
 			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
 		}
 	}
 }
 
-func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
+func TestVersionedFilesAreNumberedWithoutGaps(t *testing.T) {
 	t.Parallel()
 
-	names, err := fs.Glob(migrations.FS, "*.sql")
+	names, err := fs.Glob(migrations.Schema, "*.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, name := range names {
 		if want := fmt.Sprintf("%04d_", i+1); name[:5] != want {
 			t.Errorf("migration %d is %s, want it to begin with %s", i+1, name, want)
+		}
+	}
+}
+
+var definition = regexp.MustCompile(`(?m)^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\w+)\(`)
+
+// routineNames maps the name of each routine to the files that define it.
+func routineNames(t *testing.T) map[string][]string {
+	t.Helper()
+	names := map[string][]string{}
+	for _, path := range allFiles(t) {
+		if !strings.HasPrefix(path, "procedures/") {
+			continue
+		}
+		text, err := fs.ReadFile(migrations.Routines, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := definition.FindAllSubmatch(text, -1)
+		if len(found) != strings.Count(string(text), "\nCREATE ") {
+			t.Errorf("%s: a statement isn't CREATE OR REPLACE of a function or procedure", path)
+		}
+		for _, match := range found {
+			names[string(match[1])] = append(names[string(match[1])], path)
+		}
+	}
+	return names
+}
+
+func TestEachRoutineIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+
+	for name, paths := range routineNames(t) {
+		paths = slices.DeleteFunc(paths, func(path string) bool {
+			return path == "procedures/previous_release.sql"
+		})
+		if len(paths) != 1 {
+			t.Errorf("%s is in %v, want one file", name, paths)
+		}
+	}
+}
+
+func TestEachFileIsNamedAfterARoutineInIt(t *testing.T) {
+	t.Parallel()
+
+	names := routineNames(t)
+	for _, path := range allFiles(t) {
+		name, routine := strings.CutPrefix(strings.TrimSuffix(path, ".sql"), "procedures/")
+		if routine && name != "previous_release" && !slices.Contains(names[name], path) {
+			t.Errorf("%s doesn't define %s", path, name)
+		}
+	}
+}
+
+// The routines are installed after the versioned files, so a versioned file can't call them.
+func TestVersionedFilesCallNoRoutine(t *testing.T) {
+	t.Parallel()
+
+	names := routineNames(t)
+	schema, err := fs.Glob(migrations.Schema, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := regexp.MustCompile(`(\w+)\s*\(`)
+	for _, path := range schema {
+		text, err := fs.ReadFile(migrations.Schema, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range calls.FindAllSubmatch(text, -1) {
+			if len(names[string(match[1])]) > 0 {
+				t.Errorf("%s calls %s", path, match[1])
+			}
 		}
 	}
 }

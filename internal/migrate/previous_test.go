@@ -1,0 +1,157 @@
+package migrate_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+// The arguments of the recorded calls.
+const (
+	product   = "0192d000-0000-7000-8000-000000000001"
+	warehouse = "0192d000-0000-7000-8000-000000000002"
+	other     = "0192d000-0000-7000-8000-000000000003"
+	single    = "0192d000-0000-7000-8000-000000000011"
+	cart      = "0192d000-0000-7000-8000-000000000012"
+	extended  = "0192d000-0000-7000-8000-000000000013"
+	tenMin    = "600000000 microseconds"
+	hour      = "3600000000 microseconds"
+	keyHash   = `\x0000000000000000000000000000000000000000000000000000000000000000`
+)
+
+// recordedCall is a statement as the previous release (commit 9373b8c) sends it: its text, its
+// arguments in text form, and what the first row of the answer has in it, column by column.
+type recordedCall struct {
+	sql  string
+	args []string // "" is null
+	want []string
+}
+
+var previousCalls = []recordedCall{
+	{"SELECT 1", nil, []string{"1"}},
+	{
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
+		[]string{"true", single, product, warehouse, "2", tenMin, "key", keyHash},
+		[]string{"HELD", "T"},
+	},
+	{
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
+		[]string{"true", single, product, warehouse, "2", tenMin, "key", keyHash},
+		[]string{"REPLAYED", single},
+	},
+	{
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
+		[]string{"true", cart, product, warehouse, "99", tenMin, "", ""},
+		[]string{"SHORT", `"available": 7`},
+	},
+	{
+		"CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
+		[]string{
+			"true", cart, "{" + product + "," + other + "}", "{" + warehouse + "," + warehouse + "}",
+			"{1,2}", tenMin, "", "",
+		},
+		[]string{"HELD", "T"},
+	},
+	{
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
+		[]string{"true", extended, other, warehouse, "1", tenMin, "", ""},
+		[]string{"HELD", "T"},
+	},
+	{
+		"CALL extend_hold($1, $2, $3, $4, $5, $6, NULL, NULL)",
+		[]string{"true", extended, tenMin, hour, "", ""},
+		[]string{"PENDING", extended},
+	},
+	{
+		"CALL resolve_hold($1, $2, $3, $4, $5, NULL, NULL)",
+		[]string{"true", single, "CONFIRMED", "", ""},
+		[]string{"CONFIRMED", `"status": "CONFIRMED"`},
+	},
+	{
+		"CALL resolve_hold($1, $2, $3, $4, $5, NULL, NULL)",
+		[]string{"true", cart, "RELEASED", "", ""},
+		[]string{"RELEASED", `"items": [`},
+	},
+	{
+		"SELECT outcome, answer FROM read_hold($1)",
+		[]string{cart},
+		[]string{"RELEASED", `"hold": {`},
+	},
+	{
+		"SELECT * FROM list_products($1, $2, $3)",
+		[]string{"", "00000000-0000-0000-0000-000000000000", "51"},
+		[]string{other, "lamp", "L", warehouse, "here", "9", "1"},
+	},
+	{
+		`
+SELECT id, name FROM warehouses
+WHERE (name, id) > ($1, $2)
+ORDER BY name, id
+LIMIT $3`,
+		[]string{" ", "00000000-0000-0000-0000-000000000000", "51"},
+		[]string{warehouse, "here"},
+	},
+	{
+		"SELECT hold, matches, walked, to_json(seen_at) FROM list_live_holds($1, $2, $3, $4, $5, $6)",
+		[]string{other, "", "-infinity", "00000000-0000-0000-0000-000000000000", "51", "10000"},
+		[]string{extended, "t", "1", "T"},
+	},
+	{
+		"SELECT hold, matches, walked, to_json(seen_at) FROM list_holds($1, $2, $3, $4, $5, $6, $7)",
+		[]string{"CONFIRMED", "", "", "infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff", "51", "51"},
+		[]string{single, "t", "1", "T"},
+	},
+	{"SELECT operator_stats()", nil, []string{`"live": 1`}},
+	{"SELECT keep_audit($1, $2)", []string{"0", "false"}, []string{""}},
+	{
+		`
+SELECT to_json(s) FROM (SELECT expired, units, coalesce(extract(epoch FROM oldest), 0) AS oldest, more FROM sweep_holds($1)) s`,
+		[]string{"1000"},
+		[]string{`"expired":0`},
+	},
+	{`SELECT to_json(s) FROM sweep_keys($1) s`, []string{"1000"}, []string{"0"}},
+	{"SELECT adjust_stock($1, $2, $3, $4)", []string{product, warehouse, "5", "delivery"}, []string{""}},
+}
+
+// While a deploy moves the traffic, the previous release goes on calling the new schema.
+func TestThePreviousReleasesCallsWork(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	exec(t, connect(t, db.DirectURL), `
+INSERT INTO products VALUES ('`+product+`', 'mug', 'M'), ('`+other+`', 'lamp', 'L');
+INSERT INTO warehouses VALUES ('`+warehouse+`', 'here');
+INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT p.id, w.id, 9 FROM products p, warehouses w`)
+	conn, err := pgconn.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+
+	for _, call := range previousCalls {
+		args := make([][]byte, len(call.args))
+		for i, arg := range call.args {
+			if arg != "" {
+				args[i] = []byte(arg)
+			}
+		}
+		if strings.Contains(call.sql, "list_products") {
+			args[0] = []byte{}
+		}
+		result := conn.ExecParams(t.Context(), call.sql, args, nil, nil, nil).Read()
+		if result.Err != nil || len(result.Rows) == 0 || len(result.Rows[0]) != len(call.want) {
+			t.Errorf("%s with %v = %q, %v, want %q", call.sql, call.args, result.Rows, result.Err, call.want)
+			continue
+		}
+		for i, want := range call.want {
+			if !strings.Contains(string(result.Rows[0][i]), want) {
+				t.Errorf("%s with %v: column %d is %q, want %q in it",
+					call.sql, call.args, i+1, result.Rows[0][i], want)
+			}
+		}
+	}
+}

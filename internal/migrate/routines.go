@@ -1,0 +1,207 @@
+package migrate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A routine's comment is "allo: FILE HASH" while the folder has it, and "allo: FILE retired" after that.
+const (
+	commentPrefix = "allo: "
+	retiredMark   = "retired"
+)
+
+// routine is an installed function or procedure of ours.
+type routine struct {
+	Signature string // as regprocedure writes it, fit for DROP ROUTINE
+	File      string // the file that last defined it
+	Mark      string // the hash of that file's text, or retiredMark
+}
+
+// routineChange is the difference between the folder and what is installed.
+type routineChange struct {
+	texts     map[string]string // the folder's files by their paths
+	before    []routine         // what is installed
+	files     []string          // the files to install, in order
+	abandoned []routine         // the routines to retire because the folder has lost their file
+}
+
+func (c routineChange) none() bool { return len(c.files) == 0 && len(c.abandoned) == 0 }
+
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// planRoutines compares the folder with what is installed.
+func planRoutines(ctx context.Context, db querier, folder fs.FS) (c routineChange, err error) {
+	if c.texts, err = routineTexts(folder); err != nil {
+		return c, err
+	}
+	if c.before, err = installedRoutines(ctx, db); err != nil {
+		return c, err
+	}
+	c.files = changedFiles(c.texts, c.before)
+	for _, r := range c.before {
+		if _, there := c.texts[r.File]; !there && r.Mark != retiredMark {
+			c.abandoned = append(c.abandoned, r)
+		}
+	}
+	return c, nil
+}
+
+// installRoutines makes the database's routines those of the folder, and returns the files that it
+// installed. Its caller holds the migration lock. When nothing has changed, it writes nothing.
+func installRoutines(ctx context.Context, conn *pgx.Conn, folder fs.FS) (installed []string, err error) {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		change, err := planRoutines(ctx, tx, folder)
+		if err != nil || change.none() {
+			return err
+		}
+		defined := map[string]string{} // signature to file, of the files that are installed now
+		for _, file := range change.files {
+			if err := installFile(ctx, tx, file, change.texts[file], defined); err != nil {
+				return err
+			}
+		}
+		installed = change.files
+		return retire(ctx, tx, change, defined)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("install the routines: %w", err)
+	}
+	return installed, nil
+}
+
+// routineTexts reads the folder's files by their paths.
+func routineTexts(folder fs.FS) (map[string]string, error) {
+	paths, err := fs.Glob(folder, "procedures/*.sql")
+	if err != nil {
+		return nil, fmt.Errorf("list the routines' files: %w", err)
+	}
+	texts := map[string]string{}
+	for _, path := range paths {
+		text, err := fs.ReadFile(folder, path)
+		if err != nil {
+			return nil, fmt.Errorf("read a routine's file: %w", err)
+		}
+		texts[path] = string(text)
+	}
+	return texts, nil
+}
+
+// installedRoutines lists the routines of the schema public that carry our comment.
+func installedRoutines(ctx context.Context, db querier) ([]routine, error) {
+	const sql = `
+SELECT p.oid::regprocedure::text, split_part(d.description, ' ', 2), split_part(d.description, ' ', 3)
+FROM pg_proc p
+JOIN pg_description d ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
+WHERE p.pronamespace = 'public'::regnamespace AND starts_with(d.description, $1)
+ORDER BY 1`
+	rows, err := db.Query(ctx, sql, commentPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list the installed routines: %w", err)
+	}
+	routines, err := pgx.CollectRows(rows, pgx.RowToStructByPos[routine])
+	if err != nil {
+		return nil, fmt.Errorf("list the installed routines: %w", err)
+	}
+	return routines, nil
+}
+
+// changedFiles lists the files of which not every routine is installed from the present text, in order.
+func changedFiles(texts map[string]string, before []routine) []string {
+	current := map[string]int{}
+	for _, r := range before {
+		if r.Mark == hash(texts[r.File]) {
+			current[r.File]++
+		}
+	}
+	var changed []string
+	for _, file := range slices.Sorted(maps.Keys(texts)) {
+		if n := definitions(texts[file]); n == 0 || current[file] != n {
+			changed = append(changed, file)
+		}
+	}
+	return changed
+}
+
+// definitions counts the routines that a file defines.
+func definitions(text string) int { return strings.Count(text, "CREATE OR REPLACE ") }
+
+// installFile runs a file and comments the routines that it defined, which it adds to defined.
+func installFile(ctx context.Context, tx pgx.Tx, file, text string, defined map[string]string) error {
+	if _, err := tx.Exec(ctx, text); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	const sql = `
+SELECT oid::regprocedure::text FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace AND xmin = pg_current_xact_id()::xid
+ORDER BY 1`
+	rows, err := tx.Query(ctx, sql)
+	if err != nil {
+		return fmt.Errorf("list the routines of %s: %w", file, err)
+	}
+	signatures, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("list the routines of %s: %w", file, err)
+	}
+	n := 0
+	for _, signature := range signatures {
+		if defined[signature] != "" {
+			continue
+		}
+		defined[signature] = file
+		n++
+		if err := mark(ctx, tx, signature, file, hash(text)); err != nil {
+			return err
+		}
+	}
+	if want := definitions(text); n == 0 || n != want {
+		return fmt.Errorf("%s has %d definitions and installed %d new routines", file, want, n)
+	}
+	return nil
+}
+
+// retire marks the routines that the folder doesn't define any more, and drops those that an earlier Up
+// has marked.
+func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[string]string) error {
+	for _, r := range change.before {
+		unchanged := r.Mark == hash(change.texts[r.File])
+		switch {
+		case defined[r.Signature] != "" || unchanged:
+		case r.Mark == retiredMark:
+			if _, err := tx.Exec(ctx, "DROP ROUTINE "+r.Signature); err != nil {
+				return fmt.Errorf("drop %s: %w", r.Signature, err)
+			}
+		default:
+			if err := mark(ctx, tx, r.Signature, r.File, retiredMark); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func mark(ctx context.Context, tx pgx.Tx, signature, file, mark string) error {
+	comment := commentPrefix + file + " " + mark
+	statement := fmt.Sprintf("COMMENT ON ROUTINE %s IS '%s'",
+		signature, strings.ReplaceAll(comment, "'", "''"))
+	if _, err := tx.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("comment on %s: %w", signature, err)
+	}
+	return nil
+}
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,37 @@
+-- The routines that only the previous release calls: each has a signature that changed, and calls its
+-- successor. The next release deletes them.
+--
+-- The previous release passed _early, whether the procedure was to commit by itself. It always passed
+-- true; false was for servers that refuse COMMIT in a procedure, which none of ours does.
+
+CREATE OR REPLACE PROCEDURE reserve_line(
+    _early boolean, _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL reserve_line(_id, _product, _warehouse, _quantity, _ttl, _key, _hash, outcome, answer);
+END $$;
+
+CREATE OR REPLACE PROCEDURE reserve_cart(
+    _early boolean, _id uuid, _products uuid[], _warehouses uuid[], _quantities integer[],
+    _ttl interval, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash, outcome, answer);
+END $$;
+
+CREATE OR REPLACE PROCEDURE resolve_hold(
+    _early boolean, _id uuid, _to reservation_status, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL resolve_hold(_id, _to, _key, _hash, outcome, answer);
+END $$;
+
+CREATE OR REPLACE PROCEDURE extend_hold(
+    _early boolean, _id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL extend_hold(_id, _ttl, _max, _key, _hash, outcome, answer);
+END $$;

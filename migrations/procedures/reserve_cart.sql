@@ -1,0 +1,141 @@
+-- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted by
+-- (product, warehouse). Outcomes as for reserve_line; SHORT names every short line.
+--
+-- The steps of one try, as in reserve_line:
+--
+--   step      what is known                     action                              next step
+--   look      nothing                           read the stock rows without locks   insert, or reclaim
+--   reclaim   a stock row seemed short          refuse, or expire dead holds        insert
+--   insert    the rows seem to have the units   insert the hold and its lines       take
+--   take      the hold is inserted              lock the rows in order and update   commit, or look again
+CREATE OR REPLACE PROCEDURE reserve_cart(
+    _id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
+    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _lines integer := cardinality(_products);
+    _raise bigint[]; -- by how much each line raises its stock row's reserved
+    _now   timestamptz;
+    _found integer;
+    _fits  boolean;
+    _tries integer := 0;
+BEGIN
+    LOOP
+        IF _key IS NOT NULL THEN
+            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+            EXIT WHEN outcome IS NOT NULL;
+        END IF;
+
+        _now := clock_timestamp();
+        _raise := _quantities;
+        SELECT count(*), bool_and(i.total - i.reserved >= l.quantity) INTO _found, _fits
+        FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity)
+        JOIN inventory i USING (product_id, warehouse_id);
+        IF _found < _lines THEN
+            outcome := 'INVENTORY_NOT_FOUND';
+            EXIT;
+        END IF;
+        IF NOT _fits THEN
+            SELECT c.short, c.raise INTO answer, _raise
+            FROM reclaim_for_cart(_products, _warehouses, _quantities) c;
+            IF answer IS NOT NULL THEN
+                outcome := 'SHORT';
+                EXIT;
+            END IF;
+        END IF;
+        WITH hold AS (
+            INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
+            SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
+        )
+        INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
+        SELECT _id, l.product_id, l.warehouse_id, _now + _ttl, l.quantity
+        FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
+        IF _key IS NOT NULL THEN
+            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
+        END IF;
+
+        -- The stock rows are locked in order and then updated under the guard. One row that is short
+        -- undoes the whole cart.
+        WITH locked AS MATERIALIZED (
+            SELECT i.product_id, i.warehouse_id, l.units
+            FROM inventory i
+            JOIN unnest(_products, _warehouses, _raise) l (product_id, warehouse_id, units)
+              USING (product_id, warehouse_id)
+            ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+        )
+        UPDATE inventory i SET reserved = i.reserved + l.units
+        FROM locked l
+        WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+          AND i.total - i.reserved >= l.units;
+        GET DIAGNOSTICS _found = ROW_COUNT;
+        IF _found = _lines THEN
+            IF clock_timestamp() > _now + lost_time(_ttl) THEN
+                _now := restart_hold(_id, _ttl, _key);
+            END IF;
+            outcome := 'HELD';
+            answer := to_jsonb(_now);
+            EXIT;
+        END IF;
+
+        outcome := 'RETRY';
+        ROLLBACK;
+        _tries := _tries + 1;
+        EXIT WHEN _tries = max_tries();
+        FOR n IN 1.._lines LOOP
+            PERFORM await_dead_hold(_products[n], _warehouses[n]);
+            ROLLBACK;
+            PERFORM await_dead_line(_products[n], _warehouses[n]);
+            ROLLBACK;
+        END LOOP;
+        PERFORM pause_before_try(_tries + 1);
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        CALL commit_early();
+    END IF;
+END $$;
+
+-- reclaim_for_cart looks closely at a cart that has a line that seems short. short names every line
+-- that is short even when the units of dead holds are counted as available. If short is null, dead
+-- holds were expired, and raise says by how much each line then raises its stock row's reserved.
+CREATE OR REPLACE FUNCTION reclaim_for_cart(
+    _products uuid[], _warehouses uuid[], _quantities integer[],
+    OUT short jsonb, OUT raise bigint[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    _need  bigint[];
+    _freed bigint[];
+BEGIN
+    -- One snapshot for all lines, without a lock, as in reclaim_for_line.
+    SELECT jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
+                                        'requested', c.quantity, 'available', c.free + c.dead)
+                     ORDER BY c.n) FILTER (WHERE c.free + c.dead < c.quantity),
+           array_agg(greatest(c.quantity - c.free, 0) ORDER BY c.n),
+           array_agg(0 ORDER BY c.n),
+           array_agg(c.quantity ORDER BY c.n)
+    INTO short, _need, _freed, raise
+    FROM (SELECT l.*, i.total - i.reserved AS free,
+                 CASE WHEN i.total - i.reserved < l.quantity
+                      THEN dead_units(l.product_id, l.warehouse_id,
+                                      l.quantity - (i.total - i.reserved))
+                      ELSE 0 END AS dead
+          FROM unnest(_products, _warehouses, _quantities)
+               WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
+          JOIN inventory i USING (product_id, warehouse_id)
+          OFFSET 0) c; -- OFFSET 0: otherwise dead_units may run twice, by two clocks
+    IF short IS NOT NULL THEN
+        RETURN;
+    END IF;
+    -- All holds before all lines before any stock row: the lock order.
+    FOR n IN 1..cardinality(_products) LOOP
+        IF _need[n] > 0 THEN
+            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _need[n]);
+        END IF;
+    END LOOP;
+    FOR n IN 1..cardinality(_products) LOOP
+        IF _need[n] > _freed[n] THEN
+            _freed[n] := _freed[n]
+                         + reclaim_lines(_products[n], _warehouses[n], _need[n] - _freed[n]);
+        END IF;
+        raise[n] := _quantities[n] - _freed[n];
+    END LOOP;
+END $$;

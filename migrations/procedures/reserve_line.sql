@@ -1,0 +1,123 @@
+-- reserve_line holds units of one stock row.
+--
+-- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under the
+-- key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the stock row
+-- changed during each of max_tries() tries.
+--
+-- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
+-- UPDATE and one commit record.
+--
+--   step      what is known                    action                              next step
+--   look      nothing                          read the stock row without a lock   insert, or reclaim
+--   reclaim   the row seemed short             refuse, or expire dead holds        insert
+--   insert    the row seems to have the units  insert the hold                     take
+--   take      the hold is inserted             update the row under the guard      commit, or look again
+CREATE OR REPLACE PROCEDURE reserve_line(
+    _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _now   timestamptz;
+    _freed bigint;
+    _tries integer := 0;
+BEGIN
+    LOOP
+        IF _key IS NOT NULL THEN
+            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+            EXIT WHEN outcome IS NOT NULL;
+        END IF;
+
+        _now := clock_timestamp();
+        _freed := 0;
+        PERFORM FROM inventory i
+        WHERE i.product_id = _product AND i.warehouse_id = _warehouse
+          AND i.total - i.reserved >= _quantity;
+        IF NOT FOUND THEN
+            SELECT r.outcome, r.answer, r.freed INTO outcome, answer, _freed
+            FROM reclaim_for_line(_product, _warehouse, _quantity) r;
+            EXIT WHEN outcome IS NOT NULL;
+        END IF;
+        INSERT INTO reservations
+               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl);
+        IF _key IS NOT NULL THEN
+            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
+        END IF;
+
+        -- This guard decides. Postgres evaluates it again after a wait for the row's lock.
+        UPDATE inventory SET reserved = reserved - _freed + _quantity
+        WHERE product_id = _product AND warehouse_id = _warehouse
+          AND total - reserved + _freed >= _quantity;
+        IF FOUND THEN
+            IF clock_timestamp() > _now + lost_time(_ttl) THEN
+                _now := restart_hold(_id, _ttl, _key);
+            END IF;
+            outcome := 'HELD';
+            answer := to_jsonb(_now);
+            EXIT;
+        END IF;
+
+        outcome := 'RETRY';
+        ROLLBACK;
+        _tries := _tries + 1;
+        EXIT WHEN _tries = max_tries();
+        PERFORM await_dead_hold(_product, _warehouse);
+        ROLLBACK;
+        PERFORM await_dead_line(_product, _warehouse);
+        ROLLBACK;
+        PERFORM pause_before_try(_tries + 1);
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        CALL commit_early();
+    END IF;
+END $$;
+
+-- reclaim_for_line decides, without a lock, whether a stock row has room for _quantity units when the
+-- units of dead holds are counted as available (I4). If not, outcome says why: INVENTORY_NOT_FOUND, or
+-- SHORT with the shortage in answer. Otherwise outcome is null, and the function expires as many dead
+-- holds as are needed; freed is what they held.
+--
+-- The look is one statement, so it has one snapshot, and it reads the clock after that snapshot. A
+-- refusal takes no lock, writes no log record and waits for no flush. The dead holds are counted only
+-- until they are enough: each has at least one unit.
+CREATE OR REPLACE FUNCTION reclaim_for_line(
+    _product uuid, _warehouse uuid, _quantity integer,
+    OUT outcome text, OUT answer jsonb, OUT freed bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _free bigint;
+    _dead bigint;
+BEGIN
+    SELECT i.total - i.reserved,
+           (SELECT coalesce(sum(d.quantity), 0)
+            FROM (SELECT r.quantity FROM reservations r
+                  WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
+                    AND r.expires_at <= (SELECT clock_timestamp())
+                  ORDER BY r.expires_at LIMIT _quantity) d)
+           + (SELECT coalesce(sum(d.quantity), 0)
+              FROM (SELECT l.quantity FROM reservation_items l
+                    WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
+                      AND l.expires_at <= (SELECT clock_timestamp())
+                    ORDER BY l.expires_at LIMIT _quantity) d)
+    INTO _free, _dead
+    FROM inventory i
+    WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
+    IF _free IS NULL THEN
+        outcome := 'INVENTORY_NOT_FOUND';
+        RETURN;
+    END IF;
+    IF _free + _dead < _quantity THEN
+        outcome := 'SHORT';
+        answer := jsonb_build_array(jsonb_build_object(
+            'product_id', _product, 'warehouse_id', _warehouse,
+            'requested', _quantity, 'available', _free + _dead));
+        RETURN;
+    END IF;
+    freed := 0;
+    IF _free < _quantity THEN
+        freed := reclaim_holds(_product, _warehouse, _quantity - _free);
+    END IF;
+    IF _free + freed < _quantity THEN
+        freed := freed + reclaim_lines(_product, _warehouse, _quantity - _free - freed);
+    END IF;
+END $$;

@@ -1,0 +1,25 @@
+-- settled_hold says what has become of a hold, and by which clock. A hold that looks dead may have a
+-- confirm or an extend that came in time and is about to commit, so the function then takes the hold's
+-- lock and looks again. Outcomes: NOT_FOUND, or the hold's status.
+CREATE OR REPLACE FUNCTION settled_hold(
+    _id uuid, OUT outcome text, OUT answer jsonb, OUT seen timestamptz)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _hold reservations;
+    _dead boolean;
+BEGIN
+    SELECT * INTO _hold FROM reservations WHERE id = _id;
+    IF NOT FOUND THEN
+        outcome := 'NOT_FOUND';
+        RETURN;
+    END IF;
+    seen := clock_timestamp();
+    _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+    IF _dead THEN
+        SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
+        seen := clock_timestamp();
+        _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+    END IF;
+    outcome := CASE WHEN _dead THEN 'EXPIRED' ELSE _hold.status::text END;
+    answer := hold_json(_hold, _dead);
+END $$;
