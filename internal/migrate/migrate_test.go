@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -49,10 +48,10 @@ func TestUpAppliesWhatIsMissingAndThenNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() = %v, %v, want %v", got, err, want)
 	}
-	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || len(got) != 0 {
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || len(got) != 0 {
 		t.Errorf("second Up() = %v, %v, want nothing to do", got, err)
 	}
 }
@@ -68,7 +67,7 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	results := make(chan result, 2)
 	for range 2 {
 		go func() {
-			applied, err := migrate.Up(context.Background(), dsn.URL(url))
+			applied, err := migrate.Up(context.Background(), postgres.URL(url))
 			results <- result{applied, err}
 		}()
 	}
@@ -106,16 +105,16 @@ func TestUpTakesOverTheHoldsOfTheVersionBefore(t *testing.T) {
 		}
 	}
 
-	if _, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil {
+	if _, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil {
 		t.Fatal(err)
 	}
 
-	pool, err := postgres.Open(dsn.URL(url), 1)
+	pool, err := postgres.Open(postgres.URL(url), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	service := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true})
+	service := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
 	answer, err := service.Confirm(t.Context(), uuid.MustParse(id), "")
 	if err != nil || answer.Hold.Status != reservation.Confirmed {
 		t.Errorf("Confirm() of the old hold = %+v, %v, want it confirmed", answer, err)
