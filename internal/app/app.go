@@ -12,7 +12,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/allo/reservations/internal/cloud"
+	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/httpapi"
@@ -43,7 +43,7 @@ type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events
 
 // New puts an App together on a database, with a pool of the given size. It doesn't connect.
 func New(c config.Config, log *slog.Logger, connections int, options ...postgres.Option) (*App, error) {
-	source, err := cloud.Database(c.DatabaseURL, c.DatabaseIAMURL, c.DatabaseSecret, cloud.Account(c.AWS))
+	source, err := awsdb.Source(c)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func New(c config.Config, log *slog.Logger, connections int, options ...postgres
 	if err != nil {
 		return nil, err
 	}
-	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, EarlyRelease: c.EarlyRelease})
+	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold})
 	a := &App{Service: service, log: log, pool: pool}
 	a.api = httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
 	return a, nil

@@ -87,15 +87,15 @@ func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
 			if name != "web" && strings.Contains(dep, "yaml") {
 				t.Errorf("functions/%s links %s, which only web needs", name, dep)
 			}
-			if name != "migrate" && (dep == "github.com/jackc/pgx/v5" || dep == "github.com/jackc/pgx/v5/pgxpool") {
-				t.Errorf("functions/%s links %s: pgconn is enough for it, and three megabytes smaller", name, dep)
+			if name != "migrate" && dep == "github.com/jackc/pgx/v5/stdlib" {
+				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/web links %s, and needs no database", dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"
 			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/service/") || strings.HasPrefix(dep, sdk+"/credentials") {
-				t.Errorf("functions/%s links %s: package cloud says why it does without", name, dep)
+				t.Errorf("functions/%s links %s: package awsdb says why it does without", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, sdk) {
 				t.Errorf("functions/web links %s, and asks AWS for nothing", dep)
@@ -124,10 +124,9 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/config":      {},
 		"internal/lambdahttp":  {},
 		"internal/webui":       {},
-		"internal/dsn":         {},
 		"internal/emf":         {},
-		"internal/postgres":    {"internal/dsn"},
-		"internal/cloud":       {"internal/dsn"},
+		"internal/postgres":    {},
+		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres"},
 		"infra":                {"internal/config", "internal/route"},

@@ -97,7 +97,7 @@ const mug, east, west = "0192d000-0000-7000-8000-0000000000a1", "0192d000-0000-7
 func newShop(t *testing.T, databaseURL string) *shop {
 	t.Helper()
 	s := &shop{t: t}
-	c := config.Config{DatabaseURL: databaseURL, HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true}
+	c := config.Config{DatabaseURL: databaseURL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	var log bytes.Buffer
 	t.Cleanup(func() { t.Log(log.String()) })
 	var err error
@@ -336,7 +336,7 @@ func TestWithoutAReaderThereAreNoMetrics(t *testing.T) {
 	t.Parallel()
 
 	var log bytes.Buffer
-	c := config.Config{DatabaseURL: pgtest.New(t).URL, HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true}
+	c := config.Config{DatabaseURL: pgtest.New(t).URL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	a, err := app.New(c, slog.New(slog.NewJSONHandler(&log, nil)), 1)
 	if err != nil {
 		t.Fatal(err)

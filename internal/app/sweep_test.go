@@ -27,7 +27,7 @@ func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer, *bytes.
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	c := config.Config{DatabaseURL: db.URL, HoldTTL: time.Minute, MaxHold: time.Hour, EarlyRelease: true}
+	c := config.Config{DatabaseURL: db.URL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	a, err := app.New(c, slog.New(slog.NewJSONHandler(&log, nil)), 1)
 	if err != nil {
 		t.Fatal(err)

@@ -49,9 +49,6 @@ type Config struct {
 	LogLevel slog.Level
 	// MetricNamespace is where CloudWatch keeps the service's metrics.
 	MetricNamespace string
-	// EarlyRelease lets stock rows go before the disk has the commit, see package reservation. Off is for servers that refuse
-	// COMMIT in a procedure: slower on a hot row, and nothing else.
-	EarlyRelease bool
 }
 
 // AWS is where a Lambda runs and as whom, as its environment says. Lambda sets all but the endpoint.
@@ -129,7 +126,6 @@ func load(getenv func(string) string) (Config, error) {
 		MaxHold:       r.duration("MAX_HOLD", time.Hour, time.Second, holdLimit),
 		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
-		EarlyRelease:  r.onOff("EARLY_RELEASE", true),
 
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace, "a name of letters, digits and ./-_#"),
 	}
@@ -204,20 +200,6 @@ func (r *reader) level(name string, fallback slog.Level) slog.Level {
 		return fallback
 	}
 	return level
-}
-
-func (r *reader) onOff(name string, fallback bool) bool {
-	switch value := r.getenv(name); value {
-	case "":
-		return fallback
-	case "on":
-		return true
-	case "off":
-		return false
-	default:
-		r.bad(name, value, "on or off")
-		return fallback
-	}
 }
 
 // databaseURL checks the shape only, and never repeats the value: it holds a password.
@@ -306,15 +288,10 @@ func (r *reader) endpoint(names ...string) string {
 
 // Environ is the configuration as the environment of a function that runs on this machine.
 func (c Config) Environ() []string {
-	early := "on"
-	if !c.EarlyRelease {
-		early = "off"
-	}
 	return []string{
 		"DATABASE_URL=" + c.DatabaseURL,
 		"HOLD_TTL=" + c.HoldTTL.String(),
 		"MAX_HOLD=" + c.MaxHold.String(),
 		"LOG_LEVEL=" + c.LogLevel.String(),
-		"EARLY_RELEASE=" + early,
 	}
 }

@@ -26,7 +26,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	}
 	want := Config{
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
-		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, EarlyRelease: true, MetricNamespace: "AlloReservations",
+		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, MetricNamespace: "AlloReservations",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -37,7 +37,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 
 	got, err := load(env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL", "30s",
-		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug", "EARLY_RELEASE", "off",
+		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
 		"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database", "APP_ROLE", "allo_app",
 		"AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id", "AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL", "http://localhost:6000",
@@ -94,7 +94,6 @@ func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
 		{"METRIC_NAMESPACE", "a metric"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_LEVEL", "info+3"},
-		{"EARLY_RELEASE", "yes"},
 	} {
 		_, err := load(env(c.name, c.value))
 		if err == nil || !strings.Contains(err.Error(), c.name) {

@@ -79,7 +79,7 @@ func newWorld(t *testing.T, tr transport) *world {
 // newWorldOn puts the service on a database, with a pool of one connection, as a Lambda has.
 func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 	t.Helper()
-	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	a, err := app.New(c, log, 1)
 	if err != nil {

@@ -73,7 +73,7 @@ func all(changes ...func(*world)) func(*world) {
 var controls = []control{
 	{
 		name: "a confirm without its guard",
-		guard: all(unguarded, mutate("resolve_hold", "AND r.status::text = 'PENDING' ",
+		guard: all(unguarded, mutate("resolve_hold", "AND status::text = 'PENDING' ",
 			"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")),
 	},
 	{
@@ -94,7 +94,7 @@ var controls = []control{
 	{
 		name: "a confirm by the transaction's clock",
 		guard: all(unguarded, mutate("resolve_hold", "_now := clock_timestamp();", "_now := now();"),
-			mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")),
+			mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "now() < _hold.expires_at")),
 		attack: lateConfirm,
 	},
 	{
@@ -106,7 +106,7 @@ var controls = []control{
 	{
 		name: "a reclaim that forgets the line's row",
 		guard: all(unguarded, mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false", "UPDATE reservation_items l SET counted = true"),
-			mutate("give_up_lines", "l.counted", "true")),
+			mutate("give_up_units", "l.counted", "true")),
 	},
 }
 

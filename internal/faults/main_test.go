@@ -92,7 +92,7 @@ func newWorld(t testing.TB) *world {
 type how func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
-	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
 }
 
 // quiet is a log for services whose database is made to fail: what they say then is what the test is about.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/pgtest"
@@ -48,7 +47,7 @@ func newClient(t *testing.T, databaseURL string) client {
 
 func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 	t.Helper()
-	pool, err := postgres.Open(dsn.URL(databaseURL), 1)
+	pool, err := postgres.Open(postgres.URL(databaseURL), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +57,7 @@ func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 
 func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 	t.Helper()
-	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
+	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold})
 	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})
 	mux := http.NewServeMux()
 	for _, r := range route.API() {

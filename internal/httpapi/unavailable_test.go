@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/pgtest"
@@ -126,7 +127,7 @@ func TestEveryConnectionIsTaken(t *testing.T) {
 	r := httptest.NewRequest("GET", "/api/products", nil).WithContext(ctx)
 	w := httptest.NewRecorder()
 
-	err := pool.Transaction(t.Context(), "", func(postgres.Tx) error {
+	err := pool.Transaction(t.Context(), pgx.TxOptions{}, func(pgx.Tx) error {
 		c.mux.ServeHTTP(w, r)
 		return nil
 	})

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/allo/reservations/internal/app"
-	"github.com/allo/reservations/internal/app/site"
+	"github.com/allo/reservations/internal/app/web"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/route"
@@ -41,7 +41,7 @@ func (f *Functions) Close() error {
 // InProcess runs the functions' handlers in this process, each as its main would start it, and with a pool of so many connections of
 // its own: on AWS too, one function's queue is no other's.
 func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, error) {
-	f := &Functions{HTTP: map[string]Invoker{"web": Handler(lambdahttp.New(site.Handler(), log))}}
+	f := &Functions{HTTP: map[string]Invoker{"web": Handler(lambdahttp.New(web.Handler(), log))}}
 	open := func() (*app.App, error) {
 		a, err := app.New(c, log, connections)
 		if err == nil {

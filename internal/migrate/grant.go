@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // rights are what the service does, table by table: it deletes nothing but old idempotency keys, it doesn't touch what a hold is of, and it
@@ -39,7 +39,7 @@ var operatorRights = []struct{ table, privileges string }{
 
 // Grant gives a role what the service needs, and nothing else of the tables, and sets its Defaults. The role that the source names owns the
 // tables and may administer the other. It may be called again, at any time: each call sets all of it anew, in one transaction.
-func Grant(ctx context.Context, source dsn.Source, role string) error {
+func Grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()
 		statements, err := revocations(ctx, tx, name)

@@ -15,7 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/migrations"
 )
 
@@ -55,12 +55,12 @@ var ErrUnreleasedDatabase = errors.New("this database was made by an unreleased 
 // database that lacks nothing it writes nothing. Two calls may run at once: the second waits and finds
 // nothing to do. It must reach Postgres directly, not through a pooler. It returns
 // ErrUnreleasedDatabase, having changed nothing, for a database of the old files.
-func Up(ctx context.Context, source dsn.Source) (applied []string, err error) {
+func Up(ctx context.Context, source postgres.Source) (applied []string, err error) {
 	return up(ctx, source, migrations.Schema, migrations.Routines)
 }
 
 // up is Up with the files of any release.
-func up(ctx context.Context, source dsn.Source, schema, routines fs.FS) (applied []string, err error) {
+func up(ctx context.Context, source postgres.Source, schema, routines fs.FS) (applied []string, err error) {
 	db := sql.OpenDB(connector{source})
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema,
@@ -154,13 +154,13 @@ func applyUnderLock(
 }
 
 // connector makes goose's connections. Each is made to where the source says at that moment, as a token for IAM grows old within minutes.
-type connector struct{ source dsn.Source }
+type connector struct{ source postgres.Source }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	return dsn.Connect(ctx, c.source, func(ctx context.Context, target dsn.Target) (driver.Conn, error) {
+	return postgres.Connect(ctx, c.source, func(ctx context.Context, target postgres.Target) (driver.Conn, error) {
 		config, err := configure(target)
 		if err != nil {
-			return nil, &dsn.Error{Err: err}
+			return nil, &postgres.SourceError{Err: err}
 		}
 		// A migration may take longer than a request may: the role's defaults are for the service.
 		config.RuntimeParams["statement_timeout"] = "0"
@@ -171,11 +171,11 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 func (c connector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
 // connect makes a connection for what isn't goose's.
-func connect(ctx context.Context, source dsn.Source) (*pgx.Conn, error) {
-	return dsn.Connect(ctx, source, func(ctx context.Context, target dsn.Target) (*pgx.Conn, error) {
+func connect(ctx context.Context, source postgres.Source) (*pgx.Conn, error) {
+	return postgres.Connect(ctx, source, func(ctx context.Context, target postgres.Target) (*pgx.Conn, error) {
 		config, err := configure(target)
 		if err != nil {
-			return nil, &dsn.Error{Err: err}
+			return nil, &postgres.SourceError{Err: err}
 		}
 		return pgx.ConnectConfig(ctx, config)
 	})
@@ -184,28 +184,24 @@ func connect(ctx context.Context, source dsn.Source) (*pgx.Conn, error) {
 // connectTimeout bounds a connect to one address. A deploy can wait for longer than a caller can.
 const connectTimeout = 15 * time.Second
 
-// configure is Target.Config for all of pgx.
-func configure(target dsn.Target) (*pgx.ConnConfig, error) {
-	if _, err := target.Config(); err != nil {
-		return nil, err // its words don't repeat the URL
-	}
-	config, err := pgx.ParseConfig(target.URL)
+func configure(target postgres.Target) (*pgx.ConnConfig, error) {
+	config, err := target.Config()
 	if err != nil {
-		return nil, errors.New("the database's URL has a parameter that pgx doesn't take")
+		return nil, err
 	}
 	config.ConnectTimeout = connectTimeout
-	return config, target.Verify(&config.Config)
+	return config, nil
 }
 
 // Defaults sets the timeouts and the planner's settings of the role that the source names, in that database only. Sessions opened later have
 // them.
-func Defaults(ctx context.Context, source dsn.Source) error {
+func Defaults(ctx context.Context, source postgres.Source) error {
 	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error { return setDefaults(ctx, tx, currentUser) })
 }
 
 // inTransaction runs fn while nobody else changes roles: Postgres refuses two changes of one role's settings or of one table's rights at once
 // instead of letting one wait.
-func inTransaction(ctx context.Context, source dsn.Source, what string, fn func(tx pgx.Tx) error) error {
+func inTransaction(ctx context.Context, source postgres.Source, what string, fn func(tx pgx.Tx) error) error {
 	conn, err := connect(ctx, source)
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", what, err)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/migrations"
@@ -66,10 +66,10 @@ func TestUpAppliesEveryFileOnce(t *testing.T) {
 
 	url := emptyDatabase(t)
 	want := allFiles(t)
-	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() = %v, %v, want %v", got, err, want)
 	}
-	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || len(got) != 0 {
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || len(got) != 0 {
 		t.Errorf("second Up() = %v, %v, want nothing to do", got, err)
 	}
 }
@@ -79,20 +79,20 @@ func TestIdleUpWritesNothing(t *testing.T) {
 	t.Parallel()
 
 	url := emptyDatabase(t)
-	if _, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil {
+	if _, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil {
 		t.Fatal(err)
 	}
 	readOnly := url + "&options=-c%20default_transaction_read_only%3Don"
-	if got, err := migrate.Up(t.Context(), dsn.URL(readOnly)); err != nil || len(got) != 0 {
+	if got, err := migrate.Up(t.Context(), postgres.URL(readOnly)); err != nil || len(got) != 0 {
 		t.Errorf("idle Up() that can't write = %v, %v, want nothing to do", got, err)
 	}
 
 	exec(t, connect(t, url), "DROP FUNCTION max_tries()")
-	if _, err := migrate.Up(t.Context(), dsn.URL(readOnly)); err == nil {
+	if _, err := migrate.Up(t.Context(), postgres.URL(readOnly)); err == nil {
 		t.Error("Up() installed a routine that was missing without writing")
 	}
 	want := []string{"procedures/max_tries.sql"}
-	if got, err := migrate.Up(t.Context(), dsn.URL(url)); err != nil || !slices.Equal(got, want) {
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() without a file's routines = %v, %v, want %v", got, err, want)
 	}
 }
@@ -108,7 +108,7 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	results := make(chan result, 2)
 	for range 2 {
 		go func() {
-			applied, err := migrate.Up(context.Background(), dsn.URL(url))
+			applied, err := migrate.Up(context.Background(), postgres.URL(url))
 			results <- result{applied, err}
 		}()
 	}
@@ -125,7 +125,7 @@ func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 	url := emptyDatabase(t)
 	exec(t, connect(t, url), "CREATE TABLE goose_db_version (version_id bigint)")
 
-	applied, err := migrate.Up(t.Context(), dsn.URL(url))
+	applied, err := migrate.Up(t.Context(), postgres.URL(url))
 
 	if !errors.Is(err, migrate.ErrUnreleasedDatabase) || len(applied) != 0 {
 		t.Fatalf("Up() = %v, %v, want it refused", applied, err)

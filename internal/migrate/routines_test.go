@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/migrations"
@@ -25,7 +25,7 @@ func deploy(t *testing.T, url string, r release) []string {
 	for name, text := range r {
 		folder["procedures/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	installed, err := migrate.UpWith(t.Context(), dsn.URL(url), migrations.Schema, folder)
+	installed, err := migrate.UpWith(t.Context(), postgres.URL(url), migrations.Schema, folder)
 	if err != nil {
 		t.Fatalf("deploy: %v", err)
 	}
@@ -185,7 +185,7 @@ func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 			"procedures/a.sql": &fstest.MapFile{Data: []byte(function("a", "2"))},
 			"procedures/b.sql": &fstest.MapFile{Data: []byte(text)},
 		}
-		_, err := migrate.UpWith(t.Context(), dsn.URL(url), migrations.Schema, folder)
+		_, err := migrate.UpWith(t.Context(), postgres.URL(url), migrations.Schema, folder)
 		if err == nil || !strings.Contains(err.Error(), "procedures/b.sql") {
 			t.Errorf("%s: Up() = %v, want an error that names the file", name, err)
 		}

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // NewServer starts a server of the test's own, which may be killed or starved, with a migrated database on it. It has Postgres's own
@@ -34,7 +34,7 @@ func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Data
 		}
 	})
 	url := server.URL(maintenance)
-	if _, err := migrate.Up(ctx, dsn.URL(url)); err != nil {
+	if _, err := migrate.Up(ctx, postgres.URL(url)); err != nil {
 		t.Fatal(err)
 	}
 	return server, Database{URL: url, DirectURL: url, Name: maintenance}

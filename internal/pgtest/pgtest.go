@@ -27,9 +27,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -225,7 +225,7 @@ func (c *cluster) makeTemplate(ctx context.Context) error {
 	if err := c.exec(ctx, "CREATE DATABASE "+template); err != nil {
 		return err
 	}
-	if _, err := migrate.Up(ctx, dsn.URL(c.server.URL(template))); err != nil {
+	if _, err := migrate.Up(ctx, postgres.URL(c.server.URL(template))); err != nil {
 		return err
 	}
 	return c.exec(ctx, "ALTER DATABASE "+template+" WITH ALLOW_CONNECTIONS false")
@@ -240,7 +240,7 @@ func (c *cluster) newClone() (name string, err error) {
 	}
 	// A clone has what is in the template, and not what is said about it: the
 	// role's settings belong to the database's name.
-	return name, migrate.Defaults(ctx, dsn.URL(c.server.URL(name)))
+	return name, migrate.Defaults(ctx, postgres.URL(c.server.URL(name)))
 }
 
 // cloneTemplate copies the template, one caller at a time: two copies at once

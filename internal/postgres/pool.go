@@ -2,400 +2,253 @@ package postgres
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"strconv"
+	"net"
+	"net/url"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
-	"github.com/jackc/puddle/v2"
-
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// What bounds the pool. A Lambda is frozen between requests, so nothing here may rely on a timer that runs in the background.
+// The pool's bounds. A Lambda is frozen between requests, so none of them relies on a timer that
+// runs in the background: pgxpool checks the age of a connection when it lends it out.
 const (
-	// connectTimeout bounds a connect, which nothing else does: pgconn's default is to wait for as long as the request lives.
+	// connectTimeout bounds a connect: the source, the name look-up, all addresses and the first
+	// question together. pgx's own limit is for one address, without the look-up.
 	connectTimeout = 5 * time.Second
-	// defaultPingAfter is how long a connection may have been idle before it is asked whether it is alive.
+	// defaultPingAfter is how long a connection may be idle before it is pinged.
 	defaultPingAfter = time.Second
-	// pingTimeout bounds that question: on a socket that died while the environment was frozen, it would otherwise wait for as
-	// long as the request lives.
+	// pingTimeout bounds a ping. On a socket that died during a freeze it would otherwise wait for
+	// as long as the request lives.
 	pingTimeout = time.Second
-	// maxLifetime is checked when a connection is taken, so it holds after a freeze too. It bounds how long a fail-over or a
-	// changed password goes unnoticed.
+	// maxLifetime bounds how long a fail-over or a changed password goes unnoticed.
 	maxLifetime = 5 * time.Minute
-	// lifetimeJitter keeps a thousand environments from connecting anew at the same moment.
+	// lifetimeJitter keeps a thousand environments from reconnecting at the same moment.
 	lifetimeJitter = time.Minute
-	// cancelDeadline is how long a cancelled statement may take to end before its connection is given up.
-	cancelDeadline = time.Second
-	// closeTimeout bounds the goodbye to a server.
-	closeTimeout = time.Second
-	// maxPrepared bounds the statements that a connection keeps. The service has about ten.
+	// cancelTimeout bounds a cancelled statement and the request that cancels it. The connection is
+	// closed after it.
+	cancelTimeout = time.Second
+	// maxPrepared bounds the prepared statements of a connection. The service has about ten.
 	maxPrepared = 32
-	// maxWaiting bounds the callers in line for a connection. A Lambda has one caller; where a process serves many, and more come than the
-	// database can serve, the rest is told so at once, instead of after a wait that ends in the same answer. With eight connections and 20 ms a
-	// call the last of them waits for two thirds of a second.
+	// maxWaiting bounds the callers in the queue for a connection. A Lambda has one caller. In a
+	// process with many, a longer queue would only delay the same refusal: with eight connections
+	// and 20 ms a call, the last one waits two thirds of a second.
 	maxWaiting = 256
 )
 
-// ErrSaturated is that as many callers as may be wait for a connection already. Nothing was sent.
-var ErrSaturated = errors.New("too many wait for a connection to the database")
+// applicationName is how the service appears in pg_stat_activity. It is the only start-up parameter,
+// because a pooler refuses most others.
+const applicationName = "allo-reservations"
 
-// Pool lends out connections to one database, of which it has no more than its size. It is safe for concurrent use.
-//
-// It is pgx's connection (pgconn) under the pool that pgxpool is made of (puddle), and what it does when a connection is taken and
-// given back is pgxpool's. It isn't pgxpool, because pgx's layer of types would be linked into every Lambda: three megabytes that a
-// cold start has to load, where a verb is one statement whose answer is one text.
+// Pool lends out connections to one database. It is a pgxpool.Pool with a bounded queue, a Source
+// that is asked for each connection, and statements that a pooler in transaction mode can carry. It
+// is safe for concurrent use.
 type Pool struct {
-	conns     *puddle.Pool[*conn]
+	pool      *pgxpool.Pool
+	source    Source
 	pingAfter time.Duration
-	// waiting counts those who are about to have a connection.
+	// waiting counts the callers that are about to get a connection.
 	waiting atomic.Int64
-	// exec is whether no statement stays prepared on any connection, because a pooler was found that loses track of them.
-	exec atomic.Bool
+	// unnamed is set once a pooler has lost a prepared statement. From then on none is prepared.
+	unnamed atomic.Bool
 }
 
-// conn is a connection with the end of its life.
-type conn struct {
-	*pgconn.PgConn
-	expires time.Time
-	// way is what is known of the way to the server, and prepared the names of the statements that stay prepared there.
-	way      way
-	prepared map[string]string
-}
+// Option changes the pool's configuration before it opens. Of ConnConfig only DialFunc and
+// LookupFunc are kept, as the Source decides about the rest for each connection.
+type Option func(*pgxpool.Config)
 
-// way is whether a connection leads to one session of the server, or through a pooler, which may lead elsewhere the next time.
-type way int
-
-const (
-	unknown way = iota
-	direct
-	pooled
-)
-
-// Option changes how connections are made.
-type Option func(*pgconn.Config)
-
-// execMode is pgx's parameter of a URL that says how statements are run. Of its values there are two here.
-const (
-	execMode       = "default_query_exec_mode"
-	cacheStatement = "cache_statement" // they stay prepared, whatever is in the way
-	execUnnamed    = "exec"            // nothing stays behind on a connection
-)
-
-// Open makes a pool of at most size connections to where the source says. It doesn't connect. A URL that can't be right is refused at once;
-// what another source says is looked at when a connection is made.
-func Open(source dsn.Source, size int, options ...Option) (*Pool, error) {
-	if u, ok := source.(dsn.URL); ok {
-		if _, _, err := configure(dsn.Target{URL: string(u)}); err != nil {
+// Open makes a pool of at most size connections. It doesn't connect. It returns an error for a
+// malformed URL; other sources are asked when a connection is made.
+func Open(source Source, size int, options ...Option) (*Pool, error) {
+	if u, ok := source.(URL); ok {
+		if _, _, err := configure(Target{URL: string(u)}); err != nil {
 			return nil, fmt.Errorf("DATABASE_URL: %w", err)
 		}
 	}
-	conns, err := puddle.NewPool(&puddle.Config[*conn]{
-		Constructor: func(ctx context.Context) (*conn, error) {
-			// The configuration's own limit is one address's, and leaves out the look-up of the name.
-			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-			defer cancel()
-			return dsn.Connect(ctx, source, func(ctx context.Context, target dsn.Target) (*conn, error) { return dial(ctx, target, options) })
-		},
-		Destructor: func(c *conn) {
-			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-			defer cancel()
-			_ = c.Close(ctx) // the server finds out by itself
-		},
-		MaxSize: int32(size), // #nosec G115 -- a constant of its caller, below a hundred
-	})
+	config, err := pgxpool.ParseConfig("postgres://replaced-by-the-source")
 	if err != nil {
-		return nil, fmt.Errorf("make a pool of %d connections: %w", size, err)
+		return nil, fmt.Errorf("make a pool: %w", err)
 	}
-	return &Pool{conns: conns, pingAfter: defaultPingAfter}, nil
-}
-
-// dial makes a connection. As the source may have changed its mind, each has the mode that its own URL asks for.
-func dial(ctx context.Context, target dsn.Target, options []Option) (*conn, error) {
-	config, mode, err := configure(target)
-	if err != nil {
-		return nil, &dsn.Error{Err: err}
+	p := &Pool{source: source, pingAfter: defaultPingAfter}
+	config.MaxConns = int32(size) // #nosec G115 -- a constant of its caller, below a hundred
+	config.MaxConnLifetime, config.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
+	config.ShouldPing = func(_ context.Context, c pgxpool.ShouldPingParams) bool {
+		return c.IdleDuration >= p.pingAfter
 	}
+	config.PingTimeout = pingTimeout
+	config.BeforeConnect = p.beforeConnect
+	config.AfterConnect = afterConnect
+	config.BeforeClose = abandon
 	for _, option := range options {
 		option(config)
 	}
-	c, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, err
+	if p.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+		return nil, fmt.Errorf("make a pool of %d connections: %w", size, err)
 	}
-	made := &conn{PgConn: c, expires: time.Now().Add(maxLifetime + rand.N(lifetimeJitter)), prepared: map[string]string{}} // #nosec G404 -- it spreads reconnects, and guards nothing
-	switch mode {
-	case cacheStatement:
-		made.way = direct
-	case execUnnamed:
-		made.way = pooled
-	}
-	return made, nil
-}
-
-// configure makes the driver's configuration for a target, as the pool needs it, and reads how its URL wants statements to be run.
-func configure(target dsn.Target) (config *pgconn.Config, mode string, err error) {
-	if config, err = target.Config(); err != nil {
-		return nil, "", err
-	}
-	mode = config.RuntimeParams[execMode]
-	if mode != "" && mode != cacheStatement && mode != execUnnamed {
-		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement, execUnnamed)
-	}
-	config.ConnectTimeout = connectTimeout
-	// A pooler refuses other start-up parameters.
-	config.RuntimeParams = map[string]string{"application_name": "allo-reservations"}
-	// A caller who gives up frees the locks at once: the statement is cancelled and the connection kept.
-	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelDeadline}
-	}
-	return config, mode, nil
+	return p, nil
 }
 
 // Close waits until every connection is given back, and closes them.
-func (p *Pool) Close() { p.conns.Close() }
+func (p *Pool) Close() { p.pool.Close() }
 
-// Reset closes the connections that exist, those in use when they are given back, so that later ones have the role's settings of now.
-func (p *Pool) Reset() { p.conns.Reset() }
+// Reset closes the connections, those in use when they are given back. Later connections start with
+// the role's current settings.
+func (p *Pool) Reset() { p.pool.Reset() }
 
-// NoConnectionError is that no connection could be had, or made. Nothing was sent.
-type NoConnectionError struct{ Err error }
+// attempt is one call of pgxpool's Acquire, which may connect. It reaches the hooks through the
+// context: pgxpool gives them the caller's values, but neither its deadline nor its cancellation.
+type attempt struct {
+	// refused is the URL whose password the server has just refused, or empty.
+	refused string
+	// deadline ends the connect. Together with url and mode it is set when the connect begins.
+	deadline time.Time
+	url      string
+	mode     string
+}
 
-func (e *NoConnectionError) Error() string { return "no connection to the database: " + e.Err.Error() }
+type attemptKey struct{}
 
-func (e *NoConnectionError) Unwrap() error { return e.Err }
+// errSamePassword means that the source has no other password than the refused one.
+var errSamePassword = errors.New("the source has no other password")
 
-// acquire takes a connection that is young enough and, if it was idle, alive. It returns a *NoConnectionError, of ErrSaturated when too many
-// wait for one.
-func (p *Pool) acquire(ctx context.Context) (*puddle.Resource[*conn], error) {
+// acquire takes a connection that is young enough and, if it was idle, alive. It returns a
+// *NoConnectionError, of ErrSaturated when the queue is full.
+func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer p.waiting.Add(-1)
 	if p.waiting.Add(1) > maxWaiting {
 		return nil, &NoConnectionError{ErrSaturated}
 	}
-	for {
-		res, err := p.conns.Acquire(ctx)
-		if err != nil {
-			return nil, &NoConnectionError{err}
-		}
-		if time.Now().Before(res.Value().expires) && (res.IdleDuration() < p.pingAfter || alive(ctx, res.Value())) {
-			return res, nil
-		}
-		// Each turn of this loop ends a connection, and one that was just made is as it should be.
-		res.Destroy()
-	}
-}
-
-func alive(ctx context.Context, c *conn) bool {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	return c.Ping(ctx) == nil
-}
-
-// release gives a connection back, or ends it where the next caller couldn't use it.
-func release(res *puddle.Resource[*conn]) {
-	const idle = 'I' // in no transaction
-	if c := res.Value(); c.IsClosed() || c.IsBusy() || c.TxStatus() != idle {
-		res.Destroy()
-		return
-	}
-	res.Release()
-}
-
-// Rows are the rows of an answer, each value in Postgres's text form; nil is null.
-type Rows [][][]byte
-
-// Querier runs a statement: a Pool, each on a connection that is free, or a Tx.
-type Querier interface {
-	Query(ctx context.Context, sql string, args ...any) (Rows, error)
-}
-
-// Query runs one statement and reads its rows, in one round trip. On a connection of its own a statement stays prepared from its second
-// time on: reading a CALL's text and looking its procedure up anew was measured at a sixth of a reserve.
-//
-// A pooler in transaction mode puts the next call on another server session, which has other statements, and some proxies pin a session
-// that has any. So the first statement of a connection goes out together with a question: a server gives a connection the number of the
-// session's process when it opens, and where the session itself has another number, something is in between. Nothing stays prepared then.
-// The URL may say otherwise (default_query_exec_mode), as PgBouncer tracks statements from 1.21 on. Where it is wrong about that the
-// server refuses to bind, before anything is run, and the text is sent from then on. No wrong statement can be run, as the name is a digest
-// of the text.
-//
-// An argument is nil, a string, a *string, an int, bytes or a duration.
-func (p *Pool) Query(ctx context.Context, sql string, args ...any) (Rows, error) {
-	res, err := p.acquire(ctx)
+	conn, err := p.acquireOrConnect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &NoConnectionError{explain(err)}
 	}
-	defer release(res)
-	c, values := res.Value(), texts(args)
+	return conn, nil
+}
+
+// acquireOrConnect tries once more when the server refuses the password and the source has another.
+func (p *Pool) acquireOrConnect(ctx context.Context) (*pgxpool.Conn, error) {
+	var first attempt
+	conn, err := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, &first))
+	if !Refused(err) {
+		return conn, err
+	}
+	second := attempt{refused: first.url}
+	conn, again := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, &second))
+	var source *SourceError
 	switch {
-	case p.exec.Load() || c.way == pooled:
-		return c.query(ctx, sql, values)
-	case c.way == unknown:
-		return c.queryFirst(ctx, sql, values)
-	case c.prepared[sql] == "" && len(c.prepared) == maxPrepared:
-		return c.query(ctx, sql, values)
-	}
-	rows, err := c.queryPrepared(ctx, sql, values)
-	if unprepared(err) {
-		p.exec.Store(true)
-		return c.query(ctx, sql, values)
-	}
-	return rows, err
-}
-
-func (c *conn) query(ctx context.Context, sql string, values [][]byte) (Rows, error) {
-	result := c.ExecParams(ctx, sql, values, nil, nil, nil).Read()
-	return result.Rows, result.Err
-}
-
-// queryFirst sends a statement behind the question whether the session is the connection's own, in a transaction of its own. A cancel that
-// comes while the question is answered ends the question, not the statement: its caller can't know whether it took effect, as with any
-// statement that is cancelled.
-func (c *conn) queryFirst(ctx context.Context, sql string, values [][]byte) (rows Rows, err error) {
-	pipeline := c.StartPipeline(ctx)
-	defer end(pipeline, &err)
-	pipeline.SendQueryParams("SELECT pg_backend_pid()", nil, nil, nil, nil)
-	pipeline.SendPipelineSync()
-	pipeline.SendQueryParams(sql, values, nil, nil, nil)
-	if err := pipeline.Sync(); err != nil {
+	case errors.Is(again, errSamePassword):
 		return nil, err
-	}
-	session, err := read(pipeline)
-	if err != nil {
-		return nil, err
-	}
-	if c.way = pooled; string(session[0][0]) == strconv.FormatUint(uint64(c.PID()), 10) {
-		c.way = direct
-	}
-	if _, err := pipeline.GetResults(); err != nil { // the question's end
-		return nil, err
-	}
-	return read(pipeline)
-}
-
-func (c *conn) queryPrepared(ctx context.Context, sql string, values [][]byte) (rows Rows, err error) {
-	if name := c.prepared[sql]; name != "" {
-		result := c.ExecPrepared(ctx, name, values, nil, nil).Read()
-		return result.Rows, result.Err
-	}
-	name := statementName(sql)
-	pipeline := c.StartPipeline(ctx)
-	defer end(pipeline, &err)
-	pipeline.SendPrepare(name, sql, nil)
-	pipeline.SendQueryPrepared(name, values, nil, nil)
-	if err := pipeline.Sync(); err != nil {
-		return nil, err
-	}
-	if _, err := pipeline.GetResults(); err != nil { // the statement's description
-		return nil, err
-	}
-	c.prepared[sql] = name
-	return read(pipeline)
-}
-
-// read reads the next statement's rows.
-func read(pipeline *pgconn.Pipeline) (Rows, error) {
-	answer, err := pipeline.GetResults()
-	if err != nil {
-		return nil, err
-	}
-	reader, ok := answer.(*pgconn.ResultReader)
-	if !ok {
-		return nil, fmt.Errorf("the server answered a query with %T", answer)
-	}
-	result := reader.Read()
-	return result.Rows, result.Err
-}
-
-// end reads what is left, so that the connection can be used again.
-func end(pipeline *pgconn.Pipeline, err *error) {
-	if left := pipeline.Close(); *err == nil {
-		*err = left
-	}
-}
-
-func statementName(sql string) string {
-	digest := sha256.Sum256([]byte(sql))
-	return "allo_" + hex.EncodeToString(digest[:16])
-}
-
-// unprepared reports whether the server has no statement of that name, or has had it from another client: nothing was run.
-func unprepared(err error) bool {
-	return hasCode(err, invalidStatementName, duplicateStatement)
-}
-
-func texts(args []any) [][]byte {
-	values := make([][]byte, len(args))
-	for i, arg := range args {
-		values[i] = text(arg)
-	}
-	return values
-}
-
-// text is an argument in Postgres's text form.
-func text(arg any) []byte {
-	switch v := arg.(type) {
-	case nil:
-		return nil
-	case string:
-		return []byte(v)
-	case *string:
-		if v == nil {
-			return nil
-		}
-		return []byte(*v)
-	case int:
-		return strconv.AppendInt(nil, int64(v), 10)
-	case []byte:
-		if v == nil {
-			return nil
-		}
-		return hex.AppendEncode([]byte(`\x`), v)
-	case time.Duration:
-		return fmt.Appendf(nil, "%d microseconds", v.Microseconds())
+	case errors.As(again, &source):
+		return nil, errors.Join(explain(err), again)
 	default:
-		panic(fmt.Sprintf("postgres: an argument of type %T", arg))
+		return conn, again
 	}
 }
 
-// Tx is a transaction under way.
-type Tx struct{ conn *conn }
-
-// Query runs one statement of the transaction. It doesn't stay prepared: a transaction that a bind failed can't go on.
-func (tx Tx) Query(ctx context.Context, sql string, args ...any) (Rows, error) {
-	return tx.conn.query(ctx, sql, texts(args))
-}
-
-// errRolledBack is a commit that Postgres answered with a rollback, because a statement before it had failed.
-var errRolledBack = errors.New("the transaction was rolled back instead of committed")
-
-// Transaction runs fn in a transaction of the given modes, such as "READ ONLY" or none. It commits when fn returns nil, and rolls back and
-// returns fn's error otherwise.
-func (p *Pool) Transaction(ctx context.Context, modes string, fn func(tx Tx) error) error {
-	res, err := p.acquire(ctx)
+// beforeConnect asks the source where to connect to.
+func (p *Pool) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error {
+	try, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok {
+		return errors.New("a connection was made outside of acquire")
+	}
+	try.deadline = time.Now().Add(connectTimeout)
+	ctx, cancel := context.WithDeadline(ctx, try.deadline)
+	defer cancel()
+	target, err := p.source.Target(ctx, try.refused != "")
 	if err != nil {
-		return err
+		return &SourceError{err}
 	}
-	// A connection that couldn't be rolled back isn't idle, and so it ends here.
-	defer release(res)
-	tx := Tx{res.Value()}
-	if _, err := tx.Query(ctx, "BEGIN "+modes); err != nil {
-		return err
+	if target.URL == try.refused {
+		return errSamePassword
 	}
-	if err := fn(tx); err != nil {
-		_, _ = tx.Query(ctx, "ROLLBACK")
-		return err
+	fresh, mode, err := configure(target)
+	if err != nil {
+		return &SourceError{err}
 	}
-	result := tx.conn.ExecParams(ctx, "COMMIT", nil, nil, nil, nil).Read()
-	if result.Err == nil && result.CommandTag.String() != "COMMIT" {
-		return errRolledBack
+	try.url, try.mode = target.URL, mode
+	fresh.DialFunc = boundedDial(config.DialFunc)
+	fresh.LookupFunc = boundedLookup(config.LookupFunc)
+	*config = *fresh
+	return nil
+}
+
+// boundedDial gives all of a connect one deadline, its handshake too. The driver also dials to send
+// the request to cancel a statement. That has a deadline of its own, since the driver would wait up
+// to 15 s for it, while the dead connection keeps its place in the pool.
+func boundedDial(dial pgconn.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		deadline := time.Now().Add(cancelTimeout)
+		if try, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+			deadline = try.deadline
+		}
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return conn, conn.SetDeadline(deadline)
 	}
-	return result.Err
+}
+
+func boundedLookup(lookup pgconn.LookupFunc) pgconn.LookupFunc {
+	return func(ctx context.Context, host string) ([]string, error) {
+		if try, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, try.deadline)
+			defer cancel()
+		}
+		return lookup(ctx, host)
+	}
+}
+
+// abandon closes the socket of a connection that failed. The driver would read from it for up to
+// 15 s, and so long the connection keeps its place in the pool. A healthy one is closed by the pool.
+func abandon(c *pgx.Conn) {
+	if c.IsClosed() {
+		_ = c.PgConn().Conn().Close() // nobody needs it any more
+	}
+}
+
+// The values of pgx's URL parameter that say how statements run.
+const (
+	execMode       = "default_query_exec_mode"
+	cacheStatement = "cache_statement" // statements stay prepared, even through a pooler
+	execUnnamed    = "exec"            // no statement stays prepared
+)
+
+// configure makes the driver's configuration for a target. mode is the URL's own choice of how
+// statements run, or empty.
+func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
+	if config, err = target.Config(); err != nil {
+		return nil, "", err
+	}
+	if u, err := url.Parse(target.URL); err == nil {
+		mode = u.Query().Get(execMode)
+	}
+	if mode != "" && mode != cacheStatement && mode != execUnnamed {
+		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement, execUnnamed)
+	}
+	config.ConnectTimeout = connectTimeout
+	config.RuntimeParams = map[string]string{"application_name": applicationName}
+	// A statement stays prepared only where query says so.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	config.StatementCacheCapacity, config.DescriptionCacheCapacity = maxPrepared, 0
+	// A caller who gives up frees the locks at once: the statement is cancelled and the connection
+	// kept.
+	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
+	}
+	// A server that has become read-only is the old writer after a fail-over. A new connection
+	// reaches the new one.
+	keep := config.OnPgError
+	config.OnPgError = func(c *pgconn.PgConn, pg *pgconn.PgError) bool {
+		return pg.Code != readOnlyTransaction && keep(c, pg)
+	}
+	return config, mode, nil
 }

@@ -10,7 +10,7 @@ import (
 
 // planted is a world in which every kind of row is there, for corruptions to be planted in.
 type planted struct {
-	*world
+	*fixture
 	row                          reservation.Line
 	live, confirmed, dead        reservation.Hold
 	cart, deadCart, resolvedCart reservation.Hold
@@ -18,14 +18,14 @@ type planted struct {
 
 func plant(t *testing.T) planted {
 	t.Helper()
-	w := newWorld(t, 0)
-	ctx := w.context()
-	rows := w.stocks(100, 100)
-	s := w.service(w.own)
+	f := newFixture(t, 0)
+	ctx := f.Context()
+	rows := f.stocks(100, 100)
+	s := newService(f.own)
 	p := planted{
-		world: w, row: rows[0],
-		live: w.hold(rows[0]), confirmed: w.hold(rows[0]), dead: w.hold(rows[0]),
-		cart: w.hold(rows...), deadCart: w.hold(rows...), resolvedCart: w.hold(rows...),
+		fixture: f, row: rows[0],
+		live: f.hold(rows[0]), confirmed: f.hold(rows[0]), dead: f.hold(rows[0]),
+		cart: f.hold(rows...), deadCart: f.hold(rows...), resolvedCart: f.hold(rows...),
 	}
 	if _, err := s.Confirm(ctx, p.confirmed.ID, "key"); err != nil {
 		t.Fatal(err)
@@ -41,11 +41,11 @@ func plant(t *testing.T) planted {
 // corrupt does what the schema would refuse: without triggers and foreign keys, and without the check that is named, if any.
 func (p planted) corrupt(check, sql string, args ...any) {
 	p.t.Helper()
-	ctx := p.context()
+	ctx := p.Context()
 	if check != "" {
-		p.exec(check)
+		p.Exec(check)
 	}
-	err := pgx.BeginFunc(ctx, p.admin, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, p.Admin, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
 			return err
 		}
@@ -162,12 +162,12 @@ func TestAuditFindsEachPlantedCorruption(t *testing.T) {
 			}
 			p.corrupt(test.check, test.sql, on)
 			if test.promises[0] == "I5" {
-				p.exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{p.db.Name}.Sanitize() + " SET synchronous_commit = off")
+				p.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{p.Name}.Sanitize() + " SET synchronous_commit = off")
 				p.own.Reset()
 			}
 
 			var r report
-			violations, err := p.service(p.own).Audit(p.context())
+			violations, err := newService(p.own).Audit(p.Context())
 			if err != nil {
 				t.Fatalf("Audit() = %v", err)
 			}
@@ -188,13 +188,13 @@ func TestAuditFindsEachPlantedCorruption(t *testing.T) {
 func TestAuditBoundsWhatItReports(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 0)
+	f := newFixture(t, 0)
 	for range 30 {
-		row := w.stock(5)
-		w.exec("UPDATE inventory SET reserved = 1 WHERE product_id = $1", row.ProductID.String())
+		row := f.stock(5)
+		f.Exec("UPDATE inventory SET reserved = 1 WHERE product_id = $1", row.ProductID.String())
 	}
 
-	violations, err := w.service(w.own).Audit(w.context())
+	violations, err := newService(f.own).Audit(f.Context())
 
 	if err != nil || len(violations) != 20 {
 		t.Errorf("Audit() = %d violations, %v, want 20 of 30", len(violations), err)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -21,25 +20,25 @@ import (
 // statements must break. Each says what it takes away and why nothing else makes up for it.
 
 // dropCheck takes away the last line of defence, so that what the guards before it are for can show.
-func dropCheck(w *world) {
-	w.exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
+func dropCheck(f *fixture) {
+	f.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 }
 
 // dropTrigger lets a resolved hold change again.
-func dropTrigger(w *world) { w.exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations") }
+func dropTrigger(f *fixture) { f.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations") }
 
 const (
-	lineGuard = " AND total - reserved + coalesce(_freed, 0) >= _quantity"
-	cartGuard = " AND i.total - i.reserved >= l.units"
+	lineGuard = "AND total - reserved + _freed >= _quantity"
+	cartGuard = "AND i.total - i.reserved >= l.units"
 )
 
 func TestReserveOversellsWithItsGuardOnlyInTheFirstLook(t *testing.T) {
 	t.Parallel()
 
 	// The look before the insert stays, and judges by a snapshot that others have outdated.
-	mustBreak(t, manyCallers, "I1", func(w *world) {
-		dropCheck(w)
-		w.mutate("reserve_line", lineGuard, "")
+	mustBreak(t, manyCallers, "I1", func(f *fixture) {
+		dropCheck(f)
+		f.mutate("reserve_line", lineGuard, "")
 	}, raceForLastUnit)
 }
 
@@ -47,9 +46,9 @@ func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 	t.Parallel()
 
 	// A sub-select reads by the statement's snapshot, also when the update has waited and looks at its row anew.
-	mustBreak(t, manyCallers, "I1", func(w *world) {
-		dropCheck(w)
-		w.mutate("reserve_line", lineGuard, ` AND (SELECT i.total - i.reserved + coalesce(_freed, 0) >= _quantity FROM inventory i
+	mustBreak(t, manyCallers, "I1", func(f *fixture) {
+		dropCheck(f)
+		f.mutate("reserve_line", lineGuard, `AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
 			WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`)
 	}, raceForLastUnit)
 }
@@ -58,15 +57,15 @@ func TestTheCheckRefusesWhatTheGuardWouldLetThrough(t *testing.T) {
 	t.Parallel()
 
 	// With the guard gone but the check in place nobody oversells, but the losers get a fault of the service for their answer.
-	mustBreak(t, manyCallers, "error", func(w *world) { w.mutate("reserve_line", lineGuard, "") }, raceForLastUnit)
+	mustBreak(t, manyCallers, "error", func(f *fixture) { f.mutate("reserve_line", lineGuard, "") }, raceForLastUnit)
 }
 
 func TestCartsOversellWithoutTheirGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "I1", func(w *world) {
-		dropCheck(w)
-		w.mutate("reserve_cart", cartGuard, "")
+	mustBreak(t, someCallers, "I1", func(f *fixture) {
+		dropCheck(f)
+		f.mutate("reserve_cart", cartGuard, "")
 	}, raceForLastCart)
 }
 
@@ -74,40 +73,40 @@ func TestCartsAreHeldInPartWithoutTheCountOfTheirLines(t *testing.T) {
 	t.Parallel()
 
 	// The guard stays, so no row oversells, but a cart whose last line didn't pass it is held all the same.
-	mustBreak(t, someCallers, "I1", func(w *world) { w.mutate("reserve_cart", "IF _held = _lines", "IF true") }, raceForLastCart)
+	mustBreak(t, someCallers, "I1", func(f *fixture) { f.mutate("reserve_cart", "IF _found = _lines", "IF true") }, raceForLastCart)
 }
 
 // lookWithoutLock makes confirm and release what they are at first try: the status is read, and the update trusts that look. Here it is
 // a sub-select, which reads by the statement's snapshot also when the update has waited and looks at its row anew.
-func lookWithoutLock(w *world) {
-	w.mutate("resolve_hold", "AND r.status::text = 'PENDING' ",
+func lookWithoutLock(f *fixture) {
+	f.mutate("resolve_hold", "AND status::text = 'PENDING' ",
 		"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")
 }
 
 func TestConfirmsTakeTheStockTwiceWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "I2", func(w *world) {
-		dropTrigger(w)
-		lookWithoutLock(w)
+	mustBreak(t, someCallers, "I2", func(f *fixture) {
+		dropTrigger(f)
+		lookWithoutLock(f)
 	}, raceOfConfirms)
 }
 
 func TestReleasesGiveTheStockBackTwiceWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "I2", func(w *world) {
-		dropTrigger(w)
-		lookWithoutLock(w)
+	mustBreak(t, someCallers, "I2", func(f *fixture) {
+		dropTrigger(f)
+		lookWithoutLock(f)
 	}, raceOfReleases)
 }
 
 func TestConfirmsAndReleasesBothWinWithTheStatusReadBefore(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "I3", func(w *world) {
-		dropTrigger(w)
-		lookWithoutLock(w)
+	mustBreak(t, someCallers, "I3", func(f *fixture) {
+		dropTrigger(f)
+		lookWithoutLock(f)
 	}, raceOfConfirmsAndReleases)
 }
 
@@ -119,38 +118,41 @@ func TestTheTriggerRefusesWhatTheStatusGuardWouldLetThrough(t *testing.T) {
 
 // The controls of the lock order call the function as the service would without MergeLines.
 
-const reserveCartSQL = `CALL reserve_cart(false, $1, $2, $3, $4, '10 min', NULL, NULL, NULL, NULL)`
+const reserveCartSQL = `CALL reserve_cart($1, $2, $3, $4, '10 min', NULL, NULL, NULL, NULL)`
 
 // reserveUnmerged holds a cart with its lines just as they are given.
-func reserveUnmerged(ctx context.Context, s *world, caller int, lines []reservation.Line) error {
-	var products, warehouses, quantities []string
+func reserveUnmerged(ctx context.Context, f *fixture, caller int, lines []reservation.Line) error {
+	var products, warehouses []string
+	var quantities []int
 	for _, line := range lines {
 		products = append(products, line.ProductID.String())
 		warehouses = append(warehouses, line.WarehouseID.String())
-		quantities = append(quantities, strconv.Itoa(line.Quantity))
+		quantities = append(quantities, line.Quantity)
 	}
-	array := func(values []string) string { return "{" + strings.Join(values, ",") + "}" }
-	return s.pools[caller].Transaction(ctx, "", func(tx postgres.Tx) error {
-		rows, err := tx.Query(ctx, reserveCartSQL, uuid.New().String(), array(products), array(warehouses), array(quantities))
-		if err == nil && string(rows[0][0]) != "HELD" {
-			err = fmt.Errorf("reserve_cart(%+v) = %s, want HELD", lines, rows[0][0])
-		}
-		return err
-	})
+	type answer struct {
+		Outcome string
+		Data    []byte
+	}
+	got, err := postgres.QueryRow(ctx, f.callers[caller], pgx.RowToStructByPos[answer],
+		reserveCartSQL, uuid.New().String(), products, warehouses, quantities)
+	if err == nil && got.Outcome != "HELD" {
+		err = fmt.Errorf("reserve_cart(%+v) = %s, want HELD", lines, got.Outcome)
+	}
+	return err
 }
 
 // raceOfUnsortedCarts is raceOfOppositeCarts without what the service does to the lines.
-func raceOfUnsortedCarts(ctx context.Context, w *world, r *report) {
+func raceOfUnsortedCarts(ctx context.Context, f *fixture, r *report) {
 	const carts, units = 12, 10_000
-	rows := w.stocks(units, units, units, units)
+	rows := f.stocks(units, units, units, units)
 	backwards := []reservation.Line{rows[3], rows[2], rows[1], rows[0]}
 
-	together(len(w.pools), func(i int) {
+	together(len(f.callers), func(i int) {
 		for range carts {
 			if r.spoiled() {
 				return
 			}
-			err := reserveUnmerged(ctx, w, i, [][]reservation.Line{rows, backwards}[i%2])
+			err := reserveUnmerged(ctx, f, i, [][]reservation.Line{rows, backwards}[i%2])
 			r.check(err == nil, deadlock, "%v", err)
 		}
 	})
@@ -159,24 +161,24 @@ func raceOfUnsortedCarts(ctx context.Context, w *world, r *report) {
 func TestUnsortedCartsAreSortedByTheStatementToo(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, fewCallers)
-	if r := w.run(raceOfUnsortedCarts); len(r.found) != 0 {
+	f := newFixture(t, fewCallers)
+	if r := f.run(raceOfUnsortedCarts); len(r.found) != 0 {
 		t.Errorf("the race broke %v:%s", r.broken(), r)
 	}
 }
 
 // hasten lets the server look for a deadlock sooner than after a second, in sessions opened from now on.
-func hasten(w *world) {
-	w.exec("ALTER DATABASE " + pgx.Identifier{w.db.Name}.Sanitize() + " SET deadlock_timeout = '20ms'")
+func hasten(f *fixture) {
+	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '20ms'")
 }
 
 func TestUnsortedCartsDeadlockWithoutTheSort(t *testing.T) {
 	t.Parallel()
 
 	// The rows are locked as they come: a sort by the place in the request stands for none, which would leave it to the planner.
-	mustBreak(t, fewCallers, deadlock, func(w *world) {
-		hasten(w)
-		w.mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
+	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
+		hasten(f)
+		f.mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY array_position(_products, i.product_id) FOR NO KEY UPDATE")
 	}, raceOfUnsortedCarts)
 }
@@ -184,9 +186,9 @@ func TestUnsortedCartsDeadlockWithoutTheSort(t *testing.T) {
 func TestResolvingDeadlocksInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, fewCallers, deadlock, func(w *world) {
-		hasten(w)
-		w.mutate("give_up_lines", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
+	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
+		hasten(f)
+		f.mutate("give_up_units", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
 	}, raceOfOppositeCarts)
 }
@@ -194,9 +196,9 @@ func TestResolvingDeadlocksInAnotherLockOrder(t *testing.T) {
 func TestSweepDeadlocksInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, fewCallers, deadlock, func(w *world) {
-		hasten(w)
-		w.mutate("sweep_holds", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
+	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
+		hasten(f)
+		f.mutate("sweep_holds", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
 	}, raceOfSweepAndCarts)
 }
@@ -204,16 +206,16 @@ func TestSweepDeadlocksInAnotherLockOrder(t *testing.T) {
 func TestSweepAndCartsNeverDeadlock(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, fewCallers, raceOfSweepAndCarts)
+	mustHold(t, fewCallers, raceOfSweepAndCarts)
 }
 
 // raceOfSweepAndCarts sweeps dead carts of the rows that others hold and release meanwhile.
-func raceOfSweepAndCarts(ctx context.Context, w *world, r *report) {
+func raceOfSweepAndCarts(ctx context.Context, f *fixture, r *report) {
 	const turns, deadCarts, units = 10, 30, 10_000
-	services := w.services()
-	rows := w.stocks(units, units, units, units)
+	services := f.services()
+	rows := f.stocks(units, units, units, units)
 	for range deadCarts {
-		w.kill(w.hold(rows...))
+		f.kill(f.hold(rows...))
 	}
 
 	together(len(services), func(i int) {
@@ -228,7 +230,7 @@ func raceOfSweepAndCarts(ctx context.Context, w *world, r *report) {
 			}
 			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: rows})
 			if err == nil && i%2 == 0 {
-				if _, err = w.admin.Exec(ctx, killSQL, answer.Hold.ID.String()); err == nil {
+				if err = pgtest.KillHold(ctx, f.Admin, answer.Hold.ID); err == nil {
 					_, err = services[i].Sweep(ctx)
 				}
 			}
@@ -239,62 +241,62 @@ func raceOfSweepAndCarts(ctx context.Context, w *world, r *report) {
 }
 
 // raceOfTwins holds a cart that names one row twice, for more than the row has in all.
-func raceOfTwins(ctx context.Context, w *world, r *report) {
-	rows := w.stocks(5, 5)
-	err := reserveUnmerged(ctx, w, 0, []reservation.Line{of(rows[0], 2), of(rows[0], 2), rows[1]})
+func raceOfTwins(ctx context.Context, f *fixture, r *report) {
+	rows := f.stocks(5, 5)
+	err := reserveUnmerged(ctx, f, 0, []reservation.Line{of(rows[0], 2), of(rows[0], 2), rows[1]})
 	r.check(err == nil, "error", "%v", err)
-	r.checkStock(w, rows[0], counts{Total: 5, Reserved: 4})
+	r.checkStock(f, rows[0], counts{Total: 5, Reserved: 4})
 }
 
 func TestTwinLinesFailWithoutMerging(t *testing.T) {
 	t.Parallel()
 
 	// The items' primary key refuses what the service would send if it didn't merge.
-	mustBreak(t, 1, "error", func(*world) {}, raceOfTwins)
+	mustBreak(t, 1, "error", func(*fixture) {}, raceOfTwins)
 }
 
 func TestTwinLinesLoseUnitsWithoutMergingAndTheSchema(t *testing.T) {
 	t.Parallel()
 
 	// An update from a join applies one of two lines of a row, and the stock falls behind its holds.
-	mustBreak(t, 1, "I2", func(w *world) {
-		w.exec("ALTER TABLE reservation_items DROP CONSTRAINT reservation_items_pkey")
-		w.mutate("reserve_cart", "IF _held = _lines", "IF true")
+	mustBreak(t, 1, "I2", func(f *fixture) {
+		f.Exec("ALTER TABLE reservation_items DROP CONSTRAINT reservation_items_pkey")
+		f.mutate("reserve_cart", "IF _found = _lines", "IF true")
 	}, raceOfTwins)
 }
 
 // The controls of the clock make a verb wait for a lock until the hold is past its end.
 
 // lateVerb calls a verb whose hold another session has locked, and lets the hold end while the verb stands in line.
-func lateVerb(ctx context.Context, w *world, r *report, lockStock bool, verb func(*reservation.Service, reservation.Hold) error) {
+func lateVerb(ctx context.Context, f *fixture, r *report, lockStock bool, verb func(*reservation.Service, reservation.Hold) error) {
 	for _, n := range []int{1, 2} {
-		lines := w.stocks([]int{1, 1}[:n]...)
-		hold := w.hold(lines...)
-		tx, err := w.admin.Begin(ctx)
+		lines := f.stocks([]int{1, 1}[:n]...)
+		hold := f.hold(lines...)
+		tx, err := f.Admin.Begin(ctx)
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		defer tx.Rollback(context.WithoutCancel(ctx))
 		lock, id := "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", hold.ID
 		if lockStock {
 			lock, id = "SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE", lines[0].ProductID
-			w.exec(endSoonSQL, hold.ID.String(), 250*time.Millisecond)
+			f.Exec(endSoonSQL, hold.ID.String(), 250*time.Millisecond)
 		}
 		if _, err := tx.Exec(ctx, lock, id.String()); err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		var answer error
 
 		together(2, func(i int) {
 			if i == 0 {
-				answer = verb(w.service(w.pools[0]), hold)
+				answer = verb(newService(f.callers[0]), hold)
 				return
 			}
-			err := await(ctx, w.admin, waitingSQL, 1)
+			err := pgtest.Wait(ctx, f.Admin, waitingSQL, 1)
 			if err == nil && !lockStock {
 				_, err = tx.Exec(ctx, endSoonSQL, hold.ID.String(), time.Duration(0))
 			} else if err == nil {
-				err = await(ctx, w.admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String())
+				err = pgtest.Wait(ctx, f.Admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String())
 			}
 			r.check(err == nil, "error", "the other session: %v", err)
 			r.check(tx.Commit(ctx) == nil, "error", "commit the other session")
@@ -305,24 +307,24 @@ func lateVerb(ctx context.Context, w *world, r *report, lockStock bool, verb fun
 	}
 }
 
-func raceOfLateExtend(ctx context.Context, w *world, r *report) {
-	lateVerb(ctx, w, r, false, func(s *reservation.Service, h reservation.Hold) error {
+func raceOfLateExtend(ctx context.Context, f *fixture, r *report) {
+	lateVerb(ctx, f, r, false, func(s *reservation.Service, h reservation.Hold) error {
 		_, err := s.Extend(ctx, h.ID, time.Minute, "late extend "+h.ID.String())
 		return err
 	})
 }
 
-func raceOfLateConfirm(ctx context.Context, w *world, r *report) {
+func raceOfLateConfirm(ctx context.Context, f *fixture, r *report) {
 	confirm := func(s *reservation.Service, h reservation.Hold) error {
 		_, err := s.Confirm(ctx, h.ID, "late confirm "+h.ID.String())
 		return err
 	}
-	lateVerb(ctx, w, r, false, confirm)
-	lateVerb(ctx, w, r, true, confirm)
+	lateVerb(ctx, f, r, false, confirm)
+	lateVerb(ctx, f, r, true, confirm)
 }
 
 // raceOfLateRelease expects EXPIRED as its answer, and turns that into the error that the others expect.
-func raceOfLateRelease(ctx context.Context, w *world, r *report) {
+func raceOfLateRelease(ctx context.Context, f *fixture, r *report) {
 	release := func(s *reservation.Service, h reservation.Hold) error {
 		answer, err := s.Release(ctx, h.ID, "late release "+h.ID.String())
 		if err == nil && answer.Hold.Status == reservation.Expired {
@@ -330,8 +332,8 @@ func raceOfLateRelease(ctx context.Context, w *world, r *report) {
 		}
 		return err
 	}
-	lateVerb(ctx, w, r, false, release)
-	lateVerb(ctx, w, r, true, release)
+	lateVerb(ctx, f, r, false, release)
+	lateVerb(ctx, f, r, true, release)
 }
 
 func TestVerbThatWaitedPastTheHoldsEndFindsItDead(t *testing.T) {
@@ -341,7 +343,7 @@ func TestVerbThatWaitedPastTheHoldsEndFindsItDead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			eachMode(t, 1, body)
+			mustHold(t, 1, body)
 		})
 	}
 }
@@ -350,41 +352,41 @@ func TestLateExtendSucceedsWithItsClockBeforeTheLock(t *testing.T) {
 	t.Parallel()
 
 	const lock = "SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;"
-	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "")
-		w.mutate("extend_hold", lock, "_now := clock_timestamp(); "+lock)
+	mustBreak(t, 1, "I4", func(f *fixture) {
+		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "")
+		f.mutate("extend_hold", lock, "_now := clock_timestamp(); "+lock)
 	}, raceOfLateExtend)
 }
 
 func TestLateExtendSucceedsWithTheTransactionsClock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();")
+	mustBreak(t, 1, "I4", func(f *fixture) {
+		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();")
 	}, raceOfLateExtend)
 }
 
 func TestLateConfirmSucceedsWithoutTheSecondLookAtTheClock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("resolve_hold", "clock_timestamp() < _end", "true")
+	mustBreak(t, 1, "I4", func(f *fixture) {
+		f.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "true")
 	}, raceOfLateConfirm)
 }
 
 func TestLateReleaseSucceedsWithTheTransactionsClock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")
+	mustBreak(t, 1, "I4", func(f *fixture) {
+		f.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "now() < _hold.expires_at")
 	}, raceOfLateRelease)
 }
 
 func TestStockIsRefusedBecauseOfDeadHoldsWithoutCountingThem(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "I4", func(w *world) {
-		w.mutate("reserve_line", "IF _free + _dead < _quantity THEN", "IF _free < _quantity THEN")
+	mustBreak(t, someCallers, "I4", func(f *fixture) {
+		f.mutate("reclaim_for_line", "IF _free + _dead < _quantity THEN", "IF _free < _quantity THEN")
 	}, raceForSeveralDeadUnits)
 }
 
@@ -392,33 +394,33 @@ func TestDeadUnitsAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	t.Parallel()
 
 	// The lock and the guard both keep a second reclaim off a hold that the first has expired.
-	mustBreak(t, manyCallers, "I2", func(w *world) {
-		dropTrigger(w)
-		dropCheck(w)
-		w.mutate("reclaim_holds", " FOR UPDATE SKIP LOCKED", "")
-		w.mutate("reclaim_holds", " AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'\n        RETURNING", "\n        RETURNING")
+	mustBreak(t, manyCallers, "I2", func(f *fixture) {
+		dropTrigger(f)
+		dropCheck(f)
+		f.mutate("reclaim_holds", " FOR UPDATE SKIP LOCKED", "")
+		f.mutate("reclaim_holds", " AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'\n        RETURNING", "\n        RETURNING")
 	}, raceForDeadUnits)
 }
 
 func TestDeadLinesAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, manyCallers, "I2", func(w *world) {
-		dropCheck(w)
-		w.mutate("reclaim_lines", " FOR UPDATE SKIP LOCKED", "")
-		w.mutate("reclaim_lines", "AND l.counted AND l.expires_at <= _now\n        RETURNING", "\n        RETURNING")
+	mustBreak(t, manyCallers, "I2", func(f *fixture) {
+		dropCheck(f)
+		f.mutate("reclaim_lines", " FOR UPDATE SKIP LOCKED", "")
+		f.mutate("reclaim_lines", "AND l.counted AND l.expires_at <= _now\n        RETURNING", "\n        RETURNING")
 	}, raceForDeadUnits)
 }
 
 // lateForItsLines lets a verb lock a live cart and then wait for one of its lines until the cart is dead and another caller has
 // reclaimed the other line.
-func lateForItsLines(ctx context.Context, w *world, r *report, verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error)) {
-	rows := w.stocks(1, 1)
-	cart := w.hold(rows...)
-	w.exec(endSoonSQL, cart.ID.String(), 250*time.Millisecond)
+func lateForItsLines(ctx context.Context, f *fixture, r *report, verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error)) {
+	rows := f.stocks(1, 1)
+	cart := f.hold(rows...)
+	f.Exec(endSoonSQL, cart.ID.String(), 250*time.Millisecond)
 	const lockLineSQL = "SELECT 1 FROM reservation_items WHERE reservation_id = $1 AND product_id = $2 FOR UPDATE"
-	tx := w.lock(lockLineSQL, cart.ID.String(), rows[0].ProductID.String())
-	services := w.services()
+	tx := f.lock(lockLineSQL, cart.ID.String(), rows[0].ProductID.String())
+	services := f.services()
 	var late error
 
 	together(2, func(i int) {
@@ -430,8 +432,8 @@ func lateForItsLines(ctx context.Context, w *world, r *report, verb func(*reserv
 			return
 		}
 		err := errors.Join(
-			await(ctx, w.admin, waitingSQL, 1),
-			await(ctx, w.admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", cart.ID.String()))
+			pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
+			pgtest.Wait(ctx, f.Admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", cart.ID.String()))
 		r.check(err == nil, "error", "the other session: %v", err)
 		_, err = services[1].Reserve(ctx, reservation.Request{Lines: rows[1:]})
 		r.check(err == nil, "I4", "Reserve() of a line of a dead cart = %v", err)
@@ -439,20 +441,20 @@ func lateForItsLines(ctx context.Context, w *world, r *report, verb func(*reserv
 	})
 
 	r.check(errors.Is(late, reservation.ErrExpired), "I4", "a verb whose line was reclaimed answered %v, want %v", late, reservation.ErrExpired)
-	r.checkStock(w, rows[0], counts{Total: 1, Reserved: 1})
-	r.checkStock(w, rows[1], counts{Total: 1, Reserved: 1})
+	r.checkStock(f, rows[0], counts{Total: 1, Reserved: 1})
+	r.checkStock(f, rows[1], counts{Total: 1, Reserved: 1})
 }
 
-func raceOfConfirmAndReclaim(ctx context.Context, w *world, r *report) {
-	lateForItsLines(ctx, w, r, (*reservation.Service).Confirm)
+func raceOfConfirmAndReclaim(ctx context.Context, f *fixture, r *report) {
+	lateForItsLines(ctx, f, r, (*reservation.Service).Confirm)
 }
 
-func raceOfReleaseAndReclaim(ctx context.Context, w *world, r *report) {
-	lateForItsLines(ctx, w, r, (*reservation.Service).Release)
+func raceOfReleaseAndReclaim(ctx context.Context, f *fixture, r *report) {
+	lateForItsLines(ctx, f, r, (*reservation.Service).Release)
 }
 
-func raceOfExtendAndReclaim(ctx context.Context, w *world, r *report) {
-	lateForItsLines(ctx, w, r, func(s *reservation.Service, ctx context.Context, id uuid.UUID, key string) (reservation.Answer, error) {
+func raceOfExtendAndReclaim(ctx context.Context, f *fixture, r *report) {
+	lateForItsLines(ctx, f, r, func(s *reservation.Service, ctx context.Context, id uuid.UUID, key string) (reservation.Answer, error) {
 		return s.Extend(ctx, id, time.Minute, key)
 	})
 }
@@ -466,7 +468,7 @@ func TestVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			eachMode(t, 2, body)
+			mustHold(t, 2, body)
 		})
 	}
 }
@@ -475,35 +477,35 @@ func TestConfirmTakesReclaimedLinesWithoutItsGuards(t *testing.T) {
 	t.Parallel()
 
 	// The clock's second look and the count of the lines each suffice alone; without both, a line's units are taken twice.
-	mustBreak(t, 2, "I2", func(w *world) {
-		dropCheck(w)
-		w.mutate("resolve_hold", "clock_timestamp() < _end", "true")
-		w.mutate("give_up_lines", "IF _count <> _lines THEN\n        RETURN false;", "IF false THEN\n        RETURN false;")
+	mustBreak(t, 2, "I2", func(f *fixture) {
+		dropCheck(f)
+		f.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "true")
+		f.mutate("give_up_units", "IF _counted <> _lines THEN\n        RETURN false;", "IF false THEN\n        RETURN false;")
 	}, raceOfConfirmAndReclaim)
 }
 
 func TestExtendRevivesAHalfReclaimedCartWithoutTheCountOfItsLines(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 2, "I7", func(w *world) {
-		w.mutate("extend_hold", "IF _count <> _lines THEN", "IF false THEN")
+	mustBreak(t, 2, "I7", func(f *fixture) {
+		f.mutate("extend_lines", "RETURN _extended = _lines;", "RETURN true;")
 	}, raceOfExtendAndReclaim)
 }
 
 func TestSweepsExpireEachHoldOnce(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 4, raceOfSweeps)
+	mustHold(t, 4, raceOfSweeps)
 }
 
 // raceOfSweeps lets four sweeps write down the same dead holds, whose units they must give back once.
-func raceOfSweeps(ctx context.Context, w *world, r *report) {
+func raceOfSweeps(ctx context.Context, f *fixture, r *report) {
 	const holds = 40
-	services := w.services()
-	rows := w.stocks(1000, 1000)
-	w.hold(of(rows[0], 10*bystanders), of(rows[1], 10*bystanders))
+	services := f.services()
+	rows := f.stocks(1000, 1000)
+	f.hold(of(rows[0], 10*bystanders), of(rows[1], 10*bystanders))
 	for i := range holds {
-		w.kill(w.hold(rows[:1+i%2]...))
+		f.kill(f.hold(rows[:1+i%2]...))
 	}
 	var expired, units atomic.Int64
 
@@ -517,53 +519,53 @@ func raceOfSweeps(ctx context.Context, w *world, r *report) {
 	r.check(expired.Load() == holds && units.Load() == holds*3/2, "I9", "the sweeps expired %d holds of %d units, want %d of %d",
 		expired.Load(), units.Load(), holds, holds*3/2)
 	for _, row := range rows {
-		r.checkStock(w, row, counts{Total: 1000, Reserved: 10 * bystanders})
+		r.checkStock(f, row, counts{Total: 1000, Reserved: 10 * bystanders})
 	}
 }
 
 func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 4, "I9", func(w *world) {
-		dropTrigger(w)
-		w.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit")
-		w.mutate("sweep_holds", "WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'", "WHERE r.id = taken.id")
+	mustBreak(t, 4, "I9", func(f *fixture) {
+		dropTrigger(f)
+		f.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit")
+		f.mutate("sweep_holds", "WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'", "WHERE r.id = taken.id")
 	}, raceOfSweeps)
 }
 
 // raceOfSweepAndLockedHold sweeps past a dead hold that somebody else has locked, without waiting for it.
-func raceOfSweepAndLockedHold(ctx context.Context, w *world, r *report) {
-	row := w.stock(10)
-	locked, free := w.hold(row), w.hold(row)
-	w.kill(locked, free)
-	tx, err := w.admin.Begin(ctx)
+func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
+	row := f.stock(10)
+	locked, free := f.hold(row), f.hold(row)
+	f.kill(locked, free)
+	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", locked.ID.String()); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 
-	result, err := w.service(w.pools[0]).Sweep(ctx)
+	result, err := newService(f.callers[0]).Sweep(ctx)
 
 	r.check(err == nil && result.Expired == 1, "I9", "Sweep() beside a locked hold = %+v, %v, want the other one expired", result, err)
 	r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
-	result, err = w.service(w.pools[0]).Sweep(ctx)
+	result, err = newService(f.callers[0]).Sweep(ctx)
 	r.check(err == nil && (result.Expired == 1 || len(r.found) > 0), "I9", "Sweep() afterwards = %+v, %v, want the first one expired", result, err)
 }
 
 func TestSweepPassesByLockedHolds(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, raceOfSweepAndLockedHold)
+	mustHold(t, 1, raceOfSweepAndLockedHold)
 }
 
 func TestSweepIsStoppedByALockedHoldWithoutSkippingIt(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I9", func(w *world) {
-		w.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit FOR UPDATE")
+	mustBreak(t, 1, "I9", func(f *fixture) {
+		f.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit FOR UPDATE")
 	}, raceOfSweepAndLockedHold)
 }
 
@@ -576,14 +578,14 @@ func TestOneKeyMakesTwoHoldsWithoutItsLock(t *testing.T) {
 	t.Parallel()
 
 	// The key's row is the second defence, so it goes too.
-	mustBreak(t, someCallers, "I6", func(w *world) {
-		w.mutate("claim_key", claim, "NULL;")
-		w.mutate("keep_answer", keptOnce, "")
+	mustBreak(t, someCallers, "I6", func(f *fixture) {
+		f.mutate("claim_key", claim, "NULL;")
+		f.mutate("keep_answer", keptOnce, "")
 	}, raceOfOneKeyToReserve)
 }
 
 func TestTheKeysRowRefusesWhatItsLockWouldLetThrough(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "error", func(w *world) { w.mutate("claim_key", claim, "NULL;") }, raceOfOneKeyToReserve)
+	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", claim, "NULL;") }, raceOfOneKeyToReserve)
 }

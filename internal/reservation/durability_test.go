@@ -79,13 +79,13 @@ func (l *ledger) load(ctx context.Context, s *reservation.Service, rows []reserv
 }
 
 // lost counts what was acknowledged and isn't there.
-func (l *ledger) lost(t *testing.T, w *world) int {
+func (l *ledger) lost(t *testing.T, f *fixture) int {
 	t.Helper()
 	n := 0
 	for id, told := range l.statuses {
 		var got reservation.Status
 		const sql = "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')"
-		if err := w.admin.QueryRow(w.context(), sql, id.String()).Scan(&got); err != nil {
+		if err := f.Admin.QueryRow(f.Context(), sql, id.String()).Scan(&got); err != nil {
 			t.Fatal(err)
 		}
 		// A resolve whose answer never came may have happened or not.
@@ -95,7 +95,7 @@ func (l *ledger) lost(t *testing.T, w *world) int {
 	}
 	for key, id := range l.keys {
 		const sql = "SELECT coalesce((SELECT answer ->> 'id' FROM idempotency_keys WHERE key = $1), 'gone')"
-		if got := ask[string](w, sql, key); got != id.String() {
+		if got := queryOne[string](f, sql, key); got != id.String() {
 			n++
 		}
 	}
@@ -108,11 +108,11 @@ func crash(t *testing.T, server *pgserver.Server, db pgtest.Database, rows []res
 	before := open(t, db, fewCallers)
 	l := newLedger(acknowledged)
 	var failures atomic.Int64
-	ctx := before.context()
+	ctx := before.Context()
 
 	together(fewCallers+1, func(i int) {
 		if i < fewCallers {
-			err := l.load(ctx, before.service(before.pools[i]), rows, i)
+			err := l.load(ctx, newService(before.callers[i]), rows, i)
 			if !errors.Is(err, reservation.ErrUnavailable) && failures.Add(1) == 1 {
 				t.Errorf("a caller ended with %v, want %v", err, reservation.ErrUnavailable)
 			}
@@ -151,7 +151,7 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 }
 
 // barrier is what makes each procedure wait for the disk; the white space before it differs.
-const barrier = "_nothing := pg_logical_emit_message(true, 'allo', '');"
+const barrier = "PERFORM pg_logical_emit_message(true, 'allo', '');"
 
 // TestAcknowledgedHoldsAreLostWithoutTheBarrier takes the second transaction's record out of every procedure, so that nothing
 // waits for the disk. The log's writer sleeps as long as it may, which changes nothing for those who wait.
@@ -160,12 +160,10 @@ func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
 
 	const kills = 5
 	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
-	w := open(t, db, 0)
-	rows := w.stocks(1_000_000, 1_000_000, 1_000_000)
-	for _, verb := range []string{"reserve_line", "reserve_cart", "resolve_hold"} {
-		w.mutate(verb, barrier, "NULL;")
-	}
-	w.exec("CHECKPOINT") // what the set-up wrote is not at stake
+	f := open(t, db, 0)
+	rows := f.stocks(1_000_000, 1_000_000, 1_000_000)
+	f.mutate("commit_early", barrier, "NULL;")
+	f.Exec("CHECKPOINT") // what the set-up wrote is not at stake
 
 	for n := range kills {
 		if lost := crash(t, server, db, rows, 300); lost != 0 {
@@ -176,46 +174,61 @@ func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
 	t.Errorf("%d kills lost nothing without the barrier, want something lost", kills)
 }
 
-// lastWords answers a hold to a reader while its transaction is committed but not on disk, kills the server, and says what is left.
-func lastWords(t *testing.T, server *pgserver.Server, db pgtest.Database, read func(*world, reservation.Hold) error) (string, error) {
-	t.Helper()
-	w := open(t, db, 1)
-	hold := w.hold(w.stock(5))
-	if err := read(w, hold); err != nil {
-		return "", fmt.Errorf("read hold %s: %w", hold.ID, err)
+// confirmWithoutBarrier confirms while another session has the lock without which the test's
+// resolve_hold leaves its barrier out.
+func confirmWithoutBarrier(f *fixture, h reservation.Hold) error {
+	ctx := f.Context()
+	tx, err := f.Admin.Begin(ctx)
+	if err != nil {
+		return err
 	}
-	if err := errors.Join(server.Kill(), server.Restart(w.context())); err != nil {
-		return "", err
+	defer tx.Rollback(ctx) // gives the lock back, and writes nothing to the log
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(1)"); err != nil {
+		return err
 	}
-	return ask[string](open(t, db, 0), "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')", hold.ID.String()), nil
+	_, err = newService(f.own).Confirm(ctx, h.ID, "")
+	return err
 }
 
-// TestReadsAndRepeatsWaitForTheDisk stops the clock between the two transactions of a reserve: the barrier is out of it, so that
-// its commit isn't on disk when another caller is told of it. That caller's answer must wait for the disk.
+// lastWords reads a hold while its transaction is committed but not on disk, kills the server, and
+// returns the status that is left, or "gone".
+func lastWords(t *testing.T, server *pgserver.Server, db pgtest.Database, read func(*fixture, reservation.Hold) error) (string, error) {
+	t.Helper()
+	f := open(t, db, 1)
+	hold := f.hold(f.stock(5))
+	if err := read(f, hold); err != nil {
+		return "", fmt.Errorf("read hold %s: %w", hold.ID, err)
+	}
+	if err := errors.Join(server.Kill(), server.Restart(f.Context())); err != nil {
+		return "", err
+	}
+	return queryOne[string](open(t, db, 0), "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')", hold.ID.String()), nil
+}
+
+// The barriers are out of the first calls, so their commits aren't on disk when another caller learns
+// of them. That caller's answer must wait for the disk.
 func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 	t.Parallel()
 
 	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
-	w := open(t, db, 0)
-	for _, verb := range []string{"reserve_line", "resolve_hold"} {
-		w.mutate(verb, barrier, "NULL;")
-	}
-	get := func(w *world, h reservation.Hold) error {
-		_, err := w.service(w.pools[0]).Get(w.context(), h.ID)
+	f := open(t, db, 0)
+	f.mutate("reserve_line", "CALL commit_early();", "PERFORM set_config('synchronous_commit', 'off', true);")
+	f.mutate("commit_early", barrier, "IF pg_try_advisory_xact_lock_shared(1) THEN "+barrier+" END IF;")
+	get := func(f *fixture, h reservation.Hold) error {
+		_, err := newService(f.callers[0]).Get(f.Context(), h.ID)
 		return err
 	}
-	confirmAndGet := func(w *world, h reservation.Hold) error {
-		if _, err := w.service(w.own).Confirm(w.context(), h.ID, ""); err != nil {
+	confirmAndGet := func(f *fixture, h reservation.Hold) error {
+		if err := confirmWithoutBarrier(f, h); err != nil {
 			return err
 		}
-		return get(w, h)
+		return get(f, h)
 	}
-	confirmTwice := func(w *world, h reservation.Hold) error {
-		if _, err := w.service(w.own).Confirm(w.context(), h.ID, ""); err != nil {
+	confirmTwice := func(f *fixture, h reservation.Hold) error {
+		if err := confirmWithoutBarrier(f, h); err != nil {
 			return err
 		}
-		w.early = false
-		_, err := w.service(w.pools[0]).Confirm(w.context(), h.ID, "")
+		_, err := newService(f.callers[0]).Confirm(f.Context(), h.ID, "")
 		return err
 	}
 
@@ -227,7 +240,7 @@ func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 	}
 
 	if status, err := lastWords(t, server, db, confirmTwice); err != nil || status != "CONFIRMED" {
-		t.Errorf("a hold that a plain service confirmed again before the crash is %s, %v, want CONFIRMED", status, err)
+		t.Errorf("a hold that was confirmed again before the crash is %s, %v, want CONFIRMED", status, err)
 	}
 
 	// The control: a read that doesn't wait tells of what a crash takes back, unless the log's writer happens to wake just then.
@@ -248,16 +261,19 @@ func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 func TestEveryProcedureEndsInABarrier(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 0)
-	rows, err := w.admin.Query(w.context(), `
+	f := newFixture(t, 0)
+	rows, err := f.Admin.Query(f.Context(), `
 SELECT proname::text, pg_get_functiondef(oid) FROM pg_proc
-WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace`)
+WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'commit_early'
+  AND obj_description(oid, 'pg_proc') NOT LIKE '%previous_release.sql%'`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Close()
 
-	ends := regexp.MustCompile(`(?s)IF _early AND [^;]+ THEN\s+COMMIT;\s+_nothing := pg_logical_emit_message\(true, 'allo', ''\);\s+(ELSIF _early THEN\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
+	// A verb ends in commit_early, and commits nowhere else.
+	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+CALL commit_early\(\);\s+(ELSE\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
+	commits := regexp.MustCompile(`(?m)^\s*COMMIT;`)
 	n := 0
 	for rows.Next() {
 		var name, source string
@@ -265,8 +281,8 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace`)
 			t.Fatal(err)
 		}
 		n++
-		if !ends.MatchString(source) {
-			t.Errorf("procedure %s doesn't end in commit and barrier", name)
+		if !ends.MatchString(source) || commits.MatchString(source) {
+			t.Errorf("procedure %s doesn't end in commit_early alone", name)
 		}
 	}
 	if err := rows.Err(); err != nil || n != 4 {
@@ -281,10 +297,10 @@ func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
 	t.Parallel()
 
 	server, db := pgtest.NewServer(t, nil)
-	w := open(t, db, 1)
-	row := w.stock(5)
-	s := w.services()[0]
-	if _, err := s.Reserve(w.context(), reservation.Request{Lines: []reservation.Line{row}}); err != nil {
+	f := open(t, db, 1)
+	row := f.stock(5)
+	s := f.services()[0]
+	if _, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Kill(); err != nil {
@@ -293,7 +309,7 @@ func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
 
 	for range 2 { // once on the connection that it had, once on one that it can't make
 		start := time.Now()
-		_, err := s.Reserve(w.context(), reservation.Request{Lines: []reservation.Line{row}})
+		_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
 		if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > settleTimeout {
 			t.Errorf("Reserve() on a killed server = %v after %s, want %v", err, time.Since(start), reservation.ErrUnavailable)
 		}

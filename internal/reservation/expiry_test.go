@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -11,13 +12,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
 func TestConfirmMeetsExpiryAtTheVeryInstant(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 8, raceOfConfirmAndExpiry)
+	mustHold(t, 8, raceOfConfirmAndExpiry)
 }
 
 const endSoonSQL = `
@@ -32,14 +34,14 @@ UPDATE reservation_items l SET expires_at = soon.expires_at FROM soon WHERE l.re
 
 // raceOfConfirmAndExpiry lets four callers confirm a hold around its end while two sweeps and two reserves would have its units.
 // The hold has the whole of its row, so whoever gets a unit must have taken it from the hold's death.
-func raceOfConfirmAndExpiry(ctx context.Context, w *world, r *report) {
+func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 	const rounds, confirmers, sweepers = 60, 4, 2
-	services := w.services()
+	services := f.services()
 	ended := map[reservation.Status]int{}
 	for round := range rounds {
-		lines := w.stocks([]int{1, 1}[:1+round%2]...)
-		hold := w.hold(lines...)
-		w.exec(endSoonSQL, hold.ID.String(), rand.N(6*time.Millisecond))
+		lines := f.stocks([]int{1, 1}[:1+round%2]...)
+		hold := f.hold(lines...)
+		f.Exec(endSoonSQL, hold.ID.String(), rand.N(6*time.Millisecond))
 		var confirmed, denied, taken atomic.Int64
 
 		together(len(services), func(i int) {
@@ -59,13 +61,13 @@ func raceOfConfirmAndExpiry(ctx context.Context, w *world, r *report) {
 			}
 		})
 
-		if err := await(ctx, w.admin, "SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String()); err != nil {
+		if err := pgtest.Wait(ctx, f.Admin, "SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String()); err != nil {
 			r.check(false, "error", "%v", err)
 		}
 		if _, err := services[0].Sweep(ctx); err != nil {
 			r.check(false, "error", "Sweep() = %v", err)
 		}
-		status := w.status(hold)
+		status := f.status(hold)
 		ended[status]++
 		r.check((status == reservation.Confirmed) == (confirmed.Load() > 0), "I3", "%d confirms of a hold that is %s succeeded",
 			confirmed.Load(), status)
@@ -75,30 +77,30 @@ func raceOfConfirmAndExpiry(ctx context.Context, w *world, r *report) {
 		if status == reservation.Confirmed {
 			want.Total = 0
 		}
-		r.checkStock(w, lines[0], want)
+		r.checkStock(f, lines[0], want)
 	}
 	r.checkRetries(services)
-	w.t.Logf("the holds ended %v", ended)
+	f.t.Logf("the holds ended %v", ended)
 }
 
 func TestDeadUnitsGoToExactlyAsManyCallers(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, manyCallers, raceForDeadUnits)
+	mustHold(t, manyCallers, raceForDeadUnits)
 }
 
 // raceForDeadUnits fills a row with dead holds of one line and dead carts, then lets 64 callers have its units before any sweep.
-func raceForDeadUnits(ctx context.Context, w *world, r *report) {
+func raceForDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const units = 12
-	services := w.services()
-	rows := w.stocks(units, 2*units)
-	dead := []reservation.Hold{w.hold(of(rows[0], 3))}
+	services := f.services()
+	rows := f.stocks(units, 2*units)
+	dead := []reservation.Hold{f.hold(of(rows[0], 3))}
 	for range 4 {
-		dead = append(dead, w.hold(rows[0]), w.hold(rows...))
+		dead = append(dead, f.hold(rows[0]), f.hold(rows...))
 	}
-	dead = append(dead, w.hold(rows[0]))
-	w.kill(dead...)
-	r.checkStock(w, rows[0], counts{Total: units, Reserved: units})
+	dead = append(dead, f.hold(rows[0]))
+	f.kill(dead...)
+	r.checkStock(f, rows[0], counts{Total: units, Reserved: units})
 	var won, short atomic.Int64
 
 	together(len(services), func(i int) {
@@ -107,16 +109,16 @@ func raceForDeadUnits(ctx context.Context, w *world, r *report) {
 		short.Add(b2i(isShort(err)))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 		// Nobody is told that stock is short while a unit is left that only the dead hold.
-		r.check(!isShort(err) || w.liveUnits(ctx, rows[0]) >= units, "I4", "Reserve() = %v while live holds have fewer than all units", err)
+		r.check(!isShort(err) || f.liveUnits(ctx, rows[0]) >= units, "I4", "Reserve() = %v while live holds have fewer than all units", err)
 	})
 
 	r.check(won.Load() == units, "I4", "%d callers hold units that %d dead ones occupied (%d were told it is short)", won.Load(), units, short.Load())
-	r.checkStock(w, rows[0], counts{Total: units, Reserved: units})
-	r.checkStock(w, rows[1], counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
+	r.checkStock(f, rows[0], counts{Total: units, Reserved: units})
+	r.checkStock(f, rows[1], counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
 	r.checkRetries(services)
 	result, err := services[0].Sweep(ctx)
 	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9", "Sweep() = %+v, %v, want 4 carts with a unit each", result, err)
-	r.checkStock(w, rows[1], counts{Total: 2 * units})
+	r.checkStock(f, rows[1], counts{Total: 2 * units})
 }
 
 const liveUnitsSQL = `
@@ -127,9 +129,9 @@ SELECT coalesce(sum(quantity), 0) FROM (
     SELECT quantity FROM reservation_items WHERE counted AND expires_at > clock_timestamp() AND product_id = $1) live`
 
 // liveUnits counts what live holds have of a row, or is huge when it can't be asked, for the callers' own errors tell more.
-func (w *world) liveUnits(ctx context.Context, line reservation.Line) int {
+func (f *fixture) liveUnits(ctx context.Context, line reservation.Line) int {
 	var n int
-	if err := w.admin.QueryRow(ctx, liveUnitsSQL, line.ProductID.String()).Scan(&n); err != nil {
+	if err := f.Admin.QueryRow(ctx, liveUnitsSQL, line.ProductID.String()).Scan(&n); err != nil {
 		return reservation.MaxQuantity
 	}
 	return n
@@ -138,16 +140,16 @@ func (w *world) liveUnits(ctx context.Context, line reservation.Line) int {
 func TestDeadUnitsGoToCallersWhoNeedSeveral(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceForSeveralDeadUnits)
+	mustHold(t, someCallers, raceForSeveralDeadUnits)
 }
 
 // raceForSeveralDeadUnits lets each caller need three dead holds at once, of which others may have locked one or two already.
-func raceForSeveralDeadUnits(ctx context.Context, w *world, r *report) {
+func raceForSeveralDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const winners = 4
-	services := w.services()
-	row := w.stock(3 * winners)
+	services := f.services()
+	row := f.stock(3 * winners)
 	for range 3 * winners {
-		w.kill(w.hold(row))
+		f.kill(f.hold(row))
 	}
 	var won atomic.Int64
 
@@ -158,23 +160,23 @@ func raceForSeveralDeadUnits(ctx context.Context, w *world, r *report) {
 	})
 
 	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(), winners)
-	r.checkStock(w, row, counts{Total: 3 * winners, Reserved: 3 * winners})
+	r.checkStock(f, row, counts{Total: 3 * winners, Reserved: 3 * winners})
 	r.checkRetries(services)
 }
 
 func TestDeadUnitsOfSeveralRowsGoToCarts(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceForDeadCarts)
+	mustHold(t, someCallers, raceForDeadCarts)
 }
 
 // raceForDeadCarts fills two rows with dead holds and lets carts of both rows, listed either way round, have them.
-func raceForDeadCarts(ctx context.Context, w *world, r *report) {
+func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 	const winners = 5
-	services := w.services()
-	rows := w.stocks(winners, winners)
+	services := f.services()
+	rows := f.stocks(winners, winners)
 	for range winners {
-		w.kill(w.hold(rows[0]), w.hold(rows[1]))
+		f.kill(f.hold(rows[0]), f.hold(rows[1]))
 	}
 	var won atomic.Int64
 
@@ -190,7 +192,7 @@ func raceForDeadCarts(ctx context.Context, w *world, r *report) {
 
 	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d", won.Load(), winners)
 	for _, row := range rows {
-		r.checkStock(w, row, counts{Total: winners, Reserved: winners})
+		r.checkStock(f, row, counts{Total: winners, Reserved: winners})
 	}
 	r.checkRetries(services)
 }
@@ -198,33 +200,30 @@ func raceForDeadCarts(ctx context.Context, w *world, r *report) {
 func TestDeadUnitIsHadAfterItsLockGoesBack(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceAfterALockGoesBack)
+	mustHold(t, someCallers, raceAfterALockGoesBack)
 }
 
 // raceAfterALockGoesBack lets all callers stand in line for the one dead hold, which another session has locked and lets go
 // without resolving it: one of them must have its unit, and the others learn that there is none.
-func raceAfterALockGoesBack(ctx context.Context, w *world, r *report) {
-	services := w.services()
-	row := w.stock(1)
-	hold := w.hold(row)
-	w.kill(hold)
-	tx, err := w.admin.Begin(ctx)
+func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
+	services := f.services()
+	row := f.stock(1)
+	hold := f.hold(row)
+	f.kill(hold)
+	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", hold.ID.String()); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	var won atomic.Int64
 
 	together(len(services)+1, func(i int) {
 		if i == len(services) {
-			// Plain callers never wait for a lock, so for them it goes back at once.
-			if w.early {
-				if err := await(ctx, w.admin, waitingSQL, len(services)/2); err != nil {
-					r.check(false, "error", "%v", err)
-				}
+			if err := pgtest.Wait(ctx, f.Admin, waitingSQL, len(services)/2); err != nil {
+				r.check(false, "error", "%v", err)
 			}
 			r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
 			return
@@ -235,31 +234,28 @@ func raceAfterALockGoesBack(ctx context.Context, w *world, r *report) {
 	})
 
 	r.check(won.Load() == 1, "I4", "%d callers hold the unit that a dead one occupied", won.Load())
-	r.checkStock(w, row, counts{Total: 1, Reserved: 1})
+	r.checkStock(f, row, counts{Total: 1, Reserved: 1})
 }
 
 func TestDeadHoldIsDeadForEveryoneBeforeTheSweep(t *testing.T) {
 	t.Parallel()
 
-	for _, early := range []bool{true, false} {
-		for _, lines := range []int{1, 3} {
-			t.Run(modeName(early), func(t *testing.T) {
-				t.Parallel()
+	for _, lines := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d lines", lines), func(t *testing.T) {
+			t.Parallel()
 
-				w := newWorld(t, 1)
-				w.early = early
-				testDeadHold(t, w, w.stocks([]int{5, 5, 5}[:lines]...))
-			})
-		}
+			f := newFixture(t, 1)
+			testDeadHold(t, f, f.stocks([]int{5, 5, 5}[:lines]...))
+		})
 	}
 }
 
-func testDeadHold(t *testing.T, w *world, lines []reservation.Line) {
+func testDeadHold(t *testing.T, f *fixture, lines []reservation.Line) {
 	t.Helper()
-	ctx := w.context()
-	s := w.services()[0]
-	hold := w.hold(lines...)
-	w.kill(hold)
+	ctx := f.Context()
+	s := f.services()[0]
+	hold := f.hold(lines...)
+	f.kill(hold)
 
 	before, err := s.Get(ctx, hold.ID)
 	if err != nil || before.Hold.Status != reservation.Expired || !before.Hold.UpdatedAt.Equal(before.Hold.ExpiresAt) {
@@ -301,12 +297,12 @@ func testDeadHold(t *testing.T, w *world, lines []reservation.Line) {
 	if diff := cmp.Diff(released.Hold, replay.Hold); err != nil || diff != "" || !replay.Replayed {
 		t.Errorf("Release(%s) again = %+v, %v, want the same answer", hold.ID, replay, err)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
-func (w *world) mustAudit(t *testing.T) {
+func (f *fixture) mustAudit(t *testing.T) {
 	t.Helper()
-	violations, err := w.service(w.own).Audit(w.context())
+	violations, err := newService(f.own).Audit(f.Context())
 	if err != nil || len(violations) != 0 {
 		t.Errorf("Audit() = %v, %v, want none", violations, err)
 	}
@@ -315,19 +311,19 @@ func (w *world) mustAudit(t *testing.T) {
 func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		rows := w.stocks(2, 9, 9)
-		cart := w.hold(of(rows[0], 2), of(rows[1], 3), of(rows[2], 4))
-		w.kill(cart)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		rows := f.stocks(2, 9, 9)
+		cart := f.hold(of(rows[0], 2), of(rows[1], 3), of(rows[2], 4))
+		f.kill(cart)
 
 		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{rows[0], rows[1]}})
 		r.check(err == nil, "I4", "Reserve() = %v, want the dead cart's units", err)
 
 		// Row 0 was short, so its line went; row 1 had enough of its own.
-		r.checkStock(w, rows[0], counts{Total: 2, Reserved: 1})
-		r.checkStock(w, rows[1], counts{Total: 9, Reserved: 4})
-		r.checkStock(w, rows[2], counts{Total: 9, Reserved: 4})
+		r.checkStock(f, rows[0], counts{Total: 2, Reserved: 1})
+		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 4})
+		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 4})
 		view, err := s.Get(ctx, cart.ID)
 		r.check(err == nil && view.Hold.Status == reservation.Expired && len(view.Hold.Lines) == 3, "I4", "Get() = %+v, %v", view, err)
 		_, err = s.Confirm(ctx, cart.ID, "")
@@ -337,9 +333,9 @@ func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 
 		result, err := s.Sweep(ctx)
 		r.check(err == nil && result.Expired == 1 && result.Units == 7, "I9", "Sweep() = %+v, %v, want 1 hold and 7 units", result, err)
-		r.checkStock(w, rows[0], counts{Total: 2, Reserved: 1})
-		r.checkStock(w, rows[1], counts{Total: 9, Reserved: 1})
-		r.checkStock(w, rows[2], counts{Total: 9, Reserved: 0})
+		r.checkStock(f, rows[0], counts{Total: 2, Reserved: 1})
+		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 1})
+		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 0})
 	})
 }
 
@@ -347,12 +343,12 @@ func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 2)
-	services := w.services()
-	ctx := w.context()
+	f := newFixture(t, 2)
+	services := f.services()
+	ctx := f.Context()
 	for range 25 {
-		hold := w.hold(w.stock(1))
-		w.exec(endSoonSQL, hold.ID.String(), 5*time.Millisecond)
+		hold := f.hold(f.stock(1))
+		f.Exec(endSoonSQL, hold.ID.String(), 5*time.Millisecond)
 
 		together(len(services), func(i int) {
 			for {
@@ -374,23 +370,23 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 
 // raceOfReserveBehindAYoungerDeadHold needs two dead holds of which somebody has the younger locked for a while: the reserve must have
 // its units as soon as they can be had, though the oldest dead hold is none to wait for.
-func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, w *world, r *report) {
-	row := w.stock(2)
-	older, younger := w.hold(row), w.hold(row)
-	w.kill(older, younger)
-	w.exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1", older.ID.String())
-	tx := w.lock("SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", younger.ID.String())
+func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *report) {
+	row := f.stock(2)
+	older, younger := f.hold(row), f.hold(row)
+	f.kill(older, younger)
+	f.Exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1", older.ID.String())
+	tx := f.lock("SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", younger.ID.String())
 
 	together(2, func(i int) {
 		if i == 0 {
-			_, err := w.service(w.pools[0]).Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 2)}})
+			_, err := newService(f.callers[0]).Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 2)}})
 			r.check(err == nil, "I4", "Reserve() of two dead units, of which somebody had one locked for a while = %v", err)
 			return
 		}
 		var released time.Time
 		err := errors.Join(
-			w.admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '300 ms'").Scan(&released),
-			await(ctx, w.admin, "SELECT clock_timestamp() >= $1", released),
+			f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '300 ms'").Scan(&released),
+			pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released),
 			tx.Commit(ctx))
 		r.check(err == nil, "error", "the other session: %v", err)
 	})
@@ -399,11 +395,11 @@ func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, w *world, r *repor
 func TestReserveHasWhatAYoungerDeadHoldGivesUp(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, raceOfReserveBehindAYoungerDeadHold)
+	mustHold(t, 1, raceOfReserveBehindAYoungerDeadHold)
 }
 
 func TestReserveGivesUpAtOnceWithoutAPauseBetweenItsTries(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(w *world) { w.mutate("pause_before", "IF _retry > 1 THEN", "IF false THEN") }, raceOfReserveBehindAYoungerDeadHold)
+	mustBreak(t, 1, "I4", func(f *fixture) { f.mutate("pause_before_try", "IF _try > 2 THEN", "IF false THEN") }, raceOfReserveBehindAYoungerDeadHold)
 }

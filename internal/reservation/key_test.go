@@ -16,23 +16,23 @@ import (
 func TestOneKeyMakesOneHold(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceOfOneKeyToReserve)
+	mustHold(t, someCallers, raceOfOneKeyToReserve)
 }
 
 // raceOfOneKeyToReserve sends one request many times at once, for a hold of one line and for a cart.
-func raceOfOneKeyToReserve(ctx context.Context, w *world, r *report) {
-	rows := w.stocks(1000, 1000)
+func raceOfOneKeyToReserve(ctx context.Context, f *fixture, r *report) {
+	rows := f.stocks(1000, 1000)
 	for _, lines := range [][]reservation.Line{rows[:1], rows} {
 		request := reservation.Request{Lines: lines, Key: "reserve " + rows[0].ProductID.String() + string(rune('0'+len(lines)))}
-		raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) })
+		raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) })
 	}
-	r.checkStock(w, rows[0], counts{Total: 1000, Reserved: 2})
-	r.checkStock(w, rows[1], counts{Total: 1000, Reserved: 1})
+	r.checkStock(f, rows[0], counts{Total: 1000, Reserved: 2})
+	r.checkStock(f, rows[1], counts{Total: 1000, Reserved: 1})
 }
 
 // raceOfOneKey lets every caller send the same, and expects one effect and one answer.
-func raceOfOneKey(w *world, r *report, call func(*reservation.Service) (reservation.Answer, error)) reservation.Hold {
-	services := w.services()
+func raceOfOneKey(f *fixture, r *report, call func(*reservation.Service) (reservation.Answer, error)) reservation.Hold {
+	services := f.services()
 	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
 	together(len(services), func(i int) { answers[i], errs[i] = call(services[i]) })
@@ -53,34 +53,34 @@ func raceOfOneKey(w *world, r *report, call func(*reservation.Service) (reservat
 func TestOneKeyMakesOneConfirmReleaseAndExtend(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, func(ctx context.Context, w *world, r *report) {
-		row := w.stock(10)
-		confirmed, released, extended := w.hold(row), w.hold(row), w.hold(row)
+	mustHold(t, someCallers, func(ctx context.Context, f *fixture, r *report) {
+		row := f.stock(10)
+		confirmed, released, extended := f.hold(row), f.hold(row), f.hold(row)
 		key := row.ProductID.String()
 
-		got := raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+		got := raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) {
 			return s.Confirm(ctx, confirmed.ID, "c"+key)
 		})
 		r.check(got.Status == reservation.Confirmed, "I6", "Confirm() = %+v", got)
-		got = raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+		got = raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) {
 			return s.Release(ctx, released.ID, "r"+key)
 		})
 		r.check(got.Status == reservation.Released, "I6", "Release() = %+v", got)
-		got = raceOfOneKey(w, r, func(s *reservation.Service) (reservation.Answer, error) {
+		got = raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) {
 			return s.Extend(ctx, extended.ID, 30*time.Minute, "e"+key)
 		})
 		ttl := got.ExpiresAt.Sub(got.UpdatedAt)
 		r.check(got.Status == reservation.Pending && ttl == 30*time.Minute, "I6", "Extend() = %+v, want 30 minutes", got)
-		r.checkStock(w, row, counts{Total: 9, Reserved: 1})
+		r.checkStock(f, row, counts{Total: 9, Reserved: 1})
 	})
 }
 
 func TestReplayAnswersWhatTheFirstCallDidWhateverBecameOfTheHold(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		rows := w.stocks(3, 3)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		rows := f.stocks(3, 3)
 		request := reservation.Request{Lines: rows, Key: "k" + rows[0].ProductID.String()}
 		first, err := s.Reserve(ctx, request)
 		r.check(err == nil && !first.Replayed, "error", "Reserve() = %+v, %v", first, err)
@@ -94,16 +94,16 @@ func TestReplayAnswersWhatTheFirstCallDidWhateverBecameOfTheHold(t *testing.T) {
 		r.check(err == nil && again.Replayed, "I6", "Reserve() again = %+v, %v", again, err)
 		diff := cmp.Diff(first.Hold, again.Hold)
 		r.check(diff == "", "I6", "the replay differs: %s", diff)
-		r.checkStock(w, rows[0], counts{Total: 2})
+		r.checkStock(f, rows[0], counts{Total: 2})
 	})
 }
 
 func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		rows := w.stocks(10, 10)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		rows := f.stocks(10, 10)
 		key := "k" + rows[0].ProductID.String()
 		first, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], Key: key})
 		r.check(err == nil, "error", "Reserve() = %v", err)
@@ -134,18 +134,18 @@ func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 			err := call()
 			r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "%s under the same key = %v, want %v", name, err, reservation.ErrKeyReused)
 		}
-		r.checkStock(w, rows[0], counts{Total: 10, Reserved: 1})
-		r.checkStock(w, rows[1], counts{Total: 10})
+		r.checkStock(f, rows[0], counts{Total: 10, Reserved: 1})
+		r.checkStock(f, rows[1], counts{Total: 10})
 	})
 }
 
 func TestConfirmAndReleaseUnderOneKeyAreDifferentRequests(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		row := w.stock(10)
-		one, two := w.hold(row), w.hold(row)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(10)
+		one, two := f.hold(row), f.hold(row)
 		key := "k" + row.ProductID.String()
 		_, err := s.Confirm(ctx, one.ID, key)
 		r.check(err == nil, "error", "Confirm() = %v", err)
@@ -160,48 +160,48 @@ func TestConfirmAndReleaseUnderOneKeyAreDifferentRequests(t *testing.T) {
 func TestKeyIsFreeAgainAfterADay(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		row := w.stock(10)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(10)
 		request := reservation.Request{Lines: []reservation.Line{row}, Key: "k" + row.ProductID.String()}
 		first, err := s.Reserve(ctx, request)
 		r.check(err == nil, "error", "Reserve() = %v", err)
 		const age = "UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE key = $1"
 
-		w.exec(age, request.Key, 24*time.Hour-time.Minute)
+		f.Exec(age, request.Key, 24*time.Hour-time.Minute)
 		young, err := s.Reserve(ctx, request)
 		r.check(err == nil && young.Replayed, "I6", "Reserve() under a key of less than a day = %+v, %v, want it replayed", young, err)
 
-		w.exec(age, request.Key, 24*time.Hour)
+		f.Exec(age, request.Key, 24*time.Hour)
 		request.Lines[0].Quantity = 2 // any request may have the key now
 		old, err := s.Reserve(ctx, request)
 		r.check(err == nil && !old.Replayed && old.Hold.ID != first.Hold.ID, "I6", "Reserve() under a key of a day = %+v, %v, want a new hold", old, err)
 		again, err := s.Reserve(ctx, request)
 		r.check(err == nil && again.Replayed && again.Hold.ID == old.Hold.ID, "I6", "Reserve() again = %+v, %v, want it replayed", again, err)
-		r.checkStock(w, row, counts{Total: 10, Reserved: 3})
+		r.checkStock(f, row, counts{Total: 10, Reserved: 3})
 	})
 }
 
 func TestFailedCallLeavesItsKeyFree(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		row := w.stock(1)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(1)
 		key := "k" + row.ProductID.String()
 		request := reservation.Request{Lines: []reservation.Line{of(row, 2)}, Key: key}
 		_, err := s.Reserve(ctx, request)
 		r.check(isShort(err), "error", "Reserve() = %v, want it short", err)
-		dead := w.hold(row)
-		w.kill(dead)
+		dead := f.hold(row)
+		f.kill(dead)
 		_, err = s.Confirm(ctx, dead.ID, key)
 		r.check(errors.Is(err, reservation.ErrExpired), "error", "Confirm() = %v", err)
 		_, err = s.Extend(ctx, dead.ID, time.Minute, key)
 		r.check(errors.Is(err, reservation.ErrExpired), "error", "Extend() = %v", err)
-		n := ask[int](w, "SELECT count(*) FROM idempotency_keys WHERE key = $1", key)
+		n := queryOne[int](f, "SELECT count(*) FROM idempotency_keys WHERE key = $1", key)
 		r.check(n == 0, "I6", "%d answers are stored under the key of failed calls, want none", n)
 
-		w.exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(), row.WarehouseID.String())
+		f.Exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(), row.WarehouseID.String())
 		answer, err := s.Reserve(ctx, request)
 		r.check(err == nil && !answer.Replayed, "I6", "Reserve() after the stock came = %+v, %v, want a hold", answer, err)
 	})
@@ -211,15 +211,15 @@ func TestCallThatWasCutOffIsSettledByItsKey(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
-	eachMode(t, 8, raceOfCutOffCalls)
+	mustHold(t, 8, raceOfCutOffCalls)
 }
 
 // raceOfCutOffCalls gives each call too little time, then sends it again until it is answered. Whether the first try took effect
 // or not, there is one hold for each key in the end.
-func raceOfCutOffCalls(ctx context.Context, w *world, r *report) {
+func raceOfCutOffCalls(ctx context.Context, f *fixture, r *report) {
 	const calls = 12
-	services := w.services()
-	rows := w.stocks(1000, 1000)
+	services := f.services()
+	rows := f.stocks(1000, 1000)
 
 	together(len(services), func(i int) {
 		for n := range calls {
@@ -243,6 +243,6 @@ func raceOfCutOffCalls(ctx context.Context, w *world, r *report) {
 		}
 	})
 
-	r.checkStock(w, rows[0], counts{Total: 1000, Reserved: calls * len(services)})
-	r.checkStock(w, rows[1], counts{Total: 1000, Reserved: calls * len(services) / 2})
+	r.checkStock(f, rows[0], counts{Total: 1000, Reserved: calls * len(services)})
+	r.checkStock(f, rows[1], counts{Total: 1000, Reserved: calls * len(services) / 2})
 }

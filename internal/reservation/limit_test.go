@@ -29,13 +29,13 @@ func invalidFields(err error) []string {
 func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	row := w.stock(1_000_000_000)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	row := f.stock(1_000_000_000)
 	var hundred, hundredAndOne []reservation.Line
 	for range reservation.MaxLines {
-		hundred = append(hundred, w.stock(10))
+		hundred = append(hundred, f.stock(10))
 	}
 	hundredAndOne = append(hundredAndOne, hundred...)
 	hundredAndOne = append(hundredAndOne, row)
@@ -79,16 +79,16 @@ func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
 			t.Errorf("%s: Reserve() holds %d units, want %d", name, answer.Hold.Quantity, sum)
 		}
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestHoldLastsAsLongAsAsked(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	row := w.stock(1000)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	row := f.stock(1000)
 
 	for _, test := range []struct {
 		ttl     time.Duration
@@ -114,7 +114,7 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 		if got := answer.Hold.ExpiresAt.Sub(answer.Hold.CreatedAt); got != test.lasts {
 			t.Errorf("Reserve(TTL %s) lasts %s, want %s", test.ttl, got, test.lasts)
 		}
-		answer, err = s.Extend(ctx, w.hold(row).ID, test.ttl, "")
+		answer, err = s.Extend(ctx, f.hold(row).ID, test.ttl, "")
 		if ok := err == nil; ok != test.extend {
 			t.Errorf("Extend(%s) = %v, want it accepted: %t", test.ttl, err, test.extend)
 		}
@@ -127,13 +127,11 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 func TestExtensionEndsWithTheLongestHold(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
 		// The clock of this database's extend stands still at half of the longest time, so that the limit is met to the second.
-		if w.early {
-			w.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := _hold.created_at + interval '30 min';")
-		}
-		s := w.services()[0]
-		for _, lines := range [][]reservation.Line{w.stocks(9), w.stocks(9, 9)} {
+		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := _hold.created_at + interval '30 min';")
+		s := f.services()[0]
+		for _, lines := range [][]reservation.Line{f.stocks(9), f.stocks(9, 9)} {
 			answer, err := s.Reserve(ctx, reservation.Request{Lines: lines, TTL: maxHold - time.Second})
 			r.check(err == nil, "error", "Reserve() = %v", err)
 			hold := answer.Hold
@@ -153,10 +151,10 @@ func TestExtensionEndsWithTheLongestHold(t *testing.T) {
 func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	row := w.stock(1000)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	row := f.stock(1000)
 
 	for name, test := range map[string]struct {
 		key string
@@ -175,7 +173,7 @@ func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 		"not UTF-8":          {"a\xffb", false},
 		"quotes":             {`'"; DROP TABLE inventory --`, true},
 	} {
-		hold := w.hold(row)
+		hold := f.hold(row)
 		_, reserve := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: test.key})
 		_, confirm := s.Confirm(ctx, hold.ID, test.key)
 		_, release := s.Release(ctx, hold.ID, test.key)
@@ -197,9 +195,9 @@ func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 func TestUnknownIdsAreNotFound(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		row := w.stock(5)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(5)
 		nobody := uuid.New()
 		_, confirm := s.Confirm(ctx, nobody, "")
 		_, release := s.Release(ctx, nobody, "key")
@@ -215,17 +213,17 @@ func TestUnknownIdsAreNotFound(t *testing.T) {
 			_, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: "unknown"})
 			r.check(errors.Is(err, reservation.ErrInventoryNotFound), "error", "Reserve(%+v) = %v, want %v", lines, err, reservation.ErrInventoryNotFound)
 		}
-		r.checkStock(w, row, counts{Total: 5})
+		r.checkStock(f, row, counts{Total: 5})
 	})
 }
 
 func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		row := w.stock(5)
-		confirmed, released := w.hold(row), w.hold(row)
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(5)
+		confirmed, released := f.hold(row), f.hold(row)
 		first, err := s.Confirm(ctx, confirmed.ID, "")
 		r.check(err == nil, "error", "Confirm() = %v", err)
 		gone, err := s.Release(ctx, released.ID, "")
@@ -254,12 +252,12 @@ func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
 func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		s := w.services()[0]
-		rows := w.stocks(10, 10, 10, 0)
-		w.hold(of(rows[0], 8))                          // two are left
-		w.kill(w.hold(of(rows[1], 7)))                  // its dead units can be had
-		w.kill(w.hold(of(rows[1], 2), of(rows[2], 10))) // and those of a cart
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		rows := f.stocks(10, 10, 10, 0)
+		f.hold(of(rows[0], 8))                          // two are left
+		f.kill(f.hold(of(rows[1], 7)))                  // its dead units can be had
+		f.kill(f.hold(of(rows[1], 2), of(rows[2], 10))) // and those of a cart
 
 		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[3], 1), of(rows[0], 3), of(rows[1], 11), of(rows[2], 10)}})
 
@@ -276,8 +274,8 @@ func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
 		diff := cmp.Diff(want, short.Shortages)
 		r.check(diff == "", "I4", "the shortages differ (-want +got):\n%s", diff)
 		// A refusal changes nothing: the dead holds wait for the sweep.
-		r.checkStock(w, rows[1], counts{Total: 10, Reserved: 9})
-		r.checkStock(w, rows[2], counts{Total: 10, Reserved: 10})
+		r.checkStock(f, rows[1], counts{Total: 10, Reserved: 9})
+		r.checkStock(f, rows[2], counts{Total: 10, Reserved: 10})
 
 		_, err = s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[0], 2), of(rows[1], 10), of(rows[2], 10)}})
 		r.check(err == nil, "I4", "Reserve() of all there is = %v", err)

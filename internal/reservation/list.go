@@ -3,34 +3,36 @@ package reservation
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
-// Bounds of a list of holds.
+// The bounds of a list of holds.
 const (
 	// MaxHoldPage is the most holds of one page.
 	MaxHoldPage = 200
-	// maxHoldScan is how many holds one page looks through for those of a product or a warehouse: 20 ms, on the machine of the benchmark. A page
-	// that finds fewer than were asked for says where the next one goes on.
+	// maxHoldScan is how many holds one page reads to find those of a product or a warehouse. That
+	// takes 20 ms on the benchmark's machine. A page that finds too few says where the next one
+	// goes on.
 	maxHoldScan = 10_000
 )
 
-// HoldFilter says which holds to list. The zero HoldFilter is all of them.
+// HoldFilter says which holds to list. The zero HoldFilter lists all.
 type HoldFilter struct {
-	// Status is as a reader of the hold sees it: PENDING is alive, EXPIRED is dead, whether or not the sweep has been. Empty is any.
+	// Status is the status as a reader of the hold sees it: a dead hold is EXPIRED even before a
+	// sweep. Empty is any.
 	Status Status
-	// ProductID and WarehouseID ask for holds that have a line of both; nil is any.
+	// ProductID and WarehouseID select the holds that have a line of both. Nil is any.
 	ProductID, WarehouseID *uuid.UUID
 }
 
-// ByEnd reports whether the filter's holds are listed by their end, the next to die first. All others are listed by when they were made,
-// the newest first.
+// ByEnd reports whether the filter's holds are ordered by expires_at, the next to die first. All
+// others are ordered by created_at, the newest first.
 func (f HoldFilter) ByEnd() bool { return f.Status == Pending }
 
-// scan is how many holds a page of so many looks through.
+// scan is how many holds to read for a page of limit holds.
 func (f HoldFilter) scan(limit int) int {
 	if f.ProductID == nil && f.WarehouseID == nil {
 		return limit
@@ -38,41 +40,55 @@ func (f HoldFilter) scan(limit int) int {
 	return maxHoldScan
 }
 
-// HoldCursor is a place in a list of holds: just behind the one that has the id and, in At, the time that the list goes by. Neither ever
-// changes of a hold that nobody extends, so a cursor stays where it is whatever happens around it. The zero HoldCursor is the beginning.
+// HoldCursor is a place in a list of holds: just after the hold with this id and, in At, this time of
+// the list's order. Only an extension changes a hold's place, so a cursor stays valid. The zero
+// HoldCursor is the beginning.
 type HoldCursor struct {
 	At time.Time
 	ID uuid.UUID
 }
 
-// cursor is the place behind a hold.
-func (f HoldFilter) cursor(h Hold) HoldCursor {
+// cursorAfter is the place after a hold.
+func (f HoldFilter) cursorAfter(h Hold) *HoldCursor {
 	if f.ByEnd() {
-		return HoldCursor{At: h.ExpiresAt, ID: h.ID}
+		return &HoldCursor{At: h.ExpiresAt, ID: h.ID}
 	}
-	return HoldCursor{At: h.CreatedAt, ID: h.ID}
+	return &HoldCursor{At: h.CreatedAt, ID: h.ID}
 }
 
 // HoldPage is a page of a list of holds.
 type HoldPage struct {
 	Holds []Hold
-	// Now is the database's clock when they were read. It is zero when there are none.
+	// Now is the database's clock when the holds were read. It is zero when there are none.
 	Now time.Time
-	// Next is where the next page begins, or nil when this is the last. A page of one product's holds may be short, or empty, and not be the
-	// last: so many others lay between.
+	// Next is where the next page begins, or nil on the last page. A page of one product's holds
+	// may be short or empty without being the last, when many other holds lie between.
 	Next *HoldCursor
 }
 
 const (
-	listLiveHoldsSQL = `SELECT hold, matches, walked, to_json(seen_at) FROM list_live_holds($1, $2, $3, $4, $5, $6)`
-	listHoldsSQL     = `SELECT hold, matches, walked, to_json(seen_at) FROM list_holds($1, $2, $3, $4, $5, $6, $7)`
+	listLiveHoldsSQL = `
+SELECT hold, matches, walked, seen_at
+FROM list_live_holds($1, $2, $3, $4, $5, $6)`
+	listHoldsSQL = `
+SELECT hold, matches, walked, seen_at
+FROM list_holds($1, $2, $3, $4, $5, $6, $7)`
 )
 
-// ListHolds reads a page of the holds, for the operator: of those that are alive the next to die first, of all others the newest first.
-// A hold that was made, resolved or extended while a caller reads page after page may be missed or seen twice; any other is seen once.
+// listedHold is a row of both.
+type listedHold struct {
+	Hold    holdRow
+	Matches bool // false only for the last hold that was read, if the filter excludes it
+	Walked  int  // how many holds were read up to this one
+	SeenAt  time.Time
+}
+
+// ListHolds reads a page of the holds for the operator, in the order that [HoldFilter.ByEnd] tells.
+// While a caller reads page after page, a hold that is made, resolved or extended may be missed or
+// seen twice. Any other is seen once. It returns ErrBusy or ErrUnavailable.
 //
-// Like the catalog it is a picture, which locks nothing and waits for no disk: a confirm that came in time and isn't written down yet may be
-// seen as EXPIRED for a moment.
+// Like the catalog, the list is a snapshot that locks nothing and waits for no disk. A hold whose
+// confirm came in time may show as EXPIRED until the confirm commits.
 func (s *Service) ListHolds(ctx context.Context, filter HoldFilter, after HoldCursor, limit int) (HoldPage, error) {
 	limit = min(max(limit, 1), MaxHoldPage)
 	scan := filter.scan(limit + 1)
@@ -81,37 +97,35 @@ func (s *Service) ListHolds(ctx context.Context, filter HoldFilter, after HoldCu
 		sql, args = listLiveHoldsSQL, nil
 	}
 	at, id := after.place(filter)
-	rows, err := s.query(ctx, sql, append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id, limit+1, scan)...)
+	args = append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id, limit+1, scan)
+	rows, err := query(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
 	if err != nil {
 		return HoldPage{}, fmt.Errorf("list holds: %w", err)
 	}
-	var page HoldPage
-	for _, row := range rows {
-		hold, err := decodeHold(row[0])
-		if err != nil {
-			return HoldPage{}, fmt.Errorf("list holds: %w", err)
-		}
-		if err := page.Now.UnmarshalJSON(row[3]); err != nil {
-			return HoldPage{}, fmt.Errorf("list holds: read the clock: %w", err)
-		}
-		if string(row[1]) == "t" {
-			page.Holds = append(page.Holds, hold)
-		}
-		if string(row[2]) == strconv.Itoa(scan) {
-			next := filter.cursor(hold)
-			page.Next = &next
-		}
-	}
-	page.Now = page.Now.UTC()
-	if len(page.Holds) > limit {
-		page.Holds = page.Holds[:limit]
-		next := filter.cursor(page.Holds[limit-1])
-		page.Next = &next
-	}
-	return page, nil
+	return filter.page(rows, limit, scan), nil
 }
 
-// place is where a page begins, as the statements take it.
+// page makes a page of at most limit holds from rows, of which at most scan were read.
+func (f HoldFilter) page(rows []listedHold, limit, scan int) HoldPage {
+	var page HoldPage
+	for _, row := range rows {
+		hold := row.Hold.hold()
+		page.Now = row.SeenAt.UTC()
+		if row.Matches {
+			page.Holds = append(page.Holds, hold)
+		}
+		if row.Walked == scan {
+			page.Next = f.cursorAfter(hold)
+		}
+	}
+	if len(page.Holds) > limit {
+		page.Holds = page.Holds[:limit]
+		page.Next = f.cursorAfter(page.Holds[limit-1])
+	}
+	return page
+}
+
+// place returns the cursor's two values as the statements take them.
 func (c HoldCursor) place(filter HoldFilter) (at, id string) {
 	switch {
 	case c != HoldCursor{}:
@@ -123,7 +137,7 @@ func (c HoldCursor) place(filter HoldFilter) (at, id string) {
 	}
 }
 
-// optional is a text that may be missing.
+// optional turns an empty string into a null.
 func optional(s string) *string {
 	if s == "" {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -26,45 +27,45 @@ type listed struct {
 }
 
 // variety makes holds of every status and of every kind of line, some with the same times as others, and some dead that no sweep has found.
-func variety(w *world) []reservation.Line {
-	w.t.Helper()
-	ctx := w.context()
-	s := w.service(w.own)
-	rows := w.stocks(1000, 1000)
-	rows = append(rows, w.elsewhere(rows[0], 1000))
+func variety(f *fixture) []reservation.Line {
+	f.t.Helper()
+	ctx := f.Context()
+	s := newService(f.own)
+	rows := f.stocks(1000, 1000)
+	rows = append(rows, f.elsewhere(rows[0], 1000))
 	carts := [][]reservation.Line{{rows[0]}, {rows[1]}, {rows[2]}, {rows[0], rows[1]}, {rows[0], rows[2]}, {rows[1], rows[2]}, rows}
 	var swept []reservation.Hold
 	for _, lines := range carts {
-		confirmed, released := w.hold(lines...), w.hold(lines...)
+		confirmed, released := f.hold(lines...), f.hold(lines...)
 		_, confirmErr := s.Confirm(ctx, confirmed.ID, "")
 		_, releaseErr := s.Release(ctx, released.ID, "")
 		if err := errors.Join(confirmErr, releaseErr); err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
-		swept = append(swept, w.hold(lines...))
+		swept = append(swept, f.hold(lines...))
 	}
-	w.kill(swept...)
+	f.kill(swept...)
 	if _, err := s.Sweep(ctx); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	for _, lines := range carts {
-		w.hold(lines...)
-		twin := w.hold(lines...)
-		w.exec("UPDATE reservations SET created_at = t.created_at, updated_at = t.created_at, expires_at = t.expires_at FROM (SELECT min(created_at) AS created_at, min(expires_at) AS expires_at FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()) t WHERE id = $1", twin.ID.String())
-		w.exec("UPDATE reservation_items l SET expires_at = r.expires_at FROM reservations r WHERE r.id = l.reservation_id AND r.id = $1", twin.ID.String())
-		w.kill(w.hold(lines...))
+		f.hold(lines...)
+		twin := f.hold(lines...)
+		f.Exec("UPDATE reservations SET created_at = t.created_at, updated_at = t.created_at, expires_at = t.expires_at FROM (SELECT min(created_at) AS created_at, min(expires_at) AS expires_at FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()) t WHERE id = $1", twin.ID.String())
+		f.Exec("UPDATE reservation_items l SET expires_at = r.expires_at FROM reservations r WHERE r.id = l.reservation_id AND r.id = $1", twin.ID.String())
+		f.kill(f.hold(lines...))
 	}
 	return rows
 }
 
 // everyHold reads all holds from the tables, as they are to a reader now.
-func everyHold(w *world) []listed {
-	w.t.Helper()
-	rows, err := w.admin.Query(w.context(), `
+func everyHold(f *fixture) []listed {
+	f.t.Helper()
+	rows, err := f.Admin.Query(f.Context(), `
 SELECT id::text, CASE WHEN status = 'PENDING' AND expires_at <= clock_timestamp() THEN 'EXPIRED' ELSE status::text END, created_at, expires_at
 FROM reservations`)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	var all []listed
 	var id string
@@ -74,12 +75,12 @@ FROM reservations`)
 		all = append(all, h)
 		return nil
 	}); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	for i := range all {
-		view, err := w.service(w.own).Get(w.context(), all[i].id)
+		view, err := newService(f.own).Get(f.Context(), all[i].id)
 		if err != nil {
-			w.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		all[i].lines = view.Hold.Lines
 	}
@@ -160,28 +161,28 @@ func ids(holds []reservation.Hold) []uuid.UUID {
 func TestHoldsAreListedByEveryFilterInPagesOfAnySize(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	rows := variety(w)
-	for _, diff := range listDiffs(w, rows) {
+	f := newFixture(t, 1)
+	rows := variety(f)
+	for _, diff := range listDiffs(f, rows) {
 		t.Error(diff)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // listDiffs holds every list against the model, in pages of several sizes, and tells where they differ.
-func listDiffs(w *world, rows []reservation.Line) (diffs []string) {
-	w.t.Helper()
-	ctx := w.context()
-	s := w.services()[0]
-	all := everyHold(w)
-	for _, f := range filters(rows) {
-		want := expect(all, f)
+func listDiffs(f *fixture, rows []reservation.Line) (diffs []string) {
+	f.t.Helper()
+	ctx := f.Context()
+	s := f.services()[0]
+	all := everyHold(f)
+	for _, filter := range filters(rows) {
+		want := expect(all, filter)
 		for _, limit := range []int{1, 3, max(len(want), 1), len(want) + 1, reservation.MaxHoldPage} {
-			got, err := readHolds(ctx, s, f, limit)
+			got, err := readHolds(ctx, s, filter, limit)
 			if err != nil {
 				diffs = append(diffs, err.Error())
 			} else if diff := cmp.Diff(want, ids(got)); diff != "" {
-				diffs = append(diffs, fmt.Sprintf("the holds of %+v in pages of %d differ (-want +got):\n%s", f, limit, diff))
+				diffs = append(diffs, fmt.Sprintf("the holds of %+v in pages of %d differ (-want +got):\n%s", filter, limit, diff))
 			}
 		}
 	}
@@ -195,10 +196,10 @@ func TestTheModelFindsAListThatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct{ function, old, replacement string }{
 		"a tie is skipped in the live list":       {"list_live_holds", "(r.expires_at, r.id) > (_at, _id)", "r.expires_at > _at"},
 		"a tie is skipped in the others":          {"list_holds", "(r.created_at, r.id) < (_at, _id)", "r.created_at < _at"},
-		"the dead that aren't swept are missing":  {"list_holds", "r.status = 'PENDING' AND r.expires_at <= _now", "false"},
-		"the dead that aren't swept are alive":    {"list_live_holds", "r.expires_at > _now AND ", ""},
+		"the dead that aren't swept are missing":  {"list_holds", "AND r.expires_at <= _now", "AND false"},
+		"the dead that aren't swept are alive":    {"list_live_holds", "AND r.expires_at > _now", ""},
 		"the live are missing among all":          {"list_holds", "_status IS NULL AND", "false AND"},
-		"any line of a cart will do for each":     {"has_line", "AND l.product_id = coalesce(_product, l.product_id) AND", "AND"},
+		"any line of a cart will do for each":     {"has_line", "AND l.product_id = coalesce(_product, l.product_id)", ""},
 		"a warehouse isn't asked for":             {"has_line", " AND _hold.warehouse_id = coalesce(_warehouse, _hold.warehouse_id)", ""},
 		"the order is that of the ids":            {"list_holds", "ORDER BY w.created_at DESC, w.id DESC", "ORDER BY w.id DESC"},
 		"the last that was looked at isn't found": {"list_holds", " OR w.n = _scan", " AND w.n <> _scan"},
@@ -206,10 +207,10 @@ func TestTheModelFindsAListThatIsWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			w := newWorld(t, 1)
-			rows := variety(w)
-			w.mutate(c.function, c.old, c.replacement)
-			if diffs := listDiffs(w, rows); len(diffs) == 0 {
+			f := newFixture(t, 1)
+			rows := variety(f)
+			f.mutate(c.function, c.old, c.replacement)
+			if diffs := listDiffs(f, rows); len(diffs) == 0 {
 				t.Error("the lists agree with the model all the same")
 			}
 		})
@@ -219,10 +220,10 @@ func TestTheModelFindsAListThatIsWrong(t *testing.T) {
 func TestAListedHoldIsTheSameAsTheOneThatIsRead(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	variety(w)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	variety(f)
 
 	page, err := s.ListHolds(ctx, reservation.HoldFilter{}, reservation.HoldCursor{}, reservation.MaxHoldPage)
 
@@ -246,10 +247,10 @@ func TestAListedHoldIsTheSameAsTheOneThatIsRead(t *testing.T) {
 func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	row := w.stock(10)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	row := f.stock(10)
 	count := func(status reservation.Status) int {
 		t.Helper()
 		page, err := s.ListHolds(ctx, reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 10)
@@ -266,19 +267,19 @@ func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
 		t.Fatal("a live hold isn't listed as PENDING alone")
 	}
 
-	if err := await(ctx, w.admin, "SELECT clock_timestamp() > expires_at FROM reservations WHERE id = $1", answer.Hold.ID.String()); err != nil {
+	if err := pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() > expires_at FROM reservations WHERE id = $1", answer.Hold.ID.String()); err != nil {
 		t.Fatal(err)
 	}
 
-	if count(reservation.Pending) != 0 || count(reservation.Expired) != 1 || w.status(answer.Hold) != reservation.Pending {
+	if count(reservation.Pending) != 0 || count(reservation.Expired) != 1 || f.status(answer.Hold) != reservation.Pending {
 		t.Error("a dead hold that no sweep has found isn't listed as EXPIRED alone")
 	}
 }
 
 // rare puts so many resolved holds of one stock row between a new and an old one of another.
-func rare(w *world, between int) (common, scarce reservation.Line) {
-	w.t.Helper()
-	rows := w.stocks(1_000_000, 10)
+func rare(f *fixture, between int) (common, scarce reservation.Line) {
+	f.t.Helper()
+	rows := f.stocks(1_000_000, 10)
 	const insert = `
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
 SELECT gen_random_uuid(), $1, $2, 1, t, t, t + interval '1 min', 'RELEASED'
@@ -288,7 +289,7 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 		if i == 1 {
 			line = rows[0]
 		}
-		w.exec(insert, line.ProductID.String(), line.WarehouseID.String(), n, i)
+		f.Exec(insert, line.ProductID.String(), line.WarehouseID.String(), n, i)
 	}
 	return rows[0], rows[1]
 }
@@ -296,10 +297,10 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	_, scarce := rare(w, 20_500)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	_, scarce := rare(f, 20_500)
 	for _, status := range []reservation.Status{"", reservation.Released} {
 		f := reservation.HoldFilter{Status: status, ProductID: &scarce.ProductID}
 		var after reservation.HoldCursor
@@ -324,9 +325,9 @@ func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
 func TestAListOfNothingIsEmpty(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
+	f := newFixture(t, 1)
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
-		page, err := w.services()[0].ListHolds(w.context(), reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50)
+		page, err := f.services()[0].ListHolds(f.Context(), reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50)
 		if err != nil || len(page.Holds) != 0 || page.Next != nil {
 			t.Errorf("ListHolds(%q) = %+v, %v, want none", status, page, err)
 		}
@@ -338,24 +339,24 @@ func TestAListOfNothingIsEmpty(t *testing.T) {
 func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 4)
-	ctx := w.context()
-	rows := variety(w)
-	other := w.stock(100_000)
+	f := newFixture(t, 4)
+	ctx := f.Context()
+	rows := variety(f)
+	other := f.stock(100_000)
 	still := map[uuid.UUID]bool{}
-	for _, h := range everyHold(w) {
+	for _, h := range everyHold(f) {
 		still[h.id] = true
 	}
 	stop := make(chan struct{})
 	var churn sync.WaitGroup
 	var changes [3]int
-	for i, s := range w.services()[1:] {
+	for i, s := range f.services()[1:] {
 		churn.Go(func() { changes[i] = churning(ctx, t, s, other, stop) })
 	}
-	all := everyHoldOf(w, still)
+	all := everyHoldOf(f, still)
 
 	for range 6 {
-		for _, f := range []reservation.HoldFilter{
+		for _, filter := range []reservation.HoldFilter{
 			{},
 			{Status: reservation.Pending},
 			{Status: reservation.Confirmed},
@@ -364,13 +365,13 @@ func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
 			{ProductID: &rows[0].ProductID},
 			{Status: reservation.Expired, WarehouseID: &rows[1].WarehouseID},
 		} {
-			holds, err := readHolds(ctx, w.services()[0], f, 7)
+			holds, err := readHolds(ctx, f.services()[0], filter, 7)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := slices.DeleteFunc(ids(holds), func(id uuid.UUID) bool { return !still[id] })
-			if diff := cmp.Diff(expect(all, f), got); diff != "" {
-				t.Errorf("what didn't change is listed by %+v otherwise (-want +got):\n%s", f, diff)
+			if diff := cmp.Diff(expect(all, filter), got); diff != "" {
+				t.Errorf("what didn't change is listed by %+v otherwise (-want +got):\n%s", filter, diff)
 			}
 		}
 	}
@@ -382,12 +383,12 @@ func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
 			t.Errorf("caller %d changed nothing meanwhile, so the test shows nothing", i)
 		}
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // everyHoldOf is everyHold of the holds that are given.
-func everyHoldOf(w *world, of map[uuid.UUID]bool) []listed {
-	return slices.DeleteFunc(everyHold(w), func(h listed) bool { return !of[h.id] })
+func everyHoldOf(f *fixture, of map[uuid.UUID]bool) []listed {
+	return slices.DeleteFunc(everyHold(f), func(h listed) bool { return !of[h.id] })
 }
 
 // churning changes holds of its own until it is stopped, and answers how many it changed. Every hold is resolved, so that the lists don't
@@ -424,10 +425,10 @@ func churning(ctx context.Context, t *testing.T, s *reservation.Service, row res
 func TestTheOperatorsReadsWaitForNoLock(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	variety(w)
-	tx, err := w.admin.Begin(ctx)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	variety(f)
+	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,11 +440,11 @@ func TestTheOperatorsReadsWaitForNoLock(t *testing.T) {
 	}
 
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Expired} {
-		if _, err := w.services()[0].ListHolds(ctx, reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50); err != nil {
+		if _, err := f.services()[0].ListHolds(ctx, reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50); err != nil {
 			t.Errorf("ListHolds(%q) while every row is locked = %v", status, err)
 		}
 	}
-	if _, err := w.services()[0].Stats(ctx); err != nil {
+	if _, err := f.services()[0].Stats(ctx); err != nil {
 		t.Errorf("Stats() while every row is locked = %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -21,16 +22,16 @@ const (
 )
 
 // lock takes a row's lock in a session of its own until the test ends, or the transaction that it returns does.
-func (w *world) lock(sql string, args ...any) pgx.Tx {
-	w.t.Helper()
-	ctx := w.context()
-	tx, err := w.admin.Begin(ctx)
+func (f *fixture) lock(sql string, args ...any) pgx.Tx {
+	f.t.Helper()
+	ctx := f.Context()
+	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { tx.Rollback(context.WithoutCancel(ctx)) })
+	f.t.Cleanup(func() { tx.Rollback(context.WithoutCancel(ctx)) })
 	if _, err := tx.Exec(ctx, sql, args...); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
+		f.t.Fatalf("%s: %v", sql, err)
 	}
 	return tx
 }
@@ -41,31 +42,19 @@ const (
 	lockHoldsSQL  = "SELECT 1 FROM reservations WHERE id = ANY ($1) FOR UPDATE"
 )
 
-func TestLockedRowsAnswerBusyInTimeAndNothingIsHalfDone(t *testing.T) {
+// Each call waits for rows of its own: behind another waiter it would wait for that one's end as well.
+func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	t.Parallel()
 
-	for _, early := range []bool{true, false} {
-		t.Run(modeName(early), func(t *testing.T) {
-			t.Parallel()
-
-			testLockedRows(t, early)
-		})
-	}
-}
-
-// testLockedRows gives each call rows of its own to wait for: behind another waiter it would wait for that one's end as well.
-func testLockedRows(t *testing.T, early bool) {
-	t.Helper()
-	w := newWorld(t, 7)
-	w.early = early
-	ctx := w.context()
-	services := w.services()
-	rows := w.stocks(10, 10, 10, 10, 10, 10, 10)
-	confirmed, released := w.hold(rows[0], rows[1]), w.hold(rows[2])
-	extended, read, late := w.hold(rows[6]), w.hold(rows[6]), w.hold(rows[6])
-	w.kill(read, late)
+	f := newFixture(t, 7)
+	ctx := f.Context()
+	services := f.services()
+	rows := f.stocks(10, 10, 10, 10, 10, 10, 10)
+	confirmed, released := f.hold(rows[0], rows[1]), f.hold(rows[2])
+	extended, read, late := f.hold(rows[6]), f.hold(rows[6]), f.hold(rows[6])
+	f.kill(read, late)
 	locked := []string{rows[1].ProductID.String(), rows[2].ProductID.String(), rows[3].ProductID.String(), rows[5].ProductID.String()}
-	tx := w.lock(lockStocksSQL, locked)
+	tx := f.lock(lockStocksSQL, locked)
 	if _, err := tx.Exec(ctx, lockHoldsSQL, []string{extended.ID.String(), read.ID.String(), late.ID.String()}); err != nil {
 		t.Fatal(err)
 	}
@@ -94,19 +83,19 @@ func testLockedRows(t *testing.T, early bool) {
 	})
 
 	for i, want := range []int{1, 1, 1, 0, 0, 0, 3} {
-		if got := w.counts(rows[i]); got != (counts{10, want}) {
+		if got := f.counts(rows[i]); got != (counts{10, want}) {
 			t.Errorf("row %d is %+v, want %d reserved", i, got, want)
 		}
 	}
-	if n := ask[int](w, "SELECT count(*) FROM idempotency_keys"); n != 0 {
+	if n := queryOne[int](f, "SELECT count(*) FROM idempotency_keys"); n != 0 {
 		t.Errorf("%d keys were stored, want none", n)
 	}
 	for _, hold := range []reservation.Hold{confirmed, released, extended} {
-		if got := w.status(hold); got != reservation.Pending {
+		if got := f.status(hold); got != reservation.Pending {
 			t.Errorf("hold %s is %s, want PENDING", hold.ID, got)
 		}
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // TestQueueForALockedRowIsAnsweredInTime lets many wait for one row. Whoever stands behind the first waiter waits for that one's end
@@ -115,11 +104,11 @@ func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 
 	const statementTimeout = 5 * time.Second
-	w := newWorld(t, fewCallers)
-	ctx := w.context()
-	row := w.stock(100)
-	w.lock(lockStockSQL, row.ProductID.String())
-	services := w.services()
+	f := newFixture(t, fewCallers)
+	ctx := f.Context()
+	row := f.stock(100)
+	f.lock(lockStockSQL, row.ProductID.String())
+	services := f.services()
 
 	together(len(services), func(i int) {
 		start := time.Now()
@@ -130,22 +119,22 @@ func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
 		}
 	})
 
-	if got := w.counts(row); got != (counts{Total: 100}) {
+	if got := f.counts(row); got != (counts{Total: 100}) {
 		t.Errorf("the stock is %+v, want it untouched", got)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestRefusalWaitsForNoLock(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, func(ctx context.Context, w *world, r *report) {
-		row := w.stock(1)
-		w.hold(row)
-		tx := w.lock(lockStockSQL, row.ProductID.String())
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		row := f.stock(1)
+		f.hold(row)
+		tx := f.lock(lockStockSQL, row.ProductID.String())
 		start := time.Now()
 
-		_, err := w.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+		_, err := f.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
 
 		r.check(isShort(err) && time.Since(start) < lockTimeout, "error", "Reserve() of a sold-out, locked row = %v after %s", err, time.Since(start))
 		r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
@@ -155,17 +144,17 @@ func TestRefusalWaitsForNoLock(t *testing.T) {
 func TestHoldThatStoodInLineBeginsWhenItIsHad(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 1, raceOfLateReserve)
+	mustHold(t, 1, raceOfLateReserve)
 }
 
 // raceOfLateReserve lets a reserve wait for its stock row for a third of the time that its hold is to last: none of it may be lost,
 // and the answer that its key keeps is the one that was given.
-func raceOfLateReserve(ctx context.Context, w *world, r *report) {
+func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 	const ttl = time.Second
-	s := w.services()[0]
-	for _, lines := range [][]reservation.Line{w.stocks(5), w.stocks(5, 5)} {
+	s := f.services()[0]
+	for _, lines := range [][]reservation.Line{f.stocks(5), f.stocks(5, 5)} {
 		request := reservation.Request{Lines: lines, TTL: ttl, Key: uuid.NewString()}
-		tx := w.lock(lockStockSQL, lines[0].ProductID.String())
+		tx := f.lock(lockStockSQL, lines[0].ProductID.String())
 		var answer reservation.Answer
 		var released time.Time
 
@@ -177,9 +166,9 @@ func raceOfLateReserve(ctx context.Context, w *world, r *report) {
 				return
 			}
 			err = errors.Join(
-				await(ctx, w.admin, waitingSQL, 1),
-				w.admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(&released))
-			err = errors.Join(err, await(ctx, w.admin, "SELECT clock_timestamp() >= $1", released), tx.Commit(ctx))
+				pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
+				f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(&released))
+			err = errors.Join(err, pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released), tx.Commit(ctx))
 			r.check(err == nil, "error", "the other session: %v", err)
 		})
 
@@ -194,26 +183,26 @@ func raceOfLateReserve(ctx context.Context, w *world, r *report) {
 func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(w *world) {
-		w.mutate("reserve_line", "IF _late THEN", "IF false THEN")
+	mustBreak(t, 1, "I4", func(f *fixture) {
+		f.mutate("reserve_line", "IF clock_timestamp() > _now + lost_time(_ttl) THEN", "IF false THEN")
 	}, raceOfLateReserve)
 }
 
 func TestTwinOfAHangingCallIsToldSo(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	row := w.stock(1)
-	w.lock("SELECT pg_advisory_xact_lock(hashtextextended('key', 0))")
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	row := f.stock(1)
+	f.lock("SELECT pg_advisory_xact_lock(hashtextextended('key', 0))")
 	start := time.Now()
 
-	_, err := w.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
+	_, err := f.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
 
 	if took := time.Since(start); !errors.Is(err, reservation.ErrKeyInUse) || took > lockTimeout+lockSlack {
 		t.Errorf("Reserve() = %v after %s, want %v after %s", err, took, reservation.ErrKeyInUse, lockTimeout)
 	}
-	if got := w.counts(row); got != (counts{Total: 1}) {
+	if got := f.counts(row); got != (counts{Total: 1}) {
 		t.Errorf("the stock is %+v, want it untouched", got)
 	}
 }
@@ -234,7 +223,7 @@ func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
 
 	for name, address := range map[string]string{"silent": listener.Addr().String(), "refusing": refusing.Addr().String()} {
 		pool := openPool(t, "postgres://nobody@"+address+"/nothing?sslmode=disable", 1)
-		s := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
+		s := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold})
 		id, line := uuid.New(), reservation.Line{ProductID: uuid.New(), WarehouseID: uuid.New(), Quantity: 1}
 		for verb, call := range map[string]func(context.Context) error{
 			"Reserve": func(ctx context.Context) error {
@@ -267,100 +256,87 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
-	for _, early := range []bool{true, false} {
-		w := newWorld(t, 1)
-		w.early = early
-		row := w.stock(5)
-		w.lock(lockStockSQL, row.ProductID.String())
-		s := w.services()[0]
-		reserve := func(ctx context.Context) error {
-			_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
-			return err
-		}
+	f := newFixture(t, 1)
+	row := f.stock(5)
+	f.lock(lockStockSQL, row.ProductID.String())
+	s := f.services()[0]
+	reserve := func(ctx context.Context) error {
+		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
+		return err
+	}
 
-		var terminated, cancelled error
-		together(2, func(i int) {
-			if i == 0 {
-				terminated = reserve(w.context())
-			} else if err := await(w.context(), w.admin, terminateSQL); err != nil {
-				t.Error(err)
-			}
-		})
-		ctx, cancel := context.WithCancel(w.context())
-		together(2, func(i int) {
-			if i == 0 {
-				cancelled = reserve(ctx)
-				return
-			}
-			if err := await(w.context(), w.admin, waitingSQL, 1); err != nil {
-				t.Error(err)
-			}
-			cancel()
-		})
-		w.exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{w.db.Name}.Sanitize() + " SET statement_timeout = '100ms'")
-		w.pools[0].Reset()
-		late := reserve(w.context())
+	var terminated, cancelled error
+	together(2, func(i int) {
+		if i == 0 {
+			terminated = reserve(f.Context())
+		} else if err := pgtest.Wait(f.Context(), f.Admin, terminateSQL); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(f.Context())
+	together(2, func(i int) {
+		if i == 0 {
+			cancelled = reserve(ctx)
+			return
+		}
+		if err := pgtest.Wait(f.Context(), f.Admin, waitingSQL, 1); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	})
+	f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET statement_timeout = '100ms'")
+	f.callers[0].Reset()
+	late := reserve(f.Context())
 
-		for what, err := range map[string]error{"terminated": terminated, "cancelled": cancelled, "timed out": late} {
-			if !errors.Is(err, reservation.ErrUnavailable) {
-				t.Errorf("%s: Reserve() that was %s = %v, want %v", modeName(early), what, err, reservation.ErrUnavailable)
-			}
+	for what, err := range map[string]error{"terminated": terminated, "cancelled": cancelled, "timed out": late} {
+		if !errors.Is(err, reservation.ErrUnavailable) {
+			t.Errorf("Reserve() that was %s = %v, want %v", what, err, reservation.ErrUnavailable)
 		}
-		if got := w.counts(row); got != (counts{Total: 5}) {
-			t.Errorf("the stock is %+v, want it untouched", got)
-		}
+	}
+	if got := f.counts(row); got != (counts{Total: 5}) {
+		t.Errorf("the stock is %+v, want it untouched", got)
 	}
 }
 
 func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
 	t.Parallel()
 
-	eachRetry := func(t *testing.T, early bool) {
-		w := newWorld(t, 1)
-		w.early = early
-		ctx := w.context()
-		rows := w.stocks(5, 5)
-		// The server looks for a circle once, this long after a wait began: the stranger closes it in the meantime.
-		w.exec("ALTER DATABASE " + pgx.Identifier{w.db.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
-		stranger := w.lock("SET LOCAL deadlock_timeout = '1min'")
-		if _, err := stranger.Exec(ctx, lockStockSQL, rows[1].ProductID.String()); err != nil {
-			t.Fatal(err)
-		}
-		s := w.services()[0]
-		var err error
-
-		together(2, func(i int) {
-			if i == 0 {
-				_, err = s.Reserve(ctx, reservation.Request{Lines: rows})
-				return
-			}
-			if err := await(ctx, w.admin, waitingSQL, 1); err != nil {
-				t.Error(err)
-			}
-			if _, err := stranger.Exec(ctx, lockStockSQL, rows[0].ProductID.String()); err != nil {
-				t.Errorf("the stranger: %v", err)
-			}
-			if err := stranger.Commit(ctx); err != nil {
-				t.Errorf("the stranger: %v", err)
-			}
-		})
-
-		// The try after the first may lock its first row again before the stranger wakes up, and meet it once more.
-		if err != nil || s.Retries() < 1 {
-			t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after one or two", err, s.Retries())
-		}
-		if got := w.counts(rows[0]); got != (counts{5, 1}) {
-			t.Errorf("the stock is %+v, want one reserved", got)
-		}
-		w.mustAudit(t)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	rows := f.stocks(5, 5)
+	// The server looks for a circle once, this long after a wait began: the stranger closes it in the meantime.
+	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
+	stranger := f.lock("SET LOCAL deadlock_timeout = '1min'")
+	if _, err := stranger.Exec(ctx, lockStockSQL, rows[1].ProductID.String()); err != nil {
+		t.Fatal(err)
 	}
-	for _, early := range []bool{true, false} {
-		t.Run(modeName(early), func(t *testing.T) {
-			t.Parallel()
+	s := f.services()[0]
+	var err error
 
-			eachRetry(t, early)
-		})
+	together(2, func(i int) {
+		if i == 0 {
+			_, err = s.Reserve(ctx, reservation.Request{Lines: rows})
+			return
+		}
+		if err := pgtest.Wait(ctx, f.Admin, waitingSQL, 1); err != nil {
+			t.Error(err)
+		}
+		if _, err := stranger.Exec(ctx, lockStockSQL, rows[0].ProductID.String()); err != nil {
+			t.Errorf("the stranger: %v", err)
+		}
+		if err := stranger.Commit(ctx); err != nil {
+			t.Errorf("the stranger: %v", err)
+		}
+	})
+
+	// The try after the first may lock its first row again before the stranger wakes up, and meet it once more.
+	if err != nil || s.Retries() < 1 {
+		t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after one or two", err, s.Retries())
 	}
+	if got := f.counts(rows[0]); got != (counts{5, 1}) {
+		t.Errorf("the stock is %+v, want one reserved", got)
+	}
+	f.mustAudit(t)
 }
 
 func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
@@ -385,13 +361,12 @@ func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
 		t.Run(test.code, func(t *testing.T) {
 			t.Parallel()
 
-			w := newWorld(t, 1)
-			w.early = test.code != "40001" // one of them is retried without early release too
-			w.mutate("reserve_line", "-- A look without a lock", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n    --")
-			row := w.stock(1)
-			s := w.services()[0]
+			f := newFixture(t, 1)
+			f.mutate("reserve_line", "_freed := 0;", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
+			row := f.stock(1)
+			s := f.services()[0]
 
-			_, err := s.Reserve(w.context(), reservation.Request{Lines: []reservation.Line{row}})
+			_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
 
 			if s.Retries() != test.retries {
 				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d", test.code, s.Retries(), test.retries)

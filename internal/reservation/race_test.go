@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -28,12 +29,12 @@ const (
 func TestLastUnitGoesToOneOfManyCallers(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, manyCallers, raceForLastUnit)
+	mustHold(t, manyCallers, raceForLastUnit)
 }
 
-func raceForLastUnit(ctx context.Context, w *world, r *report) {
-	line := w.stock(1)
-	services := w.services()
+func raceForLastUnit(ctx context.Context, f *fixture, r *report) {
+	line := f.stock(1)
+	services := f.services()
 	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
 	together(len(services), func(i int) {
@@ -55,29 +56,29 @@ func raceForLastUnit(ctx context.Context, w *world, r *report) {
 		}
 	}
 	r.check(won == 1, "I1", "%d of %d callers hold the last unit", won, len(services))
-	r.checkStock(w, line, counts{Total: 1, Reserved: 1})
+	r.checkStock(f, line, counts{Total: 1, Reserved: 1})
 }
 
 // checkStock reports units that a race took twice, or lost.
-func (r *report) checkStock(w *world, line reservation.Line, want counts) {
-	w.t.Helper()
-	got := w.counts(line)
+func (r *report) checkStock(f *fixture, line reservation.Line, want counts) {
+	f.t.Helper()
+	got := f.counts(line)
 	r.check(got == want, "I2", "product %s: %+v, want %+v", line.ProductID, got, want)
 }
 
 func TestLastUnitsOfCartsGoToOneOfManyCallers(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceForLastCart)
+	mustHold(t, someCallers, raceForLastCart)
 }
 
 // raceForLastCart gives each caller a row of its own beside the one that all fight for: a loser must leave its own untouched (I7).
-func raceForLastCart(ctx context.Context, w *world, r *report) {
-	services := w.services()
-	last := w.stock(1)
+func raceForLastCart(ctx context.Context, f *fixture, r *report) {
+	services := f.services()
+	last := f.stock(1)
 	own := make([]reservation.Line, len(services))
 	for i := range own {
-		own[i] = w.stock(5)
+		own[i] = f.stock(5)
 	}
 	errs := make([]error, len(services))
 
@@ -94,42 +95,42 @@ func raceForLastCart(ctx context.Context, w *world, r *report) {
 		} else {
 			r.check(isShort(err), "error", "Reserve(%+v) = %v", last, err)
 		}
-		r.checkStock(w, own[i], counts{Total: 5, Reserved: reserved})
+		r.checkStock(f, own[i], counts{Total: 5, Reserved: reserved})
 	}
 	r.check(won == 1, "I1", "%d of %d carts hold the last unit", won, len(services))
-	r.checkStock(w, last, counts{Total: 1, Reserved: 1})
+	r.checkStock(f, last, counts{Total: 1, Reserved: 1})
 }
 
 func TestConcurrentConfirmsTakeTheStockOnce(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceOfConfirms)
+	mustHold(t, someCallers, raceOfConfirms)
 }
 
-func raceOfConfirms(ctx context.Context, w *world, r *report) {
-	raceToResolve(ctx, w, r, reservation.Confirmed, (*reservation.Service).Confirm)
+func raceOfConfirms(ctx context.Context, f *fixture, r *report) {
+	raceToResolve(ctx, f, r, reservation.Confirmed, (*reservation.Service).Confirm)
 }
 
 func TestConcurrentReleasesGiveTheStockBackOnce(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceOfReleases)
+	mustHold(t, someCallers, raceOfReleases)
 }
 
-func raceOfReleases(ctx context.Context, w *world, r *report) {
-	raceToResolve(ctx, w, r, reservation.Released, (*reservation.Service).Release)
+func raceOfReleases(ctx context.Context, f *fixture, r *report) {
+	raceToResolve(ctx, f, r, reservation.Released, (*reservation.Service).Release)
 }
 
 // raceToResolve lets every caller resolve the same hold the same way, once a hold of one line and once a cart.
-func raceToResolve(ctx context.Context, w *world, r *report, to reservation.Status,
+func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.Status,
 	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) {
-	services := w.services()
-	rows := w.stocks(200, 200)
-	w.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	services := f.services()
+	rows := f.stocks(200, 200)
+	f.hold(of(rows[0], bystanders), of(rows[1], bystanders))
 	sold := 0
 	for _, lines := range [][]reservation.Line{{rows[0]}, rows} {
-		hold := w.hold(lines...)
+		hold := f.hold(lines...)
 		answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
 		together(len(services), func(i int) { answers[i], errs[i] = verb(services[i], ctx, hold.ID, "") })
@@ -142,25 +143,25 @@ func raceToResolve(ctx context.Context, w *world, r *report, to reservation.Stat
 		if to == reservation.Confirmed {
 			sold++
 		}
-		r.checkStock(w, rows[0], counts{Total: 200 - sold, Reserved: bystanders})
+		r.checkStock(f, rows[0], counts{Total: 200 - sold, Reserved: bystanders})
 	}
-	r.checkStock(w, rows[1], counts{Total: 200 - sold/2, Reserved: bystanders})
+	r.checkStock(f, rows[1], counts{Total: 200 - sold/2, Reserved: bystanders})
 }
 
 func TestEitherTheConfirmsOrTheReleasesWin(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceOfConfirmsAndReleases)
+	mustHold(t, someCallers, raceOfConfirmsAndReleases)
 }
 
-func raceOfConfirmsAndReleases(ctx context.Context, w *world, r *report) {
+func raceOfConfirmsAndReleases(ctx context.Context, f *fixture, r *report) {
 	const rounds = 10
-	services := w.services()
-	rows := w.stocks(1000, 1000)
-	w.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	services := f.services()
+	rows := f.stocks(1000, 1000)
+	f.hold(of(rows[0], bystanders), of(rows[1], bystanders))
 	sold := 0
 	for round := range rounds {
-		hold := w.hold(rows[:1+round%2]...)
+		hold := f.hold(rows[:1+round%2]...)
 		var confirmed, released atomic.Int64
 
 		together(len(services), func(i int) {
@@ -182,7 +183,7 @@ func raceOfConfirmsAndReleases(ctx context.Context, w *world, r *report) {
 		if c > 0 {
 			sold++
 		}
-		r.checkStock(w, rows[0], counts{Total: 1000 - sold, Reserved: bystanders})
+		r.checkStock(f, rows[0], counts{Total: 1000 - sold, Reserved: bystanders})
 	}
 }
 
@@ -196,15 +197,15 @@ func b2i(b bool) int64 {
 func TestCartsInOppositeOrderNeverDeadlock(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, fewCallers, raceOfOppositeCarts)
+	mustHold(t, fewCallers, raceOfOppositeCarts)
 }
 
 // raceOfOppositeCarts lets half of the callers list their lines backwards, and every other cart be resolved.
-func raceOfOppositeCarts(ctx context.Context, w *world, r *report) {
+func raceOfOppositeCarts(ctx context.Context, f *fixture, r *report) {
 	const carts, units = 12, 10_000
-	services := w.services()
-	rows := w.stocks(units, units, units, units)
-	rows = reservation.MergeLines(append(rows, w.elsewhere(rows[0], units), w.elsewhere(rows[3], units)))
+	services := f.services()
+	rows := f.stocks(units, units, units, units)
+	rows = reservation.MergeLines(append(rows, f.elsewhere(rows[0], units), f.elsewhere(rows[3], units)))
 	var sold, held atomic.Int64
 
 	together(len(services), func(i int) {
@@ -234,7 +235,7 @@ func raceOfOppositeCarts(ctx context.Context, w *world, r *report) {
 
 	r.checkRetries(services)
 	for _, row := range rows {
-		r.checkStock(w, row, counts{Total: units - int(sold.Load()), Reserved: int(held.Load())})
+		r.checkStock(f, row, counts{Total: units - int(sold.Load()), Reserved: int(held.Load())})
 	}
 }
 
@@ -247,15 +248,15 @@ func (r *report) checkRetries(services []*reservation.Service) {
 func TestEverythingAtOnceKeepsEveryPromise(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, someCallers, raceOfEverything)
+	mustHold(t, someCallers, raceOfEverything)
 }
 
 // raceOfEverything lets all verbs, the death of holds, and two sweeps meet on a few rows, some of which run short all the time.
-func raceOfEverything(ctx context.Context, w *world, r *report) {
+func raceOfEverything(ctx context.Context, f *fixture, r *report) {
 	const turns = 25
-	services := w.services()
+	services := f.services()
 	totals := []int{15, 40, 2000, 2000}
-	rows := w.stocks(totals...)
+	rows := f.stocks(totals...)
 	sold := make([]atomic.Int64, len(rows))
 	sweepers, callers := services[:2], services[2:]
 	var busy atomic.Int64
@@ -272,24 +273,24 @@ func raceOfEverything(ctx context.Context, w *world, r *report) {
 		defer busy.Add(-1)
 		random := rand.New(rand.NewPCG(uint64(i), 2))
 		for range turns {
-			takeTurn(ctx, w, r, callers[i-len(sweepers)], random, rows, sold)
+			takeTurn(ctx, f, r, callers[i-len(sweepers)], random, rows, sold)
 		}
 	})
 
 	r.checkRetries(services)
 	for i, row := range rows {
-		r.check(w.counts(row).Total == totals[i]-int(sold[i].Load()), "I8", "row %d: %+v, want %d less %d sold",
-			i, w.counts(row), totals[i], sold[i].Load())
+		r.check(f.counts(row).Total == totals[i]-int(sold[i].Load()), "I8", "row %d: %+v, want %d less %d sold",
+			i, f.counts(row), totals[i], sold[i].Load())
 	}
 	if _, err := services[0].Sweep(ctx); err != nil {
 		r.check(false, "error", "Sweep() = %v", err)
 	}
-	dead := ask[int](w, "SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()")
+	dead := queryOne[int](f, "SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()")
 	r.check(dead == 0, "I9", "%d dead holds are left after the last sweep", dead)
 }
 
 // takeTurn reserves some lines in any order, then does one of the things that may become of a hold, and adds up what was sold.
-func takeTurn(ctx context.Context, w *world, r *report, s *reservation.Service, random *rand.Rand, rows []reservation.Line, sold []atomic.Int64) {
+func takeTurn(ctx context.Context, f *fixture, r *report, s *reservation.Service, random *rand.Rand, rows []reservation.Line, sold []atomic.Int64) {
 	var lines []reservation.Line
 	for _, n := range random.Perm(len(rows))[:1+random.IntN(len(rows))] {
 		lines = append(lines, of(rows[n], 1+random.IntN(3)))
@@ -303,8 +304,8 @@ func takeTurn(ctx context.Context, w *world, r *report, s *reservation.Service, 
 	end := random.IntN(5)
 	if end >= 3 {
 		// It may be a live hold that dies, or one that another verb is told to be dead.
-		if _, err := w.admin.Exec(ctx, killSQL, id.String()); err != nil {
-			r.check(false, "error", "kill %s: %v", id, err)
+		if err := pgtest.KillHold(ctx, f.Admin, id); err != nil {
+			r.check(false, "error", "%v", err)
 		}
 	}
 	switch end {
@@ -330,14 +331,14 @@ func takeTurn(ctx context.Context, w *world, r *report, s *reservation.Service, 
 func TestRandomVerbsSellExactlyTheStock(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, fewCallers, raceToSellOut)
+	mustHold(t, fewCallers, raceToSellOut)
 }
 
 // raceToSellOut ends when every unit is sold: one that was taken twice, or lost on the way, would show.
-func raceToSellOut(ctx context.Context, w *world, r *report) {
-	services := w.services()
+func raceToSellOut(ctx context.Context, f *fixture, r *report) {
+	services := f.services()
 	totals := []int{25, 40, 60}
-	rows := w.stocks(totals...)
+	rows := f.stocks(totals...)
 	var sold [3]atomic.Int64
 	soldOut := func() bool {
 		for i := range sold {
@@ -373,6 +374,6 @@ func raceToSellOut(ctx context.Context, w *world, r *report) {
 	r.checkRetries(services)
 	for i, row := range rows {
 		r.check(int(sold[i].Load()) == totals[i], "I1", "%d of %d units of row %d were sold", sold[i].Load(), totals[i], i)
-		r.checkStock(w, row, counts{})
+		r.checkStock(f, row, counts{})
 	}
 }

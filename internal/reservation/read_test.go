@@ -14,16 +14,16 @@ import (
 func TestCatalogIsReadInPagesByName(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
 	// Two of one name follow one another by their id, and a capital comes before a small letter.
 	names := []string{"B", "a", "a", "b", "ä"}
 	for i, name := range names {
-		w.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name, fmt.Sprint("SKU-", i))
-		w.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.NewString(), name)
+		f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name, fmt.Sprint("SKU-", i))
+		f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.NewString(), name)
 	}
-	w.exec("INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'")
+	f.Exec("INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'")
 
 	for limit := 1; limit <= len(names)+1; limit++ {
 		var products, warehouses []string
@@ -80,18 +80,18 @@ func readAll(t *testing.T, page func(reservation.Cursor) (reservation.Cursor, bo
 func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	s := f.services()[0]
 
-	products, moreProducts, err := s.ListProducts(w.context(), reservation.Cursor{}, 50)
+	products, moreProducts, err := s.ListProducts(f.Context(), reservation.Cursor{}, 50)
 	if err != nil || len(products) != 0 || moreProducts {
 		t.Errorf("ListProducts() = %v, %t, %v, want none", products, moreProducts, err)
 	}
-	warehouses, moreWarehouses, err := s.ListWarehouses(w.context(), reservation.Cursor{}, 50)
+	warehouses, moreWarehouses, err := s.ListWarehouses(f.Context(), reservation.Cursor{}, 50)
 	if err != nil || len(warehouses) != 0 || moreWarehouses {
 		t.Errorf("ListWarehouses() = %v, %t, %v, want none", warehouses, moreWarehouses, err)
 	}
-	if err := s.Ping(w.context()); err != nil {
+	if err := s.Ping(f.Context()); err != nil {
 		t.Errorf("Ping() = %v", err)
 	}
 }
@@ -99,17 +99,17 @@ func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
 func TestCatalogAgreesWithItselfWhileHoldsDieAndAreSwept(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 6, raceOfCatalogAndSweep)
+	mustHold(t, 6, raceOfCatalogAndSweep)
 }
 
 // raceOfCatalogAndSweep never leaves a live hold, so that whoever lists must see nothing reserved, whatever is being written down.
-func raceOfCatalogAndSweep(ctx context.Context, w *world, r *report) {
+func raceOfCatalogAndSweep(ctx context.Context, f *fixture, r *report) {
 	const rounds, dead = 15, 6
-	services := w.services()
-	rows := w.stocks(dead, dead)
+	services := f.services()
+	rows := f.stocks(dead, dead)
 	for range rounds {
 		for n := range dead {
-			w.kill(w.hold(rows[:1+n%2]...))
+			f.kill(f.hold(rows[:1+n%2]...))
 		}
 		together(len(services), func(i int) {
 			if i == 0 {

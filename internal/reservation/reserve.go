@@ -4,23 +4,23 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// Reserve holds all the request's lines or none (I7), for as long as it asks. Lines of one stock row are merged first.
+// Reserve holds all lines of the request or none (I7). Lines of one stock row are merged first.
 //
-// It returns an *InvalidError, ErrInventoryNotFound, an *InsufficientStockError, ErrKeyReused, ErrKeyInUse, ErrBusy or
-// ErrUnavailable. Stock that only dead holds occupy is reclaimed, so it is never the cause of an InsufficientStockError (I4).
+// It returns an *InvalidError, ErrInventoryNotFound, an *InsufficientStockError, ErrKeyReused,
+// ErrKeyInUse, ErrBusy or ErrUnavailable. Stock that only dead holds occupy is reclaimed, so dead
+// holds never cause an InsufficientStockError (I4).
 func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	lines, err := r.validate(s.opts.MaxHold)
 	if err != nil {
 		return Answer{}, err
 	}
-	// A UUIDv7 begins with the time, which keeps the primary key's inserts on one page; 62 of its bits can't be guessed.
+	// A UUIDv7 begins with the time, so new rows go to the end of the primary key. 62 of its bits
+	// are random.
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Answer{}, fmt.Errorf("make an id: %w", err)
@@ -29,24 +29,29 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	if ttl == 0 {
 		ttl = s.opts.HoldTTL
 	}
-	// The key binds what was asked: a default that changes between two tries must not make them different requests.
-	name, hash := key(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
-	v := verb{success: []string{outcomeHeld}, lines: lines}
-	v.held = func(at time.Time) Hold {
-		return Hold{ID: id, Status: Pending, Quantity: units(lines), Lines: lines, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl)}
+	// The hash has the requested TTL, not the resulting one: a new default between two tries must
+	// not make them different requests.
+	name, hash := keyArgs(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+	v := verb{success: []string{outcomeHeld}}
+	v.newHold = func(at time.Time) Hold {
+		return Hold{
+			ID: id, Status: Pending, Quantity: units(lines), Lines: lines,
+			CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl),
+		}
 	}
 	if len(lines) == 1 {
+		product, warehouse := lines[0].ProductID.String(), lines[0].WarehouseID.String()
 		v.procedure = reserveLine
-		v.args = []any{id.String(), lines[0].ProductID.String(), lines[0].WarehouseID.String(), lines[0].Quantity, ttl, name, hash}
+		v.args = []any{id.String(), product, warehouse, lines[0].Quantity, ttl, name, hash}
 	} else {
-		v.procedure = reserveCart
 		products, warehouses, quantities := columns(lines)
+		v.procedure = reserveCart
 		v.args = []any{id.String(), products, warehouses, quantities, ttl, name, hash}
 	}
-	return s.do(ctx, v)
+	return s.call(ctx, v)
 }
 
-// units is how many units the lines have together.
+// units adds up the quantities of the lines.
 func units(lines []Line) int {
 	sum := 0
 	for _, line := range lines {
@@ -55,18 +60,17 @@ func units(lines []Line) int {
 	return sum
 }
 
-// columns writes lines as the arrays that unnest makes rows of, in Postgres's text form.
-func columns(lines []Line) (products, warehouses, quantities string) {
-	var p, w, q []string
+// columns turns lines into the arrays that the procedure unnests.
+func columns(lines []Line) (products, warehouses []string, quantities []int) {
 	for _, line := range lines {
-		p = append(p, line.ProductID.String())
-		w = append(w, line.WarehouseID.String())
-		q = append(q, strconv.Itoa(line.Quantity))
+		products = append(products, line.ProductID.String())
+		warehouses = append(warehouses, line.WarehouseID.String())
+		quantities = append(quantities, line.Quantity)
 	}
-	array := func(values []string) string { return "{" + strings.Join(values, ",") + "}" }
-	return array(p), array(w), array(q)
+	return products, warehouses, quantities
 }
 
+// lineBytes and seconds are parts of a key's hash. They must stay the same across releases.
 func lineBytes(lines []Line) []byte {
 	b := make([]byte, 0, len(lines)*(len(uuid.UUID{})*2+4))
 	for _, line := range lines {
@@ -78,5 +82,5 @@ func lineBytes(lines []Line) []byte {
 }
 
 func seconds(d time.Duration) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(d/time.Second)) // #nosec G115 -- no hold lasts below zero seconds, and these bytes are only hashed
+	return binary.BigEndian.AppendUint64(nil, uint64(d/time.Second)) // #nosec G115 -- only hashed
 }

@@ -7,40 +7,44 @@ import (
 	"github.com/google/uuid"
 )
 
-// Confirm takes a live hold's units out of stock for good. Confirming again answers the same.
+// Confirm takes a live hold's units out of stock for good. Confirming again gives the same answer.
 //
-// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrReleased, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrReleased, ErrKeyReused, ErrKeyInUse,
+// ErrBusy or ErrUnavailable.
 func (s *Service) Confirm(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
 	return s.resolve(ctx, "confirm_hold", id, idempotencyKey, Confirmed)
 }
 
-// Release gives a live hold's units back. Releasing again answers the same, and a hold that expired is answered as such, for
-// what the caller wants has come about.
+// Release gives a live hold's units back. Releasing again gives the same answer. Releasing an expired
+// hold succeeds too, with the status EXPIRED: its units are free already.
 //
-// It returns an *InvalidError, ErrNotFound, ErrConfirmed, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+// It returns an *InvalidError, ErrNotFound, ErrConfirmed, ErrKeyReused, ErrKeyInUse, ErrBusy or
+// ErrUnavailable.
 func (s *Service) Release(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
 	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
 }
 
-// resolve brings a hold to the first of the statuses that are a success.
-func (s *Service) resolve(ctx context.Context, keyed string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
+// resolve brings a hold into the first of the statuses. All of them count as success. verbName goes
+// into the key's hash, so it must stay the same across releases.
+func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
 	var invalid InvalidError
 	validateKey(&invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
-	name, hash := key(idempotencyKey, keyed, id[:])
+	name, hash := keyArgs(idempotencyKey, verbName, id[:])
 	v := verb{procedure: resolveHold, args: []any{id.String(), string(success[0]), name, hash}}
 	for _, status := range success {
 		v.success = append(v.success, string(status))
 	}
-	return s.do(ctx, v)
+	return s.call(ctx, v)
 }
 
 // Extend gives a live hold a new end, ttl from now, in whole seconds.
 //
-// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrConfirmed, ErrReleased, ErrExtensionLimit when the hold would outlive
-// its creation by more than MaxHold, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable.
+// It returns an *InvalidError, ErrNotFound, ErrExpired, ErrConfirmed, ErrReleased, ErrKeyReused,
+// ErrKeyInUse, ErrBusy or ErrUnavailable, and ErrExtensionLimit when the hold would outlive its
+// creation by more than MaxHold.
 func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, idempotencyKey string) (Answer, error) {
 	var invalid InvalidError
 	if ttl < time.Second || ttl%time.Second != 0 {
@@ -50,11 +54,13 @@ func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, i
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
-	name, hash := key(idempotencyKey, "extend_hold", id[:], seconds(ttl))
-	// Whatever is past the limit is so by a second too, and Postgres's intervals end before Go's durations do.
-	return s.do(ctx, verb{
+	name, hash := keyArgs(idempotencyKey, "extend_hold", id[:], seconds(ttl))
+	// Postgres's intervals end before Go's durations do. A second over the limit is over the limit
+	// just as well.
+	ttl = min(ttl, s.opts.MaxHold+time.Second)
+	return s.call(ctx, verb{
 		procedure: extendHold,
-		args:      []any{id.String(), min(ttl, s.opts.MaxHold+time.Second), s.opts.MaxHold, name, hash},
+		args:      []any{id.String(), ttl, s.opts.MaxHold, name, hash},
 		success:   []string{string(Pending)},
 	})
 }

@@ -53,21 +53,21 @@ var loadSQL = []string{
 }
 
 // scans is how often each index was scanned, and under "seq" each table that was read whole.
-func scans(ctx context.Context, w *world) map[string]int {
-	w.t.Helper()
-	w.deadlocks(ctx) // which makes the backends tell what they count
-	rows, err := w.admin.Query(ctx, `
+func scans(ctx context.Context, f *fixture) map[string]int {
+	f.t.Helper()
+	f.deadlocks(ctx) // which makes the backends tell what they count
+	rows, err := f.Admin.Query(ctx, `
 SELECT indexrelname::text, idx_scan FROM pg_stat_user_indexes WHERE relname NOT LIKE 'goose%'
 UNION ALL
 SELECT 'all of ' || relname, seq_scan FROM pg_stat_user_tables WHERE relname NOT LIKE 'goose%'`)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	counted := map[string]int{}
 	var name string
 	var n int
 	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { counted[name] = n; return nil }); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return counted
 }
@@ -77,9 +77,9 @@ SELECT 'all of ' || relname, seq_scan FROM pg_stat_user_tables WHERE relname NOT
 func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	err := pgx.BeginFunc(ctx, w.admin, func(tx pgx.Tx) error {
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	err := pgx.BeginFunc(ctx, f.Admin, func(tx pgx.Tx) error {
 		for _, sql := range loadSQL {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("%s: %w", sql, err)
@@ -92,16 +92,16 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	}
 	var rows [][2]reservation.Line
 	for range 8 {
-		rows = append(rows, [2]reservation.Line{w.stock(8), w.stock(100)})
+		rows = append(rows, [2]reservation.Line{f.stock(8), f.stock(100)})
 	}
-	before := scans(ctx, w)
+	before := scans(ctx, f)
 
 	for _, pair := range rows {
-		callEverything(ctx, t, w, pair[0], pair[1])
+		callEverything(ctx, t, f, pair[0], pair[1])
 	}
 
 	var unused, whole []string
-	for name, n := range scans(ctx, w) {
+	for name, n := range scans(ctx, f) {
 		isTable := len(name) > 7 && name[:7] == "all of "
 		switch {
 		case isTable && n > before[name]:
@@ -119,7 +119,7 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	if diff := cmp.Diff([]string{"all of inventory"}, whole); diff != "" {
 		t.Errorf("tables that are read whole differ (-want +got):\n%s", diff)
 	}
-	if n := scans(ctx, w)["all of inventory"] - before["all of inventory"]; n != len(rows) {
+	if n := scans(ctx, f)["all of inventory"] - before["all of inventory"]; n != len(rows) {
 		t.Errorf("the stock rows were all read %d times by %d looks at the stats", n, len(rows))
 	}
 }
@@ -129,11 +129,11 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	w.exec("VACUUM ANALYZE")
-	rows := w.stocks(100, 100)
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	f.Exec("VACUUM ANALYZE")
+	rows := f.stocks(100, 100)
+	s := f.services()[0]
 	for range 3 {
 		for _, lines := range [][]reservation.Line{rows[:1], rows} {
 			for _, resolve := range []func(context.Context, uuid.UUID, string) (reservation.Answer, error){s.Confirm, s.Release} {
@@ -150,7 +150,7 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 		}
 	}
 
-	for name, n := range scans(ctx, w) {
+	for name, n := range scans(ctx, f) {
 		if strings.HasPrefix(name, "reservations_live") && n != 0 {
 			t.Errorf("%s was scanned %d times by verbs that know the hold's id", name, n)
 		}
@@ -159,9 +159,9 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 
 // callEverything makes each verb run each of its statements, also those for dead holds and old keys. What it does besides goes by
 // primary keys, as the counts of scans are at stake.
-func callEverything(ctx context.Context, t *testing.T, w *world, row, other reservation.Line) {
+func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other reservation.Line) {
 	t.Helper()
-	s := w.services()[0]
+	s := f.services()[0]
 	must := func(answer reservation.Answer, err error) uuid.UUID {
 		t.Helper()
 		if err != nil {
@@ -176,8 +176,8 @@ func callEverything(ctx context.Context, t *testing.T, w *world, row, other rese
 		return must(s.Reserve(ctx, reservation.Request{Lines: lines, Key: key}))
 	}
 
-	w.exec(killSQL, reserve(of(row, 4)).String())
-	w.exec(killSQL, reserve(of(row, 4), other).String())
+	f.Kill(reserve(of(row, 4)))
+	f.Kill(reserve(of(row, 4), other))
 	must(s.Extend(ctx, reserve(row, other), time.Minute, uuid.NewString())) // it reclaims the hold
 	resolved := reserve(of(row, 7), other)                                  // and this one the line
 	must(s.Confirm(ctx, resolved, uuid.NewString()))
@@ -194,10 +194,10 @@ func callEverything(ctx context.Context, t *testing.T, w *world, row, other rese
 		t.Fatal(err)
 	}
 	operatorReads(ctx, t, s, row)
-	w.exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(), row.WarehouseID.String())
-	w.exec(killSQL, reserve(other).String())
-	w.exec(killSQL, reserve(row, other).String())
-	w.exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1", key)
+	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(), row.WarehouseID.String())
+	f.Kill(reserve(other))
+	f.Kill(reserve(row, other))
+	f.Exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1", key)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
 	}
@@ -247,7 +247,7 @@ func TestSchemaRefusesWhatBreaksAPromise(t *testing.T) {
 		"a key that is too long": {"UPDATE idempotency_keys SET key = repeat('k', 256)", "23514"},
 		"an empty key":           {"UPDATE idempotency_keys SET key = ''", "23514"},
 	} {
-		_, err := p.admin.Exec(p.context(), test.sql)
+		_, err := p.Admin.Exec(p.Context(), test.sql)
 		var refused *pgconn.PgError
 		if !errors.As(err, &refused) || refused.Code != test.code {
 			t.Errorf("%s: %s = %v, want SQLSTATE %s", promise, test.sql, err, test.code)
@@ -259,18 +259,18 @@ func TestSchemaRefusesWhatBreaksAPromise(t *testing.T) {
 func TestStockChangesAreRecorded(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 0)
-	row := w.stock(10)
-	w.exec("SELECT adjust_stock($1, $2, -3, 'broken')", row.ProductID.String(), row.WarehouseID.String())
-	w.exec("SELECT adjust_stock($1, $2, 5, 'found')", row.ProductID.String(), row.WarehouseID.String())
+	f := newFixture(t, 0)
+	row := f.stock(10)
+	f.Exec("SELECT adjust_stock($1, $2, -3, 'broken')", row.ProductID.String(), row.WarehouseID.String())
+	f.Exec("SELECT adjust_stock($1, $2, 5, 'found')", row.ProductID.String(), row.WarehouseID.String())
 
-	got := ask[[]string](w, "SELECT array_agg(reason || ' ' || delta ORDER BY id) FROM stock_adjustments")
+	got := queryOne[[]string](f, "SELECT array_agg(reason || ' ' || delta ORDER BY id) FROM stock_adjustments")
 	if diff := cmp.Diff([]string{"opening stock 10", "broken -3", "found 5"}, got); diff != "" {
 		t.Errorf("the adjustments differ (-want +got):\n%s", diff)
 	}
-	_, err := w.admin.Exec(w.context(), "SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
+	_, err := f.Admin.Exec(f.Context(), "SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
 	if err == nil {
 		t.Error("adjust_stock() of a row that isn't there succeeded, want an error")
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }

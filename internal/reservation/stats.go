@@ -2,71 +2,70 @@ package reservation
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// StatsMinutes is how many minutes Stats looks back on, the running one included.
+// StatsMinutes is how many minutes Stats covers, the current one included.
 const StatsMinutes = 60
 
-// Stats is how the shop stands, as the operator's page shows it. All of it is of one moment.
+// Stats are the shop's figures at one moment, for the operator's page.
 type Stats struct {
 	// Now is the database's clock at that moment.
 	Now time.Time
-	// Live counts the holds that are alive, and LiveUnits what they hold.
+	// Live counts the live holds, LiveUnits their units.
 	Live, LiveUnits int64
-	// Dead counts the holds that are past their end and that no sweep has written down, and SweepLag is for how long the oldest of them has been.
+	// Dead counts the holds past their expires_at that no sweep has written down yet. SweepLag is how
+	// long the oldest of them has been dead.
 	Dead     int64
 	SweepLag time.Duration
 	// Total counts the units of all stock rows.
 	Total int64
-	// Minutes are the last ones, the oldest first.
+	// Minutes are the last StatsMinutes, the oldest first.
 	Minutes []Minute
-	// Audit is what the last audit found, or nil before the first.
+	// Audit is the result of the last audit, or nil before the first.
 	Audit *AuditResult
 }
 
-// Minute is what happened in one. A hold expired when it died, whether or not that is written down.
+// Minute counts the events of one minute. A hold counts as expired in the minute of its expires_at,
+// whether or not a sweep has written it down.
 type Minute struct {
 	At                                 time.Time
 	Held, Confirmed, Released, Expired int64
 }
 
-// AuditResult is what an audit found. Of one that was unfinished there may be more.
+// AuditResult is the result of an audit. An unfinished audit may have missed violations.
 type AuditResult struct {
 	At         time.Time
 	Violations int
 	Unfinished bool
 }
 
-const (
-	statsSQL     = `SELECT operator_stats()`
-	keepAuditSQL = `SELECT keep_audit($1, $2)`
-)
+// statsRow is the answer of operator_stats.
+type statsRow struct {
+	Now               time.Time
+	Live, Dead, Total int64
+	LiveUnits         int64   `json:"live_units"`
+	Lag               float64 // in seconds
+	Minutes           []Minute
+	Audit             *AuditResult
+}
 
-// Stats reads how the shop stands. It reads the holds that are PENDING, those that were resolved in its minutes, and the stock rows, so what it
-// costs doesn't grow with the history. It locks nothing.
+const statsSQL = `SELECT operator_stats()`
+
+// Stats reads the shop's figures. It reads the PENDING holds, the holds that were resolved in its
+// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing. It returns
+// ErrBusy or ErrUnavailable.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
-	rows, err := s.query(ctx, statsSQL)
+	row, err := queryRow(ctx, s, pgx.RowTo[statsRow], statsSQL)
 	if err != nil {
-		return Stats{}, fmt.Errorf("read the stats: %w", err)
-	}
-	var row struct {
-		Now               time.Time
-		Live, Dead, Total int64
-		LiveUnits         int64   `json:"live_units"`
-		Lag               float64 // in seconds
-		Minutes           []Minute
-		Audit             *AuditResult
-	}
-	if err := json.Unmarshal(rows[0][0], &row); err != nil {
 		return Stats{}, fmt.Errorf("read the stats: %w", err)
 	}
 	stats := Stats{
 		Now: row.Now.UTC(), Live: row.Live, LiveUnits: row.LiveUnits, Dead: row.Dead,
-		SweepLag: time.Duration(row.Lag * float64(time.Second)), Total: row.Total, Minutes: row.Minutes, Audit: row.Audit,
+		SweepLag: fromSeconds(row.Lag), Total: row.Total, Minutes: row.Minutes, Audit: row.Audit,
 	}
 	for i := range stats.Minutes {
 		stats.Minutes[i].At = stats.Minutes[i].At.UTC()
@@ -77,10 +76,16 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// KeepAudit writes down what an audit found, for Stats to tell. Of the audits only the last is kept.
+func fromSeconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
+
+const keepAuditSQL = `SELECT keep_audit($1, $2)`
+
+// KeepAudit stores the result of an audit for Stats. Only the last audit is kept. It returns ErrBusy
+// or ErrUnavailable.
 func (s *Service) KeepAudit(ctx context.Context, violations int, unfinished bool) error {
-	if _, err := s.query(ctx, keepAuditSQL, violations, strconv.FormatBool(unfinished)); err != nil {
-		return fmt.Errorf("keep what the audit found: %w", err)
+	err := s.retry(ctx, func() error { return s.pool.Exec(ctx, keepAuditSQL, violations, unfinished) })
+	if err != nil {
+		return fmt.Errorf("keep the audit's result: %w", err)
 	}
 	return nil
 }

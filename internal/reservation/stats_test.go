@@ -79,8 +79,8 @@ func statsOf(all []life, total int64, now time.Time) reservation.Stats {
 }
 
 // plantLives writes the holds down as they are, half of them carts of two lines.
-func plantLives(w *world, rows []reservation.Line, all []life) {
-	w.t.Helper()
+func plantLives(f *fixture, rows []reservation.Line, all []life) {
+	f.t.Helper()
 	var batch pgx.Batch
 	const hold = `
 WITH made AS (
@@ -103,10 +103,10 @@ FROM made, unnest($8::uuid[], $9::uuid[], $10::integer[]) l (product_id, warehou
 		}
 		batch.Queue(hold, one[0], one[1], l.quantity, l.created, l.updated, l.expires, string(l.status), products, warehouses, quantities)
 	}
-	if err := w.admin.SendBatch(w.context(), &batch).Close(); err != nil {
-		w.t.Fatal(err)
+	if err := f.Admin.SendBatch(f.Context(), &batch).Close(); err != nil {
+		f.t.Fatal(err)
 	}
-	w.exec(`
+	f.Exec(`
 WITH lines AS (
     SELECT r.product_id, r.warehouse_id, r.quantity, r.status FROM reservations r WHERE r.product_id IS NOT NULL
     UNION ALL
@@ -125,14 +125,14 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	t.Parallel()
 
 	const seed, holds = 6, 600
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	rows := w.stocks(5000, 5000)
-	all := lives(rand.New(rand.NewPCG(seed, seed)), ask[time.Time](w, "SELECT clock_timestamp()"), holds)
-	plantLives(w, rows, all)
-	total := ask[int64](w, "SELECT sum(total) FROM inventory")
-	w.mustAudit(t)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	rows := f.stocks(5000, 5000)
+	all := lives(rand.New(rand.NewPCG(seed, seed)), queryOne[time.Time](f, "SELECT clock_timestamp()"), holds)
+	plantLives(f, rows, all)
+	total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
+	f.mustAudit(t)
 
 	before, err := s.Stats(ctx)
 	if err != nil {
@@ -178,14 +178,14 @@ func TestTheModelFindsStatsThatAreWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			w := newWorld(t, 1)
-			rows := w.stocks(5000, 5000)
-			all := lives(rand.New(rand.NewPCG(6, 6)), ask[time.Time](w, "SELECT clock_timestamp()"), 600)
-			plantLives(w, rows, all)
-			total := ask[int64](w, "SELECT sum(total) FROM inventory")
-			w.mutate("operator_stats", c.old, c.replacement)
+			f := newFixture(t, 1)
+			rows := f.stocks(5000, 5000)
+			all := lives(rand.New(rand.NewPCG(6, 6)), queryOne[time.Time](f, "SELECT clock_timestamp()"), 600)
+			plantLives(f, rows, all)
+			total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
+			f.mutate("operator_stats", c.old, c.replacement)
 
-			got, err := w.services()[0].Stats(w.context())
+			got, err := f.services()[0].Stats(f.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,10 +199,10 @@ func TestTheModelFindsStatsThatAreWrong(t *testing.T) {
 func TestStatsFollowTheVerbs(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
-	rows := w.stocks(10, 20)
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
+	rows := f.stocks(10, 20)
 	look := func() reservation.Stats {
 		t.Helper()
 		stats, err := s.Stats(ctx)
@@ -216,16 +216,16 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 		t.Errorf("Stats() of a shop that just opened = %+v, want 30 units and nothing held", empty)
 	}
 
-	w.hold(of(rows[0], 2))
-	dead := w.hold(of(rows[0], 3), rows[1])
-	confirmed, released := w.hold(of(rows[1], 4)), w.hold(rows[1])
+	f.hold(of(rows[0], 2))
+	dead := f.hold(of(rows[0], 3), rows[1])
+	confirmed, released := f.hold(of(rows[1], 4)), f.hold(rows[1])
 	if _, err := s.Confirm(ctx, confirmed.ID, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Release(ctx, released.ID, ""); err != nil {
 		t.Fatal(err)
 	}
-	w.kill(dead)
+	f.kill(dead)
 
 	// The dead hold was made an hour before its death, a second ago.
 	got := look()
@@ -248,15 +248,15 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 	if swept := look(); swept.Dead != 0 || swept.SweepLag != 0 || swept.Live != 1 {
 		t.Errorf("Stats() after the sweep = %+v, want none dead", swept)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestTheLastAuditIsKept(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	s := f.services()[0]
 	var last time.Time
 	for _, want := range []reservation.AuditResult{{Violations: 3, Unfinished: true}, {}, {Violations: 1}} {
 		if err := s.KeepAudit(ctx, want.Violations, want.Unfinished); err != nil {
@@ -275,7 +275,7 @@ func TestTheLastAuditIsKept(t *testing.T) {
 			t.Errorf("the audit = %+v, want %+v", *stats.Audit, want)
 		}
 	}
-	if n := ask[int](w, "SELECT count(*) FROM last_audit"); n != 1 {
+	if n := queryOne[int](f, "SELECT count(*) FROM last_audit"); n != 1 {
 		t.Errorf("%d audits are kept, want one", n)
 	}
 }

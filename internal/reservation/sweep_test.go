@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -25,20 +26,20 @@ UPDATE inventory SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT c
 WHERE product_id = $1 AND warehouse_id = $2`
 
 // bulk makes n holds that ended a second apart, the last one a second ago.
-func (w *world) bulk(row reservation.Line, n int, status reservation.Status) {
-	w.t.Helper()
-	w.exec(bulkSQL, row.ProductID.String(), row.WarehouseID.String(), n, string(status))
+func (f *fixture) bulk(row reservation.Line, n int, status reservation.Status) {
+	f.t.Helper()
+	f.Exec(bulkSQL, row.ProductID.String(), row.WarehouseID.String(), n, string(status))
 }
 
 func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	row := w.stock(10_000)
-	w.bulk(row, 2500, reservation.Pending)
-	live := w.hold(row)
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	row := f.stock(10_000)
+	f.bulk(row, 2500, reservation.Pending)
+	live := f.hold(row)
+	s := f.services()[0]
 
 	result, err := s.Sweep(ctx)
 
@@ -52,23 +53,23 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	if oldest < 2500*time.Second || oldest > 2500*time.Second+testTimeout {
 		t.Errorf("Sweep() found the oldest dead for %s, want %s", oldest, 2500*time.Second)
 	}
-	if got := w.counts(row); got != (counts{10_000, 1}) || w.status(live) != reservation.Pending {
-		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, w.status(live))
+	if got := f.counts(row); got != (counts{10_000, 1}) || f.status(live) != reservation.Pending {
+		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, f.status(live))
 	}
 	if again, err := s.Sweep(ctx); err != nil || again != (reservation.SweepResult{Batches: 2, Looked: true}) {
 		t.Errorf("Sweep() again = %+v, %v, want nothing to do", again, err)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestSweepsAtOnceShareTheBatches(t *testing.T) {
 	t.Parallel()
 
-	eachMode(t, 3, func(ctx context.Context, w *world, r *report) {
+	mustHold(t, 3, func(ctx context.Context, f *fixture, r *report) {
 		const holds = 4000
-		row := w.stock(holds)
-		w.bulk(row, holds, reservation.Pending)
-		services := w.services()
+		row := f.stock(holds)
+		f.bulk(row, holds, reservation.Pending)
+		services := f.services()
 		var expired, units atomic.Int64
 
 		together(len(services), func(i int) {
@@ -79,7 +80,7 @@ func TestSweepsAtOnceShareTheBatches(t *testing.T) {
 		})
 
 		r.check(expired.Load() == holds && units.Load() == holds, "I9", "the sweeps expired %d holds of %d units, want %d", expired.Load(), units.Load(), holds)
-		r.checkStock(w, row, counts{Total: holds})
+		r.checkStock(f, row, counts{Total: holds})
 		r.checkRetries(services)
 	})
 }
@@ -96,42 +97,42 @@ func TestSweepStopsBeforeItsDeadline(t *testing.T) {
 	t.Parallel()
 
 	const holds = 30_000
-	w := newWorld(t, 1)
-	row := w.stock(holds)
-	w.bulk(row, holds, reservation.Pending)
-	s := w.services()[0]
+	f := newFixture(t, 1)
+	row := f.stock(holds)
+	f.bulk(row, holds, reservation.Pending)
+	s := f.services()[0]
 
-	over, err := s.Sweep(hurried{w.context(), time.Now().Add(-time.Second)})
+	over, err := s.Sweep(hurried{f.Context(), time.Now().Add(-time.Second)})
 	if want := (reservation.SweepResult{More: true}); err != nil || over != want {
 		t.Errorf("Sweep() after its deadline = %+v, %v, want %+v", over, err, want)
 	}
-	result, err := s.Sweep(hurried{w.context(), time.Now().Add(100 * time.Millisecond)})
+	result, err := s.Sweep(hurried{f.Context(), time.Now().Add(100 * time.Millisecond)})
 	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds || result.Expired%1000 != 0 {
 		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result, err)
 	}
-	if got, want := w.counts(row), (counts{holds, holds - int(result.Units)}); got != want {
+	if got, want := f.counts(row), (counts{holds, holds - int(result.Units)}); got != want {
 		t.Errorf("the stock is %+v, want %+v", got, want)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestSweepRemovesKeysOfADay(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	hold := w.hold(w.stock(1))
+	f := newFixture(t, 1)
+	hold := f.hold(f.stock(1))
 	const keysSQL = `
 INSERT INTO idempotency_keys (key, request_hash, answer, created_at)
 SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_timestamp() - $3::interval FROM generate_series(1, $4::integer) n`
-	w.exec(keysSQL, "old", hold.ID.String(), 24*time.Hour, 2100)
-	w.exec(keysSQL, "young", hold.ID.String(), 24*time.Hour-time.Minute, 10)
+	f.Exec(keysSQL, "old", hold.ID.String(), 24*time.Hour, 2100)
+	f.Exec(keysSQL, "young", hold.ID.String(), 24*time.Hour-time.Minute, 10)
 
-	result, err := w.services()[0].Sweep(w.context())
+	result, err := f.services()[0].Sweep(f.Context())
 
 	if want := (reservation.SweepResult{Keys: 2100, Batches: 4, Looked: true}); err != nil || result != want {
 		t.Errorf("Sweep() = %+v, %v, want %+v", result, err, want)
 	}
-	if n := ask[int](w, "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
+	if n := queryOne[int](f, "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
 		t.Errorf("%d young keys are left, want 10", n)
 	}
 }
@@ -139,14 +140,14 @@ SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_tim
 func TestSweepOfNothingReadsLittle(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 0)
-	ctx := w.context()
-	row := w.stock(100_000)
-	w.bulk(row, 20_000, reservation.Expired)
+	f := newFixture(t, 0)
+	ctx := f.Context()
+	row := f.stock(100_000)
+	f.bulk(row, 20_000, reservation.Expired)
 	for range 20 {
-		w.hold(row)
+		f.hold(row)
 	}
-	conn, err := w.admin.Acquire(ctx)
+	conn, err := f.Admin.Acquire(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +170,7 @@ func TestSweepOfNothingReadsLittle(t *testing.T) {
 	if err := json.Unmarshal(answer, &plans); err != nil {
 		t.Fatal(err)
 	}
-	pages := ask[int](w, "SELECT pg_relation_size('reservations') / 8192")
+	pages := queryOne[int](f, "SELECT pg_relation_size('reservations') / 8192")
 	if n := plans[0].Plan.Hit + plans[0].Plan.Read; n > 12 || pages < 200 {
 		t.Errorf("an idle sweep of a table of %d pages touched %d, want a few", pages, n)
 	}
@@ -179,29 +180,29 @@ func TestSweepOfNothingReadsLittle(t *testing.T) {
 func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	t.Parallel()
 
-	updates := func(change func(*world)) int {
-		w := newWorld(t, 1)
-		change(w)
-		rows := w.stocks(slices.Repeat([]int{1000}, 20)...)
+	updates := func(change func(*fixture)) int {
+		f := newFixture(t, 1)
+		change(f)
+		rows := f.stocks(slices.Repeat([]int{1000}, 20)...)
 		for _, row := range rows {
-			w.bulk(row, 100, reservation.Pending)
+			f.bulk(row, 100, reservation.Pending)
 		}
-		w.exec("CREATE TABLE updates ()")
-		w.exec("CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'")
-		w.exec("CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()")
-		result, err := w.services()[0].Sweep(w.context())
+		f.Exec("CREATE TABLE updates ()")
+		f.Exec("CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'")
+		f.Exec("CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()")
+		result, err := f.services()[0].Sweep(f.Context())
 		if err != nil || result.Expired != 2000 {
 			t.Errorf("Sweep() = %+v, %v, want 2000 holds", result, err)
 		}
-		w.mustAudit(t)
-		return ask[int](w, "SELECT count(*) FROM updates")
+		f.mustAudit(t)
+		return queryOne[int](f, "SELECT count(*) FROM updates")
 	}
-	if n := updates(func(*world) {}); n != 20 {
+	if n := updates(func(*fixture) {}); n != 20 {
 		t.Errorf("the sweep made %d updates of 20 stock rows, want one of each", n)
 	}
 	// Taking no more of a row than its oldest, as the sweep once did, is what this test would notice.
-	if n := updates(func(w *world) {
-		w.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED", "ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
+	if n := updates(func(f *fixture) {
+		f.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED", "ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
 	}); n < 40 {
 		t.Errorf("a sweep that takes fifty of a row made %d updates, want 40 or more", n)
 	}
@@ -211,24 +212,24 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 func TestSweepPassesByManyLockedHolds(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	rows := w.stocks(3000, 3000)
-	w.bulk(rows[1], 300, reservation.Pending)
-	w.bulk(rows[0], 1500, reservation.Pending) // it has the oldest
-	tx := w.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE", rows[0].ProductID.String())
+	f := newFixture(t, 1)
+	rows := f.stocks(3000, 3000)
+	f.bulk(rows[1], 300, reservation.Pending)
+	f.bulk(rows[0], 1500, reservation.Pending) // it has the oldest
+	tx := f.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE", rows[0].ProductID.String())
 
-	result, err := w.services()[0].Sweep(w.context())
+	result, err := f.services()[0].Sweep(f.Context())
 
 	if err != nil || result.Expired != 300 || result.More {
 		t.Errorf("Sweep() beside 1500 locked holds = %+v, %v, want the 300 behind them", result, err)
 	}
-	if err := tx.Rollback(w.context()); err != nil {
+	if err := tx.Rollback(f.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if result, err := w.services()[0].Sweep(w.context()); err != nil || result.Expired != 1500 {
+	if result, err := f.services()[0].Sweep(f.Context()); err != nil || result.Expired != 1500 {
 		t.Errorf("Sweep() afterwards = %+v, %v, want 1500 holds", result, err)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // A batch looks at a fifth of the carts that it finds: there are more, then.
@@ -236,64 +237,64 @@ func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
 	t.Parallel()
 
 	const carts = 250
-	w := newWorld(t, 1)
-	rows := w.stocks(1000, 1000)
+	f := newFixture(t, 1)
+	rows := f.stocks(1000, 1000)
 	for range carts {
-		w.kill(w.hold(rows...))
+		f.kill(f.hold(rows...))
 	}
 
-	result, err := w.services()[0].Sweep(w.context())
+	result, err := f.services()[0].Sweep(f.Context())
 
 	if err != nil || result.Expired != carts || result.Units != 2*carts || result.More {
 		t.Errorf("Sweep() = %+v, %v, want %d carts", result, err, carts)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // A sweep that finds all locked ends instead of asking for them again and again.
 func TestSweepEndsWhenOthersHaveLockedWhatItFinds(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	row := w.stock(3000)
-	w.bulk(row, 1200, reservation.Pending)
-	tx := w.lock("SELECT 1 FROM reservations FOR UPDATE")
+	f := newFixture(t, 1)
+	row := f.stock(3000)
+	f.bulk(row, 1200, reservation.Pending)
+	tx := f.lock("SELECT 1 FROM reservations FOR UPDATE")
 
-	result, err := w.services()[0].Sweep(w.context())
+	result, err := f.services()[0].Sweep(f.Context())
 
 	if err != nil || result.Expired != 0 || result.Batches != 2 || result.More {
 		t.Errorf("Sweep() while all is locked = %+v, %v, want it to end at once", result, err)
 	}
-	if err := tx.Rollback(w.context()); err != nil {
+	if err := tx.Rollback(f.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if result, err := w.services()[0].Sweep(w.context()); err != nil || result.Expired != 1200 {
+	if result, err := f.services()[0].Sweep(f.Context()); err != nil || result.Expired != 1200 {
 		t.Errorf("Sweep() afterwards = %+v, %v, want 1200 holds", result, err)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
-	eachMode(t, 2, func(ctx context.Context, w *world, r *report) {
-		rows := w.stocks(3000, 3000)
-		w.bulk(rows[0], 1500, reservation.Pending)
-		w.bulk(rows[1], 700, reservation.Pending)
-		w.kill(w.hold(rows...))
+	mustHold(t, 2, func(ctx context.Context, f *fixture, r *report) {
+		rows := f.stocks(3000, 3000)
+		f.bulk(rows[0], 1500, reservation.Pending)
+		f.bulk(rows[1], 700, reservation.Pending)
+		f.kill(f.hold(rows...))
 		cancelled, cancel := context.WithCancel(ctx)
 		defer cancel()
 		ways := []struct {
 			ctx context.Context
 			end func() error
 		}{
-			{ctx, func() error { return await(ctx, w.admin, terminateSQL) }},
-			{cancelled, func() error { defer cancel(); return await(ctx, w.admin, waitingSQL, 1) }},
+			{ctx, func() error { return pgtest.Wait(ctx, f.Admin, terminateSQL) }},
+			{cancelled, func() error { defer cancel(); return pgtest.Wait(ctx, f.Admin, waitingSQL, 1) }},
 		}
 		var expired, units int64 // by the batches before the one that is killed
 		for i, way := range ways {
-			tx := w.lock(lockStockSQL, rows[1].ProductID.String())
+			tx := f.lock(lockStockSQL, rows[1].ProductID.String())
 
 			together(2, func(n int) {
 				if n == 1 {
@@ -301,22 +302,22 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 					r.check(err == nil, "error", "end the sweep: %v", err)
 					return
 				}
-				result, err := w.service(w.pools[i]).Sweep(way.ctx)
+				result, err := newService(f.callers[i]).Sweep(way.ctx)
 				r.check(errors.Is(err, reservation.ErrUnavailable), "error", "Sweep() that is killed = %+v, %v, want %v", result, err, reservation.ErrUnavailable)
 				expired, units = expired+result.Expired, units+result.Units
 			})
 
 			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
-			violations, err := w.service(w.own).Audit(ctx)
+			violations, err := newService(f.own).Audit(ctx)
 			r.check(err == nil && len(violations) == 0, "I9", "Audit() after a killed sweep = %v, %v", violations, err)
 		}
 
-		result, err := w.service(w.own).Sweep(ctx)
+		result, err := newService(f.own).Sweep(ctx)
 		expired, units = expired+result.Expired, units+result.Units
 		r.check(err == nil && result.Expired > 0 && expired == 2201 && units == 2202, "I9",
 			"Sweep() afterwards = %+v, %v, together %d holds of %d units, want 2201 of 2202", result, err, expired, units)
 		for _, row := range rows {
-			r.checkStock(w, row, counts{Total: 3000})
+			r.checkStock(f, row, counts{Total: 3000})
 		}
 	})
 }
@@ -324,45 +325,45 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
-	ctx := w.context()
-	row := w.stock(5)
-	answer, err := w.service(w.own).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	row := f.stock(5)
+	answer, err := newService(f.own).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.kill(answer.Hold)
-	w.exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'")
-	w.lock(lockStockSQL, row.ProductID.String())
+	f.kill(answer.Hold)
+	f.Exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'")
+	f.lock(lockStockSQL, row.ProductID.String())
 
-	result, err := w.services()[0].Sweep(ctx)
+	result, err := f.services()[0].Sweep(ctx)
 
 	if want := (reservation.SweepResult{Keys: 1, Batches: 1}); !errors.Is(err, reservation.ErrBusy) || result != want {
 		t.Errorf("Sweep() beside a locked stock row = %+v, %v, want %+v, %v", result, err, want, reservation.ErrBusy)
 	}
-	if got := w.status(answer.Hold); got != reservation.Pending {
+	if got := f.status(answer.Hold); got != reservation.Pending {
 		t.Errorf("the dead hold is %s, want it left PENDING for the next sweep", got)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }
 
 // A thousand carts of a hundred lines would be a hundred thousand rows in one transaction: the batch counts lines too.
 func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, 1)
+	f := newFixture(t, 1)
 	const carts = 25
 	totals := make([]int, reservation.MaxLines)
 	for i := range totals {
 		totals[i] = carts
 	}
-	rows := w.stocks(totals...)
+	rows := f.stocks(totals...)
 	for range carts {
-		w.kill(w.hold(rows...))
+		f.kill(f.hold(rows...))
 	}
-	s := w.services()[0]
+	s := f.services()[0]
 
-	result, err := s.Sweep(w.context())
+	result, err := s.Sweep(f.Context())
 
 	result.Oldest = 0
 	// Ten carts have the thousand lines of a batch: three batches, and one that finds no keys.
@@ -370,5 +371,5 @@ func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
 	}
-	w.mustAudit(t)
+	f.mustAudit(t)
 }

@@ -9,9 +9,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/allo/reservations/internal/cloud"
+	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/postgres"
 )
@@ -30,7 +29,7 @@ type Report struct {
 // Lambda is the handler of the migrate function. It takes any event: what the deploy sends says nothing that matters here.
 func Lambda() func(context.Context) (Report, error) {
 	c, log := config.Start(true)
-	source, err := cloud.Database(c.DatabaseURL, c.DatabaseIAMURL, c.DatabaseSecret, cloud.Account(c.AWS))
+	source, err := awsdb.Source(c)
 	if err != nil {
 		log.Error("can't start", "error", err.Error())
 		os.Exit(1)
@@ -40,7 +39,7 @@ func Lambda() func(context.Context) (Report, error) {
 
 // Handler migrates the database of a source, then grants the service's role, if there is one, its rights. It waits a minute for a database that
 // can't be reached yet.
-func Handler(source dsn.Source, appRole string, log *slog.Logger) func(context.Context) (Report, error) {
+func Handler(source postgres.Source, appRole string, log *slog.Logger) func(context.Context) (Report, error) {
 	return func(ctx context.Context) (Report, error) {
 		report := Report{Applied: []string{}}
 		err := reach(ctx, source, log)
@@ -62,7 +61,7 @@ func Handler(source dsn.Source, appRole string, log *slog.Logger) func(context.C
 }
 
 // reach asks the database for an answer, and again while that may help.
-func reach(ctx context.Context, source dsn.Source, log *slog.Logger) error {
+func reach(ctx context.Context, source postgres.Source, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
 	pool, err := postgres.Open(source, 1)
@@ -71,7 +70,7 @@ func reach(ctx context.Context, source dsn.Source, log *slog.Logger) error {
 	}
 	defer pool.Close()
 	for {
-		_, err := pool.Query(ctx, "SELECT 1")
+		err := pool.Exec(ctx, "SELECT 1")
 		if err == nil {
 			return nil
 		}

@@ -8,9 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -53,12 +52,12 @@ type ours struct {
 }
 
 func newOurs(ctx context.Context, url string, n *network) (design, error) {
-	pool, err := postgres.Open(dsn.URL(url), 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
+	pool, err := postgres.Open(postgres.URL(url), 1, func(c *pgxpool.Config) { c.ConnConfig.DialFunc = n.dial })
 	if err != nil {
 		return nil, err
 	}
-	_, err = pool.Query(ctx, "SELECT 1") // connects
-	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true})}, err
+	err = pool.Exec(ctx, "SELECT 1") // connects
+	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})}, err
 }
 
 func (o ours) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {

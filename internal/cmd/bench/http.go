@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
@@ -52,8 +52,8 @@ func newOverHTTP(function app.HTTPHandler, end func()) (design, error) {
 
 // newApp is the service as its Lambdas run it, on one connection through the network.
 func newApp(ctx context.Context, url string, n *network) (*app.App, error) {
-	c := config.Config{DatabaseURL: url, HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true}
-	a, err := app.New(c, discard, 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
+	c := config.Config{DatabaseURL: url, HoldTTL: holdTTL, MaxHold: holdTTL}
+	a, err := app.New(c, discard, 1, func(c *pgxpool.Config) { c.ConnConfig.DialFunc = n.dial })
 	if err != nil {
 		return nil, err
 	}

@@ -229,7 +229,7 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 // one that connects and asks the database one question.
 func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const starts = 21
-	const wantPoll, wantAnswer, wantInit, wantMB = 1.5, 1.3, 1.0, 9.0
+	const wantPoll, wantAnswer, wantInit, wantMB = 1.4, 1.3, 1.0, 12.0
 	if err := s.load(ctx, manyRows, ample); err != nil {
 		return nil, nil, err
 	}

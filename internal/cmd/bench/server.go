@@ -14,9 +14,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 //go:embed slowflush/slowflush.c
@@ -68,7 +68,7 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if _, err := migrate.Up(ctx, dsn.URL(s.url())); err != nil {
+	if _, err := migrate.Up(ctx, postgres.URL(s.url())); err != nil {
 		return nil, errors.Join(err, s.close(ctx))
 	}
 	if s.admin, err = pgx.Connect(ctx, s.url()); err != nil {

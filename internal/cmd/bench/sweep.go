@@ -9,18 +9,17 @@ import (
 	"sync"
 	"time"
 
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
 // openService is the service on a pool of its own, without a delay.
 func openService(s *server, connections int) (*reservation.Service, func(), error) {
-	pool, err := postgres.Open(dsn.URL(s.url()), connections)
+	pool, err := postgres.Open(postgres.URL(s.url()), connections)
 	if err != nil {
 		return nil, nil, err
 	}
-	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true}), pool.Close, nil
+	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL}), pool.Close, nil
 }
 
 // traffic is what shoppers do meanwhile: each reserves, confirms, and thinks.

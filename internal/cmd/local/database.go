@@ -8,10 +8,10 @@ import (
 	"os"
 
 	"github.com/allo/reservations/internal/config"
-	"github.com/allo/reservations/internal/dsn"
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // databaseName is the embedded server's one database for us.
@@ -66,7 +66,7 @@ func openDatabase(ctx context.Context, opts options, c config.Config, stdout io.
 // prepare brings the schema up to date and seeds a database that is empty.
 func (d database) prepare(ctx context.Context, stdout io.Writer) error {
 	fmt.Fprintln(stdout, "  bringing the schema up to date")
-	applied, err := migrate.Up(ctx, dsn.URL(d.url))
+	applied, err := migrate.Up(ctx, postgres.URL(d.url))
 	if err != nil {
 		return d.blame(err)
 	}
@@ -103,7 +103,7 @@ func seed(ctx context.Context, opts options, c config.Config, stdout io.Writer) 
 		return err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
-	if _, err := migrate.Up(ctx, dsn.URL(d.url)); err != nil {
+	if _, err := migrate.Up(ctx, postgres.URL(d.url)); err != nil {
 		return d.blame(err)
 	}
 	if err := demo.Reset(ctx, d.url); err != nil {

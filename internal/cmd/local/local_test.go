@@ -58,7 +58,7 @@ func testOptions(t *testing.T) options {
 func testConfig() config.Config {
 	return config.Config{
 		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, SweepInterval: time.Second,
-		LogLevel: slog.LevelWarn, EarlyRelease: true,
+		LogLevel: slog.LevelWarn,
 	}
 }
 

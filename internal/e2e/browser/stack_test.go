@@ -51,7 +51,7 @@ func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	c := config.Config{DatabaseURL: s.db.URL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
+	c := config.Config{DatabaseURL: s.db.URL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
 	for _, change := range changes {
 		change(&c)
 	}

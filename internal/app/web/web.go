@@ -1,6 +1,6 @@
 // Package site puts together what the web function serves: the pages and the document of the API. It is apart from package app
 // because it needs no database, and so links no driver.
-package site
+package web
 
 import (
 	"context"

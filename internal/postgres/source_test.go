@@ -1,4 +1,4 @@
-package dsn
+package postgres_test
 
 import (
 	"context"
@@ -8,21 +8,23 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/allo/reservations/internal/postgres"
 )
 
-// changing is a Source that says one URL after another, and "" as an error.
+// changing is a Source with a sequence of URLs. An empty URL is an error.
 type changing struct {
 	urls  []string
 	asked []bool
 }
 
-func (c *changing) Target(_ context.Context, again bool) (Target, error) {
+func (c *changing) Target(_ context.Context, again bool) (postgres.Target, error) {
 	c.asked = append(c.asked, again)
 	url := c.urls[min(len(c.asked), len(c.urls))-1]
 	if url == "" {
-		return Target{}, errors.New("no secret")
+		return postgres.Target{}, errors.New("no secret")
 	}
-	return Target{URL: url}, nil
+	return postgres.Target{URL: url}, nil
 }
 
 func TestTheSourceIsAskedAgainOnceWhenAPasswordIsRefused(t *testing.T) {
@@ -45,11 +47,11 @@ func TestTheSourceIsAskedAgainOnceWhenAPasswordIsRefused(t *testing.T) {
 		"a source that fails at the retry": {[]string{"a", ""}, map[string]error{"a": refused}, 1, 2, refused, true},
 	} {
 		source, dials := &changing{urls: c.urls}, 0
-		_, err := Connect(t.Context(), source, func(_ context.Context, target Target) (struct{}, error) {
+		_, err := postgres.Connect(t.Context(), source, func(_ context.Context, target postgres.Target) (struct{}, error) {
 			dials++
 			return struct{}{}, c.answers[target.URL]
 		})
-		var fromSource *Error
+		var fromSource *postgres.SourceError
 		if dials != c.dials || len(source.asked) != c.asked || (c.want != nil && !errors.Is(err, c.want)) ||
 			(err != nil) != (c.want != nil || c.source) || errors.As(err, &fromSource) != c.source {
 			t.Errorf("%s: Connect() = %v after %d dials and %d questions, want %v (the source's: %t) after %d and %d",
@@ -65,7 +67,7 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 	t.Parallel()
 
 	roots := x509.NewCertPool()
-	config, err := Target{URL: "postgres://u:p@a:1,b:2/d?sslmode=verify-full", Roots: roots}.Config()
+	config, err := postgres.Target{URL: "postgres://u:p@a:1,b:2/d?sslmode=verify-full", Roots: roots}.Config()
 	if err != nil || len(config.Fallbacks) == 0 {
 		t.Fatalf("Config() = %+v, %v, want two addresses", config, err)
 	}
@@ -78,12 +80,12 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 		}
 	}
 	for _, mode := range []string{"disable", "allow", "prefer", "require", "verify-ca"} {
-		_, err := Target{URL: "postgres://u:p@a/d?sslmode=" + mode, Roots: roots}.Config()
+		_, err := postgres.Target{URL: "postgres://u:p@a/d?sslmode=" + mode, Roots: roots}.Config()
 		if err == nil || !strings.Contains(err.Error(), "wouldn't be verified") {
 			t.Errorf("Config() of sslmode=%s = %v, want it refused", mode, err)
 		}
 	}
-	if _, err := (Target{URL: "postgres://u:p@a/d?sslmode=disable"}).Config(); err != nil {
+	if _, err := (postgres.Target{URL: "postgres://u:p@a/d?sslmode=disable"}).Config(); err != nil {
 		t.Errorf("Config() without roots = %v, want the URL's own way", err)
 	}
 }
@@ -91,7 +93,7 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 func TestAURLsOwnAuthorityIsRespected(t *testing.T) {
 	t.Parallel()
 
-	config, err := Target{URL: "postgres://u:p@a/d?sslmode=verify-full&sslrootcert=system", Roots: x509.NewCertPool()}.Config()
+	config, err := postgres.Target{URL: "postgres://u:p@a/d?sslmode=verify-full&sslrootcert=system", Roots: x509.NewCertPool()}.Config()
 	if err != nil || config.TLSConfig.RootCAs == nil || config.TLSConfig.RootCAs.Equal(x509.NewCertPool()) {
 		t.Errorf("Config() with sslrootcert=system = %v, want the machine's roots", err)
 	}
@@ -101,7 +103,7 @@ func TestAnErrorDoesNotRepeatTheURL(t *testing.T) {
 	t.Parallel()
 
 	for _, url := range []string{"postgres://u:pass/word@h/d", "postgres://u:pass%zz@h/d", "postgres://u:password@h/d?connect_timeout=soon", "host=h user=u password=pass/ sslmode=soon"} {
-		_, err := Target{URL: url}.Config()
+		_, err := postgres.Target{URL: url}.Config()
 		if err == nil || strings.Contains(err.Error(), "pass:") || strings.Contains(err.Error(), "pass/") || strings.Contains(err.Error(), "pass%") || strings.Contains(err.Error(), "soon") {
 			t.Errorf("Config() of %s = %v, want an error without it", url, err)
 		}

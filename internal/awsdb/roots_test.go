@@ -1,4 +1,4 @@
-package cloud
+package awsdb
 
 import (
 	"crypto/x509"

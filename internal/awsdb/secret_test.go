@@ -1,4 +1,4 @@
-package cloud
+package awsdb
 
 import (
 	"bytes"
@@ -15,7 +15,8 @@ import (
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
-	"github.com/allo/reservations/internal/dsn"
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // manager stands in for Secrets Manager, and looks at how it is asked.
@@ -126,7 +127,7 @@ func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
 	m.holds(withCA(t, d.url.String(), d.ca))
 	pool := open(t, m.secret())
 	for range 3 {
-		if who, err := ask(t, pool); err != nil || who != "allo t" {
+		if who, err := session(t, pool); err != nil || who != "allo t" {
 			t.Fatalf("the session is %q, %v, want allo's over TLS", who, err)
 		}
 		pool.Reset() // the next one connects anew
@@ -135,7 +136,7 @@ func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
 
 	d.exec("ALTER ROLE allo PASSWORD 'rotated'")
 	m.holds(withCA(t, d.with(func(u *url.URL) { u.User = url.UserPassword("allo", "rotated") }), d.ca))
-	if _, err := ask(t, pool); err != nil {
+	if _, err := session(t, pool); err != nil {
 		t.Errorf("the first caller after the change gets %v", err)
 	}
 	m.wantReads("a change", 2)
@@ -143,8 +144,8 @@ func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
 	// Where the secret didn't change as well the caller is told, after one more look.
 	d.exec("ALTER ROLE allo PASSWORD 'rotated twice'")
 	pool.Reset()
-	_, err := ask(t, pool)
-	wantUnavailable(t, "a password that the secret doesn't know", err, "password authentication failed")
+	_, err := session(t, pool)
+	wantUnavailable(t, "a password that the secret doesn't know", err, "refuses the password")
 	m.wantReads("a change that the secret missed", 3)
 }
 
@@ -173,7 +174,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 		"a secret of bytes":                  {func(m *manager) { m.says(http.StatusOK, `{"SecretBinary":"AAAA"}`) }, "has no text"},
 		"an empty secret":                    {ok(""), "has no text"},
 		"a secret of blanks":                 {ok(" \n"), "holds no URL"},
-		"half a JSON":                        {ok(`{"url": "` + d.url.String()), "begins as JSON and isn't"},
+		"half a JSON":                        {ok(`{"url": "` + d.url.String()), "begins like JSON but isn't"},
 		"a JSON without a URL":               {ok(`{"username": "allo"}`), "holds no URL"},
 		"an authority that is none":          {ok(withCA(t, d.url.String(), "none")), "holds no certificate"},
 		"a password that isn't encoded":      {ok("postgres://allo:" + password + "@localhost/d"), "percent-encoded"},
@@ -188,7 +189,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 
 			m := newManager(t)
 			c.answer(m)
-			_, err := ask(t, open(t, m.secret()))
+			_, err := session(t, open(t, m.secret()))
 			wantUnavailable(t, name, err, c.reason)
 		})
 	}
@@ -202,7 +203,7 @@ func TestAManagerThatDoesNotAnswerIsNotWaitedForLong(t *testing.T) {
 	t.Cleanup(func() { close(over) })
 	m.answer = func(_ http.ResponseWriter, _ *http.Request) { <-over }
 	start := time.Now()
-	_, err := ask(t, open(t, m.secret()))
+	_, err := session(t, open(t, m.secret()))
 	wantUnavailable(t, "no answer", err, "context deadline exceeded")
 	if took := time.Since(start); took < secretTimeout || took > 3*secretTimeout {
 		t.Errorf("it took %s, want about %s", took, secretTimeout)
@@ -247,10 +248,10 @@ func TestSecretsManagerIsWhereTheRegionHasIt(t *testing.T) {
 		{"eu-central-1", "http://localhost:5000", "http://localhost:5000/"},
 		{"eu-central-1", "http://localhost:5000/", "http://localhost:5000/"},
 	} {
-		if got := NewSecret("s", Account{Region: c.region, SecretsEndpoint: c.endpoint}).endpoint(); got != c.want {
+		if got := NewSecret("s", config.AWS{Region: c.region, SecretsEndpoint: c.endpoint}).endpoint(); got != c.want {
 			t.Errorf("the endpoint of %s and %q is %s, want %s", c.region, c.endpoint, got, c.want)
 		}
 	}
 }
 
-var _ dsn.Source = (*Secret)(nil)
+var _ postgres.Source = (*Secret)(nil)

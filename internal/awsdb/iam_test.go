@@ -1,4 +1,4 @@
-package cloud
+package awsdb
 
 import (
 	"net/url"
@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/allo/reservations/internal/config"
 )
 
-var account = Account{Region: "eu-central-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "a key", SessionToken: "a session"}
+var account = config.AWS{Region: "eu-central-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "a key", SessionToken: "a session"}
 
 func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 	t.Parallel()
@@ -96,14 +98,14 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	}
 	trusting := "?sslrootcert=" + url.QueryEscape(ca)
 
-	if who, err := ask(t, open(t, source("vouched", "localhost", trusting))); err != nil || who != "vouched t" {
+	if who, err := session(t, open(t, source("vouched", "localhost", trusting))); err != nil || who != "vouched t" {
 		t.Errorf("the session is %q, %v, want vouched's over TLS", who, err)
 	}
-	_, err = ask(t, open(t, source("unknown", "localhost", trusting)))
-	wantUnavailable(t, "a user whom nobody vouches for", err, "password authentication failed")
-	_, err = ask(t, open(t, source("vouched", "localhost", "")))
+	_, err = session(t, open(t, source("unknown", "localhost", trusting)))
+	wantUnavailable(t, "a user whom nobody vouches for", err, "refuses the password")
+	_, err = session(t, open(t, source("vouched", "localhost", "")))
 	wantUnavailable(t, "an authority that nobody knows", err, "certificate signed by unknown authority")
-	_, err = ask(t, open(t, source("vouched", "127.0.0.1", trusting)))
+	_, err = session(t, open(t, source("vouched", "127.0.0.1", trusting)))
 	wantUnavailable(t, "another host's certificate", err, "certificate for 127.0.0.1")
 }
 

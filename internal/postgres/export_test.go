@@ -1,0 +1,22 @@
+package postgres
+
+import "time"
+
+// The pool's bounds, for the tests.
+const (
+	ConnectTimeout = connectTimeout
+	MaxPrepared    = maxPrepared
+	MaxWaiting     = maxWaiting
+)
+
+// SetPingAfter changes how long a connection may be idle before it is pinged.
+func (p *Pool) SetPingAfter(d time.Duration) { p.pingAfter = d }
+
+// Unnamed reports whether the pool has stopped preparing statements.
+func (p *Pool) Unnamed() bool { return p.unnamed.Load() }
+
+// Waiting counts the callers in the queue.
+func (p *Pool) Waiting() int64 { return p.waiting.Load() }
+
+// HasCode reports whether err is Postgres's error with the SQLSTATE.
+func HasCode(err error, code string) bool { return hasCode(err, code) }

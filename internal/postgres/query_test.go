@@ -1,0 +1,211 @@
+package postgres_test
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+)
+
+// Arguments are encoded by their Go type the first time, and by the parameter's type once the
+// statement is prepared.
+func TestArgumentsAreTheSameUnnamedAndPrepared(t *testing.T) {
+	t.Parallel()
+
+	const id, other = "0192d000-0000-7000-8000-000000000001", "0192d000-0000-7000-8000-000000000002"
+	const sql = `
+SELECT $1::text, $2::text, $3::int, $4::bytea, $5::bytea, $6::interval::text, $7::uuid::text,
+       $8::uuid[]::text, $9::int[]::text, $10::reservation_status::text, $11::boolean, $12::jsonb::text,
+       $13::timestamptz = 'infinity'`
+	type row struct {
+		Text     string
+		Null     *string
+		Int      int
+		Bytes    []byte
+		NoBytes  []byte
+		Interval string
+		UUID     string
+		UUIDs    string
+		Ints     string
+		Enum     string
+		Bool     bool
+		JSON     string
+		Infinity bool
+	}
+	want := row{
+		Text: "O'Brien, \\ \"ü\"", Int: -7, Bytes: []byte{0, 255}, Interval: "00:01:30.001",
+		UUID: id, UUIDs: "{" + id + "," + other + "}", Ints: "{1,2}", Enum: "PENDING", Bool: true,
+		JSON: `{"a": 1}`, Infinity: true,
+	}
+	db := pgtest.New(t)
+	for _, address := range []string{db.URL, db.DirectURL} {
+		p := open(t, address)
+		for n := range 3 {
+			got, err := postgres.QueryRow(t.Context(), p, pgx.RowToStructByPos[row], sql,
+				want.Text, (*string)(nil), want.Int, want.Bytes, []byte(nil), 90*time.Second+time.Millisecond, id,
+				[]string{id, other}, []int{1, 2}, want.Enum, true, want.JSON, "infinity")
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("row %d differs, %v (-want +got):\n%s", n, err, diff)
+			}
+		}
+	}
+}
+
+const (
+	execMode    = "default_query_exec_mode"
+	addSQL      = "SELECT $1::int + 1"
+	preparedSQL = "SELECT count(*) FROM pg_prepared_statements WHERE statement = '" + addSQL + "'"
+)
+
+func TestAStatementStaysPreparedUnlessTheURLSaysNot(t *testing.T) {
+	t.Parallel()
+
+	address := pgtest.New(t).DirectURL
+	for mode, want := range map[string]int{"": 1, "cache_statement": 1, "exec": 0} {
+		p := open(t, withParameter(t, address, execMode, mode))
+		for _, n := range []int{1, 2, 3} {
+			if got := queryOne[int](t, p, addSQL, n); got != n+1 {
+				t.Errorf("mode %q: %d + 1 is %d", mode, n, got)
+			}
+		}
+		if err := p.Exec(t.Context(), "SELECT $1::int / 0", 1); !postgres.HasCode(err, "22012") {
+			t.Errorf("mode %q: a division by zero = %v, want Postgres's error", mode, err)
+		}
+		if got := queryOne[int](t, p, preparedSQL); got != want {
+			t.Errorf("mode %q: %d statements stay prepared, want %d", mode, got, want)
+		}
+	}
+	_, err := postgres.Open(postgres.URL(withParameter(t, address, execMode, "simple_protocol")), 1)
+	if err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
+		t.Errorf("Open() in another mode = %v, want an error that names the two", err)
+	}
+}
+
+// With ALLO_TEST_PGBOUNCER=1 this test runs behind a pooler.
+func TestNoStatementStaysPreparedBehindAPooler(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	p := open(t, db.URL)
+	for range 3 {
+		queryOne[int](t, p, addSQL, 1)
+	}
+	want := 1
+	if db.URL != db.DirectURL {
+		want = 0
+	}
+	if got := queryOne[int](t, p, preparedSQL); got != want {
+		t.Errorf("%d statements stay prepared, want %d", got, want)
+	}
+}
+
+// A pooler that doesn't track statements joins a connection to a session that has lost them, or has
+// another client's statement under the same name.
+func TestAStatementThatAPoolerLostIsSentAgain(t *testing.T) {
+	t.Parallel()
+
+	const other = addSQL + "::int"
+	for name, interfere := range map[string]func(other string) string{
+		"lost":               func(string) string { return "DEALLOCATE ALL" },
+		"another client's":   func(other string) string { return "PREPARE " + other + " (int) AS SELECT $1 + 1" },
+		"lost and another's": func(other string) string { return "DEALLOCATE ALL; PREPARE " + other + " (int) AS SELECT $1 + 1" },
+	} {
+		address := withParameter(t, pgtest.New(t).DirectURL, execMode, "cache_statement")
+		otherName := preparedName(t, address, other)
+		p := open(t, address)
+		for range 2 { // from the second time on it is prepared
+			queryOne[int](t, p, addSQL, 1)
+		}
+		for statement := range strings.SplitSeq(interfere(otherName), "; ") {
+			if err := p.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 3 {
+			for _, sql := range []string{addSQL, other} {
+				if got := queryOne[int](t, p, sql, n); got != n+1 {
+					t.Errorf("%s: %d + 1 is %d", name, n, got)
+				}
+			}
+		}
+		if !p.Unnamed() {
+			t.Errorf("%s: the pool still prepares statements", name)
+		}
+	}
+}
+
+// preparedName is the name under which pgx prepares a statement.
+func preparedName(t *testing.T, address, sql string) string {
+	t.Helper()
+	p := open(t, address)
+	for range 2 {
+		queryOne[int](t, p, sql, 1)
+	}
+	return queryOne[string](t, p, "SELECT name FROM pg_prepared_statements WHERE statement = $1", sql)
+}
+
+func TestAConnectionPreparesNoMoreThanItsLimit(t *testing.T) {
+	t.Parallel()
+
+	p := open(t, withParameter(t, pgtest.New(t).DirectURL, execMode, "cache_statement"))
+	for range 2 {
+		for n := range postgres.MaxPrepared + 5 {
+			queryOne[int](t, p, "SELECT "+strconv.Itoa(n))
+		}
+	}
+	if got := queryOne[int](t, p, "SELECT count(*) FROM pg_prepared_statements"); got != postgres.MaxPrepared {
+		t.Errorf("%d statements stay prepared, want %d", got, postgres.MaxPrepared)
+	}
+}
+
+func TestATransactionEndsAsItsFunctionDoes(t *testing.T) {
+	t.Parallel()
+
+	p := open(t, pgtest.New(t).URL)
+	insert := func(tx pgx.Tx, name string) {
+		t.Helper()
+		_, err := tx.Exec(t.Context(), "INSERT INTO warehouses (id, name) VALUES (gen_random_uuid(), $1)", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	failure := errors.New("failure")
+	err := p.Transaction(t.Context(), pgx.TxOptions{}, func(tx pgx.Tx) error {
+		insert(tx, "undone")
+		return failure
+	})
+	if !errors.Is(err, failure) {
+		t.Errorf("Transaction() = %v, want the function's %v", err, failure)
+	}
+	err = p.Transaction(t.Context(), pgx.TxOptions{}, func(tx pgx.Tx) error {
+		insert(tx, "half done")
+		_, _ = tx.Exec(t.Context(), "SELECT 1 / 0") // the error is ignored
+		return nil
+	})
+	if !errors.Is(err, pgx.ErrTxCommitRollback) {
+		t.Errorf("Transaction() with an ignored failure = %v, want %v", err, pgx.ErrTxCommitRollback)
+	}
+	err = p.Transaction(t.Context(), pgx.TxOptions{}, func(tx pgx.Tx) error { insert(tx, "done"); return nil })
+	if err != nil {
+		t.Errorf("Transaction() = %v", err)
+	}
+	err = p.Transaction(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var readOnly string
+		err := tx.QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly)
+		if readOnly != "on" {
+			t.Errorf("transaction_read_only is %q, want on", readOnly)
+		}
+		return err
+	})
+	names := queryOne[string](t, p, "SELECT string_agg(name, ', ') FROM warehouses")
+	if err != nil || names != "done" {
+		t.Errorf("the warehouses are %q, %v, want only the committed one", names, err)
+	}
+}

@@ -1,0 +1,125 @@
+package reservation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Answer is the result of a verb, now or at the first call under the same Idempotency-Key.
+type Answer struct {
+	Hold Hold
+	// Replayed is true when an earlier call under the same key had the effect.
+	Replayed bool
+}
+
+// procedure is a verb's stored procedure and the statement that calls it. The first parameter asks
+// for early lock release, the last two return the outcome and its data.
+type procedure struct{ name, sql string }
+
+var (
+	reserveLine = procedure{"reserve_line", "CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
+	reserveCart = procedure{"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
+	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, NULL, NULL)"}
+	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
+)
+
+// verb is one call of a verb's procedure.
+type verb struct {
+	procedure
+	args []any
+	// success lists the outcomes that are a success, apart from a replay.
+	success []string
+	// newHold makes the hold of a reserve from the instant at which it began. The procedure returns
+	// nothing else, because the caller knows the rest.
+	newHold func(at time.Time) Hold
+}
+
+// outcome is what a procedure returns: the name of the outcome and its data as JSON, or nil.
+type outcome struct {
+	Name string
+	Data []byte
+}
+
+// The outcomes of the procedures. Others are named like the hold's status.
+const (
+	outcomeHeld           = "HELD"
+	outcomeReplayed       = "REPLAYED"
+	outcomeRetry          = "RETRY"
+	outcomeNotFound       = "NOT_FOUND"
+	outcomeNoStockRow     = "INVENTORY_NOT_FOUND"
+	outcomeShort          = "SHORT"
+	outcomeExtensionLimit = "EXTENSION_LIMIT"
+	outcomeKeyReused      = "KEY_REUSED"
+	outcomeKeyInUse       = "KEY_IN_USE"
+)
+
+// call runs a verb in one round trip. The procedure has committed and waited for the flush when it
+// returns.
+func (s *Service) call(ctx context.Context, v verb) (Answer, error) {
+	out, err := queryRow(ctx, s, pgx.RowToStructByPos[outcome], v.sql, v.args...)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%s: %w", v.name, err)
+	}
+	return v.answer(out)
+}
+
+// answer turns a procedure's outcome into the verb's answer or its error.
+func (v verb) answer(out outcome) (Answer, error) {
+	switch {
+	case out.Name == outcomeHeld:
+		var at time.Time
+		if err := json.Unmarshal(out.Data, &at); err != nil {
+			return Answer{}, fmt.Errorf("read when a hold began: %w", err)
+		}
+		return Answer{Hold: v.newHold(at.UTC())}, nil
+	case out.Name == outcomeReplayed, slices.Contains(v.success, out.Name):
+		hold, err := decodeHold(out.Data)
+		return Answer{Hold: hold, Replayed: out.Name == outcomeReplayed}, err
+	case out.Name == outcomeShort:
+		return Answer{}, decodeShortages(out.Data)
+	default:
+		return Answer{}, v.refusal(out.Name)
+	}
+}
+
+// refusal is the error of an outcome that has no data.
+func (v verb) refusal(name string) error {
+	switch name {
+	case outcomeNotFound:
+		return ErrNotFound
+	case outcomeNoStockRow:
+		return ErrInventoryNotFound
+	case string(Expired):
+		return ErrExpired
+	case string(Confirmed):
+		return ErrConfirmed
+	case string(Released):
+		return ErrReleased
+	case outcomeExtensionLimit:
+		return ErrExtensionLimit
+	case outcomeKeyReused:
+		return ErrKeyReused
+	case outcomeKeyInUse:
+		return ErrKeyInUse
+	case outcomeRetry:
+		return fmt.Errorf("%w: the rows changed at every try of %s", ErrBusy, v.name)
+	default:
+		return fmt.Errorf("%s returned %q, which I3 doesn't allow", v.name, name)
+	}
+}
+
+// keyArgs returns a procedure's two arguments for an Idempotency-Key: the key and the hash of the
+// request that it binds. Without a key both are null.
+func keyArgs(key, verb string, parts ...[]byte) (name *string, hash []byte) {
+	if key == "" {
+		return nil, nil
+	}
+	sum := sha256.Sum256(fingerprint(verb, parts...))
+	return &key, sum[:]
+}
