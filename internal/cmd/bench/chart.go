@@ -42,7 +42,7 @@ func chart(results []*result) string {
 	for i, r := range results {
 		ratio, least, high := r.ratio()
 		y := headHeight + rowHeight*i + 6
-		fmt.Fprintf(&b, `<text x="12" y="%d" fill="#111">%s</text>`, y+13, label(r.workload))
+		fmt.Fprintf(&b, `<text x="12" y="%d" fill="#111">%s</text>`, y+13, r.workload.label())
 		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="#2f6fde"/>`, labelWidth, y, max(1, x(ratio)-labelWidth), barHeight)
 		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#0b2a66" stroke-width="2"/>`, x(least), x(high), y+barHeight/2, y+barHeight/2)
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" fill="#111" font-weight="600">×%.1f</text>`+"\n", max(x(ratio), x(high))+6, y+13, ratio)
@@ -51,16 +51,18 @@ func chart(results []*result) string {
 	return b.String()
 }
 
-func label(w workload) string {
-	text := fmt.Sprintf("%s, %d callers", w.name, w.callers)
-	if w.callers == 1 {
-		text = w.name
+func (w workload) label() string { return label(w.name, w.callers, ms(w.rtt), ms(w.flush)) }
+
+func label(name string, callers int, rttMs, flushMs float64) string {
+	text := name
+	if callers > 1 {
+		text += fmt.Sprintf(", %d callers", callers)
 	}
-	if w.rtt > 0 {
-		text += fmt.Sprintf(", %g ms", ms(w.rtt))
+	if rttMs > 0 {
+		text += fmt.Sprintf(", %g ms", rttMs)
 	}
-	if w.flush > 0 {
-		text += fmt.Sprintf(", flush +%g ms", ms(w.flush))
+	if flushMs > 0 {
+		text += fmt.Sprintf(", flush +%g ms", flushMs)
 	}
 	return text
 }

@@ -22,6 +22,7 @@ func numbered(kind byte, n int) uuid.UUID {
 }
 
 func productID(n int) uuid.UUID { return numbered(1, n) }
+func holdID(n int) uuid.UUID    { return numbered(3, n) }
 func productName(n int) string  { return fmt.Sprintf("Product %07d", n) }
 
 var warehouseID = numbered(2, 0)

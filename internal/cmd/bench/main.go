@@ -24,11 +24,11 @@ import (
 
 // options are the command line.
 type options struct {
-	root, out, only string
-	quick           bool
-	rounds          int
-	length          time.Duration
-	start           time.Time
+	root, out, only, against string
+	quick                    bool
+	rounds                   int
+	length                   time.Duration
+	start                    time.Time
 }
 
 func main() {
@@ -46,6 +46,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.root, "root", ".", "the checkout")
 	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
 	flags.StringVar(&o.only, "only", "", "run the workloads whose name begins so")
+	flags.StringVar(&o.against, "against", "", "compare with the bench of this commit, in turns")
 	flags.BoolVar(&o.quick, "quick", false, "a few workloads, in fewer and shorter rounds")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, of which the medians are reported")
 	flags.DurationVar(&o.length, "length", time.Second, "how long a run is")
@@ -60,6 +61,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	o, err := parse(args)
 	if err != nil {
 		return err
+	}
+	if o.against != "" {
+		return compare(ctx, o, stdout)
 	}
 	s, err := startServer(ctx, o.root)
 	if err != nil {
@@ -115,7 +119,7 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 		rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
 		for n, t := range turns {
 			w := list[t.workload]
-			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1, len(turns), label(w), t.design)
+			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1, len(turns), w.label(), t.design)
 			m, err := runQuietly(ctx, s, w, t.design, o.length)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d callers, %s: %w", w.name, w.callers, t.design, err)

@@ -227,7 +227,7 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 			name: fmt.Sprintf("hold-%d", n), callers: 1, designs: both,
 			setup: func(context.Context, *server) error { return nil },
 			caller: func(d design, _ int) func(context.Context) error {
-				return func(ctx context.Context) error { return d.get(ctx, numbered(3, rand.IntN(n))) }
+				return func(ctx context.Context) error { return d.get(ctx, holdID(rand.IntN(n))) }
 			},
 			check: func(context.Context, *server, *measurement) error { return nil },
 		}
