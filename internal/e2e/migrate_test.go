@@ -16,7 +16,7 @@ import (
 )
 
 // The deploy invokes the migrate function before any other has traffic, and again each time that it changes.
-func TestTheMigrateFunctionAppliesWhatIsMissing(t *testing.T) {
+func TestMigrateFunctionAppliesMissingMigrations(t *testing.T) {
 	t.Parallel()
 
 	server := pgtest.Server(t)

@@ -10,11 +10,11 @@ import (
 
 // A plan that is made while a table is all but empty is kept for as long as its session lives, so it must not read the whole of it.
 // Without the functions' own word against sequential scans the planner, told that the tables are tiny, chooses them here.
-func TestTheVerbsReadByIndexEvenWhenTheTablesAreTiny(t *testing.T) {
+func TestVerbsUseIndexesOnTinyTables(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), w.db.DirectURL)
+	d := deploy(t, inProcess)
+	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,21 +40,21 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 	}
 
 	before := scans()
-	h := w.reserve(line(mug, newYork, 1))
-	c := w.reserve(cart(line(mug, newYork, 1), line(keyboard, newYork, 1)))
-	w.keyed("/api/reservations", "plan", line(mug, newYork, 1))
-	w.post("/api/reservations", line(mug, losAngeles, 2))
-	w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`)
-	w.get("/api/reservations/" + h.ID)
-	w.post("/api/reservations/"+h.ID+"/confirm", "")
-	w.post("/api/reservations/"+c.ID+"/release", "")
+	h := d.reserve(line(mug, newYork, 1))
+	c := d.reserve(cart(line(mug, newYork, 1), line(keyboard, newYork, 1)))
+	d.postWithKey("/api/reservations", "plan", line(mug, newYork, 1))
+	d.post("/api/reservations", line(mug, losAngeles, 2))
+	d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`)
+	d.get("/api/reservations/" + h.ID)
+	d.post("/api/reservations/"+h.ID+"/confirm", "")
+	d.post("/api/reservations/"+c.ID+"/release", "")
 	for _, query := range []string{"", "?status=PENDING", "?status=EXPIRED&productId=" + mug.String()} {
-		w.get("/api/reservations"+query).want(t, http.StatusOK, "")
+		d.get("/api/reservations"+query).want(t, http.StatusOK, "")
 	}
-	w.get("/api/stats").want(t, http.StatusOK, "")
-	w.sweep()
+	d.get("/api/stats").want(t, http.StatusOK, "")
+	d.sweep()
 	// A session hands its counts in when it ends.
-	w.closeSessions(t, conn)
+	d.closeSessions(t, conn)
 	before["inventory"]++ // the stats tell what lies on all shelves
 	for name, after := range scans() {
 		if after != before[name] {
@@ -64,7 +64,7 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 }
 
 // closeSessions ends the service's connections to the database and waits until they are gone.
-func (w *world) closeSessions(t *testing.T, conn *pgx.Conn) {
+func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
 	for left := 1; left > 0; {
@@ -76,19 +76,19 @@ func (w *world) closeSessions(t *testing.T, conn *pgx.Conn) {
 		}
 	}
 	// The service finds its connection gone once, and has another.
-	_ = w.service.Ping(t.Context())
-	if err := w.service.Ping(t.Context()); err != nil {
+	_ = d.service.Ping(t.Context())
+	if err := d.service.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // A page of what was resolved is read off the index's end, however much lies behind it: an index in another order would be read whole, and sorted.
-func TestAPageOfResolvedHoldsReadsNoMoreThanAPage(t *testing.T) {
+func TestPageOfResolvedHoldsReadsOnlyItsRows(t *testing.T) {
 	t.Parallel()
 
 	const many, page = 5000, 10
-	w := newWorld(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), w.db.DirectURL)
+	d := deploy(t, inProcess)
+	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +105,14 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	}
 	read := func() (tuples int64) {
 		t.Helper()
-		w.closeSessions(t, conn)
+		d.closeSessions(t, conn)
 		if err := conn.QueryRow(t.Context(), "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").Scan(&tuples); err != nil {
 			t.Fatal(err)
 		}
 		return tuples
 	}
 	before := read()
-	w.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")
+	d.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")
 	if got := read() - before; got > 2*(page+1) {
 		t.Errorf("a page of %d read %d entries of indexes", page, got)
 	}

@@ -27,14 +27,14 @@ import (
 )
 
 // hostile is what somebody may put wherever there is room for a string.
-var hostile = []string{
+var hostileStrings = []string{
 	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`, "1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
 	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes", "\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
 	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999", "9223372036854775808", "0x10", "true", "null", "{}",
 }
 
 // hostileRequests puts each into every place of a request.
-func hostileRequests(row stock, id uuid.UUID) []*http.Request {
+func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 	var all []*http.Request
 	add := func(method, path, body string, header ...string) {
 		r := httptest.NewRequest(method, "/", strings.NewReader(body))
@@ -57,7 +57,7 @@ func hostileRequests(row stock, id uuid.UUID) []*http.Request {
 	}
 	// More than there is: it gets as far as a good request does, and changes nothing.
 	toomuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product, row.Warehouse)
-	for _, s := range hostile {
+	for _, s := range hostileStrings {
 		escaped := url.QueryEscape(s)
 		add("GET", "/api/products?limit="+escaped, "")
 		add("GET", "/api/products?cursor="+escaped, "")
@@ -86,16 +86,16 @@ func hostileRequests(row stock, id uuid.UUID) []*http.Request {
 	return all
 }
 
-// TestNoInputMakesAFaultOfTheService sends hostile strings to every place of every route. None gets a 5xx, none changes anything, and none
+// TestHostileInputNeverCausesA5xx sends hostile strings to every place of every route. None gets a 5xx, none changes anything, and none
 // comes back where a browser would run it.
-func TestNoInputMakesAFaultOfTheService(t *testing.T) {
-	w := newWorld(t)
-	row := w.shelf(1, 10)[0]
-	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+func TestHostileInputNeverCausesA5xx(t *testing.T) {
+	d := newDeployment(t)
+	row := d.addProduct(1, 10)[0]
+	gateway, err := local.NewGateway(route.All(), d.functions.HTTP, discardLog())
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := settled(t, newShop(w.url, 1), row, "held").Reservation
+	held := reserveUntilCreated(t, newClient(d.url, 1), row, "held").Reservation
 	requests := hostileRequests(row, held.ID)
 	for _, r := range requests {
 		shown := fmt.Sprintf("%s %.80q %.80q", r.Method, r.URL, r.Header)
@@ -115,20 +115,20 @@ func TestNoInputMakesAFaultOfTheService(t *testing.T) {
 			t.Errorf("%s = %d %s, want it refused", shown, answer.StatusCode, recorder.Body)
 		}
 	}
-	if n := ask[int](w, "SELECT count(*) FROM inventory"); n != 1 {
+	if n := queryValue[int](d, "SELECT count(*) FROM inventory"); n != 1 {
 		t.Errorf("there are %d stock rows, want 1", n)
 	}
-	if n := ask[int](w, "SELECT count(*) FROM reservations"); n != 1 {
+	if n := queryValue[int](d, "SELECT count(*) FROM reservations"); n != 1 {
 		t.Errorf("there are %d holds, want 1", n)
 	}
-	w.audit()
+	d.audit()
 	t.Logf("%d hostile requests", len(requests))
 }
 
 // TestMalformedHTTPIsRefused sends what no HTTP client would.
 func TestMalformedHTTPIsRefused(t *testing.T) {
-	w := newWorld(t)
-	address := strings.TrimPrefix(w.url, "http://")
+	d := newDeployment(t)
+	address := strings.TrimPrefix(d.url, "http://")
 	const host = "Host: shop\r\n"
 	for name, text := range map[string]string{
 		"no HTTP":                "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -164,23 +164,23 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 			t.Errorf("%s: answered %s, want it refused", name, answer.Status)
 		}
 		if slow := net.Error(nil); errors.As(err, &slow) && slow.Timeout() {
-			t.Errorf("%s: not answered within %s", name, answerLimit)
+			t.Errorf("%s: not answered withTimeout %s", name, answerLimit)
 		}
 		conn.Close()
 	}
-	if r := newShop(w.url, 1).send(t.Context(), "GET", "/api/health", "", nil); !r.ok() {
+	if r := newClient(d.url, 1).send(t.Context(), "GET", "/api/health", "", nil); !r.ok() {
 		t.Errorf("afterwards the service answers %d %s %v", r.Status, r.Body, r.Err)
 	}
 }
 
-// TestSlowClientsHinderNobody lets two hundred clients begin a request and never end it.
-func TestSlowClientsHinderNobody(t *testing.T) {
+// TestSlowClientsDoNotBlockOthers lets two hundred clients begin a request and never end it.
+func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 	const slow, headerLimit = 200, 15 * time.Second // the server gives a header 10 s
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 1000)[0]
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 	var closed sync.WaitGroup
 	for n := range slow {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestSlowClientsHinderNobody(t *testing.T) {
 		closed.Go(func() {
 			_ = conn.SetReadDeadline(time.Now().Add(headerLimit))
 			if _, err := io.ReadAll(conn); err != nil {
-				t.Errorf("a client that never ends its header isn't sent away within %s: %v", headerLimit, err)
+				t.Errorf("a client that never ends its header isn't sent away withTimeout %s: %v", headerLimit, err)
 			}
 		})
 	}
@@ -210,8 +210,8 @@ func TestSlowClientsHinderNobody(t *testing.T) {
 	closed.Wait()
 }
 
-// TestNothingOfACallersIsLoggedRaw sends secrets and line breaks in every place. Each line of the log is one JSON object, and holds neither.
-func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
+// TestLogsHoldNoSecretsOfCallers sends secrets and line breaks in every place. Each line of the log is one JSON object, and holds neither.
+func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 	const secret = "hunter2hunter2"
 	db := pgtest.New(t)
 	var log lines
@@ -226,7 +226,7 @@ func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := attach(t, db, "").shelf(1, 1)[0]
+	row := attach(t, db, "").addProduct(1, 1)[0]
 	send := func(method, path, body string) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
 		r.Header = http.Header{
@@ -285,11 +285,11 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestNotFoundTakesAsLongWhateverWasAskedFor compares ids that lie next to a hold's with ids from anywhere: the time tells nothing of what is there.
-func TestNotFoundTakesAsLongWhateverWasAskedFor(t *testing.T) {
+// TestNotFoundTakesTheSameTimeForAnyID compares ids that lie next to a hold's with ids from anywhere: the time tells nothing of what is there.
+func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	const asked = 400
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 1000)[0]
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 	near := make([]uuid.UUID, 0, asked)
 	for range asked {
 		id := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}).Reservation.ID
@@ -314,11 +314,11 @@ func TestNotFoundTakesAsLongWhateverWasAskedFor(t *testing.T) {
 // TestIDsCantBeGuessed looks at the bits of ids made in a row: those behind the time are each as often set as not, and no id comes twice.
 func TestIDsCantBeGuessed(t *testing.T) {
 	const made = 2000
-	w := newWorld(t)
-	s, row := newShop(w.url, 8), w.shelf(1, made)[0]
+	d := newDeployment(t)
+	s, row := newClient(d.url, 8), d.addProduct(1, made)[0]
 	var mu sync.Mutex
 	var ids []uuid.UUID
-	together(8, func(int) {
+	runConcurrently(8, func(int) {
 		for range made / 8 {
 			r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 			if r.Reservation == nil {
@@ -357,9 +357,9 @@ func TestIDsCantBeGuessed(t *testing.T) {
 
 // FuzzAnyRequest feeds whole requests to the gateway, the handlers and Postgres: none gets a 5xx.
 func FuzzAnyRequest(f *testing.F) {
-	w := newWorld(f)
-	row := w.shelf(1, 10)[0]
-	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+	d := newDeployment(f)
+	row := d.addProduct(1, 10)[0]
+	gateway, err := local.NewGateway(route.All(), d.functions.HTTP, discardLog())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func FuzzAnyRequest(f *testing.F) {
 		path := strings.NewReplacer("{id}", row.Product.String(), "{file}", "index.html").Replace(r.Path)
 		f.Add(r.Method, path, "limit=1&cursor=a", "Idempotency-Key", "key", "application/json", []byte(good))
 	}
-	for n, s := range hostile {
+	for n, s := range hostileStrings {
 		f.Add("POST", "/api/reservations", s, "X-A", s, "application/json", fmt.Appendf(nil, `{"items":[{"productId":%q,"quantity":%d}]}`, s, n))
 	}
 	f.Fuzz(func(t *testing.T, method, path, query, name, value, contentType string, body []byte) {

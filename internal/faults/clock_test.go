@@ -21,11 +21,11 @@ import (
 	"github.com/allo/reservations/internal/local/builttest"
 )
 
-// theClock is where Go's package time reads the wall clock; a build with an overlay reads another.
-const theClock = "sec += unixToInternal - minWall"
+// wallClockSource is where Go's package time reads the wall clock; a build with an overlay reads another.
+const wallClockSource = "sec += unixToInternal - minWall"
 
 // misled builds the local program so that its clock is wrong by so many seconds. Nothing else of it differs.
-func misled(t *testing.T, seconds int) string {
+func buildWithClockOffset(t *testing.T, seconds int) string {
 	t.Helper()
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -36,9 +36,9 @@ func misled(t *testing.T, seconds int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong := strings.Replace(string(text), theClock, fmt.Sprintf("%s + (%d)", theClock, seconds), 1)
+	wrong := strings.Replace(string(text), wallClockSource, fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
 	if wrong == string(text) {
-		t.Fatalf("%s has no %q: the clock must be led astray where it is read", source, theClock)
+		t.Fatalf("%s has no %q: the clock must be led astray where it is read", source, wallClockSource)
 	}
 	dir := t.TempDir()
 	replacement, overlay, program := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "local")
@@ -61,7 +61,7 @@ func misled(t *testing.T, seconds int) string {
 }
 
 // serve runs a program on the database until the test ends, and returns its address.
-func serve(t *testing.T, program, databaseURL string) string {
+func startProgram(t *testing.T, program, databaseURL string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -83,8 +83,8 @@ func serve(t *testing.T, program, databaseURL string) string {
 		_ = cmd.Wait()
 	})
 	url := "http://127.0.0.1:" + strconv.Itoa(port)
-	s := newShop(url, 1)
-	for ctx := within(t, testLimit); ; {
+	s := newClient(url, 1)
+	for ctx := withTimeout(t, testLimit); ; {
 		if s.send(ctx, http.MethodGet, "/api/health", "", nil).ok() {
 			return url
 		}
@@ -95,15 +95,15 @@ func serve(t *testing.T, program, databaseURL string) string {
 	}
 }
 
-// TestTheServicesClockDecidesNothing runs the very program with a clock that is a day fast, and a day slow, on a database whose clock is right.
+// TestExpiryIgnoresTheServicesClock runs the very program with a clock that is a day fast, and a day slow, on a database whose clock is right.
 // The histories are those of a service with the right clock: they are checked against the right clock, to the microsecond.
-func TestTheServicesClockDecidesNothing(t *testing.T) {
+func TestExpiryIgnoresTheServicesClock(t *testing.T) {
 	for name, seconds := range map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0} {
 		t.Run(name, func(t *testing.T) {
 			db := pgtest.New(t)
-			w := attach(t, db, serve(t, misled(t, seconds), db.URL))
-			s := newShop(w.url, 1)
-			row := w.shelf(1, 10)[0]
+			d := attach(t, db, startProgram(t, buildWithClockOffset(t, seconds), db.URL))
+			s := newClient(d.url, 1)
+			row := d.addProduct(1, 10)[0]
 			r := s.reserve(t.Context(), "", 60, item{row.Product, row.Warehouse, 1})
 			if r.Status != http.StatusCreated {
 				t.Fatalf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
@@ -112,11 +112,11 @@ func TestTheServicesClockDecidesNothing(t *testing.T) {
 			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) || (time.Since(at) > time.Hour) != (seconds < 0) {
 				t.Fatalf("the program's clock reads %s, want it to be wrong by %d seconds", at, seconds)
 			}
-			v := play(w, uint64(seconds), historyTime).check(t, true)
+			v := recordHistory(d, uint64(seconds), historyTime).check(t, true)
 			if !v.clean() {
 				t.Error(v)
 			}
-			w.audit()
+			d.audit()
 			t.Log(v)
 		})
 	}
@@ -128,24 +128,24 @@ func idTime(id uuid.UUID) time.Time {
 	return time.Unix(sec, nsec)
 }
 
-// TestTheSessionsTimeZoneChangesNothing reads one hold through sessions in three time zones.
-func TestTheSessionsTimeZoneChangesNothing(t *testing.T) {
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 10)[0]
+// TestAnswersIgnoreTheSessionsTimeZone reads one hold through sessions in three time zones.
+func TestAnswersIgnoreTheSessionsTimeZone(t *testing.T) {
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 10)[0]
 	zone := func(name string) {
-		w.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name + "''" + `', current_database()); END $$`)
-		w.disconnect()
+		d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name + "''" + `', current_database()); END $$`)
+		d.disconnect()
 	}
 	zone("Asia/Kolkata")
 	before := time.Now()
-	made := settled(t, s, row, "zones").Reservation
+	made := reserveUntilCreated(t, s, row, "zones").Reservation
 	if made == nil || made.CreatedAt.Sub(before) > answerLimit || made.CreatedAt.Before(before.Add(-time.Second)) {
 		t.Fatalf("made %+v at %s", made, before)
 	}
 	for _, name := range []string{"America/St_Johns", "Pacific/Kiritimati", "UTC"} {
 		zone(name)
 		var r reply
-		for ctx := within(t, testLimit); !r.ok(); {
+		for ctx := withTimeout(t, testLimit); !r.ok(); {
 			if r = s.get(ctx, made.ID); ctx.Err() != nil {
 				t.Fatalf("%d %s %v", r.Status, r.Body, r.Err)
 			}

@@ -21,33 +21,33 @@ import (
 )
 
 // The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's locality), so what has no stock row in common
-// is checked apart: the callers meet on islands, each a product in several warehouses.
+// is checked apart: the callers meet on partitions, each a product in several warehouses.
 const (
-	callers    = 32
-	islands    = 8
-	islandRows = 3
-	// otherProducts may be in the catalog before the islands': the demo's, and what a test has made besides.
-	otherProducts = 8
-	islandTotal   = 12
-	historyTime   = 3 * time.Second
-	checkLimit    = 30 * time.Second // of one island; most take a few hundredths of a second
-	controlLimit  = 5 * time.Second  // of one island of a control, where there may be no order to be found
-	sweepers      = 2
-	sweepPause    = 20 * time.Millisecond
-	bystanders    = islands
-	longestStay   = 25 * time.Millisecond // of a bystander's lock
-	longestPause  = 50 * time.Millisecond // between two of them
-	crowding      = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
-	recentHolds   = 12
-	maxUnits      = 4
-	restockUnits  = 10
+	callers       = 32
+	partitions    = 8
+	partitionRows = 3
+	// otherProducts may be in the catalog before the partitions': the demo's, and what a test has made besides.
+	otherProducts  = 8
+	partitionTotal = 12
+	historyTime    = 3 * time.Second
+	checkLimit     = 30 * time.Second // of one partition; most take a few hundredths of a second
+	controlLimit   = 5 * time.Second  // of one partition of a control, where there may be no order to be found
+	sweepers       = 2
+	sweepPause     = 20 * time.Millisecond
+	lockers        = partitions
+	maxLockTime    = 25 * time.Millisecond // of a bystander's lock
+	maxLockPause   = 50 * time.Millisecond // between two of them
+	rushTime       = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
+	recentHolds    = 12
+	maxUnits       = 4
+	restockUnits   = 10
 )
 
 // event is one call of a history, with what was answered.
 type event struct {
 	caller  int
 	verb    model.Verb
-	id      uuid.UUID // of the hold, known to the caller or from the answer
+	id      uuid.UUID // of the hold, knownHold to the caller or from the answer
 	key     string    // of a reserve
 	lines   []model.Line
 	ttl     time.Duration
@@ -59,25 +59,25 @@ type event struct {
 	rows    []model.Row
 }
 
-// island is a few stock rows and the holds that its callers know of.
-type island struct {
-	rows []stock
+// partition is a few stock rows and the holds that its callers know of.
+type partition struct {
+	rows []stockRow
 
 	mu      sync.Mutex
 	events  []event
-	recent  []known
-	ending  map[uuid.UUID]known
+	recent  []knownHold
+	ending  map[uuid.UUID]knownHold
 	pending []event // reserves under way, to be sent twice
 }
 
-// known is a hold that somebody was told of, with the keys of calls that are to come for it as it ends.
-type known struct {
+// knownHold is a hold that somebody was told of, with the keys of calls that are to come for it as it ends.
+type knownHold struct {
 	id   uuid.UUID
 	end  time.Time
 	keys []string
 }
 
-func (i *island) record(e event) {
+func (i *partition) record(e event) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.events = append(i.events, e)
@@ -85,42 +85,42 @@ func (i *island) record(e event) {
 		delete(i.ending, e.id)
 	}
 	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend && e.outcome == model.Done {
-		i.recent = append(i.recent, known{id: e.id, end: e.end})
+		i.recent = append(i.recent, knownHold{id: e.id, end: e.end})
 		if i.ending != nil {
-			i.ending[e.id] = known{id: e.id, end: e.end}
+			i.ending[e.id] = knownHold{id: e.id, end: e.end}
 		}
 		i.recent = i.recent[max(0, len(i.recent)-recentHolds):]
 	}
 }
 
 // pick is one of the holds made lately.
-func (i *island) pick(r *rand.Rand) (known, bool) {
+func (i *partition) recentHold(r *rand.Rand) (knownHold, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.recent) == 0 {
-		return known{}, false
+		return knownHold{}, false
 	}
 	return i.recent[r.IntN(len(i.recent))], true
 }
 
-// soonest is the hold that ends next, when that is soon: there the callers of an island meet.
-func (i *island) soonest() (known, bool) { return i.soonestOf(10 * crowding) }
+// endingSoon is the hold that ends next, when that is soon: there the callers of an partition meet.
+func (i *partition) endingSoon() (knownHold, bool) { return i.endingWithin(10 * rushTime) }
 
-func (i *island) soonestOf(within time.Duration) (known, bool) {
+func (i *partition) endingWithin(withTimeout time.Duration) (knownHold, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now, found := time.Now(), false
-	var next known
+	var next knownHold
 	for _, k := range i.ending {
-		if ahead := k.end.Sub(now); ahead > 0 && ahead < within && (!found || k.end.Before(next.end)) {
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < withTimeout && (!found || k.end.Before(next.end)) {
 			next, found = k, true
 		}
 	}
 	return next, found
 }
 
-// announce tells the island that a call with this key will come as the hold ends.
-func (i *island) announce(id uuid.UUID, key string) {
+// announce tells the partition that a call with this key will come as the hold ends.
+func (i *partition) announce(id uuid.UUID, key string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if k, ok := i.ending[id]; ok {
@@ -130,17 +130,17 @@ func (i *island) announce(id uuid.UUID, key string) {
 }
 
 // coming are the keys that were announced.
-func (i *island) coming(id uuid.UUID) []string {
+func (i *partition) announcedKeys(id uuid.UUID) []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.ending[id].keys
 }
 
-func (i *island) number(product, warehouse uuid.UUID) int {
-	return slices.Index(i.rows, stock{product, warehouse})
+func (i *partition) rowNumber(product, warehouse uuid.UUID) int {
+	return slices.Index(i.rows, stockRow{product, warehouse})
 }
 
-func (i *island) items(lines []model.Line) []item {
+func (i *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
 		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse, line.Quantity})
@@ -150,48 +150,48 @@ func (i *island) items(lines []model.Line) []item {
 
 // history is a round of concurrent calls.
 type history struct {
-	w       *world
-	shop    shop
-	islands []*island
-	strange []string // answers that have no place in a round without faults
+	d          *deployment
+	client     client
+	partitions []*partition
+	unexpected []string // answers that have no place in a round without faults
 	// refusals are the calls that were asked to come again.
 	refusals atomic.Int64
 
 	mu sync.Mutex
 }
 
-func (h *history) oddity(format string, args ...any) {
+func (h *history) reportUnexpected(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.strange = append(h.strange, fmt.Sprintf(format, args...))
+	h.unexpected = append(h.unexpected, fmt.Sprintf(format, args...))
 }
 
-func newHistory(w *world) *history {
-	h := &history{w: w, shop: newShop(w.url, callers)}
-	for range islands {
-		h.islands = append(h.islands, &island{rows: w.shelf(islandRows, islandTotal), ending: map[uuid.UUID]known{}})
+func newHistory(d *deployment) *history {
+	h := &history{d: d, client: newClient(d.url, callers)}
+	for range partitions {
+		h.partitions = append(h.partitions, &partition{rows: d.addProduct(partitionRows, partitionTotal), ending: map[uuid.UUID]knownHold{}})
 	}
 	return h
 }
 
 // late is the shortest history in which a call decides by the wrong clock, which callers who come and go as they like seldom make: a call comes
 // for a hold while it lives, and waits for a twin of its key until the hold is dead and somebody was told so.
-func late(w *world, send func(h *history, i *island, e event)) *history {
-	h := newHistory(w)
-	i, ctx, key := h.islands[0], w.t.Context(), uuid.NewString()
+func lateCall(d *deployment, send func(h *history, i *partition, e event)) *history {
+	h := newHistory(d)
+	i, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
 	h.sendReserve(ctx, i, event{key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}}, ttl: time.Second})
-	hold, _ := i.soonestOf(time.Minute)
-	tx, err := w.admin.Begin(ctx)
+	hold, _ := i.endingWithin(time.Minute)
+	tx, err := d.admin.Begin(ctx)
 	if err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key); err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	var waits sync.WaitGroup
 	waits.Go(func() { send(h, i, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
-	w.awaitWaiting()
+	d.awaitLockWait()
 	sleep(ctx, time.Until(hold.end)+time.Millisecond)
 	h.get(ctx, i, event{caller: 2, id: hold.id})
 	_ = tx.Rollback(ctx)
@@ -201,35 +201,35 @@ func late(w *world, send func(h *history, i *island, e event)) *history {
 	return h
 }
 
-func lateConfirm(w *world) *history {
-	return late(w, func(h *history, i *island, e event) { h.resolve(context.Background(), i, e, model.Confirm) })
+func lateConfirm(d *deployment) *history {
+	return lateCall(d, func(h *history, i *partition, e event) { h.resolve(context.Background(), i, e, model.Confirm) })
 }
 
-func lateExtend(w *world) *history {
-	return late(w, func(h *history, i *island, e event) { h.extend(context.Background(), i, e) })
+func lateExtend(d *deployment) *history {
+	return lateCall(d, func(h *history, i *partition, e event) { h.extend(context.Background(), i, e) })
 }
 
-// play lets the callers loose for a while, with sweeps and with bystanders who lock rows now and then, as a report or a migration may.
-func play(w *world, round uint64, lasts time.Duration) *history {
-	h := newHistory(w)
-	ctx, cancel := context.WithTimeout(w.t.Context(), lasts)
+// play lets the callers loose for a while, with sweeps and with lockers who lock rows now and then, as a report or a migration may.
+func recordHistory(d *deployment, round uint64, lasts time.Duration) *history {
+	h := newHistory(d)
+	ctx, cancel := context.WithTimeout(d.t.Context(), lasts)
 	defer cancel()
-	together(callers+bystanders+sweepers, func(n int) {
-		r := random(round, uint64(n))
+	runConcurrently(callers+lockers+sweepers, func(n int) {
+		r := newRand(round, uint64(n))
 		switch {
 		case n < callers:
 			for ctx.Err() == nil {
-				h.call(n, h.islands[n%islands], r)
+				h.call(n, h.partitions[n%partitions], r)
 			}
-		case n < callers+bystanders:
+		case n < callers+lockers:
 			for ctx.Err() == nil {
-				h.stand(ctx, n, h.islands[n%islands], r)
-				sleep(ctx, time.Duration(r.Int64N(int64(longestPause))))
+				h.lockSomething(ctx, n, h.partitions[n%partitions], r)
+				sleep(ctx, time.Duration(r.Int64N(int64(maxLockPause))))
 			}
 		default:
 			for ctx.Err() == nil {
-				if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
-					h.oddity("a sweep: %v", err)
+				if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
+					h.reportUnexpected("a sweep: %v", err)
 				}
 				sleep(ctx, sweepPause)
 			}
@@ -247,19 +247,19 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stand locks something of the island for a moment, so that those who want it wait past the end of a hold: the hold, a stock row, or the keys
+// stand locks something of the partition for a moment, so that those who want it wait past the end of a hold: the hold, a stock row, or the keys
 // of the calls that come for the hold, which then wait before they have looked at it, while others see it dead.
-func (h *history) stand(ctx context.Context, n int, i *island, r *rand.Rand) {
-	tx, err := h.w.admin.Begin(ctx)
+func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *rand.Rand) {
+	tx, err := h.d.admin.Begin(ctx)
 	if err != nil {
 		return
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	row, kind := i.rows[r.IntN(islandRows)], r.IntN(6)
-	hold, found := i.soonest()
+	row, kind := i.rows[r.IntN(partitionRows)], r.IntN(6)
+	hold, found := i.endingSoon()
 	if found {
 		// The lock begins just before the hold's end and is let go just after it.
-		sleep(ctx, time.Until(hold.end)-crowding)
+		sleep(ctx, time.Until(hold.end)-rushTime)
 	}
 	switch {
 	case !found || kind == 0:
@@ -267,7 +267,7 @@ func (h *history) stand(ctx context.Context, n int, i *island, r *rand.Rand) {
 	case kind < 3:
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
-		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM unnest($1::text[]) key", i.coming(hold.id))
+		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM unnest($1::text[]) key", i.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
 		// Somebody is told that the hold is dead before those may go on who came when it lived.
@@ -275,12 +275,12 @@ func (h *history) stand(ctx context.Context, n int, i *island, r *rand.Rand) {
 		h.get(context.WithoutCancel(ctx), i, event{caller: n, id: hold.id})
 	}
 	if err == nil {
-		sleep(ctx, max(0, time.Until(hold.end))+time.Duration(r.Int64N(int64(longestStay))))
+		sleep(ctx, max(0, time.Until(hold.end))+time.Duration(r.Int64N(int64(maxLockTime))))
 	}
 }
 
 // call makes one call. It isn't cut short at the round's end: what is under way is answered.
-func (h *history) call(caller int, i *island, r *rand.Rand) {
+func (h *history) call(caller int, i *partition, r *rand.Rand) {
 	ctx := context.Background()
 	// Some callers don't wait for their answer.
 	if r.IntN(200) == 0 {
@@ -290,10 +290,10 @@ func (h *history) call(caller int, i *island, r *rand.Rand) {
 	}
 	e := event{caller: caller, ttl: time.Second}
 	choice := r.IntN(100)
-	hold, found := i.pick(r)
+	hold, found := i.recentHold(r)
 	// A third come as a hold ends, where everything is decided.
-	early := time.Duration(r.Int64N(int64(crowding))) - crowding/4
-	if next, soon := i.soonest(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
+	early := time.Duration(r.Int64N(int64(rushTime))) - rushTime/4
+	if next, soon := i.endingSoon(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
 		hold, found = next, true
 		if choice < 80 {
 			e.key = uuid.NewString()
@@ -306,7 +306,7 @@ func (h *history) call(caller int, i *island, r *rand.Rand) {
 	}
 	switch {
 	case choice < 5:
-		h.again(ctx, i, e)
+		h.resend(ctx, i, e)
 	case choice < 45 || !found && choice < 88:
 		e.lines = i.lines(r)
 		e.key = uuid.NewString()
@@ -327,11 +327,11 @@ func (h *history) call(caller int, i *island, r *rand.Rand) {
 }
 
 // lines draws one line, or a cart of several.
-func (i *island) lines(r *rand.Rand) []model.Line {
-	lines := []model.Line{{Row: r.IntN(islandRows), Quantity: 1 + r.IntN(maxUnits)}}
+func (i *partition) lines(r *rand.Rand) []model.Line {
+	lines := []model.Line{{Row: r.IntN(partitionRows), Quantity: 1 + r.IntN(maxUnits)}}
 	if r.IntN(2) == 0 {
 		lines = nil
-		for _, row := range r.Perm(islandRows)[:2+r.IntN(islandRows-1)] {
+		for _, row := range r.Perm(partitionRows)[:2+r.IntN(partitionRows-1)] {
 			lines = append(lines, model.Line{Row: row, Quantity: 1 + r.IntN(maxUnits)})
 		}
 	}
@@ -339,7 +339,7 @@ func (i *island) lines(r *rand.Rand) []model.Line {
 }
 
 // reserve sends a new reserve, which others may send again meanwhile.
-func (h *history) reserve(ctx context.Context, i *island, e event) {
+func (h *history) reserve(ctx context.Context, i *partition, e event) {
 	i.mu.Lock()
 	i.pending = append(i.pending, e)
 	i.pending = i.pending[max(0, len(i.pending)-2):]
@@ -348,7 +348,7 @@ func (h *history) reserve(ctx context.Context, i *island, e event) {
 }
 
 // again sends somebody's reserve once more, under the same key.
-func (h *history) again(ctx context.Context, i *island, e event) {
+func (h *history) resend(ctx context.Context, i *partition, e event) {
 	i.mu.Lock()
 	n := len(i.pending)
 	if n > 0 {
@@ -362,61 +362,61 @@ func (h *history) again(ctx context.Context, i *island, e event) {
 	}
 }
 
-func (h *history) sendReserve(ctx context.Context, i *island, e event) {
+func (h *history) sendReserve(ctx context.Context, i *partition, e event) {
 	e.verb, e.from = model.Reserve, time.Now()
-	r := h.shop.reserve(ctx, e.key, int(e.ttl.Seconds()), i.items(e.lines)...)
+	r := h.client.reserve(ctx, e.key, int(e.ttl.Seconds()), i.items(e.lines)...)
 	h.finish(i, e, r)
 }
 
-func (h *history) resolve(ctx context.Context, i *island, e event, verb model.Verb) {
+func (h *history) resolve(ctx context.Context, i *partition, e event, verb model.Verb) {
 	e.verb, e.from = verb, time.Now()
-	h.finish(i, e, h.shop.act(ctx, e.id, string(verb), e.key))
+	h.finish(i, e, h.client.act(ctx, e.id, string(verb), e.key))
 }
 
-func (h *history) extend(ctx context.Context, i *island, e event) {
+func (h *history) extend(ctx context.Context, i *partition, e event) {
 	e.verb, e.from = model.Extend, time.Now()
-	h.finish(i, e, h.shop.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
+	h.finish(i, e, h.client.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
 }
 
-func (h *history) get(ctx context.Context, i *island, e event) {
+func (h *history) get(ctx context.Context, i *partition, e event) {
 	e.verb, e.from = model.Get, time.Now()
-	h.finish(i, e, h.shop.get(ctx, e.id))
+	h.finish(i, e, h.client.get(ctx, e.id))
 }
 
-// catalog reads all rows at once, which is a call to every island.
+// catalog reads all rows at once, which is a call to every partition.
 func (h *history) catalog(ctx context.Context, e event) {
 	e.verb, e.from = model.Catalog, time.Now()
-	shelves, r := h.shop.catalog(ctx, islands+otherProducts)
+	shelves, r := h.client.catalog(ctx, partitions+otherProducts)
 	e.to = time.Now()
 	if r.Err != nil && ctx.Err() == nil || r.Err == nil && !r.ok() {
-		h.oddity("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
+		h.reportUnexpected("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
 	}
 	if !r.ok() {
 		return
 	}
-	for _, i := range h.islands {
+	for _, i := range h.partitions {
 		e.outcome, e.rows = model.Done, nil
 		for _, shelf := range shelves {
 			for _, s := range shelf.Inventories {
-				if n := i.number(shelf.ID, s.WarehouseID); n >= 0 {
+				if n := i.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
 					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
 				}
 			}
 		}
-		if len(e.rows) != islandRows {
-			h.oddity("a catalog shows %d of %d rows of a product", len(e.rows), islandRows)
+		if len(e.rows) != partitionRows {
+			h.reportUnexpected("a catalog shows %d of %d rows of a product", len(e.rows), partitionRows)
 		}
 		i.record(e)
 	}
 }
 
-func (h *history) restock(ctx context.Context, i *island, e event, r *rand.Rand) {
-	row := r.IntN(islandRows)
+func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Rand) {
+	row := r.IntN(partitionRows)
 	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row, Quantity: restockUnits}}, model.Done, time.Now()
-	_, err := h.w.admin.Exec(context.WithoutCancel(ctx), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+	_, err := h.d.admin.Exec(context.WithoutCancel(ctx), "SELECT adjust_stock($1, $2, $3, 'delivery')",
 		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
 	if e.to = time.Now(); err != nil {
-		h.oddity("a delivery: %v", err)
+		h.reportUnexpected("a delivery: %v", err)
 		return
 	}
 	i.record(e)
@@ -427,19 +427,19 @@ var statuses = map[string]model.Status{
 }
 
 // finish records a call with its answer.
-func (h *history) finish(i *island, e event, r reply) {
+func (h *history) finish(i *partition, e event, r reply) {
 	e.to = time.Now()
 	switch {
 	case r.ok() && r.Reservation != nil:
 		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status], r.Reservation.ExpiresAt
 		if e.id != uuid.Nil && e.id != r.Reservation.ID {
-			h.oddity("asked about %s, the answer is about %s", e.id, r.Reservation.ID)
+			h.reportUnexpected("asked about %s, the answer is about %s", e.id, r.Reservation.ID)
 		}
 		e.id = r.Reservation.ID
 	case r.Code == "INSUFFICIENT_STOCK":
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
-			e.rows = append(e.rows, model.Row{Number: i.number(s.ProductID, s.WarehouseID), Available: s.Available})
+			e.rows = append(e.rows, model.Row{Number: i.rowNumber(s.ProductID, s.WarehouseID), Available: s.Available})
 		}
 	case r.Code == "RESERVATION_EXPIRED":
 		e.outcome = model.Gone
@@ -455,8 +455,8 @@ func (h *history) finish(i *island, e event, r reply) {
 	case r.Err != nil:
 		e.outcome, e.to = model.Unknown, time.Time{}
 	default:
-		// Without faults nothing else has a place here, be it a 404 or a 503: locks are had within milliseconds.
-		h.oddity("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
+		// Without faults nothing else has a place here, be it a 404 or a 503: locks are had withTimeout milliseconds.
+		h.reportUnexpected("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
 		e.outcome, e.to = model.Unknown, time.Time{}
 	}
 	i.record(e)
@@ -468,8 +468,8 @@ type input struct {
 	answer model.Answer
 }
 
-// operations turns an island's events into porcupine's, and numbers its holds.
-func (i *island) operations() (m *model.Model, operations []porcupine.Operation, strange []string) {
+// operations turns an partition's events into porcupine's, and numbers its holds.
+func (i *partition) operations() (m *model.Model, operations []porcupine.Operation, unexpected []string) {
 	var reserves []event
 	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{}, map[string]uuid.UUID{}
 	for _, e := range i.events {
@@ -484,14 +484,14 @@ func (i *island) operations() (m *model.Model, operations []porcupine.Operation,
 			continue
 		}
 		if first, told := made[e.key]; told && first != e.id {
-			strange = append(strange, fmt.Sprintf("one key made the holds %s and %s", first, e.id))
+			unexpected = append(unexpected, fmt.Sprintf("one key made the holds %s and %s", first, e.id))
 		}
 		made[e.key] = e.id
 		numbers[e.id] = keys[e.key]
 	}
-	m = model.New(slices.Repeat([]int{islandTotal}, len(i.rows)), len(reserves))
+	m = model.New(slices.Repeat([]int{partitionTotal}, len(i.rows)), len(reserves))
 	for n, e := range reserves {
-		m.Name(n, e.lines)
+		m.SetLines(n, e.lines)
 	}
 	for _, e := range i.events {
 		hold := numbers[e.id]
@@ -513,7 +513,7 @@ func (i *island) operations() (m *model.Model, operations []porcupine.Operation,
 		}
 		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in, Call: in.call.From, Return: to})
 	}
-	return m, operations, strange
+	return m, operations, unexpected
 }
 
 // specification is the model in porcupine's terms.
@@ -537,27 +537,27 @@ func specification(m *model.Model) porcupine.Model {
 // verdict is what a history was found to be.
 type verdict struct {
 	calls, unanswered int
-	// illegal says of which islands no order of the calls explains the answers, strange what else has no place in it.
-	illegal, strange []string
+	// illegal says of which partitions no order of the calls explains the answers, unexpected what else has no place in it.
+	illegal, unexpected []string
 }
 
-func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.strange) == 0 }
+func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.unexpected) == 0 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, strange: %.600q", v.calls, v.unanswered, v.illegal, v.strange)
+	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, unexpected: %.600q", v.calls, v.unanswered, v.illegal, v.unexpected)
 }
 
-// check looks for an order of each island's calls. Where there is none and shouldn't be, it keeps a page that shows how far the best one came.
+// check looks for an order of each partition's calls. Where there is none and shouldn't be, it keeps a page that shows how far the best one came.
 func (h *history) check(t *testing.T, pages bool) verdict {
 	t.Helper()
-	v := verdict{strange: h.strange}
+	v := verdict{unexpected: h.unexpected}
 	limit := checkLimit
 	if !pages {
 		limit = controlLimit
 	}
-	for n, i := range h.islands {
-		m, operations, strange := i.operations()
-		v.strange = append(v.strange, strange...)
+	for n, i := range h.partitions {
+		m, operations, unexpected := i.operations()
+		v.unexpected = append(v.unexpected, unexpected...)
 		v.calls += len(operations)
 		for _, o := range operations {
 			if o.Return == model.Never {
@@ -574,15 +574,15 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 			if !pages {
 				return v // a control has what it wants
 			}
-			keep(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
-			keep(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
+			saveFailure(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
+			saveFailure(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
 		case porcupine.Unknown:
-			v.strange = append(v.strange, fmt.Sprintf("the check of %d calls didn't end within %s", len(operations), limit))
+			v.unexpected = append(v.unexpected, fmt.Sprintf("the check of %d calls didn't end withTimeout %s", len(operations), limit))
 		}
 	}
-	// Locks are had within milliseconds here: hardly anybody is asked to come again.
+	// Locks are had withTimeout milliseconds here: hardly anybody is asked to come again.
 	if n := h.refusals.Load(); n*100 > int64(v.calls) {
-		v.strange = append(v.strange, fmt.Sprintf("%d of %d calls were asked to come again", n, v.calls))
+		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were asked to come again", n, v.calls))
 	}
 	return v
 }

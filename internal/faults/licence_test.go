@@ -23,8 +23,8 @@ var licences = []struct{ phrase, name string }{
 	{"Permission is hereby granted, free of charge", "MIT"},
 }
 
-// TestEveryDependencysLicenceIsListed compares licences.md with the modules that are linked, and their own licences.
-func TestEveryDependencysLicenceIsListed(t *testing.T) {
+// TestEveryDependencyLicenceIsListed compares licences.md with the modules that are linked, and their own licences.
+func TestEveryDependencyLicenceIsListed(t *testing.T) {
 	list, err := os.ReadFile("licences.md")
 	if err != nil {
 		t.Fatal(err)

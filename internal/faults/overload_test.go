@@ -36,7 +36,7 @@ const (
 
 // flood sends reserves at a steady rate, whether or not those before are answered. It returns the answers, and the most that waited and the
 // most heap that was in use at once.
-func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
+func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond
 	var mu sync.Mutex
@@ -68,14 +68,14 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (
 }
 
 // capacity is how many reserves a second so many callers get, who each wait for their answer.
-func capacity(t *testing.T, s shop, row stock) float64 {
+func measureCapacity(t *testing.T, s client, row stockRow) float64 {
 	t.Helper()
 	const callers, lasts = 2 * functionConnections, time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
 	var mu sync.Mutex
 	done := 0
-	together(callers, func(int) {
+	runConcurrently(callers, func(int) {
 		for ctx.Err() == nil {
 			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
 				t.Errorf("without overload a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
@@ -97,25 +97,25 @@ func percentile(d []time.Duration, p float64) time.Duration {
 	return d[int(p*float64(len(d)-1))]
 }
 
-// TestOverloadIsShedAtOnce asks three times what the service can do. The database is 20 ms away, so that what it can do is bounded by its
+// TestOverloadIsRefusedAtOnce asks three times what the service can do. The database is 20 ms away, so that what it can do is bounded by its
 // connections and not by this machine, which the callers use too.
-func TestOverloadIsShedAtOnce(t *testing.T) {
-	wire, db := newWire(t, pgtest.New(t))
-	wire.soil(`"type":"latency","stream":"downstream","attributes":{"latency":20}`)
-	w := open(t, db, inProcess)
-	row := w.shelf(1, 1_000_000)[0]
-	s := newShop(w.url, maxFlood)
-	capacity(t, s, row) // opens the connections
-	before := capacity(t, s, row)
+func TestOverloadIsRefusedAtOnce(t *testing.T) {
+	link, db := newFaultyLink(t, pgtest.New(t))
+	link.addToxics(`"type":"latency","stream":"downstream","attributes":{"latency":20}`)
+	d := deploy(t, db, startInProcess)
+	row := d.addProduct(1, 1_000_000)[0]
+	s := newClient(d.url, maxFlood)
+	measureCapacity(t, s, row) // opens the connections
+	before := measureCapacity(t, s, row)
 	heap, goroutines := inUse()
 
-	replies, pile, peak := flood(t, s, row, overload*before, lasting(overloadTime))
+	replies, pile, peak := sendAtRate(t, s, row, overload*before, duration(overloadTime))
 	t.Logf("at most %d callers waited at once, with %d MB of heap in use; %d MB when idle", pile, peak>>20, heap>>20)
 	if pile > maxPile || peak > heap+peakHeap {
 		t.Errorf("callers pile up, or memory does: want at most %d of them and %d MB", maxPile, (heap+peakHeap)>>20)
 	}
 
-	after := capacity(t, s, row)
+	after := measureCapacity(t, s, row)
 	var served, refused []time.Duration
 	for _, r := range replies {
 		if r.Err != nil {
@@ -146,7 +146,7 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 		t.Errorf("after the overload %.0f calls a second are served, before it %.0f", after, before)
 	}
 	s.http.CloseIdleConnections()
-	for ctx := within(t, testLimit); ; {
+	for ctx := withTimeout(t, testLimit); ; {
 		nowHeap, nowGoroutines := inUse()
 		if nowHeap <= heap+spareHeap && nowGoroutines <= goroutines+spareGoroutines {
 			break
@@ -156,7 +156,7 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	w.audit()
+	d.audit()
 }
 
 // inUse is the process's heap, after a collection, and its goroutines.
@@ -167,14 +167,14 @@ func inUse() (heap, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
-// TestNobodyEverWaitsInACircle lets carts of up to twenty lines, all verbs and two sweeps fight over ten rows for a minute. Postgres counts
+// TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps fight over ten rows for a minute. Postgres counts
 // deadlocks itself.
-func TestNobodyEverWaitsInACircle(t *testing.T) {
+func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
-	w := newWorld(t)
-	shelf := append(w.shelf(rows/2, 1_000_000), w.shelf(rows/2, 1_000_000)...)
-	s := newShop(w.url, callers)
-	ctx, cancel := context.WithTimeout(t.Context(), lasting(time.Minute))
+	d := newDeployment(t)
+	shelf := append(d.addProduct(rows/2, 1_000_000), d.addProduct(rows/2, 1_000_000)...)
+	s := newClient(d.url, callers)
+	ctx, cancel := context.WithTimeout(t.Context(), duration(time.Minute))
 	defer cancel()
 	var mu sync.Mutex
 	var recent []uuid.UUID
@@ -189,11 +189,11 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 		}
 		return recent[r.IntN(len(recent))]
 	}
-	together(callers+sweepers, func(n int) {
-		r := random(6, uint64(n))
+	runConcurrently(callers+sweepers, func(n int) {
+		r := newRand(6, uint64(n))
 		for ctx.Err() == nil {
 			if n >= callers {
-				if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
+				if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
 					t.Errorf("a sweep: %v", err)
 				}
 				continue
@@ -231,10 +231,10 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 			}
 		}
 	})
-	if n := w.deadlocks(); n > 0 {
+	if n := d.deadlocks(); n > 0 {
 		t.Errorf("Postgres counts %d deadlocks", n)
 	}
-	w.audit()
+	d.audit()
 	if done.Load() < int64(calls)/2 {
 		t.Errorf("%d of %d calls were successes, want half: nobody fought", done.Load(), calls)
 	}

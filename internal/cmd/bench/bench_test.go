@@ -19,7 +19,7 @@ import (
 
 const root = "../../.."
 
-func TestARunWritesItsThreeFiles(t *testing.T) {
+func TestRunWritesResultsTableAndChart(t *testing.T) {
 	t.Parallel()
 
 	out := t.TempDir()
@@ -62,7 +62,7 @@ func TestARunWritesItsThreeFiles(t *testing.T) {
 }
 
 // A fast wrong answer must fail the run, whichever of its checks it would slip past.
-func TestAWrongAnswerFailsTheRun(t *testing.T) {
+func TestWrongAnswerFailsTheRun(t *testing.T) {
 	t.Parallel()
 
 	s, err := startServer(t.Context(), root)
@@ -127,7 +127,7 @@ func BenchmarkOverhead(b *testing.B) {
 	}
 }
 
-func TestTheMedianIsTheMiddleRound(t *testing.T) {
+func TestRatioIsOfTheMediansOfTheRounds(t *testing.T) {
 	t.Parallel()
 
 	r := newResult(workload{name: "w", designs: both})
@@ -141,7 +141,7 @@ func TestTheMedianIsTheMiddleRound(t *testing.T) {
 	}
 }
 
-func TestZipfWantsTheFirstRowMost(t *testing.T) {
+func TestZipfPicksRowsByRank(t *testing.T) {
 	t.Parallel()
 
 	const rows, picks = 1000, 200_000
@@ -159,7 +159,7 @@ func TestZipfWantsTheFirstRowMost(t *testing.T) {
 	}
 }
 
-func TestANetworkIsAsSlowAsItSays(t *testing.T) {
+func TestDelayWaitsItsFullTime(t *testing.T) {
 	t.Parallel()
 
 	d, err := newDelay(2 * time.Millisecond)

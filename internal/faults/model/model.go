@@ -2,7 +2,7 @@
 // linearizable (Herlihy and Wing, "Linearizability: A Correctness Condition for Concurrent Objects", 1990) when its calls can be put into one
 // order, each somewhere between being sent and being answered, in which this program answers as the service did.
 //
-// The one thing that isn't a call is the passing of time. A call doesn't tell when, between being sent and being answered, the database looked
+// The one thing that isn't a call is the passing of time. A call doesn't tell when, between being sent and being answered, the database wasAvailable
 // at its clock, so the model asks whether some instant in between explains the answer. Whoever is told that a hold has expired makes it dead in
 // the model for good: whatever came back to life would contradict that.
 //
@@ -71,18 +71,18 @@ const (
 // Status is a hold's.
 type Status byte
 
-// The statuses. Absent is before the reserve; Vague is pending with an end that nobody was told.
+// The statuses. Absent is before the reserve; EndUnknown is pending with an end that nobody was told.
 const (
 	Absent Status = iota
 	Pending
-	Vague
+	EndUnknown
 	Confirmed
 	Released
 	Expired
 )
 
 func (s Status) String() string {
-	return [...]string{"absent", "pending", "vague", "confirmed", "released", "expired"}[s]
+	return [...]string{"absent", "pending", "pending, end unknown", "confirmed", "released", "expired"}[s]
 }
 
 // Answer is what the service said.
@@ -125,7 +125,7 @@ func New(totals []int, holds int) *Model {
 }
 
 // Name says which lines a hold has, should it come about.
-func (m *Model) Name(hold int, lines []Line) {
+func (m *Model) SetLines(hold int, lines []Line) {
 	if m.holds[hold] != nil {
 		return // a reserve that was sent twice
 	}
@@ -147,7 +147,7 @@ func (m *Model) Init() State {
 // Step answers which states the model may be in after the call, when it is in s before and the service answered a: none when the
 // model would not have answered so.
 func (m *Model) Step(s State, c Call, a Answer) []State {
-	t := turn{model: m, state: []byte(s), call: c, answer: a}
+	t := step{model: m, state: []byte(s), call: c, answer: a}
 	switch {
 	case a.Outcome == Nothing:
 		return []State{s}
@@ -156,64 +156,64 @@ func (m *Model) Step(s State, c Call, a Answer) []State {
 			return []State{s, State(t.state)}
 		}
 		return []State{s}
-	case t.explained():
+	case t.explains():
 		return []State{State(t.state)}
 	}
 	return nil
 }
 
-// Move is the state in which the hold has another end: a test has turned its clock.
-func (m *Model) Move(s State, hold int, end Instant) State {
-	t := turn{model: m, state: []byte(s), call: Call{Hold: hold}}
+// SetEnd is the state in which the hold has another end: a test has turned its clock.
+func (m *Model) SetEnd(s State, hold int, end Instant) State {
+	t := step{model: m, state: []byte(s), call: Call{Hold: hold}}
 	status, _ := t.hold(hold)
 	t.set(status, end)
 	return State(t.state)
 }
 
-// turn is one step: the state is a copy, changed as the call changes it.
-type turn struct {
+// step is one step: the state is a copy, changed as the call changes it.
+type step struct {
 	model  *Model
 	state  []byte
 	call   Call
 	answer Answer
 }
 
-func (t *turn) total(row int) int { return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:]))) }
+func (t *step) total(row int) int { return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:]))) }
 
-func (t *turn) add(row, units int) {
+func (t *step) add(row, units int) {
 	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(t.total(row)+units))
 }
 
-func (t *turn) hold(n int) (Status, Instant) {
+func (t *step) hold(n int) (Status, Instant) {
 	b := t.state[len(t.model.totals)*rowSize+n*holdSize:]
 	return Status(b[0]), Instant(binary.BigEndian.Uint64(b[1:]))
 }
 
-func (t *turn) set(status Status, end Instant) {
+func (t *step) set(status Status, end Instant) {
 	b := t.state[len(t.model.totals)*rowSize+t.call.Hold*holdSize:]
 	b[0] = byte(status)
 	binary.BigEndian.PutUint64(b[1:], uint64(end))
 }
 
-// mayLive says whether the call may have found the hold alive, mayDie whether it may have found it dead. Both may be.
-func (t *turn) mayLive() bool {
+// mayBeAlive says whether the call may have found the hold alive, mayBeDead whether it may have found it dead. Both may be.
+func (t *step) mayBeAlive() bool {
 	status, end := t.hold(t.call.Hold)
-	return status == Vague || status == Pending && t.call.From < end
+	return status == EndUnknown || status == Pending && t.call.From < end
 }
 
-func (t *turn) mayDie() bool {
+func (t *step) mayBeDead() bool {
 	status, end := t.hold(t.call.Hold)
-	return status == Expired || (status == Pending || status == Vague) && end <= t.call.To
+	return status == Expired || (status == Pending || status == EndUnknown) && end <= t.call.To
 }
 
 // held counts a row's units in holds that are alive at the instant: at least, and at most.
-func (t *turn) held(row int, at Instant) (least, most int) {
+func (t *step) held(row int, at Instant) (least, most int) {
 	for _, part := range t.model.shares[row] {
 		status, end := t.hold(part.hold)
-		if status == Pending && end > at || status == Vague && end > at {
+		if status == Pending && end > at || status == EndUnknown && end > at {
 			least += part.quantity
 			most += part.quantity
-		} else if status == Vague {
+		} else if status == EndUnknown {
 			most += part.quantity
 		}
 	}
@@ -221,10 +221,10 @@ func (t *turn) held(row int, at Instant) (least, most int) {
 }
 
 // instants are those between the call and its answer at which what is held of the row may differ.
-func (t *turn) instants(row int) []Instant {
+func (t *step) instants(row int) []Instant {
 	at := []Instant{t.call.From}
 	for _, part := range t.model.shares[row] {
-		if status, end := t.hold(part.hold); (status == Pending || status == Vague) && t.call.From < end && end <= t.call.To {
+		if status, end := t.hold(part.hold); (status == Pending || status == EndUnknown) && t.call.From < end && end <= t.call.To {
 			at = append(at, end)
 		}
 	}
@@ -232,17 +232,17 @@ func (t *turn) instants(row int) []Instant {
 }
 
 // happens changes the state as an unanswered call does that gets through. It is false when it couldn't, or wouldn't change anything.
-func (t *turn) happens() bool {
+func (t *step) happens() bool {
 	switch t.call.Verb {
 	case Reserve:
-		return t.reserve(Vague, t.call.From+t.call.TTL)
+		return t.reserve(EndUnknown, t.call.From+t.call.TTL)
 	case Confirm:
-		return t.mayLive() && t.resolve(Confirmed)
+		return t.mayBeAlive() && t.resolve(Confirmed)
 	case Release:
-		return t.mayLive() && t.resolve(Released)
+		return t.mayBeAlive() && t.resolve(Released)
 	case Extend:
-		if t.mayLive() {
-			t.set(Vague, t.call.From+t.call.TTL)
+		if t.mayBeAlive() {
+			t.set(EndUnknown, t.call.From+t.call.TTL)
 			return true
 		}
 	default: // a reading has no effect, and a delivery is always answered
@@ -250,11 +250,11 @@ func (t *turn) happens() bool {
 	return false
 }
 
-// explained changes the state as the call did, and is false when the model would have answered otherwise.
-func (t *turn) explained() bool {
+// explains changes the state as the call did, and is false when the model would have answered otherwise.
+func (t *step) explains() bool {
 	switch t.answer.Outcome {
 	case Gone:
-		return t.dies()
+		return t.expires()
 	case Settled:
 		status, _ := t.hold(t.call.Hold)
 		return status == t.answer.Status
@@ -270,9 +270,9 @@ func (t *turn) explained() bool {
 	case Extend:
 		return t.extended()
 	case Get:
-		return t.shown()
+		return t.wasRead()
 	case Catalog:
-		return !slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return !t.pictures(r) })
+		return !slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return !t.showsRow(r) })
 	case Restock:
 		for _, line := range t.call.Lines {
 			t.add(line.Row, line.Quantity)
@@ -283,12 +283,12 @@ func (t *turn) explained() bool {
 }
 
 // learn takes the end of a hold from an answer that shows it, where nobody was told before. It is false when the end is another.
-func (t *turn) learn() bool {
+func (t *step) learn() bool {
 	status, end := t.hold(t.call.Hold)
 	switch {
 	case t.answer.End == 0:
 		return true
-	case status == Vague && t.answer.End >= end:
+	case status == EndUnknown && t.answer.End >= end:
 		t.set(Pending, t.answer.End)
 		return true
 	case end == untold:
@@ -299,17 +299,17 @@ func (t *turn) learn() bool {
 }
 
 // settle gives the hold its last status. Its end stays untold where it was vague.
-func (t *turn) settle(to Status) {
+func (t *step) settle(to Status) {
 	status, end := t.hold(t.call.Hold)
-	if status == Vague {
+	if status == EndUnknown {
 		end = untold
 	}
 	t.set(to, end)
 }
 
-// dies is the answer that the hold is dead, which it stays.
-func (t *turn) dies() bool {
-	if !t.mayDie() {
+// expires is the answer that the hold is dead, which it stays.
+func (t *step) expires() bool {
+	if !t.mayBeDead() {
 		return false
 	}
 	t.settle(Expired)
@@ -317,7 +317,7 @@ func (t *turn) dies() bool {
 }
 
 // reserve holds the units, unless there surely weren't enough: I1.
-func (t *turn) reserve(status Status, end Instant) bool {
+func (t *step) reserve(status Status, end Instant) bool {
 	if was, _ := t.hold(t.call.Hold); was != Absent {
 		return false
 	}
@@ -331,7 +331,7 @@ func (t *turn) reserve(status Status, end Instant) bool {
 }
 
 // reserved is a reserve's success: a new hold that begins while the call is under way, or the one that its key has made already.
-func (t *turn) reserved() bool {
+func (t *step) reserved() bool {
 	begins := t.answer.End - t.call.TTL
 	status, end := t.hold(t.call.Hold)
 	switch {
@@ -339,7 +339,7 @@ func (t *turn) reserved() bool {
 		return t.call.From <= begins && begins <= t.call.To && t.reserve(Pending, t.answer.End)
 	case !t.call.Repeats:
 		return false
-	case status == Vague:
+	case status == EndUnknown:
 		if t.answer.End < end {
 			return false
 		}
@@ -349,7 +349,7 @@ func (t *turn) reserved() bool {
 }
 
 // resolve confirms or releases, and is false when what is sold was promised to others: I1 again.
-func (t *turn) resolve(to Status) bool {
+func (t *step) resolve(to Status) bool {
 	t.settle(to)
 	if to != Confirmed {
 		return true
@@ -361,23 +361,23 @@ func (t *turn) resolve(to Status) bool {
 }
 
 // resolved is the success of a confirm or a release, be it the first.
-func (t *turn) resolved() bool {
+func (t *step) resolved() bool {
 	if !t.learn() {
 		return false
 	}
 	status, _ := t.hold(t.call.Hold)
 	switch {
 	case t.answer.Status == Expired:
-		return t.call.Verb == Release && t.dies()
+		return t.call.Verb == Release && t.expires()
 	case status == t.answer.Status:
 		return true
 	}
-	return t.mayLive() && t.resolve(t.answer.Status)
+	return t.mayBeAlive() && t.resolve(t.answer.Status)
 }
 
-func (t *turn) extended() bool {
+func (t *step) extended() bool {
 	from := t.answer.End - t.call.TTL
-	if !t.mayLive() || from < t.call.From || from > t.call.To {
+	if !t.mayBeAlive() || from < t.call.From || from > t.call.To {
 		return false
 	}
 	t.set(Pending, t.answer.End)
@@ -385,7 +385,7 @@ func (t *turn) extended() bool {
 }
 
 // fits says whether the hold, which surely lives, and the others that surely do have room in its stock rows: I1.
-func (t *turn) fits() bool {
+func (t *step) fits() bool {
 	for _, line := range t.model.holds[t.call.Hold] {
 		if least, _ := t.held(line.Row, t.call.To); least > t.total(line.Row) {
 			return false
@@ -394,8 +394,8 @@ func (t *turn) fits() bool {
 	return true
 }
 
-// shown is a hold as it was read.
-func (t *turn) shown() bool {
+// wasRead is a hold as it was read.
+func (t *step) wasRead() bool {
 	if !t.learn() {
 		return false
 	}
@@ -404,20 +404,20 @@ func (t *turn) shown() bool {
 	case status == Absent:
 		return false
 	case t.answer.Status == Expired:
-		return t.dies()
+		return t.expires()
 	case t.answer.Status == Pending:
-		return t.mayLive() && t.fits()
+		return t.mayBeAlive() && t.fits()
 	}
 	return status == t.answer.Status
 }
 
-// pictures says whether the row looked so at some instant of the call.
-func (t *turn) pictures(r Row) bool {
-	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available && t.looked(r.Number, r.Available)
+// showsRow says whether the row wasAvailable so at some instant of the call.
+func (t *step) showsRow(r Row) bool {
+	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available && t.wasAvailable(r.Number, r.Available)
 }
 
-// looked says whether so many units of the row could be had at some instant of the call.
-func (t *turn) looked(row, available int) bool {
+// wasAvailable says whether so many units of the row could be had at some instant of the call.
+func (t *step) wasAvailable(row, available int) bool {
 	return slices.ContainsFunc(t.instants(row), func(at Instant) bool {
 		least, most := t.held(row, at)
 		return t.total(row)-most <= available && available <= t.total(row)-least
@@ -425,7 +425,7 @@ func (t *turn) looked(row, available int) bool {
 }
 
 // short is a refusal: each line that it names had just that much, and less than was asked for; each other one had enough.
-func (t *turn) short() bool {
+func (t *step) short() bool {
 	named := 0
 	for _, line := range t.call.Lines {
 		n := slices.IndexFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
@@ -436,7 +436,7 @@ func (t *turn) short() bool {
 			continue
 		}
 		named++
-		if left := t.answer.Rows[n].Available; left >= line.Quantity || !t.looked(line.Row, left) {
+		if left := t.answer.Rows[n].Available; left >= line.Quantity || !t.wasAvailable(line.Row, left) {
 			return false
 		}
 	}
@@ -465,7 +465,7 @@ func Describe(c Call, a Answer) string {
 
 // Describe tells a state, for people.
 func (m *Model) Describe(s State) string {
-	t := turn{model: m, state: []byte(s)}
+	t := step{model: m, state: []byte(s)}
 	var b strings.Builder
 	for row := range m.totals {
 		fmt.Fprintf(&b, "row %d: %d; ", row, t.total(row))
