@@ -26,21 +26,21 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// hostile is what somebody may put wherever there is room for a string.
+// hostileStrings are put wherever a caller may send a string.
 var hostileStrings = []string{
 	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`, "1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
 	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes", "\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
 	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999", "9223372036854775808", "0x10", "true", "null", "{}",
 }
 
-// hostileRequests puts each into every place of a request.
+// hostileRequests puts each hostile string into every place of a request.
 func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 	var all []*http.Request
 	add := func(method, path, body string, header ...string) {
 		r := httptest.NewRequest(method, "/", strings.NewReader(body))
 		u, err := url.Parse(path)
 		if err != nil {
-			return // no client could send it
+			return // no client can send it
 		}
 		r.URL, r.RequestURI = u, ""
 		if body != "" {
@@ -55,8 +55,8 @@ func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 		b, _ := json.Marshal(s) // a string always encodes
 		return string(b)
 	}
-	// More than there is: it gets as far as a good request does, and changes nothing.
-	toomuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product, row.Warehouse)
+	// It asks for more than the stock: it gets as far as a valid request and changes nothing.
+	tooMuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product, row.Warehouse)
 	for _, s := range hostileStrings {
 		escaped := url.QueryEscape(s)
 		add("GET", "/api/products?limit="+escaped, "")
@@ -79,15 +79,15 @@ func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 			add("POST", "/api/reservations", fmt.Sprintf(`{%q:%s}`, field, s))
 		}
 		for _, name := range []string{"Content-Type", "Accept", "Origin", "X-Forwarded-For", "X-Request-Id", "Cookie", "Authorization", "User-Agent", "Content-Encoding"} {
-			add("POST", "/api/reservations", toomuch, name, s)
+			add("POST", "/api/reservations", tooMuch, name, s)
 		}
-		add("POST", "/api/reservations", toomuch, "Idempotency-Key", s)
+		add("POST", "/api/reservations", tooMuch, "Idempotency-Key", s)
 	}
 	return all
 }
 
-// TestHostileInputNeverCausesA5xx sends hostile strings to every place of every route. None gets a 5xx, none changes anything, and none
-// comes back where a browser would run it.
+// TestHostileInputNeverCausesA5xx sends hostile strings to every place of every route. None gets a
+// 5xx, none changes anything, and none comes back where a browser would run it.
 func TestHostileInputNeverCausesA5xx(t *testing.T) {
 	d := newDeployment(t)
 	row := d.addProduct(1, 10)[0]
@@ -106,10 +106,10 @@ func TestHostileInputNeverCausesA5xx(t *testing.T) {
 			t.Errorf("%s = %d %s", shown, answer.StatusCode, recorder.Body)
 		}
 		if answer.Header.Get("X-Injected") != "" {
-			t.Errorf("%s set a header of the answer", shown)
+			t.Errorf("%s injected a header into the answer", shown)
 		}
 		if kind := answer.Header.Get("Content-Type"); strings.HasPrefix(r.URL.Path, "/api/") && strings.Contains(kind, "html") {
-			t.Errorf("%s is answered as %s", shown, kind)
+			t.Errorf("%s was answered with Content-Type %s", shown, kind)
 		}
 		if answer.StatusCode/100 == 2 && r.Method == http.MethodPost && !strings.Contains(r.URL.Path, held.ID.String()) {
 			t.Errorf("%s = %d %s, want it refused", shown, answer.StatusCode, recorder.Body)
@@ -125,27 +125,27 @@ func TestHostileInputNeverCausesA5xx(t *testing.T) {
 	t.Logf("%d hostile requests", len(requests))
 }
 
-// TestMalformedHTTPIsRefused sends what no HTTP client would.
+// TestMalformedHTTPIsRefused sends bytes that no HTTP client would send.
 func TestMalformedHTTPIsRefused(t *testing.T) {
 	d := newDeployment(t)
 	address := strings.TrimPrefix(d.url, "http://")
 	const host = "Host: shop\r\n"
 	for name, text := range map[string]string{
-		"no HTTP":                "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-		"an empty line":          "\r\n\r\n",
-		"no version":             "GET /api/health\r\n\r\n",
-		"another version":        "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
-		"no host":                "GET /api/health HTTP/1.1\r\n\r\n",
-		"two hosts":              "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-		"a space in a name":      "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
-		"two lengths":            "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-		"a length below zero":    "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
-		"a chunk of no size":     "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-		"another coding":         "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-		"a header of 64 KB":      "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n",
-		"ten thousand headers":   "GET /api/health HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
-		"a null in the path":     "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
-		"a method of the caller": "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
+		"TLS instead of HTTP":        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+		"an empty line":              "\r\n\r\n",
+		"no version":                 "GET /api/health\r\n\r\n",
+		"an unknown version":         "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
+		"no host":                    "GET /api/health HTTP/1.1\r\n\r\n",
+		"two hosts":                  "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"a space in a header name":   "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
+		"two Content-Lengths":        "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+		"a negative Content-Length":  "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
+		"a chunk without a size":     "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"an unknown transfer coding": "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		"a header of 64 KB":          "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n",
+		"ten thousand headers":       "GET /api/health HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
+		"a NUL in the path":          "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
+		"an unknown method":          "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
 	} {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -154,28 +154,28 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 			t.Fatal(err)
 		}
-		// The server may have answered and gone before all of it is sent.
+		// The server may have answered and closed before it has read everything.
 		_, _ = io.WriteString(conn, text)
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err == nil {
 			answer.Body.Close()
 		}
 		if err == nil && answer.StatusCode/100 != 4 && answer.StatusCode != http.StatusNotImplemented && answer.StatusCode != http.StatusHTTPVersionNotSupported {
-			t.Errorf("%s: answered %s, want it refused", name, answer.Status)
+			t.Errorf("%s: answered %s, want a 4xx, 501 or 505", name, answer.Status)
 		}
 		if slow := net.Error(nil); errors.As(err, &slow) && slow.Timeout() {
-			t.Errorf("%s: not answered withTimeout %s", name, answerLimit)
+			t.Errorf("%s: no answer within %s", name, answerLimit)
 		}
 		conn.Close()
 	}
 	if r := newClient(d.url, 1).send(t.Context(), "GET", "/api/health", "", nil); !r.ok() {
-		t.Errorf("afterwards the service answers %d %s %v", r.Status, r.Body, r.Err)
+		t.Errorf("after that, health answers %d %s %v", r.Status, r.Body, r.Err)
 	}
 }
 
-// TestSlowClientsDoNotBlockOthers lets two hundred clients begin a request and never end it.
+// TestSlowClientsDoNotBlockOthers lets two hundred clients begin a request and never finish it.
 func TestSlowClientsDoNotBlockOthers(t *testing.T) {
-	const slow, headerLimit = 200, 15 * time.Second // the server gives a header 10 s
+	const slow, headerLimit = 200, 15 * time.Second // the server waits 10 s for a header
 	d := newDeployment(t)
 	s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 	var closed sync.WaitGroup
@@ -193,24 +193,25 @@ func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n%2 == 0 {
-			continue // a body has a minute, as a slow line may upload the largest
+			continue // a body may take a minute: the largest over a slow line needs it
 		}
 		closed.Go(func() {
 			_ = conn.SetReadDeadline(time.Now().Add(headerLimit))
 			if _, err := io.ReadAll(conn); err != nil {
-				t.Errorf("a client that never ends its header isn't sent away withTimeout %s: %v", headerLimit, err)
+				t.Errorf("a client that never ends its header was not disconnected within %s: %v", headerLimit, err)
 			}
 		})
 	}
 	for range 100 {
 		if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated || r.Took > 3*time.Second {
-			t.Fatalf("beside the slow ones a reserve is answered %d %s %v after %s", r.Status, r.Body, r.Err, r.Took)
+			t.Fatalf("beside the slow clients a reserve was answered %d %s %v after %s", r.Status, r.Body, r.Err, r.Took)
 		}
 	}
 	closed.Wait()
 }
 
-// TestLogsHoldNoSecretsOfCallers sends secrets and line breaks in every place. Each line of the log is one JSON object, and holds neither.
+// TestLogsHoldNoSecretsOfCallers sends secrets and line breaks in every place. Each line of the log
+// must be one JSON object without the secret.
 func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 	const secret = "hunter2hunter2"
 	db := pgtest.New(t)
@@ -245,7 +246,7 @@ func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 		send("GET", "/api/products?cursor="+secret+"%0A", "")
 		send("GET", "/"+secret+"%0Anowhere", "")
 	}
-	// And when the database fails, whose errors tell much.
+	// The same with a database that fails: its errors carry the most detail.
 	broken := settings("postgres://allo:" + secret + "@127.0.0.1:1/allo?sslmode=disable")
 	down, err := local.InProcess(broken, 1, logger)
 	if err != nil {
@@ -264,15 +265,15 @@ func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 	for _, line := range log.all {
 		var object map[string]any
 		if err := json.Unmarshal(line, &object); err != nil || bytes.Count(line, []byte("\n")) != 1 {
-			t.Errorf("a line of the log is no object of its own: %q", line)
+			t.Errorf("a line of the log is not one JSON object: %q", line)
 		}
 		if bytes.Contains(line, []byte(secret)) {
-			t.Errorf("a line of the log tells what a caller sent, or a password: %s", line)
+			t.Errorf("a line of the log holds a secret of a caller, or a password: %s", line)
 		}
 	}
 }
 
-// lines keeps what a log writes, each write for itself.
+// lines collects the writes of a log, one by one.
 type lines struct {
 	mu  sync.Mutex
 	all [][]byte
@@ -285,7 +286,8 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestNotFoundTakesTheSameTimeForAnyID compares ids that lie next to a hold's with ids from anywhere: the time tells nothing of what is there.
+// TestNotFoundTakesTheSameTimeForAnyID compares ids next to a hold's with random ones: the time of
+// a 404 must not tell which holds exist.
 func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	const asked = 400
 	d := newDeployment(t)
@@ -300,18 +302,19 @@ func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	for _, id := range near {
 		a, b := s.get(t.Context(), id), s.get(t.Context(), uuid.Must(uuid.NewRandom()))
 		if a.Status != http.StatusNotFound || b.Status != http.StatusNotFound || a.Code != b.Code {
-			t.Fatalf("answered %d %s and %d %s, want 404 of both", a.Status, a.Body, b.Status, b.Body)
+			t.Fatalf("answers = %d %s and %d %s, want two equal 404s", a.Status, a.Body, b.Status, b.Body)
 		}
 		nearTook, farTook = append(nearTook, a.Took), append(farTook, b.Took)
 	}
 	ratio := float64(percentile(nearTook, 0.5)) / float64(percentile(farTook, 0.5))
 	if ratio < 0.8 || ratio > 1.25 {
-		t.Errorf("ids next to a hold's take %.2f times as long as others", ratio)
+		t.Errorf("a 404 for an id next to a hold's takes %.2f times as long as for another", ratio)
 	}
-	t.Logf("medians of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5), percentile(farTook, 0.5))
+	t.Logf("median of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5), percentile(farTook, 0.5))
 }
 
-// TestIDsCantBeGuessed looks at the bits of ids made in a row: those behind the time are each as often set as not, and no id comes twice.
+// TestIDsCantBeGuessed looks at the random bits of ids made in a row: each bit is set half of the
+// time, and no random part repeats.
 func TestIDsCantBeGuessed(t *testing.T) {
 	const made = 2000
 	d := newDeployment(t)
@@ -322,7 +325,7 @@ func TestIDsCantBeGuessed(t *testing.T) {
 		for range made / 8 {
 			r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 			if r.Reservation == nil {
-				t.Errorf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+				t.Errorf("a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 				return
 			}
 			mu.Lock()
@@ -334,19 +337,19 @@ func TestIDsCantBeGuessed(t *testing.T) {
 	var set [62]int
 	for _, id := range ids {
 		if id.Version() != 7 || id.Variant() != uuid.RFC4122 {
-			t.Fatalf("%s is no UUIDv7", id)
+			t.Fatalf("%s is not a UUIDv7", id)
 		}
 		tail := [8]byte(id[8:])
 		tail[0] &= 0x3f // the variant's two bits
 		if seen[tail] {
-			t.Errorf("the random part of %s came before", id)
+			t.Errorf("the random part of %s is not new", id)
 		}
 		seen[tail] = true
 		for bit := range set {
 			set[bit] += int(tail[(bit+2)/8]>>(7-(bit+2)%8)) & 1
 		}
 	}
-	// Six standard deviations: of 62 bits one in eight million runs has a bit beyond.
+	// Six standard deviations: with 62 bits, one run in eight million has a bit beyond the bound.
 	bound := 6 * math.Sqrt(float64(len(ids))) / 2
 	for bit, n := range set {
 		if math.Abs(float64(n)-float64(len(ids))/2) > bound {

@@ -14,13 +14,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// shop is a client of the API over HTTP, as a storefront is. It has connections of its own.
+// client calls the API over HTTP, as a storefront does, on its own connections.
 type client struct {
 	url  string
 	http *http.Client
 }
 
-// newClient makes a client for so many callers.
+// newClient returns a client for so many concurrent callers.
 func newClient(url string, callers int) client {
 	return client{url: url, http: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: callers,
@@ -28,7 +28,7 @@ func newClient(url string, callers int) client {
 	}}}
 }
 
-// item is a line of a cart.
+// item is one line of a reserve.
 type item struct {
 	ProductID   uuid.UUID `json:"productId"`
 	WarehouseID uuid.UUID `json:"warehouseId"`
@@ -50,9 +50,9 @@ type reply struct {
 	Header http.Header   `json:"-"`
 	Body   []byte        `json:"-"`
 	Took   time.Duration `json:"-"`
-	// Err is that there was none.
+	// Err is set when there was no answer.
 	Err error `json:"-"`
-	// What the body holds, as far as it does.
+	// The fields below are decoded from the body.
 	Code        string `json:"code"`
 	Reservation *hold  `json:"reservation"`
 	Shortages   []struct {
@@ -65,20 +65,20 @@ type reply struct {
 
 func (r reply) ok() bool { return r.Err == nil && r.Status/100 == 2 }
 
-// uncertain says whether the call may or may not have taken effect.
+// uncertain reports whether the call may or may not have taken effect.
 func (r reply) uncertain() bool {
 	return r.Err != nil || r.Status >= 500 && r.Code != "STOCK_BUSY"
 }
 
-// send sends a request, with an Idempotency-Key unless it is empty.
+// send sends a request, with an Idempotency-Key unless key is empty, and times it.
 func (c client) send(ctx context.Context, method, path, key string, body any) reply {
 	start := time.Now()
-	r := c.try(ctx, method, path, key, body)
+	r := c.sendOnce(ctx, method, path, key, body)
 	r.Took = time.Since(start)
 	return r
 }
 
-func (c client) try(ctx context.Context, method, path, key string, body any) (r reply) {
+func (c client) sendOnce(ctx context.Context, method, path, key string, body any) (r reply) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
 	defer cancel()
 	var sent io.Reader
@@ -133,7 +133,7 @@ func (c client) get(ctx context.Context, id uuid.UUID) reply {
 	return c.send(ctx, http.MethodGet, "/api/reservations/"+id.String(), "", nil)
 }
 
-// shelf is a product of the catalog.
+// catalogProduct is a product of the catalog.
 type catalogProduct struct {
 	ID          uuid.UUID
 	Inventories []struct {
@@ -142,7 +142,7 @@ type catalogProduct struct {
 	}
 }
 
-// catalog reads the catalog's first entries.
+// catalog reads the first entries of the catalog.
 func (c client) catalog(ctx context.Context, limit int) ([]catalogProduct, reply) {
 	r := c.send(ctx, http.MethodGet, "/api/products?limit="+strconv.Itoa(limit), "", nil)
 	var shelves []catalogProduct
@@ -152,8 +152,8 @@ func (c client) catalog(ctx context.Context, limit int) ([]catalogProduct, reply
 	return shelves, r
 }
 
-// documented says whether an answer is one that the contract has: a success, a refusal that says what to do, or a 503 that says when to come
-// again. Anything else, and no answer at all, is a fault of the service.
+// documented returns an error unless the contract allows the answer: a success, a 4xx with a code,
+// or a 503 with Retry-After.
 func (r reply) documented() error {
 	switch {
 	case r.Err != nil:

@@ -21,10 +21,12 @@ import (
 	"github.com/allo/reservations/internal/local/builttest"
 )
 
-// wallClockSource is where Go's package time reads the wall clock; a build with an overlay reads another.
+// wallClockSource is the line of Go's package time that reads the wall clock. A build with an
+// overlay replaces it.
 const wallClockSource = "sec += unixToInternal - minWall"
 
-// misled builds the local program so that its clock is wrong by so many seconds. Nothing else of it differs.
+// buildWithClockOffset builds the local program with a clock that is wrong by so many seconds.
+// Nothing else differs.
 func buildWithClockOffset(t *testing.T, seconds int) string {
 	t.Helper()
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
@@ -36,13 +38,13 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong := strings.Replace(string(text), wallClockSource, fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
-	if wrong == string(text) {
-		t.Fatalf("%s has no %q: the clock must be led astray where it is read", source, wallClockSource)
+	replaced := strings.Replace(string(text), wallClockSource, fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
+	if replaced == string(text) {
+		t.Fatalf("%s has no %q: this Go reads the clock elsewhere", source, wallClockSource)
 	}
 	dir := t.TempDir()
 	replacement, overlay, program := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "local")
-	if err := os.WriteFile(replacement, []byte(wrong), 0o600); err != nil {
+	if err := os.WriteFile(replacement, []byte(replaced), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	rules, err := json.Marshal(map[string]map[string]string{"Replace": {source: replacement}})
@@ -54,13 +56,13 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	}
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/cmd/local")
 	build.Dir = builttest.Root(t)
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, said)
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
 	}
 	return program
 }
 
-// serve runs a program on the database until the test ends, and returns its address.
+// startProgram runs a program on the database until the test ends, and returns its URL.
 func startProgram(t *testing.T, program, databaseURL string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,14 +91,15 @@ func startProgram(t *testing.T, program, databaseURL string) string {
 			return url
 		}
 		if ctx.Err() != nil {
-			t.Fatal("the program doesn't start")
+			t.Fatal("the program did not start")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// TestExpiryIgnoresTheServicesClock runs the very program with a clock that is a day fast, and a day slow, on a database whose clock is right.
-// The histories are those of a service with the right clock: they are checked against the right clock, to the microsecond.
+// TestExpiryIgnoresTheServicesClock runs the program with a clock a day fast and a day slow, on a
+// database whose clock is right. Its histories are checked against the right clock, to the
+// microsecond.
 func TestExpiryIgnoresTheServicesClock(t *testing.T) {
 	for name, seconds := range map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -106,11 +109,11 @@ func TestExpiryIgnoresTheServicesClock(t *testing.T) {
 			row := d.addProduct(1, 10)[0]
 			r := s.reserve(t.Context(), "", 60, item{row.Product, row.Warehouse, 1})
 			if r.Status != http.StatusCreated {
-				t.Fatalf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+				t.Fatalf("a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 			}
-			// The id tells which clock the program has, and that it is the wrong one.
+			// The id shows the program's clock, and so that it is the wrong one.
 			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) || (time.Since(at) > time.Hour) != (seconds < 0) {
-				t.Fatalf("the program's clock reads %s, want it to be wrong by %d seconds", at, seconds)
+				t.Fatalf("the program's clock reads %s, want an offset of %d seconds", at, seconds)
 			}
 			v := recordHistory(d, uint64(seconds), historyTime).check(t, true)
 			if !v.clean() {
@@ -122,7 +125,7 @@ func TestExpiryIgnoresTheServicesClock(t *testing.T) {
 	}
 }
 
-// idTime is when a UUIDv7 was made.
+// idTime returns when a UUIDv7 was made.
 func idTime(id uuid.UUID) time.Time {
 	sec, nsec := id.Time().UnixTime()
 	return time.Unix(sec, nsec)

@@ -16,20 +16,21 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// crowd is callers who each hold, and then confirm, release or leave, one call after the other. Every POST has an Idempotency-Key, and whoever
-// isn't told what became of a call sends it again under the same key until told. So when the crowd has gone home, what everyone was told and
-// what the database has must be the same to the last hold, whatever happened meanwhile.
+// load is a set of callers who each reserve, then confirm, release or leave, one call after the
+// other. Every POST has an Idempotency-Key. A caller who gets no certain answer sends the call
+// again under the same key until it does. So at the end the answers and the database must agree to
+// the last hold, whatever happened meanwhile.
 type load struct {
-	d      *deployment
-	client client
-	rows   []stockRow
-	calls  atomic.Int64
-	unsure atomic.Int64 // calls of which nobody could say whether they had taken effect
+	d         *deployment
+	client    client
+	rows      []stockRow
+	calls     atomic.Int64
+	uncertain atomic.Int64 // calls whose effect was uncertain
 
 	mu          sync.Mutex
-	told        map[uuid.UUID]string // what the callers know each hold to be
-	failures    []error              // answers that the contract doesn't have, or that came late
-	lastSuccess time.Time            // of the latest success
+	told        map[uuid.UUID]string // the status that callers were last told, by hold
+	failures    []error              // answers outside the contract, or too late
+	lastSuccess time.Time
 }
 
 const loadCallers = 16
@@ -38,7 +39,8 @@ func newLoad(d *deployment) *load {
 	return &load{d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 2_000_000_000), told: map[uuid.UUID]string{}}
 }
 
-// come lets the crowd in until the context ends, and returns when each has settled its last call.
+// run lets the callers work until the context ends. It returns when each has a certain answer to
+// its last call.
 func (l *load) run(ctx context.Context, part uint64) {
 	runConcurrently(loadCallers, func(n int) {
 		r := newRand(part, uint64(n))
@@ -48,7 +50,8 @@ func (l *load) run(ctx context.Context, part uint64) {
 	})
 }
 
-// invite lets the crowd in. What it returns waits until all have gone home, and compares what they were told with what is there.
+// start lets the callers work in the background. The returned function ends that, and verifies the
+// database against the answers.
 func (l *load) start(t *testing.T, part uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -64,7 +67,7 @@ func (l *load) start(t *testing.T, part uint64) (stop func()) {
 	}
 }
 
-// visit is one customer's.
+// shopOnce is the visit of one customer.
 func (l *load) shopOnce(r *rand.Rand) {
 	row := l.rows[r.IntN(len(l.rows))]
 	items := []item{{row.Product, row.Warehouse, 1 + r.IntN(3)}}
@@ -98,7 +101,7 @@ func (l *load) record(id uuid.UUID, status string) {
 	l.told[id] = status
 }
 
-// settle sends a call until it is answered for certain.
+// sendUntilSettled sends a call until its outcome is certain.
 func (l *load) sendUntilSettled(send func(ctx context.Context, key string) reply) reply {
 	key := uuid.NewString()
 	for start := time.Now(); ; {
@@ -109,20 +112,20 @@ func (l *load) sendUntilSettled(send func(ctx context.Context, key string) reply
 			return r
 		}
 		if r.uncertain() {
-			l.unsure.Add(1)
+			l.uncertain.Add(1)
 		}
 		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" || time.Since(start) > testLimit {
-			l.fail(errors.Join(fmt.Errorf("a call that nothing stands against ended in %d %s", r.Status, r.Body), r.Err))
+			l.fail(errors.Join(fmt.Errorf("a valid call was answered %d %s", r.Status, r.Body), r.Err))
 			return r
 		}
-		time.Sleep(10 * time.Millisecond) // as long as a client may take to queryValue again
+		time.Sleep(10 * time.Millisecond) // a client waits this long before a retry
 	}
 }
 
-// judge holds an answer against the contract, in whatever state the service is.
+// checkReply checks an answer against the contract, which holds in every state of the service.
 func (l *load) checkReply(r reply) {
 	if err := r.documented(); err != nil {
-		l.fail(fmt.Errorf("no answer that the contract has: %w", err))
+		l.fail(fmt.Errorf("an answer outside the contract: %w", err))
 	}
 	if r.Took > answerLimit {
 		l.fail(fmt.Errorf("an answer took %s, want at most %s", r.Took, answerLimit))
@@ -140,7 +143,8 @@ func (l *load) fail(err error) {
 	l.failures = append(l.failures, err)
 }
 
-// succeeded waits until a call that ended after the given instant was a success, and says how long that took.
+// awaitSuccess waits for a call that succeeded after since, and returns how long after since that
+// was.
 func (l *load) awaitSuccess(t *testing.T, since time.Time) time.Duration {
 	t.Helper()
 	for ctx := withTimeout(t, testLimit); ; {
@@ -152,13 +156,13 @@ func (l *load) awaitSuccess(t *testing.T, since time.Time) time.Duration {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("no call succeeded withTimeout %s of the fault's end", testLimit)
+			t.Fatalf("no call succeeded within %s of the end of the fault", testLimit)
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// leave compares what everyone was told with what is there.
+// verify compares the answers with the database.
 func (l *load) verify(t *testing.T) {
 	t.Helper()
 	for n, err := range l.failures {
@@ -197,13 +201,13 @@ func (l *load) verify(t *testing.T) {
 		}
 	}
 	if len(there) != len(l.told) {
-		t.Errorf("there are %d holds, the callers were told of %d: a key made two, or none", len(there), len(l.told))
+		t.Errorf("the database has %d holds, the callers were told of %d: a key made two holds, or none", len(there), len(l.told))
 	}
 	l.d.audit()
 }
 
-// crashes is how often the server is killed.
-const crashes = 25
+// crashes is how often the server is killed; with -short it is shortCrashes.
+const crashes, shortCrashes = 25, 4
 
 // TestAcknowledgedHoldsSurviveACrash kills the server under load again and again.
 func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
@@ -213,11 +217,14 @@ func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 	r := newRand(3)
 	stop := l.start(t, 3)
 
-	count := 0
+	count, want := 0, crashes
+	if testing.Short() {
+		want = shortCrashes
+	}
 	var slowest time.Duration
-	for start := time.Now(); count < crashes || time.Since(start) < duration(0); count++ {
+	for start := time.Now(); count < want || time.Since(start) < duration(0); count++ {
 		l.awaitSuccess(t, time.Now())
-		time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) // the moment of a crash is drawn
+		time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) // a random moment
 		if err := server.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -231,14 +238,15 @@ func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 		}
 	}
 	stop()
-	if l.unsure.Load() < crashes {
-		t.Errorf("%d calls were cut off by %d crashes", l.unsure.Load(), count)
+	if l.uncertain.Load() < int64(want) {
+		t.Errorf("%d calls were cut off by %d crashes", l.uncertain.Load(), count)
 	}
-	t.Logf("%d crashes, %d calls, %d of them unsure, %d holds told of; the first success at most %s after a restart",
-		count, l.calls.Load(), l.unsure.Load(), len(l.told), slowest)
+	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds acknowledged; first success at most %s after a restart",
+		count, l.calls.Load(), l.uncertain.Load(), len(l.told), slowest)
 }
 
-// TestWithoutTheFlushACrashLosesHolds is the control: early release without its second commit.
+// TestWithoutTheFlushACrashLosesHolds is the control: early lock release without the second,
+// flushed commit.
 func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	d := deploy(t, db, startInProcess)
@@ -268,7 +276,7 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 		}
 	}
 	if lost == 0 {
-		t.Error("no hold was lost: the control shows nothing")
+		t.Error("no hold was lost: the control proves nothing")
 	}
-	t.Logf("%d holds lost that their callers were told of", lost)
+	t.Logf("%d acknowledged holds were lost", lost)
 }

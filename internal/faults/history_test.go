@@ -20,30 +20,32 @@ import (
 	"github.com/allo/reservations/internal/faults/model"
 )
 
-// The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's locality), so what has no stock row in common
-// is checked apart: the callers meet on partitions, each a product in several warehouses.
+// The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's
+// locality), so objects that share no stock row are checked apart. The callers meet on partitions:
+// each is a product in several warehouses.
 const (
 	callers       = 32
 	partitions    = 8
 	partitionRows = 3
-	// otherProducts may be in the catalog before the partitions': the demo's, and what a test has made besides.
+	// otherProducts bounds the products that the catalog may list before the partitions': the
+	// demo's, and others of the test.
 	otherProducts  = 8
 	partitionTotal = 12
 	historyTime    = 3 * time.Second
 	checkLimit     = 30 * time.Second // of one partition; most take a few hundredths of a second
-	controlLimit   = 5 * time.Second  // of one partition of a control, where there may be no order to be found
+	controlLimit   = 5 * time.Second  // of one partition of a control, which may have no order to find
 	sweepers       = 2
 	sweepPause     = 20 * time.Millisecond
 	lockers        = partitions
-	maxLockTime    = 25 * time.Millisecond // of a bystander's lock
-	maxLockPause   = 50 * time.Millisecond // between two of them
-	rushTime       = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
+	maxLockTime    = 25 * time.Millisecond // of a lock taken by lockSomething
+	maxLockPause   = 50 * time.Millisecond // between two such locks
+	rushTime       = 12 * time.Millisecond // how soon before a hold's end the callers come for it
 	recentHolds    = 12
 	maxUnits       = 4
 	restockUnits   = 10
 )
 
-// event is one call of a history, with what was answered.
+// event is one call of a history with its answer.
 type event struct {
 	caller  int
 	verb    model.Verb
@@ -52,7 +54,7 @@ type event struct {
 	lines   []model.Line
 	ttl     time.Duration
 	from    time.Time
-	to      time.Time // zero: not answered
+	to      time.Time // zero if not answered
 	outcome model.Outcome
 	status  model.Status
 	end     time.Time
@@ -67,10 +69,11 @@ type partition struct {
 	events  []event
 	recent  []knownHold
 	ending  map[uuid.UUID]knownHold
-	pending []event // reserves under way, to be sent twice
+	pending []event // reserves under way, which may be resent
 }
 
-// knownHold is a hold that somebody was told of, with the keys of calls that are to come for it as it ends.
+// knownHold is a hold that some caller was told of, with the keys of the calls announced for its
+// end.
 type knownHold struct {
 	id   uuid.UUID
 	end  time.Time
@@ -93,7 +96,7 @@ func (i *partition) record(e event) {
 	}
 }
 
-// pick is one of the holds made lately.
+// recentHold returns one of the holds made lately.
 func (i *partition) recentHold(r *rand.Rand) (knownHold, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -103,23 +106,24 @@ func (i *partition) recentHold(r *rand.Rand) (knownHold, bool) {
 	return i.recent[r.IntN(len(i.recent))], true
 }
 
-// endingSoon is the hold that ends next, when that is soon: there the callers of an partition meet.
+// endingSoon returns the hold that ends next, if it ends soon: the callers of a partition meet
+// there.
 func (i *partition) endingSoon() (knownHold, bool) { return i.endingWithin(10 * rushTime) }
 
-func (i *partition) endingWithin(withTimeout time.Duration) (knownHold, bool) {
+func (i *partition) endingWithin(limit time.Duration) (knownHold, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now, found := time.Now(), false
 	var next knownHold
 	for _, k := range i.ending {
-		if ahead := k.end.Sub(now); ahead > 0 && ahead < withTimeout && (!found || k.end.Before(next.end)) {
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit && (!found || k.end.Before(next.end)) {
 			next, found = k, true
 		}
 	}
 	return next, found
 }
 
-// announce tells the partition that a call with this key will come as the hold ends.
+// announce says that a call with this key will come as the hold ends.
 func (i *partition) announce(id uuid.UUID, key string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -129,7 +133,7 @@ func (i *partition) announce(id uuid.UUID, key string) {
 	}
 }
 
-// coming are the keys that were announced.
+// announcedKeys returns the keys announced for the hold.
 func (i *partition) announcedKeys(id uuid.UUID) []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -148,13 +152,13 @@ func (i *partition) items(lines []model.Line) []item {
 	return items
 }
 
-// history is a round of concurrent calls.
+// history is one round of concurrent calls.
 type history struct {
 	d          *deployment
 	client     client
 	partitions []*partition
-	unexpected []string // answers that have no place in a round without faults
-	// refusals are the calls that were asked to come again.
+	unexpected []string // answers that a round without faults must not have
+	// refusals counts the calls that were told to try again.
 	refusals atomic.Int64
 
 	mu sync.Mutex
@@ -174,8 +178,9 @@ func newHistory(d *deployment) *history {
 	return h
 }
 
-// late is the shortest history in which a call decides by the wrong clock, which callers who come and go as they like seldom make: a call comes
-// for a hold while it lives, and waits for a twin of its key until the hold is dead and somebody was told so.
+// lateCall records the shortest history in which a call could decide by the wrong clock; random
+// callers seldom produce it. A call for a living hold waits for another call with its key, until
+// the hold is dead and some caller was told so.
 func lateCall(d *deployment, send func(h *history, i *partition, e event)) *history {
 	h := newHistory(d)
 	i, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
@@ -209,7 +214,8 @@ func lateExtend(d *deployment) *history {
 	return lateCall(d, func(h *history, i *partition, e event) { h.extend(context.Background(), i, e) })
 }
 
-// play lets the callers loose for a while, with sweeps and with lockers who lock rows now and then, as a report or a migration may.
+// recordHistory lets the callers work for a while, beside sweeps, and beside sessions that lock
+// rows now and then, as a report or a migration may.
 func recordHistory(d *deployment, round uint64, lasts time.Duration) *history {
 	h := newHistory(d)
 	ctx, cancel := context.WithTimeout(d.t.Context(), lasts)
@@ -247,8 +253,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stand locks something of the partition for a moment, so that those who want it wait past the end of a hold: the hold, a stock row, or the keys
-// of the calls that come for the hold, which then wait before they have looked at it, while others see it dead.
+// lockSomething locks something of the partition for a moment, so that calls wait past the end of a
+// hold: the hold, a stock row, or the keys of the calls that come for the hold. Those then wait
+// before they have read the hold, while others see it dead.
 func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *rand.Rand) {
 	tx, err := h.d.admin.Begin(ctx)
 	if err != nil {
@@ -258,7 +265,7 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 	row, kind := i.rows[r.IntN(partitionRows)], r.IntN(6)
 	hold, found := i.endingSoon()
 	if found {
-		// The lock begins just before the hold's end and is let go just after it.
+		// The lock begins just before the hold's end and ends just after it.
 		sleep(ctx, time.Until(hold.end)-rushTime)
 	}
 	switch {
@@ -270,7 +277,7 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM unnest($1::text[]) key", i.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
-		// Somebody is told that the hold is dead before those may go on who came when it lived.
+		// A caller is told that the hold is dead before the calls go on that came while it lived.
 		sleep(ctx, time.Until(hold.end))
 		h.get(context.WithoutCancel(ctx), i, event{caller: n, id: hold.id})
 	}
@@ -279,7 +286,7 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 	}
 }
 
-// call makes one call. It isn't cut short at the round's end: what is under way is answered.
+// call makes one call. The end of the round does not cut it short: each call gets its answer.
 func (h *history) call(caller int, i *partition, r *rand.Rand) {
 	ctx := context.Background()
 	// Some callers don't wait for their answer.
@@ -291,7 +298,7 @@ func (h *history) call(caller int, i *partition, r *rand.Rand) {
 	e := event{caller: caller, ttl: time.Second}
 	choice := r.IntN(100)
 	hold, found := i.recentHold(r)
-	// A third come as a hold ends, where everything is decided.
+	// A third of the calls come as a hold ends: the clock decides there.
 	early := time.Duration(r.Int64N(int64(rushTime))) - rushTime/4
 	if next, soon := i.endingSoon(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
 		hold, found = next, true
@@ -338,7 +345,7 @@ func (i *partition) lines(r *rand.Rand) []model.Line {
 	return lines
 }
 
-// reserve sends a new reserve, which others may send again meanwhile.
+// reserve sends a new reserve, which other callers may resend meanwhile.
 func (h *history) reserve(ctx context.Context, i *partition, e event) {
 	i.mu.Lock()
 	i.pending = append(i.pending, e)
@@ -347,7 +354,7 @@ func (h *history) reserve(ctx context.Context, i *partition, e event) {
 	h.sendReserve(ctx, i, e)
 }
 
-// again sends somebody's reserve once more, under the same key.
+// resend sends another caller's reserve again, under the same key.
 func (h *history) resend(ctx context.Context, i *partition, e event) {
 	i.mu.Lock()
 	n := len(i.pending)
@@ -383,7 +390,7 @@ func (h *history) get(ctx context.Context, i *partition, e event) {
 	h.finish(i, e, h.client.get(ctx, e.id))
 }
 
-// catalog reads all rows at once, which is a call to every partition.
+// catalog reads all rows at once: that is a call to every partition.
 func (h *history) catalog(ctx context.Context, e event) {
 	e.verb, e.from = model.Catalog, time.Now()
 	shelves, r := h.client.catalog(ctx, partitions+otherProducts)
@@ -433,7 +440,7 @@ func (h *history) finish(i *partition, e event, r reply) {
 	case r.ok() && r.Reservation != nil:
 		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status], r.Reservation.ExpiresAt
 		if e.id != uuid.Nil && e.id != r.Reservation.ID {
-			h.reportUnexpected("asked about %s, the answer is about %s", e.id, r.Reservation.ID)
+			h.reportUnexpected("a call for hold %s was answered with hold %s", e.id, r.Reservation.ID)
 		}
 		e.id = r.Reservation.ID
 	case r.Code == "INSUFFICIENT_STOCK":
@@ -451,24 +458,25 @@ func (h *history) finish(i *partition, e event, r reply) {
 		e.outcome = model.Nothing
 		h.refusals.Add(1)
 	case r.Err != nil && e.verb == model.Get:
-		return // it told nothing and did nothing
+		return // no information and no effect
 	case r.Err != nil:
 		e.outcome, e.to = model.Unknown, time.Time{}
 	default:
-		// Without faults nothing else has a place here, be it a 404 or a 503: locks are had withTimeout milliseconds.
+		// Without faults no other answer is expected, neither a 404 nor a 503: locks are free
+		// within milliseconds.
 		h.reportUnexpected("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
 		e.outcome, e.to = model.Unknown, time.Time{}
 	}
 	i.record(e)
 }
 
-// input is what porcupine is given of a call.
+// input is what Porcupine gets of a call.
 type input struct {
 	call   model.Call
 	answer model.Answer
 }
 
-// operations turns an partition's events into porcupine's, and numbers its holds.
+// operations turns a partition's events into Porcupine's operations, and numbers its holds.
 func (i *partition) operations() (m *model.Model, operations []porcupine.Operation, unexpected []string) {
 	var reserves []event
 	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{}, map[string]uuid.UUID{}
@@ -516,7 +524,7 @@ func (i *partition) operations() (m *model.Model, operations []porcupine.Operati
 	return m, operations, unexpected
 }
 
-// specification is the model in porcupine's terms.
+// specification is the model in Porcupine's terms.
 func specification(m *model.Model) porcupine.Model {
 	n := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{m.Init()} },
@@ -534,10 +542,11 @@ func specification(m *model.Model) porcupine.Model {
 	return n.ToModel()
 }
 
-// verdict is what a history was found to be.
+// verdict is the result of the check of a history.
 type verdict struct {
 	calls, unanswered int
-	// illegal says of which partitions no order of the calls explains the answers, unexpected what else has no place in it.
+	// illegal names the partitions whose answers no order of the calls explains. unexpected lists
+	// what else went wrong.
 	illegal, unexpected []string
 }
 
@@ -547,7 +556,8 @@ func (v verdict) String() string {
 	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, unexpected: %.600q", v.calls, v.unanswered, v.illegal, v.unexpected)
 }
 
-// check looks for an order of each partition's calls. Where there is none and shouldn't be, it keeps a page that shows how far the best one came.
+// check looks for an order of the calls of each partition. With pages, it saves a page that shows
+// the longest order of a partition that has none.
 func (h *history) check(t *testing.T, pages bool) verdict {
 	t.Helper()
 	v := verdict{unexpected: h.unexpected}
@@ -572,23 +582,23 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 			name := fmt.Sprintf("%s-%d.html", uuid.NewString()[:8], n)
 			v.illegal = append(v.illegal, name)
 			if !pages {
-				return v // a control has what it wants
+				return v // enough for a control
 			}
 			saveFailure(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
 			saveFailure(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
 		case porcupine.Unknown:
-			v.unexpected = append(v.unexpected, fmt.Sprintf("the check of %d calls didn't end withTimeout %s", len(operations), limit))
+			v.unexpected = append(v.unexpected, fmt.Sprintf("the check of %d calls did not end within %s", len(operations), limit))
 		}
 	}
-	// Locks are had withTimeout milliseconds here: hardly anybody is asked to come again.
+	// Locks are free within milliseconds here, so hardly any call is told to try again.
 	if n := h.refusals.Load(); n*100 > int64(v.calls) {
-		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were asked to come again", n, v.calls))
+		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were told to try again", n, v.calls))
 	}
 	return v
 }
 
-// explain writes the longest order that was found of a history that has none: its last calls, the state behind them, and the calls that come
-// next and don't fit.
+// explain writes the longest order found for a history that has none: its last calls, the state
+// after them, and the next calls, which do not fit.
 func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo) error {
 	const shown = 25
 	var longest []porcupine.Operation

@@ -8,7 +8,8 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// TestHistoriesAreLinearizable lets 32 callers work on eight products at once, again and again, each time in a fresh database.
+// TestHistoriesAreLinearizable lets 32 callers work on eight products at once, in round after
+// round, each on a fresh database.
 func TestHistoriesAreLinearizable(t *testing.T) {
 	var rounds, calls, unanswered int
 	for start := time.Now(); time.Since(start) < duration(15*time.Second) && !t.Failed(); rounds++ {
@@ -29,7 +30,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	t.Logf("%d rounds of %d histories, %d calls, %d of them unanswered: all linearizable", rounds, partitions, calls, unanswered)
 }
 
-// TestLateCallsAreLinearizable is about calls that wait past the end of what they came for.
+// TestLateCallsAreLinearizable checks calls that wait past the end of their hold.
 func TestLateCallsAreLinearizable(t *testing.T) {
 	for name, attack := range map[string]func(*deployment) *history{"confirm": lateConfirm, "extend": lateExtend} {
 		t.Run(name, func(t *testing.T) {
@@ -42,17 +43,21 @@ func TestLateCallsAreLinearizable(t *testing.T) {
 	}
 }
 
-// control takes a guard away.
+// control is one guard to remove.
 type control struct {
 	name  string
 	guard func(d *deployment)
-	// attack is what must find it; nil is the callers let loose.
+	// attack is the history that must find it; nil is the usual one.
 	attack func(d *deployment) *history
-	// deadlocks says that the guard keeps callers from waiting in a circle, which Postgres breaks and counts, and not from a wrong answer.
+	// deadlocks is set where the guard prevents deadlocks and not wrong answers: Postgres counts
+	// those.
 	deadlocks bool
+	// quick controls run with -short too: one short history finds them.
+	quick bool
 }
 
-// dropSchemaGuards drops what the schema refuses by itself, so that the guard of the statement alone is on trial.
+// dropSchemaGuards removes the schema's own guards, so that only the guard of the statement is on
+// trial.
 func dropSchemaGuards(d *deployment) {
 	d.exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 	d.exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
@@ -72,12 +77,12 @@ func combine(changes ...func(*deployment)) func(*deployment) {
 
 var controls = []control{
 	{
-		name: "a confirm without its guard",
+		name: "confirm without its status guard",
 		guard: combine(dropSchemaGuards, mutate("resolve_hold", "AND r.status::text = 'PENDING' ",
 			"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")),
 	},
 	{
-		name: "a cart without its sort",
+		name: "cart without its lock order",
 		guard: combine(
 			func(d *deployment) {
 				d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$`)
@@ -86,34 +91,39 @@ var controls = []control{
 		deadlocks: true,
 	},
 	{
-		name: "an extend by the transaction's clock",
+		name: "extend by the clock of the transaction's start",
 		guard: combine(dropSchemaGuards, mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();"),
 			mutate("extend_hold", "_hold.expires_at <= _now", "_hold.expires_at <= now()")),
-		attack: lateExtend,
+		attack: lateExtend, quick: true,
 	},
 	{
-		name: "a confirm by the transaction's clock",
+		name: "confirm by the clock of the transaction's start",
 		guard: combine(dropSchemaGuards, mutate("resolve_hold", "_now := clock_timestamp();", "_now := now();"),
 			mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")),
-		attack: lateConfirm,
+		attack: lateConfirm, quick: true,
 	},
 	{
-		name: "a sweep without its guard",
+		name: "sweep without its status guard",
 		guard: combine(dropSchemaGuards,
 			mutate("sweep_holds", "FOR UPDATE SKIP LOCKED", ""),
 			mutate("sweep_holds", "AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'", "")),
+		quick: true,
 	},
 	{
-		name: "a reclaim that forgets the line's row",
+		name: "reclaim that leaves the line counted",
 		guard: combine(dropSchemaGuards, mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false", "UPDATE reservation_items l SET counted = true"),
 			mutate("give_up_lines", "l.counted", "true")),
 	},
 }
 
-// TestHistoryCheckFindsEachRemovedGuard takes one guard after another away: the very same callers and check must find it.
+// TestHistoryCheckFindsEachRemovedGuard removes one guard after another: the same callers and the
+// same check must find it. With -short it tries the controls that one short history finds.
 func TestHistoryCheckFindsEachRemovedGuard(t *testing.T) {
-	const budget = 3 * time.Minute // most are found withTimeout a few rounds of three seconds
+	const budget = 3 * time.Minute // most are found in a few rounds of three seconds
 	for n, c := range controls {
+		if testing.Short() && !c.quick {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			start, found := time.Now(), false
 			for round := uint64(0); !found && time.Since(start) < budget; round++ {
@@ -128,11 +138,11 @@ func TestHistoryCheckFindsEachRemovedGuard(t *testing.T) {
 					}
 					v := h.check(t, false)
 					found = c.deadlocks && d.deadlocks() > 0 || !c.deadlocks && len(v.illegal) > 0
-					t.Logf("found %t: %s", found, v)
+					t.Logf("found: %t; %s", found, v)
 				})
 			}
 			if !found {
-				t.Errorf("nothing was found withTimeout %s", budget)
+				t.Errorf("the removed guard was not found within %s", budget)
 			}
 		})
 	}

@@ -26,10 +26,10 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// The flags of a run: how long each random attack lasts, and what it begins with.
+// The flags of a run: how long each random attack lasts, and the seed it starts from.
 var (
-	soak = flag.Duration("soak", 0, "how long each random attack lasts; zero is a short look")
-	seed = flag.Uint64("seed", 0, "the seed of every random attack; zero draws one")
+	soak = flag.Duration("soak", 0, "how long each random attack lasts; 0 means its own default")
+	seed = flag.Uint64("seed", 0, "the seed of every random attack; 0 draws one")
 )
 
 func TestMain(m *testing.M) {
@@ -37,20 +37,25 @@ func TestMain(m *testing.M) {
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
-	// To be repeated with -seed. It is printed first, as a run that is killed prints nothing else.
+	// Printed first, because a run that is killed prints nothing else. -seed repeats it.
 	fmt.Printf("seed %d\n", *seed)
 	pgtest.Main(m)
 }
 
-// lasting is how long an attack goes on: -soak, or what is enough for a look.
-func duration(look time.Duration) time.Duration {
+// duration returns how long an attack lasts: -soak, or else the given time, or with -short a
+// quarter of it.
+func duration(normal time.Duration) time.Duration {
 	if *soak > 0 {
 		return *soak
 	}
-	return look
+	if testing.Short() {
+		return normal / 4
+	}
+	return normal
 }
 
-// random is a source of its own for every part of an attack, the same in every run of one seed.
+// newRand returns a random source for one part of an attack. Equal seeds and parts give equal
+// draws.
 func newRand(parts ...uint64) *rand.Rand {
 	mixed := *seed
 	for _, part := range parts {
@@ -60,18 +65,18 @@ func newRand(parts ...uint64) *rand.Rand {
 }
 
 const (
-	// answerLimit is how long any call may take to be answered. The service answers a request withTimeout 7 s; the rest is for this machine, which
-	// runs the service, the database and the callers on two processors.
+	// answerLimit bounds the time to any answer. The service answers a request within 7 s. The rest
+	// is for this machine, which runs the service, the database and the callers on two processors.
 	answerLimit = 9 * time.Second
-	// recoveryLimit is how soon after a fault the service works again.
+	// recoveryLimit bounds how soon after a fault the service must work again.
 	recoveryLimit = 2 * time.Second
-	// testLimit bounds what a test waits for besides.
+	// testLimit bounds every other wait of a test.
 	testLimit = time.Minute
-	// functionConnections is the pool of each function in this process.
+	// functionConnections is the pool size of each function that runs in this process.
 	functionConnections = 8
 )
 
-// deployment is the whole service on a database of its own, behind a real socket.
+// deployment is the whole service on its own database, reached through a real socket.
 type deployment struct {
 	t         testing.TB
 	db        pgtest.Database
@@ -82,20 +87,20 @@ type deployment struct {
 	products  int
 }
 
-// newDeployment puts the service on a fresh database of the shared server.
+// newDeployment starts the service on a fresh database of the shared server.
 func newDeployment(t testing.TB) *deployment {
 	t.Helper()
 	return deploy(t, pgtest.New(t), startInProcess)
 }
 
-// how makes the functions of a deployment.
+// functionStarter starts the functions of a deployment.
 type functionStarter func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
 	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
 }
 
-// quiet is a log for services whose database is made to fail: what they say then is what the test is about.
+// discardLog returns a log for services whose database is made to fail: their errors are expected.
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func startInProcess(t testing.TB, databaseURL string) *local.Functions {
@@ -107,7 +112,7 @@ func startInProcess(t testing.TB, databaseURL string) *local.Functions {
 	return f
 }
 
-// open puts the service on a database. Where it goes through a proxy, db.URL leads there.
+// deploy starts the service on a database. To put a proxy in between, let db.URL lead to it.
 func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deployment {
 	t.Helper()
 	f := functions(t, db.URL)
@@ -130,7 +135,7 @@ func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deploy
 	return d
 }
 
-// attach is the deployment of a service that runs already.
+// attach wraps a service that already runs at url.
 func attach(t testing.TB, db pgtest.Database, url string) *deployment {
 	t.Helper()
 	d := &deployment{t: t, db: db, url: url}
@@ -153,7 +158,7 @@ func attach(t testing.TB, db pgtest.Database, url string) *deployment {
 	return d
 }
 
-// withTimeout bounds what a test waits for.
+// withTimeout returns a context that ends after limit, or with the test.
 func withTimeout(t testing.TB, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -179,15 +184,15 @@ func queryValue[T any](d *deployment, sql string, args ...any) T {
 	return answer
 }
 
-// stock is a row of the shop.
+// stockRow names a stock row.
 type stockRow struct{ Product, Warehouse uuid.UUID }
 
-// shelf makes a product with a stock row in each of so many warehouses.
+// addProduct adds a product, with a stock row of total units in each of `rows` new warehouses.
 func (d *deployment) addProduct(rows, total int) []stockRow {
 	d.t.Helper()
 	product := uuid.New()
 	d.products++
-	// By name, the newest comes first in the catalog.
+	// The names count down, so that the newest product is first in the catalog.
 	d.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(), fmt.Sprintf("product %09d", 999_999_999-d.products))
 	var made []stockRow
 	for range rows {
@@ -199,7 +204,8 @@ func (d *deployment) addProduct(rows, total int) []stockRow {
 	return made
 }
 
-// sweep runs the sweeper as its rule does. A program of its own has its own rule.
+// sweep invokes the sweeper as the minute rule does. A separate program has its own rule, so there
+// this does nothing.
 func (d *deployment) sweep(ctx context.Context) error {
 	if d.functions == nil {
 		return nil
@@ -208,7 +214,7 @@ func (d *deployment) sweep(ctx context.Context) error {
 	return err
 }
 
-// audit fails the test when a promise is broken.
+// audit fails the test when the audit finds a broken promise.
 func (d *deployment) audit() {
 	d.t.Helper()
 	violations, err := d.service.Audit(withTimeout(d.t, testLimit))
@@ -217,23 +223,24 @@ func (d *deployment) audit() {
 	}
 }
 
-// deadlocks is how many the server has seen in this database. A session reports what it counts when it ends, if not before.
+// deadlocks returns how many deadlocks the server counted in this database. A session reports its
+// counts at the latest when it ends, so the sessions are ended first.
 func (d *deployment) deadlocks() int {
 	d.t.Helper()
 	d.disconnect()
 	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }
 
-// ours is the service's sessions.
-const ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'"
+// serviceSessions selects the sessions of the service.
+const serviceSessions = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'"
 
-// disconnect ends every session of the service, as a server does that fails over, and returns when they are gone.
+// disconnect ends every session of the service, as a failover does, and waits until they are gone.
 func (d *deployment) disconnect() {
 	d.t.Helper()
-	d.exec("SELECT pg_terminate_backend(pid) " + ours)
-	for withTimeout := withTimeout(d.t, testLimit); queryValue[int](d, "SELECT count(*) "+ours) > 0; {
-		if withTimeout.Err() != nil {
-			d.t.Fatal("the service's sessions don't end")
+	d.exec("SELECT pg_terminate_backend(pid) " + serviceSessions)
+	for ctx := withTimeout(d.t, testLimit); queryValue[int](d, "SELECT count(*) "+serviceSessions) > 0; {
+		if ctx.Err() != nil {
+			d.t.Fatal("the service's sessions did not end")
 		}
 	}
 }
@@ -247,7 +254,7 @@ func runConcurrently(n int, fn func(i int)) {
 	all.Wait()
 }
 
-// keep writes what a person may want to see after a failure to build/faults.
+// saveFailure writes what helps to understand a failure to build/faults.
 func saveFailure(t *testing.T, name string, write func(*os.File) error) {
 	t.Helper()
 	dir := filepath.Join(builttest.Root(t), "build", "faults")
@@ -264,5 +271,5 @@ func saveFailure(t *testing.T, name string, write func(*os.File) error) {
 	if err := write(file); err != nil {
 		t.Error(err)
 	}
-	t.Logf("see %s", file.Name())
+	t.Logf("saved %s", file.Name())
 }

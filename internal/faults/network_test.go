@@ -14,20 +14,21 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// faultyLink is the way to a database, which can be cut and soiled.
+// faultyLink is a connection to the database that can be cut and disturbed.
 type faultyLink struct {
 	t     *testing.T
 	proxy *toxiproxy.Proxy
 }
 
-// newFaultyLink puts a proxy before the database and returns the database as the service reaches it.
+// newFaultyLink puts a proxy in front of the database, and returns the database as reached through
+// it.
 func newFaultyLink(t *testing.T, db pgtest.Database) (*faultyLink, pgtest.Database) {
 	t.Helper()
 	u, err := url.Parse(db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics write to its one global log
+	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics write to the global log
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	l := &faultyLink{t: t, proxy: toxiproxy.NewProxy(server, "postgres", "127.0.0.1:0", u.Host)}
 	l.start()
@@ -44,7 +45,7 @@ func (l *faultyLink) start() {
 	}
 }
 
-// soil adds toxics to both directions, or to the one that a toxic names.
+// addToxics adds toxics in both directions, or in the one that a toxic names.
 func (l *faultyLink) addToxics(toxics ...string) {
 	l.t.Helper()
 	for n, toxic := range toxics {
@@ -61,15 +62,16 @@ func (l *faultyLink) removeToxics() { l.proxy.Toxics.ResetToxics(context.Backgro
 type networkFault struct {
 	name       string
 	lasts      time.Duration
-	unsure     bool // whether callers can't know what became of their calls
+	uncertain  bool // whether some calls must end with an uncertain outcome
 	begin, end func(l *faultyLink)
 }
 
-func toxicFault(name string, lasts time.Duration, unsure bool, toxics ...string) networkFault {
-	return networkFault{name, lasts, unsure, func(l *faultyLink) { l.addToxics(toxics...) }, (*faultyLink).removeToxics}
+func toxicFault(name string, lasts time.Duration, uncertain bool, toxics ...string) networkFault {
+	return networkFault{name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) }, (*faultyLink).removeToxics}
 }
 
-// How long a fault lasts: long enough for every call to meet it or, where nothing is heard any more, for calls to end by their own deadline.
+// How long a fault lasts: long enough for every call to meet it or, where packets vanish, for calls
+// to reach their own deadline.
 const (
 	briefFault = 2 * time.Second
 	longFault  = answerLimit + time.Second
@@ -78,21 +80,22 @@ const (
 var networkFaults = []networkFault{
 	toxicFault("latency and jitter", briefFault, false, `"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
 		`"type":"latency","stream":"downstream","attributes":{"latency":100,"jitter":80}`),
-	// An answer is cut off in its middle, some of them after the commit.
-	toxicFault("an end in the middle of an answer", briefFault, true, `"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
-	toxicFault("an end in the middle of a question", briefFault, true, `"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
+	// Answers are cut off in their middle, some of them after the commit.
+	toxicFault("connections closed in the middle of an answer", briefFault, true, `"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
+	toxicFault("connections closed in the middle of a query", briefFault, true, `"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
 	toxicFault("resets of every connection", briefFault, true, `"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
-	toxicFault("a black hole for answers", longFault, true, `"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
-	toxicFault("a black hole for questions", longFault, true, `"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
-	toxicFault("slow goodbyes", briefFault, true, `"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
+	toxicFault("answers vanish", longFault, true, `"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
+	toxicFault("queries vanish", longFault, true, `"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
+	toxicFault("slow closes", briefFault, true, `"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":3000}`),
-	toxicFault("a line of a few bytes at a time", briefFault, false, `"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
+	toxicFault("a few bytes at a time", briefFault, false, `"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
 		`"type":"bandwidth","stream":"upstream","attributes":{"rate":20}`),
 	{"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() }, (*faultyLink).start},
 }
 
-// TestEveryCallEndsDespiteNetworkFaults puts one fault after another between the service and its database, under load. The callers hold
-// every answer against the contract and its deadline, and settle what they weren't told; then what they know must be what is there.
+// TestEveryCallEndsDespiteNetworkFaults puts one fault after another between the service and its
+// database, under load. The callers check every answer against the contract and its deadline, and
+// repeat calls until their outcome is certain. Then their answers and the database must agree.
 func TestEveryCallEndsDespiteNetworkFaults(t *testing.T) {
 	link, db := newFaultyLink(t, pgtest.New(t))
 	d := deploy(t, db, startInProcess)
@@ -102,26 +105,30 @@ func TestEveryCallEndsDespiteNetworkFaults(t *testing.T) {
 	rounds := 0
 	for start := time.Now(); rounds == 0 || time.Since(start) < duration(0); rounds++ {
 		for _, fault := range networkFaults {
+			if testing.Short() && fault.lasts > briefFault {
+				continue
+			}
 			l.awaitSuccess(t, time.Now())
-			before := l.unsure.Load()
+			before := l.uncertain.Load()
 			fault.begin(link)
 			time.Sleep(fault.lasts)
-			if grew := l.unsure.Load() > before; grew != fault.unsure {
-				t.Errorf("%s: calls of which nobody knows what became: %t, want %t", fault.name, grew, fault.unsure)
+			if grew := l.uncertain.Load() > before; grew != fault.uncertain {
+				t.Errorf("%s: calls with an uncertain outcome: %t, want %t", fault.name, grew, fault.uncertain)
 			}
 			fault.end(link)
 			if took := l.awaitRecovery(t); took > recoveryLimit {
-				t.Errorf("%s: a call succeeded %s after the fault's end, want at most %s", fault.name, took, recoveryLimit)
+				t.Errorf("%s: recovered %s after the fault's end, want at most %s", fault.name, took, recoveryLimit)
 			} else {
-				t.Logf("%s: a call succeeded %s after the fault's end", fault.name, took.Round(time.Millisecond))
+				t.Logf("%s: recovered %s after the fault's end", fault.name, took.Round(time.Millisecond))
 			}
 		}
 	}
 	stop()
-	t.Logf("%d rounds of %d faults, %d calls, %d of them unsure, %d holds told of", rounds, len(networkFaults), l.calls.Load(), l.unsure.Load(), len(l.told))
+	t.Logf("%d rounds of %d faults, %d calls, %d of them uncertain, %d holds acknowledged", rounds, len(networkFaults), l.calls.Load(), l.uncertain.Load(), len(l.told))
 }
 
-// awaitRecovery sends new calls until one of every verb has succeeded, and says how long that took.
+// awaitRecovery sends new calls until one of every verb has succeeded, and returns how long that
+// took.
 func (l *load) awaitRecovery(t *testing.T) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -129,7 +136,7 @@ func (l *load) awaitRecovery(t *testing.T) time.Duration {
 	var held reply
 	for ctx := withTimeout(t, testLimit); !held.ok(); {
 		if ctx.Err() != nil {
-			t.Fatal("the service doesn't recover")
+			t.Fatal("the service did not recover")
 		}
 		held = l.sendUntilSettled(func(ctx context.Context, key string) reply {
 			return l.client.reserve(ctx, key, 0, item{row.Product, row.Warehouse, 1})
@@ -142,7 +149,7 @@ func (l *load) awaitRecovery(t *testing.T) time.Duration {
 	return time.Since(start)
 }
 
-// TestPoolerRestartsUnderLoad ends PgBouncer, and everybody's connections with it, five times.
+// TestPoolerRestartsUnderLoad stops PgBouncer, and every connection with it, five times.
 func TestPoolerRestartsUnderLoad(t *testing.T) {
 	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "100"})
 	pooler := pgtest.NewPooler(t, server)
@@ -156,9 +163,9 @@ func TestPoolerRestartsUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := l.awaitRecovery(t); took > recoveryLimit {
-			t.Errorf("a call succeeded %s after the restart, want at most %s", took, recoveryLimit)
+			t.Errorf("recovered %s after the restart, want at most %s", took, recoveryLimit)
 		}
 	}
 	stop()
-	t.Logf("%d calls, %d of them unsure", l.calls.Load(), l.unsure.Load())
+	t.Logf("%d calls, %d of them uncertain", l.calls.Load(), l.uncertain.Load())
 }

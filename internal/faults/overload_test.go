@@ -17,25 +17,28 @@ import (
 )
 
 const (
-	// overload is how many times its capacity is asked of the service.
+	// overload is the load, as a multiple of the capacity.
 	overload = 3
-	// overloadTime is how long.
+	// overloadTime is how long the overload lasts.
 	overloadTime = 6 * time.Second
-	// refusalLimit is how long somebody waits who is turned away: 99 of 100 of them.
+	// refusalLimit bounds the time to a refusal, for 99 of 100 of them.
 	refusalLimit = time.Second
 	// maxFlood bounds the callers at once, should the service let them pile up.
 	maxFlood = 10_000
-	// spareHeap and spareGoroutines are how much the process may have grown when it is idle again.
+	// spareHeap and spareGoroutines bound the growth of the process, measured when it is idle
+	// again.
 	spareHeap       = 32 << 20
 	spareGoroutines = 100
-	// maxPile bounds the callers who wait at once under overload: those in line before the pool, and those who are being turned away.
+	// maxPile bounds the callers that wait at once under overload: those queued for the pool, and
+	// those being refused.
 	maxPile = 1500
-	// peakHeap is how much more than when idle may be in use under overload, garbage and the callers' own included.
+	// peakHeap bounds the growth of the heap under overload, with garbage and the callers' own
+	// memory.
 	peakHeap = 256 << 20
 )
 
-// flood sends reserves at a steady rate, whether or not those before are answered. It returns the answers, and the most that waited and the
-// most heap that was in use at once.
+// sendAtRate sends reserves at a steady rate, without waiting for answers. It returns the answers,
+// and the most callers and the most heap at any one time.
 func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond
@@ -56,7 +59,7 @@ func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.D
 				r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 				<-slots
 				r.Err = r.documented()
-				r.Header, r.Body, r.Reservation = nil, nil, nil // of all that come in hours only this much can be kept
+				r.Header, r.Body, r.Reservation = nil, nil, nil // a soak gets too many to keep them whole
 				mu.Lock()
 				defer mu.Unlock()
 				replies = append(replies, r)
@@ -67,7 +70,7 @@ func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.D
 	return replies, pile, heap
 }
 
-// capacity is how many reserves a second so many callers get, who each wait for their answer.
+// measureCapacity returns the reserves a second that a closed loop of callers gets.
 func measureCapacity(t *testing.T, s client, row stockRow) float64 {
 	t.Helper()
 	const callers, lasts = 2 * functionConnections, time.Second
@@ -78,7 +81,7 @@ func measureCapacity(t *testing.T, s client, row stockRow) float64 {
 	runConcurrently(callers, func(int) {
 		for ctx.Err() == nil {
 			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
-				t.Errorf("without overload a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+				t.Errorf("without overload a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 				return
 			}
 			mu.Lock()
@@ -97,8 +100,9 @@ func percentile(d []time.Duration, p float64) time.Duration {
 	return d[int(p*float64(len(d)-1))]
 }
 
-// TestOverloadIsRefusedAtOnce asks three times what the service can do. The database is 20 ms away, so that what it can do is bounded by its
-// connections and not by this machine, which the callers use too.
+// TestOverloadIsRefusedAtOnce sends three times the load that the service can serve. The database
+// is 20 ms away, so that connections bound the capacity, not this machine, which the callers use
+// too.
 func TestOverloadIsRefusedAtOnce(t *testing.T) {
 	link, db := newFaultyLink(t, pgtest.New(t))
 	link.addToxics(`"type":"latency","stream":"downstream","attributes":{"latency":20}`)
@@ -109,17 +113,18 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 	before := measureCapacity(t, s, row)
 	heap, goroutines := inUse()
 
-	replies, pile, peak := sendAtRate(t, s, row, overload*before, duration(overloadTime))
-	t.Logf("at most %d callers waited at once, with %d MB of heap in use; %d MB when idle", pile, peak>>20, heap>>20)
+	lasts := duration(overloadTime)
+	replies, pile, peak := sendAtRate(t, s, row, overload*before, lasts)
+	t.Logf("at most %d callers waited at once; %d MB of heap then, %d MB when idle", pile, peak>>20, heap>>20)
 	if pile > maxPile || peak > heap+peakHeap {
-		t.Errorf("callers pile up, or memory does: want at most %d of them and %d MB", maxPile, (heap+peakHeap)>>20)
+		t.Errorf("too many callers or too much memory: want at most %d callers and %d MB", maxPile, (heap+peakHeap)>>20)
 	}
 
 	after := measureCapacity(t, s, row)
 	var served, refused []time.Duration
 	for _, r := range replies {
 		if r.Err != nil {
-			t.Fatalf("no answer that the contract has: %v", r.Err)
+			t.Fatalf("an answer outside the contract: %v", r.Err)
 		}
 		switch r.Status {
 		case http.StatusCreated:
@@ -127,23 +132,23 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 			refused = append(refused, r.Took)
 		default:
-			t.Fatalf("an answer of %d", r.Status)
+			t.Fatalf("a reserve was answered %d", r.Status)
 		}
 	}
-	slow, turned := percentile(served, 0.99), percentile(refused, 0.99)
-	t.Logf("%.0f calls a second could be served, %d were sent: %d served, the slowest hundredth in %s, %d turned away in %s; %.0f a second afterwards",
-		before, len(replies), len(served), slow, len(refused), turned, after)
+	slow, refusal := percentile(served, 0.99), percentile(refused, 0.99)
+	t.Logf("capacity %.0f calls a second; %d sent, %d served with p99 %s, %d refused with p99 %s; capacity afterwards %.0f",
+		before, len(replies), len(served), slow, len(refused), refusal, after)
 	if slow > answerLimit {
-		t.Errorf("p99 of those served is %s, want at most %s", slow, answerLimit)
+		t.Errorf("p99 of the served calls = %s, want at most %s", slow, answerLimit)
 	}
-	if turned > refusalLimit || len(refused) == 0 {
-		t.Errorf("p99 of %d turned away is %s, want some, and at most %s", len(refused), turned, refusalLimit)
+	if refusal > refusalLimit || len(refused) == 0 {
+		t.Errorf("p99 of %d refusals = %s, want some refusals and at most %s", len(refused), refusal, refusalLimit)
 	}
-	if least := before * overloadTime.Seconds() / 3; *soak == 0 && float64(len(served)) < least {
-		t.Errorf("under overload %d were served, want at least %.0f: a third of what is served without", len(served), least)
+	if least := before * lasts.Seconds() / 3; *soak == 0 && float64(len(served)) < least {
+		t.Errorf("%d calls were served under overload, want at least %.0f: a third of the capacity", len(served), least)
 	}
 	if after < before/2 {
-		t.Errorf("after the overload %.0f calls a second are served, before it %.0f", after, before)
+		t.Errorf("capacity after the overload = %.0f calls a second, before it %.0f", after, before)
 	}
 	s.http.CloseIdleConnections()
 	for ctx := withTimeout(t, testLimit); ; {
@@ -159,7 +164,7 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 	d.audit()
 }
 
-// inUse is the process's heap, after a collection, and its goroutines.
+// inUse returns the size of the heap after a collection, and the number of goroutines.
 func inUse() (heap, goroutines int) {
 	runtime.GC()
 	var m runtime.MemStats
@@ -167,8 +172,8 @@ func inUse() (heap, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
-// TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps fight over ten rows for a minute. Postgres counts
-// deadlocks itself.
+// TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps
+// contend for ten rows for a minute. Postgres counts deadlocks.
 func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
 	d := newDeployment(t)
@@ -223,7 +228,7 @@ func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 				answer = s.get(t.Context(), id)
 			}
 			if answer.Err != nil || answer.Status/100 == 5 {
-				t.Errorf("an answer of %d %s %v", answer.Status, answer.Body, answer.Err)
+				t.Errorf("a call was answered %d %s %v", answer.Status, answer.Body, answer.Err)
 				return
 			}
 			if answer.ok() {
@@ -232,11 +237,11 @@ func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 		}
 	})
 	if n := d.deadlocks(); n > 0 {
-		t.Errorf("Postgres counts %d deadlocks", n)
+		t.Errorf("Postgres counted %d deadlocks", n)
 	}
 	d.audit()
 	if done.Load() < int64(calls)/2 {
-		t.Errorf("%d of %d calls were successes, want half: nobody fought", done.Load(), calls)
+		t.Errorf("%d of %d calls succeeded, want half: without successes nothing contends", done.Load(), calls)
 	}
-	t.Logf("%d calls, %d of them successes, and no deadlock", calls, done.Load())
+	t.Logf("%d calls, %d of them successes", calls, done.Load())
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/allo/reservations/internal/faults/model"
 )
 
-// caller plays one sequence of calls against the service and against the model, one call at a time.
+// sequence plays one sequence of calls against the service and the model, one call at a time. Its
+// exported methods are the actions that rapid draws.
 type sequence struct {
 	d      *deployment
 	client client
@@ -38,7 +39,7 @@ type drawnHold struct {
 const (
 	propertyRows  = 3
 	propertyTotal = 6
-	// propertyTries bounds a sequence's reserves, as the model has a place for each.
+	// propertyTries bounds the reserves of a sequence: the model has a fixed number of holds.
 	propertyTries = 60
 )
 
@@ -51,7 +52,7 @@ func newSequence(d *deployment) *sequence {
 	return c
 }
 
-// do makes a call and lets the model judge the answer.
+// do makes a call and checks the answer against the model.
 func (c *sequence) do(t *rapid.T, call model.Call, send func() reply) reply {
 	call.From = time.Now().UnixMicro()
 	r := send()
@@ -67,23 +68,24 @@ func (c *sequence) do(t *rapid.T, call model.Call, send func() reply) reply {
 	if !e.end.IsZero() {
 		answer.End = e.end.UnixMicro()
 	}
-	c.judge(t, call, answer)
+	c.compare(t, call, answer)
 	return r
 }
 
-func (c *sequence) judge(t *rapid.T, call model.Call, answer model.Answer) {
+func (c *sequence) compare(t *rapid.T, call model.Call, answer model.Answer) {
 	next := c.model.Step(c.state, call, answer)
 	if len(next) != 1 {
 		t.Logf("%s, in %s", model.Describe(call, answer), c.model.Describe(c.state))
-		// The failure itself says nothing that differs from run to run, or rapid would take each for another and not shorten the sequence.
-		t.Fatalf("the model doesn't answer a %s so", call.Verb)
+		// The failure text must not differ from run to run: rapid would see different failures, and
+		// would not shorten the sequence.
+		t.Fatalf("the model answers a %s differently", call.Verb)
 	}
 	c.state = next[0]
 }
 
 func (c *sequence) Reserve(t *rapid.T) {
 	if c.tries == propertyTries {
-		t.Skip("enough holds")
+		t.Skip("the model has no hold left")
 	}
 	hold := drawnHold{key: uuid.NewString(), ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second}
 	rows := rapid.Permutation([]int{0, 1, 2}).Draw(t, "rows")
@@ -120,7 +122,7 @@ func (c *sequence) Repeat(t *rapid.T) {
 	call := model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines, TTL: hold.ttl.Microseconds(), Repeats: true}
 	r := c.do(t, call, func() reply { return c.send(t, hold) })
 	if r.Reservation == nil || r.Reservation.ID != hold.id || r.Header.Get("Idempotency-Replayed") != "true" {
-		t.Fatalf("a repeated key was answered %d %s, want hold %s again", r.Status, r.Body, hold.id)
+		t.Fatalf("a repeated reserve was answered %d %s, want hold %s again", r.Status, r.Body, hold.id)
 	}
 }
 
@@ -162,10 +164,10 @@ func (c *sequence) Catalog(t *rapid.T) {
 	if len(answer.Rows) != propertyRows {
 		t.Fatalf("the catalog shows %d of %d rows", len(answer.Rows), propertyRows)
 	}
-	c.judge(t, call, answer)
+	c.compare(t, call, answer)
 }
 
-// Sweep has no effect that the model could see.
+// Sweep has no effect that the model can see.
 func (c *sequence) Sweep(t *rapid.T) {
 	if err := c.d.sweep(t.Context()); err != nil {
 		t.Fatal(err)
@@ -179,10 +181,10 @@ func (c *sequence) Restock(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.judge(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}}, model.Answer{Outcome: model.Done})
+	c.compare(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}}, model.Answer{Outcome: model.Done})
 }
 
-// Die lets a pending hold's time pass: its times are moved back, and the model is told that it is dead.
+// Die expires a pending hold: it moves the hold's times back, and tells the model.
 func (c *sequence) Die(t *rapid.T) {
 	n, hold := c.hold(t)
 	var end time.Time
@@ -195,15 +197,15 @@ WITH dead AS (
 )
 SELECT expires_at FROM dead`
 	if err := c.d.admin.QueryRow(t.Context(), sql, hold.id.String()).Scan(&end); err != nil {
-		t.Skip("it is resolved already")
+		t.Skip("the hold is resolved already")
 	}
 	c.state = c.model.SetEnd(c.state, n, end.UnixMicro())
 }
 
-// Check looks at all that the model can see, after every call.
+// Check compares all that the model can see, after every call.
 func (c *sequence) Check(t *rapid.T) { c.Catalog(t) }
 
-// checkSequences lets rapid draw checkSequences of calls, of which it shows the shortest that fails.
+// checkSequences lets rapid draw sequences of calls. Rapid shows the shortest that fails.
 func checkSequences(d *deployment) func(*rapid.T) {
 	return func(t *rapid.T) {
 		c := newSequence(d)
@@ -216,41 +218,47 @@ func checkSequences(d *deployment) func(*rapid.T) {
 	}
 }
 
-// seedRapid makes rapid draw what the run's seed says.
+// seedRapid makes rapid draw from the run's seed.
 func seedRapid(t *testing.T, part uint64) {
 	t.Helper()
-	if err := flag.Set("rapid.seed", strconv.FormatUint(newRand(part).Uint64()|1, 10)); err != nil {
+	setFlag(t, "rapid.seed", strconv.FormatUint(newRand(part).Uint64()|1, 10))
+	if testing.Short() {
+		setFlag(t, "rapid.checks", "30")
+	}
+}
+
+func setFlag(t *testing.T, name, value string) {
+	t.Helper()
+	if err := flag.Set(name, value); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestEverySequenceMatchesTheModel draws checkSequences of all verbs, deaths, sweeps and deliveries.
+// TestEverySequenceMatchesTheModel draws sequences of all verbs, expiries, sweeps and deliveries.
 func TestEverySequenceMatchesTheModel(t *testing.T) {
 	total := 0
 	for start := time.Now(); total == 0 || time.Since(start) < duration(0); total++ {
-		// A database of its own keeps the catalog to one page.
+		// A fresh database keeps the catalog to one page.
 		d := newDeployment(t)
 		seedRapid(t, uint64(total))
 		rapid.Check(t, checkSequences(d))
 	}
-	t.Logf("%d times the checkSequences of -rapid.checks", total)
+	t.Logf("rapid checked its sequences %d times", total)
 }
 
-// TestSequencesFindARemovedGuard is the control: a confirm that gives back a unit too few is found, and the sequence that shows it is short.
+// TestSequencesFindARemovedGuard is the control: rapid must find a confirm that gives back one unit
+// too few, and shorten the sequence that shows it.
 func TestSequencesFindARemovedGuard(t *testing.T) {
 	d := newDeployment(t)
 	dropSchemaGuards(d)
 	mutate("resolve_hold", "SET reserved = reserved - _quantity,", "SET reserved = reserved - 1,")(d)
 	seedRapid(t, 1)
-	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "10s"} {
-		if err := flag.Set(name, value); err != nil {
-			t.Fatal(err)
-		}
-	}
+	setFlag(t, "rapid.nofailfile", "true")
+	setFlag(t, "rapid.shrinktime", "10s")
 	found := &failureRecorder{TB: t}
 	rapid.Check(found, checkSequences(d))
-	if !strings.Contains(found.output, "the model doesn't answer a") {
-		t.Fatalf("no sequence found that a confirm gives back one unit, however many it held: %s", found.output)
+	if !strings.Contains(found.output, "the model answers a") {
+		t.Fatalf("no sequence found the confirm that gives back one unit: %s", found.output)
 	}
 	shortest := found.output[strings.LastIndex(found.output, "Failed test output"):]
 	if calls := strings.Count(shortest, "draw action"); calls > 3 {
@@ -259,7 +267,7 @@ func TestSequencesFindARemovedGuard(t *testing.T) {
 	t.Logf("found: %.2000s", found.output)
 }
 
-// failureRecorder takes a failure in the test's stead.
+// failureRecorder records the failures of a check without failing the test.
 type failureRecorder struct {
 	testing.TB
 	failed bool
