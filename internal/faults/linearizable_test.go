@@ -88,7 +88,7 @@ var controls = []control{
 				d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$`)
 			},
 			mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE", "ORDER BY newRand() FOR NO KEY UPDATE")),
-		deadlocks: true,
+		deadlocks: true, quick: true,
 	},
 	{
 		name: "extend by the clock of the transaction's start",
