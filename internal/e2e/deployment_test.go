@@ -1,5 +1,5 @@
-// Package e2e runs the service from the outside: the same cases over three ways to reach the same Lambda handlers, on a real
-// Postgres with the demo catalog.
+// Package e2e tests the service from the outside: the same cases over three transports to the same
+// Lambda handlers, on a real Postgres with the demo catalog.
 package e2e
 
 import (
@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// transport is a way to the handlers.
+// transport is a way to call the handlers.
 type transport string
 
 const (
@@ -38,7 +38,7 @@ const (
 	binaries  transport = "built binaries"
 )
 
-// eachTransport runs a case over all three, each in a deployment of its own.
+// eachTransport runs a case over every transport, each on its own deployment.
 func eachTransport(t *testing.T, body func(t *testing.T, d *deployment)) {
 	t.Parallel()
 	for _, tr := range []transport{inProcess, overHTTP, binaries} {
@@ -49,7 +49,7 @@ func eachTransport(t *testing.T, body func(t *testing.T, d *deployment)) {
 	}
 }
 
-// deployment is a service with the demo catalog, and a way to send it requests.
+// deployment is the service with the demo catalog on its own database, called over one transport.
 type deployment struct {
 	t         *testing.T
 	db        pgtest.Database
@@ -76,7 +76,7 @@ func deploy(t *testing.T, tr transport) *deployment {
 	return d
 }
 
-// deployOn puts the service on a database, with a pool of one connection, as a Lambda has.
+// deployOn starts the service on a database, with a pool of one connection, as a Lambda has.
 func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Helper()
 	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, EarlyRelease: true, LogLevel: slog.LevelError}
@@ -118,14 +118,15 @@ type answer struct {
 	body   []byte
 }
 
-// request is what a caller sends. A body that isn't empty is JSON unless the header says otherwise.
+// request is a request to send. A body is JSON unless the header says otherwise.
 type request struct {
 	method, path string
 	header       map[string]string
 	body         string
 }
 
-// send sends a request and, when its route is the API's, checks the answer against the OpenAPI document.
+// send sends a request. If the route is the API's, it checks the answer against the OpenAPI
+// document.
 func (d *deployment) send(q request) answer {
 	d.t.Helper()
 	a := d.sendRaw(q)
@@ -187,18 +188,18 @@ func (d *deployment) post(path, body string) answer {
 	return d.send(request{method: "POST", path: path, body: body})
 }
 
-// want fails the test when the answer's status, or its problem's code, is another.
+// want fails the test unless the answer has this status and this problem code.
 func (a answer) want(t *testing.T, status int, code string) answer {
 	t.Helper()
 	var problem struct{ Code string }
-	_ = json.Unmarshal(a.body, &problem) // a success has no code, and may be no object
+	_ = json.Unmarshal(a.body, &problem) // a success has no code, and need not be an object
 	if a.status != status || problem.Code != code {
 		t.Fatalf("answer = %d %s, want %d %q", a.status, a.body, status, code)
 	}
 	return a
 }
 
-// hold is the reservation of an answer, as a caller reads it.
+// hold is the reservation of an answer.
 type hold struct {
 	ID, Status             string
 	Quantity               *int
@@ -225,7 +226,7 @@ func (a answer) hold(t *testing.T) hold {
 	return decode[struct{ Reservation hold }](t, a).Reservation
 }
 
-// kill moves a hold's whole life into the past, so that it is dead now.
+// expireHold moves all times of a hold a day back, so that it has expired.
 func (d *deployment) expireHold(id string) {
 	d.t.Helper()
 	conn, err := pgx.Connect(context.Background(), d.db.DirectURL)

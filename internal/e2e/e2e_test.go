@@ -18,7 +18,7 @@ import (
 	"github.com/allo/reservations/internal/local/demo"
 )
 
-// The demo's parts, named as its readers do.
+// The parts of the demo catalog, by their names.
 var (
 	sanFrancisco, newYork, losAngeles = demo.Warehouses()[0].ID, demo.Warehouses()[1].ID, demo.Warehouses()[2].ID
 	headphones, keyboard, mug         = demo.Products()[0].ID, demo.Products()[1].ID, demo.Products()[2].ID
@@ -48,7 +48,7 @@ type product struct {
 	}
 }
 
-// stock reads a stock row in the catalog, as total, reserved and available.
+// stock reads the total, the reserved and the available units of a stock row from the catalog.
 func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
 	d.t.Helper()
 	for _, p := range decode[[]product](d.t, d.get("/api/products").want(d.t, http.StatusOK, "")) {
@@ -58,7 +58,7 @@ func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
 			}
 		}
 	}
-	d.t.Fatalf("the catalog lacks product %s in warehouse %s", productID, warehouseID)
+	d.t.Fatalf("the catalog has no product %s in warehouse %s", productID, warehouseID)
 	return [3]int{}
 }
 
@@ -179,7 +179,7 @@ func TestExpiredHoldFreesTheLastUnitAtOnce(t *testing.T) {
 		d.post("/api/reservations/"+first.ID+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
 		d.post("/api/reservations/"+first.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusGone, "RESERVATION_EXPIRED")
 		if r := d.post("/api/reservations/"+first.ID+"/release", "").want(t, http.StatusOK, "").hold(t); r.Status != "EXPIRED" || r.ExpiredAt == nil {
-			t.Errorf("released dead hold = %+v, want EXPIRED", r)
+			t.Errorf("release of an expired hold = %+v, want EXPIRED", r)
 		}
 		d.post("/api/reservations/"+second.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.wantStock(mug, losAngeles, 0, 0)
@@ -209,7 +209,7 @@ func TestExpiredHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
 		}
 		report := d.sweep()
 		if report.Expired != 1 || report.Units != 1 || report.OldestSeconds < 80_000 {
-			t.Errorf("sweep = %+v, want one hold of one unit, dead for most of a day", report)
+			t.Errorf("sweep = %+v, want one hold of one unit that expired most of a day ago", report)
 		}
 		after := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
 		after.ServerTime = before.ServerTime
@@ -217,7 +217,7 @@ func TestExpiredHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
 			t.Errorf("the hold reads %s before the sweep and %s after it", b, a)
 		}
 		if again := d.sweep(); again.Expired != 0 {
-			t.Errorf("second sweep = %+v, want nothing to do", again)
+			t.Errorf("second sweep = %+v, want nothing expired", again)
 		}
 	})
 }
@@ -236,7 +236,7 @@ type sweepReport struct {
 	OldestSeconds  float64
 }
 
-// sweep sends the sweeper what the minute rule sends.
+// sweep invokes the sweeper with the event of the minute rule.
 func (d *deployment) sweep() sweepReport {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -299,17 +299,17 @@ func TestIdempotencyKeyMakesOneHoldAndOneAnswer(t *testing.T) {
 		again := d.postWithKey("/api/reservations", "order 7", cart(line(mug, newYork, 1), line(mug, newYork, 1))).want(t, http.StatusCreated, "")
 		if string(first.body) != string(again.body) || again.header.Get("Idempotency-Replayed") != "true" ||
 			first.header.Get("Idempotency-Replayed") != "" || again.header.Get("Location") != first.header.Get("Location") {
-			t.Errorf("replay = %s %v, want %s again, marked", again.body, again.header, first.body)
+			t.Errorf("replay = %s %v, want %s again, marked as replayed", again.body, again.header, first.body)
 		}
 		d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 3)).want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
 		d.wantStock(mug, newYork, 30, 2)
 
 		path := "/api/reservations/" + first.hold(t).ID
 		d.postWithKey(path+"/confirm", "order 7", "").want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
-		confirmed := d.postWithKey(path+"/confirm", "order 7, paid"[:7]+" paid", "").want(t, http.StatusOK, "")
+		confirmed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
 		replayed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
 		if string(confirmed.body) != string(replayed.body) || replayed.header.Get("Idempotency-Replayed") != "true" {
-			t.Errorf("replayed confirm = %s, want %s, marked", replayed.body, confirmed.body)
+			t.Errorf("replayed confirm = %s, want %s, marked as replayed", replayed.body, confirmed.body)
 		}
 		d.wantStock(mug, newYork, 28, 0)
 	})
@@ -319,7 +319,7 @@ func TestConcurrentRequestsWithOneKeyMakeOneHold(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		ids := map[string]int{}
 		fresh := 0
-		for _, a := range sendConcurrently(24, func() answer { return d.postWithKey("/api/reservations", "twins", line(headphones, losAngeles, 1)) }) {
+		for _, a := range sendConcurrently(24, func() answer { return d.postWithKey("/api/reservations", "same key", line(headphones, losAngeles, 1)) }) {
 			a.want(t, http.StatusCreated, "")
 			ids[a.hold(t).ID]++
 			if a.header.Get("Idempotency-Replayed") == "" {
@@ -327,13 +327,13 @@ func TestConcurrentRequestsWithOneKeyMakeOneHold(t *testing.T) {
 			}
 		}
 		if len(ids) != 1 || fresh != 1 {
-			t.Errorf("24 twins made the holds %v, %d of them fresh; want one", ids, fresh)
+			t.Errorf("24 requests under one key made the holds %v, %d answers not replayed; want one of each", ids, fresh)
 		}
 		d.wantStock(headphones, losAngeles, 8, 1)
 	})
 }
 
-// together sends n requests at once.
+// sendConcurrently sends n requests at once.
 func sendConcurrently(n int, send func() answer) []answer {
 	answers := make([]answer, n)
 	var group sync.WaitGroup
@@ -391,7 +391,7 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 			a := d.sendRaw(c.request)
 			a.want(t, c.status, c.code)
 			if c.code != "" && (a.header.Get("X-Request-Id") == "" || a.header.Get("Content-Type") != "application/problem+json") {
-				t.Errorf("%s %s: header = %v, want a problem with its request's id", c.method, c.path, a.header)
+				t.Errorf("%s %s: header = %v, want a problem with a request id", c.method, c.path, a.header)
 			}
 		}
 		d.wantStock(mug, newYork, 30, 1)
@@ -403,7 +403,7 @@ func TestPagesAndOpenAPIDocumentAreServed(t *testing.T) {
 		for _, path := range []string{"/", "/reservation/" + uuid.NewString()} {
 			a := d.get(path).want(t, http.StatusOK, "")
 			if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'self'") {
-				t.Errorf("GET %s: header = %v, want HTML under a strict policy", path, a.header)
+				t.Errorf("GET %s: header = %v, want HTML with a strict Content-Security-Policy", path, a.header)
 			}
 			for _, m := range regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`).FindAllStringSubmatch(string(a.body), -1) {
 				d.get(m[1]).want(t, http.StatusOK, "")

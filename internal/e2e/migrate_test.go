@@ -15,7 +15,8 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// The deploy invokes the migrate function before any other has traffic, and again each time that it changes.
+// The deploy invokes the migrate function before any other function gets traffic, and again
+// whenever it changes.
 func TestMigrateFunctionAppliesMissingMigrations(t *testing.T) {
 	t.Parallel()
 

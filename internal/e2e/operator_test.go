@@ -10,14 +10,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// listedHold is a hold of a list, as a caller reads it.
+// listedHold is a hold of a list.
 type listedHold struct {
 	hold
 	RemainingSeconds *int
 	Expired          *bool
 }
 
-// list follows the links of a list from its first page to its last, and answers the holds and the number of pages.
+// list follows the links of a list from its first page to its last. It returns the holds and the
+// number of pages.
 func (d *deployment) list(query string) (holds []listedHold, pages int) {
 	d.t.Helper()
 	const most = 100
@@ -37,7 +38,7 @@ func (d *deployment) list(query string) (holds []listedHold, pages int) {
 	return holds, pages
 }
 
-// wantList fails the test when a list isn't of these holds in this order.
+// wantList fails the test unless the list has these holds in this order.
 func (d *deployment) wantList(query string, want ...hold) {
 	d.t.Helper()
 	got, pages := d.list(query + "&limit=2")
@@ -46,14 +47,14 @@ func (d *deployment) wantList(query string, want ...hold) {
 		gotIDs = append(gotIDs, h.ID)
 		alive := h.Status == "PENDING"
 		if h.RemainingSeconds == nil || alive != (*h.RemainingSeconds > 0) || h.Expired == nil || *h.Expired != (h.Status == "EXPIRED") || len(h.Items) == 0 {
-			d.t.Errorf("listed hold = %+v, which doesn't agree with itself", h)
+			d.t.Errorf("listed hold = %+v, which contradicts itself", h)
 		}
 	}
 	for _, h := range want {
 		wantIDs = append(wantIDs, h.ID)
 	}
 	if marshal(d.t, gotIDs) != marshal(d.t, wantIDs) || pages != max(1, (len(want)+1)/2) {
-		d.t.Errorf("the list of %q = %v in %d pages, want %v in twos", query, gotIDs, pages, wantIDs)
+		d.t.Errorf("the list of %q = %v in %d pages, want %v, two a page", query, gotIDs, pages, wantIDs)
 	}
 }
 
@@ -66,7 +67,7 @@ func TestOperatorListsHoldsByStatusProductAndWarehouse(t *testing.T) {
 		sold, given, dead := d.reserve(line(mug, sanFrancisco, 1)), d.reserve(line(mug, newYork, 1)), d.reserve(line(mug, losAngeles, 1))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
-		d.expireHold(dead.ID) // its creation lies a day back then
+		d.expireHold(dead.ID) // this also moves its creation a day back
 
 		for range 2 {
 			d.wantList("status=PENDING", first, both, long)
@@ -106,7 +107,7 @@ func TestInvalidListQueriesNameTheParameter(t *testing.T) {
 		} {
 			a := d.get("/api/reservations?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 			if details := decode[struct{ Details map[string][]string }](t, a).Details; len(details) != 1 || len(details[field]) != 1 {
-				t.Errorf("the details of %q = %v, want one of %s", query, details, field)
+				t.Errorf("details of %q = %v, want one message for %s", query, details, field)
 			}
 		}
 		d.get("/api/reservations?status=CONFIRMED&limit=1&cursor="+cursor).want(t, http.StatusOK, "")
@@ -116,7 +117,7 @@ func TestInvalidListQueriesNameTheParameter(t *testing.T) {
 
 type counts struct{ Held, Confirmed, Released, Expired int }
 
-// shopStats is what the operator reads of the shop.
+// shopStats is the body of GET /api/stats.
 type shopStats struct {
 	ServerTime time.Time
 	Holds      struct{ Live, LiveUnits, Dead int }
@@ -136,7 +137,7 @@ type shopStats struct {
 
 func TestStatsMatchWhatHappened(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
-		look := func() shopStats {
+		readStats := func() shopStats {
 			t.Helper()
 			s := decode[shopStats](t, d.get("/api/stats").want(t, http.StatusOK, ""))
 			var sum counts
@@ -150,26 +151,26 @@ func TestStatsMatchWhatHappened(t *testing.T) {
 				}
 			}
 			if len(s.Minutes) != 60 || sum != s.Hour || s.Stock.Held != s.Holds.LiveUnits {
-				t.Errorf("stats = %+v, which don't add up: the %d minutes are %+v", s, len(s.Minutes), sum)
+				t.Errorf("stats = %+v, which do not add up: the %d minutes sum to %+v", s, len(s.Minutes), sum)
 			}
 			return s
 		}
-		before := look()
+		before := readStats()
 		if before.Audit != nil || *before.Sweep.LagSeconds != 0 || before.Holds.Live != 0 || before.Hour != (counts{}) || before.Stock.Total != 144 {
-			t.Errorf("stats of a new shop = %+v, want 144 units and nothing that happened", before)
+			t.Errorf("stats of a new shop = %+v, want 144 units and no holds", before)
 		}
 		d.reserve(line(mug, newYork, 3))
 		sold, given, dead := d.reserve(line(mug, newYork, 2)), d.reserve(line(mug, newYork, 1)), d.reserve(line(mug, newYork, 5))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
-		d.expireHold(dead.ID) // a day ago, which is before the hour
+		d.expireHold(dead.ID) // it expired a day ago, before the last hour
 
-		got := look()
+		got := readStats()
 		if want := (counts{Held: 3, Confirmed: 1, Released: 1}); got.Hour != want || got.Stock.Total != 142 {
 			t.Errorf("the hour = %+v and %d units, want %+v and 142", got.Hour, got.Stock.Total, want)
 		}
 		if got.Holds.Live != 1 || got.Holds.LiveUnits != 3 || got.Holds.Dead != 1 || *got.Sweep.LagSeconds < 80_000 {
-			t.Errorf("holds = %+v %v s behind, want one live of 3 units and one that died most of a day ago", got.Holds, *got.Sweep.LagSeconds)
+			t.Errorf("holds = %+v, sweep %v s behind; want one live hold of 3 units, and one that expired most of a day ago", got.Holds, *got.Sweep.LagSeconds)
 		}
 
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -177,12 +178,12 @@ func TestStatsMatchWhatHappened(t *testing.T) {
 		if _, err := d.functions.Sweep.Invoke(ctx, []byte(`{"detail":{"audit":true}}`)); err != nil {
 			t.Fatal(err)
 		}
-		after := look()
+		after := readStats()
 		if after.Holds.Dead != 0 || *after.Sweep.LagSeconds != 0 || after.Hour != got.Hour {
-			t.Errorf("stats after the sweep = %+v, want none dead and the same hour", after)
+			t.Errorf("stats after the sweep = %+v, want no dead hold and the same hour", after)
 		}
 		if after.Audit == nil || after.Audit.Violations != 0 || after.Audit.Unfinished || after.ServerTime.Before(after.Audit.At) {
-			t.Errorf("audit = %+v, want one that found nothing", after.Audit)
+			t.Errorf("audit = %+v, want one without violations", after.Audit)
 		}
 	})
 }

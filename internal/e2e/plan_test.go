@@ -8,8 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A plan that is made while a table is all but empty is kept for as long as its session lives, so it must not read the whole of it.
-// Without the functions' own word against sequential scans the planner, told that the tables are tiny, chooses them here.
+// A session keeps a plan that it made while a table was nearly empty, so the plan must not read the
+// whole table. Unless the functions' settings forbid sequential scans, the planner chooses them
+// here, as the tables are tiny.
 func TestVerbsUseIndexesOnTinyTables(t *testing.T) {
 	t.Parallel()
 
@@ -53,17 +54,17 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 	}
 	d.get("/api/stats").want(t, http.StatusOK, "")
 	d.sweep()
-	// A session hands its counts in when it ends.
+	// A session reports its counts when it ends.
 	d.closeSessions(t, conn)
-	before["inventory"]++ // the stats tell what lies on all shelves
+	before["inventory"]++ // the stats read every stock row once
 	for name, after := range scans() {
 		if after != before[name] {
-			t.Errorf("%s was read from end to end %d times", name, after-before[name])
+			t.Errorf("%s had %d sequential scans, want none", name, after-before[name])
 		}
 	}
 }
 
-// closeSessions ends the service's connections to the database and waits until they are gone.
+// closeSessions ends the service's connections and waits until they are gone.
 func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
@@ -75,14 +76,15 @@ func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 			t.Fatal(err)
 		}
 	}
-	// The service finds its connection gone once, and has another.
+	// The first ping finds the connection gone, the second has a new one.
 	_ = d.service.Ping(t.Context())
 	if err := d.service.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A page of what was resolved is read off the index's end, however much lies behind it: an index in another order would be read whole, and sorted.
+// A page of resolved holds must be read from the end of an index. With an index in another order,
+// Postgres would read all of it and sort.
 func TestPageOfResolvedHoldsReadsOnlyItsRows(t *testing.T) {
 	t.Parallel()
 
@@ -114,6 +116,6 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	before := read()
 	d.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")
 	if got := read() - before; got > 2*(page+1) {
-		t.Errorf("a page of %d read %d entries of indexes", page, got)
+		t.Errorf("a page of %d holds read %d index entries", page, got)
 	}
 }
