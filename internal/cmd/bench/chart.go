@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Measures of the chart, in pixels.
+// Sizes in the chart, in pixels.
 const (
 	chartWidth = 760
 	labelWidth = 250
@@ -15,8 +15,8 @@ const (
 	headHeight = 56
 )
 
-// chart draws the ratios as bars on a logarithmic scale, so that 1.5 and 35 can both be read. It is SVG with colours that stand out
-// on light and on dark alike.
+// chart draws the ratios as bars, in SVG. The scale is logarithmic so that 1.5 and 35 are both
+// readable.
 func chart(results []*result) string {
 	most := 1.0
 	for _, r := range results {
@@ -32,7 +32,7 @@ func chart(results []*result) string {
 		chartWidth, height, chartWidth, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", chartWidth, height)
 	b.WriteString(`<text x="12" y="22" font-size="15" font-weight="600" fill="#111">Calls a second, as a multiple of the usual design</text>` + "\n")
-	b.WriteString(`<text x="12" y="40" fill="#555">medians of interleaved rounds; the line is the least to the most of any round; logarithmic</text>` + "\n")
+	b.WriteString(`<text x="12" y="40" fill="#555">medians of interleaved rounds; the line spans the rounds; logarithmic scale</text>` + "\n")
 	for _, grid := range []float64{1, 2, 5, 10, 20, 50, 100} {
 		if grid <= most*1.05 {
 			fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" fill="#777" text-anchor="middle">×%g</text>`+"\n",

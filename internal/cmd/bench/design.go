@@ -18,25 +18,26 @@ import (
 // holdTTL is how long the bench's holds last: longer than any run.
 const holdTTL = time.Hour
 
-// errShort is a refusal, which every design gives when there is too little in stock.
+// errShort is the refusal of every design when there is too little stock.
 var errShort = errors.New("insufficient stock")
 
-// design is a way to reserve, as one caller uses it: with a connection of its own, like a Lambda.
+// design is one way to implement reservations, as one caller uses it: on a connection of its own,
+// like a Lambda.
 type design interface {
-	// reserve holds the lines, which are sorted and merged, or answers errShort.
+	// reserve holds the lines, which are sorted and merged. It returns errShort if a line is short.
 	reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error)
-	// replay is a reserve under a key that was answered before.
+	// replay sends a reserve under a key. From the second time on it is a replay.
 	replay(ctx context.Context, line reservation.Line, key string) error
 	confirm(ctx context.Context, id uuid.UUID) error
 	release(ctx context.Context, id uuid.UUID) error
 	get(ctx context.Context, id uuid.UUID) error
-	// page reads a page of the catalog that begins behind the product with this number, and counts its rows.
+	// page reads the page of the catalog after the product with this number, and counts its rows.
 	page(ctx context.Context, after int) (rows int, err error)
 	retries() int64
 	close(ctx context.Context)
 }
 
-// designs makes each design by its name.
+// designs has the constructor of each design by its name.
 var designs = map[string]func(context.Context, string, *network) (design, error){
 	"reference": newReference,
 	"plain":     newPlain,
@@ -46,7 +47,7 @@ var designs = map[string]func(context.Context, string, *network) (design, error)
 	"http-ours":      newOursOverHTTP,
 }
 
-// ours is the service.
+// ours is the service itself.
 type ours struct {
 	pool    *postgres.Pool
 	service *reservation.Service
@@ -109,8 +110,9 @@ func (o ours) page(ctx context.Context, after int) (rows int, err error) {
 func (o ours) retries() int64        { return o.service.Retries() }
 func (o ours) close(context.Context) { o.pool.Close() }
 
-// reference is the usual design: a transaction that locks the row, looks, and writes, a round trip a statement, each prepared once. It
-// has the service's tables, indexes and constraints, and commits as durably.
+// reference is the usual design: a transaction that locks the row, reads it and writes, with one
+// round trip a statement. Each statement is prepared once. It uses the same tables, indexes and
+// constraints as the service, and commits as durably.
 type reference struct{ conn *pgx.Conn }
 
 func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
@@ -119,8 +121,9 @@ func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
 		return nil, err
 	}
 	config.DialFunc = n.dial
-	// Of the settings of the service's role it keeps those that are to its good, no sequential scans above all: its plans too were made on an
-	// empty table. A generic plan can't know how short a page is, and would read the whole catalog.
+	// It keeps the settings of the service's role that help it, above all the ban on sequential
+	// scans: its plans too were made on an empty table. A generic plan does not know how short a
+	// page is, and would read the whole catalog.
 	config.RuntimeParams["plan_cache_mode"] = "auto"
 	return pgx.ConnectConfig(ctx, config)
 }
@@ -246,7 +249,7 @@ func (r reference) get(ctx context.Context, id uuid.UUID) error {
 SELECT r.status::text, p.name FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`, id).Scan(&status, &name)
 }
 
-// page pages as most catalogs do, by OFFSET.
+// page reads by OFFSET, as most catalogs do.
 func (r reference) page(ctx context.Context, after int) (n int, err error) {
 	rows, err := r.conn.Query(ctx, `
 SELECT p.id, p.name, p.sku, w.id, w.name, i.total, i.reserved
@@ -265,8 +268,9 @@ ORDER BY p.name, p.id, w.name`, after, pageSize)
 func (r reference) retries() int64            { return 0 }
 func (r reference) close(ctx context.Context) { _ = r.conn.Close(ctx) }
 
-// plain is the best of the ordinary designs: the guard and the insert in one prepared statement, which commits and keeps its row
-// locked as any other does. It reserves single lines only.
+// plain is the best of the ordinary designs: one prepared statement with the guard and the insert.
+// Like any other it keeps its row locked until its commit is flushed. It reserves single lines
+// only.
 type plain struct{ reference }
 
 func newPlain(ctx context.Context, url string, n *network) (design, error) {

@@ -23,10 +23,11 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// discard is the log of what is measured: written, and thrown away.
+// discard is the log of what is measured: it is written, and thrown away.
 var discard = slog.New(slog.NewJSONHandler(io.Discard, nil))
 
-// overHTTP reserves through the local gateway and a Lambda handler of its own, as a caller of the API does. It can do nothing else.
+// overHTTP reserves through the local gateway and its own Lambda handler, as a caller of the API
+// does. It implements no other verb.
 type overHTTP struct {
 	design
 	server *httptest.Server
@@ -46,11 +47,11 @@ func newOverHTTP(function app.HTTPHandler, end func()) (design, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A transport of its own keeps one caller's connection alive, whatever the others do.
+	// With its own transport a caller keeps its connection, whatever the others do.
 	return overHTTP{server: httptest.NewServer(gateway), client: &http.Client{Transport: &http.Transport{}}, end: end}, nil
 }
 
-// newApp is the service as its Lambdas run it, on one connection through the network.
+// newApp returns the service as its Lambdas run it, on one connection through the network.
 func newApp(ctx context.Context, url string, n *network) (*app.App, error) {
 	c := config.Config{DatabaseURL: url, HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true}
 	a, err := app.New(c, discard, 1, func(c *pgconn.Config) { c.DialFunc = n.dial })
@@ -68,8 +69,8 @@ func newOursOverHTTP(ctx context.Context, url string, n *network) (design, error
 	return newOverHTTP(a.HTTP("reserve"), a.Close)
 }
 
-// newReferenceOverHTTP is the usual design behind the same gateway and the same adapter, with as little as an HTTP handler can have
-// around it.
+// newReferenceOverHTTP returns the usual design behind the same gateway and adapter, in the least
+// HTTP handler.
 func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, error) {
 	d, err := newReference(ctx, url, n)
 	if err != nil {
@@ -96,7 +97,7 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 	return newOverHTTP(lambdahttp.New(h, discard), func() { d.close(context.WithoutCancel(ctx)) })
 }
 
-// line is a line as the contract writes it.
+// line is a line in the form of the contract.
 type line struct {
 	ProductID   uuid.UUID `json:"productId"`
 	WarehouseID uuid.UUID `json:"warehouseId"`

@@ -23,7 +23,7 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// reserveEvent is the gateway's event of a reservation.
+// reserveEvent returns the gateway's event for a reservation.
 func reserveEvent(l reservation.Line) []byte {
 	event := events.APIGatewayV2HTTPRequest{
 		Version: "2.0", RouteKey: "POST /api/reservations", RawPath: "/api/reservations",
@@ -54,7 +54,8 @@ func invoke(ctx context.Context, function local.Invoker, event []byte) error {
 	return nil
 }
 
-// waitingConn adds up the time from a write to the end of the read behind it: the database's, seen from the client.
+// waitingConn adds up the time from each write to the end of the next read: the time the client
+// waits for the database.
 type waitingConn struct {
 	net.Conn
 	wrote  time.Time
@@ -75,7 +76,8 @@ func (c *waitingConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// overhead is a Lambda's own time for one call: from the event's bytes to the answer's, less the wait for the database.
+// overhead measures a Lambda's own time for one call: from the event's bytes to the answer's, less
+// the wait for the database.
 func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, error) {
 	const calls, wantUs = 5000, 150.0
 	if err := s.load(ctx, manyRows, ample); err != nil {
@@ -117,7 +119,8 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 // flags are those of the Makefile's build.
 var flags = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags", "-s -w -buildid="}
 
-// buildFor builds a package's binary for an architecture, and returns its path and size in MB.
+// buildFor builds the binary of a package for an architecture. It returns its path and its size in
+// MB.
 func buildFor(ctx context.Context, o options, dir, arch, pkg string) (string, float64, error) {
 	out := filepath.Join(dir, arch+"-"+filepath.Base(pkg))
 	cmd := exec.CommandContext(ctx, "go", append(slices.Clone(flags), "-o", out, pkg)...)
@@ -133,7 +136,8 @@ func buildFor(ctx context.Context, o options, dir, arch, pkg string) (string, fl
 	return out, float64(info.Size()) / 1e6, nil
 }
 
-// start is one cold start of a binary, seen from the Runtime API: when it first asked for work and when it first answered.
+// start is one cold start of a binary, as the Runtime API sees it: the times to the first poll and
+// to the first answer.
 type start struct{ poll, answer time.Duration }
 
 // startLimit bounds a cold start.
@@ -193,8 +197,9 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	return s, nil
 }
 
-// largestInit is the longest initialization of a package, in milliseconds, as the runtime traces it: the least of several starts, since
-// a process that is interrupted in one counts that too.
+// largestInit returns the longest initialization of any package, in milliseconds, as the runtime
+// traces it. It takes the least of several starts, as a process that is interrupted counts the
+// interruption too.
 func largestInit(ctx context.Context, binary string) (float64, error) {
 	least := map[string]float64{}
 	for range 5 {
@@ -225,8 +230,8 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 	return most, nil
 }
 
-// coldStart starts each binary in turn and compares the medians: the first poll with a Lambda that does nothing, the first answer with
-// one that connects and asks the database one question.
+// coldStart starts the binaries in turn and compares the medians: the first poll with a Lambda that
+// does nothing, the first answer with one that connects and runs one query.
 func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const starts = 21
 	const wantPoll, wantAnswer, wantInit, wantMB = 1.5, 1.3, 1.0, 9.0
@@ -280,8 +285,8 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 	}, nil, nil
 }
 
-// binarySizes are the sizes in MB of every function and of the Lambda that does nothing, for arm64, and the largest of those that callers wait
-// for: nobody waits for migrate.
+// binarySizes returns the sizes in MB of every function, and of the Lambda that does nothing, for
+// arm64. largest is the largest function that callers wait for: no caller waits for migrate.
 func binarySizes(ctx context.Context, o options, dir string) (sizes map[string]float64, largest float64, err error) {
 	functions, err := filepath.Glob(filepath.Join(o.root, "functions", "*"))
 	if err != nil {
@@ -308,7 +313,8 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// memory invokes one instance of the built function again and again, and looks whether it grows.
+// memory invokes one instance of the built function again and again, and checks that its memory
+// does not grow.
 func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, err error) {
 	const calls, settled, most = 100_000, 20_000, 1.1
 	if err := s.load(ctx, manyRows, ample); err != nil {

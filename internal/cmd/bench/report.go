@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// result gathers the rounds of one workload.
+// result collects the rounds of one workload.
 type result struct {
 	workload workload
 	runs     map[string][]*measurement
@@ -16,13 +16,14 @@ type result struct {
 
 func newResult(w workload) *result { return &result{w, map[string][]*measurement{}} }
 
-// reference and ours name the two designs whose ratio is reported: the first and the last that run the workload.
+// reference and ours name the two designs of the ratio: the first and the last design of the
+// workload.
 func (r *result) reference() string { return r.workload.designs[0] }
 func (r *result) ours() string      { return r.workload.designs[len(r.workload.designs)-1] }
 
 func (r *result) add(m *measurement) { r.runs[m.design] = append(r.runs[m.design], m) }
 
-// median is the middle of a figure over a design's rounds.
+// median returns the median of a figure over a design's rounds.
 func (r *result) median(design string, figure func(*measurement) float64) float64 {
 	var values []float64
 	for _, m := range r.runs[design] {
@@ -34,7 +35,7 @@ func (r *result) median(design string, figure func(*measurement) float64) float6
 
 func (r *result) perSecond(design string) float64 { return r.median(design, (*measurement).perSecond) }
 
-// ratio is ours to the reference, of the medians, with the least and the most of any round.
+// ratio returns ours to the reference, of the medians, and the least and the most of any round.
 func (r *result) ratio() (ratio, least, most float64) {
 	for i, m := range r.runs[r.ours()] {
 		one := m.perSecond() / r.runs[r.reference()][i].perSecond()
@@ -46,7 +47,7 @@ func (r *result) ratio() (ratio, least, most float64) {
 	return r.perSecond(r.ours()) / r.perSecond(r.reference()), least, most
 }
 
-// row is a workload's results for programs.
+// row is the result of a workload in results.json.
 type row struct {
 	Workload     string   `json:"workload"`
 	Callers      int      `json:"callers"`
@@ -67,7 +68,8 @@ type figures struct {
 	P50Ms        float64 `json:"p50Ms"`
 	P99Ms        float64 `json:"p99Ms"`
 	P999Ms       float64 `json:"p999Ms"`
-	// ServerCPUUs, ClientCPUUs and WALBytes are for one call; HOTShare is of the updates of stock rows.
+	// ServerCPUUs, ClientCPUUs and WALBytes are per call. HOTShare is the share of the updates of
+	// stock rows.
 	ServerCPUUs float64 `json:"serverCpuUs"`
 	ClientCPUUs float64 `json:"clientCpuUs"`
 	WALBytes    float64 `json:"walBytes"`
@@ -111,7 +113,7 @@ func (r *result) row() row {
 	return out
 }
 
-// document is the results as JSON.
+// document returns the results as JSON.
 func document(results []*result) string {
 	rows := []row{}
 	for _, r := range results {
@@ -128,7 +130,7 @@ func indented(v any) string {
 	return string(b) + "\n"
 }
 
-// table is the results for people, in Markdown.
+// table returns the results as a Markdown table.
 func table(results []*result) string {
 	if len(results) == 0 {
 		return ""
@@ -150,10 +152,11 @@ func table(results []*result) string {
 	return b.String()
 }
 
-// plainBar is the least share of one plain statement's throughput that ours must have where nobody fights for a row.
+// plainBar is the least throughput relative to one plain statement where no two callers want the
+// same row.
 const plainBar = 0.75
 
-// verdict says what was wanted, and whether it was met.
+// verdict returns the goals, and whether one was missed.
 func (r *result) verdict(x row) string {
 	var wants []string
 	met := true

@@ -14,7 +14,7 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// openService is the service on a pool of its own, without a delay.
+// openService returns the service on its own pool, without a delay.
 func openService(s *server, connections int) (*reservation.Service, func(), error) {
 	pool, err := postgres.Open(dsn.URL(s.url()), connections)
 	if err != nil {
@@ -23,10 +23,10 @@ func openService(s *server, connections int) (*reservation.Service, func(), erro
 	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL, EarlyRelease: true}), pool.Close, nil
 }
 
-// traffic is what shoppers do meanwhile: each reserves, confirms, and thinks.
+// traffic is the shoppers during a study: each reserves, confirms, and pauses.
 type traffic struct {
 	mu        sync.Mutex
-	latencies []time.Duration // of the phase
+	latencies []time.Duration // of the current phase
 	err       error
 }
 
@@ -35,7 +35,7 @@ const (
 	thinkTime = 4 * time.Millisecond
 )
 
-// run lets the shoppers loose on the first rows stock rows until ctx ends.
+// run lets the shoppers use the first `rows` stock rows until ctx ends.
 func (t *traffic) run(ctx context.Context, service *reservation.Service, rows int) {
 	var group sync.WaitGroup
 	for range shoppers {
@@ -71,13 +71,14 @@ func (t *traffic) phase() (p99 time.Duration, err error) {
 	latencies := t.latencies
 	t.latencies = nil
 	if len(latencies) == 0 {
-		return 0, errors.Join(errors.New("the shoppers did nothing"), t.err)
+		return 0, errors.Join(errors.New("the shoppers made no call"), t.err)
 	}
 	slices.Sort(latencies)
 	return latencies[len(latencies)*99/100], t.err
 }
 
-// sweepUnderTraffic lets one sweep write down a million dead holds of the first rows stock rows, while shoppers use the same rows.
+// sweepUnderTraffic lets one sweep expire a million dead holds of the first `rows` stock rows,
+// while shoppers use the same rows.
 func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([]shape, []*result, error) {
 	const dead, quiet, limit, wantTail = 1_000_000, 5 * time.Second, 50 * time.Second, 3.0
 	if err := errors.Join(s.load(ctx, rows, 3*ample), s.hold(ctx, dead, rows, -time.Hour)); err != nil {
@@ -127,7 +128,7 @@ func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([
 	gone := swept.Expired == dead && !swept.More
 	return []shape{{
 		Name:   name,
-		Wanted: fmt.Sprintf("a million gone within %v, live p99 at most %g times, no deadlock", limit, wantTail),
+		Wanted: fmt.Sprintf("a million expired within %v, live p99 at most %g times, no deadlock", limit, wantTail),
 		Met:    gone && tail <= wantTail && deadlocks == 0,
 		Figures: map[string]float64{
 			"swept": float64(swept.Expired), "seconds": took.Seconds(), "holds/s": float64(swept.Expired) / took.Seconds(),
@@ -136,7 +137,8 @@ func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([
 	}}, nil, nil
 }
 
-// steady sells from one hot row for a minute: it must end as fast as it began, on a table that has not grown.
+// steady reserves from one hot row for a minute: the rate must not drop, and the table must not
+// grow.
 func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, error) {
 	const callers, slices, slice, wantEnd, wantHOT, wantMB = 32, 6, 10 * time.Second, 0.9, 0.98, 1.0
 	w := workload{
@@ -198,7 +200,8 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	}}, nil, nil
 }
 
-// resolvedHolds adds n holds that were confirmed long ago, without their part of the stock: nothing that is measured on them looks.
+// resolvedHolds adds n holds that were confirmed long ago. Their stock is left out: no measured
+// query reads it.
 func (s *server) resolvedHolds(ctx context.Context, from, n int) error {
 	return s.exec(ctx, "SET session_replication_role = replica", fmt.Sprintf(`
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
@@ -209,7 +212,8 @@ FROM generate_series(%d, %d) n`, manyRows, warehouseID, from, from+n-1),
 		"RESET session_replication_role", "VACUUM ANALYZE reservations")
 }
 
-// tenMillion reads holds by their ids among ten thousand and among ten million, and looks at what an idle sweep reads among these.
+// tenMillion reads holds by id among ten thousand and among ten million, and counts the pages that
+// an idle sweep reads among the latter.
 func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const few, many, wantShare, wantPages = 10_000, 10_000_000, 0.8, 8.0
 	if err := s.load(ctx, manyRows, ample); err != nil {
@@ -264,7 +268,8 @@ const pagesSQL = `
 SELECT coalesce(sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
 FROM pg_statio_user_tables`
 
-// idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its plans.
+// idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its
+// plans.
 func idleSweepPages(ctx context.Context, s *server) (float64, error) {
 	sweeper, end, err := openService(s, 1)
 	if err != nil {
@@ -277,7 +282,7 @@ func idleSweepPages(ctx context.Context, s *server) (float64, error) {
 		return 0, err
 	}
 	end()
-	if _, err := s.observe(ctx, true); err != nil { // which waits for the sessions, that hand in their counts at their end
+	if _, err := s.observe(ctx, true); err != nil { // waits until the sessions have ended and reported
 		return 0, err
 	}
 	before, err := pages()

@@ -19,46 +19,48 @@ import (
 // Sizes of the workloads.
 const (
 	manyRows = 10_000
-	// someRows are the table that a hot row lies in: enough for everybody to find it by its index.
+	// someRows is the size of the table with the hot row: large enough that its index is used.
 	someRows = 1000
-	// ample is stock that no run uses up.
+	// ample is more stock than any run uses.
 	ample = 1_000_000
-	// lastUnits are sold out in a run, among lastCalls calls.
+	// lastUnits are sold out in a run of lastCalls calls.
 	lastUnits = 1000
 	lastCalls = 4000
-	// backgroundLog is what the server itself may log during a run: about its own running, and the image of a few pages that it tidies. A
-	// single lock of each refusal would log 54 bytes of each, several times as much.
+	// backgroundLog is how many bytes the server itself may log during a run, about its running and
+	// for pages that it tidies. If each refusal took one lock, each would log 54 bytes: several
+	// times as much.
 	backgroundLog = 8 * 8192
-	// leastLog is how many bytes each refusal would have to log, at least, if it logged anything.
+	// leastLog is the least number of bytes that a refusal logs if it logs anything.
 	leastLog = 54
 )
 
-// workload is what callers do, and how far they and the disk are away.
+// workload is what callers do, and the delays of the network and the disk.
 type workload struct {
 	name    string
 	callers int
 	rtt     time.Duration
 	flush   time.Duration
-	// designs are those that run it, the reference first.
+	// designs are the designs that run it, the reference first.
 	designs []string
-	// bar is the ratio that ours must have to the reference, and tail the share of its p99 that ours may have; 0 is none.
+	// bar is the wanted ratio of ours to the reference. tail is the most that our p99 may be of the
+	// reference's. 0 is no goal.
 	bar, tail float64
-	// calls ends a run after so many calls; 0 means that time does.
+	// calls ends a run after so many calls; 0 ends it by time.
 	calls int
 	// quick workloads run with -quick too.
 	quick bool
 	setup func(ctx context.Context, s *server) error
-	// caller makes what one caller does, over and over.
+	// caller returns what caller n does over and over.
 	caller func(d design, n int) func(ctx context.Context) error
-	// warm makes what one caller does before it is measured; nil is the same.
+	// warm returns what caller n does in the warm-up; nil is the same as caller.
 	warm func(d design, n int) func(ctx context.Context) error
-	// check compares what the callers were told with what the database holds; the audit follows it.
+	// check compares the callers' answers with the database. The audit follows it.
 	check func(ctx context.Context, s *server, m *measurement) error
 }
 
 var both = []string{"reference", "ours"}
 
-// workloads lists them in the order of the report.
+// workloads returns the workloads in the order of the report.
 func workloads() []workload {
 	hot := func(callers int, rtt, flush time.Duration, bar, tail float64) workload {
 		return workload{
@@ -111,7 +113,7 @@ func reserveOne(pick func() int) func(design, int) func(context.Context) error {
 	}
 }
 
-// lastThousand sells a hot row out and then refuses.
+// lastThousand sells a hot row out, and then every call is refused.
 func lastThousand() workload {
 	return workload{
 		name: "last-1000", callers: 64, rtt: time.Millisecond, designs: both, bar: 8, calls: lastCalls,
@@ -119,15 +121,15 @@ func lastThousand() workload {
 		warm: reserveOne(func() int { return 1 + rand.IntN(someRows-1) }),
 		check: func(ctx context.Context, s *server, m *measurement) error {
 			if m.done != lastUnits || m.refused != lastCalls-lastUnits {
-				return fmt.Errorf("sold %d and refused %d, want exactly %d and %d", m.done, m.refused, lastUnits, lastCalls-lastUnits)
+				return fmt.Errorf("sold %d and refused %d, want %d and %d", m.done, m.refused, lastUnits, lastCalls-lastUnits)
 			}
 			return allHeld(ctx, s, m)
 		},
 	}
 }
 
-// soldOut refuses every call. With dead holds on the row a call asks for more than they would free, so that it looks at them and is
-// refused all the same.
+// soldOut refuses every call. With dead holds on the row each call asks for more than they would
+// free, so it must look at them and is still refused.
 func soldOut(name string, dead int) workload {
 	return workload{
 		name: name, callers: 64, rtt: time.Millisecond, designs: both, bar: 8,
@@ -153,7 +155,7 @@ SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour
 		},
 		check: func(_ context.Context, _ *server, m *measurement) error {
 			if m.done != 0 {
-				return fmt.Errorf("held %d units of a row that is sold out", m.done)
+				return fmt.Errorf("held %d units of a sold-out row", m.done)
 			}
 			if m.design == "ours" && m.wal >= m.refused*leastLog/2+backgroundLog {
 				return fmt.Errorf("%d refusals wrote %d bytes of log, want none", m.refused, m.wal)
@@ -163,7 +165,7 @@ SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour
 	}
 }
 
-// mixedHot is 60 % reserve, 30 % confirm and 10 % release on one row.
+// mixedHot is 60 % reserves, 30 % confirms and 10 % releases on one row.
 func mixedHot() workload {
 	var told struct{ held, confirmed, released atomic.Int64 }
 	reserve := func(ctx context.Context, d design) (uuid.UUID, error) {
@@ -201,7 +203,7 @@ func mixedHot() workload {
 				return release(ctx, d, id)
 			}
 		},
-		// Each verb once: by chance most callers would not come to the rarer ones.
+		// Each verb is called once: by chance, most callers would not reach the rarer verbs.
 		warm: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
 				for _, resolve := range []func(context.Context, design, uuid.UUID) error{confirm, release} {
@@ -242,7 +244,7 @@ func count(n *atomic.Int64, err error) error {
 	return err
 }
 
-// cart reserves k lines, each of a part of the rows of its own, in the lock order.
+// cart reserves k lines, each from its own part of the rows, in the lock order.
 func cart(k int, bar float64) workload {
 	return workload{
 		name: fmt.Sprintf("cart-%d", k), callers: 32, rtt: time.Millisecond, designs: both, bar: bar, setup: stocked(manyRows, ample),
@@ -260,8 +262,8 @@ func cart(k int, bar float64) workload {
 	}
 }
 
-// confirm confirms holds that were made before the run, each once, so that the server's processor
-// time for a call is the cost of a confirm alone. The stock rows are spread: nobody waits.
+// confirm confirms holds made before the run, each once. The server's processor time per call is
+// then the cost of a confirm alone. The holds are spread over all stock rows, so no call waits.
 func confirm() workload {
 	const holds = 10_000
 	var next atomic.Int64
@@ -307,7 +309,7 @@ SELECT count(*), (SELECT sum(total) FROM inventory) FROM reservations WHERE stat
 	}
 }
 
-// replay sends each caller's one request again and again under its key.
+// replay repeats one request of each caller under its key.
 func replay() workload {
 	return workload{
 		name: "replay", callers: 32, rtt: time.Millisecond, designs: both, setup: stocked(manyRows, ample),
@@ -319,8 +321,8 @@ func replay() workload {
 	}
 }
 
-// catalogPage reads one page of a catalog of so many products, behind the first `after` of them.
-// The reference reads it by OFFSET.
+// catalogPage reads the page of a catalog after its first `after` products. The reference reads it
+// by OFFSET.
 func catalogPage(name string, products, after int) workload {
 	want := min(pageSize, products-after)
 	return workload{
@@ -338,7 +340,7 @@ func catalogPage(name string, products, after int) workload {
 	}
 }
 
-// zipf picks rows so that the n-th is wanted n^-s times as often as the first. The standard library's needs s > 1.
+// zipf picks row n with a probability proportional to n^-s. The standard library requires s > 1.
 func zipf(rows int, s float64) func() int {
 	sums := make([]float64, rows)
 	sum := 0.0
@@ -349,7 +351,7 @@ func zipf(rows int, s float64) func() int {
 	return func() int { return min(sort.SearchFloat64s(sums, rand.Float64()*sum), rows-1) }
 }
 
-// allHeld checks that the database holds what the callers were told.
+// allHeld checks that the database has as many holds as the callers were told of.
 func allHeld(ctx context.Context, s *server, m *measurement) error {
 	return holds(ctx, s, m.done+m.warm)
 }
