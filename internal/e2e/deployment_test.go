@@ -88,7 +88,8 @@ func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Cleanup(a.Close)
 	d := &deployment{t: t, service: a.Service}
 	if tr == binaries {
-		d.functions, err = local.Built(builttest.Functions(t, "e2e"), c.Environ(), 0, t.Output(), log)
+		d.functions, err = local.Built(builttest.Functions(t, "e2e"), c.Environ(), 0, t.Output(),
+			log)
 	} else {
 		d.functions, err = local.InProcess(c, 1, log)
 	}
@@ -141,9 +142,11 @@ func (d *deployment) send(q request) answer {
 
 func (d *deployment) newRequest(q request) *http.Request {
 	d.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), q.method, "http://shop.example"+q.path, strings.NewReader(q.body))
+	r, err := http.NewRequestWithContext(context.Background(), q.method,
+		"http://shop.example"+q.path, strings.NewReader(q.body))
 	if d.url != "" {
-		r, err = http.NewRequestWithContext(context.Background(), q.method, d.url+q.path, strings.NewReader(q.body))
+		r, err = http.NewRequestWithContext(context.Background(), q.method, d.url+q.path,
+			strings.NewReader(q.body))
 	}
 	if err != nil {
 		d.t.Fatal(err)

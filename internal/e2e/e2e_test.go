@@ -20,12 +20,17 @@ import (
 
 // The parts of the demo catalog, by their names.
 var (
-	sanFrancisco, newYork, losAngeles = demo.Warehouses()[0].ID, demo.Warehouses()[1].ID, demo.Warehouses()[2].ID
-	headphones, keyboard, mug         = demo.Products()[0].ID, demo.Products()[1].ID, demo.Products()[2].ID
+	sanFrancisco = demo.Warehouses()[0].ID
+	newYork      = demo.Warehouses()[1].ID
+	losAngeles   = demo.Warehouses()[2].ID
+	headphones   = demo.Products()[0].ID
+	keyboard     = demo.Products()[1].ID
+	mug          = demo.Products()[2].ID
 )
 
 func line(product, warehouse uuid.UUID, quantity int) string {
-	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%d}`, product, warehouse, quantity)
+	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%d}`, product, warehouse,
+		quantity)
 }
 
 func cart(lines ...string) string { return `{"items":[` + strings.Join(lines, ",") + `]}` }
@@ -64,8 +69,10 @@ func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
 
 func (d *deployment) wantStock(productID, warehouseID uuid.UUID, total, reserved int) {
 	d.t.Helper()
-	if got, want := d.stock(productID, warehouseID), [3]int{total, reserved, total - reserved}; got != want {
-		d.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID, got, want)
+	if got, want := d.stock(productID, warehouseID), [3]int{total, reserved,
+		total - reserved}; got != want {
+		d.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID,
+			got, want)
 	}
 }
 
@@ -75,13 +82,17 @@ func TestCatalogListsTheDemoByName(t *testing.T) {
 		var got []string
 		for _, p := range decode[[]product](t, a) {
 			for _, i := range p.Inventories {
-				got = append(got, fmt.Sprintf("%s %s %s %d", p.Name, p.SKU, i.WarehouseName, i.AvailableStock))
+				got = append(got, fmt.Sprintf("%s %s %s %d", p.Name, p.SKU, i.WarehouseName,
+					i.AvailableStock))
 			}
 		}
 		want := []string{
-			"Ceramic Mug CM-300 Los Angeles 1", "Ceramic Mug CM-300 New York 30", "Ceramic Mug CM-300 San Francisco 50",
-			"Mechanical Keyboard MK-200 Los Angeles 15", "Mechanical Keyboard MK-200 New York 3", "Mechanical Keyboard MK-200 San Francisco 20",
-			"Wireless Headphones WH-100 Los Angeles 8", "Wireless Headphones WH-100 New York 5", "Wireless Headphones WH-100 San Francisco 12",
+			"Ceramic Mug CM-300 Los Angeles 1", "Ceramic Mug CM-300 New York 30",
+			"Ceramic Mug CM-300 San Francisco 50",
+			"Mechanical Keyboard MK-200 Los Angeles 15", "Mechanical Keyboard MK-200 New York 3",
+			"Mechanical Keyboard MK-200 San Francisco 20",
+			"Wireless Headphones WH-100 Los Angeles 8", "Wireless Headphones WH-100 New York 5",
+			"Wireless Headphones WH-100 San Francisco 12",
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("catalog = %v, want %v", got, want)
@@ -89,8 +100,10 @@ func TestCatalogListsTheDemoByName(t *testing.T) {
 		if a.header.Get("X-Request-Id") == "" || a.header.Get("Link") != "" {
 			t.Errorf("header = %v, want an X-Request-Id and no Link", a.header)
 		}
-		names := decode[[]struct{ ID, Name string }](t, d.get("/api/warehouses").want(t, http.StatusOK, ""))
-		if len(names) != 3 || names[0].Name != "Los Angeles" || names[1].Name != "New York" || names[2].Name != "San Francisco" {
+		names := decode[[]struct{ ID, Name string }](t,
+			d.get("/api/warehouses").want(t, http.StatusOK, ""))
+		if len(names) != 3 || names[0].Name != "Los Angeles" || names[1].Name != "New York" ||
+			names[2].Name != "San Francisco" {
 			t.Errorf("warehouses = %v, want the demo's three by name", names)
 		}
 	})
@@ -111,10 +124,12 @@ func TestCatalogPagesAreLinked(t *testing.T) {
 				path = m[1]
 			}
 		}
-		if want := "Ceramic Mug|Mechanical Keyboard|Wireless Headphones"; strings.Join(names, "|") != want {
+		if want := "Ceramic Mug|Mechanical Keyboard|Wireless Headphones"; strings.Join(names,
+			"|") != want {
 			t.Errorf("pages = %v, want %s", names, want)
 		}
-		for _, query := range []string{"limit=0", "limit=201", "limit=x", "limit=", "cursor=", "cursor=%00", "cursor=AAAA"} {
+		for _, query := range []string{"limit=0", "limit=201", "limit=x", "limit=", "cursor=",
+			"cursor=%00", "cursor=AAAA"} {
 			d.get("/api/products?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
 		d.get("/api/products?limit=200").want(t, http.StatusOK, "")
@@ -125,7 +140,8 @@ func TestRepeatedConfirmTakesUnitsOnce(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		h := d.reserve(line(headphones, newYork, 2))
 		d.wantStock(headphones, newYork, 5, 2)
-		if h.Status != "PENDING" || *h.Quantity != 2 || *h.ProductID != headphones.String() || len(h.Items) != 1 || h.ConfirmedAt != nil {
+		if h.Status != "PENDING" || *h.Quantity != 2 || *h.ProductID != headphones.String() ||
+			len(h.Items) != 1 || h.ConfirmedAt != nil {
 			t.Errorf("hold = %+v, want two headphones pending", h)
 		}
 		if life := h.ExpiresAt.Sub(h.CreatedAt); life != 10*time.Minute {
@@ -138,47 +154,58 @@ func TestRepeatedConfirmTakesUnitsOnce(t *testing.T) {
 			}
 		}
 		d.wantStock(headphones, newYork, 3, 0)
-		d.post("/api/reservations/"+h.ID+"/release", "").want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
-		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
+		d.post("/api/reservations/"+h.ID+"/release", "").
+			want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
+		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
 	})
 }
 
 func TestRepeatedReleaseReturnsUnitsOnce(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		h := d.reserve(line(keyboard, newYork, 3))
-		d.post("/api/reservations", line(keyboard, newYork, 1)).want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+		d.post("/api/reservations", line(keyboard, newYork, 1)).
+			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 		for range 2 {
-			r := d.post("/api/reservations/"+h.ID+"/release", "{}").want(t, http.StatusOK, "").hold(t)
+			r := d.post("/api/reservations/"+h.ID+"/release", "{}").
+				want(t, http.StatusOK, "").hold(t)
 			if r.Status != "RELEASED" || r.ReleasedAt == nil {
 				t.Errorf("hold = %+v, want it released", r)
 			}
 		}
 		d.wantStock(keyboard, newYork, 3, 0)
-		d.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusConflict, "RESERVATION_RELEASED")
-		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_RELEASED")
+		d.post("/api/reservations/"+h.ID+"/confirm", "").
+			want(t, http.StatusConflict, "RESERVATION_RELEASED")
+		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusConflict, "RESERVATION_RELEASED")
 	})
 }
 
 func TestExpiredHoldFreesTheLastUnitAtOnce(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		first := d.reserve(line(mug, losAngeles, 1))
-		a := d.post("/api/reservations", line(mug, losAngeles, 1)).want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+		a := d.post("/api/reservations", line(mug, losAngeles, 1)).
+			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 		short := decode[struct {
 			Shortages []struct {
 				ProductID, WarehouseID string
 				Requested, Available   int
 			}
 		}](t, a).Shortages
-		if len(short) != 1 || short[0].ProductID != mug.String() || short[0].Requested != 1 || short[0].Available != 0 {
+		if len(short) != 1 || short[0].ProductID != mug.String() || short[0].Requested != 1 ||
+			short[0].Available != 0 {
 			t.Errorf("shortages = %+v, want the mug, 1 of 0", short)
 		}
 
 		d.expireHold(first.ID)
 		d.wantStock(mug, losAngeles, 1, 0)
 		second := d.reserve(line(mug, losAngeles, 1))
-		d.post("/api/reservations/"+first.ID+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
-		d.post("/api/reservations/"+first.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusGone, "RESERVATION_EXPIRED")
-		if r := d.post("/api/reservations/"+first.ID+"/release", "").want(t, http.StatusOK, "").hold(t); r.Status != "EXPIRED" || r.ExpiredAt == nil {
+		d.post("/api/reservations/"+first.ID+"/confirm", "").
+			want(t, http.StatusGone, "RESERVATION_EXPIRED")
+		d.post("/api/reservations/"+first.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusGone, "RESERVATION_EXPIRED")
+		if r := d.post("/api/reservations/"+first.ID+"/release", "").
+			want(t, http.StatusOK, "").hold(t); r.Status != "EXPIRED" || r.ExpiredAt == nil {
 			t.Errorf("release of an expired hold = %+v, want EXPIRED", r)
 		}
 		d.post("/api/reservations/"+second.ID+"/confirm", "").want(t, http.StatusOK, "")
@@ -199,17 +226,20 @@ func TestExpiredHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		h := d.reserve(line(headphones, sanFrancisco, 1))
 		v := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
-		if v.Product.SKU != "WH-100" || v.Warehouse.Name != "San Francisco" || v.Expired || v.RemainingSeconds < 590 || v.RemainingSeconds > 600 {
+		if v.Product.SKU != "WH-100" || v.Warehouse.Name != "San Francisco" || v.Expired ||
+			v.RemainingSeconds < 590 || v.RemainingSeconds > 600 {
 			t.Errorf("view = %+v, want the headphones with about 600 s left", v)
 		}
 		d.expireHold(h.ID)
 		before := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
-		if !before.Expired || before.RemainingSeconds != 0 || before.Reservation.Status != "EXPIRED" || before.Reservation.ExpiredAt == nil {
+		if !before.Expired || before.RemainingSeconds != 0 ||
+			before.Reservation.Status != "EXPIRED" || before.Reservation.ExpiredAt == nil {
 			t.Errorf("view = %+v, want it expired", before)
 		}
 		report := d.sweep()
 		if report.Expired != 1 || report.Units != 1 || report.OldestSeconds < 80_000 {
-			t.Errorf("sweep = %+v, want one hold of one unit that expired most of a day ago", report)
+			t.Errorf("sweep = %+v, want one hold of one unit that expired most of a day ago",
+				report)
 		}
 		after := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
 		after.ServerTime = before.ServerTime
@@ -250,7 +280,8 @@ func (d *deployment) sweep() sweepReport {
 
 func TestCartIsHeldWholeOrNotAtAll(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
-		h := d.reserve(cart(line(mug, losAngeles, 1), line(keyboard, newYork, 1), line(keyboard, newYork, 1)))
+		h := d.reserve(cart(line(mug, losAngeles, 1), line(keyboard, newYork, 1),
+			line(keyboard, newYork, 1)))
 		if h.ProductID != nil || h.WarehouseID != nil || h.Quantity != nil || len(h.Items) != 2 {
 			t.Errorf("hold = %+v, want a cart of two lines", h)
 		}
@@ -258,13 +289,17 @@ func TestCartIsHeldWholeOrNotAtAll(t *testing.T) {
 		if v.Product != nil || v.Warehouse != nil || len(v.Reservation.Items) != 2 {
 			t.Errorf("view = %+v, want no product or warehouse for a cart", v)
 		}
-		a := d.post("/api/reservations", cart(line(mug, losAngeles, 1), line(keyboard, newYork, 2), line(headphones, newYork, 1))).
+		a := d.post("/api/reservations", cart(line(mug, losAngeles, 1), line(keyboard, newYork, 2),
+			line(headphones, newYork, 1))).
 			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
-		if short := decode[struct{ Shortages []struct{ Available int } }](t, a).Shortages; len(short) != 2 || short[0].Available+short[1].Available != 1 {
+		if short := decode[struct{ Shortages []struct{ Available int } }](t,
+			a).Shortages; len(short) != 2 || short[0].Available+short[1].Available != 1 {
 			t.Errorf("shortages = %+v, want both short lines", short)
 		}
 		d.wantStock(headphones, newYork, 5, 0)
-		d.post("/api/reservations", cart(line(mug, newYork, 1), line(uuid.New(), newYork, 1))).want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
+		d.post("/api/reservations",
+			cart(line(mug, newYork, 1), line(uuid.New(), newYork, 1))).
+			want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
 		d.wantStock(mug, newYork, 30, 0)
 		d.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.wantStock(keyboard, newYork, 1, 0)
@@ -275,41 +310,55 @@ func TestCartIsHeldWholeOrNotAtAll(t *testing.T) {
 func TestExtendCountsFromNowUpToTheLimit(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		h := d.reserve(line(mug, newYork, 1))
-		e := d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":3000}`).want(t, http.StatusOK, "").hold(t)
+		e := d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":3000}`).
+			want(t, http.StatusOK, "").hold(t)
 		if !e.ExpiresAt.After(h.ExpiresAt) || e.Status != "PENDING" {
 			t.Errorf("extended hold = %+v, want a later end than %v", e, h.ExpiresAt)
 		}
 		for _, seconds := range []string{"3600", "3601", "9000000000"} {
-			d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+			d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).
+				want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
 		}
-		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`, `{"ttlSeconds":"60"}`, ``} {
-			d.post("/api/reservations/"+h.ID+"/extend", body).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`,
+			`{"ttlSeconds":"60"}`, ``} {
+			d.post("/api/reservations/"+h.ID+"/extend", body).
+				want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
 	})
 }
 
 func (d *deployment) postWithKey(path, key, body string) answer {
 	d.t.Helper()
-	return d.send(request{method: "POST", path: path, body: body, header: map[string]string{"Idempotency-Key": key}})
+	return d.send(request{method: "POST", path: path, body: body,
+		header: map[string]string{"Idempotency-Key": key}})
 }
 
 func TestIdempotencyKeyMakesOneHoldAndOneAnswer(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
-		first := d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 2)).want(t, http.StatusCreated, "")
-		again := d.postWithKey("/api/reservations", "order 7", cart(line(mug, newYork, 1), line(mug, newYork, 1))).want(t, http.StatusCreated, "")
-		if string(first.body) != string(again.body) || again.header.Get("Idempotency-Replayed") != "true" ||
-			first.header.Get("Idempotency-Replayed") != "" || again.header.Get("Location") != first.header.Get("Location") {
-			t.Errorf("replay = %s %v, want %s again, marked as replayed", again.body, again.header, first.body)
+		first := d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 2)).
+			want(t, http.StatusCreated, "")
+		again := d.postWithKey("/api/reservations", "order 7",
+			cart(line(mug, newYork, 1), line(mug, newYork, 1))).want(t, http.StatusCreated, "")
+		if string(first.body) != string(again.body) ||
+			again.header.Get("Idempotency-Replayed") != "true" ||
+			first.header.Get("Idempotency-Replayed") != "" ||
+			again.header.Get("Location") != first.header.Get("Location") {
+			t.Errorf("replay = %s %v, want %s again, marked as replayed", again.body, again.header,
+				first.body)
 		}
-		d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 3)).want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
+		d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 3)).
+			want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
 		d.wantStock(mug, newYork, 30, 2)
 
 		path := "/api/reservations/" + first.hold(t).ID
-		d.postWithKey(path+"/confirm", "order 7", "").want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
+		d.postWithKey(path+"/confirm", "order 7", "").
+			want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
 		confirmed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
 		replayed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
-		if string(confirmed.body) != string(replayed.body) || replayed.header.Get("Idempotency-Replayed") != "true" {
-			t.Errorf("replayed confirm = %s, want %s, marked as replayed", replayed.body, confirmed.body)
+		if string(confirmed.body) != string(replayed.body) ||
+			replayed.header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf("replayed confirm = %s, want %s, marked as replayed", replayed.body,
+				confirmed.body)
 		}
 		d.wantStock(mug, newYork, 28, 0)
 	})
@@ -319,7 +368,11 @@ func TestConcurrentRequestsWithOneKeyMakeOneHold(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		ids := map[string]int{}
 		fresh := 0
-		for _, a := range sendConcurrently(24, func() answer { return d.postWithKey("/api/reservations", "same key", line(headphones, losAngeles, 1)) }) {
+		for _, a := range sendConcurrently(24,
+			func() answer {
+				return d.postWithKey("/api/reservations", "same key",
+					line(headphones, losAngeles, 1))
+			}) {
 			a.want(t, http.StatusCreated, "")
 			ids[a.hold(t).ID]++
 			if a.header.Get("Idempotency-Replayed") == "" {
@@ -327,7 +380,8 @@ func TestConcurrentRequestsWithOneKeyMakeOneHold(t *testing.T) {
 			}
 		}
 		if len(ids) != 1 || fresh != 1 {
-			t.Errorf("24 requests under one key made the holds %v, %d answers not replayed; want one of each", ids, fresh)
+			t.Errorf("24 requests under one key made the holds %v, %d answers not replayed; "+
+				"want one of each", ids, fresh)
 		}
 		d.wantStock(headphones, losAngeles, 8, 1)
 	})
@@ -347,7 +401,8 @@ func sendConcurrently(n int, send func() answer) []answer {
 func TestOneOf64CallersGetsTheLastUnit(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		count := map[int]int{}
-		for _, a := range sendConcurrently(64, func() answer { return d.post("/api/reservations", line(mug, losAngeles, 1)) }) {
+		for _, a := range sendConcurrently(64,
+			func() answer { return d.post("/api/reservations", line(mug, losAngeles, 1)) }) {
 			count[a.status]++
 		}
 		if count[http.StatusCreated] != 1 || count[http.StatusConflict] != 63 {
@@ -362,36 +417,52 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 		h := d.reserve(line(mug, newYork, 1))
 		big := `{"productId":"` + strings.Repeat("a", 64<<10) + `"}`
 		ok := line(mug, newYork, 1)
+		const path = "/api/reservations"
+		get := func(path string) request { return request{method: "GET", path: path} }
+		post := func(body string) request {
+			return request{method: "POST", path: path, body: body}
+		}
+		with := func(name, value string) request {
+			r := post(ok)
+			r.header = map[string]string{name: value}
+			return r
+		}
+		confirm := func(id, body string) request {
+			return request{method: "POST", path: path + "/" + id + "/confirm", body: body}
+		}
+		injection := url.PathEscape("'; DROP TABLE reservations --")
 		for _, c := range []struct {
 			request
 			status int
 			code   string
 		}{
-			{request{method: "POST", path: "/api/reservations", body: big}, 413, "BODY_TOO_LARGE"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Content-Type": "text/plain"}}, 415, "UNSUPPORTED_MEDIA_TYPE"},
-			{request{method: "POST", path: "/api/reservations", body: ok + ok}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: `{"Quantity":1}`}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: strings.Repeat("[", 30_000)}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: "\xff\xfe"}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ""}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": "a,b"}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": ""}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": strings.Repeat("k", 256)}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations/" + h.ID + "/confirm", body: `{"x":1}`}, 400, "VALIDATION_FAILED"},
-			{request{method: "GET", path: "/api/reservations/" + uuid.NewString()}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/50%25"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/%00"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/a%2Fb"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/" + url.PathEscape("'; DROP TABLE reservations --")}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "POST", path: "/api/reservations/%ff/confirm"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/nothing"}, 404, ""},
-			{request{method: "DELETE", path: "/api/reservations/" + h.ID}, 404, ""},
+			{post(big), 413, "BODY_TOO_LARGE"},
+			{with("Content-Type", "text/plain"), 415, "UNSUPPORTED_MEDIA_TYPE"},
+			{post(ok + ok), 400, "VALIDATION_FAILED"},
+			{post(`{"Quantity":1}`), 400, "VALIDATION_FAILED"},
+			{post(strings.Repeat("[", 30_000)), 400, "VALIDATION_FAILED"},
+			{post("\xff\xfe"), 400, "VALIDATION_FAILED"},
+			{post(""), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", "a,b"), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", ""), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", strings.Repeat("k", 256)), 400, "VALIDATION_FAILED"},
+			{confirm(h.ID, `{"x":1}`), 400, "VALIDATION_FAILED"},
+			{get(path + "/" + uuid.NewString()), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/50%25"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/%00"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/a%2Fb"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/" + injection), 404, "RESERVATION_NOT_FOUND"},
+			{confirm("%ff", ""), 404, "RESERVATION_NOT_FOUND"},
+			{get("/api/nothing"), 404, ""},
+			{request{method: "DELETE", path: path + "/" + h.ID}, 404, ""},
 			{request{method: "PUT", path: "/api/products"}, 404, ""},
 		} {
 			a := d.sendRaw(c.request)
 			a.want(t, c.status, c.code)
-			if c.code != "" && (a.header.Get("X-Request-Id") == "" || a.header.Get("Content-Type") != "application/problem+json") {
-				t.Errorf("%s %s: header = %v, want a problem with a request id", c.method, c.path, a.header)
+			if c.code != "" && (a.header.Get("X-Request-Id") == "" ||
+				a.header.Get("Content-Type") != "application/problem+json") {
+				t.Errorf("%s %s: header = %v, want a problem with a request id", c.method, c.path,
+					a.header)
 			}
 		}
 		d.wantStock(mug, newYork, 30, 1)
@@ -402,18 +473,22 @@ func TestPagesAndOpenAPIDocumentAreServed(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		for _, path := range []string{"/", "/reservation/" + uuid.NewString()} {
 			a := d.get(path).want(t, http.StatusOK, "")
-			if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'self'") {
-				t.Errorf("GET %s: header = %v, want HTML with a strict Content-Security-Policy", path, a.header)
+			if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") ||
+				!strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'self'") {
+				t.Errorf("GET %s: header = %v, want HTML with a strict Content-Security-Policy",
+					path, a.header)
 			}
 			for _, m := range regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`).FindAllStringSubmatch(string(a.body), -1) {
 				d.get(m[1]).want(t, http.StatusOK, "")
 			}
 		}
-		document := decode[struct{ OpenAPI string }](t, d.get("/api/openapi.json").want(t, http.StatusOK, ""))
+		document := decode[struct{ OpenAPI string }](t,
+			d.get("/api/openapi.json").want(t, http.StatusOK, ""))
 		if !strings.HasPrefix(document.OpenAPI, "3.1") {
 			t.Errorf("openapi = %q, want 3.1", document.OpenAPI)
 		}
-		if h := decode[struct{ Status string }](t, d.get("/api/health").want(t, http.StatusOK, "")); h.Status != "ok" {
+		if h := decode[struct{ Status string }](t, d.get("/api/health").
+			want(t, http.StatusOK, "")); h.Status != "ok" {
 			t.Errorf("health = %+v, want ok", h)
 		}
 	})

@@ -27,12 +27,15 @@ func TestMigrateFunctionAppliesMissingMigrations(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	name := "deployed_" + strings.ToLower(rand.Text())
-	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+	if _, err := conn.Exec(t.Context(),
+		"CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		t.Fatal(err)
 	}
 	migrate := local.NewRuntime(local.RuntimeConfig{
-		Name: "migrate", Binary: filepath.Join(builttest.Functions(t, "e2e"), "migrate", "bootstrap"),
-		Env: []string{"DATABASE_URL=" + server.URL(name)}, Timeout: time.Minute, Stdout: t.Output(), Stderr: t.Output(),
+		Name:   "migrate",
+		Binary: filepath.Join(builttest.Functions(t, "e2e"), "migrate", "bootstrap"),
+		Env:    []string{"DATABASE_URL=" + server.URL(name)}, Timeout: time.Minute,
+		Stdout: t.Output(), Stderr: t.Output(),
 	})
 	defer func() {
 		if err := migrate.Close(); err != nil {
@@ -40,7 +43,8 @@ func TestMigrateFunctionAppliesMissingMigrations(t *testing.T) {
 		}
 	}()
 	for _, want := range []string{`{"applied":["0001_schema.sql","0002_verbs.sql","0003_lean_verbs.sql","0004_leaner_verbs.sql","0005_operator.sql"]}`, `{"applied":[]}`} {
-		if got, err := migrate.Invoke(t.Context(), []byte("{}")); err != nil || string(got) != want {
+		if got, err := migrate.Invoke(t.Context(), []byte("{}")); err != nil ||
+			string(got) != want {
 			t.Errorf("migrate = %s, %v, want %s", got, err, want)
 		}
 	}

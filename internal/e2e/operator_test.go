@@ -46,7 +46,8 @@ func (d *deployment) wantList(query string, want ...hold) {
 	for _, h := range got {
 		gotIDs = append(gotIDs, h.ID)
 		alive := h.Status == "PENDING"
-		if h.RemainingSeconds == nil || alive != (*h.RemainingSeconds > 0) || h.Expired == nil || *h.Expired != (h.Status == "EXPIRED") || len(h.Items) == 0 {
+		if h.RemainingSeconds == nil || alive != (*h.RemainingSeconds > 0) || h.Expired == nil ||
+			*h.Expired != (h.Status == "EXPIRED") || len(h.Items) == 0 {
 			d.t.Errorf("listed hold = %+v, which contradicts itself", h)
 		}
 	}
@@ -54,7 +55,8 @@ func (d *deployment) wantList(query string, want ...hold) {
 		wantIDs = append(wantIDs, h.ID)
 	}
 	if marshal(d.t, gotIDs) != marshal(d.t, wantIDs) || pages != max(1, (len(want)+1)/2) {
-		d.t.Errorf("the list of %q = %v in %d pages, want %v, two a page", query, gotIDs, pages, wantIDs)
+		d.t.Errorf("the list of %q = %v in %d pages, want %v, two a page", query, gotIDs, pages,
+			wantIDs)
 	}
 }
 
@@ -62,9 +64,12 @@ func TestOperatorListsHoldsByStatusProductAndWarehouse(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		d.wantList("status=PENDING")
 		first := d.reserve(line(mug, newYork, 1))
-		long := d.reserve(`{"productId":"` + keyboard.String() + `","warehouseId":"` + newYork.String() + `","quantity":1,"ttlSeconds":3000}`)
+		long := d.reserve(`{"productId":"` + keyboard.String() + `","warehouseId":"` +
+			newYork.String() + `","quantity":1,"ttlSeconds":3000}`)
 		both := d.reserve(cart(line(mug, newYork, 1), line(keyboard, sanFrancisco, 1)))
-		sold, given, dead := d.reserve(line(mug, sanFrancisco, 1)), d.reserve(line(mug, newYork, 1)), d.reserve(line(mug, losAngeles, 1))
+		sold := d.reserve(line(mug, sanFrancisco, 1))
+		given := d.reserve(line(mug, newYork, 1))
+		dead := d.reserve(line(mug, losAngeles, 1))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
 		d.expireHold(dead.ID) // this also moves its creation a day back
@@ -94,23 +99,39 @@ func TestInvalidListQueriesNameTheParameter(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
 		d.reserve(line(mug, newYork, 1))
 		d.reserve(line(mug, newYork, 1))
-		link, err := url.Parse(nextLink.FindStringSubmatch(d.get("/api/reservations?limit=1").header.Get("Link"))[1])
+		first := d.get("/api/reservations?limit=1")
+		link, err := url.Parse(nextLink.FindStringSubmatch(first.header.Get("Link"))[1])
 		if err != nil {
 			t.Fatal(err)
 		}
 		cursor := link.Query().Get("cursor")
 		for query, field := range map[string]string{
-			"status=pending": "status", "status=": "status", "status=DEAD": "status", "status=PENDING&status=PENDING": "status",
-			"productId=": "productId", "productId=x": "productId", "productId=%00": "productId", "warehouseId=1": "warehouseId",
-			"limit=0": "limit", "limit=201": "limit", "limit=x": "limit", "limit=1&limit=2": "limit",
-			"cursor=": "cursor", "cursor=x": "cursor", "cursor=" + cursor + "A": "cursor", "status=PENDING&cursor=" + cursor: "cursor",
+			"status=pending":                  "status",
+			"status=":                         "status",
+			"status=DEAD":                     "status",
+			"status=PENDING&status=PENDING":   "status",
+			"productId=":                      "productId",
+			"productId=x":                     "productId",
+			"productId=%00":                   "productId",
+			"warehouseId=1":                   "warehouseId",
+			"limit=0":                         "limit",
+			"limit=201":                       "limit",
+			"limit=x":                         "limit",
+			"limit=1&limit=2":                 "limit",
+			"cursor=":                         "cursor",
+			"cursor=x":                        "cursor",
+			"cursor=" + cursor + "A":          "cursor",
+			"status=PENDING&cursor=" + cursor: "cursor",
 		} {
-			a := d.get("/api/reservations?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
-			if details := decode[struct{ Details map[string][]string }](t, a).Details; len(details) != 1 || len(details[field]) != 1 {
+			a := d.get("/api/reservations?"+query).
+				want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+			details := decode[struct{ Details map[string][]string }](t, a).Details
+			if len(details) != 1 || len(details[field]) != 1 {
 				t.Errorf("details of %q = %v, want one message for %s", query, details, field)
 			}
 		}
-		d.get("/api/reservations?status=CONFIRMED&limit=1&cursor="+cursor).want(t, http.StatusOK, "")
+		d.get("/api/reservations?status=CONFIRMED&limit=1&cursor="+cursor).
+			want(t, http.StatusOK, "")
 		d.get("/api/reservations?unknown=1").want(t, http.StatusOK, "")
 	})
 }
@@ -151,38 +172,48 @@ func TestStatsMatchWhatHappened(t *testing.T) {
 				}
 			}
 			if len(s.Minutes) != 60 || sum != s.Hour || s.Stock.Held != s.Holds.LiveUnits {
-				t.Errorf("stats = %+v, which do not add up: the %d minutes sum to %+v", s, len(s.Minutes), sum)
+				t.Errorf("stats = %+v, which do not add up: the %d minutes sum to %+v", s,
+					len(s.Minutes), sum)
 			}
 			return s
 		}
 		before := readStats()
-		if before.Audit != nil || *before.Sweep.LagSeconds != 0 || before.Holds.Live != 0 || before.Hour != (counts{}) || before.Stock.Total != 144 {
+		if before.Audit != nil || *before.Sweep.LagSeconds != 0 || before.Holds.Live != 0 ||
+			before.Hour != (counts{}) || before.Stock.Total != 144 {
 			t.Errorf("stats of a new shop = %+v, want 144 units and no holds", before)
 		}
 		d.reserve(line(mug, newYork, 3))
-		sold, given, dead := d.reserve(line(mug, newYork, 2)), d.reserve(line(mug, newYork, 1)), d.reserve(line(mug, newYork, 5))
+		sold := d.reserve(line(mug, newYork, 2))
+		given := d.reserve(line(mug, newYork, 1))
+		dead := d.reserve(line(mug, newYork, 5))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
 		d.expireHold(dead.ID) // it expired a day ago, before the last hour
 
 		got := readStats()
-		if want := (counts{Held: 3, Confirmed: 1, Released: 1}); got.Hour != want || got.Stock.Total != 142 {
-			t.Errorf("the hour = %+v and %d units, want %+v and 142", got.Hour, got.Stock.Total, want)
+		if want := (counts{Held: 3, Confirmed: 1, Released: 1}); got.Hour != want ||
+			got.Stock.Total != 142 {
+			t.Errorf("the hour = %+v and %d units, want %+v and 142", got.Hour, got.Stock.Total,
+				want)
 		}
-		if got.Holds.Live != 1 || got.Holds.LiveUnits != 3 || got.Holds.Dead != 1 || *got.Sweep.LagSeconds < 80_000 {
-			t.Errorf("holds = %+v, sweep %v s behind; want one live hold of 3 units, and one that expired most of a day ago", got.Holds, *got.Sweep.LagSeconds)
+		if got.Holds.Live != 1 || got.Holds.LiveUnits != 3 || got.Holds.Dead != 1 ||
+			*got.Sweep.LagSeconds < 80_000 {
+			t.Errorf("holds = %+v, sweep %v s behind; want one live hold of 3 units, and one "+
+				"that expired most of a day ago", got.Holds, *got.Sweep.LagSeconds)
 		}
 
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if _, err := d.functions.Sweep.Invoke(ctx, []byte(`{"detail":{"audit":true}}`)); err != nil {
+		if _, err := d.functions.Sweep.Invoke(ctx,
+			[]byte(`{"detail":{"audit":true}}`)); err != nil {
 			t.Fatal(err)
 		}
 		after := readStats()
 		if after.Holds.Dead != 0 || *after.Sweep.LagSeconds != 0 || after.Hour != got.Hour {
 			t.Errorf("stats after the sweep = %+v, want no dead hold and the same hour", after)
 		}
-		if after.Audit == nil || after.Audit.Violations != 0 || after.Audit.Unfinished || after.ServerTime.Before(after.Audit.At) {
+		if after.Audit == nil || after.Audit.Violations != 0 || after.Audit.Unfinished ||
+			after.ServerTime.Before(after.Audit.At) {
 			t.Errorf("audit = %+v, want one without violations", after.Audit)
 		}
 	})

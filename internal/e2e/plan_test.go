@@ -34,7 +34,8 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 		counts := map[string]int64{}
 		var name string
 		var n int64
-		if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { counts[name] = n; return nil }); err != nil {
+		if _, err := pgx.ForEachRow(rows, []any{&name, &n},
+			func() error { counts[name] = n; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		return counts
@@ -49,7 +50,8 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 	d.get("/api/reservations/" + h.ID)
 	d.post("/api/reservations/"+h.ID+"/confirm", "")
 	d.post("/api/reservations/"+c.ID+"/release", "")
-	for _, query := range []string{"", "?status=PENDING", "?status=EXPIRED&productId=" + mug.String()} {
+	for _, query := range []string{"", "?status=PENDING", "?status=EXPIRED&productId=" +
+		mug.String()} {
 		d.get("/api/reservations"+query).want(t, http.StatusOK, "")
 	}
 	d.get("/api/stats").want(t, http.StatusOK, "")
@@ -69,7 +71,8 @@ func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
 	for left := 1; left > 0; {
-		if _, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend(pid) "+others); err != nil {
+		if _, err := conn.Exec(t.Context(),
+			"SELECT pg_terminate_backend(pid) "+others); err != nil {
 			t.Fatal(err)
 		}
 		if err := conn.QueryRow(t.Context(), "SELECT count(*) "+others).Scan(&left); err != nil {
@@ -108,7 +111,8 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	read := func() (tuples int64) {
 		t.Helper()
 		d.closeSessions(t, conn)
-		if err := conn.QueryRow(t.Context(), "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").Scan(&tuples); err != nil {
+		if err := conn.QueryRow(t.Context(),
+			"SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").Scan(&tuples); err != nil {
 			t.Fatal(err)
 		}
 		return tuples

@@ -105,7 +105,8 @@ func (c client) sendOnce(ctx context.Context, method, path, key string, body any
 	}
 	defer response.Body.Close()
 	r = reply{Status: response.StatusCode, Header: response.Header}
-	if r.Body, r.Err = io.ReadAll(response.Body); r.Err == nil && len(r.Body) > 0 && r.Body[0] == '{' {
+	if r.Body, r.Err = io.ReadAll(response.Body); r.Err == nil && len(r.Body) > 0 &&
+		r.Body[0] == '{' {
 		r.Err = json.Unmarshal(r.Body, &r)
 	}
 	return r
@@ -126,7 +127,8 @@ func (c client) act(ctx context.Context, id uuid.UUID, verb, key string) reply {
 }
 
 func (c client) extend(ctx context.Context, id uuid.UUID, key string, ttl int) reply {
-	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", key, map[string]int{"ttlSeconds": ttl})
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", key,
+		map[string]int{"ttlSeconds": ttl})
 }
 
 func (c client) get(ctx context.Context, id uuid.UUID) reply {

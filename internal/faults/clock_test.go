@@ -38,12 +38,15 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replaced := strings.Replace(string(text), wallClockSource, fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
+	replaced := strings.Replace(string(text), wallClockSource,
+		fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
 	if replaced == string(text) {
 		t.Fatalf("%s has no %q: this Go reads the clock elsewhere", source, wallClockSource)
 	}
 	dir := t.TempDir()
-	replacement, overlay, program := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "local")
+	replacement := filepath.Join(dir, "time.go")
+	overlay := filepath.Join(dir, "overlay.json")
+	program := filepath.Join(dir, "local")
 	if err := os.WriteFile(replacement, []byte(replaced), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,8 @@ func startProgram(t *testing.T, program, databaseURL string) string {
 	}
 	cmd := exec.Command(program, "run", "-with-parent")
 	cmd.Dir = builttest.Root(t)
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port),
+		"SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -101,7 +105,8 @@ func startProgram(t *testing.T, program, databaseURL string) string {
 // database whose clock is right. Its histories are checked against the right clock, to the
 // microsecond.
 func TestExpiryIgnoresTheServicesClock(t *testing.T) {
-	for name, seconds := range map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0} {
+	offsets := map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0}
+	for name, seconds := range offsets {
 		t.Run(name, func(t *testing.T) {
 			db := pgtest.New(t)
 			d := attach(t, db, startProgram(t, buildWithClockOffset(t, seconds), db.URL))
@@ -112,7 +117,8 @@ func TestExpiryIgnoresTheServicesClock(t *testing.T) {
 				t.Fatalf("a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 			}
 			// The id shows the program's clock, and so that it is the wrong one.
-			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) || (time.Since(at) > time.Hour) != (seconds < 0) {
+			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) ||
+				(time.Since(at) > time.Hour) != (seconds < 0) {
 				t.Fatalf("the program's clock reads %s, want an offset of %d seconds", at, seconds)
 			}
 			v := recordHistory(d, uint64(seconds), historyTime).check(t, true)
@@ -136,13 +142,15 @@ func TestAnswersIgnoreTheSessionsTimeZone(t *testing.T) {
 	d := newDeployment(t)
 	s, row := newClient(d.url, 1), d.addProduct(1, 10)[0]
 	zone := func(name string) {
-		d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name + "''" + `', current_database()); END $$`)
+		d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name +
+			"''" + `', current_database()); END $$`)
 		d.disconnect()
 	}
 	zone("Asia/Kolkata")
 	before := time.Now()
 	made := reserveUntilCreated(t, s, row, "zones").Reservation
-	if made == nil || made.CreatedAt.Sub(before) > answerLimit || made.CreatedAt.Before(before.Add(-time.Second)) {
+	if made == nil || made.CreatedAt.Sub(before) > answerLimit ||
+		made.CreatedAt.Before(before.Add(-time.Second)) {
 		t.Fatalf("made %+v at %s", made, before)
 	}
 	for _, name := range []string{"America/St_Johns", "Pacific/Kiritimati", "UTC"} {
@@ -153,7 +161,8 @@ func TestAnswersIgnoreTheSessionsTimeZone(t *testing.T) {
 				t.Fatalf("%d %s %v", r.Status, r.Body, r.Err)
 			}
 		}
-		if got := *r.Reservation; !got.CreatedAt.Equal(made.CreatedAt) || !got.ExpiresAt.Equal(made.ExpiresAt) || got.Status != "PENDING" {
+		if got := *r.Reservation; !got.CreatedAt.Equal(made.CreatedAt) ||
+			!got.ExpiresAt.Equal(made.ExpiresAt) || got.Status != "PENDING" {
 			t.Errorf("in %s the hold is %+v, want %+v", name, got, *made)
 		}
 		if !strings.Contains(string(r.Body), made.ExpiresAt.UTC().Format(time.RFC3339Nano)) {

@@ -36,7 +36,10 @@ type load struct {
 const loadCallers = 16
 
 func newLoad(d *deployment) *load {
-	return &load{d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 2_000_000_000), told: map[uuid.UUID]string{}}
+	return &load{
+		d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 2_000_000_000),
+		told: map[uuid.UUID]string{},
+	}
 }
 
 // run lets the callers work until the context ends. It returns when each has a certain answer to
@@ -77,7 +80,9 @@ func (l *load) shopOnce(r *rand.Rand) {
 			items = append(items, item{row.Product, row.Warehouse, 1})
 		}
 	}
-	held := l.sendUntilSettled(func(ctx context.Context, key string) reply { return l.client.reserve(ctx, key, 0, items...) })
+	held := l.sendUntilSettled(func(ctx context.Context, key string) reply {
+		return l.client.reserve(ctx, key, 0, items...)
+	})
 	if held.Reservation == nil {
 		return
 	}
@@ -90,7 +95,10 @@ func (l *load) shopOnce(r *rand.Rand) {
 	case 1:
 		return
 	}
-	if l.sendUntilSettled(func(ctx context.Context, key string) reply { return l.client.act(ctx, id, verb, key) }).ok() {
+	resolved := l.sendUntilSettled(func(ctx context.Context, key string) reply {
+		return l.client.act(ctx, id, verb, key)
+	})
+	if resolved.ok() {
 		l.record(id, status)
 	}
 }
@@ -114,8 +122,10 @@ func (l *load) sendUntilSettled(send func(ctx context.Context, key string) reply
 		if r.uncertain() {
 			l.uncertain.Add(1)
 		}
-		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" || time.Since(start) > testLimit {
-			l.fail(errors.Join(fmt.Errorf("a valid call was answered %d %s", r.Status, r.Body), r.Err))
+		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" ||
+			time.Since(start) > testLimit {
+			l.fail(errors.Join(fmt.Errorf("a valid call was answered %d %s", r.Status, r.Body),
+				r.Err))
 			return r
 		}
 		time.Sleep(10 * time.Millisecond) // a client waits this long before a retry
@@ -172,7 +182,8 @@ func (l *load) verify(t *testing.T) {
 		}
 		t.Error(err)
 	}
-	rows, err := l.d.admin.Query(withTimeout(t, testLimit), "SELECT id::text, status::text FROM reservations")
+	rows, err := l.d.admin.Query(withTimeout(t, testLimit),
+		"SELECT id::text, status::text FROM reservations")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +212,8 @@ func (l *load) verify(t *testing.T) {
 		}
 	}
 	if len(there) != len(l.told) {
-		t.Errorf("the database has %d holds, the callers were told of %d: a key made two holds, or none", len(there), len(l.told))
+		t.Errorf("the database has %d holds, the callers were told of %d: a key made two holds, "+
+			"or none", len(there), len(l.told))
 	}
 	l.d.audit()
 }
@@ -234,21 +246,24 @@ func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 		took := l.awaitSuccess(t, time.Now())
 		slowest = max(slowest, took)
 		if took > recoveryLimit {
-			t.Errorf("after crash %d the first success took %s, want at most %s", count+1, took, recoveryLimit)
+			t.Errorf("after crash %d the first success took %s, want at most %s", count+1, took,
+				recoveryLimit)
 		}
 	}
 	stop()
 	if l.uncertain.Load() < int64(want) {
 		t.Errorf("%d calls were cut off by %d crashes", l.uncertain.Load(), count)
 	}
-	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds acknowledged; first success at most %s after a restart",
+	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds acknowledged; first success at "+
+		"most %s after a restart",
 		count, l.calls.Load(), l.uncertain.Load(), len(l.told), slowest)
 }
 
 // TestWithoutTheFlushACrashLosesHolds is the control: early lock release without the second,
 // flushed commit.
 func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
-	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200",
+		"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	d := deploy(t, db, startInProcess)
 	for _, procedure := range []string{"reserve_line", "reserve_cart", "resolve_hold"} {
 		mutate(procedure, "_nothing := pg_logical_emit_message(true, 'allo', '');", "NULL;")(d)
@@ -258,7 +273,8 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 		s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 		var told []uuid.UUID
 		for range 50 {
-			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status == http.StatusCreated {
+			if r := s.reserve(t.Context(), "", 0,
+				item{row.Product, row.Warehouse, 1}); r.Status == http.StatusCreated {
 				told = append(told, r.Reservation.ID)
 			}
 		}
@@ -270,7 +286,8 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 		}
 		d.admin.Reset()
 		for _, id := range told {
-			if queryValue[int](d, "SELECT count(*) FROM reservations WHERE id = $1", id.String()) == 0 {
+			if queryValue[int](d, "SELECT count(*) FROM reservations WHERE id = $1",
+				id.String()) == 0 {
 				lost++
 			}
 		}

@@ -33,16 +33,17 @@ const (
 	partitionTotal = 12
 	historyTime    = 3 * time.Second
 	checkLimit     = 30 * time.Second // of one partition; most take a few hundredths of a second
-	controlLimit   = 5 * time.Second  // of one partition of a control, which may have no order to find
-	sweepers       = 2
-	sweepPause     = 20 * time.Millisecond
-	lockers        = partitions
-	maxLockTime    = 25 * time.Millisecond // of a lock taken by lockSomething
-	maxLockPause   = 50 * time.Millisecond // between two such locks
-	rushTime       = 12 * time.Millisecond // how soon before a hold's end the callers come for it
-	recentHolds    = 12
-	maxUnits       = 4
-	restockUnits   = 10
+	// Of one partition of a control, which may have no order to find.
+	controlLimit = 5 * time.Second
+	sweepers     = 2
+	sweepPause   = 20 * time.Millisecond
+	lockers      = partitions
+	maxLockTime  = 25 * time.Millisecond // of a lock taken by lockSomething
+	maxLockPause = 50 * time.Millisecond // between two such locks
+	rushTime     = 12 * time.Millisecond // how soon before a hold's end the callers come for it
+	recentHolds  = 12
+	maxUnits     = 4
+	restockUnits = 10
 )
 
 // event is one call of a history with its answer.
@@ -87,7 +88,8 @@ func (i *partition) record(e event) {
 	if e.verb == model.Confirm || e.verb == model.Release {
 		delete(i.ending, e.id)
 	}
-	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend && e.outcome == model.Done {
+	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend &&
+		e.outcome == model.Done {
 		i.recent = append(i.recent, knownHold{id: e.id, end: e.end})
 		if i.ending != nil {
 			i.ending[e.id] = knownHold{id: e.id, end: e.end}
@@ -116,7 +118,8 @@ func (i *partition) endingWithin(limit time.Duration) (knownHold, bool) {
 	now, found := time.Now(), false
 	var next knownHold
 	for _, k := range i.ending {
-		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit && (!found || k.end.Before(next.end)) {
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit &&
+			(!found || k.end.Before(next.end)) {
 			next, found = k, true
 		}
 	}
@@ -147,7 +150,8 @@ func (i *partition) rowNumber(product, warehouse uuid.UUID) int {
 func (i *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
-		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse, line.Quantity})
+		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse,
+			line.Quantity})
 	}
 	return items
 }
@@ -173,7 +177,9 @@ func (h *history) reportUnexpected(format string, args ...any) {
 func newHistory(d *deployment) *history {
 	h := &history{d: d, client: newClient(d.url, callers)}
 	for range partitions {
-		h.partitions = append(h.partitions, &partition{rows: d.addProduct(partitionRows, partitionTotal), ending: map[uuid.UUID]knownHold{}})
+		h.partitions = append(h.partitions,
+			&partition{rows: d.addProduct(partitionRows, partitionTotal),
+				ending: map[uuid.UUID]knownHold{}})
 	}
 	return h
 }
@@ -184,14 +190,16 @@ func newHistory(d *deployment) *history {
 func lateCall(d *deployment, send func(h *history, i *partition, e event)) *history {
 	h := newHistory(d)
 	i, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
-	h.sendReserve(ctx, i, event{key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}}, ttl: time.Second})
+	h.sendReserve(ctx, i, event{key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
+		ttl: time.Second})
 	hold, _ := i.endingWithin(time.Minute)
 	tx, err := d.admin.Begin(ctx)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key); err != nil {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+		key); err != nil {
 		d.t.Fatal(err)
 	}
 	var waits sync.WaitGroup
@@ -207,11 +215,15 @@ func lateCall(d *deployment, send func(h *history, i *partition, e event)) *hist
 }
 
 func lateConfirm(d *deployment) *history {
-	return lateCall(d, func(h *history, i *partition, e event) { h.resolve(context.Background(), i, e, model.Confirm) })
+	return lateCall(d, func(h *history, i *partition, e event) {
+		h.resolve(context.Background(), i, e, model.Confirm)
+	})
 }
 
 func lateExtend(d *deployment) *history {
-	return lateCall(d, func(h *history, i *partition, e event) { h.extend(context.Background(), i, e) })
+	return lateCall(d, func(h *history, i *partition, e event) {
+		h.extend(context.Background(), i, e)
+	})
 }
 
 // recordHistory lets the callers work for a while, beside sweeps, and beside sessions that lock
@@ -270,11 +282,13 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 	}
 	switch {
 	case !found || kind == 0:
-		_, err = tx.Exec(ctx, "SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE", row.Product.String(), row.Warehouse.String())
+		_, err = tx.Exec(ctx, "SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = "+
+			"$2 FOR UPDATE", row.Product.String(), row.Warehouse.String())
 	case kind < 3:
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
-		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM unnest($1::text[]) key", i.announcedKeys(hold.id))
+		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM "+
+			"unnest($1::text[]) key", i.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
 		// A caller is told that the hold is dead before the calls go on that came while it lived.
@@ -406,12 +420,14 @@ func (h *history) catalog(ctx context.Context, e event) {
 		for _, shelf := range shelves {
 			for _, s := range shelf.Inventories {
 				if n := i.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
-					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity,
+						Reserved: s.ReservedQuantity, Available: s.AvailableStock})
 				}
 			}
 		}
 		if len(e.rows) != partitionRows {
-			h.reportUnexpected("a catalog shows %d of %d rows of a product", len(e.rows), partitionRows)
+			h.reportUnexpected("a catalog shows %d of %d rows of a product", len(e.rows),
+				partitionRows)
 		}
 		i.record(e)
 	}
@@ -419,8 +435,10 @@ func (h *history) catalog(ctx context.Context, e event) {
 
 func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Rand) {
 	row := r.IntN(partitionRows)
-	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row, Quantity: restockUnits}}, model.Done, time.Now()
-	_, err := h.d.admin.Exec(context.WithoutCancel(ctx), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row,
+		Quantity: restockUnits}}, model.Done, time.Now()
+	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
+		"SELECT adjust_stock($1, $2, $3, 'delivery')",
 		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
 	if e.to = time.Now(); err != nil {
 		h.reportUnexpected("a delivery: %v", err)
@@ -430,7 +448,8 @@ func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Ra
 }
 
 var statuses = map[string]model.Status{
-	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released, "EXPIRED": model.Expired,
+	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released,
+	"EXPIRED": model.Expired,
 }
 
 // finish records a call with its answer.
@@ -438,15 +457,18 @@ func (h *history) finish(i *partition, e event, r reply) {
 	e.to = time.Now()
 	switch {
 	case r.ok() && r.Reservation != nil:
-		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status], r.Reservation.ExpiresAt
+		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status],
+			r.Reservation.ExpiresAt
 		if e.id != uuid.Nil && e.id != r.Reservation.ID {
-			h.reportUnexpected("a call for hold %s was answered with hold %s", e.id, r.Reservation.ID)
+			h.reportUnexpected("a call for hold %s was answered with hold %s", e.id,
+				r.Reservation.ID)
 		}
 		e.id = r.Reservation.ID
 	case r.Code == "INSUFFICIENT_STOCK":
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
-			e.rows = append(e.rows, model.Row{Number: i.rowNumber(s.ProductID, s.WarehouseID), Available: s.Available})
+			e.rows = append(e.rows, model.Row{Number: i.rowNumber(s.ProductID, s.WarehouseID),
+				Available: s.Available})
 		}
 	case r.Code == "RESERVATION_EXPIRED":
 		e.outcome = model.Gone
@@ -477,9 +499,11 @@ type input struct {
 }
 
 // operations turns a partition's events into Porcupine's operations, and numbers its holds.
-func (i *partition) operations() (m *model.Model, operations []porcupine.Operation, unexpected []string) {
+func (i *partition) operations() (m *model.Model, operations []porcupine.Operation,
+	unexpected []string) {
 	var reserves []event
-	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{}, map[string]uuid.UUID{}
+	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
+		map[string]uuid.UUID{}
 	for _, e := range i.events {
 		if e.verb != model.Reserve {
 			continue
@@ -492,7 +516,8 @@ func (i *partition) operations() (m *model.Model, operations []porcupine.Operati
 			continue
 		}
 		if first, told := made[e.key]; told && first != e.id {
-			unexpected = append(unexpected, fmt.Sprintf("one key made the holds %s and %s", first, e.id))
+			unexpected = append(unexpected, fmt.Sprintf("one key made the holds %s and %s", first,
+				e.id))
 		}
 		made[e.key] = e.id
 		numbers[e.id] = keys[e.key]
@@ -512,14 +537,16 @@ func (i *partition) operations() (m *model.Model, operations []porcupine.Operati
 		}
 		in := input{
 			call: model.Call{
-				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
+				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(),
+				Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
 			},
 			answer: model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows},
 		}
 		if !e.end.IsZero() {
 			in.answer.End = e.end.UnixMicro()
 		}
-		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in, Call: in.call.From, Return: to})
+		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in,
+			Call: in.call.From, Return: to})
 	}
 	return m, operations, unexpected
 }
@@ -535,9 +562,12 @@ func specification(m *model.Model) porcupine.Model {
 			}
 			return states
 		},
-		Equal:             func(a, b any) bool { return a == b },
-		DescribeOperation: func(in, _ any) string { return model.Describe(in.(input).call, in.(input).answer) },
-		DescribeState:     func(s any) string { return m.Describe(s.(model.State)) },
+		Equal: func(a, b any) bool { return a == b },
+		DescribeOperation: func(in, _ any) string {
+			return model.Describe(in.(input).call,
+				in.(input).answer)
+		},
+		DescribeState: func(s any) string { return m.Describe(s.(model.State)) },
 	}
 	return n.ToModel()
 }
@@ -553,7 +583,8 @@ type verdict struct {
 func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.unexpected) == 0 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, unexpected: %.600q", v.calls, v.unanswered, v.illegal, v.unexpected)
+	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, unexpected: %.600q", v.calls,
+		v.unanswered, v.illegal, v.unexpected)
 }
 
 // check looks for an order of the calls of each partition. With pages, it saves a page that shows
@@ -584,22 +615,27 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 			if !pages {
 				return v // enough for a control
 			}
-			saveFailure(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
-			saveFailure(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
+			saveFailure(t, name,
+				func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
+			saveFailure(t, name+".txt",
+				func(f *os.File) error { return explain(f, m, operations, info) })
 		case porcupine.Unknown:
-			v.unexpected = append(v.unexpected, fmt.Sprintf("the check of %d calls did not end within %s", len(operations), limit))
+			v.unexpected = append(v.unexpected,
+				fmt.Sprintf("the check of %d calls did not end within %s", len(operations), limit))
 		}
 	}
 	// Locks are free within milliseconds here, so hardly any call is told to try again.
 	if n := h.refusals.Load(); n*100 > int64(v.calls) {
-		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were told to try again", n, v.calls))
+		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were told to try again", n,
+			v.calls))
 	}
 	return v
 }
 
 // explain writes the longest order found for a history that has none: its last calls, the state
 // after them, and the next calls, which do not fit.
-func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo) error {
+func explain(f io.Writer, m *model.Model, operations []porcupine.Operation,
+	info porcupine.LinearizationInfo) error {
 	const shown = 25
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {
@@ -611,7 +647,8 @@ func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info
 	}
 	describe := func(o porcupine.Operation) string {
 		in := o.Input.(input)
-		return fmt.Sprintf("caller %d, %d to %d: %s", o.ClientId, in.call.From, in.call.To, model.Describe(in.call, in.answer))
+		return fmt.Sprintf("caller %d, %d to %d: %s", o.ClientId, in.call.From, in.call.To,
+			model.Describe(in.call, in.answer))
 	}
 	states, done := []model.State{m.Init()}, map[string]int{}
 	var b strings.Builder
@@ -629,7 +666,8 @@ func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info
 	for _, s := range states {
 		fmt.Fprintf(&b, "\nthen: %s\n\n", m.Describe(s))
 	}
-	slices.SortFunc(operations, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	slices.SortFunc(operations,
+		func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 	left := 0
 	for _, o := range operations {
 		if done[describe(o)]--; done[describe(o)] < 0 && left < shown {

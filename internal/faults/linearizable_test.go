@@ -27,12 +27,14 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d rounds of %d histories, %d calls, %d of them unanswered: all linearizable", rounds, partitions, calls, unanswered)
+	t.Logf("%d rounds of %d histories, %d calls, %d of them unanswered: all linearizable", rounds,
+		partitions, calls, unanswered)
 }
 
 // TestLateCallsAreLinearizable checks calls that wait past the end of their hold.
 func TestLateCallsAreLinearizable(t *testing.T) {
-	for name, attack := range map[string]func(*deployment) *history{"confirm": lateConfirm, "extend": lateExtend} {
+	for name, attack := range map[string]func(*deployment) *history{"confirm": lateConfirm,
+		"extend": lateExtend} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeployment(t)
 			if v := attack(d).check(t, true); !v.clean() {
@@ -87,18 +89,21 @@ var controls = []control{
 			func(d *deployment) {
 				d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$`)
 			},
-			mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE", "ORDER BY newRand() FOR NO KEY UPDATE")),
+			mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
+				"ORDER BY random() FOR NO KEY UPDATE")),
 		deadlocks: true, quick: true,
 	},
 	{
 		name: "extend by the clock of the transaction's start",
-		guard: combine(dropSchemaGuards, mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();"),
+		guard: combine(dropSchemaGuards,
+			mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();"),
 			mutate("extend_hold", "_hold.expires_at <= _now", "_hold.expires_at <= now()")),
 		attack: lateExtend, quick: true,
 	},
 	{
 		name: "confirm by the clock of the transaction's start",
-		guard: combine(dropSchemaGuards, mutate("resolve_hold", "_now := clock_timestamp();", "_now := now();"),
+		guard: combine(dropSchemaGuards, mutate("resolve_hold", "_now := clock_timestamp();",
+			"_now := now();"),
 			mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")),
 		attack: lateConfirm, quick: true,
 	},
@@ -106,12 +111,15 @@ var controls = []control{
 		name: "sweep without its status guard",
 		guard: combine(dropSchemaGuards,
 			mutate("sweep_holds", "FOR UPDATE SKIP LOCKED", ""),
-			mutate("sweep_holds", "AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'", "")),
+			mutate("sweep_holds", "AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'",
+				"")),
 		quick: true,
 	},
 	{
 		name: "reclaim that leaves the line counted",
-		guard: combine(dropSchemaGuards, mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false", "UPDATE reservation_items l SET counted = true"),
+		guard: combine(dropSchemaGuards,
+			mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false",
+				"UPDATE reservation_items l SET counted = true"),
 			mutate("give_up_lines", "l.counted", "true")),
 	},
 }

@@ -150,7 +150,8 @@ func attach(t testing.TB, db pgtest.Database, url string) *deployment {
 		t.Fatal(err)
 	}
 	config.MaxConns = 8
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // functions are redefined under its connections
+	// Functions are redefined under its connections.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if d.admin, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,8 @@ func (d *deployment) exec(sql string, args ...any) {
 func queryValue[T any](d *deployment, sql string, args ...any) T {
 	d.t.Helper()
 	var answer T
-	if err := d.admin.QueryRow(withTimeout(d.t, testLimit), sql, args...).Scan(&answer); err != nil {
+	if err := d.admin.QueryRow(withTimeout(d.t, testLimit), sql,
+		args...).Scan(&answer); err != nil {
 		d.t.Fatalf("%s: %v", sql, err)
 	}
 	return answer
@@ -193,12 +195,15 @@ func (d *deployment) addProduct(rows, total int) []stockRow {
 	product := uuid.New()
 	d.products++
 	// The names count down, so that the newest product is first in the catalog.
-	d.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(), fmt.Sprintf("product %09d", 999_999_999-d.products))
+	d.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(),
+		fmt.Sprintf("product %09d", 999_999_999-d.products))
 	var made []stockRow
 	for range rows {
 		s := stockRow{product, uuid.New()}
-		d.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(), "warehouse "+s.Warehouse.String())
-		d.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)", s.Product.String(), s.Warehouse.String(), total)
+		d.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(),
+			"warehouse "+s.Warehouse.String())
+		d.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)",
+			s.Product.String(), s.Warehouse.String(), total)
 		made = append(made, s)
 	}
 	return made
@@ -210,7 +215,8 @@ func (d *deployment) sweep(ctx context.Context) error {
 	if d.functions == nil {
 		return nil
 	}
-	_, err := d.functions.Sweep.Invoke(ctx, []byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
+	_, err := d.functions.Sweep.Invoke(ctx,
+		[]byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
 	return err
 }
 
@@ -228,17 +234,20 @@ func (d *deployment) audit() {
 func (d *deployment) deadlocks() int {
 	d.t.Helper()
 	d.disconnect()
-	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database WHERE datname = "+
+		"current_database()")
 }
 
 // serviceSessions selects the sessions of the service.
-const serviceSessions = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'"
+const serviceSessions = "FROM pg_stat_activity WHERE datname = current_database() AND " +
+	"application_name = 'allo-reservations'"
 
 // disconnect ends every session of the service, as a failover does, and waits until they are gone.
 func (d *deployment) disconnect() {
 	d.t.Helper()
 	d.exec("SELECT pg_terminate_backend(pid) " + serviceSessions)
-	for ctx := withTimeout(d.t, testLimit); queryValue[int](d, "SELECT count(*) "+serviceSessions) > 0; {
+	for ctx := withTimeout(d.t, testLimit); queryValue[int](d,
+		"SELECT count(*) "+serviceSessions) > 0; {
 		if ctx.Err() != nil {
 			d.t.Fatal("the service's sessions did not end")
 		}

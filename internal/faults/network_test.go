@@ -67,7 +67,8 @@ type networkFault struct {
 }
 
 func toxicFault(name string, lasts time.Duration, uncertain bool, toxics ...string) networkFault {
-	return networkFault{name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) }, (*faultyLink).removeToxics}
+	return networkFault{name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) },
+		(*faultyLink).removeToxics}
 }
 
 // How long a fault lasts: long enough for every call to meet it or, where packets vanish, for calls
@@ -78,19 +79,28 @@ const (
 )
 
 var networkFaults = []networkFault{
-	toxicFault("latency and jitter", briefFault, false, `"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
+	toxicFault("latency and jitter", briefFault, false,
+		`"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
 		`"type":"latency","stream":"downstream","attributes":{"latency":100,"jitter":80}`),
 	// Answers are cut off in their middle, some of them after the commit.
-	toxicFault("connections closed in the middle of an answer", briefFault, true, `"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
-	toxicFault("connections closed in the middle of a query", briefFault, true, `"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
-	toxicFault("resets of every connection", briefFault, true, `"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
-	toxicFault("answers vanish", longFault, true, `"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
-	toxicFault("queries vanish", longFault, true, `"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
-	toxicFault("slow closes", briefFault, true, `"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
+	toxicFault("connections closed in the middle of an answer", briefFault, true,
+		`"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
+	toxicFault("connections closed in the middle of a query", briefFault, true,
+		`"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
+	toxicFault("resets of every connection", briefFault, true,
+		`"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
+	toxicFault("answers vanish", longFault, true,
+		`"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
+	toxicFault("queries vanish", longFault, true,
+		`"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
+	toxicFault("slow closes", briefFault, true,
+		`"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":3000}`),
-	toxicFault("a few bytes at a time", briefFault, false, `"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
+	toxicFault("a few bytes at a time", briefFault, false,
+		`"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
 		`"type":"bandwidth","stream":"upstream","attributes":{"rate":20}`),
-	{"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() }, (*faultyLink).start},
+	{"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() },
+		(*faultyLink).start},
 }
 
 // TestEveryCallEndsDespiteNetworkFaults puts one fault after another between the service and its
@@ -113,18 +123,22 @@ func TestEveryCallEndsDespiteNetworkFaults(t *testing.T) {
 			fault.begin(link)
 			time.Sleep(fault.lasts)
 			if grew := l.uncertain.Load() > before; grew != fault.uncertain {
-				t.Errorf("%s: calls with an uncertain outcome: %t, want %t", fault.name, grew, fault.uncertain)
+				t.Errorf("%s: calls with an uncertain outcome: %t, want %t", fault.name, grew,
+					fault.uncertain)
 			}
 			fault.end(link)
 			if took := l.awaitRecovery(t); took > recoveryLimit {
-				t.Errorf("%s: recovered %s after the fault's end, want at most %s", fault.name, took, recoveryLimit)
+				t.Errorf("%s: recovered %s after the fault's end, want at most %s", fault.name,
+					took, recoveryLimit)
 			} else {
-				t.Logf("%s: recovered %s after the fault's end", fault.name, took.Round(time.Millisecond))
+				t.Logf("%s: recovered %s after the fault's end", fault.name,
+					took.Round(time.Millisecond))
 			}
 		}
 	}
 	stop()
-	t.Logf("%d rounds of %d faults, %d calls, %d of them uncertain, %d holds acknowledged", rounds, len(networkFaults), l.calls.Load(), l.uncertain.Load(), len(l.told))
+	t.Logf("%d rounds of %d faults, %d calls, %d of them uncertain, %d holds acknowledged", rounds,
+		len(networkFaults), l.calls.Load(), l.uncertain.Load(), len(l.told))
 }
 
 // awaitRecovery sends new calls until one of every verb has succeeded, and returns how long that
@@ -144,7 +158,10 @@ func (l *load) awaitRecovery(t *testing.T) time.Duration {
 	}
 	id := held.Reservation.ID
 	l.sendUntilSettled(func(ctx context.Context, _ string) reply { return l.client.get(ctx, id) })
-	l.sendUntilSettled(func(ctx context.Context, key string) reply { return l.client.act(ctx, id, "confirm", key) })
+	l.sendUntilSettled(func(ctx context.Context, key string) reply {
+		return l.client.act(ctx, id,
+			"confirm", key)
+	})
 	l.record(id, "CONFIRMED")
 	return time.Since(start)
 }

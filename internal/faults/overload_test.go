@@ -39,7 +39,8 @@ const (
 
 // sendAtRate sends reserves at a steady rate, without waiting for answers. It returns the answers,
 // and the most callers and the most heap at any one time.
-func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
+func sendAtRate(t *testing.T, s client, row stockRow, rate float64,
+	lasts time.Duration) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond
 	var mu sync.Mutex
@@ -59,7 +60,8 @@ func sendAtRate(t *testing.T, s client, row stockRow, rate float64, lasts time.D
 				r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 				<-slots
 				r.Err = r.documented()
-				r.Header, r.Body, r.Reservation = nil, nil, nil // a soak gets too many to keep them whole
+				// A soak gets too many to keep them whole.
+				r.Header, r.Body, r.Reservation = nil, nil, nil
 				mu.Lock()
 				defer mu.Unlock()
 				replies = append(replies, r)
@@ -80,8 +82,10 @@ func measureCapacity(t *testing.T, s client, row stockRow) float64 {
 	done := 0
 	runConcurrently(callers, func(int) {
 		for ctx.Err() == nil {
-			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
-				t.Errorf("without overload a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
+			if r := s.reserve(t.Context(), "", 0,
+				item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
+				t.Errorf("without overload a reserve was answered %d %s %v", r.Status, r.Body,
+					r.Err)
 				return
 			}
 			mu.Lock()
@@ -115,9 +119,11 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 
 	lasts := duration(overloadTime)
 	replies, pile, peak := sendAtRate(t, s, row, overload*before, lasts)
-	t.Logf("at most %d callers waited at once; %d MB of heap then, %d MB when idle", pile, peak>>20, heap>>20)
+	t.Logf("at most %d callers waited at once; %d MB of heap then, %d MB when idle", pile, peak>>20,
+		heap>>20)
 	if pile > maxPile || peak > heap+peakHeap {
-		t.Errorf("too many callers or too much memory: want at most %d callers and %d MB", maxPile, (heap+peakHeap)>>20)
+		t.Errorf("too many callers or too much memory: want at most %d callers and %d MB", maxPile,
+			(heap+peakHeap)>>20)
 	}
 
 	after := measureCapacity(t, s, row)
@@ -136,16 +142,19 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 		}
 	}
 	slow, refusal := percentile(served, 0.99), percentile(refused, 0.99)
-	t.Logf("capacity %.0f calls a second; %d sent, %d served with p99 %s, %d refused with p99 %s; capacity afterwards %.0f",
+	t.Logf("capacity %.0f calls a second; %d sent, %d served with p99 %s, %d refused with p99 "+
+		"%s; capacity afterwards %.0f",
 		before, len(replies), len(served), slow, len(refused), refusal, after)
 	if slow > answerLimit {
 		t.Errorf("p99 of the served calls = %s, want at most %s", slow, answerLimit)
 	}
 	if refusal > refusalLimit || len(refused) == 0 {
-		t.Errorf("p99 of %d refusals = %s, want some refusals and at most %s", len(refused), refusal, refusalLimit)
+		t.Errorf("p99 of %d refusals = %s, want some refusals and at most %s", len(refused),
+			refusal, refusalLimit)
 	}
 	if least := before * lasts.Seconds() / 3; *soak == 0 && float64(len(served)) < least {
-		t.Errorf("%d calls were served under overload, want at least %.0f: a third of the capacity", len(served), least)
+		t.Errorf("%d calls were served under overload, want at least %.0f: a third of the capacity",
+			len(served), least)
 	}
 	if after < before/2 {
 		t.Errorf("capacity after the overload = %.0f calls a second, before it %.0f", after, before)
@@ -157,7 +166,8 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 			break
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("heap and goroutines grew from %d, %d to %d, %d", heap, goroutines, nowHeap, nowGoroutines)
+			t.Fatalf("heap and goroutines grew from %d, %d to %d, %d", heap, goroutines, nowHeap,
+				nowGoroutines)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -241,7 +251,8 @@ func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	}
 	d.audit()
 	if done.Load() < int64(calls)/2 {
-		t.Errorf("%d of %d calls succeeded, want half: without successes nothing contends", done.Load(), calls)
+		t.Errorf("%d of %d calls succeeded, want half: without successes nothing contends",
+			done.Load(), calls)
 	}
 	t.Logf("%d calls, %d of them successes", calls, done.Load())
 }

@@ -24,7 +24,8 @@ import (
 func startProcesses(instances int) functionStarter {
 	return func(t testing.TB, databaseURL string) *local.Functions {
 		t.Helper()
-		f, err := local.Built(builttest.Functions(t, "faults-functions"), settings(databaseURL).Environ(), instances, io.Discard, discardLog())
+		f, err := local.Built(builttest.Functions(t, "faults-functions"),
+			settings(databaseURL).Environ(), instances, io.Discard, discardLog())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +71,8 @@ func signalProcess(t *testing.T, function string, signal syscall.Signal) {
 func (d *deployment) awaitLockWait() {
 	d.t.Helper()
 	for ctx := withTimeout(d.t, testLimit); ; {
-		const sql = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+		const sql = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = " +
+			"current_database() AND wait_event_type = 'Lock'"
 		if queryValue[bool](d, sql) {
 			return
 		}
@@ -82,7 +84,8 @@ func (d *deployment) awaitLockWait() {
 
 // startBlockedReserve starts a reserve that waits for its locked stock row. Call free to let it go
 // on.
-func (d *deployment) startBlockedReserve(s client, row stockRow, key string) (answer <-chan reply, free func()) {
+func (d *deployment) startBlockedReserve(s client, row stockRow, key string) (answer <-chan reply,
+	free func()) {
 	d.t.Helper()
 	tx, err := d.admin.Begin(d.t.Context())
 	if err != nil {
@@ -90,11 +93,15 @@ func (d *deployment) startBlockedReserve(s client, row stockRow, key string) (an
 	}
 	free = func() { _ = tx.Rollback(context.Background()) }
 	d.t.Cleanup(free)
-	if _, err := tx.Exec(d.t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE", row.Product.String()); err != nil {
+	if _, err := tx.Exec(d.t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		row.Product.String()); err != nil {
 		d.t.Fatal(err)
 	}
 	done := make(chan reply, 1)
-	go func() { done <- s.reserve(context.Background(), key, 0, item{row.Product, row.Warehouse, 1}) }()
+	go func() {
+		done <- s.reserve(context.Background(), key, 0,
+			item{row.Product, row.Warehouse, 1})
+	}()
 	d.awaitLockWait()
 	return done, free
 }
@@ -111,7 +118,8 @@ func reserveUntilCreated(t *testing.T, s client, row stockRow, key string) reply
 			return r
 		}
 		if time.Since(start) > recoveryLimit {
-			t.Fatalf("after %s a reserve is still answered %d %s %v", recoveryLimit, r.Status, r.Body, r.Err)
+			t.Fatalf("after %s a reserve is still answered %d %s %v", recoveryLimit, r.Status,
+				r.Body, r.Err)
 		}
 	}
 }
@@ -119,10 +127,12 @@ func reserveUntilCreated(t *testing.T, s client, row stockRow, key string) reply
 // wantHolds fails the test unless the row has n holds of one unit each.
 func (d *deployment) wantHolds(row stockRow, n int) {
 	d.t.Helper()
-	if got := queryValue[int](d, "SELECT count(*) FROM reservations WHERE product_id = $1", row.Product.String()); got != n {
+	if got := queryValue[int](d, "SELECT count(*) FROM reservations WHERE product_id = $1",
+		row.Product.String()); got != n {
 		d.t.Errorf("the row has %d holds, want %d", got, n)
 	}
-	if got := queryValue[int](d, "SELECT reserved FROM inventory WHERE product_id = $1", row.Product.String()); got != n {
+	if got := queryValue[int](d, "SELECT reserved FROM inventory WHERE product_id = $1",
+		row.Product.String()); got != n {
 		d.t.Errorf("reserved = %d, want %d", got, n)
 	}
 	d.audit()
@@ -138,8 +148,10 @@ func TestThawedProcessReplacesItsLostConnection(t *testing.T) {
 	d.disconnect()
 	signalProcess(t, "reserve", syscall.SIGCONT)
 	r := s.reserve(t.Context(), uuid.NewString(), 0, item{row.Product, row.Warehouse, 1})
-	if r.Status != http.StatusCreated && r.Status != http.StatusServiceUnavailable || r.documented() != nil {
-		t.Errorf("the first answer after the thaw = %d %s %v, want a 201 or a 503", r.Status, r.Body, r.Err)
+	if r.Status != http.StatusCreated && r.Status != http.StatusServiceUnavailable ||
+		r.documented() != nil {
+		t.Errorf("the first answer after the thaw = %d %s %v, want a 201 or a 503", r.Status,
+			r.Body, r.Err)
 	}
 	made := 1
 	if r.Status == http.StatusCreated {
@@ -162,7 +174,8 @@ func TestProcessFrozenInARequestAnswersAfterTheThaw(t *testing.T) {
 	signalProcess(t, "reserve", syscall.SIGCONT)
 	r := <-answer
 	if r.Status != http.StatusServiceUnavailable || r.documented() != nil || r.Took > answerLimit {
-		t.Errorf("the answer after the thaw = %d %s %v after %s, want a 503 with Retry-After", r.Status, r.Body, r.Err, r.Took)
+		t.Errorf("the answer after the thaw = %d %s %v after %s, want a 503 with Retry-After",
+			r.Status, r.Body, r.Err, r.Took)
 	}
 	reserveUntilCreated(t, s, row, key)
 	reserveUntilCreated(t, s, row, key)
@@ -180,8 +193,10 @@ func TestProcessThatStaysFrozenTimesOut(t *testing.T) {
 	// The platform enforces the function's limit, which is 10 s.
 	const platformLimit = 12 * time.Second
 	r := <-answer
-	if r.Status != http.StatusServiceUnavailable || r.documented() != nil || r.Took > platformLimit {
-		t.Errorf("the answer = %d %s %v after %s, want a 503 with Retry-After", r.Status, r.Body, r.Err, r.Took)
+	if r.Status != http.StatusServiceUnavailable || r.documented() != nil ||
+		r.Took > platformLimit {
+		t.Errorf("the answer = %d %s %v after %s, want a 503 with Retry-After", r.Status, r.Body,
+			r.Err, r.Took)
 	}
 	reserveUntilCreated(t, s, row, key)
 	d.wantHolds(row, 1)
@@ -220,13 +235,15 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 	}
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	// The row stays locked until every process runs, so that all of them want a connection at once.
-	if _, err := tx.Exec(t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE", row.Product.String()); err != nil {
+	if _, err := tx.Exec(t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		row.Product.String()); err != nil {
 		t.Fatal(err)
 	}
 	const startLimit = 20 * time.Second // then the row is unlocked anyway
 	runConcurrently(processCount+1, func(n int) {
 		if n == processCount {
-			for start := time.Now(); time.Since(start) < startLimit && len(processIDs(t, "reserve")) < processCount; {
+			for start := time.Now(); time.Since(start) < startLimit &&
+				len(processIDs(t, "reserve")) < processCount; {
 				time.Sleep(50 * time.Millisecond)
 			}
 			_ = tx.Rollback(context.Background())
@@ -246,7 +263,8 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 				refused.Add(1)
 			}
 			if time.Since(start) > testLimit {
-				t.Errorf("a caller was not served within %s: %d %s %v", testLimit, r.Status, r.Body, r.Err)
+				t.Errorf("a caller was not served within %s: %d %s %v", testLimit, r.Status, r.Body,
+					r.Err)
 				return
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -267,5 +285,6 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 	if refused.Load() == 0 {
 		t.Error("no call was refused for want of a connection: the server had enough for all")
 	}
-	t.Logf("%d calls of %d processes, %d of them answered 503", calls.Load(), running, refused.Load())
+	t.Logf("%d calls of %d processes, %d of them answered 503", calls.Load(), running,
+		refused.Load())
 }

@@ -87,16 +87,19 @@ func (c *sequence) Reserve(t *rapid.T) {
 	if c.tries == propertyTries {
 		t.Skip("the model has no hold left")
 	}
-	hold := drawnHold{key: uuid.NewString(), ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second}
+	hold := drawnHold{key: uuid.NewString(),
+		ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second}
 	rows := rapid.Permutation([]int{0, 1, 2}).Draw(t, "rows")
 	for _, row := range rows[:rapid.IntRange(1, propertyRows).Draw(t, "lines")] {
-		hold.lines = append(hold.lines, model.Line{Row: row, Quantity: rapid.IntRange(1, 4).Draw(t, "quantity")})
+		hold.lines = append(hold.lines,
+			model.Line{Row: row, Quantity: rapid.IntRange(1, 4).Draw(t, "quantity")})
 	}
 	n := c.tries
 	c.tries++
 	c.model.SetLines(n, hold.lines)
 	hold.number = n
-	r := c.do(t, model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines, TTL: hold.ttl.Microseconds()}, func() reply { return c.send(t, hold) })
+	r := c.do(t, model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds()}, func() reply { return c.send(t, hold) })
 	if r.ok() {
 		hold.id = r.Reservation.ID
 		c.holds = append(c.holds, hold)
@@ -104,7 +107,8 @@ func (c *sequence) Reserve(t *rapid.T) {
 }
 
 func (c *sequence) send(t *rapid.T, hold drawnHold) reply {
-	return c.client.reserve(t.Context(), hold.key, int(hold.ttl.Seconds()), (&partition{rows: c.rows}).items(hold.lines)...)
+	return c.client.reserve(t.Context(), hold.key, int(hold.ttl.Seconds()),
+		(&partition{rows: c.rows}).items(hold.lines)...)
 }
 
 // hold draws one of the holds made so far.
@@ -119,16 +123,20 @@ func (c *sequence) hold(t *rapid.T) (int, drawnHold) {
 // Repeat sends a reserve again under its key.
 func (c *sequence) Repeat(t *rapid.T) {
 	n, hold := c.hold(t)
-	call := model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines, TTL: hold.ttl.Microseconds(), Repeats: true}
+	call := model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds(), Repeats: true}
 	r := c.do(t, call, func() reply { return c.send(t, hold) })
-	if r.Reservation == nil || r.Reservation.ID != hold.id || r.Header.Get("Idempotency-Replayed") != "true" {
-		t.Fatalf("a repeated reserve was answered %d %s, want hold %s again", r.Status, r.Body, hold.id)
+	if r.Reservation == nil || r.Reservation.ID != hold.id ||
+		r.Header.Get("Idempotency-Replayed") != "true" {
+		t.Fatalf("a repeated reserve was answered %d %s, want hold %s again", r.Status, r.Body,
+			hold.id)
 	}
 }
 
 func (c *sequence) resolve(t *rapid.T, verb model.Verb) {
 	n, hold := c.hold(t)
-	c.do(t, model.Call{Verb: verb, Hold: n}, func() reply { return c.client.act(t.Context(), hold.id, string(verb), "") })
+	c.do(t, model.Call{Verb: verb, Hold: n},
+		func() reply { return c.client.act(t.Context(), hold.id, string(verb), "") })
 }
 
 func (c *sequence) Confirm(t *rapid.T) { c.resolve(t, model.Confirm) }
@@ -137,13 +145,15 @@ func (c *sequence) Release(t *rapid.T) { c.resolve(t, model.Release) }
 func (c *sequence) Extend(t *rapid.T) {
 	n, hold := c.hold(t)
 	ttl := rapid.IntRange(5, 600).Draw(t, "ttl")
-	call := model.Call{Verb: model.Extend, Hold: n, TTL: (time.Duration(ttl) * time.Second).Microseconds()}
+	call := model.Call{Verb: model.Extend, Hold: n,
+		TTL: (time.Duration(ttl) * time.Second).Microseconds()}
 	c.do(t, call, func() reply { return c.client.extend(t.Context(), hold.id, "", ttl) })
 }
 
 func (c *sequence) Get(t *rapid.T) {
 	n, hold := c.hold(t)
-	c.do(t, model.Call{Verb: model.Get, Hold: n}, func() reply { return c.client.get(t.Context(), hold.id) })
+	c.do(t, model.Call{Verb: model.Get, Hold: n},
+		func() reply { return c.client.get(t.Context(), hold.id) })
 }
 
 func (c *sequence) Catalog(t *rapid.T) {
@@ -157,7 +167,8 @@ func (c *sequence) Catalog(t *rapid.T) {
 	for _, shelf := range shelves {
 		for _, s := range shelf.Inventories {
 			if n := (&partition{rows: c.rows}).rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
-				answer.Rows = append(answer.Rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+				answer.Rows = append(answer.Rows, model.Row{Number: n, Total: s.TotalQuantity,
+					Reserved: s.ReservedQuantity, Available: s.AvailableStock})
 			}
 		}
 	}
@@ -177,11 +188,13 @@ func (c *sequence) Sweep(t *rapid.T) {
 func (c *sequence) Restock(t *rapid.T) {
 	row := rapid.IntRange(0, propertyRows-1).Draw(t, "row")
 	units := rapid.IntRange(1, 3).Draw(t, "units")
-	_, err := c.d.admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')", c.rows[row].Product.String(), c.rows[row].Warehouse.String(), units)
+	_, err := c.d.admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+		c.rows[row].Product.String(), c.rows[row].Warehouse.String(), units)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.compare(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}}, model.Answer{Outcome: model.Done})
+	c.compare(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}},
+		model.Answer{Outcome: model.Done})
 }
 
 // Die expires a pending hold: it moves the hold's times back, and tells the model.
@@ -251,7 +264,8 @@ func TestEverySequenceMatchesTheModel(t *testing.T) {
 func TestSequencesFindARemovedGuard(t *testing.T) {
 	d := newDeployment(t)
 	dropSchemaGuards(d)
-	mutate("resolve_hold", "SET reserved = reserved - _quantity,", "SET reserved = reserved - 1,")(d)
+	mutate("resolve_hold", "SET reserved = reserved - _quantity,",
+		"SET reserved = reserved - 1,")(d)
 	seedRapid(t, 1)
 	setFlag(t, "rapid.nofailfile", "true")
 	setFlag(t, "rapid.shrinktime", "10s")
@@ -262,7 +276,8 @@ func TestSequencesFindARemovedGuard(t *testing.T) {
 	}
 	shortest := found.output[strings.LastIndex(found.output, "Failed test output"):]
 	if calls := strings.Count(shortest, "draw action"); calls > 3 {
-		t.Errorf("the sequence has %d calls, want it shortened to reserve and confirm: %s", calls, shortest)
+		t.Errorf("the sequence has %d calls, want it shortened to reserve and confirm: %s", calls,
+			shortest)
 	}
 	t.Logf("found: %.2000s", found.output)
 }
@@ -287,4 +302,7 @@ func (f *failureRecorder) Errorf(format string, args ...any) {
 func (f *failureRecorder) Fatal(args ...any)                 { f.Error(args...) }
 func (f *failureRecorder) Fatalf(format string, args ...any) { f.Errorf(format, args...) }
 func (f *failureRecorder) Log(args ...any)                   { f.note(fmt.Sprint(args...)) }
-func (f *failureRecorder) Logf(format string, args ...any)   { f.note(fmt.Sprintf(format, args...)) }
+func (f *failureRecorder) Logf(format string,
+	args ...any) {
+	f.note(fmt.Sprintf(format, args...))
+}

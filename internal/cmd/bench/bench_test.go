@@ -23,7 +23,8 @@ func TestRunWritesResultsTableAndChart(t *testing.T) {
 	t.Parallel()
 
 	out := t.TempDir()
-	err := bench(t.Context(), []string{"-root", root, "-out", out, "-only", "sold-out", "-rounds", "1", "-length", "50ms"}, io.Discard)
+	err := bench(t.Context(), []string{"-root", root, "-out", out, "-only", "sold-out", "-rounds",
+		"1", "-length", "50ms"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +40,8 @@ func TestRunWritesResultsTableAndChart(t *testing.T) {
 		t.Fatalf("rows = %+v, want sold-out and sold-out-dead", rows)
 	}
 	for _, r := range rows {
-		if r.Ours.OpsPerSecond <= 0 || r.Reference.OpsPerSecond <= 0 || r.Ratio <= 0 || r.Ours.P99Ms < r.Ours.P50Ms {
+		if r.Ours.OpsPerSecond <= 0 || r.Reference.OpsPerSecond <= 0 || r.Ratio <= 0 ||
+			r.Ours.P99Ms < r.Ours.P50Ms {
 			t.Errorf("row = %+v, want positive rates and a p99 of at least the p50", r)
 		}
 	}
@@ -89,7 +91,8 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	idle.caller = func(design, int) func(context.Context) error {
 		return func(context.Context) error { return nil }
 	}
-	if _, err := run(t.Context(), s, idle, "ours", time.Second); err == nil || !strings.Contains(err.Error(), "were told of") {
+	if _, err := run(t.Context(), s, idle, "ours", time.Second); err == nil ||
+		!strings.Contains(err.Error(), "were told of") {
 		t.Errorf("run() of callers that hold nothing = %v, want an error", err)
 	}
 

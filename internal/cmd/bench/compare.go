@@ -83,7 +83,8 @@ func buildCommit(ctx context.Context, o options, dir string) error {
 	if err := os.Symlink(filepath.Join(root, modules), filepath.Join(dir, modules)); err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", "bench", "./internal/cmd/bench")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", "bench",
+		"./internal/cmd/bench")
 	build.Dir = dir
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)

@@ -54,7 +54,8 @@ func machineCPU() time.Duration {
 	sum := 0
 	for i, field := range strings.Fields(line) {
 		n, _ := strconv.Atoi(field)
-		if i >= 1 && i <= 8 && i != 4 && i != 5 { // user nice system (idle iowait) irq softirq steal
+		// The fields: user nice system (idle iowait) irq softirq steal.
+		if i >= 1 && i <= 8 && i != 4 && i != 5 {
 			sum += n
 		}
 	}

@@ -40,7 +40,9 @@ func (d *delay) wait() error {
 		return err
 	}
 	var set error
-	if err := control.Control(func(fd uintptr) { set = unix.TimerfdSettime(int(fd), 0, &d.spec, nil) }); err != nil {
+	if err := control.Control(func(fd uintptr) {
+		set = unix.TimerfdSettime(int(fd), 0, &d.spec, nil)
+	}); err != nil {
 		return err
 	}
 	if set != nil {

@@ -158,14 +158,16 @@ func (r reference) reserve(ctx context.Context, lines []reservation.Line) (uuid.
 			quantity += line.Quantity
 		}
 		if len(lines) == 1 {
-			_, err := tx.Exec(ctx, newHoldSQL, id, lines[0].ProductID, lines[0].WarehouseID, quantity)
+			_, err := tx.Exec(ctx, newHoldSQL, id, lines[0].ProductID, lines[0].WarehouseID,
+				quantity)
 			return err
 		}
 		if _, err := tx.Exec(ctx, newHoldSQL, id, nil, nil, quantity); err != nil {
 			return err
 		}
 		for _, line := range lines {
-			if _, err := tx.Exec(ctx, newLineSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+			if _, err := tx.Exec(ctx, newLineSQL, id, line.ProductID, line.WarehouseID,
+				line.Quantity); err != nil {
 				return err
 			}
 		}
@@ -175,7 +177,8 @@ func (r reference) reserve(ctx context.Context, lines []reservation.Line) (uuid.
 
 func holdLine(ctx context.Context, tx pgx.Tx, line reservation.Line) error {
 	var total, reserved int
-	if err := tx.QueryRow(ctx, lockStockSQL, line.ProductID, line.WarehouseID).Scan(&total, &reserved); err != nil {
+	if err := tx.QueryRow(ctx, lockStockSQL, line.ProductID, line.WarehouseID).Scan(&total,
+		&reserved); err != nil {
 		return err
 	}
 	if total-reserved < line.Quantity {
@@ -189,7 +192,8 @@ func holdLine(ctx context.Context, tx pgx.Tx, line reservation.Line) error {
 func (r reference) replay(ctx context.Context, line reservation.Line, key string) error {
 	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
 		var answer []byte
-		err := tx.QueryRow(ctx, `SELECT answer FROM idempotency_keys WHERE key = $1 FOR UPDATE`, key).Scan(&answer)
+		err := tx.QueryRow(ctx, `SELECT answer FROM idempotency_keys WHERE key = $1 FOR UPDATE`,
+			key).Scan(&answer)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -200,10 +204,12 @@ func (r reference) replay(ctx context.Context, line reservation.Line, key string
 		if err := holdLine(ctx, tx, line); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, newHoldSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+		if _, err := tx.Exec(ctx, newHoldSQL, id, line.ProductID, line.WarehouseID,
+			line.Quantity); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO idempotency_keys VALUES ($1, $2, $3, now())`, key, make([]byte, 32), fmt.Sprintf(`{"id": %q}`, id))
+		_, err = tx.Exec(ctx, `INSERT INTO idempotency_keys VALUES ($1, $2, $3, now())`, key,
+			make([]byte, 32), fmt.Sprintf(`{"id": %q}`, id))
 		return err
 	})
 }
@@ -228,7 +234,8 @@ func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL s
 		var line reservation.Line
 		var was string
 		var alive bool
-		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID, &line.Quantity, &was, &alive); err != nil {
+		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID,
+			&line.Quantity, &was, &alive); err != nil {
 			return err
 		}
 		if was != "PENDING" || !alive {
@@ -297,7 +304,8 @@ func (p plain) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID
 	}
 	var made int
 	line := lines[0]
-	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID, line.Quantity).Scan(&made); err != nil {
+	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID,
+		line.Quantity).Scan(&made); err != nil {
 		return id, err
 	}
 	if made == 0 {

@@ -46,15 +46,19 @@ func (s *server) exec(ctx context.Context, statements ...string) error {
 // checkpoint, as that would make the next writes log full pages.
 func (s *server) load(ctx context.Context, rows, total int) error {
 	uuidOf := func(kind int) string {
-		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid", kind)
+		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid",
+			kind)
 	}
 	return s.exec(ctx,
-		"TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, reservation_items, idempotency_keys",
-		"SET session_replication_role = replica", // checking a hundred thousand rows would take most of the time
+		"TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, "+
+			"reservation_items, idempotency_keys",
+		// Checking a hundred thousand rows would take most of the time.
+		"SET session_replication_role = replica",
 		fmt.Sprintf("INSERT INTO warehouses VALUES ('%s', 'Bench')", warehouseID),
 		fmt.Sprintf(`INSERT INTO products SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`, uuidOf(1), rows-1),
 		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total) SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
-		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) SELECT product_id, warehouse_id, total, 'opening stock' FROM inventory",
+		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) SELECT "+
+			"product_id, warehouse_id, total, 'opening stock' FROM inventory",
 		"RESET session_replication_role",
 		"VACUUM ANALYZE products", "VACUUM ANALYZE inventory", "ANALYZE reservations",
 	)

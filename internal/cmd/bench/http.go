@@ -43,12 +43,14 @@ func newOverHTTP(function app.HTTPHandler, end func()) (design, error) {
 			routes = append(routes, r)
 		}
 	}
-	gateway, err := local.NewGateway(routes, map[string]local.Invoker{"reserve": local.Handler(function)}, discard)
+	gateway, err := local.NewGateway(routes,
+		map[string]local.Invoker{"reserve": local.Handler(function)}, discard)
 	if err != nil {
 		return nil, err
 	}
 	// With its own transport a caller keeps its connection, whatever the others do.
-	return overHTTP{server: httptest.NewServer(gateway), client: &http.Client{Transport: &http.Transport{}}, end: end}, nil
+	return overHTTP{server: httptest.NewServer(gateway),
+		client: &http.Client{Transport: &http.Transport{}}, end: end}, nil
 }
 
 // newApp returns the service as its Lambdas run it, on one connection through the network.
@@ -82,7 +84,9 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		id, err := d.reserve(r.Context(), []reservation.Line{{ProductID: body.ProductID, WarehouseID: body.WarehouseID, Quantity: body.Quantity}})
+		id, err := d.reserve(r.Context(),
+			[]reservation.Line{{ProductID: body.ProductID, WarehouseID: body.WarehouseID,
+				Quantity: body.Quantity}})
 		switch {
 		case errors.Is(err, errShort):
 			http.Error(w, err.Error(), http.StatusConflict)
@@ -91,7 +95,8 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 		default:
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
-			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{"id": id, "status": "PENDING"}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{"id": id,
+				"status": "PENDING"}})
 		}
 	})
 	return newOverHTTP(lambdahttp.New(h, discard), func() { d.close(context.WithoutCancel(ctx)) })
@@ -113,7 +118,8 @@ func reserveBody(l reservation.Line) []byte {
 }
 
 func (o overHTTP) reserve(ctx context.Context, lines []reservation.Line) (id uuid.UUID, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, o.server.URL+"/api/reservations", bytes.NewReader(reserveBody(lines[0])))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, o.server.URL+"/api/reservations",
+		bytes.NewReader(reserveBody(lines[0])))
 	if err != nil {
 		return id, err
 	}
@@ -131,7 +137,8 @@ func (o overHTTP) reserve(ctx context.Context, lines []reservation.Line) (id uui
 		return id, errShort
 	}
 	var answer struct{ Reservation struct{ ID uuid.UUID } }
-	if err := json.Unmarshal(body, &answer); err != nil || response.StatusCode != http.StatusCreated {
+	if err := json.Unmarshal(body, &answer); err != nil ||
+		response.StatusCode != http.StatusCreated {
 		return id, fmt.Errorf("answer %d %s: %w", response.StatusCode, body, err)
 	}
 	return answer.Reservation.ID, nil

@@ -28,13 +28,19 @@ func reserveEvent(l reservation.Line) []byte {
 	event := events.APIGatewayV2HTTPRequest{
 		Version: "2.0", RouteKey: "POST /api/reservations", RawPath: "/api/reservations",
 		Headers: map[string]string{
-			"content-type": "application/json", "accept": "*/*", "host": "shop.example", "user-agent": "bench/1.0",
-			"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https", "x-amzn-trace-id": "Root=1-0-0",
+			"content-type": "application/json", "accept": "*/*", "host": "shop.example",
+			"user-agent":      "bench/1.0",
+			"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https",
+			"x-amzn-trace-id": "Root=1-0-0",
 		},
 		Body: string(reserveBody(l)),
 	}
-	event.RequestContext.RouteKey, event.RequestContext.Stage, event.RequestContext.RequestID = event.RouteKey, "$default", "bench"
-	event.RequestContext.HTTP.Method, event.RequestContext.HTTP.Path, event.RequestContext.HTTP.SourceIP = http.MethodPost, event.RawPath, "192.0.2.7"
+	event.RequestContext.RouteKey = event.RouteKey
+	event.RequestContext.Stage = "$default"
+	event.RequestContext.RequestID = "bench"
+	event.RequestContext.HTTP.Method = http.MethodPost
+	event.RequestContext.HTTP.Path = event.RawPath
+	event.RequestContext.HTTP.SourceIP = "192.0.2.7"
 	b, err := json.Marshal(event)
 	if err != nil {
 		panic(err) // strings always encode
@@ -84,7 +90,8 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 		return nil, nil, err
 	}
 	var waited atomic.Int64
-	a, err := newApp(ctx, s.url(), &network{wrap: func(c net.Conn) net.Conn { return &waitingConn{Conn: c, waited: &waited} }})
+	a, err := newApp(ctx, s.url(),
+		&network{wrap: func(c net.Conn) net.Conn { return &waitingConn{Conn: c, waited: &waited} }})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,7 +112,6 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 	}
 	runtime.ReadMemStats(&after)
 	slices.Sort(own)
-	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 	p50 := us(own[calls/2])
 	return []shape{{
 		Name: "overhead", Wanted: fmt.Sprintf("p50 under %g µs", wantUs), Met: p50 < wantUs,
@@ -117,7 +123,8 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 }
 
 // flags are those of the Makefile's build.
-var flags = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags", "-s -w -buildid="}
+var flags = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags",
+	"-s -w -buildid="}
 
 // buildFor builds the binary of a package for an architecture. It returns its path and its size in
 // MB.
@@ -155,20 +162,23 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	polled, answered := make(chan time.Time, 1), make(chan time.Time, 1)
 	var polls atomic.Int32
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
-		if polls.Add(1) > 1 {
-			<-r.Context().Done() // there is no second event
-			return
-		}
-		polled <- time.Now()
-		w.Header().Set("Lambda-Runtime-Aws-Request-Id", "bench")
-		w.Header().Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(startLimit).UnixMilli(), 10))
-		_, _ = w.Write(event)
-	})
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/bench/response", func(w http.ResponseWriter, _ *http.Request) {
-		answered <- time.Now()
-		w.WriteHeader(http.StatusAccepted)
-	})
+	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next",
+		func(w http.ResponseWriter, r *http.Request) {
+			if polls.Add(1) > 1 {
+				<-r.Context().Done() // there is no second event
+				return
+			}
+			polled <- time.Now()
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "bench")
+			w.Header().Set("Lambda-Runtime-Deadline-Ms",
+				strconv.FormatInt(time.Now().Add(startLimit).UnixMilli(), 10))
+			_, _ = w.Write(event)
+		})
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/bench/response",
+		func(w http.ResponseWriter, _ *http.Request) {
+			answered <- time.Now()
+			w.WriteHeader(http.StatusAccepted)
+		})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: startLimit}
 	go func() { _ = server.Serve(listener) }()
 	defer func() { _ = server.Close() }() // which ends the poll for a second event
@@ -204,7 +214,8 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 	least := map[string]float64{}
 	for range 5 {
 		cmd := exec.CommandContext(ctx, binary)
-		cmd.Env = []string{"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}
+		cmd.Env = []string{"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1",
+			"DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}
 		out, _ := cmd.CombinedOutput() // it ends with an error, as nobody listens
 		for l := range strings.Lines(string(out)) {
 			f := strings.Fields(l) // init net/http @1.2 ms, 0.05 ms clock, ...
@@ -287,13 +298,16 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 
 // binarySizes returns the sizes in MB of every function, and of the Lambda that does nothing, for
 // arm64. largest is the largest function that callers wait for: no caller waits for migrate.
-func binarySizes(ctx context.Context, o options, dir string) (sizes map[string]float64, largest float64, err error) {
+func binarySizes(
+	ctx context.Context, o options, dir string,
+) (sizes map[string]float64, largest float64, err error) {
 	functions, err := filepath.Glob(filepath.Join(o.root, "functions", "*"))
 	if err != nil {
 		return nil, 0, err
 	}
 	sizes = map[string]float64{}
-	if _, sizes["hello"], err = buildFor(ctx, o, dir, "arm64", "./internal/cmd/bench/coldstart/hello"); err != nil {
+	if _, sizes["hello"], err = buildFor(ctx, o, dir, "arm64",
+		"./internal/cmd/bench/coldstart/hello"); err != nil {
 		return nil, 0, err
 	}
 	for _, function := range functions {
@@ -325,7 +339,8 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		return nil, nil, err
 	}
 	function := local.NewRuntime(local.RuntimeConfig{
-		Name: "reserve", Binary: binary, Env: []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"}, MaxInstances: 1,
+		Name: "reserve", Binary: binary, Env: []string{"DATABASE_URL=" + s.url(),
+			"LOG_LEVEL=error"}, MaxInstances: 1,
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
 	defer func() { err = errors.Join(err, function.Close()) }()
@@ -340,7 +355,10 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 	}
 	grown := resident[calls] / resident[settled]
 	return []shape{{
-		Name: "memory of a Lambda over 100,000 calls", Wanted: fmt.Sprintf("at most %g of what it was after 20,000", most), Met: grown > 0 && grown <= most,
-		Figures: map[string]float64{"MB after 20,000": resident[settled], "MB after 100,000": resident[calls], "grown to": grown},
+		Name:   "memory of a Lambda over 100,000 calls",
+		Wanted: fmt.Sprintf("at most %g of what it was after 20,000", most),
+		Met:    grown > 0 && grown <= most,
+		Figures: map[string]float64{"MB after 20,000": resident[settled],
+			"MB after 100,000": resident[calls], "grown to": grown},
 	}}, nil, nil
 }

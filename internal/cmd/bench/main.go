@@ -48,7 +48,7 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.root, "root", ".", "the checkout")
 	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
-	flags.StringVar(&o.only, "only", "", "run only the workloads and studies whose name begins with this")
+	flags.StringVar(&o.only, "only", "", "run only workloads and studies that begin with this")
 	flags.StringVar(&o.against, "against", "", "compare with the bench of this commit, in turns")
 	flags.BoolVar(&o.quick, "quick", false, "a few workloads, in fewer and shorter rounds")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds; the medians are reported")
@@ -94,7 +94,8 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 func choose(all []workload, o options, s *server) []workload {
 	var chosen []workload
 	for _, w := range all {
-		if strings.HasPrefix(w.name, o.only) && (!o.quick || w.quick) && (w.flush == 0 || s.flush != nil) {
+		if strings.HasPrefix(w.name, o.only) && (!o.quick || w.quick) &&
+			(w.flush == 0 || s.flush != nil) {
 			chosen = append(chosen, w)
 		}
 	}
@@ -109,7 +110,9 @@ type turn struct {
 
 // rounds runs every design on every workload once a round. The order is shuffled anew, so that a
 // disturbance of the machine hits all alike.
-func rounds(ctx context.Context, s *server, list []workload, o options, stdout io.Writer) ([]*result, error) {
+func rounds(
+	ctx context.Context, s *server, list []workload, o options, stdout io.Writer,
+) ([]*result, error) {
 	results := make([]*result, len(list))
 	var turns []turn
 	for i, w := range list {
@@ -122,7 +125,8 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 		rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
 		for n, t := range turns {
 			w := list[t.workload]
-			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1, len(turns), w.label(), t.design)
+			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1,
+				len(turns), w.label(), t.design)
 			m, err := runQuietly(ctx, s, w, t.design, o.length)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d callers, %s: %w", w.name, w.callers, t.design, err)
@@ -137,7 +141,9 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 // once.
 const tooBusy = 0.6
 
-func runQuietly(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+func runQuietly(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	m, err := run(ctx, s, w, name, length)
 	if err == nil && m.othersCPU > tooBusy {
 		m, err = run(ctx, s, w, name, length)
@@ -166,7 +172,8 @@ func publish(head string, results []*result, shapes []shape, o options, stdout i
 	table := head + table(results) + shapeTable(shapes)
 	fmt.Fprintln(stdout, "\n"+table)
 	contents := map[string]string{
-		"results.json": document(results), "shapes.json": shapeDocument(shapes), "table.md": table, "chart.svg": chart(results),
+		"results.json": document(results), "shapes.json": shapeDocument(shapes),
+		"table.md": table, "chart.svg": chart(results),
 	}
 	for name, content := range contents {
 		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil { //nolint:gosec // for everyone to read

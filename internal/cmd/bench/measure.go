@@ -44,7 +44,9 @@ type tally struct {
 }
 
 // run measures a workload once and audits the database.
-func run(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+func run(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	m, err := measure(ctx, s, w, name, length)
 	if err != nil {
 		return nil, err
@@ -54,7 +56,9 @@ func run(ctx context.Context, s *server, w workload, name string, length time.Du
 
 // measure loads the workload's data, runs its callers, and checks the database against their
 // answers.
-func measure(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+func measure(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	if err := errors.Join(s.setFlush(0), w.setup(ctx, s)); err != nil {
 		return nil, err
 	}
@@ -93,7 +97,9 @@ func measure(ctx context.Context, s *server, w workload, name string, length tim
 	return m, errors.Join(s.setFlush(0), w.check(ctx, s, m))
 }
 
-func connectCallers(ctx context.Context, s *server, w workload, name string, n *network) ([]*caller, error) {
+func connectCallers(
+	ctx context.Context, s *server, w workload, name string, n *network,
+) ([]*caller, error) {
 	callers := make([]*caller, w.callers)
 	for i := range callers {
 		d, err := designs[name](ctx, s.url(), n)
@@ -120,7 +126,8 @@ func warmUp(ctx context.Context, callers []*caller) (done int, err error) {
 	var group sync.WaitGroup
 	for _, c := range callers {
 		group.Go(func() {
-			for first := true; c.err == nil && (first || time.Since(begin) < warmFor); first = false {
+			for first := true; c.err == nil &&
+				(first || time.Since(begin) < warmFor); first = false {
 				c.make(ctx, c.warm)
 			}
 		})
@@ -185,7 +192,9 @@ func (m *measurement) collect(callers []*caller) error {
 	m.done = len(all) - m.refused
 	m.roundTrips /= float64(len(all))
 	slices.Sort(all)
-	at := func(share float64) time.Duration { return all[min(int(share*float64(len(all))), len(all)-1)] }
+	at := func(share float64) time.Duration {
+		return all[min(int(share*float64(len(all))), len(all)-1)]
+	}
 	m.p50, m.p99, m.p999 = at(0.5), at(0.99), at(0.999)
 	return nil
 }

@@ -33,7 +33,16 @@ func (r *result) median(design string, figure func(*measurement) float64) float6
 	return values[len(values)/2]
 }
 
-func (r *result) perSecond(design string) float64 { return r.median(design, (*measurement).perSecond) }
+func (r *result) perSecond(design string) float64 {
+	return r.median(design, (*measurement).perSecond)
+}
+
+// perCall is the median of a figure divided by the number of calls.
+func (r *result) perCall(design string, figure func(*measurement) float64) float64 {
+	return r.median(design, func(m *measurement) float64 { return figure(m) / float64(m.calls()) })
+}
+
+func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 
 // ratio returns ours to the reference, of the medians, and the least and the most of any round.
 func (r *result) ratio() (ratio, least, most float64) {
@@ -87,11 +96,13 @@ func (r *result) figures(design string) figures {
 		P50Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p50) }),
 		P99Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p99) }),
 		P999Ms:       r.median(design, func(m *measurement) float64 { return ms(m.p999) }),
-		ServerCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.serverCPU.Microseconds()) / float64(m.calls()) }),
-		ClientCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.clientCPU.Microseconds()) / float64(m.calls()) }),
-		WALBytes:     r.median(design, func(m *measurement) float64 { return float64(m.wal) / float64(m.calls()) }),
-		HOTShare:     r.median(design, func(m *measurement) float64 { return float64(m.hot) / max(1, float64(m.updates)) }),
+		ServerCPUUs:  r.perCall(design, func(m *measurement) float64 { return us(m.serverCPU) }),
+		ClientCPUUs:  r.perCall(design, func(m *measurement) float64 { return us(m.clientCPU) }),
+		WALBytes:     r.perCall(design, func(m *measurement) float64 { return float64(m.wal) }),
 		RoundTrips:   r.median(design, func(m *measurement) float64 { return m.roundTrips }),
+		HOTShare: r.median(design, func(m *measurement) float64 {
+			return float64(m.hot) / max(1, float64(m.updates))
+		}),
 	}
 	for _, m := range r.runs[design] {
 		f.Deadlocks += m.deadlocks
@@ -102,8 +113,10 @@ func (r *result) figures(design string) figures {
 
 func (r *result) row() row {
 	out := row{
-		Workload: r.workload.name, Callers: r.workload.callers, RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
-		Reference: r.figures(r.reference()), Ours: r.figures(r.ours()), Rounds: len(r.runs[r.ours()]),
+		Workload: r.workload.name, Callers: r.workload.callers,
+		RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
+		Reference: r.figures(r.reference()), Ours: r.figures(r.ours()),
+		Rounds: len(r.runs[r.ours()]),
 	}
 	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio()
 	if slices.Contains(r.workload.designs, "plain") {
@@ -136,17 +149,26 @@ func table(results []*result) string {
 		return ""
 	}
 	var b strings.Builder
-	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server, client µs | log B | HOT | deadlocks, retries |\n")
+	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | " +
+		"ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server, client µs | " +
+		"log B | HOT | deadlocks, retries |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range results {
 		x := r.row()
-		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | **×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f, %.0f | %.0f | %.1f %% | %d, %d |\n",
-			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond, x.Reference.P50Ms, x.Reference.P99Ms,
-			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast, x.RatioMost, r.verdict(x),
-			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes, 100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
+		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | "+
+			"**×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f, %.0f | %.0f | %.1f %% | %d, %d |\n",
+			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond,
+			x.Reference.P50Ms, x.Reference.P99Ms,
+			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast,
+			x.RatioMost, r.verdict(x),
+			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes,
+			100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
 		if x.Plain != nil {
-			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f | ×%.2f | | %.0f, %.0f | %.0f | | |\n",
-				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms, x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs, x.Plain.ClientCPUUs, x.Plain.WALBytes)
+			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f "+
+				"| ×%.2f | | %.0f, %.0f | %.0f | | |\n",
+				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms,
+				x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs,
+				x.Plain.ClientCPUUs, x.Plain.WALBytes)
 		}
 	}
 	return b.String()

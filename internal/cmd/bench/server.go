@@ -64,7 +64,9 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 	if err := s.slowFlush(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: flushes cannot be slowed here: %v\n", err)
 	}
-	s.Server, err = pgserver.Start(ctx, pgserver.Config{BinDir: bin, DataDir: filepath.Join(dir, "data"), Settings: settings, Env: s.env})
+	s.Server, err = pgserver.Start(ctx, pgserver.Config{
+		BinDir: bin, DataDir: filepath.Join(dir, "data"), Settings: settings, Env: s.env,
+	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -75,15 +77,18 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 		return nil, errors.Join(err, s.close(ctx))
 	}
 	// The bench's own queries read whole tables, so they use Postgres's default planner settings.
-	for name, value := range map[string]string{"enable_seqscan": "on", "plan_cache_mode": "auto", "jit": "on"} {
-		if _, err := s.admin.Exec(ctx, "SELECT set_config($1, $2, false)", name, value); err != nil {
+	defaults := map[string]string{"enable_seqscan": "on", "plan_cache_mode": "auto", "jit": "on"}
+	for name, value := range defaults {
+		if _, err := s.admin.Exec(ctx, "SELECT set_config($1, $2, false)", name,
+			value); err != nil {
 			return nil, errors.Join(err, s.close(ctx))
 		}
 	}
 	// The reference's queue on a hot row outlasts the service's time-outs, which would turn its
 	// figures into errors.
 	for _, name := range []string{"lock_timeout", "statement_timeout"} {
-		for _, sql := range []string{"SET " + name + " = 0", "ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = '1min'"} {
+		for _, sql := range []string{"SET " + name + " = 0",
+			"ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = '1min'"} {
 			if _, err := s.admin.Exec(ctx, sql); err != nil {
 				return nil, errors.Join(err, s.close(ctx))
 			}
@@ -106,13 +111,16 @@ func (s *server) slowFlush(ctx context.Context) error {
 	if runtime.GOOS != "linux" {
 		return errors.New("only Linux can preload the delay")
 	}
-	source, library, delays := filepath.Join(s.dir, "slowflush.c"), filepath.Join(s.dir, "slowflush.so"), filepath.Join(s.dir, "delay")
+	source := filepath.Join(s.dir, "slowflush.c")
+	library := filepath.Join(s.dir, "slowflush.so")
+	delays := filepath.Join(s.dir, "delay")
 	if err := os.WriteFile(source, slowFlushSource, 0o644); err != nil { //nolint:gosec // read by the server's user
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "cc", "-O2", "-shared", "-fPIC", "-o", library, source,
+		"-ldl").CombinedOutput(); err != nil {
 		return fmt.Errorf("cc: %w: %s", err, out)
 	}
 	if err := os.WriteFile(delays, make([]byte, 4), 0o644); err != nil { //nolint:gosec // read by the server's user
@@ -144,7 +152,8 @@ func (s *server) setFlush(d time.Duration) error {
 // describe returns one line with the command, the date, the versions and the machine.
 func (s *server) describe(ctx context.Context, o options) (string, error) {
 	var version string
-	if err := s.admin.QueryRow(ctx, "SELECT split_part(version(), ' on ', 1)").Scan(&version); err != nil {
+	if err := s.admin.QueryRow(ctx,
+		"SELECT split_part(version(), ' on ', 1)").Scan(&version); err != nil {
 		return "", err
 	}
 	command := "make bench"
@@ -158,7 +167,8 @@ func (s *server) describe(ctx context.Context, o options) (string, error) {
 	if memory := machineMemory(); memory > 0 {
 		size += fmt.Sprintf(" and %d GiB of memory", memory)
 	}
-	return fmt.Sprintf("`%s` on %s: %d rounds of %v, %s, %s, %s/%s with %s.\n\n", command, time.Now().UTC().Format(time.DateOnly),
+	return fmt.Sprintf("`%s` on %s: %d rounds of %v, %s, %s, %s/%s with %s.\n\n", command,
+		time.Now().UTC().Format(time.DateOnly),
 		o.rounds, o.length, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, size), nil
 }
 
@@ -166,7 +176,8 @@ func (s *server) describe(ctx context.Context, o options) (string, error) {
 func (s *server) mustBeDurable(ctx context.Context) error {
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
 		var value string
-		if err := s.admin.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
+		if err := s.admin.QueryRow(ctx, "SELECT current_setting($1)",
+			name).Scan(&value); err != nil {
 			return err
 		}
 		if value != "on" {

@@ -37,7 +37,9 @@ var studies = []struct {
 }
 
 // study runs the selected studies. A quick bench has none.
-func study(ctx context.Context, s *server, o options, stdout io.Writer) (shapes []shape, results []*result, err error) {
+func study(
+	ctx context.Context, s *server, o options, stdout io.Writer,
+) (shapes []shape, results []*result, err error) {
 	for _, st := range studies {
 		if o.quick || !strings.HasPrefix(st.name, o.only) {
 			continue
@@ -75,7 +77,8 @@ func shapeTable(shapes []shape) string {
 		if !s.Met {
 			verdict = "missed"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Name, strings.Join(figures, "; "), s.Wanted, verdict)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Name, strings.Join(figures, "; "), s.Wanted,
+			verdict)
 	}
 	return b.String()
 }

@@ -42,7 +42,8 @@ func (t *traffic) run(ctx context.Context, service *reservation.Service, rows in
 		group.Go(func() {
 			for ctx.Err() == nil {
 				begin := time.Now()
-				answer, err := service.Reserve(ctx, reservation.Request{Lines: []reservation.Line{stockLine(rand.IntN(rows), 1)}})
+				answer, err := service.Reserve(ctx,
+					reservation.Request{Lines: []reservation.Line{stockLine(rand.IntN(rows), 1)}})
 				if err == nil {
 					_, err = service.Confirm(ctx, answer.Hold.ID, "")
 				}
@@ -79,9 +80,12 @@ func (t *traffic) phase() (p99 time.Duration, err error) {
 
 // sweepUnderTraffic lets one sweep expire a million dead holds of the first `rows` stock rows,
 // while shoppers use the same rows.
-func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([]shape, []*result, error) {
+func sweepUnderTraffic(
+	ctx context.Context, s *server, name string, rows int,
+) ([]shape, []*result, error) {
 	const dead, quiet, limit, wantTail = 1_000_000, 5 * time.Second, 50 * time.Second, 3.0
-	if err := errors.Join(s.load(ctx, rows, 3*ample), s.hold(ctx, dead, rows, -time.Hour)); err != nil {
+	if err := errors.Join(s.load(ctx, rows, 3*ample),
+		s.hold(ctx, dead, rows, -time.Hour)); err != nil {
 		return nil, nil, err
 	}
 	before, err := s.observe(ctx, false)
@@ -127,12 +131,15 @@ func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([
 	deadlocks := after.deadlocks - before.deadlocks
 	gone := swept.Expired == dead && !swept.More
 	return []shape{{
-		Name:   name,
-		Wanted: fmt.Sprintf("a million expired within %v, live p99 at most %g times, no deadlock", limit, wantTail),
-		Met:    gone && tail <= wantTail && deadlocks == 0,
+		Name: name,
+		Wanted: fmt.Sprintf("a million expired within %v, live p99 at most %g times, no deadlock",
+			limit, wantTail),
+		Met: gone && tail <= wantTail && deadlocks == 0,
 		Figures: map[string]float64{
-			"swept": float64(swept.Expired), "seconds": took.Seconds(), "holds/s": float64(swept.Expired) / took.Seconds(),
-			"live p99 before ms": ms(calm), "live p99 meanwhile ms": ms(busy), "p99 ratio": tail, "deadlocks": float64(deadlocks),
+			"swept": float64(swept.Expired), "seconds": took.Seconds(),
+			"holds/s":            float64(swept.Expired) / took.Seconds(),
+			"live p99 before ms": ms(calm), "live p99 meanwhile ms": ms(busy), "p99 ratio": tail,
+			"deadlocks": float64(deadlocks),
 		},
 	}}, nil, nil
 }
@@ -143,7 +150,8 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	const callers, slices, slice, wantEnd, wantHOT, wantMB = 32, 6, 10 * time.Second, 0.9, 0.98, 1.0
 	w := workload{
 		name: "steady", callers: callers, designs: both,
-		setup: stocked(someRows, 10*ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+		setup: stocked(someRows, 10*ample), caller: reserveOne(func() int { return 0 }),
+		check: allHeld,
 	}
 	if err := w.setup(ctx, s); err != nil {
 		return nil, nil, err
@@ -191,11 +199,13 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	hot := float64(after.hot-before.hot) / max(1, float64(after.updates-before.updates))
 	end, mb := rates[slices-1]/rates[0], float64(size)/1e6
 	return []shape{{
-		Name:   "steady: one hot row for a minute, 32 callers",
-		Wanted: fmt.Sprintf("the last ten seconds at least %g of the first, HOT over %g, the thousand stock rows under %g MB", wantEnd, wantHOT, wantMB),
-		Met:    end >= wantEnd && hot > wantHOT && mb < wantMB,
+		Name: "steady: one hot row for a minute, 32 callers",
+		Wanted: fmt.Sprintf("the last ten seconds at least %g of the first, HOT over %g, the "+
+			"thousand stock rows under %g MB", wantEnd, wantHOT, wantMB),
+		Met: end >= wantEnd && hot > wantHOT && mb < wantMB,
 		Figures: map[string]float64{
-			"first 10 s, holds/s": rates[0], "last 10 s, holds/s": rates[slices-1], "last to first": end, "HOT share": hot, "stock table MB": mb,
+			"first 10 s, holds/s": rates[0], "last 10 s, holds/s": rates[slices-1],
+			"last to first": end, "HOT share": hot, "stock table MB": mb,
 		},
 	}}, nil, nil
 }
@@ -254,11 +264,16 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 	share := rate[many] / rate[few]
 	return []shape{
 		{
-			Name: "a hold's read among ten million", Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare), Met: share >= wantShare,
-			Figures: map[string]float64{"reads/s among 10,000": rate[few], "reads/s among 10,000,000": rate[many], "share": share},
+			Name:   "a hold's read among ten million",
+			Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare),
+			Met:    share >= wantShare,
+			Figures: map[string]float64{"reads/s among 10,000": rate[few],
+				"reads/s among 10,000,000": rate[many], "share": share},
 		},
 		{
-			Name: "an idle sweep among ten million resolved holds", Wanted: fmt.Sprintf("at most %g pages, of holds, lines and keys together", wantPages),
+			Name: "an idle sweep among ten million resolved holds",
+			Wanted: fmt.Sprintf("at most %g pages, of holds, lines and keys together",
+				wantPages),
 			Met: pages <= wantPages, Figures: map[string]float64{"pages": pages},
 		},
 	}, results, nil
@@ -282,7 +297,8 @@ func idleSweepPages(ctx context.Context, s *server) (float64, error) {
 		return 0, err
 	}
 	end()
-	if _, err := s.observe(ctx, true); err != nil { // waits until the sessions have ended and reported
+	// Waits until the sessions have ended and reported.
+	if _, err := s.observe(ctx, true); err != nil {
 		return 0, err
 	}
 	before, err := pages()

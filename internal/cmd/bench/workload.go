@@ -64,11 +64,15 @@ var both = []string{"reference", "ours"}
 func workloads() []workload {
 	hot := func(callers int, rtt, flush time.Duration, bar, tail float64) workload {
 		return workload{
-			name: "hot", callers: callers, rtt: rtt, flush: flush, designs: both, bar: bar, tail: tail,
-			setup: stocked(someRows, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+			name: "hot", callers: callers, rtt: rtt, flush: flush, designs: both,
+			bar: bar, tail: tail, setup: stocked(someRows, ample),
+			caller: reserveOne(func() int { return 0 }), check: allHeld,
 		}
 	}
-	spread := func(name string, callers int, rtt time.Duration, pick func() int, bar, tail float64, designs ...string) workload {
+	spread := func(
+		name string, callers int, rtt time.Duration, pick func() int, bar, tail float64,
+		designs ...string,
+	) workload {
 		return workload{
 			name: name, callers: callers, rtt: rtt, designs: designs, bar: bar, tail: tail,
 			setup: stocked(manyRows, ample), caller: reserveOne(pick), check: allHeld,
@@ -116,12 +120,14 @@ func reserveOne(pick func() int) func(design, int) func(context.Context) error {
 // lastThousand sells a hot row out, and then every call is refused.
 func lastThousand() workload {
 	return workload{
-		name: "last-1000", callers: 64, rtt: time.Millisecond, designs: both, bar: 8, calls: lastCalls,
+		name: "last-1000", callers: 64, rtt: time.Millisecond, designs: both, bar: 8,
+		calls: lastCalls,
 		setup: stocked(someRows, lastUnits), caller: reserveOne(func() int { return 0 }),
 		warm: reserveOne(func() int { return 1 + rand.IntN(someRows-1) }),
 		check: func(ctx context.Context, s *server, m *measurement) error {
 			if m.done != lastUnits || m.refused != lastCalls-lastUnits {
-				return fmt.Errorf("sold %d and refused %d, want %d and %d", m.done, m.refused, lastUnits, lastCalls-lastUnits)
+				return fmt.Errorf("sold %d and refused %d, want %d and %d", m.done, m.refused,
+					lastUnits, lastCalls-lastUnits)
 			}
 			return allHeld(ctx, s, m)
 		},
@@ -145,7 +151,8 @@ func soldOut(name string, dead int) workload {
 			return s.exec(ctx, fmt.Sprintf(`
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
 SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`, productID(0), warehouseID, 1000-dead),
-				fmt.Sprintf("UPDATE inventory SET reserved = 1000 WHERE product_id = '%s'", productID(0)))
+				fmt.Sprintf("UPDATE inventory SET reserved = 1000 WHERE product_id = '%s'",
+					productID(0)))
 		},
 		caller: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
@@ -206,7 +213,8 @@ func mixedHot() workload {
 		// Each verb is called once: by chance, most callers would not reach the rarer verbs.
 		warm: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
-				for _, resolve := range []func(context.Context, design, uuid.UUID) error{confirm, release} {
+				verbs := []func(context.Context, design, uuid.UUID) error{confirm, release}
+				for _, resolve := range verbs {
 					id, err := reserve(ctx, d)
 					if err != nil {
 						return err
@@ -227,8 +235,10 @@ FROM reservations`, productID(0)).Scan(&held, &confirmed, &released, &total, &re
 				return err
 			}
 			h, c, r := told.held.Load(), told.confirmed.Load(), told.released.Load()
-			if held != h || confirmed != c || released != r || total != ample-c || reserved != h-c-r {
-				return fmt.Errorf("the database has %d holds, %d confirmed, %d released, and %d of %d reserved; the callers were told of %d, %d, %d",
+			if held != h || confirmed != c || released != r || total != ample-c ||
+				reserved != h-c-r {
+				return fmt.Errorf("the database has %d holds, %d confirmed, %d released, and %d "+
+					"of %d reserved; the callers were told of %d, %d, %d",
 					held, confirmed, released, reserved, total, h, c, r)
 			}
 			return nil
@@ -247,7 +257,8 @@ func count(n *atomic.Int64, err error) error {
 // cart reserves k lines, each from its own part of the rows, in the lock order.
 func cart(k int, bar float64) workload {
 	return workload{
-		name: fmt.Sprintf("cart-%d", k), callers: 32, rtt: time.Millisecond, designs: both, bar: bar, setup: stocked(manyRows, ample),
+		name: fmt.Sprintf("cart-%d", k), callers: 32, rtt: time.Millisecond, designs: both,
+		bar: bar, setup: stocked(manyRows, ample),
 		caller: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
 				lines := make([]reservation.Line, k)
@@ -311,13 +322,17 @@ SELECT count(*), (SELECT sum(total) FROM inventory) FROM reservations WHERE stat
 
 // replay repeats one request of each caller under its key.
 func replay() workload {
+	const callers = 32
 	return workload{
-		name: "replay", callers: 32, rtt: time.Millisecond, designs: both, setup: stocked(manyRows, ample),
+		name: "replay", callers: callers, rtt: time.Millisecond, designs: both,
+		setup: stocked(manyRows, ample),
 		caller: func(d design, n int) func(context.Context) error {
 			key := fmt.Sprintf("caller-%d", n)
 			return func(ctx context.Context) error { return d.replay(ctx, stockLine(n, 1), key) }
 		},
-		check: func(ctx context.Context, s *server, m *measurement) error { return holds(ctx, s, 32) },
+		check: func(ctx context.Context, s *server, m *measurement) error {
+			return holds(ctx, s, callers)
+		},
 	}
 }
 

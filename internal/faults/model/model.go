@@ -86,7 +86,8 @@ const (
 )
 
 func (s Status) String() string {
-	return [...]string{"absent", "pending", "pending, end unknown", "confirmed", "released", "expired"}[s]
+	return [...]string{"absent", "pending", "pending, end unknown", "confirmed", "released",
+		"expired"}[s]
 }
 
 // Answer is the answer of the service.
@@ -128,7 +129,8 @@ type share struct{ hold, quantity int }
 
 // New returns a model of stock rows with these totals, for at most so many holds.
 func New(totals []int, holds int) *Model {
-	return &Model{totals: totals, holds: make([][]Line, holds), shares: make([][]share, len(totals))}
+	return &Model{totals: totals, holds: make([][]Line, holds),
+		shares: make([][]share, len(totals))}
 }
 
 // SetLines sets the lines that a hold has once it is made. A repeated call changes nothing.
@@ -232,7 +234,8 @@ func (t *step) held(row int, at Instant) (least, most int) {
 func (t *step) instants(row int) []Instant {
 	at := []Instant{t.call.From}
 	for _, part := range t.model.shares[row] {
-		if status, end := t.hold(part.hold); (status == Pending || status == EndUnknown) && t.call.From < end && end <= t.call.To {
+		if status, end := t.hold(part.hold); (status == Pending || status == EndUnknown) &&
+			t.call.From < end && end <= t.call.To {
 			at = append(at, end)
 		}
 	}
@@ -426,7 +429,8 @@ func (t *step) wasRead() bool {
 
 // showsRow reports whether the row looked so at some instant of the call.
 func (t *step) showsRow(r Row) bool {
-	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available && t.wasAvailable(r.Number, r.Available)
+	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available &&
+		t.wasAvailable(r.Number, r.Available)
 }
 
 // wasAvailable reports whether so many units of the row were available at some instant of the call.
@@ -450,7 +454,8 @@ func (t *step) short() bool {
 			continue
 		}
 		named++
-		if left := t.answer.Rows[n].Available; left >= line.Quantity || !t.wasAvailable(line.Row, left) {
+		if left := t.answer.Rows[n].Available; left >= line.Quantity ||
+			!t.wasAvailable(line.Row, left) {
 			return false
 		}
 	}
