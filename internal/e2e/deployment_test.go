@@ -238,9 +238,12 @@ func (d *deployment) expireHold(id string) {
 	}
 	defer conn.Close(context.Background())
 	for _, sql := range []string{
-		`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
-		                         expires_at = expires_at - interval '1 day' WHERE id = $1`,
-		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1`,
+		`UPDATE reservations
+SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+    expires_at = expires_at - interval '1 day'
+WHERE id = $1`,
+		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day'
+WHERE reservation_id = $1`,
 	} {
 		if _, err := conn.Exec(context.Background(), sql, id); err != nil {
 			d.t.Fatal(err)

@@ -69,8 +69,10 @@ func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
 
 func (d *deployment) wantStock(productID, warehouseID uuid.UUID, total, reserved int) {
 	d.t.Helper()
-	if got, want := d.stock(productID, warehouseID), [3]int{total, reserved,
-		total - reserved}; got != want {
+	if got, want := d.stock(productID, warehouseID), [3]int{
+		total, reserved,
+		total - reserved,
+	}; got != want {
 		d.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID,
 			got, want)
 	}
@@ -109,7 +111,10 @@ func TestCatalogListsTheDemoByName(t *testing.T) {
 	})
 }
 
-var nextLink = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
+var (
+	nextLink  = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
+	assetLink = regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`)
+)
 
 func TestCatalogPagesAreLinked(t *testing.T) {
 	eachTransport(t, func(t *testing.T, d *deployment) {
@@ -128,8 +133,10 @@ func TestCatalogPagesAreLinked(t *testing.T) {
 			"|") != want {
 			t.Errorf("pages = %v, want %s", names, want)
 		}
-		for _, query := range []string{"limit=0", "limit=201", "limit=x", "limit=", "cursor=",
-			"cursor=%00", "cursor=AAAA"} {
+		for _, query := range []string{
+			"limit=0", "limit=201", "limit=x", "limit=", "cursor=",
+			"cursor=%00", "cursor=AAAA",
+		} {
 			d.get("/api/products?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
 		d.get("/api/products?limit=200").want(t, http.StatusOK, "")
@@ -319,8 +326,10 @@ func TestExtendCountsFromNowUpToTheLimit(t *testing.T) {
 			d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).
 				want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
 		}
-		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`,
-			`{"ttlSeconds":"60"}`, ``} {
+		for _, body := range []string{
+			`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`,
+			`{"ttlSeconds":"60"}`, ``,
+		} {
 			d.post("/api/reservations/"+h.ID+"/extend", body).
 				want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
@@ -329,8 +338,10 @@ func TestExtendCountsFromNowUpToTheLimit(t *testing.T) {
 
 func (d *deployment) postWithKey(path, key, body string) answer {
 	d.t.Helper()
-	return d.send(request{method: "POST", path: path, body: body,
-		header: map[string]string{"Idempotency-Key": key}})
+	return d.send(request{
+		method: "POST", path: path, body: body,
+		header: map[string]string{"Idempotency-Key": key},
+	})
 }
 
 func TestIdempotencyKeyMakesOneHoldAndOneAnswer(t *testing.T) {
@@ -478,7 +489,7 @@ func TestPagesAndOpenAPIDocumentAreServed(t *testing.T) {
 				t.Errorf("GET %s: header = %v, want HTML with a strict Content-Security-Policy",
 					path, a.header)
 			}
-			for _, m := range regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`).FindAllStringSubmatch(string(a.body), -1) {
+			for _, m := range assetLink.FindAllStringSubmatch(string(a.body), -1) {
 				d.get(m[1]).want(t, http.StatusOK, "")
 			}
 		}

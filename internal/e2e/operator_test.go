@@ -167,7 +167,8 @@ func TestStatsMatchWhatHappened(t *testing.T) {
 				sum.Confirmed += m.Confirmed
 				sum.Released += m.Released
 				sum.Expired += m.Expired
-				if want := s.ServerTime.Truncate(time.Minute).Add(time.Duration(i-59) * time.Minute); !m.At.Equal(want) {
+				want := s.ServerTime.Truncate(time.Minute).Add(time.Duration(i-59) * time.Minute)
+				if !m.At.Equal(want) {
 					t.Errorf("minute %d begins at %v, want %v", i, m.At, want)
 				}
 			}

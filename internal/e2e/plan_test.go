@@ -69,7 +69,8 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 // closeSessions ends the service's connections and waits until they are gone.
 func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
+	const others = `
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
 	for left := 1; left > 0; {
 		if _, err := conn.Exec(t.Context(),
 			"SELECT pg_terminate_backend(pid) "+others); err != nil {
@@ -99,9 +100,11 @@ func TestPageOfResolvedHoldsReadsOnlyItsRows(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	if _, err := conn.Exec(t.Context(), `
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at, status)
 SELECT gen_random_uuid(), $1, $2, 1, t, t, t + interval '1 min', 'RELEASED'
-FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - interval '1 h' - n * interval '1 s' AS t) made`,
+FROM generate_series(1, $3::integer) n,
+     LATERAL (SELECT clock_timestamp() - interval '1 h' - n * interval '1 s' AS t) made`,
 		mug, newYork, many); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +115,8 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 		t.Helper()
 		d.closeSessions(t, conn)
 		if err := conn.QueryRow(t.Context(),
-			"SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").Scan(&tuples); err != nil {
+			"SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").
+			Scan(&tuples); err != nil {
 			t.Fatal(err)
 		}
 		return tuples

@@ -28,9 +28,12 @@ import (
 
 // hostileStrings are put wherever a caller may send a string.
 var hostileStrings = []string{
-	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`, "1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
-	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes", "\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
-	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999", "9223372036854775808", "0x10", "true", "null", "{}",
+	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`,
+	"1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
+	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes",
+	"\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
+	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999",
+	"9223372036854775808", "0x10", "true", "null", "{}",
 }
 
 // hostileRequests puts each hostile string into every place of a request.
@@ -56,7 +59,8 @@ func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 		return string(b)
 	}
 	// It asks for more than the stock: it gets as far as a valid request and changes nothing.
-	tooMuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product, row.Warehouse)
+	tooMuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product,
+		row.Warehouse)
 	for _, s := range hostileStrings {
 		escaped := url.QueryEscape(s)
 		add("GET", "/api/products?limit="+escaped, "")
@@ -74,11 +78,19 @@ func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 		add("POST", "/api/reservations", s)
 		add("POST", "/api/reservations", quote(s))
 		add("POST", "/api/reservations", fmt.Sprintf(`{%s:%s}`, quote(s), quote(s)))
-		for _, field := range []string{"productId", "warehouseId", "quantity", "ttlSeconds", "items"} {
-			add("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,%q:%s}`, row.Product, row.Warehouse, field, quote(s)))
+		for _, field := range []string{
+			"productId", "warehouseId", "quantity", "ttlSeconds",
+			"items",
+		} {
+			add("POST", "/api/reservations",
+				fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,%q:%s}`, row.Product,
+					row.Warehouse, field, quote(s)))
 			add("POST", "/api/reservations", fmt.Sprintf(`{%q:%s}`, field, s))
 		}
-		for _, name := range []string{"Content-Type", "Accept", "Origin", "X-Forwarded-For", "X-Request-Id", "Cookie", "Authorization", "User-Agent", "Content-Encoding"} {
+		for _, name := range []string{
+			"Content-Type", "Accept", "Origin", "X-Forwarded-For",
+			"X-Request-Id", "Cookie", "Authorization", "User-Agent", "Content-Encoding",
+		} {
 			add("POST", "/api/reservations", tooMuch, name, s)
 		}
 		add("POST", "/api/reservations", tooMuch, "Idempotency-Key", s)
@@ -108,10 +120,12 @@ func TestHostileInputNeverCausesA5xx(t *testing.T) {
 		if answer.Header.Get("X-Injected") != "" {
 			t.Errorf("%s injected a header into the answer", shown)
 		}
-		if kind := answer.Header.Get("Content-Type"); strings.HasPrefix(r.URL.Path, "/api/") && strings.Contains(kind, "html") {
+		if kind := answer.Header.Get("Content-Type"); strings.HasPrefix(r.URL.Path, "/api/") &&
+			strings.Contains(kind, "html") {
 			t.Errorf("%s was answered with Content-Type %s", shown, kind)
 		}
-		if answer.StatusCode/100 == 2 && r.Method == http.MethodPost && !strings.Contains(r.URL.Path, held.ID.String()) {
+		if answer.StatusCode/100 == 2 && r.Method == http.MethodPost &&
+			!strings.Contains(r.URL.Path, held.ID.String()) {
 			t.Errorf("%s = %d %s, want it refused", shown, answer.StatusCode, recorder.Body)
 		}
 	}
@@ -131,21 +145,27 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 	address := strings.TrimPrefix(d.url, "http://")
 	const host = "Host: shop\r\n"
 	for name, text := range map[string]string{
-		"TLS instead of HTTP":        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-		"an empty line":              "\r\n\r\n",
-		"no version":                 "GET /api/health\r\n\r\n",
-		"an unknown version":         "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
-		"no host":                    "GET /api/health HTTP/1.1\r\n\r\n",
-		"two hosts":                  "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-		"a space in a header name":   "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
-		"two Content-Lengths":        "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-		"a negative Content-Length":  "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
-		"a chunk without a size":     "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-		"an unknown transfer coding": "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-		"a header of 64 KB":          "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n",
-		"ten thousand headers":       "GET /api/health HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
-		"a NUL in the path":          "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
-		"an unknown method":          "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
+		"TLS instead of HTTP":      "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+		"an empty line":            "\r\n\r\n",
+		"no version":               "GET /api/health\r\n\r\n",
+		"an unknown version":       "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
+		"no host":                  "GET /api/health HTTP/1.1\r\n\r\n",
+		"two hosts":                "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"a space in a header name": "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
+		"two Content-Lengths": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+		"a negative Content-Length": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Content-Length: -1\r\n\r\n",
+		"a chunk without a size": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"an unknown transfer coding": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		"a header of 64 KB": "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " +
+			strings.Repeat("a", 64<<10) + "\r\n\r\n",
+		"ten thousand headers": "GET /api/health HTTP/1.1\r\n" + host +
+			strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
+		"a NUL in the path": "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
+		"an unknown method": "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
 	} {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -160,7 +180,9 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 		if err == nil {
 			answer.Body.Close()
 		}
-		if err == nil && answer.StatusCode/100 != 4 && answer.StatusCode != http.StatusNotImplemented && answer.StatusCode != http.StatusHTTPVersionNotSupported {
+		if err == nil && answer.StatusCode/100 != 4 &&
+			answer.StatusCode != http.StatusNotImplemented &&
+			answer.StatusCode != http.StatusHTTPVersionNotSupported {
 			t.Errorf("%s: answered %s, want a 4xx, 501 or 505", name, answer.Status)
 		}
 		if slow := net.Error(nil); errors.As(err, &slow) && slow.Timeout() {
@@ -187,7 +209,8 @@ func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 		defer conn.Close()
 		text := "GET /api/health HTTP/1.1\r\nHost: shop\r\nX-Slow: "
 		if n%2 == 0 {
-			text = "POST /api/reservations HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+			text = "POST /api/reservations HTTP/1.1\r\nHost: shop\r\n" +
+				"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 		}
 		if _, err := io.WriteString(conn, text); err != nil {
 			t.Fatal(err)
@@ -198,13 +221,17 @@ func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 		closed.Go(func() {
 			_ = conn.SetReadDeadline(time.Now().Add(headerLimit))
 			if _, err := io.ReadAll(conn); err != nil {
-				t.Errorf("a client that never ends its header was not disconnected within %s: %v", headerLimit, err)
+				t.Errorf("a client that never ends its header was not disconnected within %s: %v",
+					headerLimit, err)
 			}
 		})
 	}
 	for range 100 {
-		if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated || r.Took > 3*time.Second {
-			t.Fatalf("beside the slow clients a reserve was answered %d %s %v after %s", r.Status, r.Body, r.Err, r.Took)
+		if r := s.reserve(t.Context(), "", 0,
+			item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated ||
+			r.Took > 3*time.Second {
+			t.Fatalf("beside the slow clients a reserve was answered %d %s %v after %s", r.Status,
+				r.Body, r.Err, r.Took)
 		}
 	}
 	closed.Wait()
@@ -231,8 +258,10 @@ func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 	send := func(method, path, body string) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
 		r.Header = http.Header{
-			"Content-Type": {"application/json"}, "Authorization": {"Bearer " + secret}, "Cookie": {"session=" + secret},
-			"Idempotency-Key": {secret + "1"}, "User-Agent": {secret + "\n{\"level\":\"ERROR\"}"}, "X-Request-Id": {secret},
+			"Content-Type": {"application/json"}, "Authorization": {"Bearer " + secret},
+			"Cookie":          {"session=" + secret},
+			"Idempotency-Key": {secret + "1"}, "User-Agent": {secret + "\n{\"level\":\"ERROR\"}"},
+			"X-Request-Id": {secret},
 		}
 		gateway.ServeHTTP(httptest.NewRecorder(), r)
 	}
@@ -257,14 +286,16 @@ func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	send("GET", "/api/products", "")
-	send("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1}`, row.Product, row.Warehouse))
+	send("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1}`,
+		row.Product, row.Warehouse))
 
 	if len(log.all) == 0 {
 		t.Fatal("nothing was logged")
 	}
 	for _, line := range log.all {
 		var object map[string]any
-		if err := json.Unmarshal(line, &object); err != nil || bytes.Count(line, []byte("\n")) != 1 {
+		if err := json.Unmarshal(line, &object); err != nil ||
+			bytes.Count(line, []byte("\n")) != 1 {
 			t.Errorf("a line of the log is not one JSON object: %q", line)
 		}
 		if bytes.Contains(line, []byte(secret)) {
@@ -302,7 +333,8 @@ func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	for _, id := range near {
 		a, b := s.get(t.Context(), id), s.get(t.Context(), uuid.Must(uuid.NewRandom()))
 		if a.Status != http.StatusNotFound || b.Status != http.StatusNotFound || a.Code != b.Code {
-			t.Fatalf("answers = %d %s and %d %s, want two equal 404s", a.Status, a.Body, b.Status, b.Body)
+			t.Fatalf("answers = %d %s and %d %s, want two equal 404s", a.Status, a.Body, b.Status,
+				b.Body)
 		}
 		nearTook, farTook = append(nearTook, a.Took), append(farTook, b.Took)
 	}
@@ -310,7 +342,8 @@ func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	if ratio < 0.8 || ratio > 1.25 {
 		t.Errorf("a 404 for an id next to a hold's takes %.2f times as long as for another", ratio)
 	}
-	t.Logf("median of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5), percentile(farTook, 0.5))
+	t.Logf("median of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5),
+		percentile(farTook, 0.5))
 }
 
 // TestIDsCantBeGuessed looks at the random bits of ids made in a row: each bit is set half of the
@@ -366,27 +399,36 @@ func FuzzAnyRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,"ttlSeconds":1}`, row.Product, row.Warehouse)
+	good := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,"ttlSeconds":1}`,
+		row.Product, row.Warehouse)
 	for _, r := range route.All() {
-		path := strings.NewReplacer("{id}", row.Product.String(), "{file}", "index.html").Replace(r.Path)
-		f.Add(r.Method, path, "limit=1&cursor=a", "Idempotency-Key", "key", "application/json", []byte(good))
+		path := strings.NewReplacer("{id}", row.Product.String(), "{file}",
+			"index.html").Replace(r.Path)
+		f.Add(r.Method, path, "limit=1&cursor=a", "Idempotency-Key", "key", "application/json",
+			[]byte(good))
 	}
 	for n, s := range hostileStrings {
-		f.Add("POST", "/api/reservations", s, "X-A", s, "application/json", fmt.Appendf(nil, `{"items":[{"productId":%q,"quantity":%d}]}`, s, n))
+		f.Add("POST", "/api/reservations", s, "X-A", s, "application/json",
+			fmt.Appendf(nil, `{"items":[{"productId":%q,"quantity":%d}]}`, s, n))
 	}
 	f.Fuzz(func(t *testing.T, method, path, query, name, value, contentType string, body []byte) {
 		u, err := url.ParseRequestURI(path)
-		if err != nil || method == "" || strings.ContainsFunc(method, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		if err != nil || method == "" ||
+			strings.ContainsFunc(method, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 			t.Skip("net/http refuses it")
 		}
 		u.RawQuery = query
 		r := httptest.NewRequest("GET", "/", bytes.NewReader(body))
 		r.Method, r.URL = method, u
-		r.Header = http.Header{"Content-Type": {contentType}, http.CanonicalHeaderKey(name): {value}}
+		r.Header = http.Header{
+			"Content-Type":                {contentType},
+			http.CanonicalHeaderKey(name): {value},
+		}
 		recorder := httptest.NewRecorder()
 		gateway.ServeHTTP(recorder, r)
 		if recorder.Code >= 500 {
-			t.Errorf("%s %s?%s %q %q %q = %d %s", method, path, query, name, value, body, recorder.Code, recorder.Body)
+			t.Errorf("%s %s?%s %q %q %q = %d %s", method, path, query, name, value, body,
+				recorder.Code, recorder.Body)
 		}
 	})
 }

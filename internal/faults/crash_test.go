@@ -262,8 +262,10 @@ func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 // TestWithoutTheFlushACrashLosesHolds is the control: early lock release without the second,
 // flushed commit.
 func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
-	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200",
-		"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, map[string]string{
+		"max_connections":  "200",
+		"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB",
+	})
 	d := deploy(t, db, startInProcess)
 	for _, procedure := range []string{"reserve_line", "reserve_cart", "resolve_hold"} {
 		mutate(procedure, "_nothing := pg_logical_emit_message(true, 'allo', '');", "NULL;")(d)

@@ -150,8 +150,10 @@ func (i *partition) rowNumber(product, warehouse uuid.UUID) int {
 func (i *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
-		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse,
-			line.Quantity})
+		items = append(items, item{
+			i.rows[line.Row].Product, i.rows[line.Row].Warehouse,
+			line.Quantity,
+		})
 	}
 	return items
 }
@@ -178,8 +180,10 @@ func newHistory(d *deployment) *history {
 	h := &history{d: d, client: newClient(d.url, callers)}
 	for range partitions {
 		h.partitions = append(h.partitions,
-			&partition{rows: d.addProduct(partitionRows, partitionTotal),
-				ending: map[uuid.UUID]knownHold{}})
+			&partition{
+				rows:   d.addProduct(partitionRows, partitionTotal),
+				ending: map[uuid.UUID]knownHold{},
+			})
 	}
 	return h
 }
@@ -190,8 +194,10 @@ func newHistory(d *deployment) *history {
 func lateCall(d *deployment, send func(h *history, i *partition, e event)) *history {
 	h := newHistory(d)
 	i, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
-	h.sendReserve(ctx, i, event{key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
-		ttl: time.Second})
+	h.sendReserve(ctx, i, event{
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
+		ttl: time.Second,
+	})
 	hold, _ := i.endingWithin(time.Minute)
 	tx, err := d.admin.Begin(ctx)
 	if err != nil {
@@ -420,8 +426,10 @@ func (h *history) catalog(ctx context.Context, e event) {
 		for _, shelf := range shelves {
 			for _, s := range shelf.Inventories {
 				if n := i.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
-					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity,
-						Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+					e.rows = append(e.rows, model.Row{
+						Number: n, Total: s.TotalQuantity,
+						Reserved: s.ReservedQuantity, Available: s.AvailableStock,
+					})
 				}
 			}
 		}
@@ -435,8 +443,10 @@ func (h *history) catalog(ctx context.Context, e event) {
 
 func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Rand) {
 	row := r.IntN(partitionRows)
-	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row,
-		Quantity: restockUnits}}, model.Done, time.Now()
+	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{
+		Row:      row,
+		Quantity: restockUnits,
+	}}, model.Done, time.Now()
 	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
 		"SELECT adjust_stock($1, $2, $3, 'delivery')",
 		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
@@ -467,8 +477,10 @@ func (h *history) finish(i *partition, e event, r reply) {
 	case r.Code == "INSUFFICIENT_STOCK":
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
-			e.rows = append(e.rows, model.Row{Number: i.rowNumber(s.ProductID, s.WarehouseID),
-				Available: s.Available})
+			e.rows = append(e.rows, model.Row{
+				Number:    i.rowNumber(s.ProductID, s.WarehouseID),
+				Available: s.Available,
+			})
 		}
 	case r.Code == "RESERVATION_EXPIRED":
 		e.outcome = model.Gone
@@ -500,7 +512,8 @@ type input struct {
 
 // operations turns a partition's events into Porcupine's operations, and numbers its holds.
 func (i *partition) operations() (m *model.Model, operations []porcupine.Operation,
-	unexpected []string) {
+	unexpected []string,
+) {
 	var reserves []event
 	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
 		map[string]uuid.UUID{}
@@ -545,8 +558,10 @@ func (i *partition) operations() (m *model.Model, operations []porcupine.Operati
 		if !e.end.IsZero() {
 			in.answer.End = e.end.UnixMicro()
 		}
-		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in,
-			Call: in.call.From, Return: to})
+		operations = append(operations, porcupine.Operation{
+			ClientId: e.caller, Input: in,
+			Call: in.call.From, Return: to,
+		})
 	}
 	return m, operations, unexpected
 }
@@ -635,7 +650,8 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 // explain writes the longest order found for a history that has none: its last calls, the state
 // after them, and the next calls, which do not fit.
 func explain(f io.Writer, m *model.Model, operations []porcupine.Operation,
-	info porcupine.LinearizationInfo) error {
+	info porcupine.LinearizationInfo,
+) error {
 	const shown = 25
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {

@@ -31,8 +31,10 @@ func TestEveryDependencyLicenceIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for use, packages := range map[string][]string{"shipped": {"./functions/..."},
-		"tests and tools": {"-test", "./..."}} {
+	for use, packages := range map[string][]string{
+		"shipped":         {"./functions/..."},
+		"tests and tools": {"-test", "./..."},
+	} {
 		args := append([]string{"list", "-deps", "-json=Module"}, packages...)
 		cmd := exec.Command("go", args...)
 		cmd.Dir = builttest.Root(t)

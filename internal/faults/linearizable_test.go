@@ -33,8 +33,10 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 
 // TestLateCallsAreLinearizable checks calls that wait past the end of their hold.
 func TestLateCallsAreLinearizable(t *testing.T) {
-	for name, attack := range map[string]func(*deployment) *history{"confirm": lateConfirm,
-		"extend": lateExtend} {
+	for name, attack := range map[string]func(*deployment) *history{
+		"confirm": lateConfirm,
+		"extend":  lateExtend,
+	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeployment(t)
 			if v := attack(d).check(t, true); !v.clean() {
@@ -87,7 +89,9 @@ var controls = []control{
 		name: "cart without its lock order",
 		guard: combine(
 			func(d *deployment) {
-				d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$`)
+				d.exec(`DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database());
+END $$`)
 			},
 			mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 				"ORDER BY random() FOR NO KEY UPDATE")),

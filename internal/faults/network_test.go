@@ -67,8 +67,10 @@ type networkFault struct {
 }
 
 func toxicFault(name string, lasts time.Duration, uncertain bool, toxics ...string) networkFault {
-	return networkFault{name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) },
-		(*faultyLink).removeToxics}
+	return networkFault{
+		name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) },
+		(*faultyLink).removeToxics,
+	}
 }
 
 // How long a fault lasts: long enough for every call to meet it or, where packets vanish, for calls
@@ -97,10 +99,13 @@ var networkFaults = []networkFault{
 		`"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":3000}`),
 	toxicFault("a few bytes at a time", briefFault, false,
-		`"type":"slicer","stream":"downstream","attributes":{"average_size":10,"size_variation":5,"delay":300}`,
+		`"type":"slicer","stream":"downstream",`+
+			`"attributes":{"average_size":10,"size_variation":5,"delay":300}`,
 		`"type":"bandwidth","stream":"upstream","attributes":{"rate":20}`),
-	{"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() },
-		(*faultyLink).start},
+	{
+		"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() },
+		(*faultyLink).start,
+	},
 }
 
 // TestEveryCallEndsDespiteNetworkFaults puts one fault after another between the service and its

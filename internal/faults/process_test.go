@@ -85,7 +85,8 @@ func (d *deployment) awaitLockWait() {
 // startBlockedReserve starts a reserve that waits for its locked stock row. Call free to let it go
 // on.
 func (d *deployment) startBlockedReserve(s client, row stockRow, key string) (answer <-chan reply,
-	free func()) {
+	free func(),
+) {
 	d.t.Helper()
 	tx, err := d.admin.Begin(d.t.Context())
 	if err != nil {

@@ -87,8 +87,10 @@ func (c *sequence) Reserve(t *rapid.T) {
 	if c.tries == propertyTries {
 		t.Skip("the model has no hold left")
 	}
-	hold := drawnHold{key: uuid.NewString(),
-		ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second}
+	hold := drawnHold{
+		key: uuid.NewString(),
+		ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second,
+	}
 	rows := rapid.Permutation([]int{0, 1, 2}).Draw(t, "rows")
 	for _, row := range rows[:rapid.IntRange(1, propertyRows).Draw(t, "lines")] {
 		hold.lines = append(hold.lines,
@@ -98,8 +100,10 @@ func (c *sequence) Reserve(t *rapid.T) {
 	c.tries++
 	c.model.SetLines(n, hold.lines)
 	hold.number = n
-	r := c.do(t, model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines,
-		TTL: hold.ttl.Microseconds()}, func() reply { return c.send(t, hold) })
+	r := c.do(t, model.Call{
+		Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds(),
+	}, func() reply { return c.send(t, hold) })
 	if r.ok() {
 		hold.id = r.Reservation.ID
 		c.holds = append(c.holds, hold)
@@ -123,8 +127,10 @@ func (c *sequence) hold(t *rapid.T) (int, drawnHold) {
 // Repeat sends a reserve again under its key.
 func (c *sequence) Repeat(t *rapid.T) {
 	n, hold := c.hold(t)
-	call := model.Call{Verb: model.Reserve, Hold: n, Lines: hold.lines,
-		TTL: hold.ttl.Microseconds(), Repeats: true}
+	call := model.Call{
+		Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds(), Repeats: true,
+	}
 	r := c.do(t, call, func() reply { return c.send(t, hold) })
 	if r.Reservation == nil || r.Reservation.ID != hold.id ||
 		r.Header.Get("Idempotency-Replayed") != "true" {
@@ -145,8 +151,10 @@ func (c *sequence) Release(t *rapid.T) { c.resolve(t, model.Release) }
 func (c *sequence) Extend(t *rapid.T) {
 	n, hold := c.hold(t)
 	ttl := rapid.IntRange(5, 600).Draw(t, "ttl")
-	call := model.Call{Verb: model.Extend, Hold: n,
-		TTL: (time.Duration(ttl) * time.Second).Microseconds()}
+	call := model.Call{
+		Verb: model.Extend, Hold: n,
+		TTL: (time.Duration(ttl) * time.Second).Microseconds(),
+	}
 	c.do(t, call, func() reply { return c.client.extend(t.Context(), hold.id, "", ttl) })
 }
 
@@ -167,8 +175,10 @@ func (c *sequence) Catalog(t *rapid.T) {
 	for _, shelf := range shelves {
 		for _, s := range shelf.Inventories {
 			if n := (&partition{rows: c.rows}).rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
-				answer.Rows = append(answer.Rows, model.Row{Number: n, Total: s.TotalQuantity,
-					Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+				answer.Rows = append(answer.Rows, model.Row{
+					Number: n, Total: s.TotalQuantity,
+					Reserved: s.ReservedQuantity, Available: s.AvailableStock,
+				})
 			}
 		}
 	}
@@ -203,10 +213,13 @@ func (c *sequence) Die(t *rapid.T) {
 	var end time.Time
 	const sql = `
 WITH dead AS (
-    UPDATE reservations SET created_at = created_at - interval '2 h', updated_at = updated_at - interval '2 h', expires_at = expires_at - interval '2 h'
+    UPDATE reservations
+    SET created_at = created_at - interval '2 h', updated_at = updated_at - interval '2 h',
+        expires_at = expires_at - interval '2 h'
     WHERE id = $1 AND status = 'PENDING' RETURNING expires_at
 ), lines AS (
-    UPDATE reservation_items l SET expires_at = dead.expires_at FROM dead WHERE l.reservation_id = $1
+    UPDATE reservation_items l SET expires_at = dead.expires_at
+    FROM dead WHERE l.reservation_id = $1
 )
 SELECT expires_at FROM dead`
 	if err := c.d.admin.QueryRow(t.Context(), sql, hold.id.String()).Scan(&end); err != nil {
@@ -303,6 +316,7 @@ func (f *failureRecorder) Fatal(args ...any)                 { f.Error(args...) 
 func (f *failureRecorder) Fatalf(format string, args ...any) { f.Errorf(format, args...) }
 func (f *failureRecorder) Log(args ...any)                   { f.note(fmt.Sprint(args...)) }
 func (f *failureRecorder) Logf(format string,
-	args ...any) {
+	args ...any,
+) {
 	f.note(fmt.Sprintf(format, args...))
 }

@@ -23,8 +23,10 @@ func TestRunWritesResultsTableAndChart(t *testing.T) {
 	t.Parallel()
 
 	out := t.TempDir()
-	err := bench(t.Context(), []string{"-root", root, "-out", out, "-only", "sold-out", "-rounds",
-		"1", "-length", "50ms"}, io.Discard)
+	err := bench(t.Context(), []string{
+		"-root", root, "-out", out, "-only", "sold-out", "-rounds",
+		"1", "-length", "50ms",
+	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,15 +29,19 @@ func chart(results []*result) string {
 	var b strings.Builder
 	height := headHeight + rowHeight*len(results) + 12
 	fmt.Fprintf(&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="system-ui, sans-serif" font-size="12">`+"\n",
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" `+
+			`font-family="system-ui, sans-serif" font-size="12">`+"\n",
 		chartWidth, height, chartWidth, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", chartWidth, height)
-	b.WriteString(`<text x="12" y="22" font-size="15" font-weight="600" fill="#111">Calls a second, as a multiple of the usual design</text>` + "\n")
-	b.WriteString(`<text x="12" y="40" fill="#555">medians of interleaved rounds; the line spans the rounds; logarithmic scale</text>` + "\n")
+	b.WriteString(`<text x="12" y="22" font-size="15" font-weight="600" fill="#111">` +
+		"Calls a second, as a multiple of the usual design</text>\n")
+	b.WriteString(`<text x="12" y="40" fill="#555">` +
+		"medians of interleaved rounds; the line spans the rounds; logarithmic scale</text>\n")
 	for _, grid := range []float64{1, 2, 5, 10, 20, 50, 100} {
 		if grid <= most*1.05 {
 			fmt.Fprintf(&b,
-				`<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" fill="#777" text-anchor="middle">×%g</text>`+"\n",
+				`<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#ddd"/>`+
+					`<text x="%.1f" y="%d" fill="#777" text-anchor="middle">×%g</text>`+"\n",
 				x(grid), x(grid), headHeight, height-8, x(grid), headHeight-4, grid)
 		}
 	}

@@ -60,7 +60,8 @@ func compare(ctx context.Context, o options, stdout io.Writer) (err error) {
 	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // for everyone to read
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.out, "compare.md"), []byte(table), 0o644) //nolint:gosec // see above
+	//nolint:gosec // see above
+	return os.WriteFile(filepath.Join(o.out, "compare.md"), []byte(table), 0o644)
 }
 
 // buildCommit exports a commit into dir, with this checkout's Postgres, and builds its bench there.

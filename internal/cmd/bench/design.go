@@ -134,10 +134,13 @@ func newReference(ctx context.Context, url string, n *network) (design, error) {
 }
 
 const (
-	lockStockSQL = `SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE`
-	addHeldSQL   = `UPDATE inventory SET reserved = reserved + $3 WHERE product_id = $1 AND warehouse_id = $2`
-	newHoldSQL   = `
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+	lockStockSQL = `
+SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE`
+	addHeldSQL = `
+UPDATE inventory SET reserved = reserved + $3 WHERE product_id = $1 AND warehouse_id = $2`
+	newHoldSQL = `
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at)
 VALUES ($1, $2, $3, $4, now(), now(), now() + interval '1 hour')`
 	newLineSQL = `
 INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
@@ -215,10 +218,16 @@ func (r reference) replay(ctx context.Context, line reservation.Line, key string
 }
 
 const (
-	lockHoldSQL  = `SELECT product_id, warehouse_id, quantity, status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
-	endHoldSQL   = `UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
-	sellStockSQL = `UPDATE inventory SET total = total - $3, reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
-	freeStockSQL = `UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
+	lockHoldSQL = `
+SELECT product_id, warehouse_id, quantity, status::text, expires_at > now()
+FROM reservations WHERE id = $1 FOR UPDATE`
+	endHoldSQL = `
+UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
+	sellStockSQL = `
+UPDATE inventory SET total = total - $3, reserved = reserved - $3
+WHERE product_id = $1 AND warehouse_id = $2`
+	freeStockSQL = `
+UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
 )
 
 func (r reference) confirm(ctx context.Context, id uuid.UUID) error {
@@ -251,9 +260,11 @@ func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL s
 
 // get is one prepared statement: the least that reading a hold can cost.
 func (r reference) get(ctx context.Context, id uuid.UUID) error {
+	const sql = `
+SELECT r.status::text, p.name
+FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`
 	var status, name string
-	return r.conn.QueryRow(ctx, `
-SELECT r.status::text, p.name FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`, id).Scan(&status, &name)
+	return r.conn.QueryRow(ctx, sql, id).Scan(&status, &name)
 }
 
 // page reads by OFFSET, as most catalogs do.
@@ -291,7 +302,8 @@ WITH held AS (
     WHERE product_id = $2 AND warehouse_id = $3 AND total - reserved >= $4
     RETURNING 1
 ), made AS (
-    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                              created_at, updated_at, expires_at)
     SELECT $1, $2, $3, $4, now(), now(), now() + interval '1 hour' FROM held
     RETURNING created_at, expires_at
 )

@@ -55,8 +55,11 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 		// Checking a hundred thousand rows would take most of the time.
 		"SET session_replication_role = replica",
 		fmt.Sprintf("INSERT INTO warehouses VALUES ('%s', 'Bench')", warehouseID),
-		fmt.Sprintf(`INSERT INTO products SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`, uuidOf(1), rows-1),
-		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total) SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
+		fmt.Sprintf(`INSERT INTO products
+SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`,
+			uuidOf(1), rows-1),
+		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
 		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) SELECT "+
 			"product_id, warehouse_id, total, 'opening stock' FROM inventory",
 		"RESET session_replication_role",
@@ -68,15 +71,19 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 // units as reserved. They expire in the ten minutes before now + life, which is negative for dead
 // holds, in the order of their ids.
 func (s *server) hold(ctx context.Context, n, rows int, life time.Duration) error {
+	lifeMs := life.Milliseconds()
 	return s.exec(ctx, fmt.Sprintf(`
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at)
 SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
        now() + interval '%d ms' - interval '1 day', now() + interval '%d ms' - interval '1 day',
        now() + interval '%d ms' - interval '10 minutes' * (%d - n) / %d
-FROM generate_series(0, %d) n`, rows, warehouseID, life.Milliseconds(), life.Milliseconds(), life.Milliseconds(), n, n, n-1),
+FROM generate_series(0, %d) n`,
+		rows, warehouseID, lifeMs, lifeMs, lifeMs, n, n, n-1),
 		`UPDATE inventory i SET reserved = i.reserved + h.units
-FROM (SELECT product_id, warehouse_id, count(*) AS units FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
+FROM (SELECT product_id, warehouse_id, count(*) AS units
+      FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
 WHERE i.product_id = h.product_id AND i.warehouse_id = h.warehouse_id`,
 		"VACUUM ANALYZE reservations", "VACUUM ANALYZE inventory")
 }

@@ -49,8 +49,10 @@ func newOverHTTP(function app.HTTPHandler, end func()) (design, error) {
 		return nil, err
 	}
 	// With its own transport a caller keeps its connection, whatever the others do.
-	return overHTTP{server: httptest.NewServer(gateway),
-		client: &http.Client{Transport: &http.Transport{}}, end: end}, nil
+	return overHTTP{
+		server: httptest.NewServer(gateway),
+		client: &http.Client{Transport: &http.Transport{}}, end: end,
+	}, nil
 }
 
 // newApp returns the service as its Lambdas run it, on one connection through the network.
@@ -85,8 +87,10 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 			return
 		}
 		id, err := d.reserve(r.Context(),
-			[]reservation.Line{{ProductID: body.ProductID, WarehouseID: body.WarehouseID,
-				Quantity: body.Quantity}})
+			[]reservation.Line{{
+				ProductID: body.ProductID, WarehouseID: body.WarehouseID,
+				Quantity: body.Quantity,
+			}})
 		switch {
 		case errors.Is(err, errShort):
 			http.Error(w, err.Error(), http.StatusConflict)
@@ -95,8 +99,10 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 		default:
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
-			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{"id": id,
-				"status": "PENDING"}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{
+				"id":     id,
+				"status": "PENDING",
+			}})
 		}
 	})
 	return newOverHTTP(lambdahttp.New(h, discard), func() { d.close(context.WithoutCancel(ctx)) })

@@ -123,8 +123,10 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 }
 
 // flags are those of the Makefile's build.
-var flags = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags",
-	"-s -w -buildid="}
+var flags = []string{
+	"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags",
+	"-s -w -buildid=",
+}
 
 // buildFor builds the binary of a package for an architecture. It returns its path and its size in
 // MB.
@@ -214,8 +216,10 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 	least := map[string]float64{}
 	for range 5 {
 		cmd := exec.CommandContext(ctx, binary)
-		cmd.Env = []string{"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1",
-			"DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}
+		cmd.Env = []string{
+			"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1",
+			"DATABASE_URL=postgres://nobody@127.0.0.1:1/none",
+		}
 		out, _ := cmd.CombinedOutput() // it ends with an error, as nobody listens
 		for l := range strings.Lines(string(out)) {
 			f := strings.Fields(l) // init net/http @1.2 ms, 0.05 ms clock, ...
@@ -339,8 +343,10 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		return nil, nil, err
 	}
 	function := local.NewRuntime(local.RuntimeConfig{
-		Name: "reserve", Binary: binary, Env: []string{"DATABASE_URL=" + s.url(),
-			"LOG_LEVEL=error"}, MaxInstances: 1,
+		Name: "reserve", Binary: binary, Env: []string{
+			"DATABASE_URL=" + s.url(),
+			"LOG_LEVEL=error",
+		}, MaxInstances: 1,
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
 	defer func() { err = errors.Join(err, function.Close()) }()
@@ -358,7 +364,9 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		Name:   "memory of a Lambda over 100,000 calls",
 		Wanted: fmt.Sprintf("at most %g of what it was after 20,000", most),
 		Met:    grown > 0 && grown <= most,
-		Figures: map[string]float64{"MB after 20,000": resident[settled],
-			"MB after 100,000": resident[calls], "grown to": grown},
+		Figures: map[string]float64{
+			"MB after 20,000":  resident[settled],
+			"MB after 100,000": resident[calls], "grown to": grown,
+		},
 	}}, nil, nil
 }

@@ -176,7 +176,8 @@ func publish(head string, results []*result, shapes []shape, o options, stdout i
 		"table.md": table, "chart.svg": chart(results),
 	}
 	for name, content := range contents {
-		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil { //nolint:gosec // for everyone to read
+		//nolint:gosec // for everyone to read
+		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}

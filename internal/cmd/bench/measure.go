@@ -229,7 +229,8 @@ const observeLimit = 10 * time.Second
 
 const othersSQL = `
 SELECT EXISTS (SELECT FROM pg_stat_activity
-               WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid())`
+               WHERE backend_type = 'client backend' AND datname = current_database()
+                 AND pid <> pg_backend_pid())`
 
 const observeSQL = `
 SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,

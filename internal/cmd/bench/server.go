@@ -57,7 +57,8 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 		return nil, err
 	}
 	// The server may run as another user.
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // it holds nothing secret; the data directory has its own mode
+	//nolint:gosec // it holds nothing secret; the data directory has its own mode
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	s = &server{dir: dir}
@@ -87,8 +88,10 @@ func startServer(ctx context.Context, root string) (s *server, err error) {
 	// The reference's queue on a hot row outlasts the service's time-outs, which would turn its
 	// figures into errors.
 	for _, name := range []string{"lock_timeout", "statement_timeout"} {
-		for _, sql := range []string{"SET " + name + " = 0",
-			"ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = '1min'"} {
+		for _, sql := range []string{
+			"SET " + name + " = 0",
+			"ALTER ROLE CURRENT_USER IN DATABASE " + database + " SET " + name + " = '1min'",
+		} {
 			if _, err := s.admin.Exec(ctx, sql); err != nil {
 				return nil, errors.Join(err, s.close(ctx))
 			}
@@ -114,7 +117,8 @@ func (s *server) slowFlush(ctx context.Context) error {
 	source := filepath.Join(s.dir, "slowflush.c")
 	library := filepath.Join(s.dir, "slowflush.so")
 	delays := filepath.Join(s.dir, "delay")
-	if err := os.WriteFile(source, slowFlushSource, 0o644); err != nil { //nolint:gosec // read by the server's user
+	//nolint:gosec // read by the server's user
+	if err := os.WriteFile(source, slowFlushSource, 0o644); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -123,7 +127,8 @@ func (s *server) slowFlush(ctx context.Context) error {
 		"-ldl").CombinedOutput(); err != nil {
 		return fmt.Errorf("cc: %w: %s", err, out)
 	}
-	if err := os.WriteFile(delays, make([]byte, 4), 0o644); err != nil { //nolint:gosec // read by the server's user
+	//nolint:gosec // read by the server's user
+	if err := os.WriteFile(delays, make([]byte, 4), 0o644); err != nil {
 		return err
 	}
 	file, err := os.OpenFile(delays, os.O_RDWR, 0)

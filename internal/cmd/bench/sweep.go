@@ -214,10 +214,12 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 // query reads it.
 func (s *server) resolvedHolds(ctx context.Context, from, n int) error {
 	return s.exec(ctx, "SET session_replication_role = replica", fmt.Sprintf(`
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at, status)
 SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
-       now() - interval '3 days', now() - interval '3 days' + interval '1 minute', now() - interval '3 days' + interval '10 minutes', 'CONFIRMED'
+       now() - interval '3 days', now() - interval '3 days' + interval '1 minute',
+       now() - interval '3 days' + interval '10 minutes', 'CONFIRMED'
 FROM generate_series(%d, %d) n`, manyRows, warehouseID, from, from+n-1),
 		"RESET session_replication_role", "VACUUM ANALYZE reservations")
 }
@@ -267,8 +269,10 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 			Name:   "a hold's read among ten million",
 			Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare),
 			Met:    share >= wantShare,
-			Figures: map[string]float64{"reads/s among 10,000": rate[few],
-				"reads/s among 10,000,000": rate[many], "share": share},
+			Figures: map[string]float64{
+				"reads/s among 10,000":     rate[few],
+				"reads/s among 10,000,000": rate[many], "share": share,
+			},
 		},
 		{
 			Name: "an idle sweep among ten million resolved holds",
@@ -280,7 +284,8 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 }
 
 const pagesSQL = `
-SELECT coalesce(sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
+SELECT coalesce(sum(heap_blks_read + heap_blks_hit
+                  + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
 FROM pg_statio_user_tables`
 
 // idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its

@@ -149,8 +149,10 @@ func soldOut(name string, dead int) workload {
 				}
 			}
 			return s.exec(ctx, fmt.Sprintf(`
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`, productID(0), warehouseID, 1000-dead),
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at)
+SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`,
+				productID(0), warehouseID, 1000-dead),
 				fmt.Sprintf("UPDATE inventory SET reserved = 1000 WHERE product_id = '%s'",
 					productID(0)))
 		},
@@ -229,9 +231,13 @@ func mixedHot() workload {
 		check: func(ctx context.Context, s *server, _ *measurement) error {
 			var held, confirmed, released, total, reserved int64
 			if err := s.admin.QueryRow(ctx, `
-SELECT count(*), count(*) FILTER (WHERE status = 'CONFIRMED'), count(*) FILTER (WHERE status = 'RELEASED'),
-       (SELECT total FROM inventory WHERE product_id = $1), (SELECT reserved FROM inventory WHERE product_id = $1)
-FROM reservations`, productID(0)).Scan(&held, &confirmed, &released, &total, &reserved); err != nil {
+SELECT count(*),
+       count(*) FILTER (WHERE status = 'CONFIRMED'),
+       count(*) FILTER (WHERE status = 'RELEASED'),
+       (SELECT total FROM inventory WHERE product_id = $1),
+       (SELECT reserved FROM inventory WHERE product_id = $1)
+FROM reservations`,
+				productID(0)).Scan(&held, &confirmed, &released, &total, &reserved); err != nil {
 				return err
 			}
 			h, c, r := told.held.Load(), told.confirmed.Load(), told.released.Load()

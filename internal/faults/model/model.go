@@ -86,8 +86,10 @@ const (
 )
 
 func (s Status) String() string {
-	return [...]string{"absent", "pending", "pending, end unknown", "confirmed", "released",
-		"expired"}[s]
+	return [...]string{
+		"absent", "pending", "pending, end unknown", "confirmed", "released",
+		"expired",
+	}[s]
 }
 
 // Answer is the answer of the service.
@@ -129,8 +131,10 @@ type share struct{ hold, quantity int }
 
 // New returns a model of stock rows with these totals, for at most so many holds.
 func New(totals []int, holds int) *Model {
-	return &Model{totals: totals, holds: make([][]Line, holds),
-		shares: make([][]share, len(totals))}
+	return &Model{
+		totals: totals, holds: make([][]Line, holds),
+		shares: make([][]share, len(totals)),
+	}
 }
 
 // SetLines sets the lines that a hold has once it is made. A repeated call changes nothing.
@@ -187,7 +191,9 @@ type step struct {
 	answer Answer
 }
 
-func (t *step) total(row int) int { return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:]))) }
+func (t *step) total(row int) int {
+	return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:])))
+}
 
 func (t *step) add(row, units int) {
 	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(t.total(row)+units))
