@@ -69,10 +69,8 @@ func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
 
 func (d *deployment) wantStock(productID, warehouseID uuid.UUID, total, reserved int) {
 	d.t.Helper()
-	if got, want := d.stock(productID, warehouseID), [3]int{
-		total, reserved,
-		total - reserved,
-	}; got != want {
+	got, want := d.stock(productID, warehouseID), [3]int{total, reserved, total - reserved}
+	if got != want {
 		d.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID,
 			got, want)
 	}

@@ -443,10 +443,8 @@ func (h *history) catalog(ctx context.Context, e event) {
 
 func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Rand) {
 	row := r.IntN(partitionRows)
-	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{
-		Row:      row,
-		Quantity: restockUnits,
-	}}, model.Done, time.Now()
+	e.verb, e.outcome, e.from = model.Restock, model.Done, time.Now()
+	e.lines = []model.Line{{Row: row, Quantity: restockUnits}}
 	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
 		"SELECT adjust_stock($1, $2, $3, 'delivery')",
 		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)

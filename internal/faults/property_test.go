@@ -248,9 +248,6 @@ func checkSequences(d *deployment) func(*rapid.T) {
 func seedRapid(t *testing.T, part uint64) {
 	t.Helper()
 	setFlag(t, "rapid.seed", strconv.FormatUint(newRand(part).Uint64()|1, 10))
-	if testing.Short() {
-		setFlag(t, "rapid.checks", "30")
-	}
 }
 
 func setFlag(t *testing.T, name, value string) {
@@ -315,8 +312,6 @@ func (f *failureRecorder) Errorf(format string, args ...any) {
 func (f *failureRecorder) Fatal(args ...any)                 { f.Error(args...) }
 func (f *failureRecorder) Fatalf(format string, args ...any) { f.Errorf(format, args...) }
 func (f *failureRecorder) Log(args ...any)                   { f.note(fmt.Sprint(args...)) }
-func (f *failureRecorder) Logf(format string,
-	args ...any,
-) {
+func (f *failureRecorder) Logf(format string, args ...any) {
 	f.note(fmt.Sprintf(format, args...))
 }

@@ -343,10 +343,8 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		return nil, nil, err
 	}
 	function := local.NewRuntime(local.RuntimeConfig{
-		Name: "reserve", Binary: binary, Env: []string{
-			"DATABASE_URL=" + s.url(),
-			"LOG_LEVEL=error",
-		}, MaxInstances: 1,
+		Name: "reserve", Binary: binary, MaxInstances: 1,
+		Env: []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"},
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
 	defer func() { err = errors.Join(err, function.Close()) }()
@@ -366,7 +364,8 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		Met:    grown > 0 && grown <= most,
 		Figures: map[string]float64{
 			"MB after 20,000":  resident[settled],
-			"MB after 100,000": resident[calls], "grown to": grown,
+			"MB after 100,000": resident[calls],
+			"grown to":         grown,
 		},
 	}}, nil, nil
 }
