@@ -50,7 +50,7 @@ const (
 type event struct {
 	caller  int
 	verb    model.Verb
-	id      uuid.UUID // of the hold, knownHold to the caller or from the answer
+	id      uuid.UUID // of the hold, which the caller knew or the answer told
 	key     string    // of a reserve
 	lines   []model.Line
 	ttl     time.Duration
@@ -81,43 +81,43 @@ type knownHold struct {
 	keys []string
 }
 
-func (i *partition) record(e event) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.events = append(i.events, e)
+func (p *partition) record(e event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, e)
 	if e.verb == model.Confirm || e.verb == model.Release {
-		delete(i.ending, e.id)
+		delete(p.ending, e.id)
 	}
 	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend &&
 		e.outcome == model.Done {
-		i.recent = append(i.recent, knownHold{id: e.id, end: e.end})
-		if i.ending != nil {
-			i.ending[e.id] = knownHold{id: e.id, end: e.end}
+		p.recent = append(p.recent, knownHold{id: e.id, end: e.end})
+		if p.ending != nil {
+			p.ending[e.id] = knownHold{id: e.id, end: e.end}
 		}
-		i.recent = i.recent[max(0, len(i.recent)-recentHolds):]
+		p.recent = p.recent[max(0, len(p.recent)-recentHolds):]
 	}
 }
 
 // recentHold returns one of the holds made lately.
-func (i *partition) recentHold(r *rand.Rand) (knownHold, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.recent) == 0 {
+func (p *partition) recentHold(r *rand.Rand) (knownHold, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.recent) == 0 {
 		return knownHold{}, false
 	}
-	return i.recent[r.IntN(len(i.recent))], true
+	return p.recent[r.IntN(len(p.recent))], true
 }
 
 // endingSoon returns the hold that ends next, if it ends soon: the callers of a partition meet
 // there.
-func (i *partition) endingSoon() (knownHold, bool) { return i.endingWithin(10 * rushTime) }
+func (p *partition) endingSoon() (knownHold, bool) { return p.endingWithin(10 * rushTime) }
 
-func (i *partition) endingWithin(limit time.Duration) (knownHold, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+func (p *partition) endingWithin(limit time.Duration) (knownHold, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	now, found := time.Now(), false
 	var next knownHold
-	for _, k := range i.ending {
+	for _, k := range p.ending {
 		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit &&
 			(!found || k.end.Before(next.end)) {
 			next, found = k, true
@@ -127,31 +127,31 @@ func (i *partition) endingWithin(limit time.Duration) (knownHold, bool) {
 }
 
 // announce says that a call with this key will come as the hold ends.
-func (i *partition) announce(id uuid.UUID, key string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if k, ok := i.ending[id]; ok {
+func (p *partition) announce(id uuid.UUID, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k, ok := p.ending[id]; ok {
 		k.keys = append(slices.Clone(k.keys), key)
-		i.ending[id] = k
+		p.ending[id] = k
 	}
 }
 
 // announcedKeys returns the keys announced for the hold.
-func (i *partition) announcedKeys(id uuid.UUID) []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.ending[id].keys
+func (p *partition) announcedKeys(id uuid.UUID) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ending[id].keys
 }
 
-func (i *partition) rowNumber(product, warehouse uuid.UUID) int {
-	return slices.Index(i.rows, stockRow{product, warehouse})
+func (p *partition) rowNumber(product, warehouse uuid.UUID) int {
+	return slices.Index(p.rows, stockRow{product, warehouse})
 }
 
-func (i *partition) items(lines []model.Line) []item {
+func (p *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
 		items = append(items, item{
-			i.rows[line.Row].Product, i.rows[line.Row].Warehouse,
+			p.rows[line.Row].Product, p.rows[line.Row].Warehouse,
 			line.Quantity,
 		})
 	}
@@ -191,14 +191,14 @@ func newHistory(d *deployment) *history {
 // lateCall records the shortest history in which a call could decide by the wrong clock; random
 // callers seldom produce it. A call for a living hold waits for another call with its key, until
 // the hold is dead and some caller was told so.
-func lateCall(d *deployment, send func(h *history, i *partition, e event)) *history {
+func lateCall(d *deployment, send func(h *history, p *partition, e event)) *history {
 	h := newHistory(d)
-	i, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
-	h.sendReserve(ctx, i, event{
+	p, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
+	h.sendReserve(ctx, p, event{
 		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
 		ttl: time.Second,
 	})
-	hold, _ := i.endingWithin(time.Minute)
+	hold, _ := p.endingWithin(time.Minute)
 	tx, err := d.admin.Begin(ctx)
 	if err != nil {
 		d.t.Fatal(err)
@@ -209,26 +209,26 @@ func lateCall(d *deployment, send func(h *history, i *partition, e event)) *hist
 		d.t.Fatal(err)
 	}
 	var waits sync.WaitGroup
-	waits.Go(func() { send(h, i, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
+	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
 	d.awaitLockWait()
 	sleep(ctx, time.Until(hold.end)+time.Millisecond)
-	h.get(ctx, i, event{caller: 2, id: hold.id})
+	h.get(ctx, p, event{caller: 2, id: hold.id})
 	_ = tx.Rollback(ctx)
 	waits.Wait()
-	h.get(ctx, i, event{caller: 2, id: hold.id})
+	h.get(ctx, p, event{caller: 2, id: hold.id})
 	h.catalog(ctx, event{caller: 2})
 	return h
 }
 
 func lateConfirm(d *deployment) *history {
-	return lateCall(d, func(h *history, i *partition, e event) {
-		h.resolve(context.Background(), i, e, model.Confirm)
+	return lateCall(d, func(h *history, p *partition, e event) {
+		h.resolve(context.Background(), p, e, model.Confirm)
 	})
 }
 
 func lateExtend(d *deployment) *history {
-	return lateCall(d, func(h *history, i *partition, e event) {
-		h.extend(context.Background(), i, e)
+	return lateCall(d, func(h *history, p *partition, e event) {
+		h.extend(context.Background(), p, e)
 	})
 }
 
@@ -274,14 +274,14 @@ func sleep(ctx context.Context, d time.Duration) {
 // lockSomething locks something of the partition for a moment, so that calls wait past the end of a
 // hold: the hold, a stock row, or the keys of the calls that come for the hold. Those then wait
 // before they have read the hold, while others see it dead.
-func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *rand.Rand) {
+func (h *history) lockSomething(ctx context.Context, n int, p *partition, r *rand.Rand) {
 	tx, err := h.d.admin.Begin(ctx)
 	if err != nil {
 		return
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	row, kind := i.rows[r.IntN(partitionRows)], r.IntN(6)
-	hold, found := i.endingSoon()
+	row, kind := p.rows[r.IntN(partitionRows)], r.IntN(6)
+	hold, found := p.endingSoon()
 	if found {
 		// The lock begins just before the hold's end and ends just after it.
 		sleep(ctx, time.Until(hold.end)-rushTime)
@@ -294,12 +294,12 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
 		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM "+
-			"unnest($1::text[]) key", i.announcedKeys(hold.id))
+			"unnest($1::text[]) key", p.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
 		// A caller is told that the hold is dead before the calls go on that came while it lived.
 		sleep(ctx, time.Until(hold.end))
-		h.get(context.WithoutCancel(ctx), i, event{caller: n, id: hold.id})
+		h.get(context.WithoutCancel(ctx), p, event{caller: n, id: hold.id})
 	}
 	if err == nil {
 		sleep(ctx, max(0, time.Until(hold.end))+time.Duration(r.Int64N(int64(maxLockTime))))
@@ -307,7 +307,7 @@ func (h *history) lockSomething(ctx context.Context, n int, i *partition, r *ran
 }
 
 // call makes one call. The end of the round does not cut it short: each call gets its answer.
-func (h *history) call(caller int, i *partition, r *rand.Rand) {
+func (h *history) call(caller int, p *partition, r *rand.Rand) {
 	ctx := context.Background()
 	// Some callers don't wait for their answer.
 	if r.IntN(200) == 0 {
@@ -317,14 +317,14 @@ func (h *history) call(caller int, i *partition, r *rand.Rand) {
 	}
 	e := event{caller: caller, ttl: time.Second}
 	choice := r.IntN(100)
-	hold, found := i.recentHold(r)
+	hold, found := p.recentHold(r)
 	// A third of the calls come as a hold ends: the clock decides there.
 	early := time.Duration(r.Int64N(int64(rushTime))) - rushTime/4
-	if next, soon := i.endingSoon(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
+	if next, soon := p.endingSoon(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
 		hold, found = next, true
 		if choice < 80 {
 			e.key = uuid.NewString()
-			i.announce(hold.id, e.key)
+			p.announce(hold.id, e.key)
 		}
 		time.Sleep(time.Until(hold.end) - early)
 	}
@@ -333,28 +333,28 @@ func (h *history) call(caller int, i *partition, r *rand.Rand) {
 	}
 	switch {
 	case choice < 5:
-		h.resend(ctx, i, e)
+		h.resend(ctx, p, e)
 	case choice < 45 || !found && choice < 88:
-		e.lines = i.lines(r)
+		e.lines = p.lines(r)
 		e.key = uuid.NewString()
-		h.reserve(ctx, i, e)
+		h.reserve(ctx, p, e)
 	case choice < 59:
-		h.resolve(ctx, i, e, model.Confirm)
+		h.resolve(ctx, p, e, model.Confirm)
 	case choice < 68:
-		h.resolve(ctx, i, e, model.Release)
+		h.resolve(ctx, p, e, model.Release)
 	case choice < 80:
-		h.extend(ctx, i, e)
+		h.extend(ctx, p, e)
 	case choice < 88:
-		h.get(ctx, i, e)
+		h.get(ctx, p, e)
 	case choice < 97:
 		h.catalog(ctx, e)
 	default:
-		h.restock(ctx, i, e, r)
+		h.restock(ctx, p, e, r)
 	}
 }
 
 // lines draws one line, or a cart of several.
-func (i *partition) lines(r *rand.Rand) []model.Line {
+func (p *partition) lines(r *rand.Rand) []model.Line {
 	lines := []model.Line{{Row: r.IntN(partitionRows), Quantity: 1 + r.IntN(maxUnits)}}
 	if r.IntN(2) == 0 {
 		lines = nil
@@ -366,48 +366,48 @@ func (i *partition) lines(r *rand.Rand) []model.Line {
 }
 
 // reserve sends a new reserve, which other callers may resend meanwhile.
-func (h *history) reserve(ctx context.Context, i *partition, e event) {
-	i.mu.Lock()
-	i.pending = append(i.pending, e)
-	i.pending = i.pending[max(0, len(i.pending)-2):]
-	i.mu.Unlock()
-	h.sendReserve(ctx, i, e)
+func (h *history) reserve(ctx context.Context, p *partition, e event) {
+	p.mu.Lock()
+	p.pending = append(p.pending, e)
+	p.pending = p.pending[max(0, len(p.pending)-2):]
+	p.mu.Unlock()
+	h.sendReserve(ctx, p, e)
 }
 
 // resend sends another caller's reserve again, under the same key.
-func (h *history) resend(ctx context.Context, i *partition, e event) {
-	i.mu.Lock()
-	n := len(i.pending)
+func (h *history) resend(ctx context.Context, p *partition, e event) {
+	p.mu.Lock()
+	n := len(p.pending)
 	if n > 0 {
 		caller := e.caller
-		e = i.pending[n-1]
+		e = p.pending[n-1]
 		e.caller = caller
 	}
-	i.mu.Unlock()
+	p.mu.Unlock()
 	if n > 0 {
-		h.sendReserve(ctx, i, e)
+		h.sendReserve(ctx, p, e)
 	}
 }
 
-func (h *history) sendReserve(ctx context.Context, i *partition, e event) {
+func (h *history) sendReserve(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Reserve, time.Now()
-	r := h.client.reserve(ctx, e.key, int(e.ttl.Seconds()), i.items(e.lines)...)
-	h.finish(i, e, r)
+	r := h.client.reserve(ctx, e.key, int(e.ttl.Seconds()), p.items(e.lines)...)
+	h.finish(p, e, r)
 }
 
-func (h *history) resolve(ctx context.Context, i *partition, e event, verb model.Verb) {
+func (h *history) resolve(ctx context.Context, p *partition, e event, verb model.Verb) {
 	e.verb, e.from = verb, time.Now()
-	h.finish(i, e, h.client.act(ctx, e.id, string(verb), e.key))
+	h.finish(p, e, h.client.act(ctx, e.id, string(verb), e.key))
 }
 
-func (h *history) extend(ctx context.Context, i *partition, e event) {
+func (h *history) extend(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Extend, time.Now()
-	h.finish(i, e, h.client.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
+	h.finish(p, e, h.client.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
 }
 
-func (h *history) get(ctx context.Context, i *partition, e event) {
+func (h *history) get(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Get, time.Now()
-	h.finish(i, e, h.client.get(ctx, e.id))
+	h.finish(p, e, h.client.get(ctx, e.id))
 }
 
 // catalog reads all rows at once: that is a call to every partition.
@@ -421,11 +421,11 @@ func (h *history) catalog(ctx context.Context, e event) {
 	if !r.ok() {
 		return
 	}
-	for _, i := range h.partitions {
+	for _, p := range h.partitions {
 		e.outcome, e.rows = model.Done, nil
 		for _, shelf := range shelves {
 			for _, s := range shelf.Inventories {
-				if n := i.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
+				if n := p.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
 					e.rows = append(e.rows, model.Row{
 						Number: n, Total: s.TotalQuantity,
 						Reserved: s.ReservedQuantity, Available: s.AvailableStock,
@@ -437,22 +437,22 @@ func (h *history) catalog(ctx context.Context, e event) {
 			h.reportUnexpected("a catalog shows %d of %d rows of a product", len(e.rows),
 				partitionRows)
 		}
-		i.record(e)
+		p.record(e)
 	}
 }
 
-func (h *history) restock(ctx context.Context, i *partition, e event, r *rand.Rand) {
+func (h *history) restock(ctx context.Context, p *partition, e event, r *rand.Rand) {
 	row := r.IntN(partitionRows)
 	e.verb, e.outcome, e.from = model.Restock, model.Done, time.Now()
 	e.lines = []model.Line{{Row: row, Quantity: restockUnits}}
 	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
 		"SELECT adjust_stock($1, $2, $3, 'delivery')",
-		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
+		p.rows[row].Product.String(), p.rows[row].Warehouse.String(), restockUnits)
 	if e.to = time.Now(); err != nil {
 		h.reportUnexpected("a delivery: %v", err)
 		return
 	}
-	i.record(e)
+	p.record(e)
 }
 
 var statuses = map[string]model.Status{
@@ -461,7 +461,7 @@ var statuses = map[string]model.Status{
 }
 
 // finish records a call with its answer.
-func (h *history) finish(i *partition, e event, r reply) {
+func (h *history) finish(p *partition, e event, r reply) {
 	e.to = time.Now()
 	switch {
 	case r.ok() && r.Reservation != nil:
@@ -476,7 +476,7 @@ func (h *history) finish(i *partition, e event, r reply) {
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
 			e.rows = append(e.rows, model.Row{
-				Number:    i.rowNumber(s.ProductID, s.WarehouseID),
+				Number:    p.rowNumber(s.ProductID, s.WarehouseID),
 				Available: s.Available,
 			})
 		}
@@ -499,7 +499,7 @@ func (h *history) finish(i *partition, e event, r reply) {
 		h.reportUnexpected("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
 		e.outcome, e.to = model.Unknown, time.Time{}
 	}
-	i.record(e)
+	p.record(e)
 }
 
 // input is what Porcupine gets of a call.
@@ -509,13 +509,13 @@ type input struct {
 }
 
 // operations turns a partition's events into Porcupine's operations, and numbers its holds.
-func (i *partition) operations() (m *model.Model, operations []porcupine.Operation,
+func (p *partition) operations() (m *model.Model, operations []porcupine.Operation,
 	unexpected []string,
 ) {
 	var reserves []event
 	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
 		map[string]uuid.UUID{}
-	for _, e := range i.events {
+	for _, e := range p.events {
 		if e.verb != model.Reserve {
 			continue
 		}
@@ -533,11 +533,11 @@ func (i *partition) operations() (m *model.Model, operations []porcupine.Operati
 		made[e.key] = e.id
 		numbers[e.id] = keys[e.key]
 	}
-	m = model.New(slices.Repeat([]int{partitionTotal}, len(i.rows)), len(reserves))
+	m = model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(reserves))
 	for n, e := range reserves {
 		m.SetLines(n, e.lines)
 	}
-	for _, e := range i.events {
+	for _, e := range p.events {
 		hold := numbers[e.id]
 		if e.verb == model.Reserve {
 			hold = keys[e.key]
@@ -609,8 +609,8 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 	if !pages {
 		limit = controlLimit
 	}
-	for n, i := range h.partitions {
-		m, operations, unexpected := i.operations()
+	for n, p := range h.partitions {
+		m, operations, unexpected := p.operations()
 		v.unexpected = append(v.unexpected, unexpected...)
 		v.calls += len(operations)
 		for _, o := range operations {

@@ -57,13 +57,13 @@ func (c *sequence) do(t *rapid.T, call model.Call, send func() reply) reply {
 	call.From = time.Now().UnixMicro()
 	r := send()
 	call.To = time.Now().UnixMicro()
-	i := &partition{rows: c.rows}
+	p := &partition{rows: c.rows}
 	h := &history{}
-	h.finish(i, event{verb: call.Verb}, r)
+	h.finish(p, event{verb: call.Verb}, r)
 	if len(h.unexpected) > 0 {
 		t.Fatalf("%s: %s", call.Verb, h.unexpected)
 	}
-	e := i.events[0]
+	e := p.events[0]
 	answer := model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows}
 	if !e.end.IsZero() {
 		answer.End = e.end.UnixMicro()
