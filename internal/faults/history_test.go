@@ -88,8 +88,7 @@ func (p *partition) record(e event) {
 	if e.verb == model.Confirm || e.verb == model.Release {
 		delete(p.ending, e.id)
 	}
-	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend &&
-		e.outcome == model.Done {
+	if e.outcome == model.Done && (e.verb == model.Reserve || e.verb == model.Extend) {
 		p.recent = append(p.recent, knownHold{id: e.id, end: e.end})
 		if p.ending != nil {
 			p.ending[e.id] = knownHold{id: e.id, end: e.end}
@@ -150,10 +149,8 @@ func (p *partition) rowNumber(product, warehouse uuid.UUID) int {
 func (p *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
-		items = append(items, item{
-			p.rows[line.Row].Product, p.rows[line.Row].Warehouse,
-			line.Quantity,
-		})
+		row := p.rows[line.Row]
+		items = append(items, item{row.Product, row.Warehouse, line.Quantity})
 	}
 	return items
 }
@@ -179,11 +176,10 @@ func (h *history) reportUnexpected(format string, args ...any) {
 func newHistory(d *deployment) *history {
 	h := &history{d: d, client: newClient(d.url, callers)}
 	for range partitions {
-		h.partitions = append(h.partitions,
-			&partition{
-				rows:   d.addProduct(partitionRows, partitionTotal),
-				ending: map[uuid.UUID]knownHold{},
-			})
+		h.partitions = append(h.partitions, &partition{
+			rows:   d.addProduct(partitionRows, partitionTotal),
+			ending: map[uuid.UUID]knownHold{},
+		})
 	}
 	return h
 }
@@ -288,13 +284,14 @@ func (h *history) lockSomething(ctx context.Context, n int, p *partition, r *ran
 	}
 	switch {
 	case !found || kind == 0:
-		_, err = tx.Exec(ctx, "SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = "+
-			"$2 FOR UPDATE", row.Product.String(), row.Warehouse.String())
+		_, err = tx.Exec(ctx, "SELECT FROM inventory "+
+			"WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE",
+			row.Product.String(), row.Warehouse.String())
 	case kind < 3:
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
-		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM "+
-			"unnest($1::text[]) key", p.announcedKeys(hold.id))
+		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) "+
+			"FROM unnest($1::text[]) key", p.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
 		// A caller is told that the hold is dead before the calls go on that came while it lived.
@@ -509,8 +506,8 @@ type input struct {
 }
 
 // operations turns a partition's events into Porcupine's operations, and numbers its holds.
-func (p *partition) operations() (m *model.Model, operations []porcupine.Operation,
-	unexpected []string,
+func (p *partition) operations() (
+	m *model.Model, operations []porcupine.Operation, unexpected []string,
 ) {
 	var reserves []event
 	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
@@ -647,8 +644,8 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 
 // explain writes the longest order found for a history that has none: its last calls, the state
 // after them, and the next calls, which do not fit.
-func explain(f io.Writer, m *model.Model, operations []porcupine.Operation,
-	info porcupine.LinearizationInfo,
+func explain(
+	f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo,
 ) error {
 	const shown = 25
 	var longest []porcupine.Operation

@@ -106,8 +106,8 @@ END $$`)
 	},
 	{
 		name: "confirm by the clock of the transaction's start",
-		guard: combine(dropSchemaGuards, mutate("resolve_hold", "_now := clock_timestamp();",
-			"_now := now();"),
+		guard: combine(dropSchemaGuards,
+			mutate("resolve_hold", "_now := clock_timestamp();", "_now := now();"),
 			mutate("resolve_hold", "clock_timestamp() < _end", "now() < _end")),
 		attack: lateConfirm, quick: true,
 	},

@@ -234,13 +234,13 @@ func (d *deployment) audit() {
 func (d *deployment) deadlocks() int {
 	d.t.Helper()
 	d.disconnect()
-	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database WHERE datname = "+
-		"current_database()")
+	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database "+
+		"WHERE datname = current_database()")
 }
 
 // serviceSessions selects the sessions of the service.
-const serviceSessions = "FROM pg_stat_activity WHERE datname = current_database() AND " +
-	"application_name = 'allo-reservations'"
+const serviceSessions = "FROM pg_stat_activity " +
+	"WHERE datname = current_database() AND application_name = 'allo-reservations'"
 
 // disconnect ends every session of the service, as a failover does, and waits until they are gone.
 func (d *deployment) disconnect() {

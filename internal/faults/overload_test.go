@@ -39,8 +39,8 @@ const (
 
 // sendAtRate sends reserves at a steady rate, without waiting for answers. It returns the answers,
 // and the most callers and the most heap at any one time.
-func sendAtRate(t *testing.T, s client, row stockRow, rate float64,
-	lasts time.Duration,
+func sendAtRate(
+	t *testing.T, s client, row stockRow, rate float64, lasts time.Duration,
 ) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond

@@ -71,8 +71,8 @@ func signalProcess(t *testing.T, function string, signal syscall.Signal) {
 func (d *deployment) awaitLockWait() {
 	d.t.Helper()
 	for ctx := withTimeout(d.t, testLimit); ; {
-		const sql = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = " +
-			"current_database() AND wait_event_type = 'Lock'"
+		const sql = "SELECT count(*) > 0 FROM pg_stat_activity " +
+			"WHERE datname = current_database() AND wait_event_type = 'Lock'"
 		if queryValue[bool](d, sql) {
 			return
 		}
@@ -84,9 +84,9 @@ func (d *deployment) awaitLockWait() {
 
 // startBlockedReserve starts a reserve that waits for its locked stock row. Call free to let it go
 // on.
-func (d *deployment) startBlockedReserve(s client, row stockRow, key string) (answer <-chan reply,
-	free func(),
-) {
+func (d *deployment) startBlockedReserve(
+	s client, row stockRow, key string,
+) (answer <-chan reply, free func()) {
 	d.t.Helper()
 	tx, err := d.admin.Begin(d.t.Context())
 	if err != nil {

@@ -60,8 +60,8 @@ SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series
 			uuidOf(1), rows-1),
 		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total)
 SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
-		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) SELECT "+
-			"product_id, warehouse_id, total, 'opening stock' FROM inventory",
+		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) "+
+			"SELECT product_id, warehouse_id, total, 'opening stock' FROM inventory",
 		"RESET session_replication_role",
 		"VACUUM ANALYZE products", "VACUUM ANALYZE inventory", "ANALYZE reservations",
 	)

@@ -344,7 +344,7 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 	}
 	function := local.NewRuntime(local.RuntimeConfig{
 		Name: "reserve", Binary: binary, MaxInstances: 1,
-		Env: []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"},
+		Env:    []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"},
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
 	defer func() { err = errors.Join(err, function.Close()) }()
