@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -100,10 +101,15 @@ func newSide(name, binary, root string) *side {
 	}
 }
 
-// runRound runs one round of the selected workloads and studies, and keeps its figures.
+// turnRounds is how many rounds a process makes of each workload, of which it reports the median.
+// The first on a fresh server is slower: it fills the buffers and creates the WAL's files.
+const turnRounds = 3
+
+// runRound runs the selected workloads and studies once, in a process of its own, and keeps their
+// figures.
 func (s *side) runRound(ctx context.Context, o options, out string) error {
 	cmd := exec.CommandContext(ctx, s.binary, "-root", s.root, "-out", out, "-only", o.only,
-		"-rounds", "1", "-length", o.length.String())
+		"-rounds", strconv.Itoa(turnRounds), "-length", o.length.String())
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, said)
 	}
