@@ -198,7 +198,7 @@ rehearse: postgres cdk ## Rehearse a deploy without an account: synth and rules,
 
 .PHONY: soak
 soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
-	go test $(RACE) -count=1 -v -timeout 0 -run 'Linearizable|EverySequence|Crash$$|Network|Overload|Circle' $(ATTACKS) -soak $(DURATION) $(ARGS)
+	go test $(RACE) -count=1 -v -timeout 0 -run 'Linearizable|EverySequence|Crash$$|Network|Overload|Deadlock' $(ATTACKS) -soak $(DURATION) $(ARGS)
 
 .PHONY: contract
 contract: postgres build/bin/local ## Feed the served OpenAPI document to schemathesis, with its checks (needs python3 and its venv).

@@ -18,24 +18,29 @@ import (
 	"github.com/allo/reservations/internal/local/demo"
 )
 
-// The demo's parts, named as its readers do.
+// The parts of the demo catalog, by their names.
 var (
-	sanFrancisco, newYork, losAngeles = demo.Warehouses()[0].ID, demo.Warehouses()[1].ID, demo.Warehouses()[2].ID
-	headphones, keyboard, mug         = demo.Products()[0].ID, demo.Products()[1].ID, demo.Products()[2].ID
+	sanFrancisco = demo.Warehouses()[0].ID
+	newYork      = demo.Warehouses()[1].ID
+	losAngeles   = demo.Warehouses()[2].ID
+	headphones   = demo.Products()[0].ID
+	keyboard     = demo.Products()[1].ID
+	mug          = demo.Products()[2].ID
 )
 
 func line(product, warehouse uuid.UUID, quantity int) string {
-	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%d}`, product, warehouse, quantity)
+	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%d}`, product, warehouse,
+		quantity)
 }
 
 func cart(lines ...string) string { return `{"items":[` + strings.Join(lines, ",") + `]}` }
 
-func (w *world) reserve(body string) hold {
-	w.t.Helper()
-	a := w.post("/api/reservations", body).want(w.t, http.StatusCreated, "")
-	h := a.hold(w.t)
+func (d *deployment) reserve(body string) hold {
+	d.t.Helper()
+	a := d.post("/api/reservations", body).want(d.t, http.StatusCreated, "")
+	h := a.hold(d.t)
 	if got, want := a.header.Get("Location"), "/api/reservations/"+h.ID; got != want {
-		w.t.Errorf("Location = %q, want %q", got, want)
+		d.t.Errorf("Location = %q, want %q", got, want)
 	}
 	return h
 }
@@ -48,40 +53,46 @@ type product struct {
 	}
 }
 
-// stock reads a stock row in the catalog, as total, reserved and available.
-func (w *world) stock(productID, warehouseID uuid.UUID) [3]int {
-	w.t.Helper()
-	for _, p := range decode[[]product](w.t, w.get("/api/products").want(w.t, http.StatusOK, "")) {
+// stock reads the total, the reserved and the available units of a stock row from the catalog.
+func (d *deployment) stock(productID, warehouseID uuid.UUID) [3]int {
+	d.t.Helper()
+	for _, p := range decode[[]product](d.t, d.get("/api/products").want(d.t, http.StatusOK, "")) {
 		for _, i := range p.Inventories {
 			if p.ID == productID.String() && i.WarehouseID == warehouseID.String() {
 				return [3]int{i.TotalQuantity, i.ReservedQuantity, i.AvailableStock}
 			}
 		}
 	}
-	w.t.Fatalf("the catalog lacks product %s in warehouse %s", productID, warehouseID)
+	d.t.Fatalf("the catalog has no product %s in warehouse %s", productID, warehouseID)
 	return [3]int{}
 }
 
-func (w *world) wantStock(productID, warehouseID uuid.UUID, total, reserved int) {
-	w.t.Helper()
-	if got, want := w.stock(productID, warehouseID), [3]int{total, reserved, total - reserved}; got != want {
-		w.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID, got, want)
+func (d *deployment) wantStock(productID, warehouseID uuid.UUID, total, reserved int) {
+	d.t.Helper()
+	got, want := d.stock(productID, warehouseID), [3]int{total, reserved, total - reserved}
+	if got != want {
+		d.t.Errorf("total, reserved, available of %s in %s = %v, want %v", productID, warehouseID,
+			got, want)
 	}
 }
 
-func TestTheCatalogShowsTheDemoByName(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		a := w.get("/api/products").want(t, http.StatusOK, "")
+func TestCatalogListsTheDemoByName(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		a := d.get("/api/products").want(t, http.StatusOK, "")
 		var got []string
 		for _, p := range decode[[]product](t, a) {
 			for _, i := range p.Inventories {
-				got = append(got, fmt.Sprintf("%s %s %s %d", p.Name, p.SKU, i.WarehouseName, i.AvailableStock))
+				got = append(got, fmt.Sprintf("%s %s %s %d", p.Name, p.SKU, i.WarehouseName,
+					i.AvailableStock))
 			}
 		}
 		want := []string{
-			"Ceramic Mug CM-300 Los Angeles 1", "Ceramic Mug CM-300 New York 30", "Ceramic Mug CM-300 San Francisco 50",
-			"Mechanical Keyboard MK-200 Los Angeles 15", "Mechanical Keyboard MK-200 New York 3", "Mechanical Keyboard MK-200 San Francisco 20",
-			"Wireless Headphones WH-100 Los Angeles 8", "Wireless Headphones WH-100 New York 5", "Wireless Headphones WH-100 San Francisco 12",
+			"Ceramic Mug CM-300 Los Angeles 1", "Ceramic Mug CM-300 New York 30",
+			"Ceramic Mug CM-300 San Francisco 50",
+			"Mechanical Keyboard MK-200 Los Angeles 15", "Mechanical Keyboard MK-200 New York 3",
+			"Mechanical Keyboard MK-200 San Francisco 20",
+			"Wireless Headphones WH-100 Los Angeles 8", "Wireless Headphones WH-100 New York 5",
+			"Wireless Headphones WH-100 San Francisco 12",
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("catalog = %v, want %v", got, want)
@@ -89,20 +100,25 @@ func TestTheCatalogShowsTheDemoByName(t *testing.T) {
 		if a.header.Get("X-Request-Id") == "" || a.header.Get("Link") != "" {
 			t.Errorf("header = %v, want an X-Request-Id and no Link", a.header)
 		}
-		names := decode[[]struct{ ID, Name string }](t, w.get("/api/warehouses").want(t, http.StatusOK, ""))
-		if len(names) != 3 || names[0].Name != "Los Angeles" || names[1].Name != "New York" || names[2].Name != "San Francisco" {
+		names := decode[[]struct{ ID, Name string }](t,
+			d.get("/api/warehouses").want(t, http.StatusOK, ""))
+		if len(names) != 3 || names[0].Name != "Los Angeles" || names[1].Name != "New York" ||
+			names[2].Name != "San Francisco" {
 			t.Errorf("warehouses = %v, want the demo's three by name", names)
 		}
 	})
 }
 
-var nextLink = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
+var (
+	nextLink  = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
+	assetLink = regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`)
+)
 
-func TestPagesFollowOneAnotherByTheirLinks(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
+func TestCatalogPagesAreLinked(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
 		var names []string
 		for path := "/api/products?limit=1"; path != ""; {
-			a := w.get(path).want(t, http.StatusOK, "")
+			a := d.get(path).want(t, http.StatusOK, "")
 			for _, p := range decode[[]product](t, a) {
 				names = append(names, p.Name)
 			}
@@ -111,78 +127,94 @@ func TestPagesFollowOneAnotherByTheirLinks(t *testing.T) {
 				path = m[1]
 			}
 		}
-		if want := "Ceramic Mug|Mechanical Keyboard|Wireless Headphones"; strings.Join(names, "|") != want {
+		if want := "Ceramic Mug|Mechanical Keyboard|Wireless Headphones"; strings.Join(names,
+			"|") != want {
 			t.Errorf("pages = %v, want %s", names, want)
 		}
-		for _, query := range []string{"limit=0", "limit=201", "limit=x", "limit=", "cursor=", "cursor=%00", "cursor=AAAA"} {
-			w.get("/api/products?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+		for _, query := range []string{
+			"limit=0", "limit=201", "limit=x", "limit=", "cursor=",
+			"cursor=%00", "cursor=AAAA",
+		} {
+			d.get("/api/products?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
-		w.get("/api/products?limit=200").want(t, http.StatusOK, "")
+		d.get("/api/products?limit=200").want(t, http.StatusOK, "")
 	})
 }
 
-func TestAHoldIsConfirmedOnceHoweverOftenAsked(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(line(headphones, newYork, 2))
-		w.wantStock(headphones, newYork, 5, 2)
-		if h.Status != "PENDING" || *h.Quantity != 2 || *h.ProductID != headphones.String() || len(h.Items) != 1 || h.ConfirmedAt != nil {
+func TestRepeatedConfirmTakesUnitsOnce(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(line(headphones, newYork, 2))
+		d.wantStock(headphones, newYork, 5, 2)
+		if h.Status != "PENDING" || *h.Quantity != 2 || *h.ProductID != headphones.String() ||
+			len(h.Items) != 1 || h.ConfirmedAt != nil {
 			t.Errorf("hold = %+v, want two headphones pending", h)
 		}
 		if life := h.ExpiresAt.Sub(h.CreatedAt); life != 10*time.Minute {
 			t.Errorf("the hold lasts %v, want the default of 10m", life)
 		}
 		for range 2 {
-			c := w.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusOK, "").hold(t)
+			c := d.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusOK, "").hold(t)
 			if c.Status != "CONFIRMED" || c.ConfirmedAt == nil || c.ReleasedAt != nil {
 				t.Errorf("hold = %+v, want it confirmed", c)
 			}
 		}
-		w.wantStock(headphones, newYork, 3, 0)
-		w.post("/api/reservations/"+h.ID+"/release", "").want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
-		w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
+		d.wantStock(headphones, newYork, 3, 0)
+		d.post("/api/reservations/"+h.ID+"/release", "").
+			want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
+		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
 	})
 }
 
-func TestAReleasedHoldGivesItsUnitsBackOnce(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(line(keyboard, newYork, 3))
-		w.post("/api/reservations", line(keyboard, newYork, 1)).want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+func TestRepeatedReleaseReturnsUnitsOnce(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(line(keyboard, newYork, 3))
+		d.post("/api/reservations", line(keyboard, newYork, 1)).
+			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 		for range 2 {
-			r := w.post("/api/reservations/"+h.ID+"/release", "{}").want(t, http.StatusOK, "").hold(t)
+			r := d.post("/api/reservations/"+h.ID+"/release", "{}").
+				want(t, http.StatusOK, "").hold(t)
 			if r.Status != "RELEASED" || r.ReleasedAt == nil {
 				t.Errorf("hold = %+v, want it released", r)
 			}
 		}
-		w.wantStock(keyboard, newYork, 3, 0)
-		w.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusConflict, "RESERVATION_RELEASED")
-		w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_RELEASED")
+		d.wantStock(keyboard, newYork, 3, 0)
+		d.post("/api/reservations/"+h.ID+"/confirm", "").
+			want(t, http.StatusConflict, "RESERVATION_RELEASED")
+		d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusConflict, "RESERVATION_RELEASED")
 	})
 }
 
-func TestTheLastMugIsFreeTheMomentItsHoldDies(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		first := w.reserve(line(mug, losAngeles, 1))
-		a := w.post("/api/reservations", line(mug, losAngeles, 1)).want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+func TestExpiredHoldFreesTheLastUnitAtOnce(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		first := d.reserve(line(mug, losAngeles, 1))
+		a := d.post("/api/reservations", line(mug, losAngeles, 1)).
+			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 		short := decode[struct {
 			Shortages []struct {
 				ProductID, WarehouseID string
 				Requested, Available   int
 			}
 		}](t, a).Shortages
-		if len(short) != 1 || short[0].ProductID != mug.String() || short[0].Requested != 1 || short[0].Available != 0 {
+		if len(short) != 1 || short[0].ProductID != mug.String() || short[0].Requested != 1 ||
+			short[0].Available != 0 {
 			t.Errorf("shortages = %+v, want the mug, 1 of 0", short)
 		}
 
-		w.kill(first.ID)
-		w.wantStock(mug, losAngeles, 1, 0)
-		second := w.reserve(line(mug, losAngeles, 1))
-		w.post("/api/reservations/"+first.ID+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
-		w.post("/api/reservations/"+first.ID+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusGone, "RESERVATION_EXPIRED")
-		if r := w.post("/api/reservations/"+first.ID+"/release", "").want(t, http.StatusOK, "").hold(t); r.Status != "EXPIRED" || r.ExpiredAt == nil {
-			t.Errorf("released dead hold = %+v, want EXPIRED", r)
+		d.expireHold(first.ID)
+		d.wantStock(mug, losAngeles, 1, 0)
+		second := d.reserve(line(mug, losAngeles, 1))
+		d.post("/api/reservations/"+first.ID+"/confirm", "").
+			want(t, http.StatusGone, "RESERVATION_EXPIRED")
+		d.post("/api/reservations/"+first.ID+"/extend", `{"ttlSeconds":60}`).
+			want(t, http.StatusGone, "RESERVATION_EXPIRED")
+		if r := d.post("/api/reservations/"+first.ID+"/release", "").
+			want(t, http.StatusOK, "").hold(t); r.Status != "EXPIRED" || r.ExpiredAt == nil {
+			t.Errorf("release of an expired hold = %+v, want EXPIRED", r)
 		}
-		w.post("/api/reservations/"+second.ID+"/confirm", "").want(t, http.StatusOK, "")
-		w.wantStock(mug, losAngeles, 0, 0)
+		d.post("/api/reservations/"+second.ID+"/confirm", "").want(t, http.StatusOK, "")
+		d.wantStock(mug, losAngeles, 0, 0)
 	})
 }
 
@@ -195,29 +227,32 @@ type view struct {
 	ServerTime       time.Time
 }
 
-func TestAHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(line(headphones, sanFrancisco, 1))
-		v := decode[view](t, w.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
-		if v.Product.SKU != "WH-100" || v.Warehouse.Name != "San Francisco" || v.Expired || v.RemainingSeconds < 590 || v.RemainingSeconds > 600 {
+func TestExpiredHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(line(headphones, sanFrancisco, 1))
+		v := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
+		if v.Product.SKU != "WH-100" || v.Warehouse.Name != "San Francisco" || v.Expired ||
+			v.RemainingSeconds < 590 || v.RemainingSeconds > 600 {
 			t.Errorf("view = %+v, want the headphones with about 600 s left", v)
 		}
-		w.kill(h.ID)
-		before := decode[view](t, w.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
-		if !before.Expired || before.RemainingSeconds != 0 || before.Reservation.Status != "EXPIRED" || before.Reservation.ExpiredAt == nil {
+		d.expireHold(h.ID)
+		before := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
+		if !before.Expired || before.RemainingSeconds != 0 ||
+			before.Reservation.Status != "EXPIRED" || before.Reservation.ExpiredAt == nil {
 			t.Errorf("view = %+v, want it expired", before)
 		}
-		report := w.sweep()
+		report := d.sweep()
 		if report.Expired != 1 || report.Units != 1 || report.OldestSeconds < 80_000 {
-			t.Errorf("sweep = %+v, want one hold of one unit, dead for most of a day", report)
+			t.Errorf("sweep = %+v, want one hold of one unit that expired most of a day ago",
+				report)
 		}
-		after := decode[view](t, w.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
+		after := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
 		after.ServerTime = before.ServerTime
 		if b, a := marshal(t, before), marshal(t, after); b != a {
 			t.Errorf("the hold reads %s before the sweep and %s after it", b, a)
 		}
-		if again := w.sweep(); again.Expired != 0 {
-			t.Errorf("second sweep = %+v, want nothing to do", again)
+		if again := d.sweep(); again.Expired != 0 {
+			t.Errorf("second sweep = %+v, want nothing expired", again)
 		}
 	})
 }
@@ -236,90 +271,117 @@ type sweepReport struct {
 	OldestSeconds  float64
 }
 
-// sweep sends the sweeper what the minute rule sends.
-func (w *world) sweep() sweepReport {
-	w.t.Helper()
+// sweep invokes the sweeper with the event of the minute rule.
+func (d *deployment) sweep() sweepReport {
+	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	body, err := w.functions.Sweep.Invoke(ctx, local.ScheduledEvent(time.Now()))
+	body, err := d.functions.Sweep.Invoke(ctx, local.ScheduledEvent(time.Now()))
 	if err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
-	return decode[sweepReport](w.t, answer{body: body})
+	return decode[sweepReport](d.t, answer{body: body})
 }
 
-func TestACartIsHeldWholeOrNotAtAll(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(cart(line(mug, losAngeles, 1), line(keyboard, newYork, 1), line(keyboard, newYork, 1)))
+func TestCartIsHeldWholeOrNotAtAll(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(cart(line(mug, losAngeles, 1), line(keyboard, newYork, 1),
+			line(keyboard, newYork, 1)))
 		if h.ProductID != nil || h.WarehouseID != nil || h.Quantity != nil || len(h.Items) != 2 {
 			t.Errorf("hold = %+v, want a cart of two lines", h)
 		}
-		v := decode[view](t, w.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
+		v := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
 		if v.Product != nil || v.Warehouse != nil || len(v.Reservation.Items) != 2 {
 			t.Errorf("view = %+v, want no product or warehouse for a cart", v)
 		}
-		a := w.post("/api/reservations", cart(line(mug, losAngeles, 1), line(keyboard, newYork, 2), line(headphones, newYork, 1))).
+		a := d.post("/api/reservations", cart(line(mug, losAngeles, 1), line(keyboard, newYork, 2),
+			line(headphones, newYork, 1))).
 			want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
-		if short := decode[struct{ Shortages []struct{ Available int } }](t, a).Shortages; len(short) != 2 || short[0].Available+short[1].Available != 1 {
+		if short := decode[struct{ Shortages []struct{ Available int } }](t,
+			a).Shortages; len(short) != 2 || short[0].Available+short[1].Available != 1 {
 			t.Errorf("shortages = %+v, want both short lines", short)
 		}
-		w.wantStock(headphones, newYork, 5, 0)
-		w.post("/api/reservations", cart(line(mug, newYork, 1), line(uuid.New(), newYork, 1))).want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
-		w.wantStock(mug, newYork, 30, 0)
-		w.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusOK, "")
-		w.wantStock(keyboard, newYork, 1, 0)
-		w.wantStock(mug, losAngeles, 0, 0)
+		d.wantStock(headphones, newYork, 5, 0)
+		d.post("/api/reservations",
+			cart(line(mug, newYork, 1), line(uuid.New(), newYork, 1))).
+			want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
+		d.wantStock(mug, newYork, 30, 0)
+		d.post("/api/reservations/"+h.ID+"/confirm", "").want(t, http.StatusOK, "")
+		d.wantStock(keyboard, newYork, 1, 0)
+		d.wantStock(mug, losAngeles, 0, 0)
 	})
 }
 
-func TestAHoldIsExtendedFromNowUpToTheLimit(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(line(mug, newYork, 1))
-		e := w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":3000}`).want(t, http.StatusOK, "").hold(t)
+func TestExtendCountsFromNowUpToTheLimit(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(line(mug, newYork, 1))
+		e := d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":3000}`).
+			want(t, http.StatusOK, "").hold(t)
 		if !e.ExpiresAt.After(h.ExpiresAt) || e.Status != "PENDING" {
 			t.Errorf("extended hold = %+v, want a later end than %v", e, h.ExpiresAt)
 		}
 		for _, seconds := range []string{"3600", "3601", "9000000000"} {
-			w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+			d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":`+seconds+`}`).
+				want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
 		}
-		for _, body := range []string{`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`, `{"ttlSeconds":"60"}`, ``} {
-			w.post("/api/reservations/"+h.ID+"/extend", body).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+		for _, body := range []string{
+			`{}`, `{"ttlSeconds":0}`, `{"ttlSeconds":1.5}`,
+			`{"ttlSeconds":"60"}`, ``,
+		} {
+			d.post("/api/reservations/"+h.ID+"/extend", body).
+				want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 		}
 	})
 }
 
-func (w *world) keyed(path, key, body string) answer {
-	w.t.Helper()
-	return w.send(request{method: "POST", path: path, body: body, header: map[string]string{"Idempotency-Key": key}})
+func (d *deployment) postWithKey(path, key, body string) answer {
+	d.t.Helper()
+	return d.send(request{
+		method: "POST", path: path, body: body,
+		header: map[string]string{"Idempotency-Key": key},
+	})
 }
 
-func TestOneKeyMakesOneEffectAndOneAnswer(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		first := w.keyed("/api/reservations", "order 7", line(mug, newYork, 2)).want(t, http.StatusCreated, "")
-		again := w.keyed("/api/reservations", "order 7", cart(line(mug, newYork, 1), line(mug, newYork, 1))).want(t, http.StatusCreated, "")
-		if string(first.body) != string(again.body) || again.header.Get("Idempotency-Replayed") != "true" ||
-			first.header.Get("Idempotency-Replayed") != "" || again.header.Get("Location") != first.header.Get("Location") {
-			t.Errorf("replay = %s %v, want %s again, marked", again.body, again.header, first.body)
+func TestIdempotencyKeyMakesOneHoldAndOneAnswer(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		first := d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 2)).
+			want(t, http.StatusCreated, "")
+		again := d.postWithKey("/api/reservations", "order 7",
+			cart(line(mug, newYork, 1), line(mug, newYork, 1))).want(t, http.StatusCreated, "")
+		if string(first.body) != string(again.body) ||
+			again.header.Get("Idempotency-Replayed") != "true" ||
+			first.header.Get("Idempotency-Replayed") != "" ||
+			again.header.Get("Location") != first.header.Get("Location") {
+			t.Errorf("replay = %s %v, want %s again, marked as replayed", again.body, again.header,
+				first.body)
 		}
-		w.keyed("/api/reservations", "order 7", line(mug, newYork, 3)).want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
-		w.wantStock(mug, newYork, 30, 2)
+		d.postWithKey("/api/reservations", "order 7", line(mug, newYork, 3)).
+			want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
+		d.wantStock(mug, newYork, 30, 2)
 
 		path := "/api/reservations/" + first.hold(t).ID
-		w.keyed(path+"/confirm", "order 7", "").want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
-		confirmed := w.keyed(path+"/confirm", "order 7, paid"[:7]+" paid", "").want(t, http.StatusOK, "")
-		replayed := w.keyed(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
-		if string(confirmed.body) != string(replayed.body) || replayed.header.Get("Idempotency-Replayed") != "true" {
-			t.Errorf("replayed confirm = %s, want %s, marked", replayed.body, confirmed.body)
+		d.postWithKey(path+"/confirm", "order 7", "").
+			want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
+		confirmed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
+		replayed := d.postWithKey(path+"/confirm", "order 7 paid", "").want(t, http.StatusOK, "")
+		if string(confirmed.body) != string(replayed.body) ||
+			replayed.header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf("replayed confirm = %s, want %s, marked as replayed", replayed.body,
+				confirmed.body)
 		}
-		w.wantStock(mug, newYork, 28, 0)
+		d.wantStock(mug, newYork, 28, 0)
 	})
 }
 
-func TestTwentyFourTwinsMakeOneHold(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
+func TestConcurrentRequestsWithOneKeyMakeOneHold(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
 		ids := map[string]int{}
 		fresh := 0
-		for _, a := range w.together(24, func() answer { return w.keyed("/api/reservations", "twins", line(headphones, losAngeles, 1)) }) {
+		for _, a := range sendConcurrently(24,
+			func() answer {
+				return d.postWithKey("/api/reservations", "same key",
+					line(headphones, losAngeles, 1))
+			}) {
 			a.want(t, http.StatusCreated, "")
 			ids[a.hold(t).ID]++
 			if a.header.Get("Idempotency-Replayed") == "" {
@@ -327,14 +389,15 @@ func TestTwentyFourTwinsMakeOneHold(t *testing.T) {
 			}
 		}
 		if len(ids) != 1 || fresh != 1 {
-			t.Errorf("24 twins made the holds %v, %d of them fresh; want one", ids, fresh)
+			t.Errorf("24 requests under one key made the holds %v, %d answers not replayed; "+
+				"want one of each", ids, fresh)
 		}
-		w.wantStock(headphones, losAngeles, 8, 1)
+		d.wantStock(headphones, losAngeles, 8, 1)
 	})
 }
 
-// together sends n requests at once.
-func (w *world) together(n int, send func() answer) []answer {
+// sendConcurrently sends n requests at once.
+func sendConcurrently(n int, send func() answer) []answer {
 	answers := make([]answer, n)
 	var group sync.WaitGroup
 	for i := range answers {
@@ -344,88 +407,109 @@ func (w *world) together(n int, send func() answer) []answer {
 	return answers
 }
 
-func TestSixtyFourCallersShareOutTheLastUnit(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
+func TestOneOf64CallersGetsTheLastUnit(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
 		count := map[int]int{}
-		for _, a := range w.together(64, func() answer { return w.post("/api/reservations", line(mug, losAngeles, 1)) }) {
+		for _, a := range sendConcurrently(64,
+			func() answer { return d.post("/api/reservations", line(mug, losAngeles, 1)) }) {
 			count[a.status]++
 		}
 		if count[http.StatusCreated] != 1 || count[http.StatusConflict] != 63 {
 			t.Errorf("64 callers for the last unit got %v, want one 201 and 63 times 409", count)
 		}
-		w.wantStock(mug, losAngeles, 1, 1)
+		d.wantStock(mug, losAngeles, 1, 1)
 	})
 }
 
-func TestWhatACallerSendsNeverBreaksTheService(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
-		h := w.reserve(line(mug, newYork, 1))
+func TestInvalidRequestsAreRefused(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		h := d.reserve(line(mug, newYork, 1))
 		big := `{"productId":"` + strings.Repeat("a", 64<<10) + `"}`
 		ok := line(mug, newYork, 1)
+		const path = "/api/reservations"
+		get := func(path string) request { return request{method: "GET", path: path} }
+		post := func(body string) request {
+			return request{method: "POST", path: path, body: body}
+		}
+		with := func(name, value string) request {
+			r := post(ok)
+			r.header = map[string]string{name: value}
+			return r
+		}
+		confirm := func(id, body string) request {
+			return request{method: "POST", path: path + "/" + id + "/confirm", body: body}
+		}
+		injection := url.PathEscape("'; DROP TABLE reservations --")
 		for _, c := range []struct {
 			request
 			status int
 			code   string
 		}{
-			{request{method: "POST", path: "/api/reservations", body: big}, 413, "BODY_TOO_LARGE"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Content-Type": "text/plain"}}, 415, "UNSUPPORTED_MEDIA_TYPE"},
-			{request{method: "POST", path: "/api/reservations", body: ok + ok}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: `{"Quantity":1}`}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: strings.Repeat("[", 30_000)}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: "\xff\xfe"}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ""}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": "a,b"}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": ""}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations", body: ok, header: map[string]string{"Idempotency-Key": strings.Repeat("k", 256)}}, 400, "VALIDATION_FAILED"},
-			{request{method: "POST", path: "/api/reservations/" + h.ID + "/confirm", body: `{"x":1}`}, 400, "VALIDATION_FAILED"},
-			{request{method: "GET", path: "/api/reservations/" + uuid.NewString()}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/50%25"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/%00"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/a%2Fb"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/reservations/" + url.PathEscape("'; DROP TABLE reservations --")}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "POST", path: "/api/reservations/%ff/confirm"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/nothing"}, 404, ""},
-			{request{method: "DELETE", path: "/api/reservations/" + h.ID}, 404, ""},
+			{post(big), 413, "BODY_TOO_LARGE"},
+			{with("Content-Type", "text/plain"), 415, "UNSUPPORTED_MEDIA_TYPE"},
+			{post(ok + ok), 400, "VALIDATION_FAILED"},
+			{post(`{"Quantity":1}`), 400, "VALIDATION_FAILED"},
+			{post(strings.Repeat("[", 30_000)), 400, "VALIDATION_FAILED"},
+			{post("\xff\xfe"), 400, "VALIDATION_FAILED"},
+			{post(""), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", "a,b"), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", ""), 400, "VALIDATION_FAILED"},
+			{with("Idempotency-Key", strings.Repeat("k", 256)), 400, "VALIDATION_FAILED"},
+			{confirm(h.ID, `{"x":1}`), 400, "VALIDATION_FAILED"},
+			{get(path + "/" + uuid.NewString()), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/50%25"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/%00"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/a%2Fb"), 404, "RESERVATION_NOT_FOUND"},
+			{get(path + "/" + injection), 404, "RESERVATION_NOT_FOUND"},
+			{confirm("%ff", ""), 404, "RESERVATION_NOT_FOUND"},
+			{get("/api/nothing"), 404, ""},
+			{request{method: "DELETE", path: path + "/" + h.ID}, 404, ""},
 			{request{method: "PUT", path: "/api/products"}, 404, ""},
 		} {
-			a := w.sendRaw(c.request)
+			a := d.sendRaw(c.request)
 			a.want(t, c.status, c.code)
-			if c.code != "" && (a.header.Get("X-Request-Id") == "" || a.header.Get("Content-Type") != "application/problem+json") {
-				t.Errorf("%s %s: header = %v, want a problem with its request's id", c.method, c.path, a.header)
+			if c.code != "" && (a.header.Get("X-Request-Id") == "" ||
+				a.header.Get("Content-Type") != "application/problem+json") {
+				t.Errorf("%s %s: header = %v, want a problem with a request id", c.method, c.path,
+					a.header)
 			}
 		}
-		w.wantStock(mug, newYork, 30, 1)
+		d.wantStock(mug, newYork, 30, 1)
 	})
 }
 
-func TestThePageAndTheDocumentAreServed(t *testing.T) {
-	eachTransport(t, func(t *testing.T, w *world) {
+func TestPagesAndOpenAPIDocumentAreServed(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
 		for _, path := range []string{"/", "/reservation/" + uuid.NewString()} {
-			a := w.get(path).want(t, http.StatusOK, "")
-			if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'self'") {
-				t.Errorf("GET %s: header = %v, want HTML under a strict policy", path, a.header)
+			a := d.get(path).want(t, http.StatusOK, "")
+			if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") ||
+				!strings.Contains(a.header.Get("Content-Security-Policy"), "default-src 'self'") {
+				t.Errorf("GET %s: header = %v, want HTML with a strict Content-Security-Policy",
+					path, a.header)
 			}
-			for _, m := range regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`).FindAllStringSubmatch(string(a.body), -1) {
-				w.get(m[1]).want(t, http.StatusOK, "")
+			for _, m := range assetLink.FindAllStringSubmatch(string(a.body), -1) {
+				d.get(m[1]).want(t, http.StatusOK, "")
 			}
 		}
-		document := decode[struct{ OpenAPI string }](t, w.get("/api/openapi.json").want(t, http.StatusOK, ""))
+		document := decode[struct{ OpenAPI string }](t,
+			d.get("/api/openapi.json").want(t, http.StatusOK, ""))
 		if !strings.HasPrefix(document.OpenAPI, "3.1") {
 			t.Errorf("openapi = %q, want 3.1", document.OpenAPI)
 		}
-		if h := decode[struct{ Status string }](t, w.get("/api/health").want(t, http.StatusOK, "")); h.Status != "ok" {
+		if h := decode[struct{ Status string }](t, d.get("/api/health").
+			want(t, http.StatusOK, "")); h.Status != "ok" {
 			t.Errorf("health = %+v, want ok", h)
 		}
 	})
 }
 
 // Nothing listens on port 1 of this machine.
-func TestWithoutItsDatabaseTheServiceAsksToTryAgain(t *testing.T) {
+func TestServiceAnswers503WithoutItsDatabase(t *testing.T) {
 	t.Parallel()
 	for _, tr := range []transport{inProcess, overHTTP, binaries} {
 		t.Run(string(tr), func(t *testing.T) {
 			t.Parallel()
-			w := newWorldOn(t, tr, "postgres://nobody:none@127.0.0.1:1/none")
+			d := deployOn(t, tr, "postgres://nobody:none@127.0.0.1:1/none")
 			for _, q := range []request{
 				{method: "GET", path: "/api/health"},
 				{method: "GET", path: "/api/products"},
@@ -434,12 +518,12 @@ func TestWithoutItsDatabaseTheServiceAsksToTryAgain(t *testing.T) {
 				{method: "GET", path: "/api/reservations/" + uuid.NewString()},
 				{method: "POST", path: "/api/reservations", body: line(mug, newYork, 1)},
 			} {
-				a := w.sendRaw(q).want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")
+				a := d.sendRaw(q).want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")
 				if a.header.Get("Retry-After") == "" {
 					t.Errorf("%s %s: header = %v, want Retry-After", q.method, q.path, a.header)
 				}
 			}
-			w.get("/").want(t, http.StatusOK, "")
+			d.get("/").want(t, http.StatusOK, "")
 		})
 	}
 }

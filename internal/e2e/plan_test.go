@@ -8,13 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A plan that is made while a table is all but empty is kept for as long as its session lives, so it must not read the whole of it.
-// Without the functions' own word against sequential scans the planner, told that the tables are tiny, chooses them here.
-func TestTheVerbsReadByIndexEvenWhenTheTablesAreTiny(t *testing.T) {
+// A session keeps a plan that it made while a table was nearly empty, so the plan must not read the
+// whole table. Unless the functions' settings forbid sequential scans, the planner chooses them
+// here, as the tables are tiny.
+func TestVerbsUseIndexesOnTinyTables(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), w.db.DirectURL)
+	d := deploy(t, inProcess)
+	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,70 +34,77 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 		counts := map[string]int64{}
 		var name string
 		var n int64
-		if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { counts[name] = n; return nil }); err != nil {
+		if _, err := pgx.ForEachRow(rows, []any{&name, &n},
+			func() error { counts[name] = n; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		return counts
 	}
 
 	before := scans()
-	h := w.reserve(line(mug, newYork, 1))
-	c := w.reserve(cart(line(mug, newYork, 1), line(keyboard, newYork, 1)))
-	w.keyed("/api/reservations", "plan", line(mug, newYork, 1))
-	w.post("/api/reservations", line(mug, losAngeles, 2))
-	w.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`)
-	w.get("/api/reservations/" + h.ID)
-	w.post("/api/reservations/"+h.ID+"/confirm", "")
-	w.post("/api/reservations/"+c.ID+"/release", "")
-	for _, query := range []string{"", "?status=PENDING", "?status=EXPIRED&productId=" + mug.String()} {
-		w.get("/api/reservations"+query).want(t, http.StatusOK, "")
+	h := d.reserve(line(mug, newYork, 1))
+	c := d.reserve(cart(line(mug, newYork, 1), line(keyboard, newYork, 1)))
+	d.postWithKey("/api/reservations", "plan", line(mug, newYork, 1))
+	d.post("/api/reservations", line(mug, losAngeles, 2))
+	d.post("/api/reservations/"+h.ID+"/extend", `{"ttlSeconds":60}`)
+	d.get("/api/reservations/" + h.ID)
+	d.post("/api/reservations/"+h.ID+"/confirm", "")
+	d.post("/api/reservations/"+c.ID+"/release", "")
+	for _, query := range []string{"", "?status=PENDING", "?status=EXPIRED&productId=" +
+		mug.String()} {
+		d.get("/api/reservations"+query).want(t, http.StatusOK, "")
 	}
-	w.get("/api/stats").want(t, http.StatusOK, "")
-	w.sweep()
-	// A session hands its counts in when it ends.
-	w.closeSessions(t, conn)
-	before["inventory"]++ // the stats tell what lies on all shelves
+	d.get("/api/stats").want(t, http.StatusOK, "")
+	d.sweep()
+	// A session reports its counts when it ends.
+	d.closeSessions(t, conn)
+	before["inventory"]++ // the stats read every stock row once
 	for name, after := range scans() {
 		if after != before[name] {
-			t.Errorf("%s was read from end to end %d times", name, after-before[name])
+			t.Errorf("%s had %d sequential scans, want none", name, after-before[name])
 		}
 	}
 }
 
-// closeSessions ends the service's connections to the database and waits until they are gone.
-func (w *world) closeSessions(t *testing.T, conn *pgx.Conn) {
+// closeSessions ends the service's connections and waits until they are gone.
+func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	const others = `FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
+	const others = `
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
 	for left := 1; left > 0; {
-		if _, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend(pid) "+others); err != nil {
+		if _, err := conn.Exec(t.Context(),
+			"SELECT pg_terminate_backend(pid) "+others); err != nil {
 			t.Fatal(err)
 		}
 		if err := conn.QueryRow(t.Context(), "SELECT count(*) "+others).Scan(&left); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// The service finds its connection gone once, and has another.
-	_ = w.service.Ping(t.Context())
-	if err := w.service.Ping(t.Context()); err != nil {
+	// The first ping finds the connection gone, the second has a new one.
+	_ = d.service.Ping(t.Context())
+	if err := d.service.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A page of what was resolved is read off the index's end, however much lies behind it: an index in another order would be read whole, and sorted.
-func TestAPageOfResolvedHoldsReadsNoMoreThanAPage(t *testing.T) {
+// A page of resolved holds must be read from the end of an index. With an index in another order,
+// Postgres would read all of it and sort.
+func TestPageOfResolvedHoldsReadsOnlyItsRows(t *testing.T) {
 	t.Parallel()
 
 	const many, page = 5000, 10
-	w := newWorld(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), w.db.DirectURL)
+	d := deploy(t, inProcess)
+	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
 	if _, err := conn.Exec(t.Context(), `
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at, status)
 SELECT gen_random_uuid(), $1, $2, 1, t, t, t + interval '1 min', 'RELEASED'
-FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - interval '1 h' - n * interval '1 s' AS t) made`,
+FROM generate_series(1, $3::integer) n,
+     LATERAL (SELECT clock_timestamp() - interval '1 h' - n * interval '1 s' AS t) made`,
 		mug, newYork, many); err != nil {
 		t.Fatal(err)
 	}
@@ -105,15 +113,17 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	}
 	read := func() (tuples int64) {
 		t.Helper()
-		w.closeSessions(t, conn)
-		if err := conn.QueryRow(t.Context(), "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").Scan(&tuples); err != nil {
+		d.closeSessions(t, conn)
+		if err := conn.QueryRow(t.Context(),
+			"SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").
+			Scan(&tuples); err != nil {
 			t.Fatal(err)
 		}
 		return tuples
 	}
 	before := read()
-	w.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")
+	d.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")
 	if got := read() - before; got > 2*(page+1) {
-		t.Errorf("a page of %d read %d entries of indexes", page, got)
+		t.Errorf("a page of %d holds read %d index entries", page, got)
 	}
 }

@@ -26,21 +26,24 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// hostile is what somebody may put wherever there is room for a string.
-var hostile = []string{
-	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`, "1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
-	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes", "\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
-	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999", "9223372036854775808", "0x10", "true", "null", "{}",
+// hostileStrings are put wherever a caller may send a string.
+var hostileStrings = []string{
+	"'", "''; DROP TABLE inventory; --", `" OR 1=1 --`,
+	"1) UNION SELECT usename, passwd FROM pg_shadow --", `\'; SELECT pg_sleep(10); --`,
+	"$1", "%s%n", "{{7*7}}", "../../etc/passwd", "%2e%2e%2f", "\x00", "\r\nX-Injected: yes",
+	"\n{\"level\":\"ERROR\"}", "\x1b[31mred", "\u202e",
+	"<script>alert(1)</script>", strings.Repeat("A", 5000), "\xff\xfe", "NaN", "-1", "1e999",
+	"9223372036854775808", "0x10", "true", "null", "{}",
 }
 
-// hostileRequests puts each into every place of a request.
-func hostileRequests(row stock, id uuid.UUID) []*http.Request {
+// hostileRequests puts each hostile string into every place of a request.
+func hostileRequests(row stockRow, id uuid.UUID) []*http.Request {
 	var all []*http.Request
 	add := func(method, path, body string, header ...string) {
 		r := httptest.NewRequest(method, "/", strings.NewReader(body))
 		u, err := url.Parse(path)
 		if err != nil {
-			return // no client could send it
+			return // no client can send it
 		}
 		r.URL, r.RequestURI = u, ""
 		if body != "" {
@@ -55,9 +58,10 @@ func hostileRequests(row stock, id uuid.UUID) []*http.Request {
 		b, _ := json.Marshal(s) // a string always encodes
 		return string(b)
 	}
-	// More than there is: it gets as far as a good request does, and changes nothing.
-	toomuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product, row.Warehouse)
-	for _, s := range hostile {
+	// It asks for more than the stock: it gets as far as a valid request and changes nothing.
+	tooMuch := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1000}`, row.Product,
+		row.Warehouse)
+	for _, s := range hostileStrings {
 		escaped := url.QueryEscape(s)
 		add("GET", "/api/products?limit="+escaped, "")
 		add("GET", "/api/products?cursor="+escaped, "")
@@ -74,28 +78,36 @@ func hostileRequests(row stock, id uuid.UUID) []*http.Request {
 		add("POST", "/api/reservations", s)
 		add("POST", "/api/reservations", quote(s))
 		add("POST", "/api/reservations", fmt.Sprintf(`{%s:%s}`, quote(s), quote(s)))
-		for _, field := range []string{"productId", "warehouseId", "quantity", "ttlSeconds", "items"} {
-			add("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,%q:%s}`, row.Product, row.Warehouse, field, quote(s)))
+		for _, field := range []string{
+			"productId", "warehouseId", "quantity", "ttlSeconds",
+			"items",
+		} {
+			add("POST", "/api/reservations",
+				fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,%q:%s}`, row.Product,
+					row.Warehouse, field, quote(s)))
 			add("POST", "/api/reservations", fmt.Sprintf(`{%q:%s}`, field, s))
 		}
-		for _, name := range []string{"Content-Type", "Accept", "Origin", "X-Forwarded-For", "X-Request-Id", "Cookie", "Authorization", "User-Agent", "Content-Encoding"} {
-			add("POST", "/api/reservations", toomuch, name, s)
+		for _, name := range []string{
+			"Content-Type", "Accept", "Origin", "X-Forwarded-For",
+			"X-Request-Id", "Cookie", "Authorization", "User-Agent", "Content-Encoding",
+		} {
+			add("POST", "/api/reservations", tooMuch, name, s)
 		}
-		add("POST", "/api/reservations", toomuch, "Idempotency-Key", s)
+		add("POST", "/api/reservations", tooMuch, "Idempotency-Key", s)
 	}
 	return all
 }
 
-// TestNoInputMakesAFaultOfTheService sends hostile strings to every place of every route. None gets a 5xx, none changes anything, and none
-// comes back where a browser would run it.
-func TestNoInputMakesAFaultOfTheService(t *testing.T) {
-	w := newWorld(t)
-	row := w.shelf(1, 10)[0]
-	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+// TestHostileInputNeverCausesA5xx sends hostile strings to every place of every route. None gets a
+// 5xx, none changes anything, and none comes back where a browser would run it.
+func TestHostileInputNeverCausesA5xx(t *testing.T) {
+	d := newDeployment(t)
+	row := d.addProduct(1, 10)[0]
+	gateway, err := local.NewGateway(route.All(), d.functions.HTTP, discardLog())
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := settled(t, newShop(w.url, 1), row, "held").Reservation
+	held := reserveUntilCreated(t, newClient(d.url, 1), row, "held").Reservation
 	requests := hostileRequests(row, held.ID)
 	for _, r := range requests {
 		shown := fmt.Sprintf("%s %.80q %.80q", r.Method, r.URL, r.Header)
@@ -106,46 +118,54 @@ func TestNoInputMakesAFaultOfTheService(t *testing.T) {
 			t.Errorf("%s = %d %s", shown, answer.StatusCode, recorder.Body)
 		}
 		if answer.Header.Get("X-Injected") != "" {
-			t.Errorf("%s set a header of the answer", shown)
+			t.Errorf("%s injected a header into the answer", shown)
 		}
-		if kind := answer.Header.Get("Content-Type"); strings.HasPrefix(r.URL.Path, "/api/") && strings.Contains(kind, "html") {
-			t.Errorf("%s is answered as %s", shown, kind)
+		if kind := answer.Header.Get("Content-Type"); strings.HasPrefix(r.URL.Path, "/api/") &&
+			strings.Contains(kind, "html") {
+			t.Errorf("%s was answered with Content-Type %s", shown, kind)
 		}
-		if answer.StatusCode/100 == 2 && r.Method == http.MethodPost && !strings.Contains(r.URL.Path, held.ID.String()) {
+		if answer.StatusCode/100 == 2 && r.Method == http.MethodPost &&
+			!strings.Contains(r.URL.Path, held.ID.String()) {
 			t.Errorf("%s = %d %s, want it refused", shown, answer.StatusCode, recorder.Body)
 		}
 	}
-	if n := ask[int](w, "SELECT count(*) FROM inventory"); n != 1 {
+	if n := queryValue[int](d, "SELECT count(*) FROM inventory"); n != 1 {
 		t.Errorf("there are %d stock rows, want 1", n)
 	}
-	if n := ask[int](w, "SELECT count(*) FROM reservations"); n != 1 {
+	if n := queryValue[int](d, "SELECT count(*) FROM reservations"); n != 1 {
 		t.Errorf("there are %d holds, want 1", n)
 	}
-	w.audit()
+	d.audit()
 	t.Logf("%d hostile requests", len(requests))
 }
 
-// TestMalformedHTTPIsRefused sends what no HTTP client would.
+// TestMalformedHTTPIsRefused sends bytes that no HTTP client would send.
 func TestMalformedHTTPIsRefused(t *testing.T) {
-	w := newWorld(t)
-	address := strings.TrimPrefix(w.url, "http://")
+	d := newDeployment(t)
+	address := strings.TrimPrefix(d.url, "http://")
 	const host = "Host: shop\r\n"
 	for name, text := range map[string]string{
-		"no HTTP":                "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-		"an empty line":          "\r\n\r\n",
-		"no version":             "GET /api/health\r\n\r\n",
-		"another version":        "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
-		"no host":                "GET /api/health HTTP/1.1\r\n\r\n",
-		"two hosts":              "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-		"a space in a name":      "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
-		"two lengths":            "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-		"a length below zero":    "POST /api/reservations HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
-		"a chunk of no size":     "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-		"another coding":         "POST /api/reservations HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-		"a header of 64 KB":      "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n",
-		"ten thousand headers":   "GET /api/health HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
-		"a null in the path":     "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
-		"a method of the caller": "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
+		"TLS instead of HTTP":      "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+		"an empty line":            "\r\n\r\n",
+		"no version":               "GET /api/health\r\n\r\n",
+		"an unknown version":       "GET /api/health HTTP/9.9\r\n" + host + "\r\n",
+		"no host":                  "GET /api/health HTTP/1.1\r\n\r\n",
+		"two hosts":                "GET /api/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"a space in a header name": "GET /api/health HTTP/1.1\r\n" + host + "X Y: z\r\n\r\n",
+		"two Content-Lengths": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+		"a negative Content-Length": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Content-Length: -1\r\n\r\n",
+		"a chunk without a size": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"an unknown transfer coding": "POST /api/reservations HTTP/1.1\r\n" + host +
+			"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		"a header of 64 KB": "GET /api/health HTTP/1.1\r\n" + host + "X-Long: " +
+			strings.Repeat("a", 64<<10) + "\r\n\r\n",
+		"ten thousand headers": "GET /api/health HTTP/1.1\r\n" + host +
+			strings.Repeat("X-A: b\r\n", 10_000) + "\r\n",
+		"a NUL in the path": "GET /api/\x00health HTTP/1.1\r\n" + host + "\r\n",
+		"an unknown method": "DROP /api/reservations HTTP/1.1\r\n" + host + "\r\n",
 	} {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -154,64 +174,72 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 			t.Fatal(err)
 		}
-		// The server may have answered and gone before all of it is sent.
+		// The server may have answered and closed before it has read everything.
 		_, _ = io.WriteString(conn, text)
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err == nil {
 			answer.Body.Close()
 		}
-		if err == nil && answer.StatusCode/100 != 4 && answer.StatusCode != http.StatusNotImplemented && answer.StatusCode != http.StatusHTTPVersionNotSupported {
-			t.Errorf("%s: answered %s, want it refused", name, answer.Status)
+		if err == nil && answer.StatusCode/100 != 4 &&
+			answer.StatusCode != http.StatusNotImplemented &&
+			answer.StatusCode != http.StatusHTTPVersionNotSupported {
+			t.Errorf("%s: answered %s, want a 4xx, 501 or 505", name, answer.Status)
 		}
 		if slow := net.Error(nil); errors.As(err, &slow) && slow.Timeout() {
-			t.Errorf("%s: not answered within %s", name, answerLimit)
+			t.Errorf("%s: no answer within %s", name, answerLimit)
 		}
 		conn.Close()
 	}
-	if r := newShop(w.url, 1).send(t.Context(), "GET", "/api/health", "", nil); !r.ok() {
-		t.Errorf("afterwards the service answers %d %s %v", r.Status, r.Body, r.Err)
+	if r := newClient(d.url, 1).send(t.Context(), "GET", "/api/health", "", nil); !r.ok() {
+		t.Errorf("after that, health answers %d %s %v", r.Status, r.Body, r.Err)
 	}
 }
 
-// TestSlowClientsHinderNobody lets two hundred clients begin a request and never end it.
-func TestSlowClientsHinderNobody(t *testing.T) {
-	const slow, headerLimit = 200, 15 * time.Second // the server gives a header 10 s
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 1000)[0]
+// TestSlowClientsDoNotBlockOthers lets two hundred clients begin a request and never finish it.
+func TestSlowClientsDoNotBlockOthers(t *testing.T) {
+	const slow, headerLimit = 200, 15 * time.Second // the server waits 10 s for a header
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 	var closed sync.WaitGroup
 	for n := range slow {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		text := "GET /api/health HTTP/1.1\r\nHost: shop\r\nX-Slow: "
 		if n%2 == 0 {
-			text = "POST /api/reservations HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+			text = "POST /api/reservations HTTP/1.1\r\nHost: shop\r\n" +
+				"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 		}
 		if _, err := io.WriteString(conn, text); err != nil {
 			t.Fatal(err)
 		}
 		if n%2 == 0 {
-			continue // a body has a minute, as a slow line may upload the largest
+			continue // a body may take a minute: the largest over a slow line needs it
 		}
 		closed.Go(func() {
 			_ = conn.SetReadDeadline(time.Now().Add(headerLimit))
 			if _, err := io.ReadAll(conn); err != nil {
-				t.Errorf("a client that never ends its header isn't sent away within %s: %v", headerLimit, err)
+				t.Errorf("a client that never ends its header was not disconnected within %s: %v",
+					headerLimit, err)
 			}
 		})
 	}
 	for range 100 {
-		if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated || r.Took > 3*time.Second {
-			t.Fatalf("beside the slow ones a reserve is answered %d %s %v after %s", r.Status, r.Body, r.Err, r.Took)
+		if r := s.reserve(t.Context(), "", 0,
+			item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated ||
+			r.Took > 3*time.Second {
+			t.Fatalf("beside the slow clients a reserve was answered %d %s %v after %s", r.Status,
+				r.Body, r.Err, r.Took)
 		}
 	}
 	closed.Wait()
 }
 
-// TestNothingOfACallersIsLoggedRaw sends secrets and line breaks in every place. Each line of the log is one JSON object, and holds neither.
-func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
+// TestLogsHoldNoSecretsOfCallers sends secrets and line breaks in every place. Each line of the log
+// must be one JSON object without the secret.
+func TestLogsHoldNoSecretsOfCallers(t *testing.T) {
 	const secret = "hunter2hunter2"
 	db := pgtest.New(t)
 	var log lines
@@ -226,12 +254,14 @@ func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := attach(t, db, "").shelf(1, 1)[0]
+	row := attach(t, db, "").addProduct(1, 1)[0]
 	send := func(method, path, body string) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
 		r.Header = http.Header{
-			"Content-Type": {"application/json"}, "Authorization": {"Bearer " + secret}, "Cookie": {"session=" + secret},
-			"Idempotency-Key": {secret + "1"}, "User-Agent": {secret + "\n{\"level\":\"ERROR\"}"}, "X-Request-Id": {secret},
+			"Content-Type": {"application/json"}, "Authorization": {"Bearer " + secret},
+			"Cookie":          {"session=" + secret},
+			"Idempotency-Key": {secret + "1"}, "User-Agent": {secret + "\n{\"level\":\"ERROR\"}"},
+			"X-Request-Id": {secret},
 		}
 		gateway.ServeHTTP(httptest.NewRecorder(), r)
 	}
@@ -245,7 +275,7 @@ func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
 		send("GET", "/api/products?cursor="+secret+"%0A", "")
 		send("GET", "/"+secret+"%0Anowhere", "")
 	}
-	// And when the database fails, whose errors tell much.
+	// The same with a database that fails: its errors carry the most detail.
 	broken := settings("postgres://allo:" + secret + "@127.0.0.1:1/allo?sslmode=disable")
 	down, err := local.InProcess(broken, 1, logger)
 	if err != nil {
@@ -256,23 +286,25 @@ func TestNothingOfACallersIsLoggedRaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	send("GET", "/api/products", "")
-	send("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1}`, row.Product, row.Warehouse))
+	send("POST", "/api/reservations", fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1}`,
+		row.Product, row.Warehouse))
 
 	if len(log.all) == 0 {
 		t.Fatal("nothing was logged")
 	}
 	for _, line := range log.all {
 		var object map[string]any
-		if err := json.Unmarshal(line, &object); err != nil || bytes.Count(line, []byte("\n")) != 1 {
-			t.Errorf("a line of the log is no object of its own: %q", line)
+		if err := json.Unmarshal(line, &object); err != nil ||
+			bytes.Count(line, []byte("\n")) != 1 {
+			t.Errorf("a line of the log is not one JSON object: %q", line)
 		}
 		if bytes.Contains(line, []byte(secret)) {
-			t.Errorf("a line of the log tells what a caller sent, or a password: %s", line)
+			t.Errorf("a line of the log holds a secret of a caller, or a password: %s", line)
 		}
 	}
 }
 
-// lines keeps what a log writes, each write for itself.
+// lines collects the writes of a log, one by one.
 type lines struct {
 	mu  sync.Mutex
 	all [][]byte
@@ -285,11 +317,12 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestNotFoundTakesAsLongWhateverWasAskedFor compares ids that lie next to a hold's with ids from anywhere: the time tells nothing of what is there.
-func TestNotFoundTakesAsLongWhateverWasAskedFor(t *testing.T) {
+// TestNotFoundTakesTheSameTimeForAnyID compares ids next to a hold's with random ones: the time of
+// a 404 must not tell which holds exist.
+func TestNotFoundTakesTheSameTimeForAnyID(t *testing.T) {
 	const asked = 400
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 1000)[0]
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 	near := make([]uuid.UUID, 0, asked)
 	for range asked {
 		id := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}).Reservation.ID
@@ -300,29 +333,32 @@ func TestNotFoundTakesAsLongWhateverWasAskedFor(t *testing.T) {
 	for _, id := range near {
 		a, b := s.get(t.Context(), id), s.get(t.Context(), uuid.Must(uuid.NewRandom()))
 		if a.Status != http.StatusNotFound || b.Status != http.StatusNotFound || a.Code != b.Code {
-			t.Fatalf("answered %d %s and %d %s, want 404 of both", a.Status, a.Body, b.Status, b.Body)
+			t.Fatalf("answers = %d %s and %d %s, want two equal 404s", a.Status, a.Body, b.Status,
+				b.Body)
 		}
 		nearTook, farTook = append(nearTook, a.Took), append(farTook, b.Took)
 	}
 	ratio := float64(percentile(nearTook, 0.5)) / float64(percentile(farTook, 0.5))
 	if ratio < 0.8 || ratio > 1.25 {
-		t.Errorf("ids next to a hold's take %.2f times as long as others", ratio)
+		t.Errorf("a 404 for an id next to a hold's takes %.2f times as long as for another", ratio)
 	}
-	t.Logf("medians of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5), percentile(farTook, 0.5))
+	t.Logf("median of %d: %s next to a hold's id, %s elsewhere", asked, percentile(nearTook, 0.5),
+		percentile(farTook, 0.5))
 }
 
-// TestIDsCantBeGuessed looks at the bits of ids made in a row: those behind the time are each as often set as not, and no id comes twice.
+// TestIDsCantBeGuessed looks at the random bits of ids made in a row: each bit is set half of the
+// time, and no random part repeats.
 func TestIDsCantBeGuessed(t *testing.T) {
 	const made = 2000
-	w := newWorld(t)
-	s, row := newShop(w.url, 8), w.shelf(1, made)[0]
+	d := newDeployment(t)
+	s, row := newClient(d.url, 8), d.addProduct(1, made)[0]
 	var mu sync.Mutex
 	var ids []uuid.UUID
-	together(8, func(int) {
+	runConcurrently(8, func(int) {
 		for range made / 8 {
 			r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 			if r.Reservation == nil {
-				t.Errorf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+				t.Errorf("a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 				return
 			}
 			mu.Lock()
@@ -334,19 +370,19 @@ func TestIDsCantBeGuessed(t *testing.T) {
 	var set [62]int
 	for _, id := range ids {
 		if id.Version() != 7 || id.Variant() != uuid.RFC4122 {
-			t.Fatalf("%s is no UUIDv7", id)
+			t.Fatalf("%s is not a UUIDv7", id)
 		}
 		tail := [8]byte(id[8:])
 		tail[0] &= 0x3f // the variant's two bits
 		if seen[tail] {
-			t.Errorf("the random part of %s came before", id)
+			t.Errorf("the random part of %s is not new", id)
 		}
 		seen[tail] = true
 		for bit := range set {
 			set[bit] += int(tail[(bit+2)/8]>>(7-(bit+2)%8)) & 1
 		}
 	}
-	// Six standard deviations: of 62 bits one in eight million runs has a bit beyond.
+	// Six standard deviations: with 62 bits, one run in eight million has a bit beyond the bound.
 	bound := 6 * math.Sqrt(float64(len(ids))) / 2
 	for bit, n := range set {
 		if math.Abs(float64(n)-float64(len(ids))/2) > bound {
@@ -357,33 +393,42 @@ func TestIDsCantBeGuessed(t *testing.T) {
 
 // FuzzAnyRequest feeds whole requests to the gateway, the handlers and Postgres: none gets a 5xx.
 func FuzzAnyRequest(f *testing.F) {
-	w := newWorld(f)
-	row := w.shelf(1, 10)[0]
-	gateway, err := local.NewGateway(route.All(), w.functions.HTTP, quiet())
+	d := newDeployment(f)
+	row := d.addProduct(1, 10)[0]
+	gateway, err := local.NewGateway(route.All(), d.functions.HTTP, discardLog())
 	if err != nil {
 		f.Fatal(err)
 	}
-	good := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,"ttlSeconds":1}`, row.Product, row.Warehouse)
+	good := fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":1,"ttlSeconds":1}`,
+		row.Product, row.Warehouse)
 	for _, r := range route.All() {
-		path := strings.NewReplacer("{id}", row.Product.String(), "{file}", "index.html").Replace(r.Path)
-		f.Add(r.Method, path, "limit=1&cursor=a", "Idempotency-Key", "key", "application/json", []byte(good))
+		path := strings.NewReplacer("{id}", row.Product.String(), "{file}",
+			"index.html").Replace(r.Path)
+		f.Add(r.Method, path, "limit=1&cursor=a", "Idempotency-Key", "key", "application/json",
+			[]byte(good))
 	}
-	for n, s := range hostile {
-		f.Add("POST", "/api/reservations", s, "X-A", s, "application/json", fmt.Appendf(nil, `{"items":[{"productId":%q,"quantity":%d}]}`, s, n))
+	for n, s := range hostileStrings {
+		f.Add("POST", "/api/reservations", s, "X-A", s, "application/json",
+			fmt.Appendf(nil, `{"items":[{"productId":%q,"quantity":%d}]}`, s, n))
 	}
 	f.Fuzz(func(t *testing.T, method, path, query, name, value, contentType string, body []byte) {
 		u, err := url.ParseRequestURI(path)
-		if err != nil || method == "" || strings.ContainsFunc(method, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		if err != nil || method == "" ||
+			strings.ContainsFunc(method, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 			t.Skip("net/http refuses it")
 		}
 		u.RawQuery = query
 		r := httptest.NewRequest("GET", "/", bytes.NewReader(body))
 		r.Method, r.URL = method, u
-		r.Header = http.Header{"Content-Type": {contentType}, http.CanonicalHeaderKey(name): {value}}
+		r.Header = http.Header{
+			"Content-Type":                {contentType},
+			http.CanonicalHeaderKey(name): {value},
+		}
 		recorder := httptest.NewRecorder()
 		gateway.ServeHTTP(recorder, r)
 		if recorder.Code >= 500 {
-			t.Errorf("%s %s?%s %q %q %q = %d %s", method, path, query, name, value, body, recorder.Code, recorder.Body)
+			t.Errorf("%s %s?%s %q %q %q = %d %s", method, path, query, name, value, body,
+				recorder.Code, recorder.Body)
 		}
 	})
 }

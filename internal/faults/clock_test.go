@@ -21,11 +21,13 @@ import (
 	"github.com/allo/reservations/internal/local/builttest"
 )
 
-// theClock is where Go's package time reads the wall clock; a build with an overlay reads another.
-const theClock = "sec += unixToInternal - minWall"
+// wallClockSource is the line of Go's package time that reads the wall clock. A build with an
+// overlay replaces it.
+const wallClockSource = "sec += unixToInternal - minWall"
 
-// misled builds the local program so that its clock is wrong by so many seconds. Nothing else of it differs.
-func misled(t *testing.T, seconds int) string {
+// buildWithClockOffset builds the local program with a clock that is wrong by so many seconds.
+// Nothing else differs.
+func buildWithClockOffset(t *testing.T, seconds int) string {
 	t.Helper()
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -36,13 +38,16 @@ func misled(t *testing.T, seconds int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong := strings.Replace(string(text), theClock, fmt.Sprintf("%s + (%d)", theClock, seconds), 1)
-	if wrong == string(text) {
-		t.Fatalf("%s has no %q: the clock must be led astray where it is read", source, theClock)
+	replaced := strings.Replace(string(text), wallClockSource,
+		fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
+	if replaced == string(text) {
+		t.Fatalf("%s has no %q: this Go reads the clock elsewhere", source, wallClockSource)
 	}
 	dir := t.TempDir()
-	replacement, overlay, program := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "local")
-	if err := os.WriteFile(replacement, []byte(wrong), 0o600); err != nil {
+	replacement := filepath.Join(dir, "time.go")
+	overlay := filepath.Join(dir, "overlay.json")
+	program := filepath.Join(dir, "local")
+	if err := os.WriteFile(replacement, []byte(replaced), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	rules, err := json.Marshal(map[string]map[string]string{"Replace": {source: replacement}})
@@ -54,14 +59,14 @@ func misled(t *testing.T, seconds int) string {
 	}
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/cmd/local")
 	build.Dir = builttest.Root(t)
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, said)
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
 	}
 	return program
 }
 
-// serve runs a program on the database until the test ends, and returns its address.
-func serve(t *testing.T, program, databaseURL string) string {
+// startProgram runs a program on the database until the test ends, and returns its URL.
+func startProgram(t *testing.T, program, databaseURL string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,7 +78,8 @@ func serve(t *testing.T, program, databaseURL string) string {
 	}
 	cmd := exec.Command(program, "run", "-with-parent")
 	cmd.Dir = builttest.Root(t)
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port),
+		"SWEEP_INTERVAL=1s", "LOG_LEVEL=error")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -83,74 +89,80 @@ func serve(t *testing.T, program, databaseURL string) string {
 		_ = cmd.Wait()
 	})
 	url := "http://127.0.0.1:" + strconv.Itoa(port)
-	s := newShop(url, 1)
-	for ctx := within(t, testLimit); ; {
+	s := newClient(url, 1)
+	for ctx := withTimeout(t, testLimit); ; {
 		if s.send(ctx, http.MethodGet, "/api/health", "", nil).ok() {
 			return url
 		}
 		if ctx.Err() != nil {
-			t.Fatal("the program doesn't start")
+			t.Fatal("the program did not start")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// TestTheServicesClockDecidesNothing runs the very program with a clock that is a day fast, and a day slow, on a database whose clock is right.
-// The histories are those of a service with the right clock: they are checked against the right clock, to the microsecond.
-func TestTheServicesClockDecidesNothing(t *testing.T) {
-	for name, seconds := range map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0} {
+// TestExpiryIgnoresTheServicesClock runs the program with a clock a day fast and a day slow, on a
+// database whose clock is right. Its histories are checked against the right clock, to the
+// microsecond.
+func TestExpiryIgnoresTheServicesClock(t *testing.T) {
+	offsets := map[string]int{"a day fast": 86_400, "a day slow": -86_400, "right": 0}
+	for name, seconds := range offsets {
 		t.Run(name, func(t *testing.T) {
 			db := pgtest.New(t)
-			w := attach(t, db, serve(t, misled(t, seconds), db.URL))
-			s := newShop(w.url, 1)
-			row := w.shelf(1, 10)[0]
+			d := attach(t, db, startProgram(t, buildWithClockOffset(t, seconds), db.URL))
+			s := newClient(d.url, 1)
+			row := d.addProduct(1, 10)[0]
 			r := s.reserve(t.Context(), "", 60, item{row.Product, row.Warehouse, 1})
 			if r.Status != http.StatusCreated {
-				t.Fatalf("a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+				t.Fatalf("a reserve was answered %d %s %v", r.Status, r.Body, r.Err)
 			}
-			// The id tells which clock the program has, and that it is the wrong one.
-			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) || (time.Since(at) > time.Hour) != (seconds < 0) {
-				t.Fatalf("the program's clock reads %s, want it to be wrong by %d seconds", at, seconds)
+			// The id shows the program's clock, and so that it is the wrong one.
+			if at := idTime(r.Reservation.ID); (time.Until(at) > time.Hour) != (seconds > 0) ||
+				(time.Since(at) > time.Hour) != (seconds < 0) {
+				t.Fatalf("the program's clock reads %s, want an offset of %d seconds", at, seconds)
 			}
-			v := play(w, uint64(seconds), historyTime).check(t, true)
+			v := recordHistory(d, uint64(seconds), historyTime).check(t, true)
 			if !v.clean() {
 				t.Error(v)
 			}
-			w.audit()
+			d.audit()
 			t.Log(v)
 		})
 	}
 }
 
-// idTime is when a UUIDv7 was made.
+// idTime returns when a UUIDv7 was made.
 func idTime(id uuid.UUID) time.Time {
 	sec, nsec := id.Time().UnixTime()
 	return time.Unix(sec, nsec)
 }
 
-// TestTheSessionsTimeZoneChangesNothing reads one hold through sessions in three time zones.
-func TestTheSessionsTimeZoneChangesNothing(t *testing.T) {
-	w := newWorld(t)
-	s, row := newShop(w.url, 1), w.shelf(1, 10)[0]
+// TestAnswersIgnoreTheSessionsTimeZone reads one hold through sessions in three time zones.
+func TestAnswersIgnoreTheSessionsTimeZone(t *testing.T) {
+	d := newDeployment(t)
+	s, row := newClient(d.url, 1), d.addProduct(1, 10)[0]
 	zone := func(name string) {
-		w.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name + "''" + `', current_database()); END $$`)
-		w.disconnect()
+		d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name +
+			"''" + `', current_database()); END $$`)
+		d.disconnect()
 	}
 	zone("Asia/Kolkata")
 	before := time.Now()
-	made := settled(t, s, row, "zones").Reservation
-	if made == nil || made.CreatedAt.Sub(before) > answerLimit || made.CreatedAt.Before(before.Add(-time.Second)) {
+	made := reserveUntilCreated(t, s, row, "zones").Reservation
+	if made == nil || made.CreatedAt.Sub(before) > answerLimit ||
+		made.CreatedAt.Before(before.Add(-time.Second)) {
 		t.Fatalf("made %+v at %s", made, before)
 	}
 	for _, name := range []string{"America/St_Johns", "Pacific/Kiritimati", "UTC"} {
 		zone(name)
 		var r reply
-		for ctx := within(t, testLimit); !r.ok(); {
+		for ctx := withTimeout(t, testLimit); !r.ok(); {
 			if r = s.get(ctx, made.ID); ctx.Err() != nil {
 				t.Fatalf("%d %s %v", r.Status, r.Body, r.Err)
 			}
 		}
-		if got := *r.Reservation; !got.CreatedAt.Equal(made.CreatedAt) || !got.ExpiresAt.Equal(made.ExpiresAt) || got.Status != "PENDING" {
+		if got := *r.Reservation; !got.CreatedAt.Equal(made.CreatedAt) ||
+			!got.ExpiresAt.Equal(made.ExpiresAt) || got.Status != "PENDING" {
 			t.Errorf("in %s the hold is %+v, want %+v", name, got, *made)
 		}
 		if !strings.Contains(string(r.Body), made.ExpiresAt.UTC().Format(time.RFC3339Nano)) {

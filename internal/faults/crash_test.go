@@ -16,70 +16,78 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// crowd is callers who each hold, and then confirm, release or leave, one call after the other. Every POST has an Idempotency-Key, and whoever
-// isn't told what became of a call sends it again under the same key until told. So when the crowd has gone home, what everyone was told and
-// what the database has must be the same to the last hold, whatever happened meanwhile.
-type crowd struct {
-	w      *world
-	shop   shop
-	rows   []stock
-	calls  atomic.Int64
-	unsure atomic.Int64 // calls of which nobody could say whether they had taken effect
+// load is a set of callers who each reserve, then confirm, release or leave, one call after the
+// other. Every POST has an Idempotency-Key. A caller who gets no certain answer sends the call
+// again under the same key until it does. So at the end the answers and the database must agree to
+// the last hold, whatever happened meanwhile.
+type load struct {
+	d         *deployment
+	client    client
+	rows      []stockRow
+	calls     atomic.Int64
+	uncertain atomic.Int64 // calls whose effect was uncertain
 
-	mu     sync.Mutex
-	told   map[uuid.UUID]string // what the callers know each hold to be
-	faults []error              // answers that the contract doesn't have, or that came late
-	last   time.Time            // of the latest success
+	mu          sync.Mutex
+	told        map[uuid.UUID]string // the status that callers were last told, by hold
+	failures    []error              // answers outside the contract, or too late
+	lastSuccess time.Time
 }
 
-const crowdSize = 16
+const loadCallers = 16
 
-func newCrowd(w *world) *crowd {
-	return &crowd{w: w, shop: newShop(w.url, crowdSize), rows: w.shelf(4, 2_000_000_000), told: map[uuid.UUID]string{}}
+func newLoad(d *deployment) *load {
+	return &load{
+		d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 2_000_000_000),
+		told: map[uuid.UUID]string{},
+	}
 }
 
-// come lets the crowd in until the context ends, and returns when each has settled its last call.
-func (c *crowd) come(ctx context.Context, part uint64) {
-	together(crowdSize, func(n int) {
-		r := random(part, uint64(n))
+// run lets the callers work until the context ends. It returns when each has a certain answer to
+// its last call.
+func (l *load) run(ctx context.Context, part uint64) {
+	runConcurrently(loadCallers, func(n int) {
+		r := newRand(part, uint64(n))
 		for ctx.Err() == nil {
-			c.visit(r)
+			l.shopOnce(r)
 		}
 	})
 }
 
-// invite lets the crowd in. What it returns waits until all have gone home, and compares what they were told with what is there.
-func (c *crowd) invite(t *testing.T, part uint64) (leave func()) {
+// start lets the callers work in the background. The returned function ends that, and verifies the
+// database against the answers.
+func (l *load) start(t *testing.T, part uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.come(ctx, part)
+		l.run(ctx, part)
 	}()
 	return func() {
 		cancel()
 		<-done
-		c.leave(t)
+		l.verify(t)
 	}
 }
 
-// visit is one customer's.
-func (c *crowd) visit(r *rand.Rand) {
-	row := c.rows[r.IntN(len(c.rows))]
+// shopOnce is the visit of one customer.
+func (l *load) shopOnce(r *rand.Rand) {
+	row := l.rows[r.IntN(len(l.rows))]
 	items := []item{{row.Product, row.Warehouse, 1 + r.IntN(3)}}
 	if r.IntN(4) == 0 {
 		items = nil
-		for _, row := range c.rows[:2+r.IntN(2)] {
+		for _, row := range l.rows[:2+r.IntN(2)] {
 			items = append(items, item{row.Product, row.Warehouse, 1})
 		}
 	}
-	held := c.settle(func(ctx context.Context, key string) reply { return c.shop.reserve(ctx, key, 0, items...) })
+	held := l.sendUntilSettled(func(ctx context.Context, key string) reply {
+		return l.client.reserve(ctx, key, 0, items...)
+	})
 	if held.Reservation == nil {
 		return
 	}
 	id := held.Reservation.ID
-	c.tell(id, "PENDING")
+	l.record(id, "PENDING")
 	verb, status := "confirm", "CONFIRMED"
 	switch r.IntN(3) {
 	case 0:
@@ -87,88 +95,95 @@ func (c *crowd) visit(r *rand.Rand) {
 	case 1:
 		return
 	}
-	if c.settle(func(ctx context.Context, key string) reply { return c.shop.act(ctx, id, verb, key) }).ok() {
-		c.tell(id, status)
+	resolved := l.sendUntilSettled(func(ctx context.Context, key string) reply {
+		return l.client.act(ctx, id, verb, key)
+	})
+	if resolved.ok() {
+		l.record(id, status)
 	}
 }
 
-func (c *crowd) tell(id uuid.UUID, status string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.told[id] = status
+func (l *load) record(id uuid.UUID, status string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told[id] = status
 }
 
-// settle sends a call until it is answered for certain.
-func (c *crowd) settle(send func(ctx context.Context, key string) reply) reply {
+// sendUntilSettled sends a call until its outcome is certain.
+func (l *load) sendUntilSettled(send func(ctx context.Context, key string) reply) reply {
 	key := uuid.NewString()
 	for start := time.Now(); ; {
 		r := send(context.Background(), key)
-		c.calls.Add(1)
-		c.judge(r)
+		l.calls.Add(1)
+		l.checkReply(r)
 		if r.ok() {
 			return r
 		}
-		if r.unclear() {
-			c.unsure.Add(1)
+		if r.uncertain() {
+			l.uncertain.Add(1)
 		}
-		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" || time.Since(start) > testLimit {
-			c.blame(errors.Join(fmt.Errorf("a call that nothing stands against ended in %d %s", r.Status, r.Body), r.Err))
+		if r.Status/100 == 4 && r.Code != "IDEMPOTENCY_KEY_IN_USE" ||
+			time.Since(start) > testLimit {
+			l.fail(errors.Join(fmt.Errorf("a valid call was answered %d %s", r.Status, r.Body),
+				r.Err))
 			return r
 		}
-		time.Sleep(10 * time.Millisecond) // as long as a client may take to ask again
+		time.Sleep(10 * time.Millisecond) // a client waits this long before a retry
 	}
 }
 
-// judge holds an answer against the contract, in whatever state the service is.
-func (c *crowd) judge(r reply) {
+// checkReply checks an answer against the contract, which holds in every state of the service.
+func (l *load) checkReply(r reply) {
 	if err := r.documented(); err != nil {
-		c.blame(fmt.Errorf("no answer that the contract has: %w", err))
+		l.fail(fmt.Errorf("an answer outside the contract: %w", err))
 	}
 	if r.Took > answerLimit {
-		c.blame(fmt.Errorf("an answer took %s, want at most %s", r.Took, answerLimit))
+		l.fail(fmt.Errorf("an answer took %s, want at most %s", r.Took, answerLimit))
 	}
 	if r.ok() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.last = time.Now()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.lastSuccess = time.Now()
 	}
 }
 
-func (c *crowd) blame(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.faults = append(c.faults, err)
+func (l *load) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = append(l.failures, err)
 }
 
-// succeeded waits until a call that ended after the given instant was a success, and says how long that took.
-func (c *crowd) succeeded(t *testing.T, since time.Time) time.Duration {
+// awaitSuccess waits for a call that succeeded after since, and returns how long after since that
+// was.
+func (l *load) awaitSuccess(t *testing.T, since time.Time) time.Duration {
 	t.Helper()
-	for ctx := within(t, testLimit); ; {
-		c.mu.Lock()
-		last := c.last
-		c.mu.Unlock()
+	for ctx := withTimeout(t, testLimit); ; {
+		l.mu.Lock()
+		last := l.lastSuccess
+		l.mu.Unlock()
 		if last.After(since) {
 			return last.Sub(since)
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("no call succeeded within %s of the fault's end", testLimit)
+			t.Fatalf("no call succeeded within %s of the end of the fault", testLimit)
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// leave compares what everyone was told with what is there.
-func (c *crowd) leave(t *testing.T) {
+// verify compares the answers with the database.
+func (l *load) verify(t *testing.T) {
 	t.Helper()
-	for n, err := range c.faults {
+	for n, err := range l.failures {
 		if n == 5 {
-			t.Errorf("and %d more", len(c.faults)-n)
+			t.Errorf("and %d more", len(l.failures)-n)
 			break
 		}
 		t.Error(err)
 	}
-	rows, err := c.w.admin.Query(within(t, testLimit), "SELECT id::text, status::text FROM reservations")
+	rows, err := l.d.admin.Query(withTimeout(t, testLimit),
+		"SELECT id::text, status::text FROM reservations")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,84 +204,96 @@ func (c *crowd) leave(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := 0
-	for id, status := range c.told {
+	for id, status := range l.told {
 		if there[id] != status {
 			if wrong++; wrong < 5 {
 				t.Errorf("hold %s is %q, its caller was told %s", id, there[id], status)
 			}
 		}
 	}
-	if len(there) != len(c.told) {
-		t.Errorf("there are %d holds, the callers were told of %d: a key made two, or none", len(there), len(c.told))
+	if len(there) != len(l.told) {
+		t.Errorf("the database has %d holds, the callers were told of %d: a key made two holds, "+
+			"or none", len(there), len(l.told))
 	}
-	c.w.audit()
+	l.d.audit()
 }
 
-// crashes is how often the server is killed.
-const crashes = 25
+// crashes is how often the server is killed; with -short it is shortCrashes.
+const crashes, shortCrashes = 25, 4
 
-// TestNothingToldIsLostInACrash kills the server under load again and again.
-func TestNothingToldIsLostInACrash(t *testing.T) {
+// TestAcknowledgedHoldsSurviveACrash kills the server under load again and again.
+func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200"})
-	w := open(t, db, inProcess)
-	c := newCrowd(w)
-	r := random(3)
-	leave := c.invite(t, 3)
+	d := deploy(t, db, startInProcess)
+	l := newLoad(d)
+	r := newRand(3)
+	stop := l.start(t, 3)
 
-	count := 0
+	count, want := 0, crashes
+	if testing.Short() {
+		want = shortCrashes
+	}
 	var slowest time.Duration
-	for start := time.Now(); count < crashes || time.Since(start) < lasting(0); count++ {
-		c.succeeded(t, time.Now())
-		time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) // the moment of a crash is drawn
+	for start := time.Now(); count < want || time.Since(start) < duration(0); count++ {
+		l.awaitSuccess(t, time.Now())
+		time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) // a random moment
 		if err := server.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if err := server.Restart(within(t, testLimit)); err != nil {
+		if err := server.Restart(withTimeout(t, testLimit)); err != nil {
 			t.Fatal(err)
 		}
-		took := c.succeeded(t, time.Now())
+		took := l.awaitSuccess(t, time.Now())
 		slowest = max(slowest, took)
 		if took > recoveryLimit {
-			t.Errorf("after crash %d the first success took %s, want at most %s", count+1, took, recoveryLimit)
+			t.Errorf("after crash %d the first success took %s, want at most %s", count+1, took,
+				recoveryLimit)
 		}
 	}
-	leave()
-	if c.unsure.Load() < crashes {
-		t.Errorf("%d calls were cut off by %d crashes", c.unsure.Load(), count)
+	stop()
+	if l.uncertain.Load() < int64(want) {
+		t.Errorf("%d calls were cut off by %d crashes", l.uncertain.Load(), count)
 	}
-	t.Logf("%d crashes, %d calls, %d of them unsure, %d holds told of; the first success at most %s after a restart",
-		count, c.calls.Load(), c.unsure.Load(), len(c.told), slowest)
+	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds acknowledged; first success at "+
+		"most %s after a restart",
+		count, l.calls.Load(), l.uncertain.Load(), len(l.told), slowest)
 }
 
-// TestWithoutTheFlushACrashLosesWhatWasTold is the control: early release without its second commit.
-func TestWithoutTheFlushACrashLosesWhatWasTold(t *testing.T) {
-	server, db := pgtest.NewServer(t, map[string]string{"max_connections": "200", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
-	w := open(t, db, inProcess)
-	mutate("commit_early", "PERFORM pg_logical_emit_message(true, 'allo', '');", "NULL;")(w)
+// TestWithoutTheFlushACrashLosesHolds is the control: early lock release without the second,
+// flushed commit.
+func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
+	server, db := pgtest.NewServer(t, map[string]string{
+		"max_connections":  "200",
+		"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB",
+	})
+	d := deploy(t, db, startInProcess)
+	mutate("commit_early", "PERFORM pg_logical_emit_message(true, 'allo', '');", "NULL;")(d)
 	lost := 0
 	for try := 0; try < 10 && lost == 0; try++ {
-		s, row := newShop(w.url, 1), w.shelf(1, 1000)[0]
+		s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
 		var told []uuid.UUID
 		for range 50 {
-			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status == http.StatusCreated {
+			if r := s.reserve(t.Context(), "", 0,
+				item{row.Product, row.Warehouse, 1}); r.Status == http.StatusCreated {
 				told = append(told, r.Reservation.ID)
 			}
 		}
 		if err := server.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if err := server.Restart(within(t, testLimit)); err != nil {
+		if err := server.Restart(withTimeout(t, testLimit)); err != nil {
 			t.Fatal(err)
 		}
-		w.admin.Reset()
+		d.admin.Reset()
 		for _, id := range told {
-			if ask[int](w, "SELECT count(*) FROM reservations WHERE id = $1", id.String()) == 0 {
+			if queryValue[int](d, "SELECT count(*) FROM reservations WHERE id = $1",
+				id.String()) == 0 {
 				lost++
 			}
 		}
 	}
 	if lost == 0 {
-		t.Error("no hold was lost: the control shows nothing")
+		t.Error("no hold was lost: the control proves nothing")
 	}
-	t.Logf("%d holds lost that their callers were told of", lost)
+	t.Logf("%d acknowledged holds were lost", lost)
 }

@@ -20,216 +20,236 @@ import (
 	"github.com/allo/reservations/internal/faults/model"
 )
 
-// The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's locality), so what has no stock row in common
-// is checked apart: the callers meet on islands, each a product in several warehouses.
+// The size of one history. Linearizability is a property of each object alone (Herlihy and Wing's
+// locality), so objects that share no stock row are checked apart. The callers meet on partitions:
+// each is a product in several warehouses.
 const (
-	callers    = 32
-	islands    = 8
-	islandRows = 3
-	// otherProducts may be in the catalog before the islands': the demo's, and what a test has made besides.
-	otherProducts = 8
-	islandTotal   = 12
-	historyTime   = 3 * time.Second
-	checkLimit    = 30 * time.Second // of one island; most take a few hundredths of a second
-	controlLimit  = 5 * time.Second  // of one island of a control, where there may be no order to be found
-	sweepers      = 2
-	sweepPause    = 20 * time.Millisecond
-	bystanders    = islands
-	longestStay   = 25 * time.Millisecond // of a bystander's lock
-	longestPause  = 50 * time.Millisecond // between two of them
-	crowding      = 12 * time.Millisecond // how soon before a hold's end everybody comes for it
-	recentHolds   = 12
-	maxUnits      = 4
-	restockUnits  = 10
+	callers       = 32
+	partitions    = 8
+	partitionRows = 3
+	// otherProducts bounds the products that the catalog may list before the partitions': the
+	// demo's, and others of the test.
+	otherProducts  = 8
+	partitionTotal = 12
+	historyTime    = 3 * time.Second
+	checkLimit     = 30 * time.Second // of one partition; most take a few hundredths of a second
+	// Of one partition of a control, which may have no order to find.
+	controlLimit = 5 * time.Second
+	sweepers     = 2
+	sweepPause   = 20 * time.Millisecond
+	lockers      = partitions
+	maxLockTime  = 25 * time.Millisecond // of a lock taken by lockSomething
+	maxLockPause = 50 * time.Millisecond // between two such locks
+	rushTime     = 12 * time.Millisecond // how soon before a hold's end the callers come for it
+	recentHolds  = 12
+	maxUnits     = 4
+	restockUnits = 10
 )
 
-// event is one call of a history, with what was answered.
+// event is one call of a history with its answer.
 type event struct {
 	caller  int
 	verb    model.Verb
-	id      uuid.UUID // of the hold, known to the caller or from the answer
+	id      uuid.UUID // of the hold, which the caller knew or the answer told
 	key     string    // of a reserve
 	lines   []model.Line
 	ttl     time.Duration
 	from    time.Time
-	to      time.Time // zero: not answered
+	to      time.Time // zero if not answered
 	outcome model.Outcome
 	status  model.Status
 	end     time.Time
 	rows    []model.Row
 }
 
-// island is a few stock rows and the holds that its callers know of.
-type island struct {
-	rows []stock
+// partition is a few stock rows and the holds that its callers know of.
+type partition struct {
+	rows []stockRow
 
 	mu      sync.Mutex
 	events  []event
-	recent  []known
-	ending  map[uuid.UUID]known
-	pending []event // reserves under way, to be sent twice
+	recent  []knownHold
+	ending  map[uuid.UUID]knownHold
+	pending []event // reserves under way, which may be resent
 }
 
-// known is a hold that somebody was told of, with the keys of calls that are to come for it as it ends.
-type known struct {
+// knownHold is a hold that some caller was told of, with the keys of the calls announced for its
+// end.
+type knownHold struct {
 	id   uuid.UUID
 	end  time.Time
 	keys []string
 }
 
-func (i *island) record(e event) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.events = append(i.events, e)
+func (p *partition) record(e event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, e)
 	if e.verb == model.Confirm || e.verb == model.Release {
-		delete(i.ending, e.id)
+		delete(p.ending, e.id)
 	}
-	if e.verb == model.Reserve && e.outcome == model.Done || e.verb == model.Extend && e.outcome == model.Done {
-		i.recent = append(i.recent, known{id: e.id, end: e.end})
-		if i.ending != nil {
-			i.ending[e.id] = known{id: e.id, end: e.end}
+	if e.outcome == model.Done && (e.verb == model.Reserve || e.verb == model.Extend) {
+		p.recent = append(p.recent, knownHold{id: e.id, end: e.end})
+		if p.ending != nil {
+			p.ending[e.id] = knownHold{id: e.id, end: e.end}
 		}
-		i.recent = i.recent[max(0, len(i.recent)-recentHolds):]
+		p.recent = p.recent[max(0, len(p.recent)-recentHolds):]
 	}
 }
 
-// pick is one of the holds made lately.
-func (i *island) pick(r *rand.Rand) (known, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.recent) == 0 {
-		return known{}, false
+// recentHold returns one of the holds made lately.
+func (p *partition) recentHold(r *rand.Rand) (knownHold, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.recent) == 0 {
+		return knownHold{}, false
 	}
-	return i.recent[r.IntN(len(i.recent))], true
+	return p.recent[r.IntN(len(p.recent))], true
 }
 
-// soonest is the hold that ends next, when that is soon: there the callers of an island meet.
-func (i *island) soonest() (known, bool) { return i.soonestOf(10 * crowding) }
+// endingSoon returns the hold that ends next, if it ends soon: the callers of a partition meet
+// there.
+func (p *partition) endingSoon() (knownHold, bool) { return p.endingWithin(10 * rushTime) }
 
-func (i *island) soonestOf(within time.Duration) (known, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+func (p *partition) endingWithin(limit time.Duration) (knownHold, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	now, found := time.Now(), false
-	var next known
-	for _, k := range i.ending {
-		if ahead := k.end.Sub(now); ahead > 0 && ahead < within && (!found || k.end.Before(next.end)) {
+	var next knownHold
+	for _, k := range p.ending {
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit &&
+			(!found || k.end.Before(next.end)) {
 			next, found = k, true
 		}
 	}
 	return next, found
 }
 
-// announce tells the island that a call with this key will come as the hold ends.
-func (i *island) announce(id uuid.UUID, key string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if k, ok := i.ending[id]; ok {
+// announce says that a call with this key will come as the hold ends.
+func (p *partition) announce(id uuid.UUID, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k, ok := p.ending[id]; ok {
 		k.keys = append(slices.Clone(k.keys), key)
-		i.ending[id] = k
+		p.ending[id] = k
 	}
 }
 
-// coming are the keys that were announced.
-func (i *island) coming(id uuid.UUID) []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.ending[id].keys
+// announcedKeys returns the keys announced for the hold.
+func (p *partition) announcedKeys(id uuid.UUID) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ending[id].keys
 }
 
-func (i *island) number(product, warehouse uuid.UUID) int {
-	return slices.Index(i.rows, stock{product, warehouse})
+func (p *partition) rowNumber(product, warehouse uuid.UUID) int {
+	return slices.Index(p.rows, stockRow{product, warehouse})
 }
 
-func (i *island) items(lines []model.Line) []item {
+func (p *partition) items(lines []model.Line) []item {
 	var items []item
 	for _, line := range lines {
-		items = append(items, item{i.rows[line.Row].Product, i.rows[line.Row].Warehouse, line.Quantity})
+		row := p.rows[line.Row]
+		items = append(items, item{row.Product, row.Warehouse, line.Quantity})
 	}
 	return items
 }
 
-// history is a round of concurrent calls.
+// history is one round of concurrent calls.
 type history struct {
-	w       *world
-	shop    shop
-	islands []*island
-	strange []string // answers that have no place in a round without faults
-	// refusals are the calls that were asked to come again.
+	d          *deployment
+	client     client
+	partitions []*partition
+	unexpected []string // answers that a round without faults must not have
+	// refusals counts the calls that were told to try again.
 	refusals atomic.Int64
 
 	mu sync.Mutex
 }
 
-func (h *history) oddity(format string, args ...any) {
+func (h *history) reportUnexpected(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.strange = append(h.strange, fmt.Sprintf(format, args...))
+	h.unexpected = append(h.unexpected, fmt.Sprintf(format, args...))
 }
 
-func newHistory(w *world) *history {
-	h := &history{w: w, shop: newShop(w.url, callers)}
-	for range islands {
-		h.islands = append(h.islands, &island{rows: w.shelf(islandRows, islandTotal), ending: map[uuid.UUID]known{}})
+func newHistory(d *deployment) *history {
+	h := &history{d: d, client: newClient(d.url, callers)}
+	for range partitions {
+		h.partitions = append(h.partitions, &partition{
+			rows:   d.addProduct(partitionRows, partitionTotal),
+			ending: map[uuid.UUID]knownHold{},
+		})
 	}
 	return h
 }
 
-// late is the shortest history in which a call decides by the wrong clock, which callers who come and go as they like seldom make: a call comes
-// for a hold while it lives, and waits for a twin of its key until the hold is dead and somebody was told so.
-func late(w *world, send func(h *history, i *island, e event)) *history {
-	h := newHistory(w)
-	i, ctx, key := h.islands[0], w.t.Context(), uuid.NewString()
-	h.sendReserve(ctx, i, event{key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}}, ttl: time.Second})
-	hold, _ := i.soonestOf(time.Minute)
-	tx, err := w.admin.Begin(ctx)
+// lateCall records the shortest history in which a call could decide by the wrong clock; random
+// callers seldom produce it. A call for a living hold waits for another call with its key, until
+// the hold is dead and some caller was told so.
+func lateCall(d *deployment, send func(h *history, p *partition, e event)) *history {
+	h := newHistory(d)
+	p, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
+	h.sendReserve(ctx, p, event{
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
+		ttl: time.Second,
+	})
+	hold, _ := p.endingWithin(time.Minute)
+	tx, err := d.admin.Begin(ctx)
 	if err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key); err != nil {
-		w.t.Fatal(err)
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+		key); err != nil {
+		d.t.Fatal(err)
 	}
 	var waits sync.WaitGroup
-	waits.Go(func() { send(h, i, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
-	w.awaitWaiting()
+	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
+	d.awaitLockWait()
 	sleep(ctx, time.Until(hold.end)+time.Millisecond)
-	h.get(ctx, i, event{caller: 2, id: hold.id})
+	h.get(ctx, p, event{caller: 2, id: hold.id})
 	_ = tx.Rollback(ctx)
 	waits.Wait()
-	h.get(ctx, i, event{caller: 2, id: hold.id})
+	h.get(ctx, p, event{caller: 2, id: hold.id})
 	h.catalog(ctx, event{caller: 2})
 	return h
 }
 
-func lateConfirm(w *world) *history {
-	return late(w, func(h *history, i *island, e event) { h.resolve(context.Background(), i, e, model.Confirm) })
+func lateConfirm(d *deployment) *history {
+	return lateCall(d, func(h *history, p *partition, e event) {
+		h.resolve(context.Background(), p, e, model.Confirm)
+	})
 }
 
-func lateExtend(w *world) *history {
-	return late(w, func(h *history, i *island, e event) { h.extend(context.Background(), i, e) })
+func lateExtend(d *deployment) *history {
+	return lateCall(d, func(h *history, p *partition, e event) {
+		h.extend(context.Background(), p, e)
+	})
 }
 
-// play lets the callers loose for a while, with sweeps and with bystanders who lock rows now and then, as a report or a migration may.
-func play(w *world, round uint64, lasts time.Duration) *history {
-	h := newHistory(w)
-	ctx, cancel := context.WithTimeout(w.t.Context(), lasts)
+// recordHistory lets the callers work for a while, beside sweeps, and beside sessions that lock
+// rows now and then, as a report or a migration may.
+func recordHistory(d *deployment, round uint64, lasts time.Duration) *history {
+	h := newHistory(d)
+	ctx, cancel := context.WithTimeout(d.t.Context(), lasts)
 	defer cancel()
-	together(callers+bystanders+sweepers, func(n int) {
-		r := random(round, uint64(n))
+	runConcurrently(callers+lockers+sweepers, func(n int) {
+		r := newRand(round, uint64(n))
 		switch {
 		case n < callers:
 			for ctx.Err() == nil {
-				h.call(n, h.islands[n%islands], r)
+				h.call(n, h.partitions[n%partitions], r)
 			}
-		case n < callers+bystanders:
+		case n < callers+lockers:
 			for ctx.Err() == nil {
-				h.stand(ctx, n, h.islands[n%islands], r)
-				sleep(ctx, time.Duration(r.Int64N(int64(longestPause))))
+				h.lockSomething(ctx, n, h.partitions[n%partitions], r)
+				sleep(ctx, time.Duration(r.Int64N(int64(maxLockPause))))
 			}
 		default:
 			for ctx.Err() == nil {
-				if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
-					h.oddity("a sweep: %v", err)
+				if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
+					h.reportUnexpected("a sweep: %v", err)
 				}
 				sleep(ctx, sweepPause)
 			}
@@ -247,40 +267,44 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stand locks something of the island for a moment, so that those who want it wait past the end of a hold: the hold, a stock row, or the keys
-// of the calls that come for the hold, which then wait before they have looked at it, while others see it dead.
-func (h *history) stand(ctx context.Context, n int, i *island, r *rand.Rand) {
-	tx, err := h.w.admin.Begin(ctx)
+// lockSomething locks something of the partition for a moment, so that calls wait past the end of a
+// hold: the hold, a stock row, or the keys of the calls that come for the hold. Those then wait
+// before they have read the hold, while others see it dead.
+func (h *history) lockSomething(ctx context.Context, n int, p *partition, r *rand.Rand) {
+	tx, err := h.d.admin.Begin(ctx)
 	if err != nil {
 		return
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	row, kind := i.rows[r.IntN(islandRows)], r.IntN(6)
-	hold, found := i.soonest()
+	row, kind := p.rows[r.IntN(partitionRows)], r.IntN(6)
+	hold, found := p.endingSoon()
 	if found {
-		// The lock begins just before the hold's end and is let go just after it.
-		sleep(ctx, time.Until(hold.end)-crowding)
+		// The lock begins just before the hold's end and ends just after it.
+		sleep(ctx, time.Until(hold.end)-rushTime)
 	}
 	switch {
 	case !found || kind == 0:
-		_, err = tx.Exec(ctx, "SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE", row.Product.String(), row.Warehouse.String())
+		_, err = tx.Exec(ctx, "SELECT FROM inventory "+
+			"WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE",
+			row.Product.String(), row.Warehouse.String())
 	case kind < 3:
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
-		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) FROM unnest($1::text[]) key", i.coming(hold.id))
+		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) "+
+			"FROM unnest($1::text[]) key", p.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {
-		// Somebody is told that the hold is dead before those may go on who came when it lived.
+		// A caller is told that the hold is dead before the calls go on that came while it lived.
 		sleep(ctx, time.Until(hold.end))
-		h.get(context.WithoutCancel(ctx), i, event{caller: n, id: hold.id})
+		h.get(context.WithoutCancel(ctx), p, event{caller: n, id: hold.id})
 	}
 	if err == nil {
-		sleep(ctx, max(0, time.Until(hold.end))+time.Duration(r.Int64N(int64(longestStay))))
+		sleep(ctx, max(0, time.Until(hold.end))+time.Duration(r.Int64N(int64(maxLockTime))))
 	}
 }
 
-// call makes one call. It isn't cut short at the round's end: what is under way is answered.
-func (h *history) call(caller int, i *island, r *rand.Rand) {
+// call makes one call. The end of the round does not cut it short: each call gets its answer.
+func (h *history) call(caller int, p *partition, r *rand.Rand) {
 	ctx := context.Background()
 	// Some callers don't wait for their answer.
 	if r.IntN(200) == 0 {
@@ -290,14 +314,14 @@ func (h *history) call(caller int, i *island, r *rand.Rand) {
 	}
 	e := event{caller: caller, ttl: time.Second}
 	choice := r.IntN(100)
-	hold, found := i.pick(r)
-	// A third come as a hold ends, where everything is decided.
-	early := time.Duration(r.Int64N(int64(crowding))) - crowding/4
-	if next, soon := i.soonest(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
+	hold, found := p.recentHold(r)
+	// A third of the calls come as a hold ends: the clock decides there.
+	early := time.Duration(r.Int64N(int64(rushTime))) - rushTime/4
+	if next, soon := p.endingSoon(); soon && choice >= 45 && choice < 88 && r.IntN(3) > 0 {
 		hold, found = next, true
 		if choice < 80 {
 			e.key = uuid.NewString()
-			i.announce(hold.id, e.key)
+			p.announce(hold.id, e.key)
 		}
 		time.Sleep(time.Until(hold.end) - early)
 	}
@@ -306,140 +330,152 @@ func (h *history) call(caller int, i *island, r *rand.Rand) {
 	}
 	switch {
 	case choice < 5:
-		h.again(ctx, i, e)
+		h.resend(ctx, p, e)
 	case choice < 45 || !found && choice < 88:
-		e.lines = i.lines(r)
+		e.lines = p.lines(r)
 		e.key = uuid.NewString()
-		h.reserve(ctx, i, e)
+		h.reserve(ctx, p, e)
 	case choice < 59:
-		h.resolve(ctx, i, e, model.Confirm)
+		h.resolve(ctx, p, e, model.Confirm)
 	case choice < 68:
-		h.resolve(ctx, i, e, model.Release)
+		h.resolve(ctx, p, e, model.Release)
 	case choice < 80:
-		h.extend(ctx, i, e)
+		h.extend(ctx, p, e)
 	case choice < 88:
-		h.get(ctx, i, e)
+		h.get(ctx, p, e)
 	case choice < 97:
 		h.catalog(ctx, e)
 	default:
-		h.restock(ctx, i, e, r)
+		h.restock(ctx, p, e, r)
 	}
 }
 
 // lines draws one line, or a cart of several.
-func (i *island) lines(r *rand.Rand) []model.Line {
-	lines := []model.Line{{Row: r.IntN(islandRows), Quantity: 1 + r.IntN(maxUnits)}}
+func (p *partition) lines(r *rand.Rand) []model.Line {
+	lines := []model.Line{{Row: r.IntN(partitionRows), Quantity: 1 + r.IntN(maxUnits)}}
 	if r.IntN(2) == 0 {
 		lines = nil
-		for _, row := range r.Perm(islandRows)[:2+r.IntN(islandRows-1)] {
+		for _, row := range r.Perm(partitionRows)[:2+r.IntN(partitionRows-1)] {
 			lines = append(lines, model.Line{Row: row, Quantity: 1 + r.IntN(maxUnits)})
 		}
 	}
 	return lines
 }
 
-// reserve sends a new reserve, which others may send again meanwhile.
-func (h *history) reserve(ctx context.Context, i *island, e event) {
-	i.mu.Lock()
-	i.pending = append(i.pending, e)
-	i.pending = i.pending[max(0, len(i.pending)-2):]
-	i.mu.Unlock()
-	h.sendReserve(ctx, i, e)
+// reserve sends a new reserve, which other callers may resend meanwhile.
+func (h *history) reserve(ctx context.Context, p *partition, e event) {
+	p.mu.Lock()
+	p.pending = append(p.pending, e)
+	p.pending = p.pending[max(0, len(p.pending)-2):]
+	p.mu.Unlock()
+	h.sendReserve(ctx, p, e)
 }
 
-// again sends somebody's reserve once more, under the same key.
-func (h *history) again(ctx context.Context, i *island, e event) {
-	i.mu.Lock()
-	n := len(i.pending)
+// resend sends another caller's reserve again, under the same key.
+func (h *history) resend(ctx context.Context, p *partition, e event) {
+	p.mu.Lock()
+	n := len(p.pending)
 	if n > 0 {
 		caller := e.caller
-		e = i.pending[n-1]
+		e = p.pending[n-1]
 		e.caller = caller
 	}
-	i.mu.Unlock()
+	p.mu.Unlock()
 	if n > 0 {
-		h.sendReserve(ctx, i, e)
+		h.sendReserve(ctx, p, e)
 	}
 }
 
-func (h *history) sendReserve(ctx context.Context, i *island, e event) {
+func (h *history) sendReserve(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Reserve, time.Now()
-	r := h.shop.reserve(ctx, e.key, int(e.ttl.Seconds()), i.items(e.lines)...)
-	h.finish(i, e, r)
+	r := h.client.reserve(ctx, e.key, int(e.ttl.Seconds()), p.items(e.lines)...)
+	h.finish(p, e, r)
 }
 
-func (h *history) resolve(ctx context.Context, i *island, e event, verb model.Verb) {
+func (h *history) resolve(ctx context.Context, p *partition, e event, verb model.Verb) {
 	e.verb, e.from = verb, time.Now()
-	h.finish(i, e, h.shop.act(ctx, e.id, string(verb), e.key))
+	h.finish(p, e, h.client.act(ctx, e.id, string(verb), e.key))
 }
 
-func (h *history) extend(ctx context.Context, i *island, e event) {
+func (h *history) extend(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Extend, time.Now()
-	h.finish(i, e, h.shop.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
+	h.finish(p, e, h.client.extend(ctx, e.id, e.key, int(e.ttl.Seconds())))
 }
 
-func (h *history) get(ctx context.Context, i *island, e event) {
+func (h *history) get(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Get, time.Now()
-	h.finish(i, e, h.shop.get(ctx, e.id))
+	h.finish(p, e, h.client.get(ctx, e.id))
 }
 
-// catalog reads all rows at once, which is a call to every island.
+// catalog reads all rows at once: that is a call to every partition.
 func (h *history) catalog(ctx context.Context, e event) {
 	e.verb, e.from = model.Catalog, time.Now()
-	shelves, r := h.shop.catalog(ctx, islands+otherProducts)
+	shelves, r := h.client.catalog(ctx, partitions+otherProducts)
 	e.to = time.Now()
 	if r.Err != nil && ctx.Err() == nil || r.Err == nil && !r.ok() {
-		h.oddity("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
+		h.reportUnexpected("a catalog was answered %d %s %v", r.Status, r.Body, r.Err)
 	}
 	if !r.ok() {
 		return
 	}
-	for _, i := range h.islands {
+	for _, p := range h.partitions {
 		e.outcome, e.rows = model.Done, nil
 		for _, shelf := range shelves {
 			for _, s := range shelf.Inventories {
-				if n := i.number(shelf.ID, s.WarehouseID); n >= 0 {
-					e.rows = append(e.rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+				if n := p.rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
+					e.rows = append(e.rows, model.Row{
+						Number: n, Total: s.TotalQuantity,
+						Reserved: s.ReservedQuantity, Available: s.AvailableStock,
+					})
 				}
 			}
 		}
-		if len(e.rows) != islandRows {
-			h.oddity("a catalog shows %d of %d rows of a product", len(e.rows), islandRows)
+		if len(e.rows) != partitionRows {
+			h.reportUnexpected("a catalog shows %d of %d rows of a product", len(e.rows),
+				partitionRows)
 		}
-		i.record(e)
+		p.record(e)
 	}
 }
 
-func (h *history) restock(ctx context.Context, i *island, e event, r *rand.Rand) {
-	row := r.IntN(islandRows)
-	e.verb, e.lines, e.outcome, e.from = model.Restock, []model.Line{{Row: row, Quantity: restockUnits}}, model.Done, time.Now()
-	_, err := h.w.admin.Exec(context.WithoutCancel(ctx), "SELECT adjust_stock($1, $2, $3, 'delivery')",
-		i.rows[row].Product.String(), i.rows[row].Warehouse.String(), restockUnits)
+func (h *history) restock(ctx context.Context, p *partition, e event, r *rand.Rand) {
+	row := r.IntN(partitionRows)
+	e.verb, e.outcome, e.from = model.Restock, model.Done, time.Now()
+	e.lines = []model.Line{{Row: row, Quantity: restockUnits}}
+	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
+		"SELECT adjust_stock($1, $2, $3, 'delivery')",
+		p.rows[row].Product.String(), p.rows[row].Warehouse.String(), restockUnits)
 	if e.to = time.Now(); err != nil {
-		h.oddity("a delivery: %v", err)
+		h.reportUnexpected("a delivery: %v", err)
 		return
 	}
-	i.record(e)
+	p.record(e)
 }
 
 var statuses = map[string]model.Status{
-	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released, "EXPIRED": model.Expired,
+	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released,
+	"EXPIRED": model.Expired,
 }
 
 // finish records a call with its answer.
-func (h *history) finish(i *island, e event, r reply) {
+func (h *history) finish(p *partition, e event, r reply) {
 	e.to = time.Now()
 	switch {
 	case r.ok() && r.Reservation != nil:
-		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status], r.Reservation.ExpiresAt
+		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status],
+			r.Reservation.ExpiresAt
 		if e.id != uuid.Nil && e.id != r.Reservation.ID {
-			h.oddity("asked about %s, the answer is about %s", e.id, r.Reservation.ID)
+			h.reportUnexpected("a call for hold %s was answered with hold %s", e.id,
+				r.Reservation.ID)
 		}
 		e.id = r.Reservation.ID
 	case r.Code == "INSUFFICIENT_STOCK":
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
-			e.rows = append(e.rows, model.Row{Number: i.number(s.ProductID, s.WarehouseID), Available: s.Available})
+			e.rows = append(e.rows, model.Row{
+				Number:    p.rowNumber(s.ProductID, s.WarehouseID),
+				Available: s.Available,
+			})
 		}
 	case r.Code == "RESERVATION_EXPIRED":
 		e.outcome = model.Gone
@@ -451,28 +487,32 @@ func (h *history) finish(i *island, e event, r reply) {
 		e.outcome = model.Nothing
 		h.refusals.Add(1)
 	case r.Err != nil && e.verb == model.Get:
-		return // it told nothing and did nothing
+		return // no information and no effect
 	case r.Err != nil:
 		e.outcome, e.to = model.Unknown, time.Time{}
 	default:
-		// Without faults nothing else has a place here, be it a 404 or a 503: locks are had within milliseconds.
-		h.oddity("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
+		// Without faults no other answer is expected, neither a 404 nor a 503: locks are free
+		// within milliseconds.
+		h.reportUnexpected("%s of %s was answered %d %s", e.verb, e.id, r.Status, r.Body)
 		e.outcome, e.to = model.Unknown, time.Time{}
 	}
-	i.record(e)
+	p.record(e)
 }
 
-// input is what porcupine is given of a call.
+// input is what Porcupine gets of a call.
 type input struct {
 	call   model.Call
 	answer model.Answer
 }
 
-// operations turns an island's events into porcupine's, and numbers its holds.
-func (i *island) operations() (m *model.Model, operations []porcupine.Operation, strange []string) {
+// operations turns a partition's events into Porcupine's operations, and numbers its holds.
+func (p *partition) operations() (
+	m *model.Model, operations []porcupine.Operation, unexpected []string,
+) {
 	var reserves []event
-	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{}, map[string]uuid.UUID{}
-	for _, e := range i.events {
+	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
+		map[string]uuid.UUID{}
+	for _, e := range p.events {
 		if e.verb != model.Reserve {
 			continue
 		}
@@ -484,16 +524,17 @@ func (i *island) operations() (m *model.Model, operations []porcupine.Operation,
 			continue
 		}
 		if first, told := made[e.key]; told && first != e.id {
-			strange = append(strange, fmt.Sprintf("one key made the holds %s and %s", first, e.id))
+			unexpected = append(unexpected, fmt.Sprintf("one key made the holds %s and %s", first,
+				e.id))
 		}
 		made[e.key] = e.id
 		numbers[e.id] = keys[e.key]
 	}
-	m = model.New(slices.Repeat([]int{islandTotal}, len(i.rows)), len(reserves))
+	m = model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(reserves))
 	for n, e := range reserves {
-		m.Name(n, e.lines)
+		m.SetLines(n, e.lines)
 	}
-	for _, e := range i.events {
+	for _, e := range p.events {
 		hold := numbers[e.id]
 		if e.verb == model.Reserve {
 			hold = keys[e.key]
@@ -504,19 +545,23 @@ func (i *island) operations() (m *model.Model, operations []porcupine.Operation,
 		}
 		in := input{
 			call: model.Call{
-				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
+				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(),
+				Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
 			},
 			answer: model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows},
 		}
 		if !e.end.IsZero() {
 			in.answer.End = e.end.UnixMicro()
 		}
-		operations = append(operations, porcupine.Operation{ClientId: e.caller, Input: in, Call: in.call.From, Return: to})
+		operations = append(operations, porcupine.Operation{
+			ClientId: e.caller, Input: in,
+			Call: in.call.From, Return: to,
+		})
 	}
-	return m, operations, strange
+	return m, operations, unexpected
 }
 
-// specification is the model in porcupine's terms.
+// specification is the model in Porcupine's terms.
 func specification(m *model.Model) porcupine.Model {
 	n := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{m.Init()} },
@@ -527,37 +572,43 @@ func specification(m *model.Model) porcupine.Model {
 			}
 			return states
 		},
-		Equal:             func(a, b any) bool { return a == b },
-		DescribeOperation: func(in, _ any) string { return model.Describe(in.(input).call, in.(input).answer) },
-		DescribeState:     func(s any) string { return m.Describe(s.(model.State)) },
+		Equal: func(a, b any) bool { return a == b },
+		DescribeOperation: func(in, _ any) string {
+			return model.Describe(in.(input).call,
+				in.(input).answer)
+		},
+		DescribeState: func(s any) string { return m.Describe(s.(model.State)) },
 	}
 	return n.ToModel()
 }
 
-// verdict is what a history was found to be.
+// verdict is the result of the check of a history.
 type verdict struct {
 	calls, unanswered int
-	// illegal says of which islands no order of the calls explains the answers, strange what else has no place in it.
-	illegal, strange []string
+	// illegal names the partitions whose answers no order of the calls explains. unexpected lists
+	// what else went wrong.
+	illegal, unexpected []string
 }
 
-func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.strange) == 0 }
+func (v verdict) clean() bool { return len(v.illegal) == 0 && len(v.unexpected) == 0 }
 
 func (v verdict) String() string {
-	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, strange: %.600q", v.calls, v.unanswered, v.illegal, v.strange)
+	return fmt.Sprintf("%d calls, %d unanswered, not linearizable: %q, unexpected: %.600q", v.calls,
+		v.unanswered, v.illegal, v.unexpected)
 }
 
-// check looks for an order of each island's calls. Where there is none and shouldn't be, it keeps a page that shows how far the best one came.
+// check looks for an order of the calls of each partition. With pages, it saves a page that shows
+// the longest order of a partition that has none.
 func (h *history) check(t *testing.T, pages bool) verdict {
 	t.Helper()
-	v := verdict{strange: h.strange}
+	v := verdict{unexpected: h.unexpected}
 	limit := checkLimit
 	if !pages {
 		limit = controlLimit
 	}
-	for n, i := range h.islands {
-		m, operations, strange := i.operations()
-		v.strange = append(v.strange, strange...)
+	for n, p := range h.partitions {
+		m, operations, unexpected := p.operations()
+		v.unexpected = append(v.unexpected, unexpected...)
 		v.calls += len(operations)
 		for _, o := range operations {
 			if o.Return == model.Never {
@@ -572,24 +623,30 @@ func (h *history) check(t *testing.T, pages bool) verdict {
 			name := fmt.Sprintf("%s-%d.html", uuid.NewString()[:8], n)
 			v.illegal = append(v.illegal, name)
 			if !pages {
-				return v // a control has what it wants
+				return v // enough for a control
 			}
-			keep(t, name, func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
-			keep(t, name+".txt", func(f *os.File) error { return explain(f, m, operations, info) })
+			saveFailure(t, name,
+				func(f *os.File) error { return porcupine.Visualize(spec, info, f) })
+			saveFailure(t, name+".txt",
+				func(f *os.File) error { return explain(f, m, operations, info) })
 		case porcupine.Unknown:
-			v.strange = append(v.strange, fmt.Sprintf("the check of %d calls didn't end within %s", len(operations), limit))
+			v.unexpected = append(v.unexpected,
+				fmt.Sprintf("the check of %d calls did not end within %s", len(operations), limit))
 		}
 	}
-	// Locks are had within milliseconds here: hardly anybody is asked to come again.
+	// Locks are free within milliseconds here, so hardly any call is told to try again.
 	if n := h.refusals.Load(); n*100 > int64(v.calls) {
-		v.strange = append(v.strange, fmt.Sprintf("%d of %d calls were asked to come again", n, v.calls))
+		v.unexpected = append(v.unexpected, fmt.Sprintf("%d of %d calls were told to try again", n,
+			v.calls))
 	}
 	return v
 }
 
-// explain writes the longest order that was found of a history that has none: its last calls, the state behind them, and the calls that come
-// next and don't fit.
-func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo) error {
+// explain writes the longest order found for a history that has none: its last calls, the state
+// after them, and the next calls, which do not fit.
+func explain(
+	f io.Writer, m *model.Model, operations []porcupine.Operation, info porcupine.LinearizationInfo,
+) error {
 	const shown = 25
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {
@@ -601,7 +658,8 @@ func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info
 	}
 	describe := func(o porcupine.Operation) string {
 		in := o.Input.(input)
-		return fmt.Sprintf("caller %d, %d to %d: %s", o.ClientId, in.call.From, in.call.To, model.Describe(in.call, in.answer))
+		return fmt.Sprintf("caller %d, %d to %d: %s", o.ClientId, in.call.From, in.call.To,
+			model.Describe(in.call, in.answer))
 	}
 	states, done := []model.State{m.Init()}, map[string]int{}
 	var b strings.Builder
@@ -619,7 +677,8 @@ func explain(f io.Writer, m *model.Model, operations []porcupine.Operation, info
 	for _, s := range states {
 		fmt.Fprintf(&b, "\nthen: %s\n\n", m.Describe(s))
 	}
-	slices.SortFunc(operations, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	slices.SortFunc(operations,
+		func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 	left := 0
 	for _, o := range operations {
 		if done[describe(o)]--; done[describe(o)] < 0 && left < shown {

@@ -13,23 +13,28 @@ import (
 	"github.com/allo/reservations/internal/local/builttest"
 )
 
-// licences tells a licence by a phrase that only it has. The order matters where one text quotes another.
+// licences names each licence by a phrase that only it has. The order matters where one text quotes
+// another.
 var licences = []struct{ phrase, name string }{
 	{"Mozilla Public License", "MPL-2.0"},
 	{"Apache License", "Apache-2.0"},
-	{"GNU", "GPL, which this project doesn't take"},
+	{"GNU", "GPL, which this project does not accept"},
 	{"Redistribution and use in source and binary forms", "BSD"},
 	{"Permission to use, copy, modify, and/or distribute", "ISC"},
 	{"Permission is hereby granted, free of charge", "MIT"},
 }
 
-// TestEveryDependencysLicenceIsListed compares licences.md with the modules that are linked, and their own licences.
-func TestEveryDependencysLicenceIsListed(t *testing.T) {
+// TestEveryDependencyLicenceIsListed compares licences.md with the linked modules and their licence
+// files.
+func TestEveryDependencyLicenceIsListed(t *testing.T) {
 	list, err := os.ReadFile("licences.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for use, packages := range map[string][]string{"shipped": {"./functions/..."}, "tests and tools": {"-test", "./..."}} {
+	for use, packages := range map[string][]string{
+		"shipped":         {"./functions/..."},
+		"tests and tools": {"-test", "./..."},
+	} {
 		args := append([]string{"list", "-deps", "-json=Module"}, packages...)
 		cmd := exec.Command("go", args...)
 		cmd.Dir = builttest.Root(t)
@@ -49,7 +54,8 @@ func TestEveryDependencysLicenceIsListed(t *testing.T) {
 	}
 }
 
-// modules are the directories of the modules in the output of go list, by their paths, but for our own.
+// modules returns the directories of the modules in the output of go list, by path, without our
+// own.
 func modules(t *testing.T, out []byte) map[string]string {
 	t.Helper()
 	dirs := map[string]string{}
@@ -88,6 +94,6 @@ func licence(t *testing.T, dir string) string {
 			}
 		}
 	}
-	t.Errorf("%s: no licence that is known", dir)
+	t.Errorf("%s: unknown licence", dir)
 	return "?"
 }

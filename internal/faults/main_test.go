@@ -26,10 +26,10 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// The flags of a run: how long each random attack lasts, and what it begins with.
+// The flags of a run: how long each random attack lasts, and the seed it starts from.
 var (
-	soak = flag.Duration("soak", 0, "how long each random attack lasts; zero is a short look")
-	seed = flag.Uint64("seed", 0, "the seed of every random attack; zero draws one")
+	soak = flag.Duration("soak", 0, "how long each random attack lasts; 0 means its own default")
+	seed = flag.Uint64("seed", 0, "the seed of every random attack; 0 draws one")
 )
 
 func TestMain(m *testing.M) {
@@ -37,21 +37,26 @@ func TestMain(m *testing.M) {
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
-	// To be repeated with -seed. It is printed first, as a run that is killed prints nothing else.
+	// Printed first, because a run that is killed prints nothing else. -seed repeats it.
 	fmt.Printf("seed %d\n", *seed)
 	pgtest.Main(m)
 }
 
-// lasting is how long an attack goes on: -soak, or what is enough for a look.
-func lasting(look time.Duration) time.Duration {
+// duration returns how long an attack lasts: -soak, or else the given time, or with -short a
+// quarter of it.
+func duration(normal time.Duration) time.Duration {
 	if *soak > 0 {
 		return *soak
 	}
-	return look
+	if testing.Short() {
+		return normal / 4
+	}
+	return normal
 }
 
-// random is a source of its own for every part of an attack, the same in every run of one seed.
-func random(parts ...uint64) *rand.Rand {
+// newRand returns a random source for one part of an attack. Equal seeds and parts give equal
+// draws.
+func newRand(parts ...uint64) *rand.Rand {
 	mixed := *seed
 	for _, part := range parts {
 		mixed = mixed*0x9e3779b97f4a7c15 + part
@@ -60,55 +65,55 @@ func random(parts ...uint64) *rand.Rand {
 }
 
 const (
-	// answerLimit is how long any call may take to be answered. The service answers a request within 7 s; the rest is for this machine, which
-	// runs the service, the database and the callers on two processors.
+	// answerLimit bounds the time to any answer. The service answers a request within 7 s. The rest
+	// is for this machine, which runs the service, the database and the callers on two processors.
 	answerLimit = 9 * time.Second
-	// recoveryLimit is how soon after a fault the service works again.
+	// recoveryLimit bounds how soon after a fault the service must work again.
 	recoveryLimit = 2 * time.Second
-	// testLimit bounds what a test waits for besides.
+	// testLimit bounds every other wait of a test.
 	testLimit = time.Minute
-	// functionConnections is the pool of each function in this process.
+	// functionConnections is the pool size of each function that runs in this process.
 	functionConnections = 8
 )
 
-// world is the whole service on a database of its own, behind a real socket.
-type world struct {
+// deployment is the whole service on its own database, reached through a real socket.
+type deployment struct {
 	t         testing.TB
 	db        pgtest.Database
 	admin     *pgxpool.Pool // straight to the server
 	functions *local.Functions
 	service   *reservation.Service // for Audit
 	url       string
-	shelves   int
+	products  int
 }
 
-// newWorld puts the service on a fresh database of the shared server.
-func newWorld(t testing.TB) *world {
+// newDeployment starts the service on a fresh database of the shared server.
+func newDeployment(t testing.TB) *deployment {
 	t.Helper()
-	return open(t, pgtest.New(t), inProcess)
+	return deploy(t, pgtest.New(t), startInProcess)
 }
 
-// how makes the functions of a world.
-type how func(t testing.TB, databaseURL string) *local.Functions
+// functionStarter starts the functions of a deployment.
+type functionStarter func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
 	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
 }
 
-// quiet is a log for services whose database is made to fail: what they say then is what the test is about.
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+// discardLog returns a log for services whose database is made to fail: their errors are expected.
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func inProcess(t testing.TB, databaseURL string) *local.Functions {
+func startInProcess(t testing.TB, databaseURL string) *local.Functions {
 	t.Helper()
-	f, err := local.InProcess(settings(databaseURL), functionConnections, quiet())
+	f, err := local.InProcess(settings(databaseURL), functionConnections, discardLog())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-// open puts the service on a database. Where it goes through a proxy, db.URL leads there.
-func open(t testing.TB, db pgtest.Database, functions how) *world {
+// deploy starts the service on a database. To put a proxy in between, let db.URL lead to it.
+func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deployment {
 	t.Helper()
 	f := functions(t, db.URL)
 	t.Cleanup(func() {
@@ -116,7 +121,7 @@ func open(t testing.TB, db pgtest.Database, functions how) *world {
 			t.Error(err)
 		}
 	})
-	gateway, err := local.NewGateway(route.All(), f.HTTP, quiet())
+	gateway, err := local.NewGateway(route.All(), f.HTTP, discardLog())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,36 +130,37 @@ func open(t testing.TB, db pgtest.Database, functions how) *world {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.Start()
 	t.Cleanup(server.Close)
-	w := attach(t, db, server.URL)
-	w.functions = f
-	return w
+	d := attach(t, db, server.URL)
+	d.functions = f
+	return d
 }
 
-// attach is the world of a service that runs already.
-func attach(t testing.TB, db pgtest.Database, url string) *world {
+// attach wraps a service that already runs at url.
+func attach(t testing.TB, db pgtest.Database, url string) *deployment {
 	t.Helper()
-	w := &world{t: t, db: db, url: url}
-	a, err := app.New(settings(db.DirectURL), quiet(), 1)
+	d := &deployment{t: t, db: db, url: url}
+	a, err := app.New(settings(db.DirectURL), discardLog(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	w.service = a.Service
+	d.service = a.Service
 	config, err := pgxpool.ParseConfig(db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.MaxConns = 8
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // functions are redefined under its connections
-	if w.admin, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+	// Functions are redefined under its connections.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if d.admin, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.admin.Close)
-	return w
+	t.Cleanup(d.admin.Close)
+	return d
 }
 
-// within bounds what a test waits for.
-func within(t testing.TB, limit time.Duration) context.Context {
+// withTimeout returns a context that ends after limit, or with the test.
+func withTimeout(t testing.TB, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -162,84 +168,94 @@ func within(t testing.TB, limit time.Duration) context.Context {
 }
 
 // exec runs a statement of the set-up.
-func (w *world) exec(sql string, args ...any) {
-	w.t.Helper()
-	if _, err := w.admin.Exec(within(w.t, testLimit), sql, args...); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
+func (d *deployment) exec(sql string, args ...any) {
+	d.t.Helper()
+	if _, err := d.admin.Exec(withTimeout(d.t, testLimit), sql, args...); err != nil {
+		d.t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-// ask reads one value.
-func ask[T any](w *world, sql string, args ...any) T {
-	w.t.Helper()
+// queryValue reads one value.
+func queryValue[T any](d *deployment, sql string, args ...any) T {
+	d.t.Helper()
 	var answer T
-	if err := w.admin.QueryRow(within(w.t, testLimit), sql, args...).Scan(&answer); err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
+	if err := d.admin.QueryRow(withTimeout(d.t, testLimit), sql,
+		args...).Scan(&answer); err != nil {
+		d.t.Fatalf("%s: %v", sql, err)
 	}
 	return answer
 }
 
-// stock is a row of the shop.
-type stock struct{ Product, Warehouse uuid.UUID }
+// stockRow names a stock row.
+type stockRow struct{ Product, Warehouse uuid.UUID }
 
-// shelf makes a product with a stock row in each of so many warehouses.
-func (w *world) shelf(rows, total int) []stock {
-	w.t.Helper()
+// addProduct adds a product, with a stock row of total units in each of `rows` new warehouses.
+func (d *deployment) addProduct(rows, total int) []stockRow {
+	d.t.Helper()
 	product := uuid.New()
-	w.shelves++
-	// By name, the newest comes first in the catalog.
-	w.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(), fmt.Sprintf("product %09d", 999_999_999-w.shelves))
-	var made []stock
+	d.products++
+	// The names count down, so that the newest product is first in the catalog.
+	d.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(),
+		fmt.Sprintf("product %09d", 999_999_999-d.products))
+	var made []stockRow
 	for range rows {
-		s := stock{product, uuid.New()}
-		w.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(), "warehouse "+s.Warehouse.String())
-		w.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)", s.Product.String(), s.Warehouse.String(), total)
+		s := stockRow{product, uuid.New()}
+		d.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(),
+			"warehouse "+s.Warehouse.String())
+		d.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)",
+			s.Product.String(), s.Warehouse.String(), total)
 		made = append(made, s)
 	}
 	return made
 }
 
-// sweep runs the sweeper as its rule does. A program of its own has its own rule.
-func (w *world) sweep(ctx context.Context) error {
-	if w.functions == nil {
+// sweep invokes the sweeper as the minute rule does. A separate program has its own rule, so there
+// this does nothing.
+func (d *deployment) sweep(ctx context.Context) error {
+	if d.functions == nil {
 		return nil
 	}
-	_, err := w.functions.Sweep.Invoke(ctx, []byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
+	_, err := d.functions.Sweep.Invoke(ctx,
+		[]byte(`{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`))
 	return err
 }
 
-// audit fails the test when a promise is broken.
-func (w *world) audit() {
-	w.t.Helper()
-	violations, err := w.service.Audit(within(w.t, testLimit))
+// audit fails the test when the audit finds a broken promise.
+func (d *deployment) audit() {
+	d.t.Helper()
+	violations, err := d.service.Audit(withTimeout(d.t, testLimit))
 	if err != nil || len(violations) > 0 {
-		w.t.Errorf("Audit() = %v, %v, want none", violations, err)
+		d.t.Errorf("Audit() = %v, %v, want none", violations, err)
 	}
 }
 
-// deadlocks is how many the server has seen in this database. A session reports what it counts when it ends, if not before.
-func (w *world) deadlocks() int {
-	w.t.Helper()
-	w.disconnect()
-	return ask[int](w, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+// deadlocks returns how many deadlocks the server counted in this database. A session reports its
+// counts at the latest when it ends, so the sessions are ended first.
+func (d *deployment) deadlocks() int {
+	d.t.Helper()
+	d.disconnect()
+	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database "+
+		"WHERE datname = current_database()")
 }
 
-// ours is the service's sessions.
-const ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'allo-reservations'"
+// serviceSessions selects the sessions of the service.
+const serviceSessions = "FROM pg_stat_activity " +
+	"WHERE datname = current_database() AND application_name = 'allo-reservations'"
 
-// disconnect ends every session of the service, as a server does that fails over, and returns when they are gone.
-func (w *world) disconnect() {
-	w.t.Helper()
-	w.exec("SELECT pg_terminate_backend(pid) " + ours)
-	for within := within(w.t, testLimit); ask[int](w, "SELECT count(*) "+ours) > 0; {
-		if within.Err() != nil {
-			w.t.Fatal("the service's sessions don't end")
+// disconnect ends every session of the service, as a failover does, and waits until they are gone.
+func (d *deployment) disconnect() {
+	d.t.Helper()
+	d.exec("SELECT pg_terminate_backend(pid) " + serviceSessions)
+	for ctx := withTimeout(d.t, testLimit); queryValue[int](d,
+		"SELECT count(*) "+serviceSessions) > 0; {
+		if ctx.Err() != nil {
+			d.t.Fatal("the service's sessions did not end")
 		}
 	}
 }
 
-// together runs fn n times at once and waits for all.
-func together(n int, fn func(i int)) {
+// runConcurrently runs fn n times at once and waits for all.
+func runConcurrently(n int, fn func(i int)) {
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() { fn(i) })
@@ -247,8 +263,8 @@ func together(n int, fn func(i int)) {
 	all.Wait()
 }
 
-// keep writes what a person may want to see after a failure to build/faults.
-func keep(t *testing.T, name string, write func(*os.File) error) {
+// saveFailure writes what helps to understand a failure to build/faults.
+func saveFailure(t *testing.T, name string, write func(*os.File) error) {
 	t.Helper()
 	dir := filepath.Join(builttest.Root(t), "build", "faults")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -264,5 +280,5 @@ func keep(t *testing.T, name string, write func(*os.File) error) {
 	if err := write(file); err != nil {
 		t.Error(err)
 	}
-	t.Logf("see %s", file.Name())
+	t.Logf("saved %s", file.Name())
 }

@@ -17,26 +17,31 @@ import (
 )
 
 const (
-	// overload is how many times its capacity is asked of the service.
+	// overload is the load, as a multiple of the capacity.
 	overload = 3
-	// overloadTime is how long.
+	// overloadTime is how long the overload lasts.
 	overloadTime = 6 * time.Second
-	// refusalLimit is how long somebody waits who is turned away: 99 of 100 of them.
+	// refusalLimit bounds the time to a refusal, for 99 of 100 of them.
 	refusalLimit = time.Second
 	// maxFlood bounds the callers at once, should the service let them pile up.
 	maxFlood = 10_000
-	// spareHeap and spareGoroutines are how much the process may have grown when it is idle again.
+	// spareHeap and spareGoroutines bound the growth of the process, measured when it is idle
+	// again.
 	spareHeap       = 32 << 20
 	spareGoroutines = 100
-	// maxPile bounds the callers who wait at once under overload: those in line before the pool, and those who are being turned away.
+	// maxPile bounds the callers that wait at once under overload: those queued for the pool, and
+	// those being refused.
 	maxPile = 1500
-	// peakHeap is how much more than when idle may be in use under overload, garbage and the callers' own included.
+	// peakHeap bounds the growth of the heap under overload, with garbage and the callers' own
+	// memory.
 	peakHeap = 256 << 20
 )
 
-// flood sends reserves at a steady rate, whether or not those before are answered. It returns the answers, and the most that waited and the
-// most heap that was in use at once.
-func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (replies []reply, pile, heap int) {
+// sendAtRate sends reserves at a steady rate, without waiting for answers. It returns the answers,
+// and the most callers and the most heap at any one time.
+func sendAtRate(
+	t *testing.T, s client, row stockRow, rate float64, lasts time.Duration,
+) (replies []reply, pile, heap int) {
 	t.Helper()
 	const tick = 5 * time.Millisecond
 	var mu sync.Mutex
@@ -56,7 +61,8 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (
 				r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1})
 				<-slots
 				r.Err = r.documented()
-				r.Header, r.Body, r.Reservation = nil, nil, nil // of all that come in hours only this much can be kept
+				// A soak gets too many to keep them whole.
+				r.Header, r.Body, r.Reservation = nil, nil, nil
 				mu.Lock()
 				defer mu.Unlock()
 				replies = append(replies, r)
@@ -67,18 +73,20 @@ func flood(t *testing.T, s shop, row stock, rate float64, lasts time.Duration) (
 	return replies, pile, heap
 }
 
-// capacity is how many reserves a second so many callers get, who each wait for their answer.
-func capacity(t *testing.T, s shop, row stock) float64 {
+// measureCapacity returns the reserves a second that a closed loop of callers gets.
+func measureCapacity(t *testing.T, s client, row stockRow) float64 {
 	t.Helper()
 	const callers, lasts = 2 * functionConnections, time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
 	var mu sync.Mutex
 	done := 0
-	together(callers, func(int) {
+	runConcurrently(callers, func(int) {
 		for ctx.Err() == nil {
-			if r := s.reserve(t.Context(), "", 0, item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
-				t.Errorf("without overload a reserve is answered %d %s %v", r.Status, r.Body, r.Err)
+			if r := s.reserve(t.Context(), "", 0,
+				item{row.Product, row.Warehouse, 1}); r.Status != http.StatusCreated {
+				t.Errorf("without overload a reserve was answered %d %s %v", r.Status, r.Body,
+					r.Err)
 				return
 			}
 			mu.Lock()
@@ -97,29 +105,33 @@ func percentile(d []time.Duration, p float64) time.Duration {
 	return d[int(p*float64(len(d)-1))]
 }
 
-// TestOverloadIsShedAtOnce asks three times what the service can do. The database is 20 ms away, so that what it can do is bounded by its
-// connections and not by this machine, which the callers use too.
-func TestOverloadIsShedAtOnce(t *testing.T) {
-	wire, db := newWire(t, pgtest.New(t))
-	wire.soil(`"type":"latency","stream":"downstream","attributes":{"latency":20}`)
-	w := open(t, db, inProcess)
-	row := w.shelf(1, 1_000_000)[0]
-	s := newShop(w.url, maxFlood)
-	capacity(t, s, row) // opens the connections
-	before := capacity(t, s, row)
+// TestOverloadIsRefusedAtOnce sends three times the load that the service can serve. The database
+// is 20 ms away, so that connections bound the capacity, not this machine, which the callers use
+// too.
+func TestOverloadIsRefusedAtOnce(t *testing.T) {
+	link, db := newFaultyLink(t, pgtest.New(t))
+	link.addToxics(`"type":"latency","stream":"downstream","attributes":{"latency":20}`)
+	d := deploy(t, db, startInProcess)
+	row := d.addProduct(1, 1_000_000)[0]
+	s := newClient(d.url, maxFlood)
+	measureCapacity(t, s, row) // opens the connections
+	before := measureCapacity(t, s, row)
 	heap, goroutines := inUse()
 
-	replies, pile, peak := flood(t, s, row, overload*before, lasting(overloadTime))
-	t.Logf("at most %d callers waited at once, with %d MB of heap in use; %d MB when idle", pile, peak>>20, heap>>20)
+	lasts := duration(overloadTime)
+	replies, pile, peak := sendAtRate(t, s, row, overload*before, lasts)
+	t.Logf("at most %d callers waited at once; %d MB of heap then, %d MB when idle", pile, peak>>20,
+		heap>>20)
 	if pile > maxPile || peak > heap+peakHeap {
-		t.Errorf("callers pile up, or memory does: want at most %d of them and %d MB", maxPile, (heap+peakHeap)>>20)
+		t.Errorf("too many callers or too much memory: want at most %d callers and %d MB", maxPile,
+			(heap+peakHeap)>>20)
 	}
 
-	after := capacity(t, s, row)
+	after := measureCapacity(t, s, row)
 	var served, refused []time.Duration
 	for _, r := range replies {
 		if r.Err != nil {
-			t.Fatalf("no answer that the contract has: %v", r.Err)
+			t.Fatalf("an answer outside the contract: %v", r.Err)
 		}
 		switch r.Status {
 		case http.StatusCreated:
@@ -127,39 +139,43 @@ func TestOverloadIsShedAtOnce(t *testing.T) {
 		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 			refused = append(refused, r.Took)
 		default:
-			t.Fatalf("an answer of %d", r.Status)
+			t.Fatalf("a reserve was answered %d", r.Status)
 		}
 	}
-	slow, turned := percentile(served, 0.99), percentile(refused, 0.99)
-	t.Logf("%.0f calls a second could be served, %d were sent: %d served, the slowest hundredth in %s, %d turned away in %s; %.0f a second afterwards",
-		before, len(replies), len(served), slow, len(refused), turned, after)
+	slow, refusal := percentile(served, 0.99), percentile(refused, 0.99)
+	t.Logf("capacity %.0f calls a second; %d sent, %d served with p99 %s, %d refused with p99 "+
+		"%s; capacity afterwards %.0f",
+		before, len(replies), len(served), slow, len(refused), refusal, after)
 	if slow > answerLimit {
-		t.Errorf("p99 of those served is %s, want at most %s", slow, answerLimit)
+		t.Errorf("p99 of the served calls = %s, want at most %s", slow, answerLimit)
 	}
-	if turned > refusalLimit || len(refused) == 0 {
-		t.Errorf("p99 of %d turned away is %s, want some, and at most %s", len(refused), turned, refusalLimit)
+	if refusal > refusalLimit || len(refused) == 0 {
+		t.Errorf("p99 of %d refusals = %s, want some refusals and at most %s", len(refused),
+			refusal, refusalLimit)
 	}
-	if least := before * overloadTime.Seconds() / 3; *soak == 0 && float64(len(served)) < least {
-		t.Errorf("under overload %d were served, want at least %.0f: a third of what is served without", len(served), least)
+	if least := before * lasts.Seconds() / 3; *soak == 0 && float64(len(served)) < least {
+		t.Errorf("%d calls were served under overload, want at least %.0f: a third of the capacity",
+			len(served), least)
 	}
 	if after < before/2 {
-		t.Errorf("after the overload %.0f calls a second are served, before it %.0f", after, before)
+		t.Errorf("capacity after the overload = %.0f calls a second, before it %.0f", after, before)
 	}
 	s.http.CloseIdleConnections()
-	for ctx := within(t, testLimit); ; {
+	for ctx := withTimeout(t, testLimit); ; {
 		nowHeap, nowGoroutines := inUse()
 		if nowHeap <= heap+spareHeap && nowGoroutines <= goroutines+spareGoroutines {
 			break
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("heap and goroutines grew from %d, %d to %d, %d", heap, goroutines, nowHeap, nowGoroutines)
+			t.Fatalf("heap and goroutines grew from %d, %d to %d, %d", heap, goroutines, nowHeap,
+				nowGoroutines)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	w.audit()
+	d.audit()
 }
 
-// inUse is the process's heap, after a collection, and its goroutines.
+// inUse returns the size of the heap after a collection, and the number of goroutines.
 func inUse() (heap, goroutines int) {
 	runtime.GC()
 	var m runtime.MemStats
@@ -167,14 +183,14 @@ func inUse() (heap, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
-// TestNobodyEverWaitsInACircle lets carts of up to twenty lines, all verbs and two sweeps fight over ten rows for a minute. Postgres counts
-// deadlocks itself.
-func TestNobodyEverWaitsInACircle(t *testing.T) {
+// TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps
+// contend for ten rows for a minute. Postgres counts deadlocks.
+func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
-	w := newWorld(t)
-	shelf := append(w.shelf(rows/2, 1_000_000), w.shelf(rows/2, 1_000_000)...)
-	s := newShop(w.url, callers)
-	ctx, cancel := context.WithTimeout(t.Context(), lasting(time.Minute))
+	d := newDeployment(t)
+	shelf := append(d.addProduct(rows/2, 1_000_000), d.addProduct(rows/2, 1_000_000)...)
+	s := newClient(d.url, callers)
+	ctx, cancel := context.WithTimeout(t.Context(), duration(time.Minute))
 	defer cancel()
 	var mu sync.Mutex
 	var recent []uuid.UUID
@@ -189,11 +205,11 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 		}
 		return recent[r.IntN(len(recent))]
 	}
-	together(callers+sweepers, func(n int) {
-		r := random(6, uint64(n))
+	runConcurrently(callers+sweepers, func(n int) {
+		r := newRand(6, uint64(n))
 		for ctx.Err() == nil {
 			if n >= callers {
-				if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
+				if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
 					t.Errorf("a sweep: %v", err)
 				}
 				continue
@@ -223,7 +239,7 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 				answer = s.get(t.Context(), id)
 			}
 			if answer.Err != nil || answer.Status/100 == 5 {
-				t.Errorf("an answer of %d %s %v", answer.Status, answer.Body, answer.Err)
+				t.Errorf("a call was answered %d %s %v", answer.Status, answer.Body, answer.Err)
 				return
 			}
 			if answer.ok() {
@@ -231,12 +247,13 @@ func TestNobodyEverWaitsInACircle(t *testing.T) {
 			}
 		}
 	})
-	if n := w.deadlocks(); n > 0 {
-		t.Errorf("Postgres counts %d deadlocks", n)
+	if n := d.deadlocks(); n > 0 {
+		t.Errorf("Postgres counted %d deadlocks", n)
 	}
-	w.audit()
+	d.audit()
 	if done.Load() < int64(calls)/2 {
-		t.Errorf("%d of %d calls were successes, want half: nobody fought", done.Load(), calls)
+		t.Errorf("%d of %d calls succeeded, want half: without successes nothing contends",
+			done.Load(), calls)
 	}
-	t.Logf("%d calls, %d of them successes, and no deadlock", calls, done.Load())
+	t.Logf("%d calls, %d of them successes", calls, done.Load())
 }

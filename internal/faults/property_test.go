@@ -15,19 +15,20 @@ import (
 	"github.com/allo/reservations/internal/faults/model"
 )
 
-// caller plays one sequence of calls against the service and against the model, one call at a time.
-type caller struct {
-	w     *world
-	shop  shop
-	rows  []stock
-	model *model.Model
-	state model.State
-	holds []drawn
-	tries int
+// sequence plays one sequence of calls against the service and the model, one call at a time. Its
+// exported methods are the actions that rapid draws.
+type sequence struct {
+	d      *deployment
+	client client
+	rows   []stockRow
+	model  *model.Model
+	state  model.State
+	holds  []drawnHold
+	tries  int
 }
 
-// drawn is a hold that the sequence has made.
-type drawn struct {
+// drawnHold is a hold that the sequence has made.
+type drawnHold struct {
 	number int // in the model
 	id     uuid.UUID
 	key    string
@@ -38,115 +39,134 @@ type drawn struct {
 const (
 	propertyRows  = 3
 	propertyTotal = 6
-	// propertyTries bounds a sequence's reserves, as the model has a place for each.
+	// propertyTries bounds the reserves of a sequence: the model has a fixed number of holds.
 	propertyTries = 60
 )
 
-func newCaller(w *world) *caller {
-	c := &caller{
-		w: w, shop: newShop(w.url, 1), rows: w.shelf(propertyRows, propertyTotal),
+func newSequence(d *deployment) *sequence {
+	c := &sequence{
+		d: d, client: newClient(d.url, 1), rows: d.addProduct(propertyRows, propertyTotal),
 		model: model.New(slices.Repeat([]int{propertyTotal}, propertyRows), propertyTries),
 	}
 	c.state = c.model.Init()
 	return c
 }
 
-// do makes a call and lets the model judge the answer.
-func (c *caller) do(t *rapid.T, call model.Call, send func() reply) reply {
+// do makes a call and checks the answer against the model.
+func (c *sequence) do(t *rapid.T, call model.Call, send func() reply) reply {
 	call.From = time.Now().UnixMicro()
 	r := send()
 	call.To = time.Now().UnixMicro()
-	i := &island{rows: c.rows}
+	p := &partition{rows: c.rows}
 	h := &history{}
-	h.finish(i, event{verb: call.Verb}, r)
-	if len(h.strange) > 0 {
-		t.Fatalf("%s: %s", call.Verb, h.strange)
+	h.finish(p, event{verb: call.Verb}, r)
+	if len(h.unexpected) > 0 {
+		t.Fatalf("%s: %s", call.Verb, h.unexpected)
 	}
-	e := i.events[0]
+	e := p.events[0]
 	answer := model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows}
 	if !e.end.IsZero() {
 		answer.End = e.end.UnixMicro()
 	}
-	c.judge(t, call, answer)
+	c.compare(t, call, answer)
 	return r
 }
 
-func (c *caller) judge(t *rapid.T, call model.Call, answer model.Answer) {
+func (c *sequence) compare(t *rapid.T, call model.Call, answer model.Answer) {
 	next := c.model.Step(c.state, call, answer)
 	if len(next) != 1 {
 		t.Logf("%s, in %s", model.Describe(call, answer), c.model.Describe(c.state))
-		// The failure itself says nothing that differs from run to run, or rapid would take each for another and not shorten the sequence.
-		t.Fatalf("the model doesn't answer a %s so", call.Verb)
+		// The failure text must not differ from run to run: rapid would see different failures, and
+		// would not shorten the sequence.
+		t.Fatalf("the model answers a %s differently", call.Verb)
 	}
 	c.state = next[0]
 }
 
-func (c *caller) Reserve(t *rapid.T) {
+func (c *sequence) Reserve(t *rapid.T) {
 	if c.tries == propertyTries {
-		t.Skip("enough holds")
+		t.Skip("the model has no hold left")
 	}
-	d := drawn{key: uuid.NewString(), ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second}
+	hold := drawnHold{
+		key: uuid.NewString(),
+		ttl: time.Duration(rapid.IntRange(5, 600).Draw(t, "ttl")) * time.Second,
+	}
 	rows := rapid.Permutation([]int{0, 1, 2}).Draw(t, "rows")
 	for _, row := range rows[:rapid.IntRange(1, propertyRows).Draw(t, "lines")] {
-		d.lines = append(d.lines, model.Line{Row: row, Quantity: rapid.IntRange(1, 4).Draw(t, "quantity")})
+		hold.lines = append(hold.lines,
+			model.Line{Row: row, Quantity: rapid.IntRange(1, 4).Draw(t, "quantity")})
 	}
 	n := c.tries
 	c.tries++
-	c.model.Name(n, d.lines)
-	d.number = n
-	r := c.do(t, model.Call{Verb: model.Reserve, Hold: n, Lines: d.lines, TTL: d.ttl.Microseconds()}, func() reply { return c.send(t, d) })
+	c.model.SetLines(n, hold.lines)
+	hold.number = n
+	r := c.do(t, model.Call{
+		Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds(),
+	}, func() reply { return c.send(t, hold) })
 	if r.ok() {
-		d.id = r.Reservation.ID
-		c.holds = append(c.holds, d)
+		hold.id = r.Reservation.ID
+		c.holds = append(c.holds, hold)
 	}
 }
 
-func (c *caller) send(t *rapid.T, d drawn) reply {
-	return c.shop.reserve(t.Context(), d.key, int(d.ttl.Seconds()), (&island{rows: c.rows}).items(d.lines)...)
+func (c *sequence) send(t *rapid.T, hold drawnHold) reply {
+	return c.client.reserve(t.Context(), hold.key, int(hold.ttl.Seconds()),
+		(&partition{rows: c.rows}).items(hold.lines)...)
 }
 
 // hold draws one of the holds made so far.
-func (c *caller) hold(t *rapid.T) (int, drawn) {
+func (c *sequence) hold(t *rapid.T) (int, drawnHold) {
 	if len(c.holds) == 0 {
 		t.Skip("no hold yet")
 	}
-	d := c.holds[rapid.IntRange(0, len(c.holds)-1).Draw(t, "hold")]
-	return d.number, d
+	hold := c.holds[rapid.IntRange(0, len(c.holds)-1).Draw(t, "hold")]
+	return hold.number, hold
 }
 
 // Repeat sends a reserve again under its key.
-func (c *caller) Repeat(t *rapid.T) {
-	n, d := c.hold(t)
-	call := model.Call{Verb: model.Reserve, Hold: n, Lines: d.lines, TTL: d.ttl.Microseconds(), Repeats: true}
-	r := c.do(t, call, func() reply { return c.send(t, d) })
-	if r.Reservation == nil || r.Reservation.ID != d.id || r.Header.Get("Idempotency-Replayed") != "true" {
-		t.Fatalf("a repeated key was answered %d %s, want hold %s again", r.Status, r.Body, d.id)
+func (c *sequence) Repeat(t *rapid.T) {
+	n, hold := c.hold(t)
+	call := model.Call{
+		Verb: model.Reserve, Hold: n, Lines: hold.lines,
+		TTL: hold.ttl.Microseconds(), Repeats: true,
+	}
+	r := c.do(t, call, func() reply { return c.send(t, hold) })
+	if r.Reservation == nil || r.Reservation.ID != hold.id ||
+		r.Header.Get("Idempotency-Replayed") != "true" {
+		t.Fatalf("a repeated reserve was answered %d %s, want hold %s again", r.Status, r.Body,
+			hold.id)
 	}
 }
 
-func (c *caller) resolve(t *rapid.T, verb model.Verb) {
-	n, d := c.hold(t)
-	c.do(t, model.Call{Verb: verb, Hold: n}, func() reply { return c.shop.act(t.Context(), d.id, string(verb), "") })
+func (c *sequence) resolve(t *rapid.T, verb model.Verb) {
+	n, hold := c.hold(t)
+	c.do(t, model.Call{Verb: verb, Hold: n},
+		func() reply { return c.client.act(t.Context(), hold.id, string(verb), "") })
 }
 
-func (c *caller) Confirm(t *rapid.T) { c.resolve(t, model.Confirm) }
-func (c *caller) Release(t *rapid.T) { c.resolve(t, model.Release) }
+func (c *sequence) Confirm(t *rapid.T) { c.resolve(t, model.Confirm) }
+func (c *sequence) Release(t *rapid.T) { c.resolve(t, model.Release) }
 
-func (c *caller) Extend(t *rapid.T) {
-	n, d := c.hold(t)
+func (c *sequence) Extend(t *rapid.T) {
+	n, hold := c.hold(t)
 	ttl := rapid.IntRange(5, 600).Draw(t, "ttl")
-	call := model.Call{Verb: model.Extend, Hold: n, TTL: (time.Duration(ttl) * time.Second).Microseconds()}
-	c.do(t, call, func() reply { return c.shop.extend(t.Context(), d.id, "", ttl) })
+	call := model.Call{
+		Verb: model.Extend, Hold: n,
+		TTL: (time.Duration(ttl) * time.Second).Microseconds(),
+	}
+	c.do(t, call, func() reply { return c.client.extend(t.Context(), hold.id, "", ttl) })
 }
 
-func (c *caller) Get(t *rapid.T) {
-	n, d := c.hold(t)
-	c.do(t, model.Call{Verb: model.Get, Hold: n}, func() reply { return c.shop.get(t.Context(), d.id) })
+func (c *sequence) Get(t *rapid.T) {
+	n, hold := c.hold(t)
+	c.do(t, model.Call{Verb: model.Get, Hold: n},
+		func() reply { return c.client.get(t.Context(), hold.id) })
 }
 
-func (c *caller) Catalog(t *rapid.T) {
+func (c *sequence) Catalog(t *rapid.T) {
 	call := model.Call{Verb: model.Catalog, From: time.Now().UnixMicro()}
-	shelves, r := c.shop.catalog(t.Context(), 1)
+	shelves, r := c.client.catalog(t.Context(), 1)
 	call.To = time.Now().UnixMicro()
 	if !r.ok() {
 		t.Fatalf("the catalog was answered %d %s %v", r.Status, r.Body, r.Err)
@@ -154,126 +174,144 @@ func (c *caller) Catalog(t *rapid.T) {
 	answer := model.Answer{Outcome: model.Done}
 	for _, shelf := range shelves {
 		for _, s := range shelf.Inventories {
-			if n := (&island{rows: c.rows}).number(shelf.ID, s.WarehouseID); n >= 0 {
-				answer.Rows = append(answer.Rows, model.Row{Number: n, Total: s.TotalQuantity, Reserved: s.ReservedQuantity, Available: s.AvailableStock})
+			if n := (&partition{rows: c.rows}).rowNumber(shelf.ID, s.WarehouseID); n >= 0 {
+				answer.Rows = append(answer.Rows, model.Row{
+					Number: n, Total: s.TotalQuantity,
+					Reserved: s.ReservedQuantity, Available: s.AvailableStock,
+				})
 			}
 		}
 	}
 	if len(answer.Rows) != propertyRows {
 		t.Fatalf("the catalog shows %d of %d rows", len(answer.Rows), propertyRows)
 	}
-	c.judge(t, call, answer)
+	c.compare(t, call, answer)
 }
 
-// Sweep has no effect that the model could see.
-func (c *caller) Sweep(t *rapid.T) {
-	if err := c.w.sweep(t.Context()); err != nil {
+// Sweep has no effect that the model can see.
+func (c *sequence) Sweep(t *rapid.T) {
+	if err := c.d.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (c *caller) Restock(t *rapid.T) {
+func (c *sequence) Restock(t *rapid.T) {
 	row := rapid.IntRange(0, propertyRows-1).Draw(t, "row")
 	units := rapid.IntRange(1, 3).Draw(t, "units")
-	_, err := c.w.admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')", c.rows[row].Product.String(), c.rows[row].Warehouse.String(), units)
+	_, err := c.d.admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+		c.rows[row].Product.String(), c.rows[row].Warehouse.String(), units)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.judge(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}}, model.Answer{Outcome: model.Done})
+	c.compare(t, model.Call{Verb: model.Restock, Lines: []model.Line{{Row: row, Quantity: units}}},
+		model.Answer{Outcome: model.Done})
 }
 
-// Die lets a pending hold's time pass: its times are moved back, and the model is told that it is dead.
-func (c *caller) Die(t *rapid.T) {
-	n, d := c.hold(t)
+// Die expires a pending hold: it moves the hold's times back, and tells the model.
+func (c *sequence) Die(t *rapid.T) {
+	n, hold := c.hold(t)
 	var end time.Time
 	const sql = `
 WITH dead AS (
-    UPDATE reservations SET created_at = created_at - interval '2 h', updated_at = updated_at - interval '2 h', expires_at = expires_at - interval '2 h'
+    UPDATE reservations
+    SET created_at = created_at - interval '2 h', updated_at = updated_at - interval '2 h',
+        expires_at = expires_at - interval '2 h'
     WHERE id = $1 AND status = 'PENDING' RETURNING expires_at
 ), lines AS (
-    UPDATE reservation_items l SET expires_at = dead.expires_at FROM dead WHERE l.reservation_id = $1
+    UPDATE reservation_items l SET expires_at = dead.expires_at
+    FROM dead WHERE l.reservation_id = $1
 )
 SELECT expires_at FROM dead`
-	if err := c.w.admin.QueryRow(t.Context(), sql, d.id.String()).Scan(&end); err != nil {
-		t.Skip("it is resolved already")
+	if err := c.d.admin.QueryRow(t.Context(), sql, hold.id.String()).Scan(&end); err != nil {
+		t.Skip("the hold is resolved already")
 	}
-	c.state = c.model.Move(c.state, n, end.UnixMicro())
+	c.state = c.model.SetEnd(c.state, n, end.UnixMicro())
 }
 
-// Check looks at all that the model can see, after every call.
-func (c *caller) Check(t *rapid.T) { c.Catalog(t) }
+// Check compares all that the model can see, after every call.
+func (c *sequence) Check(t *rapid.T) { c.Catalog(t) }
 
-// sequences lets rapid draw sequences of calls, of which it shows the shortest that fails.
-func sequences(w *world) func(*rapid.T) {
+// checkSequences lets rapid draw sequences of calls. Rapid shows the shortest that fails.
+func checkSequences(d *deployment) func(*rapid.T) {
 	return func(t *rapid.T) {
-		c := newCaller(w)
+		c := newSequence(d)
 		actions := rapid.StateMachineActions(c)
 		t.Repeat(actions)
-		violations, err := w.service.Audit(t.Context())
+		violations, err := d.service.Audit(t.Context())
 		if err != nil || len(violations) > 0 {
 			t.Fatalf("Audit() = %v, %v, want none", violations, err)
 		}
 	}
 }
 
-// drawFrom makes rapid draw what the run's seed says.
-func drawFrom(t *testing.T, part uint64) {
+// seedRapid makes rapid draw from the run's seed.
+func seedRapid(t *testing.T, part uint64) {
 	t.Helper()
-	if err := flag.Set("rapid.seed", strconv.FormatUint(random(part).Uint64()|1, 10)); err != nil {
+	setFlag(t, "rapid.seed", strconv.FormatUint(newRand(part).Uint64()|1, 10))
+}
+
+func setFlag(t *testing.T, name, value string) {
+	t.Helper()
+	if err := flag.Set(name, value); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestEverySequenceOfCallsIsTheModels draws sequences of all verbs, deaths, sweeps and deliveries.
-func TestEverySequenceOfCallsIsTheModels(t *testing.T) {
+// TestEverySequenceMatchesTheModel draws sequences of all verbs, expiries, sweeps and deliveries.
+func TestEverySequenceMatchesTheModel(t *testing.T) {
 	total := 0
-	for start := time.Now(); total == 0 || time.Since(start) < lasting(0); total++ {
-		// A database of its own keeps the catalog to one page.
-		w := newWorld(t)
-		drawFrom(t, uint64(total))
-		rapid.Check(t, sequences(w))
+	for start := time.Now(); total == 0 || time.Since(start) < duration(0); total++ {
+		// A fresh database keeps the catalog to one page.
+		d := newDeployment(t)
+		seedRapid(t, uint64(total))
+		rapid.Check(t, checkSequences(d))
 	}
-	t.Logf("%d times the sequences of -rapid.checks", total)
+	t.Logf("rapid checked its sequences %d times", total)
 }
 
-// TestASequenceFindsAMissingGuard is the control: a confirm that gives back a unit too few is found, and the sequence that shows it is short.
-func TestASequenceFindsAMissingGuard(t *testing.T) {
-	w := newWorld(t)
-	unguarded(w)
-	mutate("resolve_hold", "SET reserved = reserved - _quantity,", "SET reserved = reserved - 1,")(w)
-	drawFrom(t, 1)
-	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "10s"} {
-		if err := flag.Set(name, value); err != nil {
-			t.Fatal(err)
-		}
+// TestSequencesFindARemovedGuard is the control: rapid must find a confirm that gives back one unit
+// too few, and shorten the sequence that shows it.
+func TestSequencesFindARemovedGuard(t *testing.T) {
+	d := newDeployment(t)
+	dropSchemaGuards(d)
+	mutate("give_up_units", "SET reserved = reserved - _hold.quantity,",
+		"SET reserved = reserved - 1,")(d)
+	seedRapid(t, 1)
+	setFlag(t, "rapid.nofailfile", "true")
+	setFlag(t, "rapid.shrinktime", "10s")
+	found := &failureRecorder{TB: t}
+	rapid.Check(found, checkSequences(d))
+	if !strings.Contains(found.output, "the model answers a") {
+		t.Fatalf("no sequence found the confirm that gives back one unit: %s", found.output)
 	}
-	found := &witness{TB: t}
-	rapid.Check(found, sequences(w))
-	if !strings.Contains(found.said, "the model doesn't answer a") {
-		t.Fatalf("no sequence found that a confirm gives back one unit, however many it held: %s", found.said)
-	}
-	shortest := found.said[strings.LastIndex(found.said, "Failed test output"):]
+	shortest := found.output[strings.LastIndex(found.output, "Failed test output"):]
 	if calls := strings.Count(shortest, "draw action"); calls > 3 {
-		t.Errorf("the sequence has %d calls, want it shortened to reserve and confirm: %s", calls, shortest)
+		t.Errorf("the sequence has %d calls, want it shortened to reserve and confirm: %s", calls,
+			shortest)
 	}
-	t.Logf("found: %.2000s", found.said)
+	t.Logf("found: %.2000s", found.output)
 }
 
-// witness takes a failure in the test's stead.
-type witness struct {
+// failureRecorder records the failures of a check without failing the test.
+type failureRecorder struct {
 	testing.TB
 	failed bool
-	said   string
+	output string
 }
 
-func (s *witness) note(text string) { s.said += text + "\n" }
+func (f *failureRecorder) note(text string) { f.output += text + "\n" }
 
-func (s *witness) Fail()                        { s.failed = true }
-func (s *witness) FailNow()                     { s.failed = true }
-func (s *witness) Failed() bool                 { return s.failed }
-func (s *witness) Error(args ...any)            { s.failed = true; s.note(fmt.Sprint(args...)) }
-func (s *witness) Errorf(f string, args ...any) { s.failed = true; s.note(fmt.Sprintf(f, args...)) }
-func (s *witness) Fatal(args ...any)            { s.Error(args...) }
-func (s *witness) Fatalf(f string, args ...any) { s.Errorf(f, args...) }
-func (s *witness) Log(args ...any)              { s.note(fmt.Sprint(args...)) }
-func (s *witness) Logf(f string, args ...any)   { s.note(fmt.Sprintf(f, args...)) }
+func (f *failureRecorder) Fail()             { f.failed = true }
+func (f *failureRecorder) FailNow()          { f.failed = true }
+func (f *failureRecorder) Failed() bool      { return f.failed }
+func (f *failureRecorder) Error(args ...any) { f.failed = true; f.note(fmt.Sprint(args...)) }
+func (f *failureRecorder) Errorf(format string, args ...any) {
+	f.failed = true
+	f.note(fmt.Sprintf(format, args...))
+}
+func (f *failureRecorder) Fatal(args ...any)                 { f.Error(args...) }
+func (f *failureRecorder) Fatalf(format string, args ...any) { f.Errorf(format, args...) }
+func (f *failureRecorder) Log(args ...any)                   { f.note(fmt.Sprint(args...)) }
+func (f *failureRecorder) Logf(format string, args ...any) {
+	f.note(fmt.Sprintf(format, args...))
+}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Feeds the served OpenAPI document to schemathesis, with all checks but one (see schemathesis.toml), against the local program on a database of its own.
+# Feeds the served OpenAPI document to schemathesis, with all checks but one (see
+# schemathesis.toml), against the local program on a database of its own.
 #   schemathesis.sh PROGRAM EXAMPLES
 set -euo pipefail
 program=$1 examples=$2
@@ -7,13 +8,15 @@ version=4.32.5
 port=3557
 dir=build/schemathesis
 
-if [ ! -x "$dir/bin/schemathesis" ] || [ "$("$dir/bin/schemathesis" --version | grep -o '[0-9.]*$')" != "$version" ]; then
+installed() { "$dir/bin/schemathesis" --version 2>/dev/null | grep -o '[0-9.]*$'; }
+if [ "$(installed || true)" != "$version" ]; then
   rm -rf "$dir"
   python3 -m venv "$dir"
   "$dir/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
 fi
 
-PORT=$port MAX_HOLD=24h LOG_LEVEL=warn "$program" run -with-parent -data build/schemathesis-data >build/schemathesis.log 2>&1 &
+PORT=$port MAX_HOLD=24h LOG_LEVEL=warn "$program" run -with-parent -data build/schemathesis-data \
+  >build/schemathesis.log 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
 for _ in $(seq 600); do
@@ -24,5 +27,7 @@ done
 
 seed=${SEED:-$RANDOM}
 echo "schemathesis $version, seed $seed"
-"$dir/bin/schemathesis" --config-file internal/faults/schemathesis.toml run "http://localhost:$port/api/openapi.json" \
-  --checks all --exclude-checks unsupported_method --max-examples "$examples" --workers 2 --seed "$seed" --no-color
+"$dir/bin/schemathesis" --config-file internal/faults/schemathesis.toml \
+  run "http://localhost:$port/api/openapi.json" \
+  --checks all --exclude-checks unsupported_method --max-examples "$examples" \
+  --workers 2 --seed "$seed" --no-color

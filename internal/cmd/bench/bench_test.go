@@ -19,11 +19,14 @@ import (
 
 const root = "../../.."
 
-func TestARunWritesItsThreeFiles(t *testing.T) {
+func TestRunWritesResultsTableAndChart(t *testing.T) {
 	t.Parallel()
 
 	out := t.TempDir()
-	err := bench(t.Context(), []string{"-root", root, "-out", out, "-only", "sold-out", "-rounds", "1", "-length", "50ms"}, io.Discard)
+	err := bench(t.Context(), []string{
+		"-root", root, "-out", out, "-only", "sold-out", "-rounds",
+		"1", "-length", "50ms",
+	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,13 +42,14 @@ func TestARunWritesItsThreeFiles(t *testing.T) {
 		t.Fatalf("rows = %+v, want sold-out and sold-out-dead", rows)
 	}
 	for _, r := range rows {
-		if r.Ours.OpsPerSecond <= 0 || r.Reference.OpsPerSecond <= 0 || r.Ratio <= 0 || r.Ours.P99Ms < r.Ours.P50Ms {
-			t.Errorf("row = %+v, want figures that make sense", r)
+		if r.Ours.OpsPerSecond <= 0 || r.Reference.OpsPerSecond <= 0 || r.Ratio <= 0 ||
+			r.Ours.P99Ms < r.Ours.P50Ms {
+			t.Errorf("row = %+v, want positive rates and a p99 of at least the p50", r)
 		}
 	}
 	table, err := os.ReadFile(filepath.Join(out, "table.md"))
 	if err != nil || !strings.Contains(string(table), "| sold-out | 64 | 1 | 0 |") {
-		t.Errorf("table = %s, %v, want the workloads in it", table, err)
+		t.Errorf("table = %s, %v, want a line for sold-out", table, err)
 	}
 	chart, err := os.Open(filepath.Join(out, "chart.svg"))
 	if err != nil {
@@ -56,13 +60,13 @@ func TestARunWritesItsThreeFiles(t *testing.T) {
 		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			t.Fatalf("the chart isn't XML: %v", err)
+			t.Fatalf("the chart is not XML: %v", err)
 		}
 	}
 }
 
-// A fast wrong answer must fail the run, whichever of its checks it would slip past.
-func TestAWrongAnswerFailsTheRun(t *testing.T) {
+// A wrong answer must fail the run, however fast it is, and whichever check must catch it.
+func TestWrongAnswerFailsTheRun(t *testing.T) {
 	t.Parallel()
 
 	s, err := startServer(t.Context(), root)
@@ -84,26 +88,28 @@ func TestAWrongAnswerFailsTheRun(t *testing.T) {
 		}
 	}
 
-	// It says that it holds, and does nothing.
+	// This caller claims to hold, and does nothing.
 	idle := honest
 	idle.caller = func(design, int) func(context.Context) error {
 		return func(context.Context) error { return nil }
 	}
-	if _, err := run(t.Context(), s, idle, "ours", time.Second); err == nil || !strings.Contains(err.Error(), "were told of") {
-		t.Errorf("run() of a design that holds nothing = %v, want it to fail", err)
+	if _, err := run(t.Context(), s, idle, "ours", time.Second); err == nil ||
+		!strings.Contains(err.Error(), "were told of") {
+		t.Errorf("run() of callers that hold nothing = %v, want an error", err)
 	}
 
-	// It holds, and counts twice.
+	// This check breaks the stock behind the service, so the audit must fail.
 	miscounting := honest
 	miscounting.check = func(ctx context.Context, s *server, _ *measurement) error {
 		return s.exec(ctx, "UPDATE inventory SET reserved = reserved + 1")
 	}
 	if _, err := run(t.Context(), s, miscounting, "ours", time.Second); !errors.Is(err, errAudit) {
-		t.Errorf("run() of a design that miscounts = %v, want %v", err, errAudit)
+		t.Errorf("run() on a broken stock row = %v, want %v", err, errAudit)
 	}
 }
 
-// BenchmarkOverhead is for profiling what a Lambda does for one call: go test -bench Overhead -benchmem -memprofile FILE.
+// BenchmarkOverhead profiles what a Lambda does for one call: go test -bench Overhead -benchmem
+// -memprofile FILE.
 func BenchmarkOverhead(b *testing.B) {
 	s, err := startServer(b.Context(), root)
 	if err != nil {
@@ -127,7 +133,7 @@ func BenchmarkOverhead(b *testing.B) {
 	}
 }
 
-func TestTheMedianIsTheMiddleRound(t *testing.T) {
+func TestRatioIsOfTheMediansOfTheRounds(t *testing.T) {
 	t.Parallel()
 
 	r := newResult(workload{name: "w", designs: both})
@@ -141,7 +147,34 @@ func TestTheMedianIsTheMiddleRound(t *testing.T) {
 	}
 }
 
-func TestZipfWantsTheFirstRowMost(t *testing.T) {
+func TestComparisonPairsWorkloadsAndStudies(t *testing.T) {
+	t.Parallel()
+
+	before, after := newSide("HEAD", "", ""), newSide("this build", "", "")
+	for _, rate := range []float64{100, 300, 200} {
+		r := row{Workload: "w", Callers: 8, Ours: figures{OpsPerSecond: rate, ServerCPUUs: 50}}
+		before.rows[r.label()] = append(before.rows[r.label()], r)
+		r.Ours.OpsPerSecond *= 2
+		r.Ours.ServerCPUUs = 40
+		after.rows[r.label()] = append(after.rows[r.label()], r)
+	}
+	after.rows["new, 8 callers"] = []row{{Workload: "new"}}
+	before.studies["s: ms"], after.studies["s: ms"] = []float64{4, 8, 6}, []float64{3, 3, 3}
+	table := comparison(before, after)
+	for _, want := range []string{
+		"| w, 8 callers | 200 | 400 | **×2.00** (2.00 to 2.00) | 0.0 to 0.0 | 50 to 40 |",
+		"| s: ms | 6 | 3 | ×0.50 |",
+	} {
+		if !strings.Contains(table, want) {
+			t.Errorf("comparison() = %s, want %s in it", table, want)
+		}
+	}
+	if strings.Contains(table, "new, 8 callers") {
+		t.Errorf("comparison() = %s, want no workload that one side lacks", table)
+	}
+}
+
+func TestZipfPicksRowsByRank(t *testing.T) {
 	t.Parallel()
 
 	const rows, picks = 1000, 200_000
@@ -150,7 +183,8 @@ func TestZipfWantsTheFirstRowMost(t *testing.T) {
 	for range picks {
 		count[pick()]++
 	}
-	// The n-th is wanted n^-0.99 times as often as the first; the first of a thousand has about 13 % of all.
+	// Row n is picked n^-0.99 times as often as the first. The first of a thousand gets about 13 %
+	// of all picks.
 	if share := float64(count[0]) / picks; share < 0.11 || share > 0.15 {
 		t.Errorf("the first row has %.3f of all picks, want about 0.13", share)
 	}
@@ -159,7 +193,7 @@ func TestZipfWantsTheFirstRowMost(t *testing.T) {
 	}
 }
 
-func TestANetworkIsAsSlowAsItSays(t *testing.T) {
+func TestDelayWaitsItsFullTime(t *testing.T) {
 	t.Parallel()
 
 	d, err := newDelay(2 * time.Millisecond)

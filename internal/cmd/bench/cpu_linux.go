@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// tick is the unit of /proc's times: a hundredth of a second on every Linux that Go runs on.
+// tick is the unit of times in /proc: a hundredth of a second on every Linux that Go supports.
 const tick = 10 * time.Millisecond
 
-// processCPU is what a process has used, and its children that have ended.
+// processCPU returns the processor time used by a process and by its children that have ended.
 func processCPU(pid int) time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0 // it has ended: its parent has its times
+		return 0 // it has ended: its parent counts its time
 	}
-	// The name, in brackets, may hold anything; the fields behind it begin with the third.
+	// The name, in brackets, may hold any character. The fields after it begin with the third.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	sum := 0
 	for _, i := range []int{11, 12, 13, 14} {
@@ -28,7 +28,7 @@ func processCPU(pid int) time.Duration {
 	return time.Duration(sum) * tick
 }
 
-// treeCPU adds a process and its living children up.
+// treeCPU returns the processor time of a process and its living children.
 func treeCPU(pid int) time.Duration {
 	sum := processCPU(pid)
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -43,7 +43,8 @@ func treeCPU(pid int) time.Duration {
 	return sum
 }
 
-// machineCPU is what the whole machine has used: everything but idling and waiting for disks.
+// machineCPU returns the processor time used by the whole machine: all but idling and waiting for
+// disks.
 func machineCPU() time.Duration {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -53,14 +54,16 @@ func machineCPU() time.Duration {
 	sum := 0
 	for i, field := range strings.Fields(line) {
 		n, _ := strconv.Atoi(field)
-		if i >= 1 && i <= 8 && i != 4 && i != 5 { // user nice system (idle iowait) irq softirq steal
+		// The fields: user nice system (idle iowait) irq softirq steal.
+		if i >= 1 && i <= 8 && i != 4 && i != 5 {
 			sum += n
 		}
 	}
 	return time.Duration(sum) * tick
 }
 
-// residentMB is the memory that a child of a process that runs a binary has in use, or 0 when there is none.
+// residentMB returns the memory in use by a child of the parent process that runs the binary, or 0
+// if there is none.
 func residentMB(parent int, binary string) float64 {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	for _, list := range lists {
@@ -78,7 +81,7 @@ func residentMB(parent int, binary string) float64 {
 	return 0
 }
 
-// machineMemory is what the machine has, in GiB.
+// machineMemory returns the memory of the machine in GiB.
 func machineMemory() int {
 	info, _ := os.ReadFile("/proc/meminfo")
 	_, rest, _ := strings.Cut(string(info), "MemTotal:")

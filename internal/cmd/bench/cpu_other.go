@@ -4,12 +4,12 @@ package main
 
 import "time"
 
-// Elsewhere the use of the processor isn't measured.
+// Processor time is measured on Linux only.
 func processCPU(int) time.Duration { return 0 }
 func treeCPU(int) time.Duration    { return 0 }
 func machineCPU() time.Duration    { return 0 }
 
-// residentMB can't be measured here.
+// residentMB is measured on Linux only.
 func residentMB(int, string) float64 { return 0 }
 
 func machineMemory() int { return 0 }

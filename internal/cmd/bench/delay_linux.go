@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// delay waits for one fixed time, again and again. It is a timerfd read through Go's poller, which was measured to be off by
-// about 20 µs; time.Sleep of less than a millisecond is off by a millisecond when the process is otherwise idle.
+// delay waits for one fixed time, again and again. It reads a timerfd through Go's poller, which
+// was measured to be off by about 20 µs. A time.Sleep below a millisecond is off by a millisecond
+// in an idle process.
 type delay struct {
 	timer *os.File
 	spec  unix.ItimerSpec
@@ -29,7 +30,7 @@ func newDelay(d time.Duration) (*delay, error) {
 	}, nil
 }
 
-// wait waits once. Of a nil delay it returns at once.
+// wait waits once. On a nil delay it returns at once.
 func (d *delay) wait() error {
 	if d == nil {
 		return nil
@@ -39,7 +40,9 @@ func (d *delay) wait() error {
 		return err
 	}
 	var set error
-	if err := control.Control(func(fd uintptr) { set = unix.TimerfdSettime(int(fd), 0, &d.spec, nil) }); err != nil {
+	if err := control.Control(func(fd uintptr) {
+		set = unix.TimerfdSettime(int(fd), 0, &d.spec, nil)
+	}); err != nil {
 		return err
 	}
 	if set != nil {

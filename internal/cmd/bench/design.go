@@ -17,25 +17,26 @@ import (
 // holdTTL is how long the bench's holds last: longer than any run.
 const holdTTL = time.Hour
 
-// errShort is a refusal, which every design gives when there is too little in stock.
+// errShort is the refusal of every design when there is too little stock.
 var errShort = errors.New("insufficient stock")
 
-// design is a way to reserve, as one caller uses it: with a connection of its own, like a Lambda.
+// design is one way to implement reservations, as one caller uses it: on a connection of its own,
+// like a Lambda.
 type design interface {
-	// reserve holds the lines, which are sorted and merged, or answers errShort.
+	// reserve holds the lines, which are sorted and merged. It returns errShort if a line is short.
 	reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error)
-	// replay is a reserve under a key that was answered before.
+	// replay sends a reserve under a key. From the second time on it is a replay.
 	replay(ctx context.Context, line reservation.Line, key string) error
 	confirm(ctx context.Context, id uuid.UUID) error
 	release(ctx context.Context, id uuid.UUID) error
 	get(ctx context.Context, id uuid.UUID) error
-	// page reads a page of the catalog that begins behind the product with this number, and counts its rows.
+	// page reads the page of the catalog after the product with this number, and counts its rows.
 	page(ctx context.Context, after int) (rows int, err error)
 	retries() int64
 	close(ctx context.Context)
 }
 
-// designs makes each design by its name.
+// designs has the constructor of each design by its name.
 var designs = map[string]func(context.Context, string, *network) (design, error){
 	"reference": newReference,
 	"plain":     newPlain,
@@ -45,7 +46,7 @@ var designs = map[string]func(context.Context, string, *network) (design, error)
 	"http-ours":      newOursOverHTTP,
 }
 
-// ours is the service.
+// ours is the service itself.
 type ours struct {
 	pool    *postgres.Pool
 	service *reservation.Service
@@ -108,8 +109,9 @@ func (o ours) page(ctx context.Context, after int) (rows int, err error) {
 func (o ours) retries() int64        { return o.service.Retries() }
 func (o ours) close(context.Context) { o.pool.Close() }
 
-// reference is the usual design: a transaction that locks the row, looks, and writes, a round trip a statement, each prepared once. It
-// has the service's tables, indexes and constraints, and commits as durably.
+// reference is the usual design: a transaction that locks the row, reads it and writes, with one
+// round trip a statement. Each statement is prepared once. It uses the same tables, indexes and
+// constraints as the service, and commits as durably.
 type reference struct{ conn *pgx.Conn }
 
 func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
@@ -118,8 +120,9 @@ func connect(ctx context.Context, url string, n *network) (*pgx.Conn, error) {
 		return nil, err
 	}
 	config.DialFunc = n.dial
-	// Of the settings of the service's role it keeps those that are to its good, no sequential scans above all: its plans too were made on an
-	// empty table. A generic plan can't know how short a page is, and would read the whole catalog.
+	// It keeps the settings of the service's role that help it, above all the ban on sequential
+	// scans: its plans too were made on an empty table. A generic plan does not know how short a
+	// page is, and would read the whole catalog.
 	config.RuntimeParams["plan_cache_mode"] = "auto"
 	return pgx.ConnectConfig(ctx, config)
 }
@@ -130,10 +133,13 @@ func newReference(ctx context.Context, url string, n *network) (design, error) {
 }
 
 const (
-	lockStockSQL = `SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE`
-	addHeldSQL   = `UPDATE inventory SET reserved = reserved + $3 WHERE product_id = $1 AND warehouse_id = $2`
-	newHoldSQL   = `
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+	lockStockSQL = `
+SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE`
+	addHeldSQL = `
+UPDATE inventory SET reserved = reserved + $3 WHERE product_id = $1 AND warehouse_id = $2`
+	newHoldSQL = `
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at)
 VALUES ($1, $2, $3, $4, now(), now(), now() + interval '1 hour')`
 	newLineSQL = `
 INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
@@ -154,14 +160,16 @@ func (r reference) reserve(ctx context.Context, lines []reservation.Line) (uuid.
 			quantity += line.Quantity
 		}
 		if len(lines) == 1 {
-			_, err := tx.Exec(ctx, newHoldSQL, id, lines[0].ProductID, lines[0].WarehouseID, quantity)
+			_, err := tx.Exec(ctx, newHoldSQL, id, lines[0].ProductID, lines[0].WarehouseID,
+				quantity)
 			return err
 		}
 		if _, err := tx.Exec(ctx, newHoldSQL, id, nil, nil, quantity); err != nil {
 			return err
 		}
 		for _, line := range lines {
-			if _, err := tx.Exec(ctx, newLineSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+			if _, err := tx.Exec(ctx, newLineSQL, id, line.ProductID, line.WarehouseID,
+				line.Quantity); err != nil {
 				return err
 			}
 		}
@@ -171,7 +179,8 @@ func (r reference) reserve(ctx context.Context, lines []reservation.Line) (uuid.
 
 func holdLine(ctx context.Context, tx pgx.Tx, line reservation.Line) error {
 	var total, reserved int
-	if err := tx.QueryRow(ctx, lockStockSQL, line.ProductID, line.WarehouseID).Scan(&total, &reserved); err != nil {
+	if err := tx.QueryRow(ctx, lockStockSQL, line.ProductID, line.WarehouseID).Scan(&total,
+		&reserved); err != nil {
 		return err
 	}
 	if total-reserved < line.Quantity {
@@ -185,7 +194,8 @@ func holdLine(ctx context.Context, tx pgx.Tx, line reservation.Line) error {
 func (r reference) replay(ctx context.Context, line reservation.Line, key string) error {
 	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
 		var answer []byte
-		err := tx.QueryRow(ctx, `SELECT answer FROM idempotency_keys WHERE key = $1 FOR UPDATE`, key).Scan(&answer)
+		err := tx.QueryRow(ctx, `SELECT answer FROM idempotency_keys WHERE key = $1 FOR UPDATE`,
+			key).Scan(&answer)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -196,19 +206,27 @@ func (r reference) replay(ctx context.Context, line reservation.Line, key string
 		if err := holdLine(ctx, tx, line); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, newHoldSQL, id, line.ProductID, line.WarehouseID, line.Quantity); err != nil {
+		if _, err := tx.Exec(ctx, newHoldSQL, id, line.ProductID, line.WarehouseID,
+			line.Quantity); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO idempotency_keys VALUES ($1, $2, $3, now())`, key, make([]byte, 32), fmt.Sprintf(`{"id": %q}`, id))
+		_, err = tx.Exec(ctx, `INSERT INTO idempotency_keys VALUES ($1, $2, $3, now())`, key,
+			make([]byte, 32), fmt.Sprintf(`{"id": %q}`, id))
 		return err
 	})
 }
 
 const (
-	lockHoldSQL  = `SELECT product_id, warehouse_id, quantity, status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
-	endHoldSQL   = `UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
-	sellStockSQL = `UPDATE inventory SET total = total - $3, reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
-	freeStockSQL = `UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
+	lockHoldSQL = `
+SELECT product_id, warehouse_id, quantity, status::text, expires_at > now()
+FROM reservations WHERE id = $1 FOR UPDATE`
+	endHoldSQL = `
+UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
+	sellStockSQL = `
+UPDATE inventory SET total = total - $3, reserved = reserved - $3
+WHERE product_id = $1 AND warehouse_id = $2`
+	freeStockSQL = `
+UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
 )
 
 func (r reference) confirm(ctx context.Context, id uuid.UUID) error {
@@ -224,7 +242,8 @@ func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL s
 		var line reservation.Line
 		var was string
 		var alive bool
-		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID, &line.Quantity, &was, &alive); err != nil {
+		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID,
+			&line.Quantity, &was, &alive); err != nil {
 			return err
 		}
 		if was != "PENDING" || !alive {
@@ -240,12 +259,14 @@ func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL s
 
 // get is one prepared statement: the least that reading a hold can cost.
 func (r reference) get(ctx context.Context, id uuid.UUID) error {
+	const sql = `
+SELECT r.status::text, p.name
+FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`
 	var status, name string
-	return r.conn.QueryRow(ctx, `
-SELECT r.status::text, p.name FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.id = $1`, id).Scan(&status, &name)
+	return r.conn.QueryRow(ctx, sql, id).Scan(&status, &name)
 }
 
-// page pages as most catalogs do, by OFFSET.
+// page reads by OFFSET, as most catalogs do.
 func (r reference) page(ctx context.Context, after int) (n int, err error) {
 	rows, err := r.conn.Query(ctx, `
 SELECT p.id, p.name, p.sku, w.id, w.name, i.total, i.reserved
@@ -264,8 +285,9 @@ ORDER BY p.name, p.id, w.name`, after, pageSize)
 func (r reference) retries() int64            { return 0 }
 func (r reference) close(ctx context.Context) { _ = r.conn.Close(ctx) }
 
-// plain is the best of the ordinary designs: the guard and the insert in one prepared statement, which commits and keeps its row
-// locked as any other does. It reserves single lines only.
+// plain is the best of the ordinary designs: one prepared statement with the guard and the insert.
+// Like any other it keeps its row locked until its commit is flushed. It reserves single lines
+// only.
 type plain struct{ reference }
 
 func newPlain(ctx context.Context, url string, n *network) (design, error) {
@@ -279,7 +301,8 @@ WITH held AS (
     WHERE product_id = $2 AND warehouse_id = $3 AND total - reserved >= $4
     RETURNING 1
 ), made AS (
-    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                              created_at, updated_at, expires_at)
     SELECT $1, $2, $3, $4, now(), now(), now() + interval '1 hour' FROM held
     RETURNING created_at, expires_at
 )
@@ -292,7 +315,8 @@ func (p plain) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID
 	}
 	var made int
 	line := lines[0]
-	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID, line.Quantity).Scan(&made); err != nil {
+	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID,
+		line.Quantity).Scan(&made); err != nil {
 		return id, err
 	}
 	if made == 0 {

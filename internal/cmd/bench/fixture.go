@@ -11,10 +11,11 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// pageSize is the catalog's page, the contract's default.
+// pageSize is the size of a catalog page, which is the contract's default.
 const pageSize = 50
 
-// The bench's rows have ids made of their numbers, so that a caller needs no list of them.
+// numbered returns the id of row n of a kind. Ids are made of numbers, so that a caller needs no
+// list.
 func numbered(kind byte, n int) uuid.UUID {
 	id := uuid.UUID{6: 0x70, 8: 0x80, 9: kind}
 	binary.BigEndian.PutUint32(id[12:], uint32(n))
@@ -22,6 +23,7 @@ func numbered(kind byte, n int) uuid.UUID {
 }
 
 func productID(n int) uuid.UUID { return numbered(1, n) }
+func holdID(n int) uuid.UUID    { return numbered(3, n) }
 func productName(n int) string  { return fmt.Sprintf("Product %07d", n) }
 
 var warehouseID = numbered(2, 0)
@@ -40,36 +42,48 @@ func (s *server) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// load empties the database and fills it with rows stock rows of total units each. There is no checkpoint: what it would make the
-// next writes log is no design's doing.
+// load empties the database and fills it with `rows` stock rows of `total` units each. It makes no
+// checkpoint, as that would make the next writes log full pages.
 func (s *server) load(ctx context.Context, rows, total int) error {
 	uuidOf := func(kind int) string {
-		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid", kind)
+		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid",
+			kind)
 	}
 	return s.exec(ctx,
-		"TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, reservation_items, idempotency_keys",
-		"SET session_replication_role = replica", // the rows agree with one another: checking a hundred thousand takes most of the time
+		"TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, "+
+			"reservation_items, idempotency_keys",
+		// Checking a hundred thousand rows would take most of the time.
+		"SET session_replication_role = replica",
 		fmt.Sprintf("INSERT INTO warehouses VALUES ('%s', 'Bench')", warehouseID),
-		fmt.Sprintf(`INSERT INTO products SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`, uuidOf(1), rows-1),
-		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total) SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
-		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) SELECT product_id, warehouse_id, total, 'opening stock' FROM inventory",
+		fmt.Sprintf(`INSERT INTO products
+SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`,
+			uuidOf(1), rows-1),
+		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
+		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) "+
+			"SELECT product_id, warehouse_id, total, 'opening stock' FROM inventory",
 		"RESET session_replication_role",
 		"VACUUM ANALYZE products", "VACUUM ANALYZE inventory", "ANALYZE reservations",
 	)
 }
 
-// hold adds n PENDING holds of one unit, spread over the first rows stock rows, that die life from now, in the past when it is
-// negative, and within ten minutes before, in the order in which they were made. The units are counted as reserved.
+// hold adds n PENDING holds of one unit, spread over the first `rows` stock rows, and counts their
+// units as reserved. They expire in the ten minutes before now + life, which is negative for dead
+// holds, in the order of their ids.
 func (s *server) hold(ctx context.Context, n, rows int, life time.Duration) error {
+	lifeMs := life.Milliseconds()
 	return s.exec(ctx, fmt.Sprintf(`
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at)
 SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
        now() + interval '%d ms' - interval '1 day', now() + interval '%d ms' - interval '1 day',
        now() + interval '%d ms' - interval '10 minutes' * (%d - n) / %d
-FROM generate_series(0, %d) n`, rows, warehouseID, life.Milliseconds(), life.Milliseconds(), life.Milliseconds(), n, n, n-1),
+FROM generate_series(0, %d) n`,
+		rows, warehouseID, lifeMs, lifeMs, lifeMs, n, n, n-1),
 		`UPDATE inventory i SET reserved = i.reserved + h.units
-FROM (SELECT product_id, warehouse_id, count(*) AS units FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
+FROM (SELECT product_id, warehouse_id, count(*) AS units
+      FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
 WHERE i.product_id = h.product_id AND i.warehouse_id = h.warehouse_id`,
 		"VACUUM ANALYZE reservations", "VACUUM ANALYZE inventory")
 }

@@ -23,10 +23,11 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// discard is the log of what is measured: written, and thrown away.
+// discard is the log of what is measured: it is written, and thrown away.
 var discard = slog.New(slog.NewJSONHandler(io.Discard, nil))
 
-// overHTTP reserves through the local gateway and a Lambda handler of its own, as a caller of the API does. It can do nothing else.
+// overHTTP reserves through the local gateway and its own Lambda handler, as a caller of the API
+// does. It implements no other verb.
 type overHTTP struct {
 	design
 	server *httptest.Server
@@ -42,15 +43,19 @@ func newOverHTTP(function app.HTTPHandler, end func()) (design, error) {
 			routes = append(routes, r)
 		}
 	}
-	gateway, err := local.NewGateway(routes, map[string]local.Invoker{"reserve": local.Handler(function)}, discard)
+	gateway, err := local.NewGateway(routes,
+		map[string]local.Invoker{"reserve": local.Handler(function)}, discard)
 	if err != nil {
 		return nil, err
 	}
-	// A transport of its own keeps one caller's connection alive, whatever the others do.
-	return overHTTP{server: httptest.NewServer(gateway), client: &http.Client{Transport: &http.Transport{}}, end: end}, nil
+	// With its own transport a caller keeps its connection, whatever the others do.
+	return overHTTP{
+		server: httptest.NewServer(gateway),
+		client: &http.Client{Transport: &http.Transport{}}, end: end,
+	}, nil
 }
 
-// newApp is the service as its Lambdas run it, on one connection through the network.
+// newApp returns the service as its Lambdas run it, on one connection through the network.
 func newApp(ctx context.Context, url string, n *network) (*app.App, error) {
 	c := config.Config{DatabaseURL: url, HoldTTL: holdTTL, MaxHold: holdTTL}
 	a, err := app.New(c, discard, 1, func(c *pgxpool.Config) { c.ConnConfig.DialFunc = n.dial })
@@ -68,8 +73,8 @@ func newOursOverHTTP(ctx context.Context, url string, n *network) (design, error
 	return newOverHTTP(a.HTTP("reserve"), a.Close)
 }
 
-// newReferenceOverHTTP is the usual design behind the same gateway and the same adapter, with as little as an HTTP handler can have
-// around it.
+// newReferenceOverHTTP returns the usual design behind the same gateway and adapter, in the least
+// HTTP handler.
 func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, error) {
 	d, err := newReference(ctx, url, n)
 	if err != nil {
@@ -81,7 +86,11 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		id, err := d.reserve(r.Context(), []reservation.Line{{ProductID: body.ProductID, WarehouseID: body.WarehouseID, Quantity: body.Quantity}})
+		id, err := d.reserve(r.Context(),
+			[]reservation.Line{{
+				ProductID: body.ProductID, WarehouseID: body.WarehouseID,
+				Quantity: body.Quantity,
+			}})
 		switch {
 		case errors.Is(err, errShort):
 			http.Error(w, err.Error(), http.StatusConflict)
@@ -90,13 +99,16 @@ func newReferenceOverHTTP(ctx context.Context, url string, n *network) (design, 
 		default:
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
-			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{"id": id, "status": "PENDING"}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"reservation": map[string]any{
+				"id":     id,
+				"status": "PENDING",
+			}})
 		}
 	})
 	return newOverHTTP(lambdahttp.New(h, discard), func() { d.close(context.WithoutCancel(ctx)) })
 }
 
-// line is a line as the contract writes it.
+// line is a line in the form of the contract.
 type line struct {
 	ProductID   uuid.UUID `json:"productId"`
 	WarehouseID uuid.UUID `json:"warehouseId"`
@@ -112,7 +124,8 @@ func reserveBody(l reservation.Line) []byte {
 }
 
 func (o overHTTP) reserve(ctx context.Context, lines []reservation.Line) (id uuid.UUID, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, o.server.URL+"/api/reservations", bytes.NewReader(reserveBody(lines[0])))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, o.server.URL+"/api/reservations",
+		bytes.NewReader(reserveBody(lines[0])))
 	if err != nil {
 		return id, err
 	}
@@ -130,7 +143,8 @@ func (o overHTTP) reserve(ctx context.Context, lines []reservation.Line) (id uui
 		return id, errShort
 	}
 	var answer struct{ Reservation struct{ ID uuid.UUID } }
-	if err := json.Unmarshal(body, &answer); err != nil || response.StatusCode != http.StatusCreated {
+	if err := json.Unmarshal(body, &answer); err != nil ||
+		response.StatusCode != http.StatusCreated {
 		return id, fmt.Errorf("answer %d %s: %w", response.StatusCode, body, err)
 	}
 	return answer.Reservation.ID, nil
@@ -144,15 +158,12 @@ func (o overHTTP) close(context.Context) {
 	o.end()
 }
 
-// endToEnd are reservations over HTTP: what a caller of the API sees, the gateway's and the adapter's time included.
-func endToEnd() []workload {
-	list := []workload{
-		{name: "http-hot", callers: 64, rtt: time.Millisecond},
-		{name: "http-hot", callers: 8},
+// httpHot reserves one hot row over HTTP: a caller of the API pays for the gateway and the adapter
+// too.
+func httpHot() workload {
+	return workload{
+		name: "http-hot", callers: 64, rtt: time.Millisecond,
+		designs: []string{"http-reference", "http-ours"}, setup: stocked(someRows, ample),
+		caller: reserveOne(func() int { return 0 }), check: allHeld,
 	}
-	for i := range list {
-		list[i].designs = []string{"http-reference", "http-ours"}
-		list[i].setup, list[i].caller, list[i].check = stocked(someRows, ample), reserveOne(func() int { return 0 }), allHeld
-	}
-	return list
 }

@@ -23,18 +23,24 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// reserveEvent is the gateway's event of a reservation.
+// reserveEvent returns the gateway's event for a reservation.
 func reserveEvent(l reservation.Line) []byte {
 	event := events.APIGatewayV2HTTPRequest{
 		Version: "2.0", RouteKey: "POST /api/reservations", RawPath: "/api/reservations",
 		Headers: map[string]string{
-			"content-type": "application/json", "accept": "*/*", "host": "shop.example", "user-agent": "bench/1.0",
-			"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https", "x-amzn-trace-id": "Root=1-0-0",
+			"content-type": "application/json", "accept": "*/*", "host": "shop.example",
+			"user-agent":      "bench/1.0",
+			"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https",
+			"x-amzn-trace-id": "Root=1-0-0",
 		},
 		Body: string(reserveBody(l)),
 	}
-	event.RequestContext.RouteKey, event.RequestContext.Stage, event.RequestContext.RequestID = event.RouteKey, "$default", "bench"
-	event.RequestContext.HTTP.Method, event.RequestContext.HTTP.Path, event.RequestContext.HTTP.SourceIP = http.MethodPost, event.RawPath, "192.0.2.7"
+	event.RequestContext.RouteKey = event.RouteKey
+	event.RequestContext.Stage = "$default"
+	event.RequestContext.RequestID = "bench"
+	event.RequestContext.HTTP.Method = http.MethodPost
+	event.RequestContext.HTTP.Path = event.RawPath
+	event.RequestContext.HTTP.SourceIP = "192.0.2.7"
 	b, err := json.Marshal(event)
 	if err != nil {
 		panic(err) // strings always encode
@@ -54,7 +60,8 @@ func invoke(ctx context.Context, function local.Invoker, event []byte) error {
 	return nil
 }
 
-// waitingConn adds up the time from a write to the end of the read behind it: the database's, seen from the client.
+// waitingConn adds up the time from each write to the end of the next read: the time the client
+// waits for the database.
 type waitingConn struct {
 	net.Conn
 	wrote  time.Time
@@ -75,14 +82,16 @@ func (c *waitingConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// overhead is a Lambda's own time for one call: from the event's bytes to the answer's, less the wait for the database.
+// overhead measures a Lambda's own time for one call: from the event's bytes to the answer's, less
+// the wait for the database.
 func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, error) {
 	const calls, wantUs = 5000, 150.0
 	if err := s.load(ctx, manyRows, ample); err != nil {
 		return nil, nil, err
 	}
 	var waited atomic.Int64
-	a, err := newApp(ctx, s.url(), &network{wrap: func(c net.Conn) net.Conn { return &waitingConn{Conn: c, waited: &waited} }})
+	a, err := newApp(ctx, s.url(),
+		&network{wrap: func(c net.Conn) net.Conn { return &waitingConn{Conn: c, waited: &waited} }})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -103,7 +112,6 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 	}
 	runtime.ReadMemStats(&after)
 	slices.Sort(own)
-	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 	p50 := us(own[calls/2])
 	return []shape{{
 		Name: "overhead", Wanted: fmt.Sprintf("p50 under %g µs", wantUs), Met: p50 < wantUs,
@@ -115,9 +123,13 @@ func overhead(ctx context.Context, s *server, _ options) ([]shape, []*result, er
 }
 
 // flags are those of the Makefile's build.
-var flags = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags", "-s -w -buildid="}
+var flags = []string{
+	"build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags",
+	"-s -w -buildid=",
+}
 
-// buildFor builds a package's binary for an architecture, and returns its path and size in MB.
+// buildFor builds the binary of a package for an architecture. It returns its path and its size in
+// MB.
 func buildFor(ctx context.Context, o options, dir, arch, pkg string) (string, float64, error) {
 	out := filepath.Join(dir, arch+"-"+filepath.Base(pkg))
 	cmd := exec.CommandContext(ctx, "go", append(slices.Clone(flags), "-o", out, pkg)...)
@@ -133,7 +145,8 @@ func buildFor(ctx context.Context, o options, dir, arch, pkg string) (string, fl
 	return out, float64(info.Size()) / 1e6, nil
 }
 
-// start is one cold start of a binary, seen from the Runtime API: when it first asked for work and when it first answered.
+// start is one cold start of a binary, as the Runtime API sees it: the times to the first poll and
+// to the first answer.
 type start struct{ poll, answer time.Duration }
 
 // startLimit bounds a cold start.
@@ -151,20 +164,23 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	polled, answered := make(chan time.Time, 1), make(chan time.Time, 1)
 	var polls atomic.Int32
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
-		if polls.Add(1) > 1 {
-			<-r.Context().Done() // there is no second event
-			return
-		}
-		polled <- time.Now()
-		w.Header().Set("Lambda-Runtime-Aws-Request-Id", "bench")
-		w.Header().Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(startLimit).UnixMilli(), 10))
-		_, _ = w.Write(event)
-	})
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/bench/response", func(w http.ResponseWriter, _ *http.Request) {
-		answered <- time.Now()
-		w.WriteHeader(http.StatusAccepted)
-	})
+	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next",
+		func(w http.ResponseWriter, r *http.Request) {
+			if polls.Add(1) > 1 {
+				<-r.Context().Done() // there is no second event
+				return
+			}
+			polled <- time.Now()
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "bench")
+			w.Header().Set("Lambda-Runtime-Deadline-Ms",
+				strconv.FormatInt(time.Now().Add(startLimit).UnixMilli(), 10))
+			_, _ = w.Write(event)
+		})
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/bench/response",
+		func(w http.ResponseWriter, _ *http.Request) {
+			answered <- time.Now()
+			w.WriteHeader(http.StatusAccepted)
+		})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: startLimit}
 	go func() { _ = server.Serve(listener) }()
 	defer func() { _ = server.Close() }() // which ends the poll for a second event
@@ -193,13 +209,17 @@ func startOnce(ctx context.Context, binary, url string, event []byte) (start, er
 	return s, nil
 }
 
-// largestInit is the longest initialization of a package, in milliseconds, as the runtime traces it: the least of several starts, since
-// a process that is interrupted in one counts that too.
+// largestInit returns the longest initialization of any package, in milliseconds, as the runtime
+// traces it. It takes the least of several starts, as a process that is interrupted counts the
+// interruption too.
 func largestInit(ctx context.Context, binary string) (float64, error) {
 	least := map[string]float64{}
 	for range 5 {
 		cmd := exec.CommandContext(ctx, binary)
-		cmd.Env = []string{"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}
+		cmd.Env = []string{
+			"GODEBUG=inittrace=1", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1",
+			"DATABASE_URL=postgres://nobody@127.0.0.1:1/none",
+		}
 		out, _ := cmd.CombinedOutput() // it ends with an error, as nobody listens
 		for l := range strings.Lines(string(out)) {
 			f := strings.Fields(l) // init net/http @1.2 ms, 0.05 ms clock, ...
@@ -225,8 +245,8 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 	return most, nil
 }
 
-// coldStart starts each binary in turn and compares the medians: the first poll with a Lambda that does nothing, the first answer with
-// one that connects and asks the database one question.
+// coldStart starts the binaries in turn and compares the medians: the first poll with a Lambda that
+// does nothing, the first answer with one that connects and runs one query.
 func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const starts = 21
 	const wantPoll, wantAnswer, wantInit, wantMB = 1.4, 1.3, 1.0, 12.0
@@ -280,15 +300,18 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 	}, nil, nil
 }
 
-// binarySizes are the sizes in MB of every function and of the Lambda that does nothing, for arm64, and the largest of those that callers wait
-// for: nobody waits for migrate.
-func binarySizes(ctx context.Context, o options, dir string) (sizes map[string]float64, largest float64, err error) {
+// binarySizes returns the sizes in MB of every function, and of the Lambda that does nothing, for
+// arm64. largest is the largest function that callers wait for: no caller waits for migrate.
+func binarySizes(
+	ctx context.Context, o options, dir string,
+) (sizes map[string]float64, largest float64, err error) {
 	functions, err := filepath.Glob(filepath.Join(o.root, "functions", "*"))
 	if err != nil {
 		return nil, 0, err
 	}
 	sizes = map[string]float64{}
-	if _, sizes["hello"], err = buildFor(ctx, o, dir, "arm64", "./internal/cmd/bench/coldstart/hello"); err != nil {
+	if _, sizes["hello"], err = buildFor(ctx, o, dir, "arm64",
+		"./internal/cmd/bench/coldstart/hello"); err != nil {
 		return nil, 0, err
 	}
 	for _, function := range functions {
@@ -308,7 +331,8 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// memory invokes one instance of the built function again and again, and looks whether it grows.
+// memory invokes one instance of the built function again and again, and checks that its memory
+// does not grow.
 func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, err error) {
 	const calls, settled, most = 100_000, 20_000, 1.1
 	if err := s.load(ctx, manyRows, ample); err != nil {
@@ -319,7 +343,8 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 		return nil, nil, err
 	}
 	function := local.NewRuntime(local.RuntimeConfig{
-		Name: "reserve", Binary: binary, Env: []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"}, MaxInstances: 1,
+		Name: "reserve", Binary: binary, MaxInstances: 1,
+		Env:    []string{"DATABASE_URL=" + s.url(), "LOG_LEVEL=error"},
 		Stdout: os.Stderr, Stderr: os.Stderr, Log: discard,
 	})
 	defer func() { err = errors.Join(err, function.Close()) }()
@@ -334,7 +359,13 @@ func memory(ctx context.Context, s *server, o options) (_ []shape, _ []*result, 
 	}
 	grown := resident[calls] / resident[settled]
 	return []shape{{
-		Name: "memory of a Lambda over 100,000 calls", Wanted: fmt.Sprintf("at most %g of what it was after 20,000", most), Met: grown > 0 && grown <= most,
-		Figures: map[string]float64{"MB after 20,000": resident[settled], "MB after 100,000": resident[calls], "grown to": grown},
+		Name:   "memory of a Lambda over 100,000 calls",
+		Wanted: fmt.Sprintf("at most %g of what it was after 20,000", most),
+		Met:    grown > 0 && grown <= most,
+		Figures: map[string]float64{
+			"MB after 20,000":  resident[settled],
+			"MB after 100,000": resident[calls],
+			"grown to":         grown,
+		},
 	}}, nil, nil
 }

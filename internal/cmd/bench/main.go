@@ -1,10 +1,13 @@
-// Command bench measures the service against the usual design, on one embedded Postgres that flushes as in production, and says by
-// how much it is faster. Absolute figures are a machine's; what it reports are ratios of two designs that took turns in one run.
+// Command bench measures the service against the usual design. Both take turns on one embedded
+// Postgres that flushes as in production. Rates depend on the machine, so it reports ratios.
 //
-//	bench           everything
-//	bench -quick    the workloads of a flash sale, in fewer and shorter rounds
+//	bench                                       everything
+//	bench -quick                                the workloads of a flash sale, in short rounds
+//	bench -only NAME -rounds N                  the workloads and studies that begin with NAME
+//	bench -against COMMIT -only NAME -rounds N  the same by another commit's bench, in turns
 //
-// It writes results.json, shapes.json, table.md and chart.svg. A design that answers wrongly fails the run, however fast it is.
+// It writes results.json, shapes.json, table.md and chart.svg, or with -against compare.md. A wrong
+// answer fails the run, however fast it was. README.md explains the workloads and the table.
 package main
 
 import (
@@ -24,11 +27,11 @@ import (
 
 // options are the command line.
 type options struct {
-	root, out, only string
-	quick           bool
-	rounds          int
-	length          time.Duration
-	start           time.Time
+	root, out, only, against string
+	quick                    bool
+	rounds                   int
+	length                   time.Duration
+	start                    time.Time
 }
 
 func main() {
@@ -45,10 +48,11 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.root, "root", ".", "the checkout")
 	flags.StringVar(&o.out, "out", "build/bench", "where the results go")
-	flags.StringVar(&o.only, "only", "", "run the workloads whose name begins so")
+	flags.StringVar(&o.only, "only", "", "run only workloads and studies that begin with this")
+	flags.StringVar(&o.against, "against", "", "compare with the bench of this commit, in turns")
 	flags.BoolVar(&o.quick, "quick", false, "a few workloads, in fewer and shorter rounds")
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds, of which the medians are reported")
-	flags.DurationVar(&o.length, "length", time.Second, "how long a run is")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds; the medians are reported")
+	flags.DurationVar(&o.length, "length", time.Second, "the time of a run")
 	err := flags.Parse(args)
 	if o.quick {
 		o.rounds, o.length = 3, 700*time.Millisecond
@@ -60,6 +64,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	o, err := parse(args)
 	if err != nil {
 		return err
+	}
+	if o.against != "" {
+		return compare(ctx, o, stdout)
 	}
 	s, err := startServer(ctx, o.root)
 	if err != nil {
@@ -83,26 +90,29 @@ func bench(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	return publish(head, append(results, more...), shapes, o, stdout)
 }
 
-// choose leaves out what isn't asked for, and what can't be shown here.
+// choose returns the selected workloads, without those that this machine cannot run.
 func choose(all []workload, o options, s *server) []workload {
 	var chosen []workload
 	for _, w := range all {
-		if strings.HasPrefix(w.name, o.only) && (!o.quick || w.quick) && (w.flush == 0 || s.flush != nil) {
+		if strings.HasPrefix(w.name, o.only) && (!o.quick || w.quick) &&
+			(w.flush == 0 || s.flush != nil) {
 			chosen = append(chosen, w)
 		}
 	}
 	return chosen
 }
 
-// turn is one design's run of one workload.
+// turn is one run of one workload by one design.
 type turn struct {
 	workload int
 	design   string
 }
 
-// rounds lets every design run every workload once a round, in an order that is shuffled anew, so that what disturbs the machine
-// disturbs all alike.
-func rounds(ctx context.Context, s *server, list []workload, o options, stdout io.Writer) ([]*result, error) {
+// rounds runs every design on every workload once a round. The order is shuffled anew, so that a
+// disturbance of the machine hits all alike.
+func rounds(
+	ctx context.Context, s *server, list []workload, o options, stdout io.Writer,
+) ([]*result, error) {
 	results := make([]*result, len(list))
 	var turns []turn
 	for i, w := range list {
@@ -115,7 +125,8 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 		rand.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
 		for n, t := range turns {
 			w := list[t.workload]
-			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1, len(turns), label(w), t.design)
+			o.progress(stdout, "round %d of %d, run %d of %d: %s, %s", round+1, o.rounds, n+1,
+				len(turns), w.label(), t.design)
 			m, err := runQuietly(ctx, s, w, t.design, o.length)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d callers, %s: %w", w.name, w.callers, t.design, err)
@@ -126,10 +137,13 @@ func rounds(ctx context.Context, s *server, list []workload, o options, stdout i
 	return results, nil
 }
 
-// tooBusy is how many cores others may use during a run before it is measured again, once.
+// tooBusy is how many cores other processes may use during a run. Beyond it the run is repeated
+// once.
 const tooBusy = 0.6
 
-func runQuietly(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+func runQuietly(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	m, err := run(ctx, s, w, name, length)
 	if err == nil && m.othersCPU > tooBusy {
 		m, err = run(ctx, s, w, name, length)
@@ -137,7 +151,8 @@ func runQuietly(ctx context.Context, s *server, w workload, name string, length 
 	return m, err
 }
 
-// progress says what is being done, with the seconds since the start: on a terminal in one line, elsewhere in a line each.
+// progress prints the current step and the seconds since the start: in one line on a terminal, else
+// in a line each.
 func (o options) progress(out io.Writer, format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
 	if file, ok := out.(*os.File); ok {
@@ -157,10 +172,12 @@ func publish(head string, results []*result, shapes []shape, o options, stdout i
 	table := head + table(results) + shapeTable(shapes)
 	fmt.Fprintln(stdout, "\n"+table)
 	contents := map[string]string{
-		"results.json": document(results), "shapes.json": shapeDocument(shapes), "table.md": table, "chart.svg": chart(results),
+		"results.json": document(results), "shapes.json": shapeDocument(shapes),
+		"table.md": table, "chart.svg": chart(results),
 	}
 	for name, content := range contents {
-		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil { //nolint:gosec // for everyone to read
+		//nolint:gosec // for everyone to read
+		if err := os.WriteFile(filepath.Join(o.out, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}

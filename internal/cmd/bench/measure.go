@@ -11,40 +11,42 @@ import (
 	"time"
 )
 
-// measurement is what one run of one design showed.
+// measurement is the result of one run of one design.
 type measurement struct {
 	design                string
 	done, refused         int
-	warm                  int // calls that succeeded before the measuring began
+	warm                  int // calls that succeeded in the warm-up
 	took                  time.Duration
 	p50, p99, p999        time.Duration
 	serverCPU, clientCPU  time.Duration
-	wal                   int   // bytes of log
-	updates, hot          int64 // of stock rows, and those that stayed on their page
+	wal                   int   // bytes
+	updates, hot          int64 // of stock rows; hot ones stayed on their page
 	deadlocks, retries    int64
-	roundTrips, othersCPU float64 // a call's writes; cores that others used meanwhile
+	roundTrips, othersCPU float64 // writes a call; cores used by other processes
 }
 
 func (m *measurement) calls() int { return m.done + m.refused }
 
 func (m *measurement) perSecond() float64 { return float64(m.calls()) / m.took.Seconds() }
 
-// caller is one closed loop: it calls, waits, and calls again.
+// caller is one closed loop: it calls, waits for the answer, and calls again.
 type caller struct {
 	design     design
 	call, warm func(context.Context) error
 	tally
 }
 
-// tally is what came of a caller's calls.
+// tally counts the results of a caller's calls.
 type tally struct {
 	latencies []time.Duration
 	refused   int
 	err       error
 }
 
-// run is a measurement that ends with an audit.
-func run(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+// run measures a workload once and audits the database.
+func run(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	m, err := measure(ctx, s, w, name, length)
 	if err != nil {
 		return nil, err
@@ -52,8 +54,11 @@ func run(ctx context.Context, s *server, w workload, name string, length time.Du
 	return m, audit(ctx, s)
 }
 
-// measure prepares the workload's data, lets its callers loose for the while, and checks what came of it.
-func measure(ctx context.Context, s *server, w workload, name string, length time.Duration) (*measurement, error) {
+// measure loads the workload's data, runs its callers, and checks the database against their
+// answers.
+func measure(
+	ctx context.Context, s *server, w workload, name string, length time.Duration,
+) (*measurement, error) {
 	if err := errors.Join(s.setFlush(0), w.setup(ctx, s)); err != nil {
 		return nil, err
 	}
@@ -75,7 +80,7 @@ func measure(ctx context.Context, s *server, w workload, name string, length tim
 	}
 	n.writes.Store(0)
 	m.took = loop(ctx, callers, w.calls, length)
-	m.used(before.usage, s.use()) // at once: 64 sessions that end take as much as a thousand calls
+	m.used(before.usage, s.use()) // now: ending 64 sessions costs as much as a thousand calls
 	m.roundTrips = float64(n.writes.Load())
 	for _, c := range callers {
 		m.retries += c.design.retries()
@@ -92,7 +97,9 @@ func measure(ctx context.Context, s *server, w workload, name string, length tim
 	return m, errors.Join(s.setFlush(0), w.check(ctx, s, m))
 }
 
-func connectCallers(ctx context.Context, s *server, w workload, name string, n *network) ([]*caller, error) {
+func connectCallers(
+	ctx context.Context, s *server, w workload, name string, n *network,
+) ([]*caller, error) {
 	callers := make([]*caller, w.callers)
 	for i := range callers {
 		d, err := designs[name](ctx, s.url(), n)
@@ -108,18 +115,19 @@ func connectCallers(ctx context.Context, s *server, w workload, name string, n *
 	return callers, nil
 }
 
-// warmFor is how long callers call before they are measured, each of them once at the least.
+// warmFor is how long callers call before the measurement. Each makes at least one call.
 const warmFor = 300 * time.Millisecond
 
-// warmUp has every connection do what it does only once: read the catalogs, compile and plan, whatever the design. With a run of a second
-// and a hundred callers that would be most of what is measured; the study of the cold start shows it on its own. It answers how many
-// calls succeeded.
+// warmUp makes every connection do its one-off work: reading the system catalogs, compiling and
+// planning. In a run of a second with a hundred callers that would be most of the figures; the
+// cold-start study measures it. It returns the number of calls that succeeded.
 func warmUp(ctx context.Context, callers []*caller) (done int, err error) {
 	begin := time.Now()
 	var group sync.WaitGroup
 	for _, c := range callers {
 		group.Go(func() {
-			for first := true; c.err == nil && (first || time.Since(begin) < warmFor); first = false {
+			for first := true; c.err == nil &&
+				(first || time.Since(begin) < warmFor); first = false {
 				c.make(ctx, c.warm)
 			}
 		})
@@ -145,7 +153,8 @@ func (c *caller) make(ctx context.Context, call func(context.Context) error) {
 	}
 }
 
-// loop runs the callers until they have made so many calls together, or until time is up. A call that has begun is ended.
+// loop runs the callers until they have made `calls` calls together or, if that is 0, for `length`.
+// Calls that have begun are completed.
 func loop(ctx context.Context, callers []*caller, calls int, length time.Duration) time.Duration {
 	var made atomic.Int64
 	var group sync.WaitGroup
@@ -167,7 +176,7 @@ func loop(ctx context.Context, callers []*caller, calls int, length time.Duratio
 	return time.Since(start)
 }
 
-// collect adds the callers up.
+// collect sums the callers' results.
 func (m *measurement) collect(callers []*caller) error {
 	var all []time.Duration
 	for _, c := range callers {
@@ -183,7 +192,9 @@ func (m *measurement) collect(callers []*caller) error {
 	m.done = len(all) - m.refused
 	m.roundTrips /= float64(len(all))
 	slices.Sort(all)
-	at := func(share float64) time.Duration { return all[min(int(share*float64(len(all))), len(all)-1)] }
+	at := func(share float64) time.Duration {
+		return all[min(int(share*float64(len(all))), len(all)-1)]
+	}
 	m.p50, m.p99, m.p999 = at(0.5), at(0.99), at(0.999)
 	return nil
 }
@@ -198,14 +209,14 @@ func (s *server) use() usage {
 	return usage{time.Now(), treeCPU(s.PID()), processCPU(os.Getpid()), machineCPU()}
 }
 
-// used says what a run used, and others meanwhile.
+// used computes the processor time of a run, and of others during it.
 func (m *measurement) used(before, after usage) {
 	m.serverCPU, m.clientCPU = after.server-before.server, after.own-before.own
 	others := (after.machine - before.machine) - m.serverCPU - m.clientCPU
 	m.othersCPU = max(0, others.Seconds()/after.at.Sub(before.at).Seconds())
 }
 
-// observation is what the server has counted so far.
+// observation is the state of the server's counters.
 type observation struct {
 	usage
 	wal          int
@@ -218,7 +229,8 @@ const observeLimit = 10 * time.Second
 
 const othersSQL = `
 SELECT EXISTS (SELECT FROM pg_stat_activity
-               WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid())`
+               WHERE backend_type = 'client backend' AND datname = current_database()
+                 AND pid <> pg_backend_pid())`
 
 const observeSQL = `
 SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,
@@ -226,14 +238,15 @@ SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,
        (SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'inventory'),
        (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database())`
 
-// observe reads the counters. A session hands in its counts when it ends, so after a run the callers' are awaited first.
+// observe reads the counters. A session reports its counts when it ends, so with alone it first
+// waits for the callers' sessions to end.
 func (s *server) observe(ctx context.Context, alone bool) (o observation, err error) {
 	for deadline := time.Now().Add(observeLimit); alone; {
 		if err := s.admin.QueryRow(ctx, othersSQL).Scan(&alone); err != nil {
 			return o, err
 		}
 		if time.Now().After(deadline) {
-			return o, errors.New("the callers' sessions don't end")
+			return o, errors.New("the callers' sessions did not end")
 		}
 	}
 	err = s.admin.QueryRow(ctx, observeSQL).Scan(&o.wal, &o.updates, &o.hot, &o.deadlocks)
@@ -247,7 +260,7 @@ func (m *measurement) subtract(before, after observation) {
 	m.deadlocks = after.deadlocks - before.deadlocks
 }
 
-// audit makes a fast wrong answer fail the run.
+// audit returns an error if the service's audit finds a violation.
 func audit(ctx context.Context, s *server) error {
 	d, err := newOurs(ctx, s.url(), &network{})
 	if err != nil {

@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// network is the way between a caller and Postgres. A round trip takes rtt longer than the loopback's; all of it is waited before
-// the write, which is the same thing to a caller that waits for its answer.
+// network is the connection between a caller and Postgres. Its round trips take rtt longer than on
+// the loopback. All of the delay comes before the write: a caller that waits for its answer sees no
+// difference.
 type network struct {
 	rtt    time.Duration
 	writes atomic.Int64
 	wrap   func(net.Conn) net.Conn // around a connection, or nil
 }
 
-// dial is pgx's DialFunc. The connection is at its full speed until it is slow: connecting isn't what is measured.
+// dial is pgx's DialFunc. Only writes are delayed, the connect is not.
 func (n *network) dial(ctx context.Context, proto, address string) (net.Conn, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, proto, address)
@@ -33,7 +34,7 @@ func (n *network) dial(ctx context.Context, proto, address string) (net.Conn, er
 	return &slowConn{Conn: conn, network: n, delay: d}, nil
 }
 
-// slowConn is a connection across the network.
+// slowConn is a connection with the delay of its network.
 type slowConn struct {
 	net.Conn
 	network *network

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// result gathers the rounds of one workload.
+// result collects the rounds of one workload.
 type result struct {
 	workload workload
 	runs     map[string][]*measurement
@@ -16,13 +16,14 @@ type result struct {
 
 func newResult(w workload) *result { return &result{w, map[string][]*measurement{}} }
 
-// reference and ours name the two designs whose ratio is reported: the first and the last that run the workload.
+// reference and ours name the two designs of the ratio: the first and the last design of the
+// workload.
 func (r *result) reference() string { return r.workload.designs[0] }
 func (r *result) ours() string      { return r.workload.designs[len(r.workload.designs)-1] }
 
 func (r *result) add(m *measurement) { r.runs[m.design] = append(r.runs[m.design], m) }
 
-// median is the middle of a figure over a design's rounds.
+// median returns the median of a figure over a design's rounds.
 func (r *result) median(design string, figure func(*measurement) float64) float64 {
 	var values []float64
 	for _, m := range r.runs[design] {
@@ -32,9 +33,18 @@ func (r *result) median(design string, figure func(*measurement) float64) float6
 	return values[len(values)/2]
 }
 
-func (r *result) perSecond(design string) float64 { return r.median(design, (*measurement).perSecond) }
+func (r *result) perSecond(design string) float64 {
+	return r.median(design, (*measurement).perSecond)
+}
 
-// ratio is ours to the reference, of the medians, with the least and the most of any round.
+// perCall is the median of a figure divided by the number of calls.
+func (r *result) perCall(design string, figure func(*measurement) float64) float64 {
+	return r.median(design, func(m *measurement) float64 { return figure(m) / float64(m.calls()) })
+}
+
+func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+// ratio returns ours to the reference, of the medians, and the least and the most of any round.
 func (r *result) ratio() (ratio, least, most float64) {
 	for i, m := range r.runs[r.ours()] {
 		one := m.perSecond() / r.runs[r.reference()][i].perSecond()
@@ -46,7 +56,7 @@ func (r *result) ratio() (ratio, least, most float64) {
 	return r.perSecond(r.ours()) / r.perSecond(r.reference()), least, most
 }
 
-// row is a workload's results for programs.
+// row is the result of a workload in results.json.
 type row struct {
 	Workload     string   `json:"workload"`
 	Callers      int      `json:"callers"`
@@ -67,7 +77,8 @@ type figures struct {
 	P50Ms        float64 `json:"p50Ms"`
 	P99Ms        float64 `json:"p99Ms"`
 	P999Ms       float64 `json:"p999Ms"`
-	// ServerCPUUs, ClientCPUUs and WALBytes are for one call; HOTShare is of the updates of stock rows.
+	// ServerCPUUs, ClientCPUUs and WALBytes are per call. HOTShare is the share of the updates of
+	// stock rows.
 	ServerCPUUs float64 `json:"serverCpuUs"`
 	ClientCPUUs float64 `json:"clientCpuUs"`
 	WALBytes    float64 `json:"walBytes"`
@@ -85,11 +96,13 @@ func (r *result) figures(design string) figures {
 		P50Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p50) }),
 		P99Ms:        r.median(design, func(m *measurement) float64 { return ms(m.p99) }),
 		P999Ms:       r.median(design, func(m *measurement) float64 { return ms(m.p999) }),
-		ServerCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.serverCPU.Microseconds()) / float64(m.calls()) }),
-		ClientCPUUs:  r.median(design, func(m *measurement) float64 { return float64(m.clientCPU.Microseconds()) / float64(m.calls()) }),
-		WALBytes:     r.median(design, func(m *measurement) float64 { return float64(m.wal) / float64(m.calls()) }),
-		HOTShare:     r.median(design, func(m *measurement) float64 { return float64(m.hot) / max(1, float64(m.updates)) }),
+		ServerCPUUs:  r.perCall(design, func(m *measurement) float64 { return us(m.serverCPU) }),
+		ClientCPUUs:  r.perCall(design, func(m *measurement) float64 { return us(m.clientCPU) }),
+		WALBytes:     r.perCall(design, func(m *measurement) float64 { return float64(m.wal) }),
 		RoundTrips:   r.median(design, func(m *measurement) float64 { return m.roundTrips }),
+		HOTShare: r.median(design, func(m *measurement) float64 {
+			return float64(m.hot) / max(1, float64(m.updates))
+		}),
 	}
 	for _, m := range r.runs[design] {
 		f.Deadlocks += m.deadlocks
@@ -100,8 +113,10 @@ func (r *result) figures(design string) figures {
 
 func (r *result) row() row {
 	out := row{
-		Workload: r.workload.name, Callers: r.workload.callers, RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
-		Reference: r.figures(r.reference()), Ours: r.figures(r.ours()), Rounds: len(r.runs[r.ours()]),
+		Workload: r.workload.name, Callers: r.workload.callers,
+		RTTMs: ms(r.workload.rtt), FlushDelayMs: ms(r.workload.flush),
+		Reference: r.figures(r.reference()), Ours: r.figures(r.ours()),
+		Rounds: len(r.runs[r.ours()]),
 	}
 	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio()
 	if slices.Contains(r.workload.designs, "plain") {
@@ -111,7 +126,7 @@ func (r *result) row() row {
 	return out
 }
 
-// document is the results as JSON.
+// document returns the results as JSON.
 func document(results []*result) string {
 	rows := []row{}
 	for _, r := range results {
@@ -128,32 +143,42 @@ func indented(v any) string {
 	return string(b) + "\n"
 }
 
-// table is the results for people, in Markdown.
+// table returns the results as a Markdown table.
 func table(results []*result) string {
 	if len(results) == 0 {
 		return ""
 	}
 	var b strings.Builder
-	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server, client µs | log B | HOT | deadlocks, retries |\n")
+	b.WriteString("| workload | callers | RTT ms | flush + ms | reference /s, p50/p99 ms | " +
+		"ours /s, p50/p99/p99.9 ms | ratio (rounds) | wanted | trips | server, client µs | " +
+		"log B | HOT | deadlocks, retries |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range results {
 		x := r.row()
-		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | **×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f, %.0f | %.0f | %.1f %% | %d, %d |\n",
-			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond, x.Reference.P50Ms, x.Reference.P99Ms,
-			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast, x.RatioMost, r.verdict(x),
-			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes, 100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
+		fmt.Fprintf(&b, "| %s | %d | %g | %g | %.0f, %.1f/%.1f | %.0f, %.1f/%.1f/%.1f | "+
+			"**×%.2f** (%.2f to %.2f) | %s | %.2f | %.0f, %.0f | %.0f | %.1f %% | %d, %d |\n",
+			x.Workload, x.Callers, x.RTTMs, x.FlushDelayMs, x.Reference.OpsPerSecond,
+			x.Reference.P50Ms, x.Reference.P99Ms,
+			x.Ours.OpsPerSecond, x.Ours.P50Ms, x.Ours.P99Ms, x.Ours.P999Ms, x.Ratio, x.RatioLeast,
+			x.RatioMost, r.verdict(x),
+			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes,
+			100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
 		if x.Plain != nil {
-			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f | ×%.2f | | %.0f, %.0f | %.0f | | |\n",
-				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms, x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs, x.Plain.ClientCPUUs, x.Plain.WALBytes)
+			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f "+
+				"| ×%.2f | | %.0f, %.0f | %.0f | | |\n",
+				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms,
+				x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs,
+				x.Plain.ClientCPUUs, x.Plain.WALBytes)
 		}
 	}
 	return b.String()
 }
 
-// plainBar is the least share of one plain statement's throughput that ours must have where nobody fights for a row.
+// plainBar is the least throughput relative to one plain statement where no two callers want the
+// same row.
 const plainBar = 0.75
 
-// verdict says what was wanted, and whether it was met.
+// verdict returns the goals, and whether one was missed.
 func (r *result) verdict(x row) string {
 	var wants []string
 	met := true

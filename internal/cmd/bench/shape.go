@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// shape is what a study of the service alone showed: whether it stays as fast, as small and as cheap as it began. Its figures are a
-// machine's, its bars are ratios and counts.
+// shape is the result of a study: whether the service stays as fast, small and cheap as it began.
+// Figures depend on the machine; goals are ratios and counts.
 type shape struct {
 	Name    string             `json:"study"`
 	Figures map[string]float64 `json:"figures"`
@@ -18,7 +18,7 @@ type shape struct {
 	Met     bool               `json:"met"`
 }
 
-// studies run one after another when the rounds are over, the one with the most data last.
+// studies run one after another after the rounds, the one with the most data last.
 var studies = []struct {
 	name string
 	run  func(ctx context.Context, s *server, o options) ([]shape, []*result, error)
@@ -36,8 +36,10 @@ var studies = []struct {
 	{"hold", tenMillion},
 }
 
-// study runs the studies that are asked for. A quick bench has none.
-func study(ctx context.Context, s *server, o options, stdout io.Writer) (shapes []shape, results []*result, err error) {
+// study runs the selected studies. A quick bench has none.
+func study(
+	ctx context.Context, s *server, o options, stdout io.Writer,
+) (shapes []shape, results []*result, err error) {
 	for _, st := range studies {
 		if o.quick || !strings.HasPrefix(st.name, o.only) {
 			continue
@@ -59,7 +61,7 @@ func shapeDocument(shapes []shape) string {
 	return indented(shapes)
 }
 
-// shapeTable is the studies for people, in Markdown.
+// shapeTable returns the studies as a Markdown table.
 func shapeTable(shapes []shape) string {
 	if len(shapes) == 0 {
 		return ""
@@ -75,7 +77,8 @@ func shapeTable(shapes []shape) string {
 		if !s.Met {
 			verdict = "missed"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Name, strings.Join(figures, "; "), s.Wanted, verdict)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Name, strings.Join(figures, "; "), s.Wanted,
+			verdict)
 	}
 	return b.String()
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// openService is the service on a pool of its own, without a delay.
+// openService returns the service on its own pool, without a delay.
 func openService(s *server, connections int) (*reservation.Service, func(), error) {
 	pool, err := postgres.Open(postgres.URL(s.url()), connections)
 	if err != nil {
@@ -22,10 +22,10 @@ func openService(s *server, connections int) (*reservation.Service, func(), erro
 	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL}), pool.Close, nil
 }
 
-// traffic is what shoppers do meanwhile: each reserves, confirms, and thinks.
+// traffic is the shoppers during a study: each reserves, confirms, and pauses.
 type traffic struct {
 	mu        sync.Mutex
-	latencies []time.Duration // of the phase
+	latencies []time.Duration // of the current phase
 	err       error
 }
 
@@ -34,14 +34,15 @@ const (
 	thinkTime = 4 * time.Millisecond
 )
 
-// run lets the shoppers loose on the first rows stock rows until ctx ends.
+// run lets the shoppers use the first `rows` stock rows until ctx ends.
 func (t *traffic) run(ctx context.Context, service *reservation.Service, rows int) {
 	var group sync.WaitGroup
 	for range shoppers {
 		group.Go(func() {
 			for ctx.Err() == nil {
 				begin := time.Now()
-				answer, err := service.Reserve(ctx, reservation.Request{Lines: []reservation.Line{stockLine(rand.IntN(rows), 1)}})
+				answer, err := service.Reserve(ctx,
+					reservation.Request{Lines: []reservation.Line{stockLine(rand.IntN(rows), 1)}})
 				if err == nil {
 					_, err = service.Confirm(ctx, answer.Hold.ID, "")
 				}
@@ -70,16 +71,20 @@ func (t *traffic) phase() (p99 time.Duration, err error) {
 	latencies := t.latencies
 	t.latencies = nil
 	if len(latencies) == 0 {
-		return 0, errors.Join(errors.New("the shoppers did nothing"), t.err)
+		return 0, errors.Join(errors.New("the shoppers made no call"), t.err)
 	}
 	slices.Sort(latencies)
 	return latencies[len(latencies)*99/100], t.err
 }
 
-// sweepUnderTraffic lets one sweep write down a million dead holds of the first rows stock rows, while shoppers use the same rows.
-func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([]shape, []*result, error) {
+// sweepUnderTraffic lets one sweep expire a million dead holds of the first `rows` stock rows,
+// while shoppers use the same rows.
+func sweepUnderTraffic(
+	ctx context.Context, s *server, name string, rows int,
+) ([]shape, []*result, error) {
 	const dead, quiet, limit, wantTail = 1_000_000, 5 * time.Second, 50 * time.Second, 3.0
-	if err := errors.Join(s.load(ctx, rows, 3*ample), s.hold(ctx, dead, rows, -time.Hour)); err != nil {
+	if err := errors.Join(s.load(ctx, rows, 3*ample),
+		s.hold(ctx, dead, rows, -time.Hour)); err != nil {
 		return nil, nil, err
 	}
 	before, err := s.observe(ctx, false)
@@ -125,22 +130,27 @@ func sweepUnderTraffic(ctx context.Context, s *server, name string, rows int) ([
 	deadlocks := after.deadlocks - before.deadlocks
 	gone := swept.Expired == dead && !swept.More
 	return []shape{{
-		Name:   name,
-		Wanted: fmt.Sprintf("a million gone within %v, live p99 at most %g times, no deadlock", limit, wantTail),
-		Met:    gone && tail <= wantTail && deadlocks == 0,
+		Name: name,
+		Wanted: fmt.Sprintf("a million expired within %v, live p99 at most %g times, no deadlock",
+			limit, wantTail),
+		Met: gone && tail <= wantTail && deadlocks == 0,
 		Figures: map[string]float64{
-			"swept": float64(swept.Expired), "seconds": took.Seconds(), "holds/s": float64(swept.Expired) / took.Seconds(),
-			"live p99 before ms": ms(calm), "live p99 meanwhile ms": ms(busy), "p99 ratio": tail, "deadlocks": float64(deadlocks),
+			"swept": float64(swept.Expired), "seconds": took.Seconds(),
+			"holds/s":            float64(swept.Expired) / took.Seconds(),
+			"live p99 before ms": ms(calm), "live p99 meanwhile ms": ms(busy), "p99 ratio": tail,
+			"deadlocks": float64(deadlocks),
 		},
 	}}, nil, nil
 }
 
-// steady sells from one hot row for a minute: it must end as fast as it began, on a table that has not grown.
+// steady reserves from one hot row for a minute: the rate must not drop, and the table must not
+// grow.
 func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, error) {
 	const callers, slices, slice, wantEnd, wantHOT, wantMB = 32, 6, 10 * time.Second, 0.9, 0.98, 1.0
 	w := workload{
 		name: "steady", callers: callers, designs: both,
-		setup: stocked(someRows, 10*ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
+		setup: stocked(someRows, 10*ample), caller: reserveOne(func() int { return 0 }),
+		check: allHeld,
 	}
 	if err := w.setup(ctx, s); err != nil {
 		return nil, nil, err
@@ -188,27 +198,33 @@ func steady(ctx context.Context, s *server, _ options) ([]shape, []*result, erro
 	hot := float64(after.hot-before.hot) / max(1, float64(after.updates-before.updates))
 	end, mb := rates[slices-1]/rates[0], float64(size)/1e6
 	return []shape{{
-		Name:   "steady: one hot row for a minute, 32 callers",
-		Wanted: fmt.Sprintf("the last ten seconds at least %g of the first, HOT over %g, the thousand stock rows under %g MB", wantEnd, wantHOT, wantMB),
-		Met:    end >= wantEnd && hot > wantHOT && mb < wantMB,
+		Name: "steady: one hot row for a minute, 32 callers",
+		Wanted: fmt.Sprintf("the last ten seconds at least %g of the first, HOT over %g, the "+
+			"thousand stock rows under %g MB", wantEnd, wantHOT, wantMB),
+		Met: end >= wantEnd && hot > wantHOT && mb < wantMB,
 		Figures: map[string]float64{
-			"first 10 s, holds/s": rates[0], "last 10 s, holds/s": rates[slices-1], "last to first": end, "HOT share": hot, "stock table MB": mb,
+			"first 10 s, holds/s": rates[0], "last 10 s, holds/s": rates[slices-1],
+			"last to first": end, "HOT share": hot, "stock table MB": mb,
 		},
 	}}, nil, nil
 }
 
-// resolvedHolds adds n holds that were confirmed long ago, without their part of the stock: nothing that is measured on them looks.
+// resolvedHolds adds n holds that were confirmed long ago. Their stock is left out: no measured
+// query reads it.
 func (s *server) resolvedHolds(ctx context.Context, from, n int) error {
 	return s.exec(ctx, "SET session_replication_role = replica", fmt.Sprintf(`
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+INSERT INTO reservations (id, product_id, warehouse_id, quantity,
+                          created_at, updated_at, expires_at, status)
 SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        ('00000000-0000-7000-8001-0000' || lpad(to_hex(n %% %d), 8, '0'))::uuid, '%s', 1,
-       now() - interval '3 days', now() - interval '3 days' + interval '1 minute', now() - interval '3 days' + interval '10 minutes', 'CONFIRMED'
+       now() - interval '3 days', now() - interval '3 days' + interval '1 minute',
+       now() - interval '3 days' + interval '10 minutes', 'CONFIRMED'
 FROM generate_series(%d, %d) n`, manyRows, warehouseID, from, from+n-1),
 		"RESET session_replication_role", "VACUUM ANALYZE reservations")
 }
 
-// tenMillion reads holds by their ids among ten thousand and among ten million, and looks at what an idle sweep reads among these.
+// tenMillion reads holds by id among ten thousand and among ten million, and counts the pages that
+// an idle sweep reads among the latter.
 func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const few, many, wantShare, wantPages = 10_000, 10_000_000, 0.8, 8.0
 	if err := s.load(ctx, manyRows, ample); err != nil {
@@ -226,7 +242,7 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 			name: fmt.Sprintf("hold-%d", n), callers: 1, designs: both,
 			setup: func(context.Context, *server) error { return nil },
 			caller: func(d design, _ int) func(context.Context) error {
-				return func(ctx context.Context) error { return d.get(ctx, numbered(3, rand.IntN(n))) }
+				return func(ctx context.Context) error { return d.get(ctx, holdID(rand.IntN(n))) }
 			},
 			check: func(context.Context, *server, *measurement) error { return nil },
 		}
@@ -249,21 +265,30 @@ func tenMillion(ctx context.Context, s *server, o options) ([]shape, []*result, 
 	share := rate[many] / rate[few]
 	return []shape{
 		{
-			Name: "a hold's read among ten million", Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare), Met: share >= wantShare,
-			Figures: map[string]float64{"reads/s among 10,000": rate[few], "reads/s among 10,000,000": rate[many], "share": share},
+			Name:   "a hold's read among ten million",
+			Wanted: fmt.Sprintf("at least %g of its rate among ten thousand", wantShare),
+			Met:    share >= wantShare,
+			Figures: map[string]float64{
+				"reads/s among 10,000":     rate[few],
+				"reads/s among 10,000,000": rate[many], "share": share,
+			},
 		},
 		{
-			Name: "an idle sweep among ten million resolved holds", Wanted: fmt.Sprintf("at most %g pages, of holds, lines and keys together", wantPages),
+			Name: "an idle sweep among ten million resolved holds",
+			Wanted: fmt.Sprintf("at most %g pages, of holds, lines and keys together",
+				wantPages),
 			Met: pages <= wantPages, Figures: map[string]float64{"pages": pages},
 		},
 	}, results, nil
 }
 
 const pagesSQL = `
-SELECT coalesce(sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
+SELECT coalesce(sum(heap_blks_read + heap_blks_hit
+                  + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)::float8
 FROM pg_statio_user_tables`
 
-// idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its plans.
+// idleSweepPages counts the pages that a sweep with nothing to do reads, once its session has its
+// plans.
 func idleSweepPages(ctx context.Context, s *server) (float64, error) {
 	sweeper, end, err := openService(s, 1)
 	if err != nil {
@@ -276,7 +301,8 @@ func idleSweepPages(ctx context.Context, s *server) (float64, error) {
 		return 0, err
 	}
 	end()
-	if _, err := s.observe(ctx, true); err != nil { // which waits for the sessions, that hand in their counts at their end
+	// Waits until the sessions have ended and reported.
+	if _, err := s.observe(ctx, true); err != nil {
 		return 0, err
 	}
 	before, err := pages()

@@ -1,12 +1,15 @@
-// Package model is the promises as a program that serves one call at a time, on a few stock rows. A history of concurrent calls is
-// linearizable (Herlihy and Wing, "Linearizability: A Correctness Condition for Concurrent Objects", 1990) when its calls can be put into one
-// order, each somewhere between being sent and being answered, in which this program answers as the service did.
+// Package model states the promises as a program that serves one call at a time, on a few stock
+// rows. A history of concurrent calls is linearizable (Herlihy and Wing, "Linearizability: A
+// Correctness Condition for Concurrent Objects", 1990) if its calls can be put into one order, each
+// between its sending and its answer, in which this program answers as the service did.
 //
-// The one thing that isn't a call is the passing of time. A call doesn't tell when, between being sent and being answered, the database looked
-// at its clock, so the model asks whether some instant in between explains the answer. Whoever is told that a hold has expired makes it dead in
-// the model for good: whatever came back to life would contradict that.
+// Only the passing of time is not a call. A call does not tell when the database read its clock, so
+// the model asks whether some instant between the sending and the answer explains the answer. Once
+// a caller is told that a hold has expired, the hold is dead in the model for good: if it came back
+// to life, that would contradict the answer.
 //
-// A catalog shows holds that are past their end as gone, each row by a look at the clock of its own, and binds nobody.
+// A catalog shows holds past their end as gone. It reads the clock for each row anew, and it binds
+// no later answer.
 package model
 
 import (
@@ -17,16 +20,16 @@ import (
 	"strings"
 )
 
-// Instant is a time in microseconds since 1970, which is how exactly Postgres tells it.
+// Instant is a time in microseconds since 1970, the resolution of Postgres.
 type Instant = int64
 
-// Never is when a call was answered that wasn't.
+// Never is the time of an answer that never came.
 const Never Instant = math.MaxInt64
 
-// Verb is what a call asks for.
+// Verb is the kind of a call.
 type Verb string
 
-// The verbs. Restock is the operator's, who adds to stock rows by hand.
+// The verbs. Restock is a delivery: the operator adds units to a stock row.
 const (
 	Reserve Verb = "reserve"
 	Confirm Verb = "confirm"
@@ -37,19 +40,19 @@ const (
 	Restock Verb = "restock"
 )
 
-// Line is some units of a stock row, by the row's number.
+// Line is some units of a stock row, which is named by its number.
 type Line struct{ Row, Quantity int }
 
-// Call is what was asked.
+// Call is a request.
 type Call struct {
 	Verb Verb
-	// Hold is the number of the hold that is asked for or about.
+	// Hold is the number of the hold that the call makes or names.
 	Hold int
-	// Lines are what a Reserve or a Restock names.
+	// Lines are the lines of a Reserve or a Restock.
 	Lines []Line
-	// TTL is how long a Reserve or an Extend wants the hold to last.
+	// TTL is how long the hold of a Reserve or an Extend is to last, in microseconds.
 	TTL Instant
-	// Repeats says that a Reserve's Idempotency-Key was sent more than once.
+	// Repeats is set if the Idempotency-Key of the Reserve was sent more than once.
 	Repeats bool
 	// From is when the call was sent, To when it was answered.
 	From, To Instant
@@ -61,47 +64,53 @@ type Outcome string
 // The outcomes.
 const (
 	Done    Outcome = "done"    // a success
-	Short   Outcome = "short"   // not enough in stock
+	Short   Outcome = "short"   // too few units in stock
 	Gone    Outcome = "gone"    // the hold has expired
-	Settled Outcome = "settled" // the hold was resolved otherwise
-	Nothing Outcome = "nothing" // refused for now, with the promise that nothing happened
-	Unknown Outcome = "unknown" // it may or may not have happened, now or later
+	Settled Outcome = "settled" // the hold was resolved in another way
+	Nothing Outcome = "nothing" // refused for now, without an effect
+	Unknown Outcome = "unknown" // it may have an effect, now or later
 )
 
-// Status is a hold's.
+// Status is the status of a hold.
 type Status byte
 
-// The statuses. Absent is before the reserve; Vague is pending with an end that nobody was told.
+// The statuses. Absent is a hold before its reserve. EndUnknown is a pending hold whose end no
+// caller was told.
 const (
 	Absent Status = iota
 	Pending
-	Vague
+	EndUnknown
 	Confirmed
 	Released
 	Expired
 )
 
 func (s Status) String() string {
-	return [...]string{"absent", "pending", "vague", "confirmed", "released", "expired"}[s]
+	return [...]string{
+		"absent", "pending", "pending, end unknown", "confirmed", "released",
+		"expired",
+	}[s]
 }
 
-// Answer is what the service said.
+// Answer is the answer of the service.
 type Answer struct {
 	Outcome Outcome
-	// Status and End are the hold's, where the answer shows one; of a Settled it is the status that stood in the way.
+	// Status and End are the hold's, where the answer shows it. With Settled, Status is the status
+	// that stood in the way.
 	Status Status
 	End    Instant
-	// Rows are what a catalog or a shortage shows of stock rows.
+	// Rows are the stock rows that a catalog or a shortage shows.
 	Rows []Row
 }
 
-// Row is a stock row as an answer shows it. A shortage shows what is Available alone.
+// Row is a stock row in an answer. A shortage shows only Available.
 type Row struct{ Number, Total, Reserved, Available int }
 
-// State is the model between two calls: the rows' totals, then each hold's status and end. It is a string so that it can be compared.
+// State is the state between two calls: the totals of the rows, then the status and the end of each
+// hold. It is a string so that states can be compared.
 type State string
 
-// untold is the end of a hold that was resolved before anybody was told it.
+// untold is the end of a hold that was resolved before any caller was told its end.
 const untold Instant = 0
 
 const (
@@ -109,25 +118,29 @@ const (
 	holdSize = 9
 )
 
-// Model is the program: its stock rows' first totals, and what lines each hold has, should it come about.
+// Model is the program: the first totals of its stock rows, and the lines of each hold that may be
+// made.
 type Model struct {
 	totals []int
 	holds  [][]Line
 	shares [][]share // by row
 }
 
-// share is a hold's part of a row.
+// share is the part of a row that a hold takes.
 type share struct{ hold, quantity int }
 
-// New makes a model of stock rows with these totals, and with room for so many holds.
+// New returns a model of stock rows with these totals, for at most so many holds.
 func New(totals []int, holds int) *Model {
-	return &Model{totals: totals, holds: make([][]Line, holds), shares: make([][]share, len(totals))}
+	return &Model{
+		totals: totals, holds: make([][]Line, holds),
+		shares: make([][]share, len(totals)),
+	}
 }
 
-// Name says which lines a hold has, should it come about.
-func (m *Model) Name(hold int, lines []Line) {
+// SetLines sets the lines that a hold has once it is made. A repeated call changes nothing.
+func (m *Model) SetLines(hold int, lines []Line) {
 	if m.holds[hold] != nil {
-		return // a reserve that was sent twice
+		return // a reserve sent twice
 	}
 	m.holds[hold] = lines
 	for _, line := range lines {
@@ -135,7 +148,7 @@ func (m *Model) Name(hold int, lines []Line) {
 	}
 }
 
-// Init is the state before the first call.
+// Init returns the state before the first call.
 func (m *Model) Init() State {
 	b := make([]byte, len(m.totals)*rowSize+len(m.holds)*holdSize)
 	for row, total := range m.totals {
@@ -144,10 +157,10 @@ func (m *Model) Init() State {
 	return State(b)
 }
 
-// Step answers which states the model may be in after the call, when it is in s before and the service answered a: none when the
-// model would not have answered so.
+// Step returns the states that may follow s after the call, given the answer a. It returns none if
+// the model cannot answer so.
 func (m *Model) Step(s State, c Call, a Answer) []State {
-	t := turn{model: m, state: []byte(s), call: c, answer: a}
+	t := step{model: m, state: []byte(s), call: c, answer: a}
 	switch {
 	case a.Outcome == Nothing:
 		return []State{s}
@@ -156,105 +169,110 @@ func (m *Model) Step(s State, c Call, a Answer) []State {
 			return []State{s, State(t.state)}
 		}
 		return []State{s}
-	case t.explained():
+	case t.explains():
 		return []State{State(t.state)}
 	}
 	return nil
 }
 
-// Move is the state in which the hold has another end: a test has turned its clock.
-func (m *Model) Move(s State, hold int, end Instant) State {
-	t := turn{model: m, state: []byte(s), call: Call{Hold: hold}}
+// SetEnd returns the state in which the hold has another end: a test has moved the hold's clock.
+func (m *Model) SetEnd(s State, hold int, end Instant) State {
+	t := step{model: m, state: []byte(s), call: Call{Hold: hold}}
 	status, _ := t.hold(hold)
 	t.set(status, end)
 	return State(t.state)
 }
 
-// turn is one step: the state is a copy, changed as the call changes it.
-type turn struct {
+// step is one call on a copy of the state, which it changes as the call does.
+type step struct {
 	model  *Model
 	state  []byte
 	call   Call
 	answer Answer
 }
 
-func (t *turn) total(row int) int { return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:]))) }
+func (t *step) total(row int) int {
+	return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:])))
+}
 
-func (t *turn) add(row, units int) {
+func (t *step) add(row, units int) {
 	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(t.total(row)+units))
 }
 
-func (t *turn) hold(n int) (Status, Instant) {
+func (t *step) hold(n int) (Status, Instant) {
 	b := t.state[len(t.model.totals)*rowSize+n*holdSize:]
 	return Status(b[0]), Instant(binary.BigEndian.Uint64(b[1:]))
 }
 
-func (t *turn) set(status Status, end Instant) {
+func (t *step) set(status Status, end Instant) {
 	b := t.state[len(t.model.totals)*rowSize+t.call.Hold*holdSize:]
 	b[0] = byte(status)
 	binary.BigEndian.PutUint64(b[1:], uint64(end))
 }
 
-// mayLive says whether the call may have found the hold alive, mayDie whether it may have found it dead. Both may be.
-func (t *turn) mayLive() bool {
+// mayBeAlive reports whether the call may have found the hold alive, mayBeDead whether it may have
+// found it dead. Both may be true.
+func (t *step) mayBeAlive() bool {
 	status, end := t.hold(t.call.Hold)
-	return status == Vague || status == Pending && t.call.From < end
+	return status == EndUnknown || status == Pending && t.call.From < end
 }
 
-func (t *turn) mayDie() bool {
+func (t *step) mayBeDead() bool {
 	status, end := t.hold(t.call.Hold)
-	return status == Expired || (status == Pending || status == Vague) && end <= t.call.To
+	return status == Expired || (status == Pending || status == EndUnknown) && end <= t.call.To
 }
 
-// held counts a row's units in holds that are alive at the instant: at least, and at most.
-func (t *turn) held(row int, at Instant) (least, most int) {
+// held counts the row's units in holds that are alive at the instant: at least, and at most.
+func (t *step) held(row int, at Instant) (least, most int) {
 	for _, part := range t.model.shares[row] {
 		status, end := t.hold(part.hold)
-		if status == Pending && end > at || status == Vague && end > at {
+		if status == Pending && end > at || status == EndUnknown && end > at {
 			least += part.quantity
 			most += part.quantity
-		} else if status == Vague {
+		} else if status == EndUnknown {
 			most += part.quantity
 		}
 	}
 	return least, most
 }
 
-// instants are those between the call and its answer at which what is held of the row may differ.
-func (t *turn) instants(row int) []Instant {
+// instants returns the instants of the call between which the row's held units may differ.
+func (t *step) instants(row int) []Instant {
 	at := []Instant{t.call.From}
 	for _, part := range t.model.shares[row] {
-		if status, end := t.hold(part.hold); (status == Pending || status == Vague) && t.call.From < end && end <= t.call.To {
+		if status, end := t.hold(part.hold); (status == Pending || status == EndUnknown) &&
+			t.call.From < end && end <= t.call.To {
 			at = append(at, end)
 		}
 	}
 	return at
 }
 
-// happens changes the state as an unanswered call does that gets through. It is false when it couldn't, or wouldn't change anything.
-func (t *turn) happens() bool {
+// happens applies a call whose answer nobody received. It is false if the call cannot have had an
+// effect.
+func (t *step) happens() bool {
 	switch t.call.Verb {
 	case Reserve:
-		return t.reserve(Vague, t.call.From+t.call.TTL)
+		return t.reserve(EndUnknown, t.call.From+t.call.TTL)
 	case Confirm:
-		return t.mayLive() && t.resolve(Confirmed)
+		return t.mayBeAlive() && t.resolve(Confirmed)
 	case Release:
-		return t.mayLive() && t.resolve(Released)
+		return t.mayBeAlive() && t.resolve(Released)
 	case Extend:
-		if t.mayLive() {
-			t.set(Vague, t.call.From+t.call.TTL)
+		if t.mayBeAlive() {
+			t.set(EndUnknown, t.call.From+t.call.TTL)
 			return true
 		}
-	default: // a reading has no effect, and a delivery is always answered
+	default: // a read has no effect, and a delivery is always answered
 	}
 	return false
 }
 
-// explained changes the state as the call did, and is false when the model would have answered otherwise.
-func (t *turn) explained() bool {
+// explains applies the call. It is false if the model answers otherwise.
+func (t *step) explains() bool {
 	switch t.answer.Outcome {
 	case Gone:
-		return t.dies()
+		return t.expires()
 	case Settled:
 		status, _ := t.hold(t.call.Hold)
 		return status == t.answer.Status
@@ -270,9 +288,9 @@ func (t *turn) explained() bool {
 	case Extend:
 		return t.extended()
 	case Get:
-		return t.shown()
+		return t.wasRead()
 	case Catalog:
-		return !slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return !t.pictures(r) })
+		return !slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return !t.showsRow(r) })
 	case Restock:
 		for _, line := range t.call.Lines {
 			t.add(line.Row, line.Quantity)
@@ -282,13 +300,14 @@ func (t *turn) explained() bool {
 	return false
 }
 
-// learn takes the end of a hold from an answer that shows it, where nobody was told before. It is false when the end is another.
-func (t *turn) learn() bool {
+// learn takes the end of a hold from an answer, if no answer showed it before. It is false if the
+// known end differs.
+func (t *step) learn() bool {
 	status, end := t.hold(t.call.Hold)
 	switch {
 	case t.answer.End == 0:
 		return true
-	case status == Vague && t.answer.End >= end:
+	case status == EndUnknown && t.answer.End >= end:
 		t.set(Pending, t.answer.End)
 		return true
 	case end == untold:
@@ -298,26 +317,26 @@ func (t *turn) learn() bool {
 	return end == t.answer.End
 }
 
-// settle gives the hold its last status. Its end stays untold where it was vague.
-func (t *turn) settle(to Status) {
+// settle sets the final status of the hold. An unknown end stays untold.
+func (t *step) settle(to Status) {
 	status, end := t.hold(t.call.Hold)
-	if status == Vague {
+	if status == EndUnknown {
 		end = untold
 	}
 	t.set(to, end)
 }
 
-// dies is the answer that the hold is dead, which it stays.
-func (t *turn) dies() bool {
-	if !t.mayDie() {
+// expires explains the answer that the hold is dead. From then on it is.
+func (t *step) expires() bool {
+	if !t.mayBeDead() {
 		return false
 	}
 	t.settle(Expired)
 	return true
 }
 
-// reserve holds the units, unless there surely weren't enough: I1.
-func (t *turn) reserve(status Status, end Instant) bool {
+// reserve makes the hold. It is false if there were surely too few units: I1.
+func (t *step) reserve(status Status, end Instant) bool {
 	if was, _ := t.hold(t.call.Hold); was != Absent {
 		return false
 	}
@@ -330,8 +349,9 @@ func (t *turn) reserve(status Status, end Instant) bool {
 	return true
 }
 
-// reserved is a reserve's success: a new hold that begins while the call is under way, or the one that its key has made already.
-func (t *turn) reserved() bool {
+// reserved explains the success of a reserve: a new hold that begins during the call, or the hold
+// that its key had already made.
+func (t *step) reserved() bool {
 	begins := t.answer.End - t.call.TTL
 	status, end := t.hold(t.call.Hold)
 	switch {
@@ -339,7 +359,7 @@ func (t *turn) reserved() bool {
 		return t.call.From <= begins && begins <= t.call.To && t.reserve(Pending, t.answer.End)
 	case !t.call.Repeats:
 		return false
-	case status == Vague:
+	case status == EndUnknown:
 		if t.answer.End < end {
 			return false
 		}
@@ -348,8 +368,9 @@ func (t *turn) reserved() bool {
 	return true
 }
 
-// resolve confirms or releases, and is false when what is sold was promised to others: I1 again.
-func (t *turn) resolve(to Status) bool {
+// resolve confirms or releases the hold. It is false if a confirm sells units promised to others:
+// I1.
+func (t *step) resolve(to Status) bool {
 	t.settle(to)
 	if to != Confirmed {
 		return true
@@ -360,32 +381,33 @@ func (t *turn) resolve(to Status) bool {
 	return t.fits()
 }
 
-// resolved is the success of a confirm or a release, be it the first.
-func (t *turn) resolved() bool {
+// resolved explains the success of a confirm or a release, the first or a repeated one.
+func (t *step) resolved() bool {
 	if !t.learn() {
 		return false
 	}
 	status, _ := t.hold(t.call.Hold)
 	switch {
 	case t.answer.Status == Expired:
-		return t.call.Verb == Release && t.dies()
+		return t.call.Verb == Release && t.expires()
 	case status == t.answer.Status:
 		return true
 	}
-	return t.mayLive() && t.resolve(t.answer.Status)
+	return t.mayBeAlive() && t.resolve(t.answer.Status)
 }
 
-func (t *turn) extended() bool {
+func (t *step) extended() bool {
 	from := t.answer.End - t.call.TTL
-	if !t.mayLive() || from < t.call.From || from > t.call.To {
+	if !t.mayBeAlive() || from < t.call.From || from > t.call.To {
 		return false
 	}
 	t.set(Pending, t.answer.End)
 	return t.fits()
 }
 
-// fits says whether the hold, which surely lives, and the others that surely do have room in its stock rows: I1.
-func (t *turn) fits() bool {
+// fits reports whether the stock rows have room for this hold and for all others that surely live:
+// I1.
+func (t *step) fits() bool {
 	for _, line := range t.model.holds[t.call.Hold] {
 		if least, _ := t.held(line.Row, t.call.To); least > t.total(line.Row) {
 			return false
@@ -394,8 +416,8 @@ func (t *turn) fits() bool {
 	return true
 }
 
-// shown is a hold as it was read.
-func (t *turn) shown() bool {
+// wasRead explains the read of a hold.
+func (t *step) wasRead() bool {
 	if !t.learn() {
 		return false
 	}
@@ -404,28 +426,30 @@ func (t *turn) shown() bool {
 	case status == Absent:
 		return false
 	case t.answer.Status == Expired:
-		return t.dies()
+		return t.expires()
 	case t.answer.Status == Pending:
-		return t.mayLive() && t.fits()
+		return t.mayBeAlive() && t.fits()
 	}
 	return status == t.answer.Status
 }
 
-// pictures says whether the row looked so at some instant of the call.
-func (t *turn) pictures(r Row) bool {
-	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available && t.looked(r.Number, r.Available)
+// showsRow reports whether the row looked so at some instant of the call.
+func (t *step) showsRow(r Row) bool {
+	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available &&
+		t.wasAvailable(r.Number, r.Available)
 }
 
-// looked says whether so many units of the row could be had at some instant of the call.
-func (t *turn) looked(row, available int) bool {
+// wasAvailable reports whether so many units of the row were available at some instant of the call.
+func (t *step) wasAvailable(row, available int) bool {
 	return slices.ContainsFunc(t.instants(row), func(at Instant) bool {
 		least, most := t.held(row, at)
 		return t.total(row)-most <= available && available <= t.total(row)-least
 	})
 }
 
-// short is a refusal: each line that it names had just that much, and less than was asked for; each other one had enough.
-func (t *turn) short() bool {
+// short explains a refusal: each line that it names had exactly the stated units, fewer than
+// requested, and each other line had enough.
+func (t *step) short() bool {
 	named := 0
 	for _, line := range t.call.Lines {
 		n := slices.IndexFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
@@ -436,14 +460,15 @@ func (t *turn) short() bool {
 			continue
 		}
 		named++
-		if left := t.answer.Rows[n].Available; left >= line.Quantity || !t.looked(line.Row, left) {
+		if left := t.answer.Rows[n].Available; left >= line.Quantity ||
+			!t.wasAvailable(line.Row, left) {
 			return false
 		}
 	}
 	return named > 0 && named == len(t.answer.Rows)
 }
 
-// Describe tells a call and its answer, for people.
+// Describe writes a call and its answer for people.
 func Describe(c Call, a Answer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s", c.Verb)
@@ -463,9 +488,9 @@ func Describe(c Call, a Answer) string {
 	return b.String()
 }
 
-// Describe tells a state, for people.
+// Describe writes a state for people.
 func (m *Model) Describe(s State) string {
-	t := turn{model: m, state: []byte(s)}
+	t := step{model: m, state: []byte(s)}
 	var b strings.Builder
 	for row := range m.totals {
 		fmt.Fprintf(&b, "row %d: %d; ", row, t.total(row))

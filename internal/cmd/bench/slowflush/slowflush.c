@@ -1,5 +1,6 @@
-/* Preloaded into Postgres, it makes every flush of the log slower by the microseconds that a small file says, so that one server
-   shows a laptop's disk and a network's within one run. The file is mapped, so the bench changes the delay while the server runs. */
+/* Preloaded into Postgres, this library delays every flush of the WAL by the microseconds in a
+   small file, so that one server shows a laptop's disk and a network disk within one run. The file
+   is mapped: the bench changes the delay while the server runs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-// Command bare is a Lambda that connects with pgx to the URL that is its argument and asks one question, when it is first invoked:
-// what a cold start's first answer is measured against.
+// Command bare is a Lambda that connects to the URL in its argument with plain pgx, and runs one
+// query, when it is first invoked. Cold starts to the first answer are measured against it.
 package main
 
 import (

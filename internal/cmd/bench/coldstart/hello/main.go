@@ -1,4 +1,5 @@
-// Command hello is the least that a Lambda in Go can be: what a cold start is measured against.
+// Command hello is the smallest Lambda in Go. Cold starts to the first poll are measured against
+// it.
 package main
 
 import (

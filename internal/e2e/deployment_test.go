@@ -1,5 +1,5 @@
-// Package e2e runs the service from the outside: the same cases over three ways to reach the same Lambda handlers, on a real
-// Postgres with the demo catalog.
+// Package e2e tests the service from the outside: the same cases over three transports to the same
+// Lambda handlers, on a real Postgres with the demo catalog.
 package e2e
 
 import (
@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// transport is a way to the handlers.
+// transport is a way to call the handlers.
 type transport string
 
 const (
@@ -38,19 +38,19 @@ const (
 	binaries  transport = "built binaries"
 )
 
-// eachTransport runs a case over all three, each in a world of its own.
-func eachTransport(t *testing.T, body func(t *testing.T, w *world)) {
+// eachTransport runs a case over every transport, each on its own deployment.
+func eachTransport(t *testing.T, body func(t *testing.T, d *deployment)) {
 	t.Parallel()
 	for _, tr := range []transport{inProcess, overHTTP, binaries} {
 		t.Run(string(tr), func(t *testing.T) {
 			t.Parallel()
-			body(t, newWorld(t, tr))
+			body(t, deploy(t, tr))
 		})
 	}
 }
 
-// world is a service with the demo catalog, and a way to send it requests.
-type world struct {
+// deployment is the service with the demo catalog on its own database, called over one transport.
+type deployment struct {
 	t         *testing.T
 	db        pgtest.Database
 	functions *local.Functions
@@ -59,25 +59,25 @@ type world struct {
 	service   *reservation.Service
 }
 
-func newWorld(t *testing.T, tr transport) *world {
+func deploy(t *testing.T, tr transport) *deployment {
 	t.Helper()
 	db := pgtest.New(t)
 	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorldOn(t, tr, db.URL)
-	w.db = db
+	d := deployOn(t, tr, db.URL)
+	d.db = db
 	t.Cleanup(func() {
-		violations, err := w.service.Audit(context.Background())
+		violations, err := d.service.Audit(context.Background())
 		if err != nil || len(violations) > 0 {
 			t.Errorf("Audit() = %v, %v, want none", violations, err)
 		}
 	})
-	return w
+	return d
 }
 
-// newWorldOn puts the service on a database, with a pool of one connection, as a Lambda has.
-func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
+// deployOn starts the service on a database, with a pool of one connection, as a Lambda has.
+func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Helper()
 	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
@@ -86,29 +86,30 @@ func newWorldOn(t *testing.T, tr transport, databaseURL string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	w := &world{t: t, service: a.Service}
+	d := &deployment{t: t, service: a.Service}
 	if tr == binaries {
-		w.functions, err = local.Built(builttest.Functions(t, "e2e"), c.Environ(), 0, t.Output(), log)
+		d.functions, err = local.Built(builttest.Functions(t, "e2e"), c.Environ(), 0, t.Output(),
+			log)
 	} else {
-		w.functions, err = local.InProcess(c, 1, log)
+		d.functions, err = local.InProcess(c, 1, log)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.functions.Close(); err != nil {
+		if err := d.functions.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	if w.gateway, err = local.NewGateway(route.All(), w.functions.HTTP, log); err != nil {
+	if d.gateway, err = local.NewGateway(route.All(), d.functions.HTTP, log); err != nil {
 		t.Fatal(err)
 	}
 	if tr != inProcess {
-		server := httptest.NewServer(w.gateway)
+		server := httptest.NewServer(d.gateway)
 		t.Cleanup(server.Close)
-		w.url = server.URL
+		d.url = server.URL
 	}
-	return w
+	return d
 }
 
 // answer is a response, read whole.
@@ -118,34 +119,37 @@ type answer struct {
 	body   []byte
 }
 
-// request is what a caller sends. A body that isn't empty is JSON unless the header says otherwise.
+// request is a request to send. A body is JSON unless the header says otherwise.
 type request struct {
 	method, path string
 	header       map[string]string
 	body         string
 }
 
-// send sends a request and, when its route is the API's, checks the answer against the OpenAPI document.
-func (w *world) send(q request) answer {
-	w.t.Helper()
-	a := w.sendRaw(q)
+// send sends a request. If the route is the API's, it checks the answer against the OpenAPI
+// document.
+func (d *deployment) send(q request) answer {
+	d.t.Helper()
+	a := d.sendRaw(q)
 	if strings.HasPrefix(q.path, "/api/") && a.status != http.StatusNotFound {
-		apitest.Validate(w.t, w.newRequest(q), []byte(q.body), a.status, a.header, a.body)
+		apitest.Validate(d.t, d.newRequest(q), []byte(q.body), a.status, a.header, a.body)
 	}
 	if a.status >= 500 {
-		w.t.Errorf("%s %s = %d %s, want no 5xx", q.method, q.path, a.status, a.body)
+		d.t.Errorf("%s %s = %d %s, want no 5xx", q.method, q.path, a.status, a.body)
 	}
 	return a
 }
 
-func (w *world) newRequest(q request) *http.Request {
-	w.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), q.method, "http://shop.example"+q.path, strings.NewReader(q.body))
-	if w.url != "" {
-		r, err = http.NewRequestWithContext(context.Background(), q.method, w.url+q.path, strings.NewReader(q.body))
+func (d *deployment) newRequest(q request) *http.Request {
+	d.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), q.method,
+		"http://shop.example"+q.path, strings.NewReader(q.body))
+	if d.url != "" {
+		r, err = http.NewRequestWithContext(context.Background(), q.method, d.url+q.path,
+			strings.NewReader(q.body))
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	if q.body != "" {
 		r.Header.Set("Content-Type", "application/json")
@@ -156,49 +160,49 @@ func (w *world) newRequest(q request) *http.Request {
 	return r
 }
 
-func (w *world) sendRaw(q request) answer {
-	w.t.Helper()
-	r := w.newRequest(q)
-	if w.url == "" {
+func (d *deployment) sendRaw(q request) answer {
+	d.t.Helper()
+	r := d.newRequest(q)
+	if d.url == "" {
 		recorder := httptest.NewRecorder()
-		w.gateway.ServeHTTP(recorder, r)
+		d.gateway.ServeHTTP(recorder, r)
 		return answer{recorder.Code, recorder.Header(), recorder.Body.Bytes()}
 	}
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		w.t.Errorf("%s %s: %v", q.method, q.path, err)
+		d.t.Errorf("%s %s: %v", q.method, q.path, err)
 		return answer{}
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		w.t.Errorf("%s %s: %v", q.method, q.path, err)
+		d.t.Errorf("%s %s: %v", q.method, q.path, err)
 	}
 	return answer{response.StatusCode, response.Header, body}
 }
 
-func (w *world) get(path string) answer {
-	w.t.Helper()
-	return w.send(request{method: "GET", path: path})
+func (d *deployment) get(path string) answer {
+	d.t.Helper()
+	return d.send(request{method: "GET", path: path})
 }
 
-func (w *world) post(path, body string) answer {
-	w.t.Helper()
-	return w.send(request{method: "POST", path: path, body: body})
+func (d *deployment) post(path, body string) answer {
+	d.t.Helper()
+	return d.send(request{method: "POST", path: path, body: body})
 }
 
-// want fails the test when the answer's status, or its problem's code, is another.
+// want fails the test unless the answer has this status and this problem code.
 func (a answer) want(t *testing.T, status int, code string) answer {
 	t.Helper()
 	var problem struct{ Code string }
-	_ = json.Unmarshal(a.body, &problem) // a success has no code, and may be no object
+	_ = json.Unmarshal(a.body, &problem) // a success has no code, and need not be an object
 	if a.status != status || problem.Code != code {
 		t.Fatalf("answer = %d %s, want %d %q", a.status, a.body, status, code)
 	}
 	return a
 }
 
-// hold is the reservation of an answer, as a caller reads it.
+// hold is the reservation of an answer.
 type hold struct {
 	ID, Status             string
 	Quantity               *int
@@ -225,21 +229,24 @@ func (a answer) hold(t *testing.T) hold {
 	return decode[struct{ Reservation hold }](t, a).Reservation
 }
 
-// kill moves a hold's whole life into the past, so that it is dead now.
-func (w *world) kill(id string) {
-	w.t.Helper()
-	conn, err := pgx.Connect(context.Background(), w.db.DirectURL)
+// expireHold moves all times of a hold a day back, so that it has expired.
+func (d *deployment) expireHold(id string) {
+	d.t.Helper()
+	conn, err := pgx.Connect(context.Background(), d.db.DirectURL)
 	if err != nil {
-		w.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
 	for _, sql := range []string{
-		`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
-		                         expires_at = expires_at - interval '1 day' WHERE id = $1`,
-		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1`,
+		`UPDATE reservations
+SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+    expires_at = expires_at - interval '1 day'
+WHERE id = $1`,
+		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day'
+WHERE reservation_id = $1`,
 	} {
 		if _, err := conn.Exec(context.Background(), sql, id); err != nil {
-			w.t.Fatal(err)
+			d.t.Fatal(err)
 		}
 	}
 }

@@ -14,21 +14,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// shop is a client of the API over HTTP, as a storefront is. It has connections of its own.
-type shop struct {
+// client calls the API over HTTP, as a storefront does, on its own connections.
+type client struct {
 	url  string
 	http *http.Client
 }
 
-// newShop makes a client for so many callers.
-func newShop(url string, callers int) shop {
-	return shop{url: url, http: &http.Client{Transport: &http.Transport{
+// newClient returns a client for so many concurrent callers.
+func newClient(url string, callers int) client {
+	return client{url: url, http: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: callers,
 		DialContext:         (&net.Dialer{Timeout: answerLimit}).DialContext,
 	}}}
 }
 
-// item is a line of a cart.
+// item is one line of a reserve.
 type item struct {
 	ProductID   uuid.UUID `json:"productId"`
 	WarehouseID uuid.UUID `json:"warehouseId"`
@@ -50,9 +50,9 @@ type reply struct {
 	Header http.Header   `json:"-"`
 	Body   []byte        `json:"-"`
 	Took   time.Duration `json:"-"`
-	// Err is that there was none.
+	// Err is set when there was no answer.
 	Err error `json:"-"`
-	// What the body holds, as far as it does.
+	// The fields below are decoded from the body.
 	Code        string `json:"code"`
 	Reservation *hold  `json:"reservation"`
 	Shortages   []struct {
@@ -65,20 +65,20 @@ type reply struct {
 
 func (r reply) ok() bool { return r.Err == nil && r.Status/100 == 2 }
 
-// unclear says whether the call may or may not have taken effect.
-func (r reply) unclear() bool {
+// uncertain reports whether the call may or may not have taken effect.
+func (r reply) uncertain() bool {
 	return r.Err != nil || r.Status >= 500 && r.Code != "STOCK_BUSY"
 }
 
-// send sends a request, with an Idempotency-Key unless it is empty.
-func (s shop) send(ctx context.Context, method, path, key string, body any) reply {
+// send sends a request, with an Idempotency-Key unless key is empty, and times it.
+func (c client) send(ctx context.Context, method, path, key string, body any) reply {
 	start := time.Now()
-	r := s.try(ctx, method, path, key, body)
+	r := c.sendOnce(ctx, method, path, key, body)
 	r.Took = time.Since(start)
 	return r
 }
 
-func (s shop) try(ctx context.Context, method, path, key string, body any) (r reply) {
+func (c client) sendOnce(ctx context.Context, method, path, key string, body any) (r reply) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
 	defer cancel()
 	var sent io.Reader
@@ -89,7 +89,7 @@ func (s shop) try(ctx context.Context, method, path, key string, body any) (r re
 		}
 		sent = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, s.url+path, sent)
+	req, err := http.NewRequestWithContext(ctx, method, c.url+path, sent)
 	if err != nil {
 		return reply{Err: err}
 	}
@@ -99,42 +99,44 @@ func (s shop) try(ctx context.Context, method, path, key string, body any) (r re
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
-	response, err := s.http.Do(req)
+	response, err := c.http.Do(req)
 	if err != nil {
 		return reply{Err: err}
 	}
 	defer response.Body.Close()
 	r = reply{Status: response.StatusCode, Header: response.Header}
-	if r.Body, r.Err = io.ReadAll(response.Body); r.Err == nil && len(r.Body) > 0 && r.Body[0] == '{' {
+	if r.Body, r.Err = io.ReadAll(response.Body); r.Err == nil && len(r.Body) > 0 &&
+		r.Body[0] == '{' {
 		r.Err = json.Unmarshal(r.Body, &r)
 	}
 	return r
 }
 
-// wish is the body of a reserve.
-type wish struct {
+// reserveBody is the body of a reserve.
+type reserveBody struct {
 	Items      []item `json:"items"`
 	TTLSeconds int    `json:"ttlSeconds,omitempty"`
 }
 
-func (s shop) reserve(ctx context.Context, key string, ttl int, items ...item) reply {
-	return s.send(ctx, http.MethodPost, "/api/reservations", key, wish{items, ttl})
+func (c client) reserve(ctx context.Context, key string, ttl int, items ...item) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations", key, reserveBody{items, ttl})
 }
 
-func (s shop) act(ctx context.Context, id uuid.UUID, verb, key string) reply {
-	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/"+verb, key, nil)
+func (c client) act(ctx context.Context, id uuid.UUID, verb, key string) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/"+verb, key, nil)
 }
 
-func (s shop) extend(ctx context.Context, id uuid.UUID, key string, ttl int) reply {
-	return s.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", key, map[string]int{"ttlSeconds": ttl})
+func (c client) extend(ctx context.Context, id uuid.UUID, key string, ttl int) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/extend", key,
+		map[string]int{"ttlSeconds": ttl})
 }
 
-func (s shop) get(ctx context.Context, id uuid.UUID) reply {
-	return s.send(ctx, http.MethodGet, "/api/reservations/"+id.String(), "", nil)
+func (c client) get(ctx context.Context, id uuid.UUID) reply {
+	return c.send(ctx, http.MethodGet, "/api/reservations/"+id.String(), "", nil)
 }
 
-// shelf is a product of the catalog.
-type shelf struct {
+// catalogProduct is a product of the catalog.
+type catalogProduct struct {
 	ID          uuid.UUID
 	Inventories []struct {
 		WarehouseID                                     uuid.UUID
@@ -142,18 +144,18 @@ type shelf struct {
 	}
 }
 
-// catalog reads the catalog's first entries.
-func (s shop) catalog(ctx context.Context, limit int) ([]shelf, reply) {
-	r := s.send(ctx, http.MethodGet, "/api/products?limit="+strconv.Itoa(limit), "", nil)
-	var shelves []shelf
+// catalog reads the first entries of the catalog.
+func (c client) catalog(ctx context.Context, limit int) ([]catalogProduct, reply) {
+	r := c.send(ctx, http.MethodGet, "/api/products?limit="+strconv.Itoa(limit), "", nil)
+	var shelves []catalogProduct
 	if r.ok() {
 		r.Err = json.Unmarshal(r.Body, &shelves)
 	}
 	return shelves, r
 }
 
-// documented says whether an answer is one that the contract has: a success, a refusal that says what to do, or a 503 that says when to come
-// again. Anything else, and no answer at all, is a fault of the service.
+// documented returns an error unless the contract allows the answer: a success, a 4xx with a code,
+// or a 503 with Retry-After.
 func (r reply) documented() error {
 	switch {
 	case r.Err != nil:
