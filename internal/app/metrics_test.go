@@ -209,7 +209,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	s.exec("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
 	s.exec("ROLLBACK")
-	s.exec("ALTER PROCEDURE extend_hold RENAME TO another")
+	s.exec("ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another")
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 
 	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")

@@ -41,7 +41,7 @@ const (
 // Tables of the migrations' own. versionTable isn't goose's default name, because that table marks a
 // database of the files from before the first release.
 const (
-	versionTable       = "schema_versions"
+	versionTable       = "goose_versions"
 	unreleasedVersions = "goose_db_version"
 )
 

@@ -24,7 +24,6 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
-	"github.com/allo/reservations/migrations"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -133,7 +132,7 @@ func TestTheAppCanDoItsWorkAndNothingElse(t *testing.T) {
 		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
 	}
 	wantRefused(t, address)
-	exec(t, owner, "INSERT INTO schema_versions (version_id, is_applied) VALUES (2, true)")
+	exec(t, owner, "INSERT INTO goose_versions (version_id, is_applied) VALUES (2, true)")
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
@@ -231,7 +230,7 @@ func wantRefused(t *testing.T, address string) {
 		"SELECT adjust_stock('" + product + "', '" + here + "', 1, 'mine')",
 		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
 		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
-		"SELECT * FROM schema_versions", "ALTER ROLE allo_migrator SET jit = on",
+		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
 	} {
 		if err := try(owner, statement); err != nil {
