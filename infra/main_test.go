@@ -17,8 +17,6 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-var update = flag.Bool("update", false, "write the snapshots anew")
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
