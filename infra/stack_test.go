@@ -1,0 +1,92 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
+	"github.com/aws/jsii-runtime-go"
+)
+
+func TestCDKNagFindsNothing(t *testing.T) {
+	eachMode(t, func(t *testing.T, _ string, tpl template) {
+		for _, warning := range tpl.warnings {
+			t.Error(warning)
+		}
+	})
+}
+
+// This is the control of the test above.
+func TestAFindingOfCDKNagFailsTheSynth(t *testing.T) {
+	context := cdkContext(t)
+	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(t.TempDir())})
+	stack := awscdk.NewStack(cdk, jsii.String("bad"), nil)
+	awssqs.NewQueue(stack, jsii.String("PlainQueue"), nil)
+	if err := finish(cdk); err == nil {
+		t.Error("finish accepts a queue that allows plain HTTP")
+	}
+}
+
+// maxResources leaves a tenth of CloudFormation's limit, 500 resources a stack, for later.
+const maxResources = 450
+
+func TestEveryStackStaysBelowTheLimitOfResources(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		count := len(tpl.resources(""))
+		t.Logf("%s has %d resources", mode, count)
+		if count == 0 || count > maxResources {
+			t.Errorf("%s has %d resources, want at most %d", mode, count, maxResources)
+		}
+	})
+}
+
+func TestOnlyProdRefusesToBeDeleted(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		if tpl.protected != isProd(mode) {
+			t.Errorf("termination protection = %v, want %v", tpl.protected, isProd(mode))
+		}
+	})
+}
+
+func TestTheOutputsNameWhatAnOperatorNeeds(t *testing.T) {
+	eachMode(t, func(t *testing.T, _ string, tpl template) {
+		for _, id := range []string{
+			"ApiUrl", "DashboardUrl", "FunctionNames", "LostSweepsQueueUrl", "DatabaseAt", "Auth",
+		} {
+			if value := dig(tpl.body, "Outputs", id, "Value"); value == nil || value == "" {
+				t.Errorf("there is no output %s", id)
+			}
+		}
+	})
+	for mode, want := range map[string]bool{"aurora-dev": true, "aurora-prod": false} {
+		if got := strings.Contains(synth(t, mode).outputs(), "DEMONSTRATION"); got != want {
+			t.Errorf("%s: the outputs warn of a demonstration: %v, want %v", mode, got, want)
+		}
+	}
+	for _, arn := range []string{
+		"/POST/api/reservations/*/confirm", `/GET/api/reservations"`, "/GET/api/stats",
+	} {
+		if outputs := synth(t, "aurora-direct").outputs(); !strings.Contains(outputs, arn) {
+			t.Errorf("the outputs don't name %s: %s", arn, outputs)
+		}
+	}
+}
+
+func TestEveryTagAndBoundaryIsApplied(t *testing.T) {
+	tpl := synth(t, "external-prod")
+	tags := asJSON(tpl.functions("external-prod")["reserve"].get("Tags"))
+	for _, tag := range []string{
+		`{"Key":"owner","Value":"checkout"}`, `{"Key":"env","Value":"prod"}`,
+		`{"Key":"service","Value":"allo-reservations"}`,
+	} {
+		if !strings.Contains(tags, tag) {
+			t.Errorf("the tags are %s, want %s among them", tags, tag)
+		}
+	}
+	for _, r := range tpl.resources("AWS::IAM::Role") {
+		if !strings.Contains(asJSON(r.get("PermissionsBoundary")), "policy/boundary") {
+			t.Errorf("the role %s has no permissions boundary", r.id)
+		}
+	}
+}
