@@ -64,8 +64,8 @@ open_bridge() {
   read -r _ <&3 || exit 1
 }
 
-# Removes two warnings: that resources which aren't functions have no function id, and that nobody
-# is logged in to AWS.
+# Removes two warnings: that a resource other than a function has no function id, and that there
+# is no AWS login.
 without_noise() {
   grep --line-buffered -v -e '^Cannot detect function id' -e '^No current session found' >&2
 }
