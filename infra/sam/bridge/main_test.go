@@ -195,27 +195,33 @@ func TestTheURLInsideAContainer(t *testing.T) {
 		err     string
 	}{
 		{
-			"docker", map[string]string{"/info": plain, "/networks/bridge": networks},
+			"docker",
+			map[string]string{"/info": plain, "/networks/bridge": networks},
 			"postgres://u:p@localhost:1/x", gateway, "",
 		},
 		{
-			"podman", map[string]string{"/info": plain, "/networks/podman": networks},
+			"podman",
+			map[string]string{"/info": plain, "/networks/podman": networks},
 			"postgres://u:p@127.0.0.1/x", gateway, "",
 		},
 		{
-			"docker desktop", map[string]string{"/info": desktop},
+			"docker desktop",
+			map[string]string{"/info": desktop},
 			"postgres://u:p@[::1]/x", "host.docker.internal:5432", "",
 		},
 		{
-			"another machine", map[string]string{"/info": rootless, "/networks/bridge": networks},
+			"another machine",
+			map[string]string{"/info": rootless, "/networks/bridge": networks},
 			"postgres://db.example:1/x", "db.example:1", "",
 		},
 		{
-			"rootless", map[string]string{"/info": rootless, "/networks/podman": networks},
+			"rootless",
+			map[string]string{"/info": rootless, "/networks/podman": networks},
 			"postgres://localhost/x", "", "rootless",
 		},
 		{
-			"no network", map[string]string{"/info": plain},
+			"no network",
+			map[string]string{"/info": plain},
 			"postgres://localhost/x", "", "no network named bridge or podman",
 		},
 		{"no engine", nil, "postgres://localhost/x", "", "start Docker"},
