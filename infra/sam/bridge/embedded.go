@@ -51,12 +51,7 @@ func openEmbedded(ctx context.Context, root, dir string) (embedded, error) {
 	}
 	running, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(
-		running,
-		filepath.Join(root, "build", "bin", "local"),
-		"run",
-		"-with-parent",
-		"-root",
-		root,
+		running, filepath.Join(root, "build", "bin", "local"), "run", "-with-parent", "-root", root,
 	)
 	cmd.Stdout, cmd.Stderr = output, output
 	// The program sweeps rarely, so that `make sam-sweep` finds holds to expire.
@@ -66,9 +61,7 @@ func openEmbedded(ctx context.Context, root, dir string) (embedded, error) {
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return embedded{}, fmt.Errorf(
-			"start the embedded Postgres: %w; make build/bin/local, or set %s",
-			err,
-			variable,
+			"start the embedded Postgres: %w; make build/bin/local, or set %s", err, variable,
 		)
 	}
 	ended := make(chan struct{})
@@ -81,10 +74,7 @@ func openEmbedded(ctx context.Context, root, dir string) (embedded, error) {
 	if err := waitHealthy(ctx, health, ended); err != nil {
 		e.stop()
 		return embedded{}, fmt.Errorf(
-			"start the embedded Postgres: %w; see %s, or set %s",
-			err,
-			output.Name(),
-			variable,
+			"start the embedded Postgres: %w; see %s, or set %s", err, output.Name(), variable,
 		)
 	}
 	url, ok := pgserver.RunningURL(data, databaseName)

@@ -80,8 +80,7 @@ func (e *engine) host(ctx context.Context) (host, error) {
 		return host{name: "host.docker.internal", forwards: true}, nil
 	}
 	rootless := slices.ContainsFunc(
-		info.SecurityOptions,
-		func(o string) bool { return strings.Contains(o, "rootless") },
+		info.SecurityOptions, func(o string) bool { return strings.Contains(o, "rootless") },
 	)
 	// Docker calls its default network bridge. Podman calls its own podman.
 	for _, name := range []string{"bridge", "podman"} {

@@ -31,8 +31,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func engineWith(t *testing.T, answers map[string]string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(
-		"",
-		"allo-bridge-",
+		"", "allo-bridge-",
 	) // socket paths are limited to about 100 characters
 	if err != nil {
 		t.Fatal(err)

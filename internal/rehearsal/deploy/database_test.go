@@ -109,12 +109,10 @@ func certify(t *testing.T) (certificate, key, authority string) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	authority = text(
-		"CERTIFICATE",
-		must(x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)),
+		"CERTIFICATE", must(x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)),
 	)
 	certificate = text(
-		"CERTIFICATE",
-		must(x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)),
+		"CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)),
 	)
 	return certificate, text("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(leafKey))), authority
 }

@@ -172,10 +172,7 @@ func (d *double) ask(t *testing.T, q question) []byte {
 		body = []byte(q.form)
 	}
 	request, err := http.NewRequestWithContext(
-		within(t, callLimit),
-		method,
-		d.endpoint+path,
-		bytes.NewReader(body),
+		within(t, callLimit), method, d.endpoint+path, bytes.NewReader(body),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -228,10 +225,7 @@ func (d *double) notes(t *testing.T) (n notes) {
 	t.Helper()
 	request := must(
 		http.NewRequestWithContext(
-			within(t, callLimit),
-			http.MethodGet,
-			d.endpoint+"/notes",
-			http.NoBody,
+			within(t, callLimit), http.MethodGet, d.endpoint+"/notes", http.NoBody,
 		),
 	)
 	response, err := d.config().HTTPClient.Do(request)

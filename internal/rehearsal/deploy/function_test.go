@@ -73,15 +73,9 @@ func fetch(ctx context.Context, d *double, name, dir string) (*deployed, error) 
 		return nil, err
 	}
 	digest := sha256.Sum256(code)
-	if sum := base64.StdEncoding.EncodeToString(digest[:]); sum != aws.ToString(
-		got.Configuration.CodeSha256,
-	) {
-		return nil, fmt.Errorf(
-			"the code of %s has the hash %s, and Lambda says %s",
-			name,
-			sum,
-			aws.ToString(got.Configuration.CodeSha256),
-		)
+	sum := base64.StdEncoding.EncodeToString(digest[:])
+	if want := aws.ToString(got.Configuration.CodeSha256); sum != want {
+		return nil, fmt.Errorf("the code of %s has the hash %s, and Lambda says %s", name, sum, want)
 	}
 	f := &deployed{FunctionConfiguration: *got.Configuration, binary: filepath.Join(dir, "bootstrap")}
 	return f, unpack(code, f.binary)
@@ -97,9 +91,7 @@ func unpack(code []byte, to string) error {
 		archive.File[0].Mode()&0o111 == 0 {
 		return fmt.Errorf(
 			"the zip has %d files, the first %s %s; it must have only an executable bootstrap",
-			len(archive.File),
-			archive.File[0].Name,
-			archive.File[0].Mode(),
+			len(archive.File), archive.File[0].Name, archive.File[0].Mode(),
 		)
 	}
 	file, err := archive.File[0].Open()
@@ -177,12 +169,10 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	}
 	defer binary.Close()
 	got := facts{
-		Handler: aws.ToString(
-			f.Handler,
-		), Runtime: string(f.Runtime), LogFormat: string(f.LoggingConfig.LogFormat),
-		LogGroup: aws.ToString(
-			f.LoggingConfig.LogGroup,
-		), Tracing: string(f.TracingConfig.Mode), Arch: f.Architectures,
+		Handler: aws.ToString(f.Handler), Runtime: string(f.Runtime),
+		LogFormat: string(f.LoggingConfig.LogFormat),
+		LogGroup:  aws.ToString(f.LoggingConfig.LogGroup),
+		Tracing:   string(f.TracingConfig.Mode), Arch: f.Architectures,
 		Memory: aws.ToInt32(f.MemorySize), Timeout: aws.ToInt32(f.Timeout), Machine: binary.Machine,
 	}
 	want := facts{

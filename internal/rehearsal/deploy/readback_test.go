@@ -32,9 +32,7 @@ type items[T any] struct{ Items []T }
 func (d *double) gateway(t *testing.T) (id string, routes []routed) {
 	t.Helper()
 	apis := read[items[struct{ APIID string }]](
-		t,
-		d,
-		question{service: "apigateway", path: "/v2/apis"},
+		t, d, question{service: "apigateway", path: "/v2/apis"},
 	).Items
 	if len(apis) != 1 {
 		t.Fatalf("there are %d HTTP APIs, want one", len(apis))
@@ -60,11 +58,9 @@ func (d *double) gateway(t *testing.T) (id string, routes []routed) {
 			t.Errorf("route %s invokes %q, want a function's alias %s", r.RouteKey, targets[r.Target], alias)
 		}
 		routes = append(routes, routed{
-			Route: route.Route{
-				Function: function,
-				Method:   method,
-				Path:     path,
-			}, auth: r.AuthorizationType, scopes: r.AuthorizationScopes,
+			Route:  route.Route{Function: function, Method: method, Path: path},
+			auth:   r.AuthorizationType,
+			scopes: r.AuthorizationScopes,
 		})
 	}
 	return id, routes
@@ -109,9 +105,7 @@ func (r *rehearsal) wantGateway(t *testing.T) {
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf(
-			"the gateway's routes are\n%s\nwant\n%s",
-			strings.Join(got, "\n"),
-			strings.Join(want, "\n"),
+			"the gateway's routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"),
 		)
 	}
 	stages := read[items[struct {
@@ -146,8 +140,7 @@ func (r *rehearsal) wantRule(t *testing.T) {
 	rule := rules.Rules[0]
 	if rule.State != "ENABLED" || aws.ToString(rule.ScheduleExpression) != "rate(1 minute)" {
 		t.Errorf(
-			"the rule is %s, %s, want it enabled at rate(1 minute)",
-			rule.State,
+			"the rule is %s, %s, want it enabled at rate(1 minute)", rule.State,
 			aws.ToString(rule.ScheduleExpression),
 		)
 	}
@@ -168,9 +161,7 @@ func (r *rehearsal) wantRule(t *testing.T) {
 		t.Errorf("the rule's retries are %+v, want none", target.RetryPolicy)
 	}
 	queues := read[struct{ QueueUrls []string }](
-		t,
-		r.double,
-		question{service: "sqs", target: "AmazonSQS.ListQueues"},
+		t, r.double, question{service: "sqs", target: "AmazonSQS.ListQueues"},
 	).QueueUrls
 	if len(queues) != 1 || !strings.HasSuffix(queues[0], "/"+stack+"-lost-sweeps") {
 		t.Errorf("the queues are %v, want only that of the lost sweeps", queues)
@@ -223,8 +214,7 @@ func (d *double) template(t *testing.T) string {
 	t.Helper()
 	client := cloudformation.NewFromConfig(d.config())
 	got, err := client.GetTemplate(
-		within(t, callLimit),
-		&cloudformation.GetTemplateInput{StackName: aws.String(stack)},
+		within(t, callLimit), &cloudformation.GetTemplateInput{StackName: aws.String(stack)},
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -95,14 +95,8 @@ func send[T any](t *testing.T, s *service, method, path string, body any, want i
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil || response.StatusCode != want {
 		t.Fatalf(
-			"%s %s = %d %s %v, want %d; the functions' output: %s",
-			method,
-			path,
-			response.StatusCode,
-			answer,
-			err,
-			want,
-			s.said,
+			"%s %s = %d %s %v, want %d; the functions' output: %s", method, path, response.StatusCode,
+			answer, err, want, s.said,
 		)
 	}
 	if err := json.Unmarshal(answer, &out); err != nil {
@@ -161,12 +155,7 @@ func (r *rehearsal) serveStep(t *testing.T) {
 
 	paid := hold(60)
 	confirmed := send[reservation](
-		t,
-		s,
-		http.MethodPost,
-		"/api/reservations/"+paid.String()+"/confirm",
-		nil,
-		http.StatusOK,
+		t, s, http.MethodPost, "/api/reservations/"+paid.String()+"/confirm", nil, http.StatusOK,
 	)
 	if confirmed.Reservation.Status != "CONFIRMED" {
 		t.Errorf("the confirmed hold is %+v", confirmed)
@@ -184,18 +173,12 @@ func (r *rehearsal) serveStep(t *testing.T) {
 	}
 	if got := s.shelf(t); got.TotalQuantity != before.TotalQuantity-2 || got.ReservedQuantity != 0 {
 		t.Errorf(
-			"before the sweep the stock is %+v, want two units less than %+v and none held",
-			got,
+			"before the sweep the stock is %+v, want two units less than %+v and none held", got,
 			before,
 		)
 	}
 	send[map[string]any](
-		t,
-		s,
-		http.MethodPost,
-		"/api/reservations/"+left.String()+"/confirm",
-		nil,
-		http.StatusGone,
+		t, s, http.MethodPost, "/api/reservations/"+left.String()+"/confirm", nil, http.StatusGone,
 	)
 
 	for sweep, want := range []int{1, 0} { // the second finds nothing left
@@ -214,8 +197,7 @@ func (r *rehearsal) serveStep(t *testing.T) {
 func (s *service) run(t *testing.T) (out swept) {
 	t.Helper()
 	answer, err := s.sweep.Invoke(
-		within(t, invokeLimit),
-		local.ScheduledEvent(time.Now().Truncate(time.Hour)),
+		within(t, invokeLimit), local.ScheduledEvent(time.Now().Truncate(time.Hour)),
 	)
 	if err != nil {
 		t.Fatalf("the sweep: %v; its output: %s", err, s.said)
@@ -239,8 +221,7 @@ func (r *rehearsal) wantVerified(t *testing.T) {
 	defer runtime.Close()
 	gateway, err := local.NewGateway(
 		[]route.Route{{Function: "health", Method: "GET", Path: "/api/health"}},
-		map[string]local.Invoker{"health": runtime},
-		slog.New(slog.DiscardHandler),
+		map[string]local.Invoker{"health": runtime}, slog.New(slog.DiscardHandler),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -253,8 +234,7 @@ func (r *rehearsal) wantVerified(t *testing.T) {
 	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(said.String(), "x509") {
 		t.Errorf(
 			"with another authority health answers %d and its log is %s, want 503 for the certificate",
-			answer.Code,
-			said,
+			answer.Code, said,
 		)
 	}
 }

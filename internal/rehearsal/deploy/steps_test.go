@@ -91,8 +91,7 @@ func (r *rehearsal) deployStep(t *testing.T) {
 	if seen[0].tables != 0 || r.database.tables(t) == 0 {
 		t.Errorf(
 			"there were %d tables before the migrations and are %d now, want none and some",
-			seen[0].tables,
-			r.database.tables(t),
+			seen[0].tables, r.database.tables(t),
 		)
 	}
 	if created, all := r.resources(t); created != all {
@@ -107,8 +106,7 @@ func (r *rehearsal) deployStep(t *testing.T) {
 	}
 	if found := r.double.found(t); len(found) != len(traces()) {
 		t.Errorf(
-			"only %+v have the stack's name, so the search for remains would miss some",
-			found,
+			"only %+v have the stack's name, so the search for remains would miss some", found,
 		)
 	}
 }
@@ -140,8 +138,7 @@ func (d *double) served(t *testing.T) map[string]served {
 	for _, name := range names() {
 		f := aws.String(stack + "-" + name)
 		got, err := client.GetAlias(
-			within(t, callLimit),
-			&lambda.GetAliasInput{FunctionName: f, Name: aws.String(alias)},
+			within(t, callLimit), &lambda.GetAliasInput{FunctionName: f, Name: aws.String(alias)},
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -203,8 +200,7 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 	}
 	if !slices.Equal(seen[0].published, names()) {
 		t.Errorf(
-			"while a release serves calls %v have versions, want all",
-			seen[0].published,
+			"while a release serves calls %v have versions, want all", seen[0].published,
 		)
 	}
 	if after := r.double.served(t); !maps.Equal(before, after) {
@@ -212,8 +208,7 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 	}
 	if after := r.double.versions(t, "migrate"); after != versions {
 		t.Errorf(
-			"migrate has %d versions and had %d: the failed one would make the next deploy fail",
-			after,
+			"migrate has %d versions and had %d: the failed one would make the next deploy fail", after,
 			versions,
 		)
 	}
@@ -221,11 +216,7 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 		t.Errorf("the stack is %s, want it rolled back", status)
 	}
 	send[map[string]any](
-		t,
-		serve(t, r.double, fetchAll(t, r), r.routes),
-		http.MethodGet,
-		"/api/health",
-		nil,
+		t, serve(t, r.double, fetchAll(t, r), r.routes), http.MethodGet, "/api/health", nil,
 		http.StatusOK,
 	)
 }
@@ -234,8 +225,7 @@ func (r *rehearsal) status(t *testing.T) string {
 	t.Helper()
 	client := cloudformation.NewFromConfig(r.double.config())
 	got, err := client.DescribeStacks(
-		within(t, callLimit),
-		&cloudformation.DescribeStacksInput{StackName: aws.String(stack)},
+		within(t, callLimit), &cloudformation.DescribeStacksInput{StackName: aws.String(stack)},
 	)
 	if err != nil || len(got.Stacks) != 1 {
 		t.Fatalf("DescribeStacks() = %+v, %v, want one", got, err)
@@ -301,10 +291,7 @@ func (r *rehearsal) listStep(t *testing.T) {
 	listed, _, ok := strings.Cut(rest, end)
 	if !ok || listed != strings.Join(found, "\n") {
 		t.Errorf(
-			"internal/rehearsal/README.md lists between %q and %q\n%s\nwant\n%s",
-			begin,
-			end,
-			listed,
+			"internal/rehearsal/README.md lists between %q and %q\n%s\nwant\n%s", begin, end, listed,
 			strings.Join(found, "\n"),
 		)
 	}

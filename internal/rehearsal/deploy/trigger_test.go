@@ -88,9 +88,7 @@ func (tr *trigger) handle(t *testing.T, q request, dir string) {
 		answer["Status"], answer["Reason"] = "FAILED", in.err.Error()
 	}
 	put, err := http.NewRequestWithContext(
-		context.Background(),
-		http.MethodPut,
-		q.ResponseURL,
+		context.Background(), http.MethodPut, q.ResponseURL,
 		bytes.NewReader(must(json.Marshal(answer))),
 	)
 	if err != nil {
@@ -149,8 +147,7 @@ func (tr *trigger) look() (published []string, tables int, err error) {
 	}
 	for _, f := range all.Functions {
 		versions, err := client.ListVersionsByFunction(
-			ctx,
-			&lambda.ListVersionsByFunctionInput{FunctionName: f.FunctionName},
+			ctx, &lambda.ListVersionsByFunctionInput{FunctionName: f.FunctionName},
 		)
 		if err != nil {
 			return nil, 0, err

@@ -73,10 +73,7 @@ type answer struct {
 func (a *api) call(t *testing.T, method, path, key, body string, status int) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(
-		t.Context(),
-		method,
-		a.url+path,
-		strings.NewReader(body),
+		t.Context(), method, a.url+path, strings.NewReader(body),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -112,10 +109,8 @@ func (a *api) get(t *testing.T, path string) string {
 func (a *api) reserve(t *testing.T, key, more string) answer {
 	t.Helper()
 	body := fmt.Sprintf(
-		`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`,
-		demo.Products()[2].ID,
-		demo.Warehouses()[1].ID,
-		more,
+		`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`, demo.Products()[2].ID,
+		demo.Warehouses()[1].ID, more,
 	)
 	return a.call(t, http.MethodPost, "/api/reservations", key, body, http.StatusCreated)
 }
@@ -123,8 +118,7 @@ func (a *api) reserve(t *testing.T, key, more string) answer {
 func (a *api) change(t *testing.T, id, verb, body string) hold {
 	t.Helper()
 	return reservation(
-		t,
-		a.call(t, http.MethodPost, "/api/reservations/"+id+"/"+verb, "", body, http.StatusOK).body,
+		t, a.call(t, http.MethodPost, "/api/reservations/"+id+"/"+verb, "", body, http.StatusOK).body,
 	)
 }
 
@@ -142,12 +136,9 @@ func (a *api) reads(t *testing.T) {
 	if got, want := a.mugs(t), (stock{Total: 30, Available: 30}); got != want {
 		t.Errorf("the catalog has %+v mugs, want %+v", got, want)
 	}
-	if got := decode[[]struct{ Name string }](t, a.get(t, "/api/warehouses")); len(
-		got,
-	) != len(
-		demo.Warehouses(),
-	) {
-		t.Errorf("there are %d warehouses, want %d", len(got), len(demo.Warehouses()))
+	warehouses := decode[[]struct{ Name string }](t, a.get(t, "/api/warehouses"))
+	if got, want := len(warehouses), len(demo.Warehouses()); got != want {
+		t.Errorf("there are %d warehouses, want %d", got, want)
 	}
 	if got := a.get(t, "/"); !strings.Contains(got, "<!doctype html>") {
 		t.Errorf("the page is %.100s", got)

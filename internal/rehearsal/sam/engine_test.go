@@ -154,12 +154,7 @@ func (p *podman) serve(t *testing.T) {
 	t.Helper()
 	said := &output{}
 	cmd := p.command(
-		context.WithoutCancel(t.Context()),
-		"serving.conf",
-		"system",
-		"service",
-		"--time",
-		"0",
+		context.WithoutCancel(t.Context()), "serving.conf", "system", "service", "--time", "0",
 		p.address,
 	)
 	cmd.Stdout, cmd.Stderr = said, said
@@ -216,14 +211,8 @@ func (p *podman) importImage(t *testing.T) {
 	}
 	p.write(t, "image.tar", image.String())
 	p.run(
-		t,
-		"serving.conf",
-		"import",
-		"--quiet",
-		"--change",
-		"ENV PATH=/bin",
-		filepath.Join(p.dir, "image.tar"),
-		baseImage(),
+		t, "serving.conf", "import", "--quiet", "--change", "ENV PATH=/bin",
+		filepath.Join(p.dir, "image.tar"), baseImage(),
 	)
 }
 
@@ -244,8 +233,7 @@ func (p *podman) probe(t *testing.T) {
 	if err != nil {
 		t.Skipf(
 			"The functions were NOT run under SAM: this machine lets podman run no container: %v\n%s",
-			err,
-			out,
+			err, out,
 		)
 	}
 }

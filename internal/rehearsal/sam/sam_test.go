@@ -31,8 +31,7 @@ import (
 var (
 	assembly = flag.String("assembly", "", "an existing CDK assembly to use instead of a new one")
 	engine   = flag.String(
-		"engine",
-		"",
+		"engine", "",
 		"a container engine's address, as in DOCKER_HOST, to use instead of the test's own podman",
 	)
 )
@@ -157,10 +156,8 @@ func valid(t *testing.T, out string) {
 
 	broken := t.TempDir()
 	text := bytes.Replace(
-		template(t, out),
-		[]byte(`"Runtime": "provided.al2023"`),
-		[]byte(`"Runtime": "provided.al1984"`),
-		1,
+		template(t, out), []byte(`"Runtime": "provided.al2023"`),
+		[]byte(`"Runtime": "provided.al1984"`), 1,
 	)
 	if err := os.WriteFile(filepath.Join(broken, "broken.template.json"), text, 0o600); err != nil {
 		t.Fatal(err)
@@ -169,10 +166,7 @@ func valid(t *testing.T, out string) {
 	if said, err := p.wait(t, commandTimeout); err == nil ||
 		!strings.Contains(said+p.stderr.String(), "al1984") {
 		t.Errorf(
-			"sam validate accepts a runtime that doesn't exist: %q%s, %v",
-			said,
-			&p.stderr,
-			err,
+			"sam validate accepts a runtime that doesn't exist: %q%s, %v", said, &p.stderr, err,
 		)
 	}
 }
