@@ -30,9 +30,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // path, and 404 to every other request.
 func engineWith(t *testing.T, answers map[string]string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(
-		"", "allo-bridge-",
-	) // socket paths are limited to about 100 characters
+	// Socket paths are limited to about 100 characters.
+	dir, err := os.MkdirTemp("", "allo-bridge-")
 	if err != nil {
 		t.Fatal(err)
 	}
