@@ -19,7 +19,7 @@ const (
 	alias   = "live"
 )
 
-// Limits. On two idle cores the whole rehearsal takes two minutes, besides compiling the CDK.
+// Limits. They allow for a slow machine.
 const (
 	venvLimit   = 5 * time.Minute  // for pip on a slow connection
 	startLimit  = 30 * time.Second // the double imports much of moto
