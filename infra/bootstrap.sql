@@ -1,19 +1,24 @@
--- The two roles of the database, made by its owner, the cluster's master user. The migrator owns the tables and changes them; the app
--- works on them and can do nothing else, so that what breaks into a function can't drop a table or delete a hold. What the app may do is granted
--- by the migrate function, which knows the tables of its release.
+-- Creates the two roles of the database. The cluster's master user runs this.
 --
--- Both log in by IAM where the server is RDS, which has the role rds_iam. The first such role has to be made by one that logs in by password, and
--- the master user is that one. It must not become a member of either, as Postgres 16 and later make whoever creates a role, for then it were a
--- member of rds_iam too, and such a one can't log in by password any more. So a third role makes them, and goes. What an operator may do is
--- the database owner's, by pg_database_owner, and is granted with the rest.
+-- The migrator owns the tables and changes them. The app works on them and can do nothing else, so
+-- an attacker inside a function can't drop a table or delete a hold. The migrate function grants
+-- the app its rights, because it knows the tables of its release.
 --
--- The migrator has CREATEROLE and makes the app, so that it may set the app's time-outs, which are defaults of the role because a pooler refuses
--- them at connect.
+-- Both roles log in by IAM where the server is RDS, which has the role rds_iam. Only a role that
+-- logs in by password can create the first such role, and the master user is one. But the master
+-- user must not become a member of either role. As a member of rds_iam it could no longer log in by
+-- password. Since Postgres 16, the creator of a role becomes a member of it. So a third role
+-- creates them and is dropped. Operators get their rights through pg_database_owner, with the other
+-- grants.
 --
--- One statement, which may be run again, and without a single character that the RDS Data API takes for the beginning of a parameter's name.
+-- The migrator has CREATEROLE and creates the app, so that it may set the app's timeouts. They are
+-- defaults of the role because a pooler refuses them when a client connects.
+--
+-- This is one statement, and it can run repeatedly. It must not contain the character that begins a
+-- parameter's name in the RDS Data API.
 DO $$
 BEGIN
-    -- Two at once would both find a role missing.
+    -- Two concurrent runs would both find a role missing.
     PERFORM pg_advisory_xact_lock(hashtextextended('allo role defaults', 0));
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'allo_migrator') THEN
         CREATE ROLE allo_maker CREATEROLE;
@@ -30,7 +35,7 @@ BEGIN
         GRANT rds_iam TO allo_migrator, allo_app;
     END IF;
 
-    -- What everybody may do by default, and the app has no use for.
+    -- Postgres grants these to everybody by default, and the app needs none of them.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     GRANT USAGE, CREATE ON SCHEMA public TO allo_migrator;

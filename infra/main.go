@@ -1,5 +1,6 @@
-// Command infra is the CDK app: one stack with everything that the service needs in an AWS account, for the settings in the context. The CDK's
-// command line runs it (cdk.json). It builds the functions itself, for the architecture that the settings name.
+// Command infra is the CDK app. It synthesizes one stack with everything that the service needs in
+// an AWS account, from the settings in the CDK's context. The CDK's command line runs it
+// (cdk.json). It also builds the functions, for the architecture that the settings choose.
 package main
 
 import (
@@ -17,15 +18,20 @@ import (
 
 func main() {
 	err := synthesize()
-	// jsii awaits its process twice, and tells of the second time, which finds it gone, as of a failure. What there is to tell was told.
-	stderr := os.Stderr
-	os.Stderr, _ = os.Open(os.DevNull)
-	jsii.Close()
-	os.Stderr = stderr
+	closeJSII()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// closeJSII ends the Node process that the CDK runs in. jsii waits for that process twice and
+// reports the second wait as a failure on stderr, so stderr is muted meanwhile.
+func closeJSII() {
+	stderr := os.Stderr
+	os.Stderr, _ = os.Open(os.DevNull)
+	jsii.Close()
+	os.Stderr = stderr
 }
 
 func synthesize() error {
@@ -42,8 +48,9 @@ func synthesize() error {
 	return finish(cdk)
 }
 
-// finish writes the templates. What AWS's own rules find fault with is an error here, which the CDK has printed; what stands is explained in
-// nag.go. The CDK tells of errors by a panic.
+// finish checks the app with cdk-nag's rules and writes the templates. A finding that nag.go
+// doesn't suppress is an error, which the CDK has printed by then. The CDK panics on errors;
+// finish returns them.
 func finish(cdk awscdk.App) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -55,7 +62,7 @@ func finish(cdk awscdk.App) (err error) {
 	return nil
 }
 
-// contextOf is the context of the command line and of cdk.json.
+// contextOf returns the context from the command line and cdk.json.
 func contextOf(cdk awscdk.App) map[string]any {
 	all, ok := cdk.Node().GetAllContext(nil).(map[string]any)
 	if !ok {
@@ -64,16 +71,17 @@ func contextOf(cdk awscdk.App) map[string]any {
 	return all
 }
 
-// buildLimit is for the first build on a machine, which compiles everything.
+// buildLimit allows for the first build on a machine, which compiles every dependency.
 const buildLimit = 10 * time.Minute
 
-// build builds every function as `make build` does. Only here the architecture is known: a build before the app, which cdk.json could have,
-// would have to be told it a second time.
+// build builds every function, as `make build` does. The app does this itself because it alone
+// knows the architecture: a build step before it would need the setting a second time.
 func build(arch, out string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "build-for", "GOOS=linux", "ARCH="+arch, "OUT="+out)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the command line's own output is the template
+	cmd := exec.CommandContext(ctx, "make", "--no-print-directory",
+		"build-for", "GOOS=linux", "ARCH="+arch, "OUT="+out)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // stdout is for the template
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build the functions for %s: %w", arch, err)
 	}

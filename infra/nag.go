@@ -15,43 +15,48 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// The findings of cdk-nag that are as they should be, each on the resource that it is about and with the reason.
+// This file suppresses the findings of cdk-nag that we accept, each on its own resource and with
+// the reason. cdk-nag checks AWS's own rules for sound stacks.
 
-// explain says why a rule's finding on a construct and what is below it stands. A finding about a permission is named by what it is about.
-func explain(c constructs.IConstruct, rule, reason string, appliesTo ...any) {
+// suppress accepts a rule's findings on a construct and its children. A finding about permissions
+// is narrowed by appliesTo.
+func suppress(c constructs.IConstruct, rule, reason string, appliesTo ...any) {
 	suppression := &cdknag.NagPackSuppression{Id: jsii.String(rule), Reason: jsii.String(reason)}
 	if len(appliesTo) > 0 {
 		suppression.AppliesTo = &appliesTo
 	}
-	cdknag.NagSuppressions_AddResourceSuppressions(c, &[]*cdknag.NagPackSuppression{suppression}, jsii.Bool(true))
+	cdknag.NagSuppressions_AddResourceSuppressions(
+		c, &[]*cdknag.NagPackSuppression{suppression}, jsii.Bool(true))
 }
 
-// explainWildcards is for the role of a function: X-Ray and EC2's network interfaces know no narrower resource.
-func explainWildcards(f awslambda.Function) {
-	explain(f.Role(), "AwsSolutions-IAM5",
-		"xray:PutTraceSegments and the ec2:*NetworkInterface* that Lambda needs in a VPC can't be granted on a narrower resource; the function's own code is denied the latter",
+func suppressWildcards(f awslambda.Function) {
+	suppress(f.Role(), "AwsSolutions-IAM5",
+		"X-Ray and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
+			"narrower resource; the function's own code is denied the latter",
 		"Resource::*")
 }
 
-// explainOpenRoute is for a route that anyone may call.
-func explainOpenRoute(made awsapigatewayv2.HttpRoute, s Settings, r route.Route) {
-	reason := "The storefront's: a shopper has no account, and may look, hold, extend and release; the stage's throttle bounds it"
+func suppressOpenRoute(added awsapigatewayv2.HttpRoute, s Settings, r route.Route) {
+	reason := "Open to shoppers, who have no account; the stage's throttle limits it"
 	if r.Scope != "" {
-		reason = fmt.Sprintf("auth=%s is for demonstrations, and the deploy's output says so; auth=jwt and auth=iam guard this route", s.Auth)
+		reason = fmt.Sprintf("auth=%s is for demonstrations, as the deploy's output says; "+
+			"auth=jwt and auth=iam guard this route", s.Auth)
 	}
-	explain(made, "AwsSolutions-APIG4", reason)
+	suppress(added, "AwsSolutions-APIG4", reason)
 }
 
-// explainDevelopment is for a database that may go with its stack.
-func explainDevelopment(cluster awsrds.DatabaseCluster) {
-	explain(cluster, "AwsSolutions-RDS10", "env=dev is there to be destroyed again; env=prod protects its cluster")
+func suppressDeletionProtection(cluster awsrds.DatabaseCluster) {
+	suppress(cluster, "AwsSolutions-RDS10",
+		"env=dev may be destroyed; env=prod protects its cluster")
 }
 
-func explainQueue(q awssqs.Queue) {
-	explain(q, "AwsSolutions-SQS3", "This queue is itself where lost events go; an alarm watches its depth")
+func suppressMissingDeadLetterQueue(q awssqs.Queue) {
+	suppress(q, "AwsSolutions-SQS3", "This is a dead-letter queue; an alarm watches its depth")
 }
 
-func explainDeployRole(g awscodedeploy.LambdaDeploymentGroup) {
-	explain(g, "AwsSolutions-IAM4", "AWS's own policy for CodeDeploy on Lambda, in its limited form; it follows what CodeDeploy needs",
-		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSCodeDeployRoleForLambdaLimited")
+func suppressManagedPolicy(g awscodedeploy.LambdaDeploymentGroup) {
+	suppress(g, "AwsSolutions-IAM4",
+		"AWS's limited managed policy for CodeDeploy on Lambda; AWS updates it with CodeDeploy",
+		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"+
+			"AWSCodeDeployRoleForLambdaLimited")
 }

@@ -8,15 +8,16 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// network is the functions' way to the cluster: two zones, no way in or out but within. The functions need no internet: a login's token is
-// signed in the function itself, logs and metrics leave through Lambda.
+// network connects the functions to the cluster. It has no route to the internet, and the
+// functions need none: they sign their login tokens themselves, and their logs and metrics leave
+// through Lambda.
 type network struct {
 	vpc       awsec2.Vpc
 	subnets   *awsec2.SubnetSelection
 	functions awsec2.SecurityGroup
 }
 
-// zones is how many availability zones the network spans: what a cluster asks for at least.
+// zones is the number of availability zones of the network: a cluster needs at least two.
 const zones = 2
 
 func newNetwork(scope constructs.Construct, s Settings) network {
@@ -25,35 +26,50 @@ func newNetwork(scope constructs.Construct, s Settings) network {
 		MaxAzs:                       jsii.Number(zones),
 		NatGateways:                  jsii.Number(0),
 		RestrictDefaultSecurityGroup: jsii.Bool(true),
-		SubnetConfiguration: &[]*awsec2.SubnetConfiguration{
-			{Name: jsii.String("isolated"), SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED, CidrMask: jsii.Number(24)},
-		},
+		SubnetConfiguration: &[]*awsec2.SubnetConfiguration{{
+			Name:       jsii.String("isolated"),
+			SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED,
+			CidrMask:   jsii.Number(24),
+		}},
 	})
-	flow := newLogGroup(scope, "FlowLogs", s, "flow")
 	n.vpc.AddFlowLog(jsii.String("Flow"), &awsec2.FlowLogOptions{
-		Destination: awsec2.FlowLogDestination_ToCloudWatchLogs(flow, nil),
-		TrafficType: awsec2.FlowLogTrafficType_REJECT, // what was refused: nothing should be
+		Destination: awsec2.FlowLogDestination_ToCloudWatchLogs(
+			newLogGroup(scope, "FlowLogs", s, "flow"), nil),
+		TrafficType: awsec2.FlowLogTrafficType_REJECT, // rejected traffic is never expected here
 	})
-	n.functions = awsec2.NewSecurityGroup(scope, jsii.String("FunctionsGroup"), &awsec2.SecurityGroupProps{
-		Vpc:              n.vpc,
-		AllowAllOutbound: jsii.Bool(false),
-		Description:      jsii.String("All functions share it: out to Postgres, and nothing else"),
-	})
+	n.functions = awsec2.NewSecurityGroup(scope, jsii.String("FunctionsGroup"),
+		&awsec2.SecurityGroupProps{
+			Vpc:              n.vpc,
+			AllowAllOutbound: jsii.Bool(false),
+			Description:      jsii.String("The functions: outbound to Postgres only"),
+		})
 	return n
 }
 
-// attach puts a function into the network, and lets Lambda, but not the function's own code, handle its network interface: the denial
-// is AWS's advice, as Lambda asks for these permissions on the function's role.
+// networkInterfaceActions are what Lambda needs to connect a function to a VPC.
+var networkInterfaceActions = []string{
+	"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets",
+	"ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
+}
+
+// attach puts a function into the network. Lambda acts with the function's role to manage the
+// network interface, so the role gets those permissions; a second statement denies them to the
+// function's own code, as AWS recommends.
 func (n network) attach(p *awslambda.FunctionProps, functionARN *string) {
 	p.Vpc, p.VpcSubnets = n.vpc, n.subnets
 	p.SecurityGroups = &[]awsec2.ISecurityGroup{n.functions}
-	actions := jsii.Strings("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface",
-		"ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses")
 	p.Role.AddToPrincipalPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Sid: jsii.String("LambdaHandlesTheNetworkInterface"), Actions: actions, Resources: jsii.Strings("*"), // EC2 knows no narrower resource here
+		Sid:       jsii.String("LambdaHandlesTheNetworkInterface"),
+		Actions:   jsii.Strings(networkInterfaceActions...),
+		Resources: jsii.Strings("*"), // EC2 supports no narrower resource here
 	}))
 	p.Role.AddToPrincipalPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Sid: jsii.String("TheCodeDoesNot"), Effect: awsiam.Effect_DENY, Actions: actions, Resources: jsii.Strings("*"),
-		Conditions: &map[string]any{"ArnEquals": map[string]any{"lambda:SourceFunctionArn": []*string{functionARN}}},
+		Sid:       jsii.String("TheCodeDoesNot"),
+		Effect:    awsiam.Effect_DENY,
+		Actions:   jsii.Strings(networkInterfaceActions...),
+		Resources: jsii.Strings("*"),
+		Conditions: &map[string]any{
+			"ArnEquals": map[string]any{"lambda:SourceFunctionArn": []*string{functionARN}},
+		},
 	}))
 }

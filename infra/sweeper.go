@@ -11,44 +11,57 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// What becomes of a sweep that didn't take place: the next minute's does its work, so it isn't tried again, and is no longer of use after a
-// minute. Lambda's own defaults would try it twice more, and for six hours.
+// A failed sweep isn't retried: the next minute's sweep does its work. By default Lambda would
+// retry it twice and keep its event for six hours.
 const (
 	sweepRetries = 0
 	sweepMaxAge  = 60 // seconds
-	lostDays     = 14 // how long the queue keeps what was lost, the most that SQS does
+	// deadLetterDays is how long the queue keeps an event: SQS's maximum.
+	deadLetterDays = 14
 )
 
-// sweeper is the function that writes down the dead holds, the rule that runs it every minute, and the queue of the events that were lost:
-// those which the rule couldn't hand over, and those on which the function failed.
+// sweeper is the function that marks dead holds as expired, the rule that runs it every minute, and
+// a queue of dead letters: events that the rule couldn't deliver or that the function failed on.
 type sweeper struct {
 	function
-	rule awsevents.Rule
-	lost awssqs.Queue
+	rule        awsevents.Rule
+	deadLetters awssqs.Queue
 }
 
 func newSweeper(scope constructs.Construct, s Settings, assets string, db database) sweeper {
 	scope = constructs.NewConstruct(scope, jsii.String("Sweeper"))
-	lost := awssqs.NewQueue(scope, jsii.String("Lost"), &awssqs.QueueProps{
-		QueueName: jsii.String(s.StackName() + "-lost-sweeps"), EnforceSSL: jsii.Bool(true),
-		RetentionPeriod: awscdk.Duration_Days(jsii.Number(lostDays)),
+	deadLetters := awssqs.NewQueue(scope, jsii.String("Lost"), &awssqs.QueueProps{
+		QueueName:       jsii.String(s.StackName() + "-lost-sweeps"),
+		EnforceSSL:      jsii.Bool(true),
+		RetentionPeriod: awscdk.Duration_Days(jsii.Number(deadLetterDays)),
 	})
-	explainQueue(lost)
-	sweep := sweeper{lost: lost, function: newFunction(scope, s, assets, functionProps{
-		name: "sweep", description: "Writes down the holds that have died, every minute", timeout: sweepTimeout, db: db, as: app,
+	suppressMissingDeadLetterQueue(deadLetters)
+	maxAge := awscdk.Duration_Seconds(jsii.Number(sweepMaxAge))
+	sweep := newFunction(scope, s, assets, functionProps{
+		name:        "sweep",
+		description: "Marks dead holds as expired, every minute",
+		timeout:     sweepTimeout,
+		db:          db,
+		as:          roleApp,
 		concurrency: s.SweeperConcurrency,
 		async: &awslambda.EventInvokeConfigOptions{
-			RetryAttempts: jsii.Number(sweepRetries), MaxEventAge: awscdk.Duration_Seconds(jsii.Number(sweepMaxAge)),
-			OnFailure: awslambdadestinations.NewSqsDestination(lost),
+			RetryAttempts: jsii.Number(sweepRetries),
+			MaxEventAge:   maxAge,
+			OnFailure:     awslambdadestinations.NewSqsDestination(deadLetters),
 		},
-	})}
-	sweep.rule = awsevents.NewRule(scope, jsii.String("EveryMinute"), &awsevents.RuleProps{
-		RuleName: jsii.String(s.StackName() + "-every-minute"), Description: jsii.String("Runs the sweeper"),
-		Schedule: awsevents.Schedule_Rate(awscdk.Duration_Minutes(jsii.Number(1))),
-		Enabled:  jsii.Bool(s.Sweeper),
-		Targets: &[]awsevents.IRuleTarget{awseventstargets.NewLambdaFunction(sweep.alias, &awseventstargets.LambdaFunctionProps{
-			DeadLetterQueue: lost, RetryAttempts: jsii.Number(sweepRetries), MaxEventAge: awscdk.Duration_Seconds(jsii.Number(sweepMaxAge)),
-		})},
 	})
-	return sweep
+	target := awseventstargets.NewLambdaFunction(sweep.alias,
+		&awseventstargets.LambdaFunctionProps{
+			DeadLetterQueue: deadLetters,
+			RetryAttempts:   jsii.Number(sweepRetries),
+			MaxEventAge:     maxAge,
+		})
+	rule := awsevents.NewRule(scope, jsii.String("EveryMinute"), &awsevents.RuleProps{
+		RuleName:    jsii.String(s.StackName() + "-every-minute"),
+		Description: jsii.String("Runs the sweeper every minute"),
+		Schedule:    awsevents.Schedule_Rate(awscdk.Duration_Minutes(jsii.Number(1))),
+		Enabled:     jsii.Bool(s.Sweeper),
+		Targets:     &[]awsevents.IRuleTarget{target},
+	})
+	return sweeper{function: sweep, rule: rule, deadLetters: deadLetters}
 }

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Runs the functions of the synthesized template in containers, with AWS's own SAM, on Docker or podman (DOCKER_HOST says which).
-#   sam.sh api [OPTION...]             serve the API on http://localhost:3001 (sam local start-api); options go to SAM
-#   sam.sh sweep [EVENT] [OPTION...]   invoke the sweeper with an EventBridge event, infra/sam/minute.json by default
-#   sam.sh synth                       make the template again, which the two do as well
-#   sam.sh lint                        sam validate --lint, on the template that is there
-#   sam.sh tool                        put the pinned SAM there, and nothing else
-# The database is that of DATABASE_URL, else the embedded one of `make run`, which is started where it isn't running.
-# In the environment: OUT, where the assembly is or goes (build/sam/cdk.out); SYNTH=no takes the one that is there; PORT (3001).
+# Runs the functions of the synthesized template in containers, with AWS's own SAM.
+# The container engine is Docker, or the one at DOCKER_HOST.
+#   sam.sh api [OPTION...]             serve the API on http://localhost:3001; options go to SAM
+#   sam.sh sweep [EVENT] [OPTION...]   invoke the sweeper; EVENT defaults to infra/sam/minute.json
+#   sam.sh synth                       only synthesize the template, as api and sweep do first
+#   sam.sh lint                        run sam validate --lint on the existing template
+#   sam.sh tool                        only install the pinned SAM
+# The database is that of DATABASE_URL. Without it, it is the embedded one of `make run`, which is
+# started if it isn't running.
+# Variables: OUT, the folder of the synthesized assembly (build/sam/cdk.out); SYNTH=no, to use the
+# assembly that is there; PORT (3001).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=1.164.0
@@ -14,52 +17,64 @@ dir=$PWD/build/sam
 out=${OUT:-build/sam/cdk.out}
 if [[ $out != /* ]]; then out=$PWD/$out; fi
 sam=$dir/venv/bin/sam
-# SAM keeps what it knows in the checkout instead of the home directory, and tells nobody about it.
+# SAM keeps its files in the checkout instead of the home directory, and sends no telemetry.
 export __SAM_CLI_APP_DIR=$dir/home SAM_CLI_TELEMETRY=0
-# The template names no region and the functions call nothing of AWS's: any will do, and no account is needed.
+# SAM wants a region. The functions call no AWS service, so any region will do, without an account.
 export AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-us-east-1}
 
 tool() {
   mkdir -p "$__SAM_CLI_APP_DIR"
   if [ -x "$sam" ] && "$sam" --version 2>/dev/null | grep -q "version $version\$"; then return; fi
-  command -v python3 >/dev/null || { echo "SAM needs python3 with its venv: install Python 3.10 or later." >&2; exit 1; }
-  echo "Putting SAM $version into build/sam/venv." >&2
+  if ! command -v python3 >/dev/null; then
+    echo "SAM needs python3 with its venv module: install Python 3.10 or later." >&2
+    exit 1
+  fi
+  echo "Installing SAM $version into build/sam/venv." >&2
   rm -rf "$dir/venv"
   python3 -m venv "$dir/venv"
   "$dir/venv/bin/pip" install --quiet --disable-pip-version-check "aws-sam-cli==$version"
 }
 
-# The functions are built for this machine: a container of another architecture would need an emulator.
+# Synthesizes the template for this machine's architecture: another one would need an emulator.
 synth() {
   case $(uname -m) in
     x86_64 | amd64) arch=x86_64 ;;
     aarch64 | arm64) arch=arm64 ;;
-    *) echo "Lambda knows no machine such as this $(uname -m)." >&2; exit 1 ;;
+    *) echo "Lambda doesn't support the architecture $(uname -m)." >&2; exit 1 ;;
   esac
-  # With an external database there is nothing of AWS's between a function and its DATABASE_URL. The secret is named and never read.
-  make --no-print-directory synth ARGS="-c db=external -c databaseUrlSecret=unread -c arch=$arch --quiet --output $out" >&2
+  # With an external database a function needs nothing but DATABASE_URL. It never reads the secret.
+  make --no-print-directory synth \
+    ARGS="-c db=external -c databaseUrlSecret=unread -c arch=$arch --quiet --output $out" >&2
 }
 
 find_template() {
   template=$(find "$out" -maxdepth 1 -name '*.template.json')
-  if [ ! -f "$template" ]; then echo "$out must hold one template: infra/sam/sam.sh synth makes it." >&2; exit 1; fi
+  if [ ! -f "$template" ]; then
+    echo "$out must have exactly one template: run infra/sam/sam.sh synth." >&2
+    exit 1
+  fi
 }
 
-# Leaves the bridge running until this process ends, which is then SAM.
+# Starts the bridge. It runs until this process ends, which by then is SAM.
 open_bridge() {
   go build -o build/bin/bridge ./infra/sam/bridge
-  environment=$dir/environment.$$.json # The bridge removes it in the end.
-  exec 3< <(exec build/bin/bridge -template "$template" -env-file "$environment" ${DOCKER_HOST:+-engine "$DOCKER_HOST"})
+  environment=$dir/environment.$$.json # the bridge removes it when it ends
+  exec 3< <(exec build/bin/bridge -template "$template" -env-file "$environment" \
+    ${DOCKER_HOST:+-engine "$DOCKER_HOST"})
   read -r _ <&3 || exit 1
 }
 
-# SAM says of every resource that isn't a function that it can't find the function's name, and that nobody has logged in to AWS.
-quieter() { grep --line-buffered -v -e '^Cannot detect function id' -e '^No current session found' >&2; }
+# Removes two warnings: that a resource other than a function has no function id, and that there
+# is no AWS login.
+without_noise() {
+  grep --line-buffered -v -e '^Cannot detect function id' -e '^No current session found' >&2
+}
 
 run_sam() {
   local command=$1
   shift
-  exec "$sam" local "$command" "$@" --template "$template" --env-vars "$environment" --layer-cache-basedir "$dir/layers" 2> >(quieter)
+  exec "$sam" local "$command" "$@" --template "$template" --env-vars "$environment" \
+    --layer-cache-basedir "$dir/layers" 2> >(without_noise)
 }
 
 prepare() {
@@ -74,7 +89,7 @@ shift || true
 case $verb in
   api)
     prepare
-    # A function keeps its container, as in Lambda, instead of getting one for each request.
+    # Like Lambda, reuse a function's container for its next request.
     run_sam start-api --port "${PORT:-3001}" --warm-containers LAZY "$@"
     ;;
   sweep)
@@ -88,10 +103,10 @@ case $verb in
   lint)
     tool
     find_template
-    # cfn-lint reads its .cfnlintrc, with the one rule that is waived, where it runs.
+    # cfn-lint reads .cfnlintrc, which waives one rule, from the current directory.
     cd infra/sam
     exec "$sam" validate --lint --template "$template"
     ;;
   tool) tool ;;
-  *) sed -n '2,9s/^# //p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,12s/^# //p' "$0" >&2; exit 2 ;;
 esac

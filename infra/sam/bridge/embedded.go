@@ -17,23 +17,24 @@ import (
 )
 
 const (
-	// startTimeout bounds the start of the embedded server, from its first initdb to its first answer.
+	// startTimeout limits the start of the embedded server, including its first initdb.
 	startTimeout = 2 * time.Minute
-	// startEvery is how often we look whether it has started.
+	// startEvery is how often the bridge checks that the server has started.
 	startEvery = 100 * time.Millisecond
-	// stopTimeout is what it may take to stop before it is killed.
+	// stopTimeout is how long the server may take to stop before it is killed.
 	stopTimeout = 20 * time.Second
-	// databaseName is the embedded server's one database for us.
+	// databaseName is the service's database on the embedded server.
 	databaseName = "postgres"
 )
 
-// embedded is the server of `make run`.
+// embedded is the Postgres server of `make run`.
 type embedded struct {
 	url  string
-	stop func() // Stops it if it was started here.
+	stop func() // stops the server if openEmbedded started it
 }
 
-// openEmbedded finds the server of a `make run` that is going on, or starts one. Its output goes into a file in dir.
+// openEmbedded finds the server of a running `make run`, or starts one. The server's output goes to
+// a file in dir.
 func openEmbedded(ctx context.Context, root, dir string) (embedded, error) {
 	data := filepath.Join(root, ".local", "postgres")
 	if url, ok := pgserver.RunningURL(data, databaseName); ok {
@@ -41,44 +42,51 @@ func openEmbedded(ctx context.Context, root, dir string) (embedded, error) {
 	}
 	output, err := os.Create(filepath.Join(dir, "local.log"))
 	if err != nil {
-		return embedded{}, fmt.Errorf("keep the local program's output: %w", err)
+		return embedded{}, fmt.Errorf("create the log of the local program: %w", err)
 	}
-	defer func() { _ = output.Close() }() // The program has it open itself.
+	defer func() { _ = output.Close() }() // the program has its own handle
 	port, err := freePort(ctx)
 	if err != nil {
 		return embedded{}, err
 	}
 	running, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(running, filepath.Join(root, "build", "bin", "local"), "run", "-with-parent", "-root", root)
+	cmd := exec.CommandContext(
+		running, filepath.Join(root, "build", "bin", "local"), "run", "-with-parent", "-root", root,
+	)
 	cmd.Stdout, cmd.Stderr = output, output
-	// The database is all that we want of it. It still sweeps, but seldom: `make sam-sweep` is to find something.
+	// The program sweeps rarely, so that `make sam-sweep` finds holds to expire.
 	cmd.Env = append(cmd.Environ(), "HOST=127.0.0.1", "PORT="+strconv.Itoa(port), "SWEEP_INTERVAL=1h")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
 	if err := cmd.Start(); err != nil {
 		cancel()
-		return embedded{}, fmt.Errorf("start the embedded Postgres: %w; make build/bin/local, or set %s", err, variable)
+		return embedded{}, fmt.Errorf(
+			"start the embedded Postgres: %w; make build/bin/local, or set %s", err, variable,
+		)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // Why it ended is in its output.
+		_ = cmd.Wait() // its output has the reason
 	}()
 	e := embedded{stop: func() { cancel(); <-ended }}
-	if err := waitHealthy(ctx, "http://127.0.0.1:"+strconv.Itoa(port)+"/api/health", ended); err != nil {
+	health := "http://127.0.0.1:" + strconv.Itoa(port) + "/api/health"
+	if err := waitHealthy(ctx, health, ended); err != nil {
 		e.stop()
-		return embedded{}, fmt.Errorf("start the embedded Postgres: %w; see %s, or set %s", err, output.Name(), variable)
+		return embedded{}, fmt.Errorf(
+			"start the embedded Postgres: %w; see %s, or set %s", err, output.Name(), variable,
+		)
 	}
 	url, ok := pgserver.RunningURL(data, databaseName)
 	if !ok {
 		e.stop()
-		return embedded{}, fmt.Errorf("the embedded Postgres ended at once; see %s", output.Name())
+		return embedded{}, fmt.Errorf("the embedded Postgres has ended; see %s", output.Name())
 	}
 	e.url = url
 	return e, nil
 }
 
-// waitHealthy waits until the local program answers, which it does when the schema is up to date and seeded.
+// waitHealthy waits until the local program answers. By then the schema is migrated and seeded.
 func waitHealthy(ctx context.Context, url string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -88,7 +96,7 @@ func waitHealthy(ctx context.Context, url string, ended <-chan struct{}) error {
 			return err
 		}
 		if response, err := http.DefaultClient.Do(request); err == nil {
-			_ = response.Body.Close() // Its status is all that we want of it.
+			_ = response.Body.Close()
 			if response.StatusCode == http.StatusOK {
 				return nil
 			}

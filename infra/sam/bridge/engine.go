@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// defaultEngine is where SAM looks for a container engine when DOCKER_HOST doesn't say.
+	// defaultEngine is where SAM looks for a container engine without DOCKER_HOST.
 	defaultEngine = "unix:///var/run/docker.sock"
-	// engineTimeout bounds a question to the engine, which answers in milliseconds.
+	// engineTimeout limits a request to the engine, which answers in milliseconds.
 	engineTimeout = 10 * time.Second
-	// answerLimit is a hundred times the engine's longest answer to what we ask.
+	// answerLimit is a hundred times the engine's longest answer, in bytes.
 	answerLimit = 1 << 20
 )
 
@@ -28,48 +28,61 @@ type engine struct {
 	client        *http.Client
 }
 
-// newEngine takes an address as DOCKER_HOST has it. It doesn't connect.
+// newEngine returns the engine at an address in the form of DOCKER_HOST. It doesn't connect.
 func newEngine(address string) (*engine, error) {
 	network, place, ok := strings.Cut(address, "://")
 	if !ok || network != "unix" && network != "tcp" {
-		return nil, fmt.Errorf("the container engine's address is %q: it must begin with unix:// or tcp://; set DOCKER_HOST", address)
+		return nil, fmt.Errorf(
+			"the container engine's address is %q: it must begin with unix:// or tcp://; set DOCKER_HOST",
+			address,
+		)
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, place)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: engineTimeout}
+	client := &http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout:   engineTimeout,
+	}
 	return &engine{address: address, base: "http://engine", client: client}, nil
 }
 
-// host is this machine as the engine's containers see it.
+// host describes how the engine's containers reach this machine.
 type host struct {
-	// name is its address or its name on their network.
+	// name is this machine's address or name on their network.
 	name string
-	// forwards tells that what is sent to name arrives at this machine's loopback: Docker Desktop does so.
+	// forwards means that the engine forwards connections from name to this machine's loopback, as
+	// Docker Desktop does.
 	forwards bool
-	// rootless tells that the containers' network is out of this machine's reach.
+	// rootless means that this machine can't listen on the containers' network.
 	rootless bool
 }
 
-// errMissing is the engine's 404.
-var errMissing = errors.New("there is none")
+// errMissing means that the engine answered 404.
+var errMissing = errors.New("not found")
 
-// host asks the engine for this machine's place on the network that SAM's containers are on.
+// host asks the engine how SAM's containers reach this machine.
 func (e *engine) host(ctx context.Context) (host, error) {
 	var info struct {
 		OperatingSystem string
 		SecurityOptions []string
 	}
 	if err := e.get(ctx, "/info", &info); err != nil {
-		return host{}, fmt.Errorf("no container engine answers at %s: start Docker, or podman's (podman system service), or set DOCKER_HOST: %w",
-			e.address, err)
+		return host{}, fmt.Errorf(
+			"no container engine answers at %s: start Docker, or podman (podman system service), "+
+				"or set DOCKER_HOST: %w",
+			e.address,
+			err,
+		)
 	}
 	if strings.Contains(info.OperatingSystem, "Docker Desktop") {
 		return host{name: "host.docker.internal", forwards: true}, nil
 	}
-	rootless := slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return strings.Contains(o, "rootless") })
-	// The default network is Docker's first name here, and podman's second.
+	rootless := slices.ContainsFunc(
+		info.SecurityOptions, func(o string) bool { return strings.Contains(o, "rootless") },
+	)
+	// Docker calls its default network bridge. Podman calls its own podman.
 	for _, name := range []string{"bridge", "podman"} {
 		var network struct {
 			IPAM struct{ Config []struct{ Gateway string } }
@@ -79,7 +92,7 @@ func (e *engine) host(ctx context.Context) (host, error) {
 			continue
 		}
 		if err != nil {
-			return host{}, fmt.Errorf("look at the network %s of %s: %w", name, e.address, err)
+			return host{}, fmt.Errorf("inspect the network %s of %s: %w", name, e.address, err)
 		}
 		for _, c := range network.IPAM.Config {
 			if ip := net.ParseIP(c.Gateway); ip != nil && ip.To4() != nil {
@@ -87,7 +100,10 @@ func (e *engine) host(ctx context.Context) (host, error) {
 			}
 		}
 	}
-	return host{}, fmt.Errorf("the container engine at %s has no network named bridge or podman with an IPv4 gateway", e.address)
+	return host{}, fmt.Errorf(
+		"the container engine at %s has no network named bridge or podman with an IPv4 gateway",
+		e.address,
+	)
 }
 
 func (e *engine) get(ctx context.Context, path string, into any) error {

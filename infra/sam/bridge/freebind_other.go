@@ -4,5 +4,6 @@ package main
 
 import "syscall"
 
-// freebind does nothing: where containers run in a virtual machine, the engine forwards to this machine's loopback, and nothing is relayed.
+// freebind does nothing. On systems other than Linux, containers run in a virtual machine. The
+// engine forwards to this machine's loopback, and the bridge relays nothing.
 func freebind(_, _ string, _ syscall.RawConn) error { return nil }

@@ -1,11 +1,15 @@
-// Command bridge joins functions that SAM runs in containers with a Postgres that listens on this machine's loopback alone, as ours does.
-// SAM can't put its containers on the host's network: with --docker-network host it makes them on the default one all the same, and there
-// localhost is the container itself. So the bridge finds the address that this machine has on the containers' network, relays connections
-// from there, and writes SAM's file of environment variables: for each function of a template that declares DATABASE_URL, the URL as it has
-// to be inside of a container. Then it says "ready", and relays until it is told to end or whoever started it has ended.
+// Command bridge connects functions in SAM's containers to a Postgres that listens only on this
+// machine's loopback, as the embedded one does. In a container, localhost is the container itself,
+// and SAM can't use the host's network: even with --docker-network host it creates containers on
+// the default network.
 //
-// The database is that of DATABASE_URL, else the embedded server of `make run`, which is started where it isn't running. A database on
-// another machine needs no relay.
+// So the bridge finds this machine's address on the containers' network and relays connections from
+// there. It writes SAM's file of environment variables, which sets DATABASE_URL, as a container
+// must see it, for each function that declares it. Then it prints "ready" and relays until it is
+// told to end or its parent process ends.
+//
+// The database is that of DATABASE_URL. Without it, it is the embedded server of `make run`, which
+// is started if it isn't running. A database on another machine needs no relay.
 package main
 
 import (
@@ -28,19 +32,20 @@ import (
 )
 
 const (
-	// variable is what the functions read their database's URL from.
+	// variable is the environment variable with the functions' database URL.
 	variable = "DATABASE_URL"
-	// parentEvery is how often the bridge looks for whoever started it, who may be killed and can't tell us then.
+	// parentEvery is how often the bridge checks that its parent lives. A killed parent sends no
+	// signal.
 	parentEvery = 200 * time.Millisecond
 )
 
-// options are the command line.
+// options are the command line's.
 type options struct {
-	// template is what the CDK synthesized, envFile what SAM takes with --env-vars.
+	// template is the synthesized template. envFile is the file for SAM's --env-vars.
 	template, envFile string
-	// engine is the address of the container engine, as in DOCKER_HOST.
+	// engine is the container engine's address, in the form of DOCKER_HOST.
 	engine string
-	// root is the checkout, which has the embedded server's data and the program that starts it.
+	// root is the checkout. It has the embedded server's data and the program that starts it.
 	root string
 }
 
@@ -58,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bridge", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.template, "template", "", "the synthesized template")
-	flags.StringVar(&opts.envFile, "env-file", "", "where SAM's environment variables are written")
+	flags.StringVar(&opts.envFile, "env-file", "", "the file to write SAM's environment variables to")
 	flags.StringVar(&opts.engine, "engine", defaultEngine, "the container engine's address")
 	flags.StringVar(&opts.root, "root", ".", "the checkout")
 	if err := flags.Parse(args); err != nil {
@@ -74,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return serve(ctx, opts, c.DatabaseURL, stdout)
 }
 
-// serve bridges to a database, the embedded one when its URL is empty, until ctx ends.
+// serve bridges to a database until ctx ends. An empty URL means the embedded server.
 func serve(ctx context.Context, opts options, databaseURL string, stdout io.Writer) error {
 	functions, err := declaring(opts.template)
 	if err != nil {
@@ -104,8 +109,12 @@ func serve(ctx context.Context, opts options, databaseURL string, stdout io.Writ
 	return nil
 }
 
-// bridge says how a database's URL has to be inside of a container, and returns the relay that it takes, nil for none.
-func bridge(ctx context.Context, engineAddress, databaseURL string) (inside string, r *relay, err error) {
+// bridge returns the database's URL for use in a container, and the relay that this URL needs, nil
+// for none.
+func bridge(
+	ctx context.Context,
+	engineAddress, databaseURL string,
+) (inside string, r *relay, err error) {
 	e, err := newEngine(engineAddress)
 	if err != nil {
 		return "", nil, err
@@ -122,8 +131,12 @@ func bridge(ctx context.Context, engineAddress, databaseURL string) (inside stri
 	case !isLoopback(u.Hostname()):
 		return databaseURL, nil, nil
 	case host.rootless:
-		return "", nil, fmt.Errorf("the container engine at %s is rootless, and its containers can't reach this machine's loopback: "+
-			"use root's engine, or set %s to a database that they can reach", engineAddress, variable)
+		return "", nil, fmt.Errorf(
+			"the container engine at %s is rootless, so its containers can't reach this machine: "+
+				"use root's engine, or set %s to a database that they can reach",
+			engineAddress,
+			variable,
+		)
 	case host.forwards:
 		u.Host = net.JoinHostPort(host.name, port(u))
 		return u.String(), nil, nil
@@ -149,7 +162,7 @@ func port(u *url.URL) string {
 	return "5432"
 }
 
-// template is as much as we read of one.
+// template is the part of a CloudFormation template that the bridge reads.
 type template struct {
 	Resources map[string]struct {
 		Type       string
@@ -159,7 +172,8 @@ type template struct {
 	}
 }
 
-// declaring lists the logical ids of the functions that declare the variable. SAM sets no other on a function than what it declares.
+// declaring returns the logical ids of the functions that declare the variable. SAM only sets
+// variables that a function declares.
 func declaring(path string) ([]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -172,7 +186,8 @@ func declaring(path string) ([]string, error) {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(t.Resources)) {
 		r := t.Resources[id]
-		if _, ok := r.Properties.Environment.Variables[variable]; ok && r.Type == "AWS::Lambda::Function" {
+		if _, ok := r.Properties.Environment.Variables[variable]; ok &&
+			r.Type == "AWS::Lambda::Function" {
 			ids = append(ids, id)
 		}
 	}
@@ -182,7 +197,8 @@ func declaring(path string) ([]string, error) {
 	return ids, nil
 }
 
-// writeEnvironment writes what SAM takes with --env-vars. The URL may hold a password, so nobody else may read the file.
+// writeEnvironment writes the file for SAM's --env-vars. The URL may have a password, so only the
+// owner can read the file.
 func writeEnvironment(path string, functions []string, databaseURL string) error {
 	environment := map[string]map[string]string{}
 	for _, id := range functions {
@@ -192,7 +208,7 @@ func writeEnvironment(path string, functions []string, databaseURL string) error
 	if err != nil {
 		return err
 	}
-	// One that is there may be readable by others, and would stay so.
+	// An existing file would keep its permissions.
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("write the environment: %w", err)
 	}
@@ -202,7 +218,7 @@ func writeEnvironment(path string, functions []string, databaseURL string) error
 	return nil
 }
 
-// endWithParent ends the bridge when whoever started it has ended.
+// endWithParent cancels the bridge when its parent process has ended.
 func endWithParent(cancel context.CancelFunc) {
 	parent := os.Getppid()
 	for range time.Tick(parentEvery) {

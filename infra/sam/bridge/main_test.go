@@ -21,15 +21,17 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// waitLimit bounds every wait on a machine that is busy with other tests.
+// waitLimit limits every wait. It allows for a machine that is busy with other tests.
 const waitLimit = 30 * time.Second
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// engineWith is the address of a container engine that gives these answers, and a 404 to every other question.
+// engineWith starts a stub of a container engine and returns its address. It gives these answers by
+// path, and 404 to every other request.
 func engineWith(t *testing.T, answers map[string]string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "allo-bridge-") // A short path: those of sockets end at a hundred characters.
+	// Socket paths are limited to about 100 characters.
+	dir, err := os.MkdirTemp("", "allo-bridge-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,13 +52,23 @@ func engineWith(t *testing.T, answers map[string]string) string {
 	return "unix://" + l.Addr().String()
 }
 
-// gateway stands for this machine's address on the containers' network: any that it has will do, and every machine has this one.
+// gateway is this machine's address on the stub's network. Any address of this machine will do.
 const gateway = "127.0.0.1"
 
+// Answers of container engines.
 const (
-	plain    = `{"OperatingSystem": "Debian GNU/Linux 12", "SecurityOptions": ["name=seccomp,profile=default"]}`
-	rootless = `{"OperatingSystem": "debian", "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]}`
-	desktop  = `{"OperatingSystem": "Docker Desktop", "SecurityOptions": ["name=seccomp,profile=unconfined", "name=cgroupns"]}`
+	plain = `{
+		"OperatingSystem": "Debian GNU/Linux 12",
+		"SecurityOptions": ["name=seccomp,profile=default"]
+	}`
+	rootless = `{
+		"OperatingSystem": "debian",
+		"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]
+	}`
+	desktop = `{
+		"OperatingSystem": "Docker Desktop",
+		"SecurityOptions": ["name=seccomp,profile=unconfined", "name=cgroupns"]
+	}`
 	networks = `{"IPAM": {"Config": [{"Gateway": "fd00::1"}, {"Gateway": "` + gateway + `"}]}}`
 )
 
@@ -70,14 +82,23 @@ func writeTemplate(t *testing.T, resources string) string {
 }
 
 const twoFunctions = `{
-	"Reserve": {"Type": "AWS::Lambda::Function", "Properties": {"Environment": {"Variables": {"DATABASE_URL": ""}}}},
-	"Confirm": {"Type": "AWS::Lambda::Function", "Properties": {"Environment": {"Variables": {"DATABASE_URL": "", "OTHER": {"Ref": "X"}}}}},
-	"Provider": {"Type": "AWS::Lambda::Function", "Properties": {"Environment": {"Variables": {"OTHER": "x"}}}},
+	"Reserve": {
+		"Type": "AWS::Lambda::Function",
+		"Properties": {"Environment": {"Variables": {"DATABASE_URL": ""}}}
+	},
+	"Confirm": {
+		"Type": "AWS::Lambda::Function",
+		"Properties": {"Environment": {"Variables": {"DATABASE_URL": "", "OTHER": {"Ref": "X"}}}}
+	},
+	"Provider": {
+		"Type": "AWS::Lambda::Function",
+		"Properties": {"Environment": {"Variables": {"OTHER": "x"}}}
+	},
 	"Bare": {"Type": "AWS::Lambda::Function", "Properties": {}},
 	"Stage": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": {"StageName": "$default"}}
 }`
 
-func TestAContainerReachesAPostgresOfTheLoopback(t *testing.T) {
+func TestAContainerReachesAPostgresOnTheLoopback(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.New(t)
@@ -92,7 +113,7 @@ func TestAContainerReachesAPostgresOfTheLoopback(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, opts, db.DirectURL, saying); saying.Close() }()
 	if line := make([]byte, len("ready\n")); !readAll(said, line) || string(line) != "ready\n" {
-		t.Fatalf("the bridge says %q and ends with %v, want it ready", line, <-ended)
+		t.Fatalf("the bridge prints %q and ends with %v, want it ready", line, <-ended)
 	}
 
 	environment := read(t, envFile)
@@ -104,10 +125,11 @@ func TestAContainerReachesAPostgresOfTheLoopback(t *testing.T) {
 	}
 	conn := connect(t, inside)
 	if inside == db.DirectURL {
-		t.Errorf("inside of a container the database is at %s too, want it at the bridge", inside)
+		t.Errorf("inside a container the database is at %s, want it at the bridge", inside)
 	}
 	var name string
-	if err := conn.QueryRow(t.Context(), "SELECT current_database()").Scan(&name); err != nil || name != db.Name {
+	if err := conn.QueryRow(t.Context(), "SELECT current_database()").Scan(&name); err != nil ||
+		name != db.Name {
 		t.Errorf("through the bridge the database is %q, %v; want %q", name, err, db.Name)
 	}
 
@@ -118,13 +140,13 @@ func TestAContainerReachesAPostgresOfTheLoopback(t *testing.T) {
 			t.Errorf("the bridge ends with %v", err)
 		}
 	case <-time.After(waitLimit):
-		t.Fatal("the bridge doesn't end while a connection is open")
+		t.Fatal("an open connection keeps the bridge from ending")
 	}
 	if err := conn.Ping(t.Context()); err == nil {
 		t.Error("the connection outlives the bridge")
 	}
 	if _, err := os.Stat(envFile); !os.IsNotExist(err) {
-		t.Errorf("the file with the password is still there: %v", err)
+		t.Errorf("the file with the password still exists: %v", err)
 	}
 }
 
@@ -137,7 +159,7 @@ func read(t *testing.T, path string) map[string]map[string]string {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("others can read the file with the password: %v, %v", info, err)
+		t.Errorf("the file with the password is %v, %v, want it readable only by its owner", info, err)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -160,22 +182,46 @@ func connect(t *testing.T, databaseURL string) *pgx.Conn {
 	return conn
 }
 
-func TestWhereTheDatabaseIsFromInside(t *testing.T) {
+func TestTheURLInsideAContainer(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct {
 		name    string
 		answers map[string]string
 		url     string
-		want    string // The URL's host inside of a container, a relay's without its port.
+		want    string // the URL's host inside a container; a relay's without its port
 		err     string
 	}{
-		{"docker", map[string]string{"/info": plain, "/networks/bridge": networks}, "postgres://u:p@localhost:1/x", gateway, ""},
-		{"podman", map[string]string{"/info": plain, "/networks/podman": networks}, "postgres://u:p@127.0.0.1/x", gateway, ""},
-		{"docker desktop", map[string]string{"/info": desktop}, "postgres://u:p@[::1]/x", "host.docker.internal:5432", ""},
-		{"another machine", map[string]string{"/info": rootless, "/networks/bridge": networks}, "postgres://db.example:1/x", "db.example:1", ""},
-		{"rootless", map[string]string{"/info": rootless, "/networks/podman": networks}, "postgres://localhost/x", "", "rootless"},
-		{"no network", map[string]string{"/info": plain}, "postgres://localhost/x", "", "no network named bridge or podman"},
+		{
+			"docker",
+			map[string]string{"/info": plain, "/networks/bridge": networks},
+			"postgres://u:p@localhost:1/x", gateway, "",
+		},
+		{
+			"podman",
+			map[string]string{"/info": plain, "/networks/podman": networks},
+			"postgres://u:p@127.0.0.1/x", gateway, "",
+		},
+		{
+			"docker desktop",
+			map[string]string{"/info": desktop},
+			"postgres://u:p@[::1]/x", "host.docker.internal:5432", "",
+		},
+		{
+			"another machine",
+			map[string]string{"/info": rootless, "/networks/bridge": networks},
+			"postgres://db.example:1/x", "db.example:1", "",
+		},
+		{
+			"rootless",
+			map[string]string{"/info": rootless, "/networks/podman": networks},
+			"postgres://localhost/x", "", "rootless",
+		},
+		{
+			"no network",
+			map[string]string{"/info": plain},
+			"postgres://localhost/x", "", "no network named bridge or podman",
+		},
 		{"no engine", nil, "postgres://localhost/x", "", "start Docker"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -207,7 +253,7 @@ func TestWhereTheDatabaseIsFromInside(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatSAMCouldNotUseIsRefused(t *testing.T) {
+func TestAnEngineAddressThatSAMCannotUseIsRefused(t *testing.T) {
 	t.Parallel()
 
 	for _, address := range []string{"", "/var/run/docker.sock", "npipe:////./pipe/docker_engine"} {
@@ -221,16 +267,18 @@ func TestATemplateWithoutTheVariableIsRefused(t *testing.T) {
 	t.Parallel()
 
 	for _, resources := range []string{`{}`, `{"Stage": {"Type": "AWS::ApiGatewayV2::Stage"}}`} {
-		if ids, err := declaring(writeTemplate(t, resources)); err == nil || !strings.Contains(err.Error(), variable) {
+		if ids, err := declaring(writeTemplate(t, resources)); err == nil ||
+			!strings.Contains(err.Error(), variable) {
 			t.Errorf("declaring(%s) = %v, %v; want an error that names %s", resources, ids, err, variable)
 		}
 	}
-	if ids, err := declaring(writeTemplate(t, twoFunctions)); err != nil || !slices.Equal(ids, []string{"Confirm", "Reserve"}) {
+	if ids, err := declaring(writeTemplate(t, twoFunctions)); err != nil ||
+		!slices.Equal(ids, []string{"Confirm", "Reserve"}) {
 		t.Errorf("declaring = %v, %v; want Confirm and Reserve", ids, err)
 	}
 }
 
-func TestAFileThatOthersCouldReadIsReplaced(t *testing.T) {
+func TestAnEnvironmentFileThatOthersCanReadIsReplaced(t *testing.T) {
 	t.Parallel()
 
 	path := filepath.Join(t.TempDir(), "environment.json")
@@ -240,7 +288,8 @@ func TestAFileThatOthersCouldReadIsReplaced(t *testing.T) {
 	if err := writeEnvironment(path, []string{"Reserve"}, "postgres://x"); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := read(t, path), map[string]map[string]string{"Reserve": {"DATABASE_URL": "postgres://x"}}; !cmp.Equal(got, want) {
+	want := map[string]map[string]string{"Reserve": {"DATABASE_URL": "postgres://x"}}
+	if got := read(t, path); !cmp.Equal(got, want) {
 		t.Errorf("the environment is %v, want %v", got, want)
 	}
 }

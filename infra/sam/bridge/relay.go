@@ -10,19 +10,21 @@ import (
 )
 
 const (
-	// relayLimit is how many connections are relayed at once, as many as the embedded server takes. The next one waits.
+	// relayLimit is the number of connections at once, as many as the embedded server accepts. The
+	// next one waits.
 	relayLimit = 200
-	// dialTimeout bounds the connect to a server on this machine.
+	// dialTimeout limits connecting to a server on this machine.
 	dialTimeout = 5 * time.Second
 )
 
-// relay takes connections on an address of the containers' network to one on this machine.
+// relay forwards connections from an address on the containers' network to one on this machine.
 type relay struct {
 	listener net.Listener
 	target   string
 }
 
-// newRelay listens on a free port of the address. Its interface may appear only with the first container.
+// newRelay listens on a free port of the address. The address may appear only with the first
+// container.
 func newRelay(ctx context.Context, address, target string) (*relay, error) {
 	lc := net.ListenConfig{Control: freebind}
 	l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(address, "0"))
@@ -32,7 +34,7 @@ func newRelay(ctx context.Context, address, target string) (*relay, error) {
 	return &relay{listener: l, target: target}, nil
 }
 
-// serve relays until ctx ends, and then lets go of every connection.
+// serve relays until ctx ends. Then it closes every connection.
 func (r *relay) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var connections sync.WaitGroup
@@ -61,19 +63,20 @@ func (r *relay) serve(ctx context.Context) error {
 	}
 }
 
-// carry copies both ways until either side is done: Postgres and its clients never close only one half.
+// carry copies in both directions until one side closes. Postgres and its clients never close only
+// one direction.
 func (r *relay) carry(ctx context.Context, c net.Conn) {
-	defer func() { _ = c.Close() }() // Nothing is kept back that a failing close could lose.
+	defer func() { _ = c.Close() }() // nothing is buffered that a failed close could lose
 	d := net.Dialer{Timeout: dialTimeout}
 	server, err := d.DialContext(ctx, "tcp", r.target)
 	if err != nil {
-		return // The function sees the connection end, and answers that the database can't be reached.
+		return // the function sees the connection close and reports the database as unreachable
 	}
 	defer func() { _ = server.Close() }()
 	ended := make(chan struct{}, 2)
 	for _, way := range [][2]net.Conn{{c, server}, {server, c}} {
 		go func() {
-			_, _ = io.Copy(way[0], way[1]) // An error ends the connection as an end does.
+			_, _ = io.Copy(way[0], way[1]) // an error ends the connection like a close
 			ended <- struct{}{}
 		}()
 	}

@@ -15,18 +15,28 @@ import (
 	"time"
 )
 
-// commandLine is the CDK's, at work in a copy of the checkout: the steps change it.
+// commandLine runs the CDK's command line in a copy of the checkout, because the steps change
+// files.
 type commandLine struct {
 	program string
 	tree    string
 	output  string // the cloud assembly
 	env     []string
-	said    bytes.Buffer // by all calls
+	said    bytes.Buffer // the output of all calls
 }
 
-// parts are what the stack's app reads of the checkout.
+// parts returns the files and folders of the checkout that the CDK app reads.
 func parts() []string {
-	return []string{"go.mod", "go.sum", "Makefile", "cdk.json", "functions", "infra", "internal", "migrations"}
+	return []string{
+		"go.mod",
+		"go.sum",
+		"Makefile",
+		"cdk.json",
+		"functions",
+		"infra",
+		"internal",
+		"migrations",
+	}
 }
 
 func newCommandLine(t *testing.T, d *double) *commandLine {
@@ -39,11 +49,16 @@ func newCommandLine(t *testing.T, d *double) *commandLine {
 		t.Fatalf("the CDK's command line isn't installed: run npm ci --prefix infra: %v", err)
 	}
 	dir := t.TempDir()
-	c := &commandLine{program: program, tree: filepath.Join(dir, "tree"), output: filepath.Join(dir, "cdk.out")}
-	none := filepath.Join(dir, "none") // no configuration of this machine's has a say
+	c := &commandLine{
+		program: program,
+		tree:    filepath.Join(dir, "tree"),
+		output:  filepath.Join(dir, "cdk.out"),
+	}
+	none := filepath.Join(dir, "none") // ignores this machine's AWS configuration
 	c.env = slices.Concat(elsewhere(), d.variables(), []string{
 		"CI=1", "NO_COLOR=1", "NODE_NO_WARNINGS=1", "CDK_HOME=" + filepath.Join(dir, "home"),
-		"AWS_CONFIG_FILE=" + none, "AWS_SHARED_CREDENTIALS_FILE=" + none, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_CONFIG_FILE=" + none, "AWS_SHARED_CREDENTIALS_FILE=" + none,
+		"AWS_EC2_METADATA_DISABLED=true",
 	})
 	for _, part := range parts() {
 		if err := copyTree(filepath.Join(root, part), filepath.Join(c.tree, part)); err != nil {
@@ -53,7 +68,7 @@ func newCommandLine(t *testing.T, d *double) *commandLine {
 	return c
 }
 
-// copyTree copies a file or a folder, without what npm has installed.
+// copyTree copies a file or a folder, without node_modules.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -63,7 +78,7 @@ func copyTree(from, to string) error {
 			if entry.IsDir() {
 				return filepath.SkipDir
 			}
-			return nil // a link to where they are
+			return nil // a link
 		}
 		relative, err := filepath.Rel(from, path)
 		if err != nil {
@@ -88,7 +103,8 @@ func copyTree(from, to string) error {
 	})
 }
 
-// settings are the context: an external database, the strictest way in, and functions for this machine, as they will run on it.
+// settings returns the CDK's context: an external database, the strictest authentication, and
+// this machine's architecture, because the functions run here.
 func settings() []string {
 	arch := map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
 	var args []string
@@ -102,7 +118,7 @@ func settings() []string {
 	return args
 }
 
-// run calls the command line in a folder, and returns what it said.
+// run runs the command line in a folder and returns its output.
 func (c *commandLine) run(t *testing.T, dir string, args ...string) (said string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), cdkLimit)
@@ -115,24 +131,27 @@ func (c *commandLine) run(t *testing.T, dir string, args ...string) (said string
 		err = ctx.Err()
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: it said: %s", err, out[max(0, len(out)-maxLog):])
+		err = fmt.Errorf("%w; its output ends: %s", err, out[max(0, len(out)-maxLog):])
 	}
 	return string(out), err
 }
 
-// deploy synthesizes and deploys what the tree holds.
+// deploy synthesizes and deploys the copy of the checkout.
 func (c *commandLine) deploy(t *testing.T) (said string, err error) {
 	t.Helper()
-	return c.run(t, c.tree, append([]string{"deploy", stack, "--require-approval", "never"}, settings()...)...)
+	return c.run(
+		t,
+		c.tree,
+		append([]string{"deploy", stack, "--require-approval", "never"}, settings()...)...)
 }
 
-// redeploy deploys what the last deploy has synthesized.
+// redeploy deploys the assembly of the last deploy again.
 func (c *commandLine) redeploy(t *testing.T) (said string, err error) {
 	t.Helper()
 	return c.run(t, c.tree, "deploy", stack, "--require-approval", "never", "--app", c.output)
 }
 
-// change replaces a piece of a file of the tree, and returns what puts it back.
+// change replaces text in a file of the copy, and returns a function that restores the file.
 func (c *commandLine) change(t *testing.T, file, old, replacement string) (restore func()) {
 	t.Helper()
 	path := filepath.Join(c.tree, file)
@@ -154,7 +173,7 @@ func (c *commandLine) change(t *testing.T, file, old, replacement string) (resto
 }
 
 func (r *rehearsal) bootstrapStep(t *testing.T) {
-	// In a folder without an app: bootstrapping needs none.
+	// Bootstrapping needs no app, so it runs in an empty folder.
 	if _, err := r.cli.run(t, t.TempDir(), "bootstrap", "aws://"+account+"/"+region); err != nil {
 		t.Fatalf("cdk bootstrap: %v", err)
 	}

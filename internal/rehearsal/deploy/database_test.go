@@ -25,10 +25,11 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// database is an empty one of a Postgres that a provider runs: over TLS, by an authority of the provider's own.
+// database is an empty database on a server such as a provider runs: it requires TLS, with a
+// certificate of the provider's own authority.
 type database struct {
-	url       string // as the secret has it
-	direct    string // without TLS
+	url       string // the secret's
+	direct    string // the URL without TLS
 	password  string
 	authority string
 	stranger  string // an authority that didn't sign the server's certificate
@@ -53,7 +54,9 @@ func newDatabase(t *testing.T) *database {
 	}
 	install(t, data, "server.crt", certificate)
 	install(t, data, "server.key", key)
-	for _, statement := range []string{"CREATE DATABASE shop", "ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"} {
+	for _, statement := range []string{
+		"CREATE DATABASE shop", "ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()",
+	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +70,8 @@ func newDatabase(t *testing.T) *database {
 	return d
 }
 
-// install puts a file into the server's data directory as the server's own: it refuses a key that others could read.
+// install writes a file into the server's data directory, owned by the server's user. Postgres
+// refuses a key that others can read.
 func install(t *testing.T, dir, name, content string) {
 	t.Helper()
 	info, err := os.Stat(dir)
@@ -85,7 +89,7 @@ func install(t *testing.T, dir, name, content string) {
 	}
 }
 
-// certify makes an authority and a certificate of it for this machine's loopback address.
+// certify creates an authority, and a certificate signed by it for 127.0.0.1.
 func certify(t *testing.T) (certificate, key, authority string) {
 	t.Helper()
 	template := func(serial int64, name string) *x509.Certificate {
@@ -94,7 +98,7 @@ func certify(t *testing.T) (certificate, key, authority string) {
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		}
 	}
-	ca := template(1, "A provider's own authority")
+	ca := template(1, "The provider's authority")
 	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
 	leaf := template(2, "Postgres")
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
@@ -104,12 +108,16 @@ func certify(t *testing.T) (certificate, key, authority string) {
 	text := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
-	authority = text("CERTIFICATE", must(x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)))
-	certificate = text("CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)))
+	authority = text(
+		"CERTIFICATE", must(x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)),
+	)
+	certificate = text(
+		"CERTIFICATE", must(x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)),
+	)
 	return certificate, text("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(leafKey))), authority
 }
 
-// keep puts the URL into the double's Secrets Manager, with an authority.
+// keep stores the URL and an authority as a secret in the double's Secrets Manager.
 func (d *database) keep(t *testing.T, cloud *double, name, authority string) {
 	t.Helper()
 	value := string(must(json.Marshal(map[string]string{"url": d.url, "ca": authority})))
@@ -134,7 +142,7 @@ func (d *database) exec(t *testing.T, statement string) {
 	}
 }
 
-// ask asks the database for a number.
+// ask runs a query that returns a number.
 func (d *database) ask(ctx context.Context, query string) (n int, err error) {
 	conn, err := pgx.Connect(ctx, d.direct)
 	if err != nil {
@@ -145,7 +153,7 @@ func (d *database) ask(ctx context.Context, query string) (n int, err error) {
 	return n, err
 }
 
-// count is ask for a test.
+// count runs a query that returns a number, and fails the test on an error.
 func (d *database) count(t *testing.T, query string) int {
 	t.Helper()
 	n, err := d.ask(within(t, callLimit), query)
@@ -157,7 +165,7 @@ func (d *database) count(t *testing.T, query string) int {
 
 const countTables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
-// tables counts what the migrations have made.
+// tables counts the tables.
 func (d *database) tables(t *testing.T) int {
 	t.Helper()
 	return d.count(t, countTables)

@@ -1,25 +1,28 @@
-"""The local AWS double: moto, with CloudFormation made strict.
+"""The local double of AWS: moto, with a strict CloudFormation.
 
-moto keeps a service's resources well, and provisions a stack from them loosely: it passes over the types that it doesn't know, drops
-properties, follows the template's order where DependsOn says another, waits for no custom resource, and calls a change set complete whose
-execution failed. A deploy would be green on it whatever the template says. So this program runs moto's services as they are, and replaces
-what executes a change set:
+moto models the resources of a service well, but its CloudFormation is lax. It skips types that it
+doesn't know, drops properties, follows the template's order instead of DependsOn, waits for no
+custom resource, and reports a change set as complete whose execution failed. With it, a deploy
+would succeed whatever the template says. So this program runs moto's services unchanged and
+replaces the execution of change sets:
 
- - Resources are made one after the other, each after all that it refers to or depends on, as CloudFormation does at the latest.
- - What moto's CloudFormation doesn't know, or of which it loses properties, is made through the service's own API (see KINDS), called
-   over HTTP as CloudFormation would call it; a property that the call doesn't take is noted in LOST, and a type that
-   moto's own CloudFormation would pass over in ADDED.
- - What neither knows isn't made: it is noted in SKIPPED. A resource that refers to it gets nothing in its place.
- - A custom resource is announced to the one who runs the functions, at --invoke, since moto runs none. Nothing is made until the answer has
-   come to the response URL; a FAILED one, or none in time, fails the stack.
- - An update changes what resolves to other properties than before, makes what is new, and removes what is gone unless it is to be retained.
-   It replaces nothing: a resource that can't be changed fails the stack. Going back removes what the failed update had made, also
-   what is to be retained but then (RetainExceptOnCreate).
- - A failure fails the stack, with its reason in the stack's events, and is rolled back: a new stack loses what it has, an old one gets its
-   previous template.
- - A change set belongs to its stack, and is executed in the background, as AWS does both.
+ - It creates resources one after the other, each after everything that it refers to or depends on.
+ - It creates some types through the service's own API over HTTP (see KINDS): those that moto's
+   CloudFormation doesn't know, or whose properties it loses. It records a property that the API
+   doesn't accept in LOST, and a type that moto's CloudFormation would skip in ADDED.
+ - It skips what neither knows, and records it in SKIPPED. A reference to it resolves to nothing.
+ - It sends a custom resource's request to --invoke, because moto runs no functions, and waits for
+   the answer at the response URL. A FAILED answer, or none in time, fails the stack.
+ - An update changes each resource whose resolved properties differ, creates what is new, and
+   removes what is gone unless it is retained. It never replaces a resource: one that can't be
+   changed fails the stack. A rollback also removes what the failed update created, including
+   resources that are retained otherwise (RetainExceptOnCreate).
+ - A failure fails the stack, with its reason in the stack's events, and rolls it back: a new stack
+   loses its resources, an existing one gets its previous template.
+ - A change set belongs to its stack and is executed in the background, as on AWS.
 
-The notes are served as JSON at /notes. It stands on moto's insides, so its version is pinned in requirements.txt.
+/notes serves the records as JSON. This program depends on moto's internals, so requirements.txt
+pins moto's version.
 """
 
 import argparse
@@ -40,7 +43,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import run_simple
 from werkzeug.wrappers import Request, Response
 
-# How long a custom resource may take, in seconds: longer than who runs it waits for the function, so that its own reason is told.
+# How long a custom resource may take, in seconds. The test waits less for the function, so that its
+# reason for a failure arrives.
 ANSWER_LIMIT = 180
 
 SKIPPED, LOST, ADDED = {}, {}, {}
@@ -49,13 +53,18 @@ options = None
 
 
 def client(service):
-    """A client of this very double."""
-    endpoint = f"http://localhost:{options.port}"
-    return boto3.client(service, endpoint_url=endpoint, region_name=options.region, aws_access_key_id="double", aws_secret_access_key="double")
+    """Returns an AWS client for this double."""
+    return boto3.client(
+        service,
+        endpoint_url=f"http://localhost:{options.port}",
+        region_name=options.region,
+        aws_access_key_id="double",
+        aws_secret_access_key="double",
+    )
 
 
 class Resource:
-    """What moto asks of a resource of a stack."""
+    """The attributes that moto expects of a stack's resource."""
 
     physical_resource_id = None
 
@@ -67,46 +76,121 @@ class Resource:
         return True
 
 
-# --- Resources that are made through their service's API. Each row is a type, the service, and the calls that create, change and delete it.
-# Ref is the physical id: a name or a path in the answer. Keys name what a change and a deletion are for. Named is what CloudFormation makes
-# up a value of when the template has none. Attributes are GetAtt's that aren't in the answer under their own names, and arn is how an ARN
-# begins that isn't in it at all.
+# --- Resources that are created through their service's API.
+#
+# Each row has a type's service and the calls that create, update and delete it. The other fields:
+#   ref         the physical id: a name in the properties or in the answer
+#   keys        the parameters that identify the resource in an update or a deletion
+#   named       the property for which CloudFormation generates a value if the template has none
+#   attributes  attributes of GetAtt that the answer has under another name
+#   arn         the resource part of an ARN that the answer doesn't have
 KINDS = {
     "AWS::Lambda::Function": dict(
-        service="lambda", create="create_function", update=("update_function_code", "update_function_configuration"), delete="delete_function",
-        ref="FunctionName", keys=("FunctionName",), named="FunctionName", attributes={"Arn": "FunctionArn"}),
+        service="lambda",
+        create="create_function",
+        update=("update_function_code", "update_function_configuration"),
+        delete="delete_function",
+        ref="FunctionName",
+        keys=("FunctionName",),
+        named="FunctionName",
+        attributes={"Arn": "FunctionArn"},
+    ),
     "AWS::Lambda::Version": dict(
-        service="lambda", create="publish_version", delete="delete_function", ref="FunctionArn", keys=("FunctionName", ("Qualifier", "Version"))),
+        service="lambda",
+        create="publish_version",
+        delete="delete_function",
+        ref="FunctionArn",
+        keys=("FunctionName", ("Qualifier", "Version")),
+    ),
     "AWS::Lambda::Alias": dict(
-        service="lambda", create="create_alias", update=("update_alias",), delete="delete_alias", ref="AliasArn", keys=("FunctionName", "Name")),
+        service="lambda",
+        create="create_alias",
+        update=("update_alias",),
+        delete="delete_alias",
+        ref="AliasArn",
+        keys=("FunctionName", "Name"),
+    ),
     "AWS::Lambda::Permission": dict(
-        service="lambda", create="add_permission", delete="remove_permission", ref="StatementId", keys=("FunctionName", "StatementId", "Qualifier"),
-        named="StatementId"),
+        service="lambda",
+        create="add_permission",
+        delete="remove_permission",
+        ref="StatementId",
+        keys=("FunctionName", "StatementId", "Qualifier"),
+        named="StatementId",
+    ),
     "AWS::Lambda::EventInvokeConfig": dict(
-        service="lambda", create="put_function_event_invoke_config", update=("put_function_event_invoke_config",),
-        delete="delete_function_event_invoke_config", ref="FunctionArn", keys=("FunctionName", "Qualifier")),
+        service="lambda",
+        create="put_function_event_invoke_config",
+        update=("put_function_event_invoke_config",),
+        delete="delete_function_event_invoke_config",
+        ref="FunctionArn",
+        keys=("FunctionName", "Qualifier"),
+    ),
     "AWS::ApiGatewayV2::Api": dict(
-        service="apigatewayv2", create="create_api", update=("update_api",), delete="delete_api", ref="ApiId", keys=("ApiId",)),
+        service="apigatewayv2",
+        create="create_api",
+        update=("update_api",),
+        delete="delete_api",
+        ref="ApiId",
+        keys=("ApiId",),
+    ),
     "AWS::ApiGatewayV2::Stage": dict(
-        service="apigatewayv2", create="create_stage", delete="delete_stage", ref="StageName", keys=("ApiId", "StageName")),
+        service="apigatewayv2",
+        create="create_stage",
+        delete="delete_stage",
+        ref="StageName",
+        keys=("ApiId", "StageName"),
+    ),
     "AWS::ApiGatewayV2::Integration": dict(
-        service="apigatewayv2", create="create_integration", update=("update_integration",), delete="delete_integration",
-        ref="IntegrationId", keys=("ApiId", "IntegrationId")),
+        service="apigatewayv2",
+        create="create_integration",
+        update=("update_integration",),
+        delete="delete_integration",
+        ref="IntegrationId",
+        keys=("ApiId", "IntegrationId"),
+    ),
     "AWS::ApiGatewayV2::Route": dict(
-        service="apigatewayv2", create="create_route", update=("update_route",), delete="delete_route", ref="RouteId", keys=("ApiId", "RouteId")),
+        service="apigatewayv2",
+        create="create_route",
+        update=("update_route",),
+        delete="delete_route",
+        ref="RouteId",
+        keys=("ApiId", "RouteId"),
+    ),
     "AWS::ApiGatewayV2::Authorizer": dict(
-        service="apigatewayv2", create="create_authorizer", update=("update_authorizer",), delete="delete_authorizer",
-        ref="AuthorizerId", keys=("ApiId", "AuthorizerId")),
+        service="apigatewayv2",
+        create="create_authorizer",
+        update=("update_authorizer",),
+        delete="delete_authorizer",
+        ref="AuthorizerId",
+        keys=("ApiId", "AuthorizerId"),
+    ),
     "AWS::CloudWatch::Alarm": dict(
-        service="cloudwatch", create="put_metric_alarm", update=("put_metric_alarm",), delete="delete_alarms", ref="AlarmName",
-        keys=(("AlarmNames", "AlarmName", list),), named="AlarmName", arn="alarm"),
+        service="cloudwatch",
+        create="put_metric_alarm",
+        update=("put_metric_alarm",),
+        delete="delete_alarms",
+        ref="AlarmName",
+        keys=(("AlarmNames", "AlarmName", list),),
+        named="AlarmName",
+        arn="alarm",
+    ),
     "AWS::SNS::Subscription": dict(
-        service="sns", create="subscribe", delete="unsubscribe", ref="SubscriptionArn", keys=("SubscriptionArn",)),
+        service="sns",
+        create="subscribe",
+        delete="unsubscribe",
+        ref="SubscriptionArn",
+        keys=("SubscriptionArn",),
+    ),
 }
 
 
 def fitted(value, shape, path, lost):
-    """The value as a call takes it, whose members are named as CloudFormation's but for case. What it doesn't take goes to lost."""
+    """Converts a value of CloudFormation to the shape of an API parameter.
+
+    The names of the members differ only in case. Appends the path of each member that the API
+    doesn't accept to lost.
+    """
     if shape.type_name == "structure":
         members = {name.lower(): (name, member) for name, member in shape.members.items()}
         out = {}
@@ -120,11 +204,14 @@ def fitted(value, shape, path, lost):
                 out[name] = fitted(item, member, f"{path}{key}.", lost)
         return out
     if shape.type_name == "list":
-        return [fitted(item, shape.member, path, lost) for item in (value if isinstance(value, list) else [value])]
+        items = value if isinstance(value, list) else [value]
+        return [fitted(item, shape.member, path, lost) for item in items]
     if shape.type_name == "map":
         if isinstance(value, list):  # CloudFormation's tags
             value = {tag["Key"]: tag["Value"] for tag in value}
-        return {key: fitted(item, shape.value, f"{path}{key}.", lost) for key, item in value.items()}
+        return {
+            key: fitted(item, shape.value, f"{path}{key}.", lost) for key, item in value.items()
+        }
     if shape.type_name in ("integer", "long"):
         return int(value)
     if shape.type_name in ("double", "float"):
@@ -135,7 +222,7 @@ def fitted(value, shape, path, lost):
 
 
 def call(service, operation, values):
-    """Makes a call of the API, and returns its answer and what it couldn't be told."""
+    """Calls the API. Returns its answer, and the properties that it doesn't accept."""
     api = client(service)
     model = api.meta.service_model.operation_model(api.meta.method_to_api_mapping[operation])
     lost = []
@@ -143,12 +230,14 @@ def call(service, operation, values):
 
 
 def unfold(kind, values):
-    """Code's members stand beside the function's own in the call that changes it."""
-    return {**values, **values.get("Code", {})} if kind == "AWS::Lambda::Function" else values
+    """Moves the members of Code beside the function's others, where the update call wants them."""
+    if kind == "AWS::Lambda::Function":
+        return {**values, **values.get("Code", {})}
+    return values
 
 
 class Made(Resource):
-    """A resource that was made through its service's API."""
+    """A resource that was created through its service's API."""
 
     def __init__(self, kind, properties, answer):
         self.kind, self.properties, self.answer = kind, properties, answer
@@ -164,9 +253,10 @@ class Made(Resource):
     def get_cfn_attribute(self, name):
         value = self.known(self.row.get("attributes", {}).get(name, name))
         if value is None and name == "Arn" and "arn" in self.row:
-            value = f"arn:aws:{self.row['service']}:{options.region}:{options.account}:{self.row['arn']}:{self.physical_resource_id}"
+            place = f"{self.row['service']}:{options.region}:{options.account}"
+            value = f"arn:aws:{place}:{self.row['arn']}:{self.physical_resource_id}"
         if value is None:
-            raise KeyError(f"the double knows no attribute {name} of {self.kind}")
+            raise KeyError(f"the double doesn't know the attribute {name} of {self.kind}")
         return value
 
     @classmethod
@@ -190,10 +280,13 @@ class Made(Resource):
 
     def update(self, properties):
         if not self.row.get("update"):
-            raise NotImplementedError(f"the double can't change a {self.kind}")
-        properties = {**{key: self.properties[key] for key in (self.row.get("named"),) if key in self.properties}, **properties}
+            raise NotImplementedError(f"the double can't update a {self.kind}")
+        name = self.row.get("named")
+        if name in self.properties:
+            properties = {name: self.properties[name], **properties}
+        values = unfold(self.kind, {**properties, **self.identity()})
         for operation in self.row["update"]:
-            call(self.row["service"], operation, unfold(self.kind, {**properties, **self.identity()}))
+            call(self.row["service"], operation, values)
         self.properties = properties
 
     def remove(self):
@@ -201,7 +294,7 @@ class Made(Resource):
 
 
 class Policy(Resource):
-    """A resource policy of topics or queues, which is an attribute of each."""
+    """A resource policy of topics or queues. The API has it as an attribute of each."""
 
     OF = {"AWS::SNS::TopicPolicy": "Topics", "AWS::SQS::QueuePolicy": "Queues"}
 
@@ -213,16 +306,18 @@ class Policy(Resource):
         document = json.dumps(properties["PolicyDocument"])
         for each in properties[self.OF[self.kind]]:
             if self.kind == "AWS::SNS::TopicPolicy":
-                client("sns").set_topic_attributes(TopicArn=each, AttributeName="Policy", AttributeValue=document)
+                client("sns").set_topic_attributes(
+                    TopicArn=each, AttributeName="Policy", AttributeValue=document
+                )
             else:
                 client("sqs").set_queue_attributes(QueueUrl=each, Attributes={"Policy": document})
 
     def remove(self):
-        """It goes with what it is a policy of."""
+        """Does nothing: the policy is removed with its topic or queue."""
 
 
 def texts(value):
-    """A custom resource's properties, as CloudFormation sends them: all scalars are text."""
+    """Converts all scalars to text, as CloudFormation does in a custom resource's request."""
     if isinstance(value, dict):
         return {key: texts(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -231,12 +326,13 @@ def texts(value):
 
 
 class Custom(Resource):
-    """A custom resource: its function is told, and what it answers to the response URL decides."""
+    """A custom resource. Its function gets a request and answers at the response URL."""
 
-    waiting = {}  # the requests that are under way, by their ids
+    waiting = {}  # the open requests by their ids
 
     def __init__(self, stack_id, logical, kind, properties):
-        self.stack_id, self.logical, self.kind, self.properties = stack_id, logical, kind, properties
+        self.stack_id, self.logical, self.kind = stack_id, logical, kind
+        self.properties = properties
         self.physical_resource_id, self.data = None, {}
         self.request("Create", properties)
 
@@ -255,22 +351,33 @@ class Custom(Resource):
         request_id = secrets.token_hex(16)
         answered = self.waiting[request_id] = {"came": threading.Event()}
         event = {
-            "RequestType": kind, "ServiceToken": properties["ServiceToken"], "StackId": self.stack_id, "RequestId": request_id,
-            "ResponseURL": f"http://localhost:{options.port}/answers/{request_id}", "LogicalResourceId": self.logical,
-            "ResourceType": self.kind, "ResourceProperties": properties, **more,
+            "RequestType": kind,
+            "ServiceToken": properties["ServiceToken"],
+            "StackId": self.stack_id,
+            "RequestId": request_id,
+            "ResponseURL": f"http://localhost:{options.port}/answers/{request_id}",
+            "LogicalResourceId": self.logical,
+            "ResourceType": self.kind,
+            "ResourceProperties": properties,
+            **more,
         }
         if self.physical_resource_id:
             event["PhysicalResourceId"] = self.physical_resource_id
         body = json.dumps(event).encode()
-        # A proxy of the environment's is for other hosts than this.
+        # This host needs no proxy, whatever the environment says.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(urllib.request.Request(options.invoke, body, {"Content-Type": "application/json"}), timeout=10).close()
+        headers = {"Content-Type": "application/json"}
+        opener.open(urllib.request.Request(options.invoke, body, headers), timeout=10).close()
         if not answered["came"].wait(ANSWER_LIMIT):
-            raise TimeoutError(f"custom resource {self.logical} didn't answer within {ANSWER_LIMIT} s")
+            raise TimeoutError(
+                f"custom resource {self.logical} didn't answer within {ANSWER_LIMIT} s"
+            )
         answer = self.waiting.pop(request_id)["answer"]
         if answer.get("Status") != "SUCCESS":
-            said = answer.get("Reason")
-            raise RuntimeError(f"Received response status [{answer.get('Status')}] from custom resource. Message returned: {said}")
+            raise RuntimeError(
+                f"Received response status [{answer.get('Status')}] from custom resource. "
+                f"Message returned: {answer.get('Reason')}"
+            )
         self.physical_resource_id = answer["PhysicalResourceId"]
         self.data = answer.get("Data") or {}
 
@@ -279,7 +386,7 @@ class Custom(Resource):
 
 
 def references(value):
-    """The logical ids that a piece of a template refers to."""
+    """Yields the logical ids that a part of a template refers to."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key == "Ref":
@@ -298,7 +405,7 @@ def references(value):
 
 
 def ordered(resources):
-    """The logical ids, each after all that it needs, and otherwise as late as the template has them."""
+    """Returns the logical ids in the template's order, but each after all that it needs."""
     done, out = set(), []
 
     def visit(name):
@@ -318,7 +425,7 @@ def ordered(resources):
 
 
 class Execution:
-    """One change set being executed on a stack, or undone."""
+    """The execution of a change set on a stack, or its rollback."""
 
     def __init__(self, stack, template, parameters, undo=False):
         self.stack, self.template, self.map = stack, template, stack.resource_map
@@ -329,7 +436,8 @@ class Execution:
             self.map.resolved = {}
         self.map._template, self.map._resource_json_map = template, self.resources
         # A parameter without a value keeps its previous one.
-        self.map.input_parameters = {**self.map.input_parameters, **{name: value for name, value in parameters.items() if value}}
+        given = {name: value for name, value in parameters.items() if value}
+        self.map.input_parameters = {**self.map.input_parameters, **given}
         if self.resources:
             self.map.load_mapping()
             self.map.load_parameters()
@@ -337,10 +445,17 @@ class Execution:
 
     def note(self, name, kind, status, reason=None):
         resource = self.map._parsed_resources.get(name)
-        self.stack.events.append(cloudformation.Event(
-            stack_id=self.stack.stack_id, stack_name=self.stack.name, logical_resource_id=name,
-            physical_resource_id=getattr(resource, "physical_resource_id", "") or "", resource_type=kind, resource_status=status,
-            resource_status_reason=reason, resource_properties=None))
+        event = cloudformation.Event(
+            stack_id=self.stack.stack_id,
+            stack_name=self.stack.name,
+            logical_resource_id=name,
+            physical_resource_id=getattr(resource, "physical_resource_id", "") or "",
+            resource_type=kind,
+            resource_status=status,
+            resource_status_reason=reason,
+            resource_properties=None,
+        )
+        self.stack.events.append(event)
 
     def run(self):
         for name in ordered(self.resources):
@@ -357,19 +472,22 @@ class Execution:
         exists = self.map._parsed_resources.get(name) is not None
         verb = "UPDATE" if exists else "CREATE"
         try:
-            properties = parsing.clean_json(copy.deepcopy(resource.get("Properties", {})), self.map)
+            raw = copy.deepcopy(resource.get("Properties", {}))
+            properties = parsing.clean_json(raw, self.map)
             if exists and properties == self.map.resolved.get(name):
                 return
             if not self.known(kind):
                 SKIPPED.setdefault(kind, []).append(name)
                 return
             self.note(name, kind, f"{verb}_IN_PROGRESS")
-            made = self.change(name, resource, properties) if exists else self.create(name, resource, properties)
+            apply = self.change if exists else self.create
+            made = apply(name, resource, properties)
             made.cf_resource_type, made.type, made.logical_resource_id = kind, kind, name
             self.map._parsed_resources[name] = made
             self.map.resolved[name] = properties
         except Exception as e:
-            self.map.resolved[name] = None  # so that going back sets it again, as CloudFormation does
+            # A rollback must set the properties again, as CloudFormation does.
+            self.map.resolved[name] = None
             self.note(name, kind, f"{verb}_FAILED", f"{type(e).__name__}: {e}")
             raise RuntimeError(f"{name}: {type(e).__name__}: {e}") from e
         self.note(name, kind, f"{verb}_COMPLETE")
@@ -379,7 +497,8 @@ class Execution:
         return kind.startswith("Custom::") or kind == "AWS::CloudFormation::CustomResource"
 
     def known(self, kind):
-        return kind in KINDS or kind in Policy.OF or self.custom(kind) or kind in parsing.get_model_map()
+        ours = kind in KINDS or kind in Policy.OF or self.custom(kind)
+        return ours or kind in parsing.get_model_map()
 
     def create(self, name, resource, properties):
         kind, properties = resource["Type"], copy.deepcopy(properties)
@@ -391,16 +510,22 @@ class Execution:
             return Policy(name, kind, properties)
         if self.custom(kind):
             return Custom(self.stack.stack_id, name, kind, properties)
-        return parsing.parse_and_create_resource(name, copy.deepcopy(resource), self.map, self.stack.account_id, self.stack.region_name)
+        return parsing.parse_and_create_resource(name, copy.deepcopy(resource), *self.context())
+
+    def context(self):
+        """Returns the last arguments of moto's own functions."""
+        return self.map, self.stack.account_id, self.stack.region_name
 
     def change(self, name, resource, properties):
         made = self.map._parsed_resources[name]
         if isinstance(made, (Made, Policy, Custom)):
             made.update(copy.deepcopy(properties))
             return made
-        changed = parsing.parse_and_update_resource(name, copy.deepcopy(resource), self.map, self.stack.account_id, self.stack.region_name)
+        changed = parsing.parse_and_update_resource(
+            name, copy.deepcopy(resource), *self.context()
+        )
         if changed is None:
-            raise NotImplementedError(f"the double can't change a {resource['Type']}")
+            raise NotImplementedError(f"the double can't update a {resource['Type']}")
         return changed
 
     def remove(self, name, resource):
@@ -421,10 +546,14 @@ class ChangeSetNotFound(CloudFormationError):
 
 
 def change_set_of(response):
-    """The change set that a call is about. Two stacks may have one of the same name each, as the command line's deploys have."""
+    """Returns the change set of a call.
+
+    The command line gives the change sets of different stacks the same name, so the stack counts.
+    """
     name, stack_name = response._get_param("ChangeSetName"), response._get_param("StackName")
     for change_set in response.cloudformation_backend.change_sets.values():
-        if name == change_set.change_set_id or name == change_set.change_set_name and stack_name in (change_set.stack_name, change_set.stack_id):
+        of_stack = stack_name in (change_set.stack_name, change_set.stack_id)
+        if name == change_set.change_set_id or name == change_set.change_set_name and of_stack:
             return change_set
     raise ChangeSetNotFound(f"ChangeSet [{name}] does not exist")
 
@@ -437,12 +566,12 @@ def delete_change_set(self):
     try:
         del self.cloudformation_backend.change_sets[change_set_of(self).change_set_id]
     except ChangeSetNotFound:
-        pass  # AWS says nothing either
+        pass  # AWS reports no error either
     return EmptyResult()
 
 
 def execute_change_set(self):
-    """Returns at once, as AWS does: the caller reads the stack's status."""
+    """Starts the execution and returns at once, as AWS does."""
     change_set = change_set_of(self)
     stack = self.cloudformation_backend.stacks[change_set.stack_id]
     kind = change_set.change_set_type
@@ -481,10 +610,11 @@ def execute_change_set(self):
 
 
 def delete(self):
-    """Stands for moto's Stack.delete, which follows no order."""
+    """Replaces moto's Stack.delete, which ignores the order of dependencies."""
     self._add_stack_event("DELETE_IN_PROGRESS", resource_status_reason="User Initiated")
     self.status = "DELETE_IN_PROGRESS"
-    template = {**self.template_dict, "Resources": {}} if isinstance(self.template_dict, dict) else {"Resources": {}}
+    rest = self.template_dict if isinstance(self.template_dict, dict) else {}
+    template = {**rest, "Resources": {}}
     try:
         Execution(self, template, {}).run()
     except Exception as e:
@@ -493,20 +623,26 @@ def delete(self):
         raise
     self.status = "DELETE_COMPLETE"
     self._add_stack_event(self.status)
-    # Its change sets go with it: another stack may have its name.
-    change_sets = cloudformation.cloudformation_backends[self.account_id][self.region_name].change_sets
-    for change_set_id in [key for key, change_set in change_sets.items() if change_set.stack_id == self.stack_id]:
-        del change_sets[change_set_id]
+    # Delete its change sets too, because another stack may get its name.
+    backend = cloudformation.cloudformation_backends[self.account_id][self.region_name]
+    for change_set in list(backend.change_sets.values()):
+        if change_set.stack_id == self.stack_id:
+            del backend.change_sets[change_set.change_set_id]
 
 
 def stack_parameters(self):
-    """The parameters as they were given. Moto has what they resolve to, which for one of the parameter store isn't its name."""
-    defaults = {name: slot["Default"] for name, slot in self.resource_map._template.get("Parameters", {}).items() if "Default" in slot}
+    """Returns the parameters as given.
+
+    moto returns their resolved values: for a parameter from the parameter store, the stored value
+    instead of its name.
+    """
+    slots = self.resource_map._template.get("Parameters", {})
+    defaults = {name: slot["Default"] for name, slot in slots.items() if "Default" in slot}
     return {**defaults, **self.resource_map.input_parameters}
 
 
 def function_configuration(original):
-    """Adds to a function's configuration what moto takes from nobody: how it logs."""
+    """Adds the logging configuration, which moto drops, to a function's configuration."""
 
     def get_configuration(self, *args, **kwargs):
         config = original(self, *args, **kwargs)
@@ -526,7 +662,7 @@ def function_init(original):
 
 
 def update_function_code(original):
-    """Gives the function a note of its own of where its code is: moto changes the one that its versions have too."""
+    """Copies the function's record of its code first: moto shares the record with old versions."""
 
     def update(self, spec):
         self.code = dict(self.code)
@@ -535,19 +671,23 @@ def update_function_code(original):
     return update
 
 
-def mend():
+def patch_moto():
     for replacement in (describe_change_set, delete_change_set, execute_change_set):
         setattr(responses.CloudFormationResponse, replacement.__name__, replacement)
     cloudformation.Stack.delete = delete
     cloudformation.Stack.stack_parameters = property(stack_parameters)
-    awslambda.LambdaFunction.get_configuration = function_configuration(awslambda.LambdaFunction.get_configuration)
-    awslambda.LambdaFunction.update_function_code = update_function_code(awslambda.LambdaFunction.update_function_code)
-    awslambda.LambdaFunction.__init__ = function_init(awslambda.LambdaFunction.__init__)
+    function = awslambda.LambdaFunction
+    function.get_configuration = function_configuration(function.get_configuration)
+    function.update_function_code = update_function_code(function.update_function_code)
+    function.__init__ = function_init(function.__init__)
 
 
 class Front:
-    """What the double serves beside moto's services: the notes, the answers of custom resources, and CloudTrail's, which
-    the command line asks why a deploy failed: moto can't search it, and so it has nothing to say."""
+    """Serves the notes and the answers of custom resources in front of moto's services.
+
+    The command line searches CloudTrail for the reason of a failed deploy. moto can't search it, so
+    the answer is empty.
+    """
 
     def __init__(self, app):
         self.app = app
@@ -555,13 +695,16 @@ class Front:
     def __call__(self, environ, start_response):
         request = Request(environ)
         if request.path == "/notes":
-            return Response(json.dumps(NOTES), mimetype="application/json")(environ, start_response)
+            response = Response(json.dumps(NOTES), mimetype="application/json")
+            return response(environ, start_response)
         if request.headers.get("X-Amz-Target", "").endswith(".LookupEvents"):
-            return Response('{"Events": []}', mimetype="application/x-amz-json-1.1")(environ, start_response)
+            response = Response('{"Events": []}', mimetype="application/x-amz-json-1.1")
+            return response(environ, start_response)
         if request.path.startswith("/answers/"):
             waiting = Custom.waiting.get(request.path.rsplit("/", 1)[1])
             if waiting is None or request.method != "PUT":
-                return Response("nobody waits for this answer", status=403)(environ, start_response)
+                response = Response("no custom resource waits for this answer", status=403)
+                return response(environ, start_response)
             waiting["answer"] = json.loads(request.get_data())
             waiting["came"].set()
             return Response("")(environ, start_response)
@@ -574,10 +717,13 @@ def main():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--region", required=True)
     parser.add_argument("--account", required=True)
-    parser.add_argument("--invoke", required=True, help="where a custom resource's request is sent, as the one who runs its function")
+    parser.add_argument(
+        "--invoke", required=True, help="the URL to which custom resources' requests are sent"
+    )
     options = parser.parse_args()
-    mend()
-    run_simple("127.0.0.1", options.port, Front(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    patch_moto()
+    services = DomainDispatcherApplication(create_backend_app)
+    run_simple("127.0.0.1", options.port, Front(services), threaded=True)
 
 
 if __name__ == "__main__":

@@ -23,36 +23,39 @@ import (
 	"github.com/allo/reservations/internal/local/pgserver"
 )
 
-// root is the checkout, as seen from here.
+// root is the path of the checkout from this folder.
 const root = "../../.."
 
-// maxAnswer bounds an answer of the double: a stack's template is the largest.
+// maxAnswer limits an answer of the double, in bytes. A template is the largest.
 const maxAnswer = 16 << 20
 
-// maxLog bounds what is shown of a program's output.
+// maxLog limits how much of a program's output a failure shows, in bytes.
 const maxLog = 8 << 10
 
-// double is AWS on this machine.
+// double is the running double of AWS.
 type double struct {
 	endpoint string
-	log      string // a file
+	log      string // the path of its log
 }
 
-// credentials are as good as any: the double checks none.
+// credentials returns any credentials: the double doesn't check them.
 func credentials() aws.Credentials {
 	return aws.Credentials{AccessKeyID: "double", SecretAccessKey: "double"}
 }
 
-// config is what an AWS client needs to talk to the double.
+// config returns the configuration of an AWS client for the double.
 func (d *double) config() aws.Config {
 	return aws.Config{
 		Region: region, BaseEndpoint: aws.String(d.endpoint), RetryMaxAttempts: 1,
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials(), nil }),
-		HTTPClient:  &http.Client{Timeout: callLimit, Transport: &http.Transport{}}, // no proxy
+		Credentials: aws.CredentialsProviderFunc(
+			func(context.Context) (aws.Credentials, error) { return credentials(), nil },
+		),
+		HTTPClient: &http.Client{Timeout: callLimit, Transport: &http.Transport{}}, // without a proxy
 	}
 }
 
-// startDouble starts double.py, which tells of custom resources at invoke, and stops it when the test ends.
+// startDouble starts double.py and stops it when the test ends. The double sends the requests of
+// custom resources to the URL invoke.
 func startDouble(t *testing.T, invoke string) *double {
 	t.Helper()
 	python := environment(t)
@@ -60,8 +63,12 @@ func startDouble(t *testing.T, invoke string) *double {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// CloudFormation's template URL is told apart by its host, which the command line makes of the endpoint's: a name, and no number.
-	d := &double{endpoint: "http://localhost:" + strconv.Itoa(port), log: filepath.Join(t.TempDir(), "double.log")}
+	// The host is a name and not an address: moto recognizes the URL of a template by its host,
+	// which the command line derives from the endpoint's.
+	d := &double{
+		endpoint: "http://localhost:" + strconv.Itoa(port),
+		log:      filepath.Join(t.TempDir(), "double.log"),
+	}
 	log, err := os.Create(d.log)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +83,7 @@ func startDouble(t *testing.T, invoke string) *double {
 	}
 	t.Cleanup(func() {
 		if err := child.Signal(syscall.SIGKILL); err != nil || !child.WaitFor(callLimit) {
-			t.Errorf("the double doesn't end: %v", err)
+			t.Errorf("the double doesn't stop: %v", err)
 		}
 		if t.Failed() {
 			t.Logf("the double's log ends:\n%s", tail(d.log))
@@ -93,7 +100,8 @@ func startDouble(t *testing.T, invoke string) *double {
 	}
 }
 
-// environment is the python of an environment of its own, made from PyPI unless it is there as requirements.txt wants it.
+// environment returns the python of a virtual environment with the packages of requirements.txt. It
+// installs them from PyPI unless they are there.
 func environment(t *testing.T) string {
 	t.Helper()
 	wanted, err := os.ReadFile("requirements.txt")
@@ -114,10 +122,19 @@ func environment(t *testing.T) string {
 	ctx := within(t, venvLimit)
 	for _, command := range [][]string{
 		{"python3", "-m", "venv", dir},
-		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"},
+		{
+			python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+			"--requirement", "requirements.txt",
+		},
 	} {
 		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s\nThe rehearsal needs python3, its venv module (Debian: apt-get install python3-venv) and PyPI.", command, err, out)
+			t.Fatalf(
+				"%v: %v\n%s\nThe rehearsal needs PyPI, python3 and its venv module "+
+					"(Debian: apt-get install python3-venv).",
+				command,
+				err,
+				out,
+			)
 		}
 	}
 	if err := os.WriteFile(stamp, wanted, 0o600); err != nil {
@@ -126,7 +143,7 @@ func environment(t *testing.T) string {
 	return python
 }
 
-// tail is the end of a file.
+// tail returns the end of a file.
 func tail(file string) string {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -135,8 +152,8 @@ func tail(file string) string {
 	return string(content[max(0, len(content)-maxLog):])
 }
 
-// question is a call of a service for which go.mod has no client: those of the JSON protocol have a target, those of the query protocol a
-// form, and those that speak REST a path.
+// question is a call of a service for which go.mod has no client. A call has a target in the JSON
+// protocol, a form in the query protocol, and a path in REST.
 type question struct {
 	service string
 	target  string
@@ -144,7 +161,7 @@ type question struct {
 	path    string
 }
 
-// ask makes a call of AWS and returns its answer as it came.
+// ask makes a call of AWS and returns the raw answer.
 func (d *double) ask(t *testing.T, q question) []byte {
 	t.Helper()
 	method, path, body := http.MethodPost, "/", []byte("{}")
@@ -154,7 +171,9 @@ func (d *double) ask(t *testing.T, q question) []byte {
 	if q.form != "" {
 		body = []byte(q.form)
 	}
-	request, err := http.NewRequestWithContext(within(t, callLimit), method, d.endpoint+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(
+		within(t, callLimit), method, d.endpoint+path, bytes.NewReader(body),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +186,9 @@ func (d *double) ask(t *testing.T, q question) []byte {
 	}
 	digest := sha256.Sum256(body)
 	sum := hex.EncodeToString(digest[:])
-	if err := v4.NewSigner().SignHTTP(t.Context(), credentials(), request, sum, q.service, region, time.Now()); err != nil {
+	err = v4.NewSigner().SignHTTP(
+		t.Context(), credentials(), request, sum, q.service, region, time.Now())
+	if err != nil {
 		t.Fatal(err)
 	}
 	response, err := d.config().HTTPClient.Do(request)
@@ -182,7 +203,7 @@ func (d *double) ask(t *testing.T, q question) []byte {
 	return answer
 }
 
-// read makes a call whose answer is JSON.
+// read makes a call of AWS and decodes its JSON answer.
 func read[T any](t *testing.T, d *double, q question) (out T) {
 	t.Helper()
 	answer := d.ask(t, q)
@@ -192,16 +213,21 @@ func read[T any](t *testing.T, d *double, q question) (out T) {
 	return out
 }
 
-// notes are what the double says of itself.
+// notes has what the double says about itself.
 type notes struct {
-	// Skipped are the types that neither moto nor the double makes; Lost the properties of those made through an API that takes no such thing;
-	// Added the types that moto's CloudFormation passes over and the double makes.
+	// Skipped has the resource types that neither moto nor the double creates. Lost has the
+	// properties that the service's API doesn't accept. Added has the types that moto's
+	// CloudFormation skips and the double creates. Each maps to logical ids.
 	Skipped, Lost, Added map[string][]string
 }
 
 func (d *double) notes(t *testing.T) (n notes) {
 	t.Helper()
-	request := must(http.NewRequestWithContext(within(t, callLimit), http.MethodGet, d.endpoint+"/notes", http.NoBody))
+	request := must(
+		http.NewRequestWithContext(
+			within(t, callLimit), http.MethodGet, d.endpoint+"/notes", http.NoBody,
+		),
+	)
 	response, err := d.config().HTTPClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +239,7 @@ func (d *double) notes(t *testing.T) (n notes) {
 	return n
 }
 
-// must is for what fails only by a mistake in the test.
+// must returns the value of a call that fails only by a mistake in the test.
 func must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
@@ -221,21 +247,24 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// elsewhere is this process's environment without what speaks of another AWS, and with no proxy before this machine.
+// elsewhere returns this process's environment without its AWS variables, and without a proxy for
+// this machine.
 func elsewhere() []string {
 	env := []string{"NO_PROXY=localhost,127.0.0.1", "no_proxy=localhost,127.0.0.1"}
 	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, "AWS_") && !strings.EqualFold(strings.SplitN(variable, "=", 2)[0], "NO_PROXY") {
+		if !strings.HasPrefix(variable, "AWS_") &&
+			!strings.EqualFold(strings.SplitN(variable, "=", 2)[0], "NO_PROXY") {
 			env = append(env, variable)
 		}
 	}
 	return env
 }
 
-// variables are what leads a program to the double instead of AWS.
+// variables returns the environment variables that send a program to the double instead of AWS.
 func (d *double) variables() []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + d.endpoint, "AWS_REGION=" + region, "AWS_DEFAULT_REGION=" + region,
-		"AWS_ACCESS_KEY_ID=" + credentials().AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + credentials().SecretAccessKey,
+		"AWS_ACCESS_KEY_ID=" + credentials().AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY=" + credentials().SecretAccessKey,
 	}
 }

@@ -27,19 +27,20 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// maxCode bounds a function's zip and what is in it: Lambda's own limit of what is unpacked.
+// maxCode limits a function's zip and its contents, in bytes. It is Lambda's limit for unpacked
+// code.
 const maxCode = 250 << 20
 
-// bucket is where a bootstrapped account keeps the CDK's assets.
+// bucket is the bucket of the CDK's assets in a bootstrapped account.
 const bucket = "cdk-hnb659fds-assets-" + account + "-" + region
 
-// deployed is a function as the double has it.
+// deployed is a function in the double, with its unpacked code.
 type deployed struct {
 	types.FunctionConfiguration
 	binary string
 }
 
-// names are the functions of a stack by their directories: those that have a route, the rule's and the deploy's.
+// names returns the names of the stack's functions, sorted: the routes', the sweeper and migrate.
 func names() []string {
 	all := []string{"sweep", "migrate"}
 	for _, r := range route.All() {
@@ -49,18 +50,22 @@ func names() []string {
 	return slices.Compact(all)
 }
 
-// fetch takes a function's code out of the double, by the function's name or an ARN that names its version or alias, and unpacks it into a
-// folder below dir.
+// fetch downloads a function's code from the double and unpacks it into dir. The name is the
+// function's, or an ARN with a version or an alias.
 func fetch(ctx context.Context, d *double, name, dir string) (*deployed, error) {
-	got, err := lambda.NewFromConfig(d.config()).GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String(name)})
+	got, err := lambda.NewFromConfig(d.config()).
+		GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String(name)})
 	if err != nil {
 		return nil, err
 	}
-	// The double's location can't be followed, but it ends in the key of the asset.
+	// The location is no working URL, but it ends with the asset's key.
 	object, err := s3.NewFromConfig(d.config(), func(o *s3.Options) { o.UsePathStyle = true }).
-		GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(bucket), Key: aws.String(path.Base(aws.ToString(got.Code.Location)))})
+		GetObject(ctx, &s3.GetObjectInput{
+			Bucket: aws.String(bucket),
+			Key:    aws.String(path.Base(aws.ToString(got.Code.Location))),
+		})
 	if err != nil {
-		return nil, fmt.Errorf("the code of %s: %w", name, err)
+		return nil, fmt.Errorf("download the code of %s: %w", name, err)
 	}
 	defer object.Body.Close()
 	code, err := io.ReadAll(io.LimitReader(object.Body, maxCode))
@@ -68,22 +73,26 @@ func fetch(ctx context.Context, d *double, name, dir string) (*deployed, error) 
 		return nil, err
 	}
 	digest := sha256.Sum256(code)
-	if sum := base64.StdEncoding.EncodeToString(digest[:]); sum != aws.ToString(got.Configuration.CodeSha256) {
-		return nil, fmt.Errorf("the code of %s is %s, and Lambda says that it is %s", name, sum, aws.ToString(got.Configuration.CodeSha256))
+	sum := base64.StdEncoding.EncodeToString(digest[:])
+	if want := aws.ToString(got.Configuration.CodeSha256); sum != want {
+		return nil, fmt.Errorf("the code of %s has the hash %s, and Lambda says %s", name, sum, want)
 	}
 	f := &deployed{FunctionConfiguration: *got.Configuration, binary: filepath.Join(dir, "bootstrap")}
 	return f, unpack(code, f.binary)
 }
 
-// unpack writes the one file that a zip holds.
+// unpack writes the only file of a zip.
 func unpack(code []byte, to string) error {
 	archive, err := zip.NewReader(bytes.NewReader(code), int64(len(code)))
 	if err != nil {
 		return err
 	}
-	if len(archive.File) != 1 || archive.File[0].Name != "bootstrap" || archive.File[0].Mode()&0o111 == 0 {
-		return fmt.Errorf("the zip holds %d files, the first %s %s; it must hold an executable bootstrap and nothing else",
-			len(archive.File), archive.File[0].Name, archive.File[0].Mode())
+	if len(archive.File) != 1 || archive.File[0].Name != "bootstrap" ||
+		archive.File[0].Mode()&0o111 == 0 {
+		return fmt.Errorf(
+			"the zip has %d files, the first %s %s; it must have only an executable bootstrap",
+			len(archive.File), archive.File[0].Name, archive.File[0].Mode(),
+		)
 	}
 	file, err := archive.File[0].Open()
 	if err != nil {
@@ -97,10 +106,11 @@ func unpack(code []byte, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return err
 	}
-	return os.WriteFile(to, content, 0o700) //nolint:gosec // it is run
+	return os.WriteFile(to, content, 0o700) //nolint:gosec // the test runs it
 }
 
-// runtime is how Lambda would run the function: with the environment that was deployed, and what Lambda adds to it.
+// runtime returns the configuration to run the function as Lambda would: with the deployed
+// environment, the variables that lead to the double, and more.
 func (f *deployed) runtime(d *double, said io.Writer, more ...string) local.RuntimeConfig {
 	env := d.variables()
 	if f.Environment != nil {
@@ -114,7 +124,7 @@ func (f *deployed) runtime(d *double, said io.Writer, more ...string) local.Runt
 	}
 }
 
-// fetchAll takes all functions out of the double, as their aliases serve them.
+// fetchAll downloads every function from the double, in the version that its alias serves.
 func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 	t.Helper()
 	all := map[string]*deployed{}
@@ -123,7 +133,8 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 		t.Fatal(err)
 	}
 	for _, name := range names() {
-		live := "arn:aws:lambda:" + region + ":" + account + ":function:" + stack + "-" + name + ":" + alias
+		live := "arn:aws:lambda:" + region + ":" + account +
+			":function:" + stack + "-" + name + ":" + alias
 		f, err := fetch(within(t, callLimit), r.double, live, filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -133,7 +144,8 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 	return all
 }
 
-// wantFunction fails the test unless a function is as the service needs it: the figures are those of the README and of infra/, a third time.
+// wantFunction fails the test unless a function has its settings. The figures repeat those of
+// infra/ on purpose.
 func wantFunction(t *testing.T, name string, f *deployed) {
 	t.Helper()
 	timeouts := map[string]int32{"sweep": 50, "migrate": 300}
@@ -157,19 +169,25 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	}
 	defer binary.Close()
 	got := facts{
-		Handler: aws.ToString(f.Handler), Runtime: string(f.Runtime), LogFormat: string(f.LoggingConfig.LogFormat),
-		LogGroup: aws.ToString(f.LoggingConfig.LogGroup), Tracing: string(f.TracingConfig.Mode), Arch: f.Architectures,
+		Handler: aws.ToString(f.Handler), Runtime: string(f.Runtime),
+		LogFormat: string(f.LoggingConfig.LogFormat),
+		LogGroup:  aws.ToString(f.LoggingConfig.LogGroup),
+		Tracing:   string(f.TracingConfig.Mode), Arch: f.Architectures,
 		Memory: aws.ToInt32(f.MemorySize), Timeout: aws.ToInt32(f.Timeout), Machine: binary.Machine,
 	}
 	want := facts{
-		Handler: "bootstrap", Runtime: "provided.al2023", LogFormat: "JSON", LogGroup: "/" + stack + "/" + name, Tracing: "Active",
+		Handler: "bootstrap", Runtime: "provided.al2023", LogFormat: "JSON",
+		LogGroup: "/" + stack + "/" + name, Tracing: "Active",
 		Arch: []types.Architecture{arch}, Memory: 256, Timeout: timeout, Machine: machine,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%s is %+v, want %+v", name, got, want)
 	}
-	environment := map[string]string{"DATABASE_URL": "", "METRIC_NAMESPACE": "AlloReservations/" + stack}
-	if name != "web" { // which needs no database
+	environment := map[string]string{
+		"DATABASE_URL":     "",
+		"METRIC_NAMESPACE": "AlloReservations/" + stack,
+	}
+	if name != "web" { // web needs no database
 		environment["DATABASE_SECRET"] = secret
 	}
 	if f.Environment == nil || !maps.Equal(f.Environment.Variables, environment) {

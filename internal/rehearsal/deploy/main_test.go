@@ -10,37 +10,37 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// Where the rehearsal takes place.
+// The names of the rehearsal.
 const (
 	region  = "us-east-1"
-	account = "123456789012" // moto's
+	account = "123456789012" // the account that moto simulates
 	stack   = "allo-dev"
 	secret  = "rehearsal/database"
 	alias   = "live"
 )
 
-// Bounds. On two cores that nobody else uses the whole takes two minutes; Go may have to compile the CDK first.
+// Limits. They allow for a slow machine.
 const (
-	venvLimit   = 5 * time.Minute  // pip, on a slow line
-	startLimit  = 30 * time.Second // the double imports half of moto
-	cdkLimit    = 5 * time.Minute  // of which compiling the CDK takes one and a half
-	invokeLimit = 2 * time.Minute  // of which migrate waits one for a database
-	callLimit   = 10 * time.Second // one call of the double or of the API
-	expiryLimit = 15 * time.Second // until a hold of one second is seen to have died
+	venvLimit   = 5 * time.Minute  // for pip on a slow connection
+	startLimit  = 30 * time.Second // the double imports much of moto
+	cdkLimit    = 5 * time.Minute  // compiling the CDK takes 90 seconds of it
+	invokeLimit = 2 * time.Minute  // migrate waits up to one minute for a database
+	callLimit   = 10 * time.Second // for one call of the double or the API
+	expiryLimit = 15 * time.Second // until a hold of one second reads as expired
 )
 
-// rehearsal is the state that one step leaves to the next.
+// rehearsal is the state that the steps share.
 type rehearsal struct {
-	dir       string // for what outlives a step
+	dir       string // for files that outlive a step
 	double    *double
 	cli       *commandLine
 	database  *database
 	trigger   *trigger
-	functions map[string]*deployed // by their directory's name under functions/
+	functions map[string]*deployed // by the name of their directory under functions/
 	routes    []routed
 }
 
-// TestDeploy is one deploy's life. Each step needs the one before.
+// TestDeploy runs the steps in order. Each step needs the one before.
 func TestDeploy(t *testing.T) {
 	r := prepare(t)
 	for _, step := range []struct {
@@ -48,14 +48,14 @@ func TestDeploy(t *testing.T) {
 		do   func(*rehearsal, *testing.T)
 	}{
 		{"the account is bootstrapped", (*rehearsal).bootstrapStep},
-		{"a first deploy that can't migrate leaves nothing", (*rehearsal).refusedStep},
-		{"a deploy migrates before anything has a version", (*rehearsal).deployStep},
-		{"what the template says is there", (*rehearsal).readBackStep},
-		{"no secret is told", (*rehearsal).secrecyStep},
+		{"a first deploy whose migration fails leaves nothing", (*rehearsal).refusedStep},
+		{"a deploy migrates before any function has a version", (*rehearsal).deployStep},
+		{"the deployed resources are as the template says", (*rehearsal).readBackStep},
+		{"no secret leaks", (*rehearsal).secrecyStep},
 		{"the deployed code serves a reserve, a confirm and an expiry", (*rehearsal).serveStep},
-		{"a deploy that can't migrate leaves the traffic where it was", (*rehearsal).brokenStep},
-		{"a changed function is all that changes", (*rehearsal).changeStep},
-		{"what the double doesn't model is listed", (*rehearsal).listStep},
+		{"a failed migration leaves the traffic on the old versions", (*rehearsal).brokenStep},
+		{"only a changed function is updated", (*rehearsal).changeStep},
+		{"the README lists what the double doesn't model", (*rehearsal).listStep},
 		{"destroy leaves nothing", (*rehearsal).destroyStep},
 	} {
 		start := time.Now()
@@ -75,7 +75,7 @@ func prepare(t *testing.T) *rehearsal {
 	return r
 }
 
-// within is the test's context with a limit.
+// within returns the test's context with a time limit.
 func within(t *testing.T, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -18,20 +18,22 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// routed is a route of the deployed gateway, with what its integration invokes.
+// routed is a route of the deployed gateway with its function and its authorization.
 type routed struct {
 	route.Route
 	auth   string
 	scopes []string
 }
 
-// items is an answer of API Gateway.
+// items is a list in an answer of API Gateway.
 type items[T any] struct{ Items []T }
 
-// gateway reads the HTTP API out of the double.
+// gateway reads the HTTP API and its routes from the double.
 func (d *double) gateway(t *testing.T) (id string, routes []routed) {
 	t.Helper()
-	apis := read[items[struct{ APIID string }]](t, d, question{service: "apigateway", path: "/v2/apis"}).Items
+	apis := read[items[struct{ APIID string }]](
+		t, d, question{service: "apigateway", path: "/v2/apis"},
+	).Items
 	if len(apis) != 1 {
 		t.Fatalf("there are %d HTTP APIs, want one", len(apis))
 	}
@@ -56,7 +58,9 @@ func (d *double) gateway(t *testing.T) (id string, routes []routed) {
 			t.Errorf("route %s invokes %q, want a function's alias %s", r.RouteKey, targets[r.Target], alias)
 		}
 		routes = append(routes, routed{
-			Route: route.Route{Function: function, Method: method, Path: path}, auth: r.AuthorizationType, scopes: r.AuthorizationScopes,
+			Route:  route.Route{Function: function, Method: method, Path: path},
+			auth:   r.AuthorizationType,
+			scopes: r.AuthorizationScopes,
 		})
 	}
 	return id, routes
@@ -81,7 +85,7 @@ func (r *rehearsal) readBackStep(t *testing.T) {
 	r.wantLogs(t)
 }
 
-// wantGateway fails the test unless the gateway has the route table's routes, and lets only the payment side confirm.
+// wantGateway fails the test unless the gateway has the table's routes, each with its scope.
 func (r *rehearsal) wantGateway(t *testing.T) {
 	t.Helper()
 	id, routes := r.double.gateway(t)
@@ -100,7 +104,9 @@ func (r *rehearsal) wantGateway(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("the gateway's routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf(
+			"the gateway's routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"),
+		)
 	}
 	stages := read[items[struct {
 		StageName            string
@@ -111,13 +117,19 @@ func (r *rehearsal) wantGateway(t *testing.T) {
 			ThrottlingBurstLimit int
 		}
 	}]](t, r.double, question{service: "apigateway", path: "/v2/apis/" + id + "/stages"}).Items
-	if len(stages) != 1 || stages[0].StageName != "$default" || !stages[0].AutoDeploy || stages[0].DefaultRouteSettings.ThrottlingRateLimit != 100 ||
-		stages[0].DefaultRouteSettings.ThrottlingBurstLimit != 200 || !json.Valid([]byte(stages[0].AccessLogSettings.Format)) {
-		t.Errorf("the stages are %+v, want $default, deployed by itself, throttled at 100 and 200, with a log in JSON", stages)
+	if len(stages) != 1 || stages[0].StageName != "$default" || !stages[0].AutoDeploy ||
+		stages[0].DefaultRouteSettings.ThrottlingRateLimit != 100 ||
+		stages[0].DefaultRouteSettings.ThrottlingBurstLimit != 200 ||
+		!json.Valid([]byte(stages[0].AccessLogSettings.Format)) {
+		t.Errorf(
+			"the stages are %+v, want $default, auto-deployed, throttled at 100 and 200, with a JSON log",
+			stages,
+		)
 	}
 }
 
-// wantRule fails the test unless the minute rule is on, and gives the sweeper's alias each event once or the queue what it couldn't.
+// wantRule fails the test unless the minute rule is enabled, sends each event to the sweeper's
+// alias once, and sends undelivered events to the queue.
 func (r *rehearsal) wantRule(t *testing.T) {
 	t.Helper()
 	ctx, client := within(t, callLimit), eventbridge.NewFromConfig(r.double.config())
@@ -127,7 +139,10 @@ func (r *rehearsal) wantRule(t *testing.T) {
 	}
 	rule := rules.Rules[0]
 	if rule.State != "ENABLED" || aws.ToString(rule.ScheduleExpression) != "rate(1 minute)" {
-		t.Errorf("the rule is %s, %s, want it enabled at rate(1 minute)", rule.State, aws.ToString(rule.ScheduleExpression))
+		t.Errorf(
+			"the rule is %s, %s, want it enabled at rate(1 minute)", rule.State,
+			aws.ToString(rule.ScheduleExpression),
+		)
 	}
 	targets, err := client.ListTargetsByRule(ctx, &eventbridge.ListTargetsByRuleInput{Rule: rule.Name})
 	if err != nil || len(targets.Targets) != 1 {
@@ -140,33 +155,39 @@ func (r *rehearsal) wantRule(t *testing.T) {
 		t.Errorf("the rule's target is %s, want %s", aws.ToString(target.Arn), wantARN)
 	}
 	if target.DeadLetterConfig == nil || aws.ToString(target.DeadLetterConfig.Arn) != wantQueue {
-		t.Errorf("what the rule can't deliver goes to %+v, want %s", target.DeadLetterConfig, wantQueue)
+		t.Errorf("the rule's undelivered events go to %+v, want %s", target.DeadLetterConfig, wantQueue)
 	}
 	if target.RetryPolicy == nil || aws.ToInt32(target.RetryPolicy.MaximumRetryAttempts) != 0 {
 		t.Errorf("the rule's retries are %+v, want none", target.RetryPolicy)
 	}
-	queues := read[struct{ QueueUrls []string }](t, r.double, question{service: "sqs", target: "AmazonSQS.ListQueues"}).QueueUrls
+	queues := read[struct{ QueueUrls []string }](
+		t, r.double, question{service: "sqs", target: "AmazonSQS.ListQueues"},
+	).QueueUrls
 	if len(queues) != 1 || !strings.HasSuffix(queues[0], "/"+stack+"-lost-sweeps") {
-		t.Errorf("the queues are %v, want the one of the lost sweeps", queues)
+		t.Errorf("the queues are %v, want only that of the lost sweeps", queues)
 	}
 }
 
-// wantSweeper fails the test unless a sweep that failed isn't tried again, and goes to the queue.
+// wantSweeper fails the test unless a failed sweep goes to the queue without a retry.
 func (r *rehearsal) wantSweeper(t *testing.T) {
 	t.Helper()
 	client := lambda.NewFromConfig(r.double.config())
-	got, err := client.GetFunctionEventInvokeConfig(within(t, callLimit), &lambda.GetFunctionEventInvokeConfigInput{
-		FunctionName: aws.String(stack + "-sweep"), Qualifier: aws.String(alias),
-	})
+	got, err := client.GetFunctionEventInvokeConfig(
+		within(t, callLimit),
+		&lambda.GetFunctionEventInvokeConfigInput{
+			FunctionName: aws.String(stack + "-sweep"), Qualifier: aws.String(alias),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if aws.ToInt32(got.MaximumRetryAttempts) != 0 || aws.ToInt32(got.MaximumEventAgeInSeconds) != 60 || got.DestinationConfig.OnFailure == nil {
-		t.Errorf("a sweep that fails: %+v, want no retry, an age of 60 s, and the queue", got)
+	if aws.ToInt32(got.MaximumRetryAttempts) != 0 || aws.ToInt32(got.MaximumEventAgeInSeconds) != 60 ||
+		got.DestinationConfig.OnFailure == nil {
+		t.Errorf("the sweeper's events: %+v, want no retry, an age of 60 s, and the queue", got)
 	}
 }
 
-// wantLogs fails the test unless each log group of the stack ends, and each function has one.
+// wantLogs fails the test unless each log group has a retention period and each function a group.
 func (r *rehearsal) wantLogs(t *testing.T) {
 	t.Helper()
 	groups := read[struct {
@@ -183,48 +204,55 @@ func (r *rehearsal) wantLogs(t *testing.T) {
 	}
 	for name, f := range r.functions {
 		if kept[aws.ToString(f.LoggingConfig.LogGroup)] == 0 {
-			t.Errorf("the log of %s isn't among %v", name, kept)
+			t.Errorf("%s has no log group among %v", name, kept)
 		}
 	}
 }
 
-// template is the stack's, as CloudFormation has it.
+// template returns the stack's template from CloudFormation.
 func (d *double) template(t *testing.T) string {
 	t.Helper()
 	client := cloudformation.NewFromConfig(d.config())
-	got, err := client.GetTemplate(within(t, callLimit), &cloudformation.GetTemplateInput{StackName: aws.String(stack)})
+	got, err := client.GetTemplate(
+		within(t, callLimit), &cloudformation.GetTemplateInput{StackName: aws.String(stack)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return aws.ToString(got.TemplateBody)
 }
 
-// secrecyStep looks for the database's password, and for anything that looks like a URL with one, wherever a deploy leaves words.
+// secrecyStep searches everything that a deploy writes for the database's password, for URLs and
+// for certificates.
 func (r *rehearsal) secrecyStep(t *testing.T) {
-	told := map[string]string{"the template": r.double.template(t), "the command line's output": r.cli.said.String()}
+	written := map[string]string{
+		"the template":              r.double.template(t),
+		"the command line's output": r.cli.said.String(),
+	}
 	err := filepath.WalkDir(r.cli.output, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Base(path) == "bootstrap" {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		told[path] = string(content)
+		written[path] = string(content)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tells := func(text string) bool {
-		return strings.Contains(text, r.database.password) || strings.Contains(text, "postgres://") || strings.Contains(text, "BEGIN CERTIFICATE")
+	leaks := func(text string) bool {
+		return strings.Contains(text, r.database.password) || strings.Contains(text, "postgres://") ||
+			strings.Contains(text, "BEGIN CERTIFICATE")
 	}
-	for where, text := range told {
-		if tells(text) {
-			t.Errorf("%s tells where the database is and how to get in", where)
+	for where, text := range written {
+		if leaks(text) {
+			t.Errorf("%s has the database's URL, password or certificate", where)
 		}
 	}
-	if r.database.password == "" || !tells(r.database.url) {
-		t.Error("this wouldn't notice the database's own URL")
+	if r.database.password == "" || !leaks(r.database.url) {
+		t.Error("the search doesn't find the database's own URL")
 	}
-	if !strings.Contains(told["the template"], secret) {
-		t.Errorf("the template doesn't name the secret %s: this looks into the wrong one", secret)
+	if !strings.Contains(written["the template"], secret) {
+		t.Errorf("the template doesn't name the secret %s, so it is the wrong template", secret)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// words are what processes say, at once.
+// words collects the output of concurrent processes.
 type words struct {
 	mu   sync.Mutex
 	said bytes.Buffer
@@ -37,14 +37,15 @@ func (w *words) String() string {
 	return w.said.String()
 }
 
-// service is the deployed code at work behind the deployed routes.
+// service runs the deployed code behind the deployed routes.
 type service struct {
 	url   string
 	sweep local.Invoker
 	said  *words
 }
 
-// serve runs the functions with the environment that the double has of them, behind the routes that the double's gateway has.
+// serve runs the functions with their environment from the double, behind the routes of the
+// double's gateway.
 func serve(t *testing.T, d *double, functions map[string]*deployed, routes []routed) *service {
 	t.Helper()
 	s := &service{said: &words{}}
@@ -69,7 +70,7 @@ func serve(t *testing.T, d *double, functions map[string]*deployed, routes []rou
 	return s
 }
 
-// reservation is a hold as the API shows it.
+// reservation is the part of the API's answer that the test reads.
 type reservation struct {
 	Reservation struct {
 		ID     uuid.UUID
@@ -77,7 +78,7 @@ type reservation struct {
 	}
 }
 
-// send makes a call that has to be answered by a status, and reads the answer.
+// send makes a call, checks the status of the answer and decodes the answer.
 func send[T any](t *testing.T, s *service, method, path string, body any, want int) (out T) {
 	t.Helper()
 	var sent io.Reader = http.NoBody
@@ -93,7 +94,10 @@ func send[T any](t *testing.T, s *service, method, path string, body any, want i
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil || response.StatusCode != want {
-		t.Fatalf("%s %s = %d %s %v, want %d; the functions said: %s", method, path, response.StatusCode, answer, err, want, s.said)
+		t.Fatalf(
+			"%s %s = %d %s %v, want %d; the functions' output: %s", method, path, response.StatusCode,
+			answer, err, want, s.said,
+		)
 	}
 	if err := json.Unmarshal(answer, &out); err != nil {
 		t.Fatalf("%s %s = %s: %v", method, path, answer, err)
@@ -108,7 +112,7 @@ type inventory struct {
 	TotalQuantity, ReservedQuantity int
 }
 
-// shelf is the catalog's fullest.
+// shelf returns the largest stock row of the catalog.
 func (s *service) shelf(t *testing.T) (full inventory) {
 	t.Helper()
 	for _, p := range send[[]struct {
@@ -125,7 +129,7 @@ func (s *service) shelf(t *testing.T) (full inventory) {
 	return full
 }
 
-// swept is what the sweeper answers.
+// swept is the sweeper's answer.
 type swept struct {
 	Expired int
 	Audit   *struct {
@@ -134,7 +138,7 @@ type swept struct {
 	}
 }
 
-// serveStep is a customer who pays, one who doesn't come back, and the minute rule.
+// serveStep confirms a hold, lets another expire, and sends the sweeper the rule's event.
 func (r *rehearsal) serveStep(t *testing.T) {
 	if _, err := demo.SeedEmpty(within(t, callLimit), r.database.direct); err != nil {
 		t.Fatal(err)
@@ -150,39 +154,53 @@ func (r *rehearsal) serveStep(t *testing.T) {
 	}
 
 	paid := hold(60)
-	confirmed := send[reservation](t, s, http.MethodPost, "/api/reservations/"+paid.String()+"/confirm", nil, http.StatusOK)
+	confirmed := send[reservation](
+		t, s, http.MethodPost, "/api/reservations/"+paid.String()+"/confirm", nil, http.StatusOK,
+	)
 	if confirmed.Reservation.Status != "CONFIRMED" {
 		t.Errorf("the confirmed hold is %+v", confirmed)
 	}
 	left := hold(1)
 	ctx := within(t, expiryLimit)
-	for send[reservation](t, s, http.MethodGet, "/api/reservations/"+left.String(), nil, http.StatusOK).Reservation.Status != "EXPIRED" {
+	read := func() reservation {
+		path := "/api/reservations/" + left.String()
+		return send[reservation](t, s, http.MethodGet, path, nil, http.StatusOK)
+	}
+	for read().Reservation.Status != "EXPIRED" {
 		if ctx.Err() != nil {
-			t.Fatalf("a hold of one second isn't expired after %s", expiryLimit)
+			t.Fatalf("a hold of one second hasn't expired after %s", expiryLimit)
 		}
 	}
 	if got := s.shelf(t); got.TotalQuantity != before.TotalQuantity-2 || got.ReservedQuantity != 0 {
-		t.Errorf("before the sweep the stock is %+v, want two units less than %+v and none held", got, before)
+		t.Errorf(
+			"before the sweep the stock is %+v, want two units less than %+v and none held", got,
+			before,
+		)
 	}
-	send[map[string]any](t, s, http.MethodPost, "/api/reservations/"+left.String()+"/confirm", nil, http.StatusGone)
+	send[map[string]any](
+		t, s, http.MethodPost, "/api/reservations/"+left.String()+"/confirm", nil, http.StatusGone,
+	)
 
-	for sweep, want := range []int{1, 0} { // the second finds what the first has left: nothing
-		if got := s.run(t); got.Expired != want || got.Audit == nil || got.Audit.Unfinished || got.Audit.Violations != 0 {
+	for sweep, want := range []int{1, 0} { // the second finds nothing left
+		if got := s.run(t); got.Expired != want || got.Audit == nil || got.Audit.Unfinished ||
+			got.Audit.Violations != 0 {
 			t.Errorf("sweep %d = %+v %+v, want %d expired and a clean audit", sweep+1, got, got.Audit, want)
 		}
 	}
 	if n := r.database.count(t, "SELECT count(*) FROM reservations WHERE status = 'EXPIRED'"); n != 1 {
-		t.Errorf("%d holds are written down as expired, want 1", n)
+		t.Errorf("%d rows have the status EXPIRED, want 1", n)
 	}
 	r.wantVerified(t)
 }
 
-// run sends the sweeper the rule's event, as of an hour's first minute, in which it audits too.
+// run sends the sweeper the rule's event of an hour's first minute, in which it also audits.
 func (s *service) run(t *testing.T) (out swept) {
 	t.Helper()
-	answer, err := s.sweep.Invoke(within(t, invokeLimit), local.ScheduledEvent(time.Now().Truncate(time.Hour)))
+	answer, err := s.sweep.Invoke(
+		within(t, invokeLimit), local.ScheduledEvent(time.Now().Truncate(time.Hour)),
+	)
 	if err != nil {
-		t.Fatalf("the sweep: %v; it said: %s", err, s.said)
+		t.Fatalf("the sweep: %v; its output: %s", err, s.said)
 	}
 	if err := json.Unmarshal(answer, &out); err != nil {
 		t.Fatalf("the sweep answers %s: %v", answer, err)
@@ -190,22 +208,33 @@ func (s *service) run(t *testing.T) (out swept) {
 	return out
 }
 
-// wantVerified is the control of TLS: the same function with the same URL, and an authority that didn't sign the server's certificate.
+// wantVerified checks that TLS is verified: the same function with the same URL, but an authority
+// that didn't sign the server's certificate, must answer 503.
 func (r *rehearsal) wantVerified(t *testing.T) {
 	t.Helper()
 	const strangers = secret + "-strangers"
 	r.database.keep(t, r.double, strangers, r.database.stranger)
 	said := &words{}
-	runtime := local.NewRuntime(r.functions["health"].runtime(r.double, said, "DATABASE_SECRET="+strangers))
+	runtime := local.NewRuntime(
+		r.functions["health"].runtime(r.double, said, "DATABASE_SECRET="+strangers),
+	)
 	defer runtime.Close()
-	gateway, err := local.NewGateway([]route.Route{{Function: "health", Method: "GET", Path: "/api/health"}},
-		map[string]local.Invoker{"health": runtime}, slog.New(slog.DiscardHandler))
+	gateway, err := local.NewGateway(
+		[]route.Route{{Function: "health", Method: "GET", Path: "/api/health"}},
+		map[string]local.Invoker{"health": runtime}, slog.New(slog.DiscardHandler),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	answer := httptest.NewRecorder()
-	gateway.ServeHTTP(answer, httptest.NewRequestWithContext(within(t, callLimit), http.MethodGet, "/api/health", http.NoBody))
+	gateway.ServeHTTP(
+		answer,
+		httptest.NewRequestWithContext(within(t, callLimit), http.MethodGet, "/api/health", http.NoBody),
+	)
 	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(said.String(), "x509") {
-		t.Errorf("with a stranger's authority health answers %d and the log says %s, want 503 for the certificate", answer.Code, said)
+		t.Errorf(
+			"with another authority health answers %d and its log is %s, want 503 for the certificate",
+			answer.Code, said,
+		)
 	}
 }

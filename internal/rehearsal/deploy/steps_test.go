@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 )
 
-// traces are where a stack of that name would be found: calls whose answers have its name as long as there is something of it.
+// traces returns calls whose answers have the stack's name while there is any resource of it.
 func traces() []question {
 	return []question{
 		{service: "lambda", path: "/2015-03-31/functions/"},
@@ -32,7 +32,7 @@ func traces() []question {
 	}
 }
 
-// found are the traces that there are.
+// found returns the traces whose answers have the stack's name.
 func (d *double) found(t *testing.T) (out []question) {
 	t.Helper()
 	for _, q := range traces() {
@@ -43,29 +43,30 @@ func (d *double) found(t *testing.T) (out []question) {
 	return out
 }
 
-// takenTable is what Postgres says of a table that is there already.
+// takenTable is Postgres's error for a table that exists already.
 const takenTable = `relation "products" already exists`
 
-// refusedStep is a first deploy onto a database that holds another's table. The deploy says why it failed, and takes back what it made: but for
-// the stack, which CloudFormation keeps to be looked at, and the command line removes with the next deploy.
+// refusedStep deploys a first time onto a database that already has a table of the same name. The
+// deploy must say why it failed and remove what it created. Only the stack itself stays:
+// CloudFormation keeps it for inspection, and the command line removes it in the next deploy.
 func (r *rehearsal) refusedStep(t *testing.T) {
 	r.database.keep(t, r.double, secret, r.database.authority)
 	r.database.exec(t, "CREATE TABLE products (ours text)")
 	said, err := r.cli.deploy(t)
 	if err == nil || !strings.Contains(said, takenTable) {
-		t.Fatalf("cdk deploy = %v, want it to fail for the table that is taken", err)
+		t.Fatalf("cdk deploy = %v, want it to fail because the table exists", err)
 	}
 	if seen := r.trigger.invocations(); len(seen) == 0 || seen[0].err == nil {
-		t.Fatalf("the trigger was asked %+v, want once, and to fail", seen)
+		t.Fatalf("the trigger's invocations are %+v, want one that failed", seen)
 	}
 	left := r.double.found(t)
 	if len(left) != 1 || left[0].service != "cloudformation" {
-		t.Errorf("a deploy that failed leaves %+v, want the stack alone", left)
+		t.Errorf("a failed deploy leaves %+v, want only the stack", left)
 	}
 	r.database.exec(t, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 }
 
-// deployStep deploys the very assembly that was refused, and holds the order against what was seen when the migrations ran.
+// deployStep deploys the same assembly again, and checks what existed when the migrations ran.
 func (r *rehearsal) deployStep(t *testing.T) {
 	said, err := r.cli.redeploy(t)
 	if err != nil {
@@ -73,53 +74,62 @@ func (r *rehearsal) deployStep(t *testing.T) {
 	}
 	seen := r.trigger.invocations()
 	if len(seen) != 1 || seen[0].err != nil || seen[0].request.RequestType != "Create" {
-		t.Fatalf("the trigger was asked %+v, want once, to create, and to succeed", seen)
+		t.Fatalf("the trigger's invocations are %+v, want one that created and succeeded", seen)
 	}
 	if !slices.Equal(seen[0].published, []string{"migrate"}) {
-		t.Errorf("when the migrations ran, %v had versions, want migrate alone", seen[0].published)
+		t.Errorf("when the migrations ran, %v had versions, want only migrate", seen[0].published)
 	}
 	migrations, err := filepath.Glob(filepath.Join(root, "migrations", "*.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var report struct{ Applied []string }
-	if err := json.Unmarshal([]byte(seen[0].answer), &report); err != nil || len(report.Applied) != len(migrations) {
+	if err := json.Unmarshal([]byte(seen[0].answer), &report); err != nil ||
+		len(report.Applied) != len(migrations) {
 		t.Errorf("migrate answers %s, %v, want all %d migrations", seen[0].answer, err, len(migrations))
 	}
 	if seen[0].tables != 0 || r.database.tables(t) == 0 {
-		t.Errorf("there were %d tables before the migrations and are %d now, want none and some", seen[0].tables, r.database.tables(t))
+		t.Errorf(
+			"there were %d tables before the migrations and are %d now, want none and some",
+			seen[0].tables, r.database.tables(t),
+		)
 	}
-	if made, all := r.resources(t); made != all {
-		t.Errorf("%d of the template's %d resources are there", made, all)
+	if created, all := r.resources(t); created != all {
+		t.Errorf("CloudFormation created %d of the template's %d resources", created, all)
 	} else {
-		t.Logf("%d resources were made", made)
+		t.Logf("CloudFormation created %d resources", created)
 	}
 	for _, output := range []string{"ApiUrl", "DashboardUrl", "FunctionNames", "LostSweepsQueueUrl"} {
 		if !strings.Contains(said, stack+"."+output+" = ") {
-			t.Errorf("the deploy doesn't tell %s", output)
+			t.Errorf("the deploy's output doesn't have %s", output)
 		}
 	}
 	if found := r.double.found(t); len(found) != len(traces()) {
-		t.Errorf("only in %+v there is something of the stack: the look for what is left would be blind", found)
+		t.Errorf(
+			"only %+v have the stack's name, so the search for remains would miss some", found,
+		)
 	}
 }
 
-// resources counts what the double has made of the template.
-func (r *rehearsal) resources(t *testing.T) (made, all int) {
+// resources counts the resources that the double created, and those of the template.
+func (r *rehearsal) resources(t *testing.T) (created, all int) {
 	t.Helper()
 	var template struct{ Resources map[string]any }
 	if err := json.Unmarshal([]byte(r.double.template(t)), &template); err != nil {
 		t.Fatal(err)
 	}
 	client := cloudformation.NewFromConfig(r.double.config())
-	got, err := client.DescribeStackResources(within(t, callLimit), &cloudformation.DescribeStackResourcesInput{StackName: aws.String(stack)})
+	got, err := client.DescribeStackResources(
+		within(t, callLimit),
+		&cloudformation.DescribeStackResourcesInput{StackName: aws.String(stack)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return len(got.StackResources), len(template.Resources)
 }
 
-// served is what an alias serves: a version, and its code.
+// served is the version that an alias serves, and the hash of its code.
 type served struct{ version, code string }
 
 func (d *double) served(t *testing.T) map[string]served {
@@ -127,11 +137,16 @@ func (d *double) served(t *testing.T) map[string]served {
 	client, out := lambda.NewFromConfig(d.config()), map[string]served{}
 	for _, name := range names() {
 		f := aws.String(stack + "-" + name)
-		got, err := client.GetAlias(within(t, callLimit), &lambda.GetAliasInput{FunctionName: f, Name: aws.String(alias)})
+		got, err := client.GetAlias(
+			within(t, callLimit), &lambda.GetAliasInput{FunctionName: f, Name: aws.String(alias)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := client.GetFunction(within(t, callLimit), &lambda.GetFunctionInput{FunctionName: f, Qualifier: got.FunctionVersion})
+		code, err := client.GetFunction(
+			within(t, callLimit),
+			&lambda.GetFunctionInput{FunctionName: f, Qualifier: got.FunctionVersion},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +155,7 @@ func (d *double) served(t *testing.T) map[string]served {
 	return out
 }
 
-// versions counts a function's, but for $LATEST.
+// versions counts a function's versions without $LATEST.
 func (d *double) versions(t *testing.T, name string) int {
 	t.Helper()
 	got, err := lambda.NewFromConfig(d.config()).ListVersionsByFunction(within(t, callLimit),
@@ -151,7 +166,7 @@ func (d *double) versions(t *testing.T, name string) int {
 	return len(got.Versions) - 1
 }
 
-// healthMain is the main function of health, before and after a change that can be seen when it runs.
+// A change of the function health whose output shows that it runs.
 const (
 	healthFile    = "functions/health/main.go"
 	healthMain    = "func main() {"
@@ -159,50 +174,66 @@ const (
 	healthSays    = "this is the second release"
 )
 
-// brokenStep deploys a new health together with a migration that fails. The new health gets no traffic; the old one goes on.
+// brokenStep deploys a changed health together with a migration that fails. The changed health must
+// get no traffic, and the old one must keep working.
 func (r *rehearsal) brokenStep(t *testing.T) {
 	before, versions := r.double.served(t), r.double.versions(t, "migrate")
 	restore := r.cli.change(t, healthFile, healthMain, healthChanged)
 	defer restore()
 	broken := filepath.Join(r.cli.tree, "migrations", "9999_broken.sql")
-	if err := os.WriteFile(broken, []byte("-- +goose Up\nALTER TABLE no_such_table ADD COLUMN x int;\n"), 0o600); err != nil {
+	const migration = "-- +goose Up\nALTER TABLE no_such_table ADD COLUMN x int;\n"
+	if err := os.WriteFile(broken, []byte(migration), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(broken)
 	said, err := r.cli.deploy(t)
 	if err == nil || !strings.Contains(said, "no_such_table") {
-		t.Fatalf("cdk deploy = %v, want it to fail for the migration", err)
+		t.Fatalf("cdk deploy = %v, want it to fail because of the migration", err)
 	}
 	seen := r.trigger.invocations()
 	if len(seen) != 2 || seen[0].err == nil || seen[1].err != nil {
-		t.Fatalf("the trigger was asked %+v, want the new migrations to fail and, to go back, the old ones to find nothing to do", seen)
+		t.Fatalf(
+			"the trigger's invocations are %+v, want the new migrations to fail, "+
+				"and then the old ones to succeed in the rollback",
+			seen,
+		)
 	}
 	if !slices.Equal(seen[0].published, names()) {
-		t.Errorf("with a release in service %v have versions, want all: the look at what migrations run before is blind", seen[0].published)
+		t.Errorf(
+			"while a release serves calls %v have versions, want all", seen[0].published,
+		)
 	}
 	if after := r.double.served(t); !maps.Equal(before, after) {
 		t.Errorf("the aliases serve %v, want what they served before, %v", after, before)
 	}
 	if after := r.double.versions(t, "migrate"); after != versions {
-		t.Errorf("migrate has %d versions, and had %d: the one that failed stays, and would be in the way of the next try", after, versions)
+		t.Errorf(
+			"migrate has %d versions and had %d: the failed one would make the next deploy fail", after,
+			versions,
+		)
 	}
 	if status := r.status(t); status != "UPDATE_ROLLBACK_COMPLETE" {
 		t.Errorf("the stack is %s, want it rolled back", status)
 	}
-	send[map[string]any](t, serve(t, r.double, fetchAll(t, r), r.routes), http.MethodGet, "/api/health", nil, http.StatusOK)
+	send[map[string]any](
+		t, serve(t, r.double, fetchAll(t, r), r.routes), http.MethodGet, "/api/health", nil,
+		http.StatusOK,
+	)
 }
 
 func (r *rehearsal) status(t *testing.T) string {
 	t.Helper()
 	client := cloudformation.NewFromConfig(r.double.config())
-	got, err := client.DescribeStacks(within(t, callLimit), &cloudformation.DescribeStacksInput{StackName: aws.String(stack)})
+	got, err := client.DescribeStacks(
+		within(t, callLimit), &cloudformation.DescribeStacksInput{StackName: aws.String(stack)},
+	)
 	if err != nil || len(got.Stacks) != 1 {
 		t.Fatalf("DescribeStacks() = %+v, %v, want one", got, err)
 	}
 	return string(got.Stacks[0].StackStatus)
 }
 
-// changeStep deploys a health that differs by one line.
+// changeStep deploys a change of one line in health.
 func (r *rehearsal) changeStep(t *testing.T) {
 	before := r.double.served(t)
 	defer r.cli.change(t, healthFile, healthMain, healthChanged)()
@@ -220,20 +251,21 @@ func (r *rehearsal) changeStep(t *testing.T) {
 			changed = append(changed, name)
 		}
 		if (was.version == is.version) != (was.code == is.code) {
-			t.Errorf("%s went from %+v to %+v: a version and its code change together", name, was, is)
+			t.Errorf("%s changed from %+v to %+v: its version and its code must change together",
+				name, was, is)
 		}
 	}
 	if !slices.Equal(changed, []string{"health"}) {
-		t.Errorf("%v changed, want health alone", changed)
+		t.Errorf("%v changed, want only health", changed)
 	}
 	s := serve(t, r.double, fetchAll(t, r), r.routes)
 	send[map[string]any](t, s, http.MethodGet, "/api/health", nil, http.StatusOK)
 	if !strings.Contains(s.said.String(), healthSays) {
-		t.Errorf("health says %q, want the new one's words", s.said)
+		t.Errorf("the output of health is %q, want that of the new release", s.said)
 	}
 }
 
-// listStep holds the list of the README against what was found.
+// listStep compares the README's list with what the double skipped.
 func (r *rehearsal) listStep(t *testing.T) {
 	n := r.double.notes(t)
 	var found []string
@@ -241,9 +273,9 @@ func (r *rehearsal) listStep(t *testing.T) {
 		what  string
 		names map[string][]string
 	}{
-		{"not made at all", n.Skipped},
-		{"a property that is lost", n.Lost},
-		{"made by the double, passed over by moto's CloudFormation", n.Added},
+		{"skipped, not created", n.Skipped},
+		{"the property is lost", n.Lost},
+		{"created by the double, skipped by moto's CloudFormation", n.Added},
 	} {
 		for _, name := range slices.Sorted(maps.Keys(list.names)) {
 			found = append(found, fmt.Sprintf("- `%s`: %s", name, list.what))
@@ -258,19 +290,23 @@ func (r *rehearsal) listStep(t *testing.T) {
 	_, rest, _ := strings.Cut(string(readme), begin)
 	listed, _, ok := strings.Cut(rest, end)
 	if !ok || listed != strings.Join(found, "\n") {
-		t.Errorf("internal/rehearsal/README.md lists between %q and %q\n%s\nwant\n%s", begin, end, listed, strings.Join(found, "\n"))
+		t.Errorf(
+			"internal/rehearsal/README.md lists between %q and %q\n%s\nwant\n%s", begin, end, listed,
+			strings.Join(found, "\n"),
+		)
 	}
 }
 
-// destroyStep destroys.
+// destroyStep destroys the stack and looks for what is left.
 func (r *rehearsal) destroyStep(t *testing.T) {
-	if _, err := r.cli.run(t, r.cli.tree, "destroy", stack, "--force", "--app", r.cli.output); err != nil {
+	_, err := r.cli.run(t, r.cli.tree, "destroy", stack, "--force", "--app", r.cli.output)
+	if err != nil {
 		t.Fatalf("cdk destroy: %v", err)
 	}
 	if left := r.double.found(t); len(left) != 0 {
-		t.Errorf("after destroy there is something left in %+v", left)
+		t.Errorf("after destroy these still have the stack's name: %+v", left)
 	}
 	if r.database.tables(t) == 0 {
-		t.Error("the tables are gone: an external database isn't the stack's to destroy")
+		t.Error("destroy removed the tables of the external database")
 	}
 }

@@ -20,27 +20,27 @@ import (
 	"github.com/allo/reservations/internal/local"
 )
 
-// maxEvent bounds a custom resource's request and what is answered to it.
+// maxEvent limits a custom resource's request and its answer, in bytes.
 const maxEvent = 64 << 10
 
-// request is what CloudFormation tells the function of a custom resource.
+// request is what CloudFormation sends to the function of a custom resource.
 type request struct {
 	RequestType, ResponseURL, StackID, RequestID, LogicalResourceID string
 
 	ResourceProperties struct{ HandlerArn string }
 }
 
-// invocation is what the test saw when a deploy had the migrations run.
+// invocation is what the test observed when a deploy ran the migrations.
 type invocation struct {
 	request   request
-	published []string // the functions with a version, which is what traffic could go to, at that moment
-	tables    int      // in the database, before
-	answer    string   // the function's own
-	err       error    // why the trigger failed
+	published []string // the functions that had a version, so traffic could reach them
+	tables    int      // the tables in the database before
+	answer    string   // the function's answer
+	err       error    // the reason if the trigger failed
 }
 
-// trigger stands for the CDK's function behind a Trigger, which is written for Node on AWS: it invokes the version of the migrate function that
-// it is told, and answers whether that went well. The migrate function itself is the deployed binary.
+// trigger does the work of the CDK's function behind a Trigger, which needs Node on Lambda. It
+// invokes a version of the migrate function, the deployed binary, and answers whether it succeeded.
 type trigger struct {
 	double   *double
 	database *database
@@ -49,7 +49,7 @@ type trigger struct {
 	seen []invocation
 }
 
-// serve listens for the double, which tells of a custom resource by a POST, and returns where.
+// serve listens for the double's requests for custom resources and returns its URL.
 func (tr *trigger) serve(t *testing.T) string {
 	t.Helper()
 	var running sync.WaitGroup
@@ -60,17 +60,17 @@ func (tr *trigger) serve(t *testing.T) string {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		w.WriteHeader(http.StatusAccepted) // as for an asynchronous invocation
+		w.WriteHeader(http.StatusAccepted) // like an asynchronous invocation
 		running.Go(func() { tr.handle(t, q, filepath.Join(dir, q.RequestID)) })
 	}))
 	t.Cleanup(func() { server.Close(); running.Wait() })
 	return server.URL
 }
 
-// handle does as the CDK's function does, and answers to the response URL.
+// handle handles a request as the CDK's function does, and sends the answer to the response URL.
 func (tr *trigger) handle(t *testing.T, q request, dir string) {
 	in := invocation{request: q}
-	if q.RequestType != "Delete" { // then the CDK's does nothing
+	if q.RequestType != "Delete" { // on Delete the CDK's function does nothing
 		in.published, in.tables, in.err = tr.look()
 		if in.err == nil {
 			in.answer, in.err = tr.invoke(q.ResourceProperties.HandlerArn, dir)
@@ -80,29 +80,33 @@ func (tr *trigger) handle(t *testing.T, q request, dir string) {
 	tr.seen = append(tr.seen, in)
 	tr.mu.Unlock()
 	answer := map[string]any{
-		"Status": "SUCCESS", "StackId": q.StackID, "RequestId": q.RequestID, "LogicalResourceId": q.LogicalResourceID,
+		"Status": "SUCCESS", "StackId": q.StackID, "RequestId": q.RequestID,
+		"LogicalResourceId":  q.LogicalResourceID,
 		"PhysicalResourceId": "MigrateTrigger", "Data": map[string]string{},
 	}
 	if in.err != nil {
 		answer["Status"], answer["Reason"] = "FAILED", in.err.Error()
 	}
-	put, err := http.NewRequestWithContext(context.Background(), http.MethodPut, q.ResponseURL, bytes.NewReader(must(json.Marshal(answer))))
+	put, err := http.NewRequestWithContext(
+		context.Background(), http.MethodPut, q.ResponseURL,
+		bytes.NewReader(must(json.Marshal(answer))),
+	)
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	response, err := tr.double.config().HTTPClient.Do(put)
 	if err != nil {
-		t.Errorf("answer to %s: %v", q.ResponseURL, err)
+		t.Errorf("send the answer to %s: %v", q.ResponseURL, err)
 		return
 	}
 	_ = response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		t.Errorf("answer to %s = %s", q.ResponseURL, response.Status)
+		t.Errorf("sending the answer to %s = %s", q.ResponseURL, response.Status)
 	}
 }
 
-// invoke runs the version of the function that the ARN names.
+// invoke runs the function's version that the ARN names, and returns its answer.
 func (tr *trigger) invoke(arn, dir string) (answer string, err error) {
 	if !strings.Contains(arn, ":function:"+stack+"-migrate:") {
 		return "", fmt.Errorf("the trigger's handler is %q, want a version of the migrate function", arn)
@@ -118,12 +122,12 @@ func (tr *trigger) invoke(arn, dir string) (answer string, err error) {
 	defer runtime.Close()
 	out, err := runtime.Invoke(ctx, []byte("{}"))
 	if err != nil {
-		return "", fmt.Errorf("%w; it said: %s", err, said.String())
+		return "", fmt.Errorf("%w; its output: %s", err, said.String())
 	}
 	return string(out), nil
 }
 
-// invocations are those since the last look.
+// invocations returns the invocations since the last call.
 func (tr *trigger) invocations() []invocation {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -132,7 +136,7 @@ func (tr *trigger) invocations() []invocation {
 	return seen
 }
 
-// look is at what there is before the migrations run: the functions that have a version, and the tables.
+// look returns the functions that have a version, and the number of tables.
 func (tr *trigger) look() (published []string, tables int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
@@ -142,7 +146,9 @@ func (tr *trigger) look() (published []string, tables int, err error) {
 		return nil, 0, err
 	}
 	for _, f := range all.Functions {
-		versions, err := client.ListVersionsByFunction(ctx, &lambda.ListVersionsByFunctionInput{FunctionName: f.FunctionName})
+		versions, err := client.ListVersionsByFunction(
+			ctx, &lambda.ListVersionsByFunctionInput{FunctionName: f.FunctionName},
+		)
 		if err != nil {
 			return nil, 0, err
 		}

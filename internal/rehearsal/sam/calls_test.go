@@ -17,31 +17,34 @@ import (
 )
 
 const (
-	// answerTimeout bounds a call, the first of which waits for SAM to build its image and to start a container.
+	// answerTimeout limits a call. The first waits until SAM has built its image and a container
+	// has started.
 	answerTimeout = 90 * time.Second
-	// answerLimit is far more than the longest answer, the storefront's page.
+	// answerLimit is far more than the longest answer, the storefront's page, in bytes.
 	answerLimit = 4 << 20
-	// shortHold is a hold that the test waits out, expiryTimeout how long at most.
+	// shortHold is the duration in seconds of a hold that the test lets expire. expiryTimeout is
+	// how long the test waits for it.
 	shortHold     = 2
 	expiryTimeout = time.Minute
 )
 
-// hold is as much of a reservation as the test reads.
+// hold is the part of a reservation that the test reads.
 type hold struct {
 	ID, Status string
 	Quantity   int
 }
 
-// answered proves that every function serves its routes from a container, and that the sweeper's event expires a hold.
+// answered checks that every function answers from a container, and that the rule's event makes the
+// sweeper expire a hold.
 func answered(t *testing.T, out string) {
 	address, options := *engine, []string(nil)
 	if address == "" {
 		p := startPodman(t)
 		address, options = p.address, []string{"--skip-pull-image"}
-		// Cleaned up after SAM has ended, and before the engine.
+		// This runs after SAM has ended and before the engine ends.
 		t.Cleanup(func() {
 			if left := p.containers(t); left != "" {
-				t.Errorf("SAM has left containers: %s", left)
+				t.Errorf("SAM leaves containers: %s", left)
 			}
 		})
 	}
@@ -54,22 +57,24 @@ func answered(t *testing.T, out string) {
 	api.reads(t)
 	id := api.buys(t)
 	api.refuses(t, id)
-	api.changesItsMind(t)
+	api.releases(t)
 	expired := api.letsExpire(t)
 	sweeps(t, db, expired, options, environment(out, db.URL, address))
 	t.Logf("SAM's containers served %d calls", strings.Count(api.stderr.String(), "END RequestId"))
 }
 
-// answer is an HTTP answer with its body.
+// answer is an HTTP response with its body.
 type answer struct {
 	*http.Response
 	body string
 }
 
-// call sends a request, with a key when there is one, and wants an answer of the status.
+// call sends a request, with an idempotency key unless it is empty, and checks the status.
 func (a *api) call(t *testing.T, method, path, key, body string, status int) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(
+		t.Context(), method, a.url+path, strings.NewReader(body),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,16 +105,21 @@ func (a *api) get(t *testing.T, path string) string {
 	return a.call(t, http.MethodGet, path, "", "", http.StatusOK).body
 }
 
-// reserve holds units of the demo's last mug, and returns the whole answer.
+// reserve holds one mug of the demo and returns the whole answer.
 func (a *api) reserve(t *testing.T, key, more string) answer {
 	t.Helper()
-	body := fmt.Sprintf(`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`, demo.Products()[2].ID, demo.Warehouses()[1].ID, more)
+	body := fmt.Sprintf(
+		`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`, demo.Products()[2].ID,
+		demo.Warehouses()[1].ID, more,
+	)
 	return a.call(t, http.MethodPost, "/api/reservations", key, body, http.StatusCreated)
 }
 
 func (a *api) change(t *testing.T, id, verb, body string) hold {
 	t.Helper()
-	return reservation(t, a.call(t, http.MethodPost, "/api/reservations/"+id+"/"+verb, "", body, http.StatusOK).body)
+	return reservation(
+		t, a.call(t, http.MethodPost, "/api/reservations/"+id+"/"+verb, "", body, http.StatusOK).body,
+	)
 }
 
 func reservation(t *testing.T, body string) hold {
@@ -117,7 +127,7 @@ func reservation(t *testing.T, body string) hold {
 	return decode[struct{ Reservation hold }](t, body).Reservation
 }
 
-// reads looks at everything that a shopper can without a hold.
+// reads calls every route that needs no hold.
 func (a *api) reads(t *testing.T) {
 	t.Helper()
 	if got := a.get(t, "/api/health"); !strings.Contains(got, `"ok"`) {
@@ -126,8 +136,9 @@ func (a *api) reads(t *testing.T) {
 	if got, want := a.mugs(t), (stock{Total: 30, Available: 30}); got != want {
 		t.Errorf("the catalog has %+v mugs, want %+v", got, want)
 	}
-	if got := decode[[]struct{ Name string }](t, a.get(t, "/api/warehouses")); len(got) != len(demo.Warehouses()) {
-		t.Errorf("there are %d warehouses, want %d", len(got), len(demo.Warehouses()))
+	warehouses := decode[[]struct{ Name string }](t, a.get(t, "/api/warehouses"))
+	if got, want := len(warehouses), len(demo.Warehouses()); got != want {
+		t.Errorf("there are %d warehouses, want %d", got, want)
 	}
 	if got := a.get(t, "/"); !strings.Contains(got, "<!doctype html>") {
 		t.Errorf("the page is %.100s", got)
@@ -151,7 +162,7 @@ func (a *api) reads(t *testing.T) {
 
 type stock struct{ Total, Reserved, Available int }
 
-// mugs is the demo's stock of mugs in New York as the catalog shows it.
+// mugs returns the demo's stock of mugs in New York from the catalog.
 func (a *api) mugs(t *testing.T) stock {
 	t.Helper()
 	products := decode[[]struct {
@@ -172,14 +183,15 @@ func (a *api) mugs(t *testing.T) stock {
 	return stock{}
 }
 
-// buys holds, asks again under the same key, reads and confirms.
+// buys reserves, repeats that under the same key, reads the hold and confirms it.
 func (a *api) buys(t *testing.T) string {
 	t.Helper()
 	key := uuid.NewString()
 	first := a.reserve(t, key, "")
 	h := reservation(t, first.body)
-	if got, want := first.Header.Get("Location"), "/api/reservations/"+h.ID; got != want || h.Status != "PENDING" {
-		t.Errorf("reserve is at %q with %+v, want it at %q and PENDING", got, h, want)
+	if got, want := first.Header.Get("Location"), "/api/reservations/"+h.ID; got != want ||
+		h.Status != "PENDING" {
+		t.Errorf("the hold's Location is %q and it is %+v, want %q and PENDING", got, h, want)
 	}
 	again := a.reserve(t, key, "")
 	if again.Header.Get("Idempotency-Replayed") != "true" || again.body != first.body {
@@ -189,18 +201,18 @@ func (a *api) buys(t *testing.T) string {
 		t.Errorf("the hold reads as %+v, want %+v", got, h)
 	}
 	if got, want := a.mugs(t), (stock{30, 1, 29}); got != want {
-		t.Errorf("while one is held there are %+v mugs, want %+v", got, want)
+		t.Errorf("with one held there are %+v mugs, want %+v", got, want)
 	}
 	if got := a.change(t, h.ID, "confirm", "").Status; got != "CONFIRMED" {
 		t.Errorf("a confirmed hold is %s", got)
 	}
 	if got, want := a.mugs(t), (stock{29, 0, 29}); got != want {
-		t.Errorf("when it is sold there are %+v mugs, want %+v", got, want)
+		t.Errorf("with one sold there are %+v mugs, want %+v", got, want)
 	}
 	return h.ID
 }
 
-// refuses makes the calls that must fail: each is answered by a function, with the code of the contract.
+// refuses makes calls that must fail, each with the code of the contract.
 func (a *api) refuses(t *testing.T, confirmed string) {
 	t.Helper()
 	for _, c := range []struct {
@@ -208,10 +220,22 @@ func (a *api) refuses(t *testing.T, confirmed string) {
 		status             int
 		code               string
 	}{
-		{http.MethodGet, "/api/reservations/" + uuid.NewString(), "", http.StatusNotFound, "RESERVATION_NOT_FOUND"},
-		{http.MethodGet, "/api/reservations/nonsense", "", http.StatusNotFound, "RESERVATION_NOT_FOUND"},
-		{http.MethodPost, "/api/reservations", `{"quantity": 0}`, http.StatusBadRequest, "VALIDATION_FAILED"},
-		{http.MethodPost, "/api/reservations/" + confirmed + "/release", "", http.StatusConflict, "RESERVATION_CONFIRMED"},
+		{
+			http.MethodGet, "/api/reservations/" + uuid.NewString(), "",
+			http.StatusNotFound, "RESERVATION_NOT_FOUND",
+		},
+		{
+			http.MethodGet, "/api/reservations/nonsense", "",
+			http.StatusNotFound, "RESERVATION_NOT_FOUND",
+		},
+		{
+			http.MethodPost, "/api/reservations", `{"quantity": 0}`,
+			http.StatusBadRequest, "VALIDATION_FAILED",
+		},
+		{
+			http.MethodPost, "/api/reservations/" + confirmed + "/release", "",
+			http.StatusConflict, "RESERVATION_CONFIRMED",
+		},
 	} {
 		answer := a.call(t, c.method, c.path, "", c.body, c.status)
 		if got := decode[struct{ Code string }](t, answer.body).Code; got != c.code {
@@ -220,8 +244,8 @@ func (a *api) refuses(t *testing.T, confirmed string) {
 	}
 }
 
-// changesItsMind extends a hold and releases it.
-func (a *api) changesItsMind(t *testing.T) {
+// releases extends a hold and releases it.
+func (a *api) releases(t *testing.T) {
 	t.Helper()
 	h := reservation(t, a.reserve(t, "", "").body)
 	if got := a.change(t, h.ID, "extend", `{"ttlSeconds": 900}`).Status; got != "PENDING" {
@@ -232,7 +256,8 @@ func (a *api) changesItsMind(t *testing.T) {
 	}
 }
 
-// letsExpire makes a short hold and waits until it reads as expired, when its unit must be there for others though nobody has swept.
+// letsExpire makes a short hold and waits until it reads as expired. Its unit must then be
+// available before any sweep.
 func (a *api) letsExpire(t *testing.T) string {
 	t.Helper()
 	h := reservation(t, a.reserve(t, "", fmt.Sprintf(`, "ttlSeconds": %d`, shortHold)).body)
@@ -240,12 +265,12 @@ func (a *api) letsExpire(t *testing.T) string {
 		return reservation(t, a.get(t, "/api/reservations/"+h.ID)).Status == "EXPIRED"
 	})
 	if got, want := a.mugs(t), (stock{29, 0, 29}); got != want {
-		t.Errorf("when the hold has expired there are %+v mugs, want %+v", got, want)
+		t.Errorf("after the expiry there are %+v mugs, want %+v", got, want)
 	}
 	return h.ID
 }
 
-// report is what the sweeper answers.
+// report is the sweeper's answer.
 type report struct {
 	Expired, Units int
 	Audit          *audit
@@ -256,8 +281,8 @@ type audit struct {
 	Unfinished bool
 }
 
-// sweeps invokes the sweeper with the rule's event, which writes the expired hold down; then with the one that also audits, which finds
-// nothing until there is something to find.
+// sweeps invokes the sweeper with the rule's event, which marks the dead hold as expired. Then it
+// invokes the sweeper with an event that also audits, before and after it corrupts a stock row.
 func sweeps(t *testing.T, db pgtest.Database, id string, options, environment []string) {
 	t.Helper()
 	sweep := func(event ...string) report {
@@ -265,27 +290,27 @@ func sweeps(t *testing.T, db pgtest.Database, id string, options, environment []
 		args := append(append([]string{"sweep"}, event...), options...)
 		return decode[report](t, sam(t, commandTimeout, environment, args...))
 	}
-	// It is the sweep that writes it down: nobody has before.
+	// Only the sweep may mark the hold.
 	if got := status(t, db, id); got != "PENDING" {
 		t.Fatalf("before the sweep the hold is %s in the table, want PENDING", got)
 	}
 	if got, want := sweep(), (report{Expired: 1, Units: 1}); got != want {
-		t.Errorf("the sweep says %+v, want %+v", got, want)
+		t.Errorf("the sweep answers %+v, want %+v", got, want)
 	}
 	if got := status(t, db, id); got != "EXPIRED" {
 		t.Errorf("after the sweep the hold is %s in the table, want EXPIRED", got)
 	}
 	const auditing = "infra/sam/audit.json"
 	if got, want := sweep(auditing), (report{Audit: &audit{}}); !cmp.Equal(got, want) {
-		t.Errorf("the sweep with an audit says %s", cmp.Diff(want, got))
+		t.Errorf("the answer of the sweep with an audit (-want +got):\n%s", cmp.Diff(want, got))
 	}
 	corrupt(t, db, "UPDATE inventory SET reserved = reserved + 1 WHERE total > reserved")
 	if got := sweep(auditing); got.Audit == nil || got.Audit.Violations == 0 {
-		t.Errorf("with units held that no hold counts the sweep says %+v, want violations", got)
+		t.Errorf("with a corrupt stock row the sweep answers %+v, want violations", got)
 	}
 }
 
-// corrupt changes the database behind the service's back.
+// corrupt changes the database without the service.
 func corrupt(t *testing.T, db pgtest.Database, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
@@ -306,7 +331,8 @@ func status(t *testing.T, db pgtest.Database, id string) string {
 	}
 	defer conn.Close(t.Context())
 	var status string
-	if err := conn.QueryRow(t.Context(), "SELECT status::text FROM reservations WHERE id = $1", id).Scan(&status); err != nil {
+	const query = "SELECT status::text FROM reservations WHERE id = $1"
+	if err := conn.QueryRow(t.Context(), query, id).Scan(&status); err != nil {
 		t.Fatal(err)
 	}
 	return status

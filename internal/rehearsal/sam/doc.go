@@ -1,10 +1,12 @@
-// Package sam rehearses, with AWS's own SAM, what the CDK synthesizes: the template is valid to it, it mounts the routes of the table and no
-// other, and its functions, in containers as SAM runs them, serve every route and sweep, on a real Postgres.
+// Package sam rehearses the synthesized template with AWS's own SAM: SAM accepts the template,
+// mounts exactly the routes of the table, and runs the functions in containers, which serve every
+// route and sweep, on a real Postgres.
 //
-// It takes python3 with its venv, and npm for the CDK. The containers take root and Debian's podman, runc and busybox-static besides, with the
-// plugins for their network (containernetworking-plugins and iptables): an engine of the test's own, whose image is made here, since none can
-// be pulled everywhere. Where they are missing that part is skipped, and says why. With -engine=unix:///var/run/docker.sock the containers run
-// on that engine, with the image of AWS's that SAM pulls.
+// It needs python3 with its venv module, and npm for the CDK. The containers also need root and
+// Debian's podman, runc, busybox-static, containernetworking-plugins and iptables. The engine is
+// the test's own, and so is its image, because AWS's image can't be pulled everywhere. Without
+// these packages that part is skipped, and the test says why. With
+// -engine=unix:///var/run/docker.sock the containers run on that engine, with AWS's image.
 //
 //	go test -v ./internal/rehearsal/sam
 package sam

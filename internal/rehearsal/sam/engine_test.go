@@ -17,15 +17,16 @@ import (
 	"time"
 )
 
-// podman is a container engine of the test's own: its storage, network and socket are in a folder of its own, and end with the test. What its
-// network plugins leave in the kernel's tables are their empty chains.
+// podman is a container engine of the test's own. Its storage, network and socket are in one folder
+// and end with the test. Its network plugins leave only empty chains in the kernel's tables.
 type podman struct {
 	dir     string
 	address string
 }
 
-// podmanConfiguration lets podman work in a container too, where it may neither raise limits nor use systemd. Its network is found by the name
-// that podman's default one always has, in a folder of the test's. To make and remove that network it mustn't be the default.
+// podmanConfiguration lets podman also work inside a container, where it can neither raise limits
+// nor use systemd. The network is in the test's folder, under the name of podman's default network.
+// It must not be configured as the default while it is created or removed.
 const podmanConfiguration = `[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
 [engine]
@@ -38,7 +39,7 @@ network_config_dir = "%[1]s/networks"
 default_network = "%[2]s"
 `
 
-// podmanStorage copies instead of mounting, so that what is left can be removed.
+// podmanStorage copies layers instead of mounting them, so that the folder can be removed.
 const podmanStorage = `[storage]
 driver = "vfs"
 graphroot = "%[1]s/storage"
@@ -47,7 +48,8 @@ runroot = "%[1]s/run"
 
 const network = "podman"
 
-// startPodman starts the engine with the base image that SAM asks for, or skips the test and says what is missing.
+// startPodman starts the engine with the base image that SAM needs. If something is missing, it
+// skips the test and says what.
 func startPodman(t *testing.T) *podman {
 	t.Helper()
 	if missing := missingForPodman(); missing != "" {
@@ -69,17 +71,18 @@ func startPodman(t *testing.T) *podman {
 	return p
 }
 
-// missingForPodman says what this machine lacks for it, nothing when it has all.
+// missingForPodman says what this machine lacks to run podman, or returns an empty string.
 func missingForPodman() string {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		return "podman needs Linux and root here; elsewhere give -engine=unix:///var/run/docker.sock"
 	}
 	if !administers() {
-		return "this process may not administer the system (CAP_SYS_ADMIN), as in a container that isn't privileged"
+		return "this process lacks CAP_SYS_ADMIN, as in an unprivileged container"
 	}
 	for _, name := range []string{"podman", "runc", "busybox", "iptables"} {
 		if _, err := exec.LookPath(name); err != nil {
-			return name + " is missing: apt-get install podman runc busybox-static containernetworking-plugins iptables"
+			return name + " is missing: apt-get install podman runc busybox-static " +
+				"containernetworking-plugins iptables"
 		}
 	}
 	if !static(busybox()) {
@@ -88,7 +91,8 @@ func missingForPodman() string {
 	return ""
 }
 
-// administers tells whether root may here what root may elsewhere. Where not, podman takes itself for rootless, and leaves a process behind.
+// administers reports whether this process has CAP_SYS_ADMIN. Without it, podman runs as rootless
+// and leaves a process behind.
 func administers() bool {
 	const sysAdmin = 21 // CAP_SYS_ADMIN of linux/capability.h.
 	status, err := os.ReadFile("/proc/self/status")
@@ -99,11 +103,11 @@ func administers() bool {
 }
 
 func busybox() string {
-	path, _ := exec.LookPath("busybox") // An empty path isn't static.
+	path, _ := exec.LookPath("busybox") // static reports false for an empty path
 	return path
 }
 
-// static tells whether a program runs without a library beside it.
+// static reports whether a program is statically linked.
 func static(path string) bool {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -132,7 +136,8 @@ func (p *podman) command(ctx context.Context, configuration string, args ...stri
 	return cmd
 }
 
-// run runs one of podman's own commands, which must succeed. It serves clean-ups too, when the test's context has ended.
+// run runs a podman command that must succeed. It also works in cleanups, after the test's context
+// has ended.
 func (p *podman) run(t *testing.T, configuration string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), commandTimeout)
@@ -144,11 +149,14 @@ func (p *podman) run(t *testing.T, configuration string, args ...string) string 
 	return string(out)
 }
 
-// serve starts the API that SAM speaks to, and stops it with the test.
+// serve starts the API that SAM uses, and stops it when the test ends.
 func (p *podman) serve(t *testing.T) {
 	t.Helper()
 	said := &output{}
-	cmd := p.command(context.WithoutCancel(t.Context()), "serving.conf", "system", "service", "--time", "0", p.address)
+	cmd := p.command(
+		context.WithoutCancel(t.Context()), "serving.conf", "system", "service", "--time", "0",
+		p.address,
+	)
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
@@ -161,7 +169,7 @@ func (p *podman) serve(t *testing.T) {
 		select {
 		case <-ended:
 		case <-time.After(stopTimeout):
-			t.Errorf("podman's service doesn't end:\n%s", said)
+			t.Errorf("podman's service doesn't stop:\n%s", said)
 			cmd.Process.Kill()
 		}
 	})
@@ -171,8 +179,9 @@ func (p *podman) serve(t *testing.T) {
 	})
 }
 
-// importImage makes the image on which SAM puts its runtime emulator, under the name of AWS's. Ours are static programs: a shell for the two
-// commands of SAM's build is all that is needed besides them.
+// importImage creates the image to which SAM adds its runtime emulator, under the name of AWS's
+// image. Our functions are static programs, so the image only needs a shell for the two commands of
+// SAM's build.
 func (p *podman) importImage(t *testing.T) {
 	t.Helper()
 	program, err := os.ReadFile(busybox())
@@ -201,26 +210,35 @@ func (p *podman) importImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.write(t, "image.tar", image.String())
-	p.run(t, "serving.conf", "import", "--quiet", "--change", "ENV PATH=/bin", filepath.Join(p.dir, "image.tar"), baseImage())
+	p.run(
+		t, "serving.conf", "import", "--quiet", "--change", "ENV PATH=/bin",
+		filepath.Join(p.dir, "image.tar"), baseImage(),
+	)
 }
 
-// baseImage is what SAM asks for as provided.al2023.
+// baseImage is the name of the image that SAM uses for provided.al2023.
 func baseImage() string {
-	return "public.ecr.aws/lambda/provided:al2023-" + map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+	arch := map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+	return "public.ecr.aws/lambda/provided:al2023-" + arch
 }
 
-// probe skips the test where the machine doesn't let podman run a container, as one that is a container itself may not.
+// probe skips the test if this machine doesn't let podman run a container. A machine that is itself
+// a container may not.
 func (p *podman) probe(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
 	defer cancel()
-	out, err := p.command(ctx, "serving.conf", "run", "--rm", baseImage(), "sh", "-c", "exit 0").CombinedOutput()
+	out, err := p.command(ctx, "serving.conf", "run", "--rm", baseImage(), "sh", "-c", "exit 0").
+		CombinedOutput()
 	if err != nil {
-		t.Skipf("The functions were NOT run under SAM: this machine lets podman run no container: %v\n%s", err, out)
+		t.Skipf(
+			"The functions were NOT run under SAM: this machine lets podman run no container: %v\n%s",
+			err, out,
+		)
 	}
 }
 
-// containers lists what runs, by name.
+// containers lists the ids of all containers.
 func (p *podman) containers(t *testing.T) string {
 	t.Helper()
 	return strings.TrimSpace(p.run(t, "serving.conf", "ps", "--all", "--quiet"))

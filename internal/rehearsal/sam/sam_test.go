@@ -29,24 +29,27 @@ import (
 )
 
 var (
-	assembly = flag.String("assembly", "", "an assembly that the CDK has left, instead of a new one")
-	engine   = flag.String("engine", "", "a container engine's address, as in DOCKER_HOST, instead of a podman of the test's own")
+	assembly = flag.String("assembly", "", "an existing CDK assembly to use instead of a new one")
+	engine   = flag.String(
+		"engine", "",
+		"a container engine's address, as in DOCKER_HOST, to use instead of the test's own podman",
+	)
 )
 
 const (
-	// prepareTimeout bounds what compiles the CDK app, or fetches SAM, on a machine that does so for the first time.
+	// prepareTimeout limits a run that compiles the CDK app or installs SAM for the first time.
 	prepareTimeout = 10 * time.Minute
-	// commandTimeout bounds every other run of a program. The longest takes ten seconds here.
+	// commandTimeout limits every other run. The longest takes about ten seconds.
 	commandTimeout = 2 * time.Minute
-	// startTimeout bounds the wait for SAM to listen, which takes three seconds here.
+	// startTimeout limits the wait until SAM listens, which takes about three seconds.
 	startTimeout = time.Minute
-	// stopTimeout bounds the wait for SAM to end: it stops its containers one after the other.
+	// stopTimeout limits the wait until SAM ends. SAM stops its containers one after the other.
 	stopTimeout = time.Minute
-	// pollEvery is how often a condition is looked at.
+	// pollEvery is how often a condition is checked.
 	pollEvery = 50 * time.Millisecond
 )
 
-// root is the checkout, script the developer's tool that is rehearsed.
+// root is the path of the checkout. script is the tool that the test rehearses.
 const (
 	root   = "../../.."
 	script = "infra/sam/sam.sh"
@@ -65,7 +68,8 @@ func TestSAMRunsWhatTheCDKSynthesizes(t *testing.T) {
 	t.Run("the functions answer and sweep", func(t *testing.T) { t.Parallel(); answered(t, out) })
 }
 
-// synthesized is a folder with the assembly: that of the flag, or a new one, which doesn't stand in the way of a developer's.
+// synthesized returns a folder with an assembly: the flag's, or a new one outside the folder that
+// developers use.
 func synthesized(t *testing.T) string {
 	t.Helper()
 	if *assembly != "" {
@@ -76,7 +80,7 @@ func synthesized(t *testing.T) string {
 	return out
 }
 
-// program is a run of the script, or of SAM, which takes its place.
+// program is a run of the script, which becomes SAM.
 type program struct {
 	cmd    *exec.Cmd
 	stdout bytes.Buffer
@@ -84,7 +88,7 @@ type program struct {
 	ended  chan error
 }
 
-// output is what a program has said so far.
+// output collects a program's output.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -102,13 +106,14 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start starts the script in the environment with more added, and ends it with the test. It stays in the test's process group: Ctrl-C ends it.
+// start starts the script with more environment variables, and kills it when the test ends. The
+// script stays in the test's process group, so Ctrl-C ends it too.
 func start(t *testing.T, more []string, args ...string) *program {
 	t.Helper()
 	p := &program{cmd: exec.Command(filepath.Join(root, script), args...), ended: make(chan error, 1)}
 	p.cmd.Env = append(p.cmd.Environ(), more...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	// What it leaves running has its output, and mustn't keep us waiting for the end of that.
+	// A child that outlives the script keeps its output open. Don't wait for it.
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -118,14 +123,14 @@ func start(t *testing.T, more []string, args ...string) *program {
 	return p
 }
 
-// wait waits for a program's end, and returns what it printed.
+// wait waits until the program ends and returns its output.
 func (p *program) wait(t *testing.T, limit time.Duration) (stdout string, err error) {
 	t.Helper()
 	select {
 	case err := <-p.ended:
 		p.ended <- err
 		if errors.Is(err, exec.ErrWaitDelay) {
-			err = nil // It ended well; its bridge was a moment late.
+			err = nil // the script succeeded; its bridge ends a moment later
 		}
 		return p.stdout.String(), err
 	case <-time.After(limit):
@@ -134,7 +139,7 @@ func (p *program) wait(t *testing.T, limit time.Duration) (stdout string, err er
 	}
 }
 
-// sam runs the script, which must succeed, and returns what it prints.
+// sam runs the script, which must succeed, and returns its output.
 func sam(t *testing.T, limit time.Duration, more []string, args ...string) string {
 	t.Helper()
 	p := start(t, more, args...)
@@ -145,18 +150,24 @@ func sam(t *testing.T, limit time.Duration, more []string, args ...string) strin
 	return out
 }
 
-// valid proves that SAM's linter finds nothing, and that it would.
+// valid checks that SAM's linter accepts the template and refuses a broken one.
 func valid(t *testing.T, out string) {
 	sam(t, commandTimeout, []string{"OUT=" + out}, "lint")
 
 	broken := t.TempDir()
-	text := bytes.Replace(template(t, out), []byte(`"Runtime": "provided.al2023"`), []byte(`"Runtime": "provided.al1984"`), 1)
+	text := bytes.Replace(
+		template(t, out), []byte(`"Runtime": "provided.al2023"`),
+		[]byte(`"Runtime": "provided.al1984"`), 1,
+	)
 	if err := os.WriteFile(filepath.Join(broken, "broken.template.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := start(t, []string{"OUT=" + broken}, "lint")
-	if said, err := p.wait(t, commandTimeout); err == nil || !strings.Contains(said+p.stderr.String(), "al1984") {
-		t.Errorf("a template with a runtime that Lambda doesn't have: sam validate says %q%s, %v", said, &p.stderr, err)
+	if said, err := p.wait(t, commandTimeout); err == nil ||
+		!strings.Contains(said+p.stderr.String(), "al1984") {
+		t.Errorf(
+			"sam validate accepts a runtime that doesn't exist: %q%s, %v", said, &p.stderr, err,
+		)
 	}
 }
 
@@ -173,8 +184,8 @@ func template(t *testing.T, out string) []byte {
 	return text
 }
 
-// mounted proves that SAM serves the routes of the table, each by the function that the table names. For this no container is needed: SAM
-// only asks, before it says what it mounts, whether an engine is there.
+// mounted checks that SAM serves the routes of the table, each by its function. That needs no
+// container: SAM only checks that an engine answers before it lists its routes.
 func mounted(t *testing.T, out string) {
 	address := answeringEngine(t)
 	api := startAPI(t, out, "postgres://unused.invalid/unused", address)
@@ -185,11 +196,12 @@ func mounted(t *testing.T, out string) {
 	}
 	slices.Sort(want)
 	if diff := cmp.Diff(want, api.routes(t)); diff != "" {
-		t.Errorf("SAM mounts other routes than the table has (-table +SAM):\n%s", diff)
+		t.Errorf("SAM's routes differ from the table's (-table +SAM):\n%s", diff)
 	}
 }
 
-// answeringEngine is an address at which something says that it is a container engine, and can do nothing.
+// answeringEngine starts a stub that answers like a container engine but runs nothing, and returns
+// its address.
 func answeringEngine(t *testing.T) string {
 	t.Helper()
 	socket := filepath.Join(shortDir(t), "engine.sock")
@@ -209,7 +221,8 @@ func answeringEngine(t *testing.T) string {
 	return "unix://" + socket
 }
 
-// shortDir is a temporary folder with a short path: those of sockets end at a hundred characters.
+// shortDir returns a temporary folder with a short path: socket paths are limited to about 100
+// characters.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "allo-sam-")
@@ -230,7 +243,7 @@ type api struct {
 	url string
 }
 
-// startAPI starts SAM and waits until it listens. It is ended with the test.
+// startAPI starts SAM, waits until it listens, and stops it when the test ends.
 func startAPI(t *testing.T, out, databaseURL, engine string, options ...string) *api {
 	t.Helper()
 	port := freePort(t)
@@ -252,12 +265,13 @@ func startAPI(t *testing.T, out, databaseURL, engine string, options ...string) 
 	return a
 }
 
-// environment is what the script takes besides its arguments.
+// environment returns the script's environment variables.
 func environment(out, databaseURL, engine string) []string {
 	return []string{"SYNTH=no", "OUT=" + out, "DATABASE_URL=" + databaseURL, "DOCKER_HOST=" + engine}
 }
 
-// stop tells SAM to end, as Ctrl-C would if no shell had made it deaf to that, and wants it to end well.
+// stop ends SAM and checks that it ends without an error. It sends SIGTERM, because a shell may
+// have made SAM ignore Ctrl-C.
 func (a *api) stop(t *testing.T) {
 	t.Helper()
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); errors.Is(err, os.ErrProcessDone) {
@@ -268,10 +282,12 @@ func (a *api) stop(t *testing.T) {
 	}
 }
 
-// routes are those that SAM says it mounts, as the route's key and the name of the function's directory.
+// routes returns the routes that SAM mounts, each as its key and its function's name.
 func (a *api) routes(t *testing.T) []string {
 	t.Helper()
-	mounting := regexp.MustCompile(`^Mounting allo-dev-(\S+) at ` + regexp.QuoteMeta(a.url) + `(/\S*) \[(.*)\]$`)
+	mounting := regexp.MustCompile(
+		`^Mounting allo-dev-(\S+) at ` + regexp.QuoteMeta(a.url) + `(/\S*) \[(.*)\]$`,
+	)
 	var routes []string
 	lines := bufio.NewScanner(strings.NewReader(a.stderr.String()))
 	for lines.Scan() {
@@ -297,7 +313,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// waitFor waits until a condition holds.
+// waitFor waits until a condition holds, and fails the test after the limit.
 func waitFor(t *testing.T, limit time.Duration, what string, holds func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -311,7 +327,7 @@ func waitFor(t *testing.T, limit time.Duration, what string, holds func() bool) 
 	}
 }
 
-// decode reads JSON that must be of the type.
+// decode decodes JSON.
 func decode[T any](t *testing.T, text string) T {
 	t.Helper()
 	var v T

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/httpapi"
+)
+
+// wantAlarms has the metric, its dimensions and the condition of each alarm, as alarmOf writes
+// them. A wrong metric or threshold fails no deploy: the alarm is just silent.
+var wantAlarms = map[string]string{
+	"ApiErrors":     "AWS/ApiGateway 5xx ApiId,Stage Sum/300s > 1 in 1 of 1",
+	"ApiSlow":       "AWS/ApiGateway Latency ApiId,Stage p99/60s > 1000 in 3 of 5",
+	"FunctionsSlow": "AWS/ApiGateway IntegrationLatency ApiId,Stage p99/60s > 8000 in 3 of 5",
+	"PoolErrors":    "own PoolErrors - Sum/60s > 5 in 3 of 5",
+	"Retries":       "own Retries - Sum/300s > 0 in 1 of 1",
+	"Errors":        "AWS/Lambda Errors FunctionName,Resource Sum/60s > 0 in 1 of 1",
+	"Throttles":     "AWS/Lambda Throttles FunctionName,Resource Sum/60s > 0 in 1 of 1",
+	"SweeperDead": "AWS/Lambda Invocations FunctionName,Resource " +
+		"Sum/300s < 3 in 1 of 1 or missing",
+	"SweeperBehind": "own SweepLag - Maximum/60s > 180 in 3 of 3 or missing",
+	"SweeperErrors": "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
+	"SweeperSlow":   "AWS/Lambda Duration FunctionName,Resource Maximum/60s > 40000 in 3 of 5",
+	"RuleFailed":    "AWS/Events FailedInvocations RuleName Sum/60s > 0 in 1 of 1",
+	"LostSweeps": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
+		"Maximum/60s > 0 in 1 of 1",
+	"AuditViolations": "own AuditViolations - Maximum/3600s > 0 in 1 of 1",
+	"AuditUnfinished": "own AuditUnfinished - Minimum/3600s > 0 in 3 of 3",
+}
+
+// sweeperAlarms exist only while the sweeper is on.
+var sweeperAlarms = []string{
+	"SweeperDead", "SweeperBehind", "SweeperErrors", "SweeperSlow", "RuleFailed",
+}
+
+// wantAlarmsOf adds the alarms of a mode's database, and removes those of a sweeper that is off.
+func wantAlarmsOf(mode string) map[string]string {
+	want := map[string]string{}
+	for id, condition := range wantAlarms {
+		if modes[mode]["sweeper"] != "off" || !slices.Contains(sweeperAlarms, id) {
+			want[id] = condition
+		}
+	}
+	if isExternal(mode) {
+		return want
+	}
+	connections := 605
+	if isProd(mode) {
+		connections = 1600
+	}
+	want["DatabaseCapacity"] = "AWS/RDS ACUUtilization DBClusterIdentifier " +
+		"Maximum/60s > 90 in 5 of 5"
+	want["DatabaseConnections"] = fmt.Sprintf("AWS/RDS DatabaseConnections DBClusterIdentifier "+
+		"Maximum/60s > %d in 3 of 3", connections)
+	if mode == "aurora-prod" {
+		want["ProxyPinned"] = "AWS/RDS DatabaseConnectionsCurrentlySessionPinned ProxyName " +
+			"Maximum/60s > 0 in 5 of 5"
+	}
+	return want
+}
+
+var functionAlarm = regexp.MustCompile(`^(Errors|Throttles)-(.+)$`)
+
+func TestEachAlarmWatchesItsMetric(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		got, functions := map[string]string{}, tpl.functions(mode)
+		for name, a := range tpl.alarms(mode) {
+			condition := strings.Replace(alarmOf(a), "AlloReservations/"+stackName(mode), "own", 1)
+			if m := functionAlarm.FindStringSubmatch(name); m != nil {
+				name = m[1]
+				if dims := asJSON(a.get("Dimensions")); !strings.Contains(dims, functions[m[2]].id+`"`) {
+					t.Errorf("the alarm %s-%s watches %s", m[1], m[2], dims)
+				}
+			}
+			got[name] = condition
+		}
+		if diff := gocmp.Diff(wantAlarmsOf(mode), got); diff != "" {
+			t.Errorf("alarms (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// alarmOf writes an alarm as in wantAlarms. Of an expression it takes the metric "errors".
+func alarmOf(a resource) string {
+	var metric any = a.properties
+	statistic, period := cmp.Or(a.get("Statistic"), a.get("ExtendedStatistic")), a.get("Period")
+	for _, query := range asList(a.get("Metrics")) {
+		if dig(query, "Id") == "errors" {
+			metric = dig(query, "MetricStat", "Metric")
+			statistic, period = dig(query, "MetricStat", "Stat"), dig(query, "MetricStat", "Period")
+		}
+	}
+	var dimensions []string
+	for _, d := range asList(dig(metric, "Dimensions")) {
+		dimensions = append(dimensions, fmt.Sprint(dig(d, "Name")))
+	}
+	slices.Sort(dimensions)
+	operators := map[any]string{"GreaterThanThreshold": ">", "LessThanThreshold": "<"}
+	missing := map[any]string{"breaching": " or missing", "notBreaching": ""}
+	return fmt.Sprintf("%v %v %s %v/%vs %s %v in %v of %v%s",
+		dig(metric, "Namespace"), dig(metric, "MetricName"),
+		cmp.Or(strings.Join(dimensions, ","), "-"), statistic, period,
+		operators[a.get("ComparisonOperator")], a.get("Threshold"),
+		a.get("DatapointsToAlarm"), a.get("EvaluationPeriods"), missing[a.get("TreatMissingData")])
+}
+
+func TestTheErrorAlarmIgnoresAFewErrors(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		metrics := asJSON(tpl.alarms(mode)["ApiErrors"].get("Metrics"))
+		if !strings.Contains(metrics, `IF(errors \u003e 5, 100 * errors / count, 0)`) {
+			t.Errorf("the alarm ApiErrors computes %s", metrics)
+		}
+	})
+}
+
+// An alarm reaches the topic only if the topic's policy allows it.
+func TestEveryAlarmNotifiesTheTopic(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		topic := tpl.only(t, "AWS::SNS::Topic")
+		want := asJSON([]any{map[string]any{"Ref": topic.id}})
+		for name, a := range tpl.alarms(mode) {
+			ring, end := asJSON(a.get("AlarmActions")), asJSON(a.get("OKActions"))
+			if ring != want || end != want {
+				t.Errorf("%s notifies %s when it rings and %s when it ends, want the topic both times",
+					name, ring, end)
+			}
+		}
+		var allowed []map[string]any
+		for _, s := range statements(tpl.only(t, "AWS::SNS::TopicPolicy")) {
+			if s["Effect"] == "Allow" {
+				allowed = append(allowed, s)
+			}
+		}
+		if len(allowed) != 1 {
+			t.Fatalf("the topic's policy allows %s, want one statement", asJSON(allowed))
+		}
+		conditions := asJSON(allowed[0]["Condition"])
+		if asJSON(allowed[0]["Principal"]) != `{"Service":"cloudwatch.amazonaws.com"}` ||
+			allowed[0]["Action"] != "sns:Publish" ||
+			!strings.Contains(conditions, ":alarm:"+stackName(mode)+"-*") ||
+			!strings.Contains(conditions, "aws:SourceAccount") {
+			t.Errorf("the topic's policy allows %s, want this stack's alarms", asJSON(allowed))
+		}
+	})
+	email := synth(t, "external-prod").only(t, "AWS::SNS::Subscription")
+	if email.get("Endpoint") != "ops@example.com" || email.get("Protocol") != "email" {
+		t.Errorf("the subscription is %s", asJSON(email.properties))
+	}
+}
+
+func TestEveryAlarmHasASectionInTheRunbook(t *testing.T) {
+	source, err := os.ReadFile("RUNBOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]bool{}
+	headings := regexp.MustCompile("(?m)^### `([A-Za-z-]+)`").FindAllStringSubmatch(string(source), -1)
+	for _, heading := range headings {
+		sections[heading[1]] = false
+	}
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for name, a := range tpl.alarms(mode) {
+			section := functionAlarm.ReplaceAllString(name, "$1-FUNCTION")
+			if _, ok := sections[section]; !ok {
+				t.Errorf("RUNBOOK.md has no section for the alarm %s", name)
+			}
+			sections[section] = true
+			description, _ := a.get("AlarmDescription").(string)
+			if !strings.HasSuffix(description, "infra/RUNBOOK.md, "+name) {
+				t.Errorf("the alarm %s says %q, want it to name its section", name, description)
+			}
+		}
+	})
+	for section, used := range sections {
+		if !used {
+			t.Errorf("RUNBOOK.md has a section for the alarm %s, which no stack has", section)
+		}
+	}
+}
+
+func TestTheDashboardShowsEveryAlarmAndOutcome(t *testing.T) {
+	for _, outcome := range outcomes {
+		if !slices.Contains(httpapi.Outcomes(), outcome) {
+			t.Errorf("the dashboard shows the outcome %s, which no call has", outcome)
+		}
+	}
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		body := asJSON(tpl.only(t, "AWS::CloudWatch::Dashboard").get("DashboardBody"))
+		for name, a := range tpl.alarms(mode) {
+			if !strings.Contains(body, a.id) {
+				t.Errorf("the dashboard doesn't show the alarm %s", name)
+			}
+		}
+		graphs := append([]string{
+			"Latency", "Shortages", "Functions: errors", "SweepLag", "Expired", "AuditViolations",
+		}, outcomes...)
+		if !isExternal(mode) {
+			graphs = append(graphs, "ACUUtilization", "DatabaseConnections", "Deadlocks")
+		}
+		for _, graph := range graphs {
+			if !strings.Contains(body, graph) {
+				t.Errorf("the dashboard doesn't show %s", graph)
+			}
+		}
+	})
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/migrate"
+)
+
+func TestEveryFunctionHasItsRuntimeCodeAndRole(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		functions := tpl.functions(mode)
+		if got := slices.Sorted(maps.Keys(functions)); !slices.Equal(got, functionNames()) {
+			t.Errorf("the functions are %v, want %v", got, functionNames())
+		}
+		owners := map[string]string{}
+		for name, f := range functions {
+			for _, own := range []string{asJSON(f.get("Code")), asJSON(f.get("Role"))} {
+				if owners[own] != "" {
+					t.Errorf("%s and %s share %s", name, owners[own], own)
+				}
+				owners[own] = name
+			}
+			want := map[string]any{
+				"Runtime": "provided.al2023", "Handler": "bootstrap", "MemorySize": 256.0,
+				"Architectures": []any{cmp.Or(modes[mode]["arch"], "arm64")},
+				"TracingConfig": map[string]any{"Mode": "Active"}, "RecursiveLoop": "Terminate",
+			}
+			for property, value := range want {
+				if diff := gocmp.Diff(value, f.get(property)); diff != "" {
+					t.Errorf("%s: %s (-want +got):\n%s", name, property, diff)
+				}
+			}
+			wantConcurrency := any(nil)
+			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
+				wantConcurrency = 1.0
+			}
+			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
+				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
+			}
+		}
+	})
+}
+
+// Old versions are the way back, so an update keeps them. A version from a failed deploy would make
+// the next deploy fail, so it goes.
+func TestVersionsAreKeptUnlessTheirDeployFails(t *testing.T) {
+	eachMode(t, func(t *testing.T, _ string, tpl template) {
+		for _, v := range tpl.resources("AWS::Lambda::Version") {
+			if v.attributes["DeletionPolicy"] != "RetainExceptOnCreate" {
+				t.Errorf("the deletion policy of %s is %v", v.id, v.attributes["DeletionPolicy"])
+			}
+		}
+	})
+}
+
+// The environment is exact, so a lost variable fails the test and so does one with a password.
+func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for name, f := range tpl.functions(mode) {
+			got, _ := f.get("Environment", "Variables").(map[string]any)
+			want := wantVariables(mode, name)
+			if url, ok := got["DATABASE_IAM_URL"]; ok && want["DATABASE_IAM_URL"] != nil {
+				// TestFunctionsConnectThroughTheProxyWithoutPreparedStatements checks the value.
+				want["DATABASE_IAM_URL"] = url
+			}
+			if diff := gocmp.Diff(want, got); diff != "" {
+				t.Errorf("the variables of %s (-want +got):\n%s", name, diff)
+			}
+		}
+	})
+}
+
+func wantVariables(mode, name string) map[string]any {
+	want := map[string]any{
+		"DATABASE_URL": "", "METRIC_NAMESPACE": "AlloReservations/" + stackName(mode),
+	}
+	for key, variable := range map[string]string{"holdTtl": "HOLD_TTL", "maxHold": "MAX_HOLD"} {
+		if value := modes[mode][key]; value != "" {
+			want[variable] = value
+		}
+	}
+	switch {
+	case name == "web":
+	case !isExternal(mode):
+		want["DATABASE_IAM_URL"] = "any"
+	default:
+		want["DATABASE_SECRET"] = cmp.Or(
+			modes[mode]["databaseUrlSecret"], stackName(mode)+"/database-url")
+	}
+	if name == "migrate" {
+		if secret := modes[mode]["migrateUrlSecret"]; secret != "" {
+			want["DATABASE_SECRET"] = secret
+		}
+		if !isExternal(mode) {
+			want["APP_ROLE"] = "allo_app"
+		} else if role := modes[mode]["appRole"]; role != "" {
+			want["APP_ROLE"] = role
+		}
+	}
+	return want
+}
+
+func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for _, i := range tpl.resources("AWS::ApiGatewayV2::Integration") {
+			if i.get("TimeoutInMillis") != float64(gatewayTimeout*1000) {
+				t.Errorf("the timeout of %s is %v ms, want %d s",
+					i.id, i.get("TimeoutInMillis"), gatewayTimeout)
+			}
+		}
+		timeouts := map[string]float64{"sweep": sweepTimeout, "migrate": migrateTimeout}
+		for name, f := range tpl.functions(mode) {
+			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
+				t.Errorf("the timeout of %s is %v s, want %v", name, f.get("Timeout"), want)
+			}
+		}
+	})
+	api := apiTimeout * time.Second
+	if httpapi.RequestTimeout >= api || migrate.StatementTimeout >= httpapi.RequestTimeout {
+		t.Errorf("a function has %s, a request %s, a statement %s: each must outlast the next",
+			api, httpapi.RequestTimeout, migrate.StatementTimeout)
+	}
+	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {
+		t.Error("the gateway, the trigger or the minute ends before the function inside it")
+	}
+}
+
+func TestEveryLogGroupHasARetentionPeriod(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		wantDays, wantPolicy := 7.0, "Delete"
+		if isProd(mode) {
+			wantDays, wantPolicy = 90.0, "RetainExceptOnCreate"
+		}
+		groups := map[string]resource{}
+		for _, g := range tpl.resources("AWS::Logs::LogGroup") {
+			days, policy := g.get("RetentionInDays"), g.attributes["DeletionPolicy"]
+			if days != wantDays || policy != wantPolicy {
+				t.Errorf("%s is kept for %v days and on deletion %v, want %v and %s",
+					g.id, days, policy, wantDays, wantPolicy)
+			}
+			groups[g.id] = g
+		}
+		for _, f := range tpl.resources("AWS::Lambda::Function") {
+			group, _ := f.get("LoggingConfig", "LogGroup", "Ref").(string)
+			if _, ok := groups[group]; !ok {
+				t.Errorf("%s logs to a group that Lambda creates and keeps for ever: %v",
+					f.id, f.get("LoggingConfig"))
+			}
+		}
+		for name, f := range tpl.functions(mode) {
+			group, _ := f.get("LoggingConfig", "LogGroup", "Ref").(string)
+			want := "/" + stackName(mode) + "/" + name
+			if got := groups[group].get("LogGroupName"); got != want {
+				t.Errorf("%s logs to %v, want %s", name, got, want)
+			}
+			if f.get("LoggingConfig", "LogFormat") != "JSON" {
+				t.Errorf("the log format of %s is %v", name, f.get("LoggingConfig", "LogFormat"))
+			}
+		}
+	})
+}

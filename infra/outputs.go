@@ -1,0 +1,67 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+// outputs has the constructs that the stack's outputs describe.
+type outputs struct {
+	api       api
+	sweeper   sweeper
+	db        database
+	functions []function
+}
+
+// newOutputs declares the stack's outputs: what an operator needs after a deploy.
+func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
+	output := func(id, description string, value *string) {
+		awscdk.NewCfnOutput(stack, jsii.String(id), &awscdk.CfnOutputProps{
+			Value: value, Description: jsii.String(description),
+		})
+	}
+	var names []*string
+	for _, f := range o.functions {
+		names = append(names, f.function.FunctionName())
+	}
+	output("ApiUrl", "The URL of the API and of the demo storefront", o.api.url)
+	output("DashboardUrl", "The CloudWatch dashboard", dashboardURL(s))
+	output("FunctionNames", "The functions; traffic goes to each one's alias live",
+		awscdk.Fn_Join(jsii.String(" "), &names))
+	output("LostSweepsQueueUrl", "The queue of sweep events that failed or weren't delivered",
+		o.sweeper.deadLetters.QueueUrl())
+	output("DatabaseAt", "The location of the database", o.db.location())
+	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
+	if s.Auth == AuthIAM {
+		for _, r := range route.All() {
+			if r.Scope != "" {
+				output("Arn"+strings.ReplaceAll(r.Function, "-", ""),
+					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
+			}
+		}
+	}
+}
+
+func dashboardURL(s Settings) *string {
+	return awscdk.Fn_Sub(jsii.String("https://${AWS::Region}.console.aws.amazon.com/cloudwatch/home"+
+		"?region=${AWS::Region}#dashboards/dashboard/"+s.StackName()), nil)
+}
+
+// authDescription says who may confirm a hold. For auth=none it is a warning, which the deploy
+// prints at its end.
+func authDescription(s Settings) string {
+	switch s.Auth {
+	case AuthJWT:
+		return "jwt: confirming a hold needs a token from " + s.JWTIssuer +
+			" with the scope " + route.ScopeConfirm
+	case AuthIAM:
+		return "iam: confirming a hold needs a call signed by a role that has execute-api:Invoke"
+	default:
+		return "none: THIS IS A DEMONSTRATION. Anyone who knows a hold's id can confirm it " +
+			"without paying. Deploy with auth=jwt or auth=iam before you sell real stock."
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// wildcardActions are the actions that a role may be allowed on every resource. The EC2 actions are
+// for Lambda's network interface, and are denied to the function's own code.
+var wildcardActions = []string{
+	"xray:PutTelemetryRecords", "xray:PutTraceSegments",
+	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+}
+
+func TestNoPermissionIsWiderThanItMustBe(t *testing.T) {
+	eachMode(t, func(t *testing.T, _ string, tpl template) {
+		seen := 0
+		for _, r := range tpl.resources("") {
+			for _, s := range statements(r) {
+				if s["Effect"] != "Allow" {
+					continue
+				}
+				seen++
+				everywhere := slices.Contains(asList(s["Resource"]), any("*"))
+				for _, action := range asList(s["Action"]) {
+					name, _ := action.(string)
+					if strings.Contains(name, "*") {
+						t.Errorf("%s allows %s", r.id, name)
+					}
+					if everywhere && !slices.Contains(wildcardActions, name) {
+						t.Errorf("%s allows %s on every resource", r.id, name)
+					}
+				}
+			}
+		}
+		if seen < len(functionNames()) {
+			t.Errorf("the test saw only %d statements", seen)
+		}
+	})
+}
+
+// statements returns all policy statements in a resource, at any depth.
+func statements(r resource) []map[string]any {
+	var found []map[string]any
+	var walk func(any)
+	walk = func(value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			for _, s := range asList(v["Statement"]) {
+				if statement, ok := s.(map[string]any); ok {
+					found = append(found, statement)
+				}
+			}
+			for _, inner := range v {
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	walk(r.properties)
+	return found
+}
+
+// roleStatements returns the policy statements of the role with a logical id.
+func (tpl template) roleStatements(role any) []map[string]any {
+	var found []map[string]any
+	for _, p := range tpl.resources("AWS::IAM::Policy") {
+		for _, r := range asList(p.get("Roles")) {
+			if dig(r, "Ref") == role {
+				found = append(found, statements(p)...)
+			}
+		}
+	}
+	return found
+}
+
+// roleOf returns the logical id of the role that a property refers to.
+func roleOf(r resource, property string) any {
+	arn, _ := r.get(property, "Fn::GetAtt").([]any)
+	return arn[0]
+}
+
+// allowedResources returns the resources on which statements allow an action.
+func allowedResources(statements []map[string]any, action string) []string {
+	var found []string
+	for _, s := range statements {
+		if s["Effect"] == "Allow" && slices.Contains(asList(s["Action"]), any(action)) {
+			found = append(found, asJSON(s["Resource"]))
+		}
+	}
+	return found
+}
+
+// A missing permission fails no deploy, and a function would miss it only when it runs.
+func TestEachFunctionMayLogReachItsDatabaseAndNoMore(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for name, f := range tpl.functions(mode) {
+			statements := tpl.roleStatements(roleOf(f, "Role"))
+			group, _ := f.get("LoggingConfig", "LogGroup", "Ref").(string)
+			wantAllowed(t, name, statements, "logs:PutLogEvents", []string{`"` + group + `"`})
+			login, secret := tpl.databaseAccess(name, f)
+			wantAllowed(t, name, statements, "rds-db:connect", login)
+			wantAllowed(t, name, statements, "secretsmanager:GetSecretValue", secret)
+			wantInNetwork(t, mode, name, f, statements, login != nil)
+		}
+	})
+}
+
+// databaseAccess returns parts of the resources on which a function needs to log in, or to read a
+// secret; nil for neither.
+func (tpl template) databaseAccess(name string, f resource) (login, secret []string) {
+	variables, _ := f.get("Environment", "Variables").(map[string]any)
+	if secretName, ok := variables["DATABASE_SECRET"].(string); ok {
+		return nil, []string{":secret:" + secretName + "-??????"}
+	}
+	if variables["DATABASE_IAM_URL"] == nil {
+		return nil, nil
+	}
+	switch {
+	case name == "migrate":
+		return []string{"DBClusterResourceId", "/" + string(roleMigrator)}, nil
+	case len(tpl.resources("AWS::RDS::DBProxy")) > 0:
+		return []string{"DBProxyArn", "/" + string(roleApp)}, nil
+	default:
+		return []string{"DBClusterResourceId", "/" + string(roleApp)}, nil
+	}
+}
+
+// wantAllowed checks that the statements allow an action on one resource that has all parts, or,
+// without parts, on none.
+func wantAllowed(
+	t *testing.T, name string, statements []map[string]any, action string, parts []string,
+) {
+	t.Helper()
+	got := allowedResources(statements, action)
+	ok := len(got) == 0
+	if len(parts) > 0 {
+		ok = len(got) == 1
+	}
+	for _, part := range parts {
+		ok = ok && strings.Contains(got[0], part)
+	}
+	if !ok {
+		t.Errorf("%s may %s on %v, want one resource with %v", name, action, got, parts)
+	}
+}
+
+// wantInNetwork checks whether a function is in the network. If so, its role may manage its network
+// interface, and its own code may not.
+func wantInNetwork(
+	t *testing.T, mode, name string, f resource, statements []map[string]any, want bool,
+) {
+	t.Helper()
+	may := len(allowedResources(statements, "ec2:CreateNetworkInterface")) == 1
+	if got := f.get("VpcConfig") != nil && may; got != want {
+		t.Errorf("%s is in the network: %v, want %v", name, got, want)
+	}
+	denied := slices.ContainsFunc(statements, func(s map[string]any) bool {
+		arn := asJSON(dig(s["Condition"], "ArnEquals", "lambda:SourceFunctionArn"))
+		return s["Effect"] == "Deny" &&
+			slices.Contains(asList(s["Action"]), any("ec2:CreateNetworkInterface")) &&
+			strings.Contains(arn, ":function:"+stackName(mode)+"-"+name+`"`)
+	})
+	if denied != want {
+		t.Errorf("the code of %s is denied the network interface: %v, want %v", name, denied, want)
+	}
+}
+
+func TestOnlyMigrateLogsInAsTheMigrator(t *testing.T) {
+	eachMode(t, func(t *testing.T, _ string, tpl template) {
+		for _, p := range tpl.resources("AWS::IAM::Policy") {
+			if !strings.HasPrefix(p.id, "Migration") &&
+				strings.Contains(asJSON(p.properties), "/"+string(roleMigrator)) {
+				t.Errorf("%s allows logging in as the migrator", p.id)
+			}
+		}
+	})
+}
+
+func TestTheProxyLogsInAsTheApp(t *testing.T) {
+	tpl := synth(t, "aurora-prod")
+	role := roleOf(tpl.only(t, "AWS::RDS::DBProxy"), "RoleArn")
+	wantAllowed(t, "the proxy", tpl.roleStatements(role), "rds-db:connect",
+		[]string{"DBClusterResourceId", "/" + string(roleApp)})
+}

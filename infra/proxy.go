@@ -1,0 +1,63 @@
+package main
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsrds"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+)
+
+const (
+	// postgresPort is the port of the cluster and of the proxy.
+	postgresPort = 5432
+	// borrowTimeout is how many seconds the proxy lets a caller wait for a connection. It is less
+	// than a request may take (7 s), so that the function can still answer.
+	borrowTimeout = 5
+)
+
+// newProxy creates an RDS Proxy, which shares the cluster's connections among many function
+// environments. It logs in to the cluster by IAM as the app's role. CDK 2.270 doesn't grant that
+// permission to the proxy's role, so newProxy does.
+func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
+	proxyRole := awsiam.NewRole(scope, jsii.String("ProxyRole"), &awsiam.RoleProps{
+		AssumedBy: awsiam.NewServicePrincipal(jsii.String("rds.amazonaws.com"), nil),
+	})
+	a.cluster.GrantConnect(proxyRole, jsii.String(string(roleApp)))
+	group := awsec2.NewSecurityGroup(scope, jsii.String("ProxyGroup"), &awsec2.SecurityGroupProps{
+		Vpc:              a.network.vpc,
+		AllowAllOutbound: jsii.Bool(false),
+		Description:      jsii.String("The proxy: inbound from the functions, outbound to the cluster"),
+	})
+	proxy := a.cluster.AddProxy(jsii.String("Proxy"), &awsrds.DatabaseProxyOptions{
+		Vpc:               a.network.vpc,
+		VpcSubnets:        a.network.subnets,
+		SecurityGroups:    &[]awsec2.ISecurityGroup{group},
+		DefaultAuthScheme: awsrds.DefaultAuthScheme_IAM_AUTH,
+		IamAuth:           jsii.Bool(true),
+		RequireTLS:        jsii.Bool(true),
+		Role:              proxyRole,
+		BorrowTimeout:     awscdk.Duration_Seconds(jsii.Number(borrowTimeout)),
+	})
+	group.Connections().AllowFrom(a.network.functions,
+		awsec2.Port_Tcp(jsii.Number(postgresPort)), jsii.String("functions"))
+	return proxy
+}
+
+// monitorProxy adds the alarm for pinned connections and returns their graph.
+func monitorProxy(m *monitoring, proxy awsrds.DatabaseProxy) graph {
+	pinned := awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
+		Namespace:     jsii.String("AWS/RDS"),
+		MetricName:    jsii.String("DatabaseConnectionsCurrentlySessionPinned"),
+		DimensionsMap: &map[string]*string{"ProxyName": proxy.DbProxyName()},
+		Statistic:     jsii.String("Maximum"),
+		Period:        awscdk.Duration_Minutes(jsii.Number(1)),
+	})
+	m.addAlarm("ProxyPinned", pinned, alarm{
+		above: 0, breaching: 5, outOf: 5,
+		meaning: "The proxy pins connections, so function environments can't share them",
+	})
+	return newGraph("Proxy: pinned connections", pinned)
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	jsii.Close()
+	os.Exit(code)
+}
+
+// modes are the settings that the tests synthesize the stack with.
+var modes = map[string]map[string]string{
+	"aurora-dev": {},
+	"aurora-prod": {
+		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
+	},
+	"aurora-direct": {"env": "prod", "dbProxy": "off", "auth": "iam"},
+	"external-dev":  {"db": "external", "arch": "x86_64"},
+	"external-prod": {
+		"db": "external", "env": "prod", "auth": "iam", "sweeper": "off",
+		"databaseUrlSecret": "shop/db", "migrateUrlSecret": "shop/migrate", "appRole": "shop",
+		"corsOrigins": "https://shop.example.com",
+		"domainName":  "api.example.com", "hostedZoneId": "Z123", "hostedZoneName": "example.com",
+		"certificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/0",
+		"alarmEmail":     "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
+		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
+	},
+}
+
+// eachMode runs a test on the template of every mode, one after the other: jsii serves one caller
+// at a time.
+func eachMode(t *testing.T, test func(t *testing.T, mode string, tpl template)) {
+	t.Helper()
+	for _, mode := range slices.Sorted(maps.Keys(modes)) {
+		t.Run(mode, func(t *testing.T) { test(t, mode, synth(t, mode)) })
+	}
+}
+
+// template is a synthesized template.
+type template struct {
+	json []byte
+	body map[string]any
+	// warnings are the findings of cdk-nag and the CDK's own.
+	warnings []string
+	// protected tells whether CloudFormation refuses to delete the stack. No template says so.
+	protected bool
+}
+
+var (
+	synthesized   = map[string]template{}
+	synthesizedMu sync.Mutex
+)
+
+// synth returns a mode's template. It synthesizes each mode once, as the app does, with a stub for
+// each function's binary.
+func synth(t *testing.T, mode string) template {
+	t.Helper()
+	synthesizedMu.Lock()
+	defer synthesizedMu.Unlock()
+	if tpl, ok := synthesized[mode]; ok {
+		return tpl
+	}
+	tpl := synthesizeMode(t, mode)
+	synthesized[mode] = tpl
+	return tpl
+}
+
+func synthesizeMode(t *testing.T, mode string) template {
+	t.Helper()
+	context := cdkContext(t)
+	for key, value := range modes[mode] {
+		context[key] = value
+	}
+	out := t.TempDir()
+	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(out)})
+	settings, err := ReadSettings(contextOf(cdk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack := newStack(cdk, settings, stubAssets(t))
+	if err := finish(cdk); err != nil {
+		t.Fatal(err)
+	}
+	name := settings.StackName()
+	tpl := template{
+		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
+		protected: *stack.TerminationProtection(),
+	}
+	tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(tpl.json, &tpl.body); err != nil {
+		t.Fatal(err)
+	}
+	return tpl
+}
+
+// cdkContext returns the context of cdk.json. The CDK's feature flags in it change the template.
+func cdkContext(t *testing.T) map[string]any {
+	t.Helper()
+	source, err := os.ReadFile("../cdk.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Context map[string]any `json:"context"`
+	}
+	if err := json.Unmarshal(source, &file); err != nil {
+		t.Fatal(err)
+	}
+	return file.Context
+}
+
+// stubAssets returns a folder with a different stub of a binary for each function.
+func stubAssets(t *testing.T) string {
+	t.Helper()
+	assets := t.TempDir()
+	for _, name := range functionNames() {
+		dir := filepath.Join(assets, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bootstrap"), []byte(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return assets
+}
+
+// functionNames returns the names of all functions, sorted: the routes', the sweeper and migrate.
+func functionNames() []string {
+	names := []string{"sweep", "migrate"}
+	for _, r := range route.All() {
+		names = append(names, r.Function)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// warnings returns the warnings and errors in a stack's metadata. With --strict, `cdk synth` fails
+// on both.
+func warnings(t *testing.T, metadata string) []string {
+	t.Helper()
+	source, err := os.ReadFile(metadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries map[string][]struct {
+		Type string `json:"type"`
+		Data any    `json:"data"`
+	}
+	if err := json.Unmarshal(source, &entries); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for path, list := range entries {
+		for _, entry := range list {
+			if entry.Type == "aws:cdk:warning" || entry.Type == "aws:cdk:error" {
+				found = append(found, fmt.Sprintf("%s: %v", path, entry.Data))
+			}
+		}
+	}
+	return found
+}
+
+// resource is a resource of a template.
+type resource struct {
+	id, kind   string
+	properties map[string]any
+	// attributes has everything beside the properties too, such as DependsOn.
+	attributes map[string]any
+}
+
+// resources returns the resources of a kind, sorted by id; of every kind if kind is empty.
+func (tpl template) resources(kind string) []resource {
+	all, _ := tpl.body["Resources"].(map[string]any)
+	var found []resource
+	for id, value := range all {
+		attributes, _ := value.(map[string]any)
+		if attributes["Type"] == kind || kind == "" {
+			properties, _ := attributes["Properties"].(map[string]any)
+			found = append(found, resource{
+				id: id, kind: fmt.Sprint(attributes["Type"]),
+				properties: properties, attributes: attributes,
+			})
+		}
+	}
+	slices.SortFunc(found, func(a, b resource) int { return strings.Compare(a.id, b.id) })
+	return found
+}
+
+// only returns the one resource of a kind.
+func (tpl template) only(t *testing.T, kind string) resource {
+	t.Helper()
+	found := tpl.resources(kind)
+	if len(found) != 1 {
+		t.Fatalf("the template has %d resources of type %s, want one", len(found), kind)
+	}
+	return found[0]
+}
+
+// functions returns our functions by their names without the stack's name.
+func (tpl template) functions(mode string) map[string]resource {
+	named := map[string]resource{}
+	for _, f := range tpl.resources("AWS::Lambda::Function") {
+		if name, ok := f.properties["FunctionName"].(string); ok {
+			named[strings.TrimPrefix(name, stackName(mode)+"-")] = f
+		}
+	}
+	return named
+}
+
+// alarms returns the alarms by their names without the stack's name.
+func (tpl template) alarms(mode string) map[string]resource {
+	named := map[string]resource{}
+	for _, a := range tpl.resources("AWS::CloudWatch::Alarm") {
+		name, _ := a.get("AlarmName").(string)
+		named[strings.TrimPrefix(name, stackName(mode)+"-")] = a
+	}
+	return named
+}
+
+// outputs returns the outputs as JSON.
+func (tpl template) outputs() string { return asJSON(tpl.body["Outputs"]) }
+
+// get follows keys into the resource's properties. It returns nil if there is no value.
+func (r resource) get(keys ...string) any { return dig(r.properties, keys...) }
+
+// dig follows keys into a JSON value. It returns nil if there is no value.
+func dig(value any, keys ...string) any {
+	for _, key := range keys {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = object[key]
+	}
+	return value
+}
+
+// dependsOn reports whether the resource's DependsOn has an id that contains part.
+func (r resource) dependsOn(part string) bool {
+	return strings.Contains(asJSON(r.attributes["DependsOn"]), part)
+}
+
+// asJSON encodes a value for comparing and searching.
+func asJSON(value any) string {
+	out, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return string(out)
+}
+
+// asList returns a value that CloudFormation allows to be one item or a list of items.
+func asList(value any) []any {
+	if many, ok := value.([]any); ok {
+		return many
+	}
+	if value == nil {
+		return nil
+	}
+	return []any{value}
+}
+
+func isProd(mode string) bool { return modes[mode]["env"] == "prod" }
+
+func isExternal(mode string) bool { return modes[mode]["db"] == "external" }
+
+func stackName(mode string) string {
+	if isProd(mode) {
+		return "allo-prod"
+	}
+	return "allo-dev"
+}
