@@ -70,7 +70,7 @@ func (m *manager) sign(r *http.Request, body []byte) string {
 	for _, name := range []string{"Content-Type", "X-Amz-Target"} {
 		again.Header.Set(name, r.Header.Get(name))
 	}
-	if err := v4.NewSigner().SignHTTP(r.Context(), account.credentials(), again, sum(body), "secretsmanager", account.Region, at); err != nil {
+	if err := v4.NewSigner().SignHTTP(r.Context(), credentials(account), again, sum(body), "secretsmanager", account.Region, at); err != nil {
 		m.t.Error(err)
 	}
 	return again.Header.Get("Authorization")

@@ -2,6 +2,10 @@ package config
 
 import (
 	"log/slog"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +64,45 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 }
 
-func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
+// documented reads the table of the package's documentation: the default of each variable.
+func documented(t *testing.T) map[string]string {
+	t.Helper()
+	source, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := map[string]string{}
+	for _, row := range regexp.MustCompile(`(?m)^//\t([A-Z_]+)  +(\S+)  +\S`).FindAllStringSubmatch(string(source), -1) {
+		defaults[row[1]] = row[2]
+	}
+	return defaults
+}
+
+func TestTheDocumentationHasEveryVariableAndItsDefault(t *testing.T) {
+	t.Parallel()
+
+	var read []string
+	unset, err := load(func(name string) string { read = append(read, name); return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := documented(t)
+	slices.Sort(read)
+	if diff := cmp.Diff(slices.Compact(read), slices.Sorted(maps.Keys(table))); diff != "" {
+		t.Errorf("the table has other variables than load() reads (-read +table):\n%s", diff)
+	}
+	for name, value := range table {
+		if value == "-" {
+			continue
+		}
+		got, err := load(env(name, value))
+		if diff := cmp.Diff(unset, got); err != nil || diff != "" {
+			t.Errorf("%s=%s isn't the default, %v (-default +got):\n%s", name, value, err, diff)
+		}
+	}
+}
+
+func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct{ name, value string }{
@@ -114,7 +156,7 @@ func TestOneStartNamesEveryBadVariable(t *testing.T) {
 	}
 }
 
-func TestALambdaNeedsADatabaseAndWhatReachesIt(t *testing.T) {
+func TestALambdaNeedsADatabaseAndItsCredentials(t *testing.T) {
 	t.Parallel()
 
 	account := AWS{Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key"}

@@ -85,7 +85,7 @@ func TestAnAuditThatCanNotBeKeptIsTold(t *testing.T) {
 	if err != nil || report.Audit == nil || report.Audit.Unfinished {
 		t.Fatalf("Sweep() = %+v, %v, want a finished audit", report.Audit, err)
 	}
-	if readAudit(t, log) == nil || !strings.Contains(log.String(), "the audit's result isn't kept") {
+	if readAudit(t, log) == nil || !strings.Contains(log.String(), "the audit's result isn't stored") {
 		t.Errorf("the log says %s, want the audit, and that it isn't kept", log)
 	}
 }
