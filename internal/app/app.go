@@ -21,8 +21,8 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// lambdaConnections is the size of a Lambda's pool. An environment answers one request at a time, and
-// a request needs one connection.
+// lambdaConnections is the size of a Lambda's pool. An environment answers one request at a time,
+// and a request needs one connection.
 const lambdaConnections = 1
 
 // checkTimeout bounds the check of the server's settings at a start: a connect and a round trip.
@@ -44,7 +44,9 @@ type App struct {
 type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
 
 // New makes an App with a pool of the given size. It doesn't connect.
-func New(c config.Config, log *slog.Logger, connections int, options ...postgres.Option) (*App, error) {
+func New(
+	c config.Config, log *slog.Logger, connections int, options ...postgres.Option,
+) (*App, error) {
 	source, err := awsdb.Source(c)
 	if err != nil {
 		return nil, err
@@ -55,13 +57,14 @@ func New(c config.Config, log *slog.Logger, connections int, options ...postgres
 	}
 	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold})
 	a := &App{Service: service, log: log, pool: pool}
-	a.api = httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
+	a.api = httpapi.New(service,
+		httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
 	return a, nil
 }
 
 // Lambda makes an App for a Lambda. It connects in the background, while the runtime polls for the
-// first event, and checks the server's settings. When the server would lose holds, it logs the reason
-// and ends the process.
+// first event, and checks the server's settings. When the server would lose holds, it logs the
+// reason and ends the process.
 func Lambda() *App {
 	c, log := config.Start(true)
 	a, err := New(c, log, lambdaConnections)
@@ -111,9 +114,9 @@ type SweepReport struct {
 	Audit         *AuditReport `json:"audit,omitempty"`
 }
 
-// Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline and
-// logs one line. In the first minute of an hour, or when the event's detail is {"audit": true}, it also
-// audits, even when the sweep failed.
+// Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
+// and logs one line. In the first minute of an hour, or when the event's detail is {"audit": true},
+// it also audits, even when the sweep failed.
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
 	if wantsAudit(event) {

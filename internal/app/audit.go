@@ -13,8 +13,8 @@ import (
 const (
 	// auditLimit bounds an audit, which reads whole tables.
 	auditLimit = 20 * time.Second
-	// auditMargin is how long before the function's deadline an audit ends. It leaves time to report
-	// and store the result.
+	// auditMargin is how long before the function's deadline an audit ends. It leaves time to
+	// report and store the result.
 	auditMargin = 2 * time.Second
 	// storeLimit bounds the storing of the result. It fits into auditMargin.
 	storeLimit = time.Second
@@ -70,8 +70,8 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	return report
 }
 
-// storeAudit stores an audit's result for the operator's page. A failure is only logged, because the
-// result is in the log already.
+// storeAudit stores an audit's result for the operator's page. A failure is only logged, because
+// the result is in the log already.
 func (a *App) storeAudit(ctx context.Context, report *AuditReport) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// WriteMetrics makes the App write its metrics, at any LOG_LEVEL: an alarm takes missing metrics for a
-// dead sweeper. A Lambda calls it. The local program doesn't, as nobody would read them.
+// WriteMetrics makes the App write its metrics, at any LOG_LEVEL: an alarm takes missing metrics
+// for a dead sweeper. A Lambda calls it. The local program doesn't, as nobody would read them.
 func (a *App) WriteMetrics(to io.Writer, namespace string) { a.metrics = emf.New(to, namespace) }
 
 // write writes metrics if WriteMetrics was called.
@@ -35,7 +35,8 @@ func (a *App) troubles(noConnection bool, shortages int) []emf.Metric {
 	var metrics []emf.Metric
 	add := func(name string, count int64) {
 		if count > 0 {
-			metrics = append(metrics, emf.Metric{Name: name, Unit: emf.Count, Value: float64(count)})
+			metrics = append(metrics,
+				emf.Metric{Name: name, Unit: emf.Count, Value: float64(count)})
 		}
 	}
 	add("Shortages", int64(shortages))
@@ -46,8 +47,8 @@ func (a *App) troubles(noConnection bool, shortages int) []emf.Metric {
 	return metrics
 }
 
-// newRetries counts the service's retries since its last call. In a Lambda they are the request's own,
-// because it answers one request at a time.
+// newRetries counts the service's retries since its last call. In a Lambda they are the request's
+// own, because it answers one request at a time.
 func (a *App) newRetries() int64 {
 	for {
 		reported, now := a.reportedRetries.Load(), a.Service.Retries()
@@ -73,7 +74,8 @@ func (a *App) observeSweep(result reservation.SweepResult, took time.Duration, e
 		{Name: "SweepMore", Unit: emf.Count, Value: more},
 	}
 	if result.Looked {
-		metrics = append(metrics, emf.Metric{Name: "SweepLag", Unit: emf.Seconds, Value: result.Oldest.Seconds()})
+		metrics = append(metrics,
+			emf.Metric{Name: "SweepLag", Unit: emf.Seconds, Value: result.Oldest.Seconds()})
 	}
 	a.write(emf.Group{Metrics: append(metrics, a.troubles(reservation.NoConnection(err), 0)...)})
 }
@@ -88,7 +90,8 @@ func (a *App) observeAudit(report *AuditReport) {
 	// An unfinished audit without a violation says nothing about their number.
 	if !report.Unfinished || report.Violations > 0 {
 		found := float64(report.Violations)
-		metrics = append(metrics, emf.Metric{Name: "AuditViolations", Unit: emf.Count, Value: found})
+		metrics = append(metrics,
+			emf.Metric{Name: "AuditViolations", Unit: emf.Count, Value: found})
 	}
 	a.write(emf.Group{Metrics: metrics})
 }

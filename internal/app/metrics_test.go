@@ -24,8 +24,9 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// readMetrics reads what CloudWatch would make of the lines, by name and, where there is a dimension, its value: name/value. It holds each line
-// to the rules of the embedded metric format, and empties the buffer.
+// readMetrics reads what CloudWatch would make of the lines, by name and, where there is a
+// dimension, its value: name/value. It holds each line to the rules of the embedded metric format,
+// and empties the buffer.
 func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 	t.Helper()
 	got := map[string]float64{}
@@ -47,11 +48,14 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 		if err := json.Unmarshal(line, &head); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if age := time.Since(time.UnixMilli(head.AWS.Timestamp)); age < -time.Second || age > 5*time.Minute || len(head.AWS.CloudWatchMetrics) == 0 {
+		if age := time.Since(
+			time.UnixMilli(head.AWS.Timestamp)); age < -time.Second || age > 5*time.Minute ||
+			len(head.AWS.CloudWatchMetrics) == 0 {
 			t.Errorf("%s: it was written %s ago", line, age)
 		}
 		for _, d := range head.AWS.CloudWatchMetrics {
-			if d.Namespace != "AlloReservations/test" || len(d.Dimensions) != 1 || len(d.Metrics) == 0 {
+			if d.Namespace != "AlloReservations/test" || len(d.Dimensions) != 1 ||
+				len(d.Metrics) == 0 {
 				t.Errorf("%s: its directive is %+v", line, d)
 			}
 			suffix := ""
@@ -64,7 +68,8 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 			}
 			for _, m := range d.Metrics {
 				value, isNumber := fields[m.Name].(float64)
-				if !isNumber || !slices.Contains([]string{"Count", "Seconds", "Milliseconds"}, m.Unit) {
+				if !isNumber ||
+					!slices.Contains([]string{"Count", "Seconds", "Milliseconds"}, m.Unit) {
 					t.Errorf("%s: the metric %+v is %v", line, m, fields[m.Name])
 				}
 				got[m.Name+suffix] += value
@@ -101,7 +106,9 @@ func newShop(t *testing.T, databaseURL string) *shop {
 	var log bytes.Buffer
 	t.Cleanup(func() { t.Log(log.String()) })
 	var err error
-	if s.app, err = app.New(c, slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})), 1); err != nil {
+	if s.app, err = app.New(c,
+		slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
+		1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.app.Close)
@@ -120,7 +127,9 @@ func newStockedShop(t *testing.T) *shop {
 	t.Cleanup(func() { _ = s.admin.Close(context.Background()) })
 	s.exec("INSERT INTO products VALUES ('" + mug + "', 'mug', 'M')")
 	s.exec("INSERT INTO warehouses VALUES ('" + east + "', 'east'), ('" + west + "', 'west')")
-	s.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + mug + "', '" + east + "', 100), ('" + mug + "', '" + west + "', 1)")
+	s.exec(
+		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + mug + "', '" + east + "', 100), ('" + mug + "', '" + west + "', 1)",
+	)
 	return s
 }
 
@@ -131,10 +140,18 @@ func (s *shop) exec(sql string) {
 	}
 }
 
-// call sends an event to a function as the gateway does, and returns the answer's Location and the metrics that it left.
-func (s *shop) call(function, method, path, body, key string) (location string, metrics map[string]float64) {
+// call sends an event to a function as the gateway does, and returns the answer's Location and the
+// metrics that it left.
+func (s *shop) call(
+	function, method, path, body, key string,
+) (location string, metrics map[string]float64) {
 	s.t.Helper()
-	event := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: path, Body: body, Headers: map[string]string{"content-type": "application/json"}}
+	event := events.APIGatewayV2HTTPRequest{
+		Version: "2.0",
+		RawPath: path,
+		Body:    body,
+		Headers: map[string]string{"content-type": "application/json"},
+	}
 	if key != "" {
 		event.Headers["idempotency-key"] = key
 	}
@@ -213,7 +230,8 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 
 	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
-	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
+	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations",
+		line(east, "1", "60"), "")
 	want("DATABASE_UNAVAILABLE", got, "PoolErrors")
 
 	all := httpapi.Outcomes()
@@ -245,9 +263,12 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 	s.exec("CREATE SEQUENCE tries")
 	s.exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'collided' USING ERRCODE = 'serialization_failure'; END IF; RETURN NEW; END $$`)
-	s.exec("CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()")
+	s.exec(
+		"CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()",
+	)
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
-	wantMetrics(t, "a reserve that collides twice", got, map[string]float64{"Retries": 2, "Reservations/HELD": 1})
+	wantMetrics(t, "a reserve that collides twice", got,
+		map[string]float64{"Retries": 2, "Reservations/HELD": 1})
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	if diff := cmp.Diff(map[string]float64{"Reservations/HELD": 1}, got); diff != "" {
 		t.Errorf("a reserve without trouble: the metrics differ (-want +got):\n%s", diff)
@@ -277,13 +298,18 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 		return readMetrics(t, &s.metrics)
 	}
 	got := sweep()
-	wantMetrics(t, "a sweep of nothing", got, map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
-	s.exec("UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
-		"expires_at = expires_at - interval '1 hour'")
+	wantMetrics(t, "a sweep of nothing", got,
+		map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
+	s.exec(
+		"UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
+			"expires_at = expires_at - interval '1 hour'",
+	)
 	got = sweep()
 	wantMetrics(t, "a sweep of a hold", got, map[string]float64{"Expired": 1, "SweepMore": 0})
-	if lag, duration := got["SweepLag"], got["SweepDuration"]; lag < 3500 || lag > 3700 || duration <= 0 {
-		t.Errorf("the sweep's lag and duration are %v s and %v ms, want about an hour and some", lag, duration)
+	if lag, duration := got["SweepLag"], got["SweepDuration"]; lag < 3500 || lag > 3700 ||
+		duration <= 0 {
+		t.Errorf("the sweep's lag and duration are %v s and %v ms, want about an hour and some",
+			lag, duration)
 	}
 
 	// Without its procedure the sweep fails before it knows how old the oldest is.
@@ -295,7 +321,8 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 	}
 	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
 	_, _ = unreachable.app.Sweep(t.Context(), events.EventBridgeEvent{})
-	wantMetrics(t, "a sweep without a database", readMetrics(t, &unreachable.metrics), map[string]float64{"Expired": 0, "PoolErrors": 1})
+	wantMetrics(t, "a sweep without a database", readMetrics(t, &unreachable.metrics),
+		map[string]float64{"Expired": 0, "PoolErrors": 1})
 }
 
 // Where the secret can't be read the caller may come again, and the log has the reason.
@@ -310,7 +337,12 @@ func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
 	var log, metrics bytes.Buffer
 	a, err := app.New(config.Config{
 		DatabaseSecret: "allo/database",
-		AWS:            config.AWS{Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "hidden", SecretsEndpoint: manager.URL},
+		AWS: config.AWS{
+			Region:          "eu-central-1",
+			AccessKeyID:     "id",
+			SecretAccessKey: "hidden",
+			SecretsEndpoint: manager.URL,
+		},
 	}, slog.New(slog.NewJSONHandler(&log, nil)), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -322,13 +354,17 @@ func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
 
 	response, err := a.HTTP("list-warehouses")(t.Context(), event)
 
-	if err != nil || response.StatusCode != http.StatusServiceUnavailable || strings.Contains(response.Body, "AccessDenied") {
-		t.Errorf("the answer is %d %s, %v, want 503 without the reason", response.StatusCode, response.Body, err)
+	if err != nil || response.StatusCode != http.StatusServiceUnavailable ||
+		strings.Contains(response.Body, "AccessDenied") {
+		t.Errorf("the answer is %d %s, %v, want 503 without the reason", response.StatusCode,
+			response.Body, err)
 	}
-	if got := log.String(); !strings.Contains(got, "AccessDeniedException: not authorized") || strings.Contains(got, "hidden") {
+	if got := log.String(); !strings.Contains(got, "AccessDeniedException: not authorized") ||
+		strings.Contains(got, "hidden") {
 		t.Errorf("the log is %s, want the reason and no key", got)
 	}
-	wantMetrics(t, "a secret that can't be read", readMetrics(t, &metrics), map[string]float64{"PoolErrors": 1})
+	wantMetrics(t, "a secret that can't be read", readMetrics(t, &metrics),
+		map[string]float64{"PoolErrors": 1})
 }
 
 // The local program has nobody who would read metrics, so its App writes none.
@@ -342,7 +378,8 @@ func TestWithoutAReaderThereAreNoMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if _, err := a.Sweep(t.Context(), events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}); err != nil {
+	if _, err := a.Sweep(t.Context(),
+		events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(log.String(), "_aws") || !strings.Contains(log.String(), `"msg":"audit"`) {

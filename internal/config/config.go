@@ -23,15 +23,15 @@ const (
 // Config has the values of the environment variables. The package's table has their meaning.
 type Config struct {
 	// DatabaseURL is a postgres:// URL. When it is empty, a Lambda uses DatabaseIAMURL, then
-	// DatabaseSecret, and refuses to start without any. The local program knows only DatabaseURL, and
-	// starts a server of its own when it is empty.
+	// DatabaseSecret, and refuses to start without any. The local program knows only DatabaseURL,
+	// and starts a server of its own when it is empty.
 	DatabaseURL string
 	// DatabaseIAMURL is a postgres:// URL without a password.
 	DatabaseIAMURL string
 	// DatabaseSecret is the name or the ARN of a secret of Secrets Manager with the URL.
 	DatabaseSecret string
-	// AppRole is the role of the service when the migrations run as another role. The migrate function
-	// grants it its rights. Empty means that both are one role.
+	// AppRole is the role of the service when the migrations run as another role. The migrate
+	// function grants it its rights. Empty means that both are one role.
 	AppRole string
 	// AWS has the Lambda's region and credentials.
 	AWS AWS
@@ -60,8 +60,8 @@ type AWS struct {
 // Load reads the environment. Its error names each invalid variable and the valid values.
 func Load() (Config, error) { return load(os.Getenv) }
 
-// Start reads the environment for a Lambda and makes its log. It logs the error and ends the process
-// when a variable is invalid, or when the function needs a database and none is named.
+// Start reads the environment for a Lambda and makes its log. It logs the error and ends the
+// process when a variable is invalid, or when the function needs a database and none is named.
 func Start(needsDatabase bool) (Config, *slog.Logger) {
 	c, err := Load()
 	log := c.Logger()
@@ -75,20 +75,23 @@ func Start(needsDatabase bool) (Config, *slog.Logger) {
 	return c, log
 }
 
-// checkDatabase checks that a database is named, and that the credentials of the last two ways are set.
+// checkDatabase checks that a database is named, and that the credentials of the last two ways are
+// set.
 func (c Config) checkDatabase() error {
 	if c.DatabaseURL != "" {
 		return nil
 	}
 	if c.DatabaseIAMURL == "" && c.DatabaseSecret == "" {
-		return errors.New("none of DATABASE_URL, DATABASE_IAM_URL and DATABASE_SECRET is set; set one of them")
+		return errors.New(
+			"none of DATABASE_URL, DATABASE_IAM_URL and DATABASE_SECRET is set; set one of them")
 	}
 	var errs []error
 	for name, value := range map[string]string{
 		"AWS_REGION": c.AWS.Region, "AWS_ACCESS_KEY_ID": c.AWS.AccessKeyID, "AWS_SECRET_ACCESS_KEY": c.AWS.SecretAccessKey,
 	} {
 		if value == "" {
-			errs = append(errs, fmt.Errorf("%s is not set; DATABASE_IAM_URL and DATABASE_SECRET need it, and Lambda sets it", name))
+			errs = append(errs, fmt.Errorf("%s is not set; DATABASE_IAM_URL and DATABASE_SECRET "+
+				"need it, and Lambda sets it", name))
 		}
 	}
 	return errors.Join(errs...)
@@ -110,8 +113,10 @@ func load(getenv func(string) string) (Config, error) {
 	c := Config{
 		DatabaseURL:    r.databaseURL("DATABASE_URL"),
 		DatabaseIAMURL: r.iamURL("DATABASE_IAM_URL"),
-		DatabaseSecret: r.matching("DATABASE_SECRET", secretID, "the name or the ARN of a secret of Secrets Manager"),
-		AppRole:        r.matching("APP_ROLE", roleName, "the name of a role in lower case, such as allo_app"),
+		DatabaseSecret: r.matching("DATABASE_SECRET", secretID,
+			"the name or the ARN of a secret of Secrets Manager"),
+		AppRole: r.matching("APP_ROLE", roleName,
+			"the name of a role in lower case, such as allo_app"),
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
 			AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
@@ -126,13 +131,15 @@ func load(getenv func(string) string) (Config, error) {
 		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
 
-		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace, "a name of letters, digits and ./-_#"),
+		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
+			"a name of letters, digits and ./-_#"),
 	}
 	if c.MetricNamespace == "" {
 		c.MetricNamespace = defaultNamespace
 	}
 	if len(r.errs) == 0 && c.HoldTTL > c.MaxHold {
-		r.errs = append(r.errs, fmt.Errorf("HOLD_TTL is %s, which is longer than MAX_HOLD, %s", c.HoldTTL, c.MaxHold))
+		r.errs = append(r.errs,
+			fmt.Errorf("HOLD_TTL is %s, which is longer than MAX_HOLD, %s", c.HoldTTL, c.MaxHold))
 	}
 	return c, errors.Join(r.errs...)
 }
@@ -154,7 +161,8 @@ func (r *reader) duration(name string, fallback, least, most time.Duration) time
 	}
 	d, err := time.ParseDuration(value)
 	if err != nil || d < least || d > most {
-		r.bad(name, value, fmt.Sprintf("a duration from %s to %s, such as %s", least, most, fallback))
+		r.bad(name, value,
+			fmt.Sprintf("a duration from %s to %s, such as %s", least, most, fallback))
 		return fallback
 	}
 	if d%time.Second != 0 {
@@ -192,7 +200,12 @@ func (r *reader) level(name string, fallback slog.Level) slog.Level {
 	if value == "" {
 		return fallback
 	}
-	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	levels := map[string]slog.Level{
+		"debug": slog.LevelDebug,
+		"info":  slog.LevelInfo,
+		"warn":  slog.LevelWarn,
+		"error": slog.LevelError,
+	}
 	level, ok := levels[strings.ToLower(value)]
 	if !ok {
 		r.bad(name, value, "debug, info, warn or error")
@@ -208,19 +221,21 @@ func (r *reader) databaseURL(name string) string {
 		return ""
 	}
 	u, err := url.Parse(value)
-	bad := err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || (u.Host == "" && !u.Query().Has("host"))
+	bad := err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") ||
+		(u.Host == "" && !u.Query().Has("host"))
 	if !bad && u.Port() != "" {
 		port, err := strconv.Atoi(u.Port())
 		bad = err != nil || port < 1 || port > 65535
 	}
 	if bad {
-		r.errs = append(r.errs, fmt.Errorf("%s must be a URL such as postgres://user:password@host:5432/database", name))
+		r.errs = append(r.errs, fmt.Errorf("%s must be a URL such as "+
+			"postgres://user:password@host:5432/database", name))
 	}
 	return value
 }
 
-// iamURL also needs a user and a host, for which the token is made, and no password, because the token
-// takes its place.
+// iamURL also needs a user and a host, for which the token is made, and no password, because the
+// token takes its place.
 func (r *reader) iamURL(name string) string {
 	value := r.databaseURL(name)
 	u, err := url.Parse(value)
@@ -228,9 +243,10 @@ func (r *reader) iamURL(name string) string {
 		return value // empty, or reported already
 	}
 	_, hasPassword := u.User.Password()
-	if hasPassword || u.Query().Has("password") || u.User.Username() == "" || u.Hostname() == "" || u.Port() == "" {
-		r.errs = append(r.errs, fmt.Errorf("%s must have a user, a host and a port, and no password: "+
-			"postgres://user@host:5432/database", name))
+	if hasPassword || u.Query().Has("password") || u.User.Username() == "" || u.Hostname() == "" ||
+		u.Port() == "" {
+		r.errs = append(r.errs, fmt.Errorf("%s must have a user, a host and a port, and no "+
+			"password: postgres://user@host:5432/database", name))
 	}
 	return value
 }
@@ -238,8 +254,8 @@ func (r *reader) iamURL(name string) string {
 // defaultNamespace is METRIC_NAMESPACE's default. The stack appends its own name.
 const defaultNamespace = "AlloReservations"
 
-// shape limits a value to a length and to ASCII letters, digits and some other characters. A regular
-// expression would add two milliseconds to every start (measured).
+// shape limits a value to a length and to ASCII letters, digits and some other characters. A
+// regular expression would add two milliseconds to every start (measured).
 type shape struct {
 	length int
 	upper  bool   // whether capital letters may occur
@@ -280,7 +296,8 @@ func (r *reader) endpoint(names ...string) string {
 		if value == "" {
 			continue
 		}
-		if u, err := url.Parse(value); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		if u, err := url.Parse(value); err != nil || (u.Scheme != "http" && u.Scheme != "https") ||
+			u.Host == "" {
 			r.bad(name, value, "a URL such as http://localhost:5000")
 		}
 		return value

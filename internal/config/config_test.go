@@ -40,12 +40,15 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 
-	got, err := load(env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL", "30s",
-		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
-		"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database", "APP_ROLE", "allo_app",
-		"AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id", "AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
-		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL", "http://localhost:6000",
-		"METRIC_NAMESPACE", "AlloReservations/allo-prod"))
+	got, err := load(
+		env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL",
+			"30s", "MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
+			"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database",
+			"APP_ROLE", "allo_app", "AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id",
+			"AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
+			"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL",
+			"http://localhost:6000", "METRIC_NAMESPACE", "AlloReservations/allo-prod"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +144,8 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.name) {
 			t.Errorf("load() with %s=%q = %v, want an error that names it", c.name, c.value, err)
 		}
-		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" && strings.Contains(err.Error(), "secret") {
+		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" &&
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("load() with %s gives away its value: %v", c.name, err)
 		}
 	}
@@ -151,7 +155,8 @@ func TestOneStartNamesEveryBadVariable(t *testing.T) {
 	t.Parallel()
 
 	_, err := load(env("PORT", "x", "HOLD_TTL", "y"))
-	if err == nil || !strings.Contains(err.Error(), "PORT") || !strings.Contains(err.Error(), "HOLD_TTL") {
+	if err == nil || !strings.Contains(err.Error(), "PORT") ||
+		!strings.Contains(err.Error(), "HOLD_TTL") {
 		t.Errorf("load() = %v, want PORT and HOLD_TTL named", err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package emf writes metrics in CloudWatch's embedded metric format: lines of JSON on standard output,
-// from which CloudWatch Logs makes metrics. The format needs no agent, no call and no permission.
+// Package emf writes metrics in CloudWatch's embedded metric format: lines of JSON on standard
+// output, from which CloudWatch Logs makes metrics. The format needs no agent, no call and no
+// permission.
 package emf
 
 import (
@@ -56,8 +57,8 @@ type definition struct {
 	Unit Unit
 }
 
-// Write writes the groups in one line. It writes nothing when no group has a metric. The names of all
-// metrics and dimensions of a line must differ.
+// Write writes the groups in one line. It writes nothing when no group has a metric. The names of
+// all metrics and dimensions of a line must differ.
 func (w *Writer) Write(groups ...Group) {
 	line := map[string]any{}
 	var directives []directive
@@ -83,8 +84,8 @@ func (w *Writer) Write(groups ...Group) {
 		Timestamp         int64
 		CloudWatchMetrics []directive
 	}{w.now().UnixMilli(), directives}
-	// Only an infinite number or a NaN doesn't encode. A failed write to the standard output can't be
-	// reported anywhere.
+	// Only an infinite number or a NaN doesn't encode. A failed write to the standard output can't
+	// be reported anywhere.
 	if text, err := json.Marshal(line); err == nil {
 		_, _ = w.to.Write(append(text, '\n'))
 	}

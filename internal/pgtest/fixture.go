@@ -85,7 +85,8 @@ func (f *Fixture) WaitUntil(sql string, args ...any) {
 func (f *Fixture) Product() uuid.UUID {
 	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(), "product "+id.String(), id.String())
+	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(),
+		"product "+id.String(), id.String())
 	return id
 }
 
@@ -93,7 +94,8 @@ func (f *Fixture) Product() uuid.UUID {
 func (f *Fixture) Warehouse() uuid.UUID {
 	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(), "warehouse "+id.String())
+	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(),
+		"warehouse "+id.String())
 	return id
 }
 
@@ -112,7 +114,8 @@ func (f *Fixture) Counts(product, warehouse uuid.UUID) Counts {
 	f.t.Helper()
 	const sql = "SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2"
 	var c Counts
-	err := f.Admin.QueryRow(f.Context(), sql, product.String(), warehouse.String()).Scan(&c.Total, &c.Reserved)
+	err := f.Admin.QueryRow(f.Context(), sql, product.String(), warehouse.String()).Scan(&c.Total,
+		&c.Reserved)
 	if err != nil {
 		f.t.Fatalf("%s: %v", sql, err)
 	}
@@ -160,8 +163,8 @@ func KillHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
 	return nil
 }
 
-// Wait runs a query until its one value is true. Unlike [Fixture.WaitUntil] it may be called from any
-// goroutine.
+// Wait runs a query until its one value is true. Unlike [Fixture.WaitUntil] it may be called from
+// any goroutine.
 func Wait(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) error {
 	for {
 		var done bool

@@ -1,5 +1,5 @@
-// Package migration wires the migrate function, which applies the migrations and grants the service's
-// role its rights. It is apart from package app because no other function links goose.
+// Package migration wires the migrate function, which applies the migrations and grants the
+// service's role its rights. It is apart from package app because no other function links goose.
 package migration
 
 import (
@@ -39,7 +39,9 @@ func Lambda() func(context.Context) (Report, error) {
 
 // Handler migrates the source's database. Unless appRole is empty, it also grants that role the
 // service's rights. It waits up to a minute for a database that can't be reached yet.
-func Handler(source postgres.Source, appRole string, log *slog.Logger) func(context.Context) (Report, error) {
+func Handler(
+	source postgres.Source, appRole string, log *slog.Logger,
+) func(context.Context) (Report, error) {
 	return func(ctx context.Context) (Report, error) {
 		report := Report{Applied: []string{}}
 		err := reach(ctx, source, log)

@@ -1,5 +1,5 @@
-// Package web wires the web function, which serves the pages and the API's document. It is apart from
-// package app because it needs no database and so links no driver.
+// Package web wires the web function, which serves the pages and the API's document. It is apart
+// from package app because it needs no database and so links no driver.
 package web
 
 import (
