@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestWhatTheAuditFoundIsKept(t *testing.T) {
+func TestTheAuditsResultIsStored(t *testing.T) {
 	t.Parallel()
 
 	a, db, _, _ := newSweeper(t)
@@ -70,7 +70,7 @@ func TestWhatTheAuditFoundIsKept(t *testing.T) {
 }
 
 // The audit has been told in the log, so a sweep doesn't fail over it.
-func TestAnAuditThatCanNotBeKeptIsTold(t *testing.T) {
+func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	t.Parallel()
 
 	a, db, log, _ := newSweeper(t)

@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
@@ -89,19 +88,19 @@ func wantMetrics(t *testing.T, what string, got, want map[string]float64) {
 	}
 }
 
-// shop is a Lambda's App that logs errors only, with its metrics.
-type shop struct {
+// measuredApp is an App whose metrics are kept, on a database with a product in two warehouses.
+type measuredApp struct {
 	t       *testing.T
 	app     *app.App
-	admin   *pgx.Conn
+	fixture *pgtest.Fixture // nil without a database
 	metrics bytes.Buffer
 }
 
 const mug, east, west = "0192d000-0000-7000-8000-0000000000a1", "0192d000-0000-7000-8000-0000000000b1", "0192d000-0000-7000-8000-0000000000b2"
 
-func newShop(t *testing.T, databaseURL string) *shop {
+func newMeasuredApp(t *testing.T, databaseURL string) *measuredApp {
 	t.Helper()
-	s := &shop{t: t}
+	s := &measuredApp{t: t}
 	c := config.Config{DatabaseURL: databaseURL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	var log bytes.Buffer
 	t.Cleanup(func() { t.Log(log.String()) })
@@ -116,33 +115,21 @@ func newShop(t *testing.T, databaseURL string) *shop {
 	return s
 }
 
-func newStockedShop(t *testing.T) *shop {
+func newStockedApp(t *testing.T) *measuredApp {
 	t.Helper()
 	db := pgtest.New(t)
-	s := newShop(t, db.URL)
-	var err error
-	if s.admin, err = pgx.Connect(t.Context(), db.DirectURL); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.admin.Close(context.Background()) })
-	s.exec("INSERT INTO products VALUES ('" + mug + "', 'mug', 'M')")
-	s.exec("INSERT INTO warehouses VALUES ('" + east + "', 'east'), ('" + west + "', 'west')")
-	s.exec(
-		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + mug + "', '" + east + "', 100), ('" + mug + "', '" + west + "', 1)",
-	)
+	s := newMeasuredApp(t, db.URL)
+	s.fixture = pgtest.NewFixture(t, db)
+	s.fixture.Exec("INSERT INTO products (id, name, sku) VALUES ($1, 'mug', 'M')", mug)
+	s.fixture.Exec("INSERT INTO warehouses (id, name) VALUES ($1, 'east'), ($2, 'west')", east, west)
+	s.fixture.Stock(uuid.MustParse(mug), uuid.MustParse(east), 100)
+	s.fixture.Stock(uuid.MustParse(mug), uuid.MustParse(west), 1)
 	return s
-}
-
-func (s *shop) exec(sql string) {
-	s.t.Helper()
-	if _, err := s.admin.Exec(s.t.Context(), sql); err != nil {
-		s.t.Fatalf("%s: %v", sql, err)
-	}
 }
 
 // call sends an event to a function as the gateway does, and returns the answer's Location and the
 // metrics that it left.
-func (s *shop) call(
+func (s *measuredApp) call(
 	function, method, path, body, key string,
 ) (location string, metrics map[string]float64) {
 	s.t.Helper()
@@ -175,7 +162,7 @@ func line(warehouse, quantity, ttl string) string {
 func TestEveryOutcomeIsCounted(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	seen := map[string]bool{}
 	want := func(outcome string, got map[string]float64, others ...string) {
 		t.Helper()
@@ -220,16 +207,16 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	verb("RESERVATION_EXPIRED", "confirm", dying, "")
 	verb("EXPIRED", "release", dying, "")
 
-	s.exec("SELECT pg_advisory_lock(hashtextextended('b', 0))")
+	s.fixture.Exec("SELECT pg_advisory_lock(hashtextextended('b', 0))")
 	reserve("IDEMPOTENCY_KEY_IN_USE", line(east, "1", "60"), "b")
-	s.exec("BEGIN")
-	s.exec("SELECT FROM inventory FOR UPDATE")
+	s.fixture.Exec("BEGIN")
+	s.fixture.Exec("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
-	s.exec("ROLLBACK")
-	s.exec("ALTER PROCEDURE extend_hold RENAME TO another")
+	s.fixture.Exec("ROLLBACK")
+	s.fixture.Exec("ALTER PROCEDURE extend_hold RENAME TO another")
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 
-	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
+	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations",
 		line(east, "1", "60"), "")
 	want("DATABASE_UNAVAILABLE", got, "PoolErrors")
@@ -241,29 +228,24 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	}
 }
 
-func (s *shop) awaitDead(id string) {
+func (s *measuredApp) awaitDead(id string) {
 	s.t.Helper()
-	const sql = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
-	for dead := false; !dead; { // the question paces it, and the test's deadline ends it
-		if err := s.admin.QueryRow(s.t.Context(), sql, id).Scan(&dead); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	s.fixture.WaitUntil("SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", id)
 }
 
 func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	cart := `{"items":[{"productId":"` + mug + `","warehouseId":"` + east + `","quantity":101},{"productId":"` + mug + `","warehouseId":"` + west + `","quantity":2}]}`
 	_, got := s.call("reserve", http.MethodPost, "/api/reservations", cart, "")
 	wantMetrics(t, "a cart that is short twice", got, map[string]float64{"Shortages": 2})
 
 	// The first two tries end as if they had met another transaction.
-	s.exec("CREATE SEQUENCE tries")
-	s.exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	s.fixture.Exec("CREATE SEQUENCE tries")
+	s.fixture.Exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'collided' USING ERRCODE = 'serialization_failure'; END IF; RETURN NEW; END $$`)
-	s.exec(
+	s.fixture.Exec(
 		"CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()",
 	)
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
@@ -279,7 +261,7 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 		if _, got := s.call(function, http.MethodGet, path, "", ""); len(got) > 0 {
 			t.Errorf("%s: the metrics are %v, want none", function, got)
 		}
-		unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
+		unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 		_, got := unreachable.call(function, http.MethodGet, path, "", "")
 		if diff := cmp.Diff(map[string]float64{"PoolErrors": 1}, got); diff != "" {
 			t.Errorf("%s without a database: the metrics differ (-want +got):\n%s", function, diff)
@@ -290,7 +272,7 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	sweep := func() map[string]float64 {
 		t.Helper()
@@ -300,7 +282,7 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 	got := sweep()
 	wantMetrics(t, "a sweep of nothing", got,
 		map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
-	s.exec(
+	s.fixture.Exec(
 		"UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
 			"expires_at = expires_at - interval '1 hour'",
 	)
@@ -313,20 +295,20 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 	}
 
 	// Without its procedure the sweep fails before it knows how old the oldest is.
-	s.exec("ALTER FUNCTION sweep_holds RENAME TO another")
+	s.fixture.Exec("ALTER FUNCTION sweep_holds RENAME TO another")
 	got = sweep()
 	wantMetrics(t, "a sweep that fails", got, map[string]float64{"Expired": 0, "SweepMore": 0})
 	if _, known := got["SweepLag"]; known {
 		t.Errorf("the metrics of a sweep that failed are %v, want no lag", got)
 	}
-	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
+	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 	_, _ = unreachable.app.Sweep(t.Context(), events.EventBridgeEvent{})
 	wantMetrics(t, "a sweep without a database", readMetrics(t, &unreachable.metrics),
 		map[string]float64{"Expired": 0, "PoolErrors": 1})
 }
 
 // Where the secret can't be read the caller may come again, and the log has the reason.
-func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
+func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 	t.Parallel()
 
 	manager := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -64,7 +64,7 @@ func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
 
 var asked = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}
 
-func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
+func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -131,7 +131,7 @@ func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
 	}
 }
 
-func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
+func TestAnUnfinishedAuditIsReported(t *testing.T) {
 	t.Parallel()
 
 	a, db, log, metrics := newSweeper(t)

@@ -120,7 +120,7 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	wantUnavailable(t, "another host's certificate", err, "certificate for 127.0.0.1")
 }
 
-func TestAnIAMURLIsLookedAtBeforeItIsUsed(t *testing.T) {
+func TestNewIAMRefusesAnInvalidURL(t *testing.T) {
 	t.Parallel()
 
 	for _, bad := range []string{"postgres://u@h:5432/d?sslmode=disable", "https://u@h:5432/d", "postgres://%zz"} {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-func TestEveryRegionsRootIsWhatItSays(t *testing.T) {
+func TestEveryRegionsRootHasItsNameAndSignature(t *testing.T) {
 	t.Parallel()
 
 	const least = 27 // regions that the file has had
@@ -71,7 +71,7 @@ func TestARegionTrustsItsOwnRootAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestThePublicRootsAreTrustedWhateverTheMachineHas(t *testing.T) {
+func TestThePublicRootsAreTrustedOnAMachineWithoutRoots(t *testing.T) {
 	t.Parallel()
 
 	for root := range bundle.Roots() {

@@ -47,7 +47,7 @@ func (m *manager) serve(w http.ResponseWriter, r *http.Request) {
 		r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" ||
 		r.Header.Get("Content-Type") != "application/x-amz-json-1.1" ||
 		r.Header.Get("X-Amz-Security-Token") != account.SessionToken {
-		m.t.Errorf("Secrets Manager answers asked %s %v %s", r.Method, r.Header, body)
+		m.t.Errorf("Secrets Manager is asked %s %v %s", r.Method, r.Header, body)
 	}
 	if got, want := r.Header.Get("Authorization"), m.sign(r, body); got != want {
 		m.t.Errorf("the request's signature is %s, want %s", got, want)
@@ -124,7 +124,7 @@ func withCA(t *testing.T, databaseURL, ca string) string {
 	return string(text)
 }
 
-func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
+func TestAChangedPasswordCausesNoError(t *testing.T) {
 	t.Parallel()
 
 	d, m := newDatabase(t), newManager(t)
@@ -200,7 +200,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 	}
 }
 
-func TestAManagerThatDoesNotAnswerIsNotWaitedForLong(t *testing.T) {
+func TestTheWaitForSecretsManagerIsBounded(t *testing.T) {
 	t.Parallel()
 
 	m := newManager(t)
@@ -215,7 +215,7 @@ func TestAManagerThatDoesNotAnswerIsNotWaitedForLong(t *testing.T) {
 	}
 }
 
-func TestWhatWasReadGrowsOld(t *testing.T) {
+func TestASecretIsReadAgainAfterItsLifetime(t *testing.T) {
 	t.Parallel()
 
 	m := newManager(t)
@@ -244,7 +244,7 @@ func TestWhatWasReadGrowsOld(t *testing.T) {
 	m.wantReads("two that are old", 2)
 }
 
-func TestSecretsManagerIsWhereTheRegionHasIt(t *testing.T) {
+func TestTheEndpointIsTheRegionsOwn(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct{ region, endpoint, want string }{

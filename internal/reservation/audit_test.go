@@ -227,7 +227,7 @@ func TestAuditFindsEachPlantedCorruption(t *testing.T) {
 	}
 }
 
-func TestAuditBoundsWhatItReports(t *testing.T) {
+func TestAuditBoundsItsReport(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)

@@ -59,7 +59,7 @@ func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 	}, raceForLastUnit)
 }
 
-func TestTheCheckRefusesWhatTheGuardWouldLetThrough(t *testing.T) {
+func TestTheCheckConstraintHoldsWithoutTheGuard(t *testing.T) {
 	t.Parallel()
 
 	// With the guard gone but the check in place nobody oversells, but the losers get a fault of
@@ -122,7 +122,7 @@ func TestConfirmsAndReleasesBothWinWithTheStatusReadBefore(t *testing.T) {
 	}, raceOfConfirmsAndReleases)
 }
 
-func TestTheTriggerRefusesWhatTheStatusGuardWouldLetThrough(t *testing.T) {
+func TestTheTriggerHoldsWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "error", lookWithoutLock, raceOfConfirms)
@@ -640,7 +640,7 @@ func TestOneKeyMakesTwoHoldsWithoutItsLock(t *testing.T) {
 	}, raceOfOneKeyToReserve)
 }
 
-func TestTheKeysRowRefusesWhatItsLockWouldLetThrough(t *testing.T) {
+func TestTheKeysPrimaryKeyHoldsWithoutItsLock(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", claim, "NULL;") },

@@ -325,7 +325,7 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace`)
 // settleTimeout is how long a caller may take to notice that its server is gone.
 const settleTimeout = 5 * time.Second
 
-func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
+func TestCallersOfAKilledServerGetAnAnswerSoon(t *testing.T) {
 	t.Parallel()
 
 	server, db := pgtest.NewServer(t, nil)

@@ -218,7 +218,7 @@ func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 	r.checkRetries(services)
 }
 
-func TestDeadUnitIsHadAfterItsLockGoesBack(t *testing.T) {
+func TestADeadHoldsUnitIsFreeAfterItsLockIsReleased(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, raceAfterALockGoesBack)
@@ -429,7 +429,7 @@ func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *rep
 	})
 }
 
-func TestReserveHasWhatAYoungerDeadHoldGivesUp(t *testing.T) {
+func TestReserveTakesTheUnitsOfAYoungerDeadHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, raceOfReserveBehindAYoungerDeadHold)

@@ -87,7 +87,7 @@ func TestOneKeyMakesOneConfirmReleaseAndExtend(t *testing.T) {
 	})
 }
 
-func TestReplayAnswersWhatTheFirstCallDidWhateverBecameOfTheHold(t *testing.T) {
+func TestAReplayGivesTheFirstAnswerEvenAfterTheHoldChanged(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -233,7 +233,7 @@ func TestFailedCallLeavesItsKeyFree(t *testing.T) {
 	})
 }
 
-func TestCallThatWasCutOffIsSettledByItsKey(t *testing.T) {
+func TestARetryUnderTheKeySettlesACallThatWasCutOff(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 

@@ -233,7 +233,7 @@ func TestUnknownIdsAreNotFound(t *testing.T) {
 	})
 }
 
-func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
+func TestAResolvedHoldRefusesByItsStatus(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -278,7 +278,7 @@ func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
 	})
 }
 
-func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
+func TestARefusalNamesEveryShortLineAndItsAvailableUnits(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {

@@ -227,7 +227,7 @@ func listDiffs(f *fixture, rows []reservation.Line) (diffs []string) {
 
 // Each takes one thing away that a list stands on; the comparison with the model must find it
 // missing.
-func TestTheModelFindsAListThatIsWrong(t *testing.T) {
+func TestAWrongListDiffersFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ function, old, replacement string }{
@@ -254,7 +254,7 @@ func TestTheModelFindsAListThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAListedHoldIsTheSameAsTheOneThatIsRead(t *testing.T) {
+func TestListAndGetShowTheSameHold(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -337,7 +337,7 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	return rows[0], rows[1]
 }
 
-func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
+func TestASearchForARareLineIsPaged(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -369,7 +369,7 @@ func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
 	}
 }
 
-func TestAListOfNothingIsEmpty(t *testing.T) {
+func TestAnEmptyListHasNoNextPage(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -384,7 +384,7 @@ func TestAListOfNothingIsEmpty(t *testing.T) {
 
 // A list is read page by page while others reserve, confirm, release, die and are swept. What
 // nobody touches is seen once and in its place, however often it is read.
-func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
+func TestPagesNeitherRepeatNorSkipUnchangedHolds(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 4)

@@ -156,7 +156,7 @@ func TestRefusalWaitsForNoLock(t *testing.T) {
 	})
 }
 
-func TestHoldThatStoodInLineBeginsWhenItIsHad(t *testing.T) {
+func TestAHoldThatWaitedForItsRowBeginsWhenItGetsTheLock(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, raceOfLateReserve)
@@ -204,7 +204,7 @@ func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 	}
 }
 
-func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
+func TestAHoldThatWaitedIsShorterWithoutARestart(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(f *fixture) {
@@ -212,7 +212,7 @@ func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
 	}, raceOfLateReserve)
 }
 
-func TestTwinOfAHangingCallIsToldSo(t *testing.T) {
+func TestACallWhoseKeyIsInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -334,7 +334,7 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
+func TestADeadlockWithAnotherProgramIsRetried(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -379,7 +379,7 @@ func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
 	f.mustAudit(t)
 }
 
-func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
+func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 	t.Parallel()
 
 	for _, test := range []struct {

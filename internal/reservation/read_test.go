@@ -99,7 +99,7 @@ func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
 	}
 }
 
-func TestCatalogAgreesWithItselfWhileHoldsDieAndAreSwept(t *testing.T) {
+func TestTheCatalogIsConsistentWhileHoldsDieAndAreSwept(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 6, raceOfCatalogAndSweep)

@@ -184,7 +184,7 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	}
 }
 
-func TestTheModelFindsStatsThatAreWrong(t *testing.T) {
+func TestWrongStatsDifferFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ old, replacement string }{

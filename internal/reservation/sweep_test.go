@@ -144,7 +144,7 @@ SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_tim
 	}
 }
 
-func TestSweepOfNothingReadsLittle(t *testing.T) {
+func TestASweepWithoutDeadHoldsReadsLittle(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
@@ -250,7 +250,7 @@ func TestSweepPassesByManyLockedHolds(t *testing.T) {
 }
 
 // A batch looks at a fifth of the carts that it finds: there are more, then.
-func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
+func TestASweepTakesMoreCartsThanOneBatch(t *testing.T) {
 	t.Parallel()
 
 	const carts = 250
@@ -269,7 +269,7 @@ func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
 }
 
 // A sweep that finds all locked ends instead of asking for them again and again.
-func TestSweepEndsWhenOthersHaveLockedWhatItFinds(t *testing.T) {
+func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)

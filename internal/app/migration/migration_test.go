@@ -120,7 +120,7 @@ func bootstrapped(t *testing.T) (address string) {
 
 const product, here, there = "0192d000-0000-7000-8000-00000000000a", "0192d000-0000-7000-8000-00000000000b", "0192d000-0000-7000-8000-00000000000c"
 
-func TestTheAppCanDoItsWorkAndNothingElse(t *testing.T) {
+func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
 
 	address := bootstrapped(t)
@@ -333,7 +333,7 @@ func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatNeverComesIsNotWaitedForForever(t *testing.T) {
+func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	t.Parallel()
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
