@@ -207,12 +207,12 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	verb("RESERVATION_EXPIRED", "confirm", dying, "")
 	verb("EXPIRED", "release", dying, "")
 
-	s.fixture.Exec("SELECT pg_advisory_lock(hashtextextended('b', 0))")
+	unlock := s.fixture.Lock("SELECT pg_advisory_xact_lock(hashtextextended('b', 0))")
 	reserve("IDEMPOTENCY_KEY_IN_USE", line(east, "1", "60"), "b")
-	s.fixture.Exec("BEGIN")
-	s.fixture.Exec("SELECT FROM inventory FOR UPDATE")
+	unlock()
+	unlock = s.fixture.Lock("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
-	s.fixture.Exec("ROLLBACK")
+	unlock()
 	s.fixture.Exec("ALTER PROCEDURE extend_hold RENAME TO another")
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 

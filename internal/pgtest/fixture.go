@@ -73,6 +73,22 @@ func QueryOne[T any](f *Fixture, sql string, args ...any) T {
 	return value
 }
 
+// Lock runs a statement that locks something, in a transaction that stays open until unlock is
+// called or the test ends.
+func (f *Fixture) Lock(sql string, args ...any) (unlock func()) {
+	f.t.Helper()
+	tx, err := f.Admin.Begin(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	unlock = func() { _ = tx.Rollback(context.Background()) } // a second time it does nothing
+	f.t.Cleanup(unlock)
+	if _, err := tx.Exec(f.Context(), sql, args...); err != nil {
+		f.t.Fatalf("%s: %v", sql, err)
+	}
+	return unlock
+}
+
 // WaitUntil runs a query until its one value is true. The query paces the loop.
 func (f *Fixture) WaitUntil(sql string, args ...any) {
 	f.t.Helper()
