@@ -1,4 +1,4 @@
-// Package app puts the parts of a Lambda together: the environment, the log, the pool, the service and its handlers.
+// Package app wires a Lambda: environment, log, pool, service and handlers.
 package app
 
 import (
@@ -21,28 +21,32 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// lambdaConnections is the pool of a Lambda: an environment answers one request at a time, and a request asks once.
+// lambdaConnections is the size of a Lambda's pool. An environment answers one request at a time,
+// and a request needs one connection.
 const lambdaConnections = 1
 
-// checkTimeout bounds the look at the server's settings while a Lambda starts. It ends within the connect time-out and a trip.
+// checkTimeout bounds the check of the server's settings at a start: a connect and a round trip.
 const checkTimeout = 6 * time.Second
 
-// App is a service with what it stands on.
+// App is the service with its pool, log and handlers.
 type App struct {
 	Service *reservation.Service
 	log     *slog.Logger
 	pool    *postgres.Pool
 	api     *httpapi.API
-	// metrics is nil where nobody reads them; told is how many of the service's retries are in them.
+	// metrics is nil where nobody reads them.
 	metrics *emf.Writer
-	told    atomic.Int64
+	// reportedRetries counts the service's retries that the metrics have so far.
+	reportedRetries atomic.Int64
 }
 
-// HTTPHandler is what lambda.Start takes for a function behind the gateway.
+// HTTPHandler is the handler of a function behind the gateway, as lambda.Start takes it.
 type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
 
-// New puts an App together on a database, with a pool of the given size. It doesn't connect.
-func New(c config.Config, log *slog.Logger, connections int, options ...postgres.Option) (*App, error) {
+// New makes an App with a pool of the given size. It doesn't connect.
+func New(
+	c config.Config, log *slog.Logger, connections int, options ...postgres.Option,
+) (*App, error) {
 	source, err := awsdb.Source(c)
 	if err != nil {
 		return nil, err
@@ -53,12 +57,14 @@ func New(c config.Config, log *slog.Logger, connections int, options ...postgres
 	}
 	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold})
 	a := &App{Service: service, log: log, pool: pool}
-	a.api = httpapi.New(service, httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
+	a.api = httpapi.New(service,
+		httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
 	return a, nil
 }
 
-// Lambda puts an App together as a Lambda needs it. The connection is opened in the background, while the runtime makes its first
-// poll, and the server's settings are read on it: on one that would lose holds the environment ends, with a line that says why.
+// Lambda makes an App for a Lambda. It connects in the background, while the runtime polls for the
+// first event, and checks the server's settings. When the server would lose holds, it logs the
+// reason and ends the process.
 func Lambda() *App {
 	c, log := config.Start(true)
 	a, err := New(c, log, lambdaConnections)
@@ -85,18 +91,19 @@ func exit(log *slog.Logger, err error) {
 	os.Exit(1)
 }
 
-// Check asks the database server whether it keeps what it acknowledges. Its error is a *postgres.UnsafeServerError when not.
+// Check checks that the database server keeps the commits that it acknowledges. It returns a
+// *postgres.UnsafeServerError when it doesn't.
 func (a *App) Check(ctx context.Context) error { return postgres.Check(ctx, a.pool) }
 
-// Close closes the pool, when what it is doing has ended.
+// Close waits for the running statements and closes the pool.
 func (a *App) Close() { a.pool.Close() }
 
-// HTTP is the handler of a function behind the gateway, by its name in the route table.
+// HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
 	return lambdahttp.New(a.api.Function(function), a.log)
 }
 
-// SweepReport is what a sweep answers the rule, for whoever invokes it by hand.
+// SweepReport is the sweep function's result. The rule ignores it; it is for a call by hand.
 type SweepReport struct {
 	Expired       int64        `json:"expired"`
 	Units         int64        `json:"units"`
@@ -107,13 +114,13 @@ type SweepReport struct {
 	Audit         *AuditReport `json:"audit,omitempty"`
 }
 
-// Sweep is the handler of the minute rule: a sweep that stops short of the function's deadline, and its line in the log. In an hour's first
-// minute it also audits, be the sweep a success or not, and so it does when its event says {"audit": true} in its detail.
+// Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
+// and logs one line. In the first minute of an hour, or when the event's detail is {"audit": true},
+// it also audits, even when the sweep failed.
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
 	if wantsAudit(event) {
 		report.Audit = a.audit(ctx)
-		a.keepAudit(ctx, report.Audit)
 	}
 	return report, err
 }
@@ -134,7 +141,7 @@ func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 	if err != nil {
 		level := slog.LevelError
 		if errors.Is(ctx.Err(), context.Canceled) {
-			level = slog.LevelInfo // it was told to stop
+			level = slog.LevelInfo // the process is stopping
 		}
 		a.log.Log(ctx, level, "sweep", append(attrs, "error", err)...)
 		return report, fmt.Errorf("the sweep ended early: %w", err)

@@ -9,46 +9,53 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// Bounds of an audit by the sweeper.
+// The bounds of the sweeper's audit.
 const (
-	// auditLimit ends an audit whose tables have outgrown it: it reads them whole.
+	// auditLimit bounds an audit, which reads whole tables.
 	auditLimit = 20 * time.Second
-	// auditMargin is how long before the function's deadline an audit ends, so that its result is still told.
+	// auditMargin is how long before the function's deadline an audit ends. It leaves time to
+	// report and store the result.
 	auditMargin = 2 * time.Second
-	// maxLogged bounds the violations in the log's line. One is bad enough.
+	// storeLimit bounds the storing of the result. It fits into auditMargin.
+	storeLimit = time.Second
+	// maxLogged bounds the violations in the log line.
 	maxLogged = 20
 )
 
-// AuditReport is the result of an audit. Unfinished says that it didn't end in time, or that the database couldn't be asked: then there may be
-// more violations than were found.
+// AuditReport is the result of an audit.
 type AuditReport struct {
-	Violations int  `json:"violations"`
+	Violations int `json:"violations"`
+	// Unfinished is true when the audit ran out of time or the database failed. There may be more
+	// violations than were found.
 	Unfinished bool `json:"unfinished,omitempty"`
 }
 
-// wantsAudit is true in an hour's first minute, as the rule's events tell when they are for, and for whoever asks.
+// wantsAudit reports whether a sweep should also audit: in the first minute of an hour, by the time in
+// the rule's event, and whenever the event's detail is {"audit": true}.
 func wantsAudit(event events.EventBridgeEvent) bool {
 	var detail struct {
 		Audit bool `json:"audit"`
 	}
-	// A detail that is no such object doesn't ask for one.
-	_ = json.Unmarshal(event.Detail, &detail)
+	_ = json.Unmarshal(event.Detail, &detail) // any other detail doesn't ask for an audit
 	return detail.Audit || !event.Time.IsZero() && event.Time.Minute() == 0
 }
 
-// audit checks all promises and tells the result in one line of the log, and in the metrics AuditViolations and AuditUnfinished.
+// audit checks all promises. It reports the result in the log, in the metrics AuditViolations and
+// AuditUnfinished, and in the database for the operator's page.
 func (a *App) audit(ctx context.Context) *AuditReport {
 	start := time.Now()
 	end := start.Add(auditLimit)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-auditMargin).Before(end) {
 		end = deadline.Add(-auditMargin)
 	}
-	ctx, cancel := context.WithDeadline(ctx, end)
+	auditing, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	violations, err := a.Service.Audit(ctx)
+	violations, err := a.Service.Audit(auditing)
 	report := &AuditReport{Violations: len(violations), Unfinished: err != nil}
 	a.observeAudit(report)
-	attrs := []any{"found", report.Violations, "unfinished", report.Unfinished, "tookMs", time.Since(start).Milliseconds()}
+	attrs := []any{
+		"found", report.Violations, "unfinished", report.Unfinished, "tookMs", time.Since(start).Milliseconds(),
+	}
 	level := slog.LevelInfo
 	if err != nil {
 		level = slog.LevelWarn
@@ -59,5 +66,16 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 		attrs = append(attrs, "violations", violations[:min(maxLogged, len(violations))])
 	}
 	a.log.Log(context.WithoutCancel(ctx), level, "audit", attrs...)
+	a.storeAudit(ctx, report)
 	return report
+}
+
+// storeAudit stores an audit's result for the operator's page. A failure is only logged, because
+// the result is in the log already.
+func (a *App) storeAudit(ctx context.Context, report *AuditReport) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
+	defer cancel()
+	if err := a.Service.KeepAudit(ctx, report.Violations, report.Unfinished); err != nil {
+		a.log.WarnContext(ctx, "the audit's result isn't stored", "error", err)
+	}
 }

@@ -38,7 +38,7 @@ func functions(t *testing.T) []string {
 	return names
 }
 
-func TestEveryRouteHasItsFunctionAndEveryFunctionItsUse(t *testing.T) {
+func TestEveryRouteHasAFunctionAndEveryFunctionAUse(t *testing.T) {
 	t.Parallel()
 
 	want := []string{"sweep", "migrate"}
@@ -52,7 +52,7 @@ func TestEveryRouteHasItsFunctionAndEveryFunctionItsUse(t *testing.T) {
 	}
 }
 
-func TestAMainIsShort(t *testing.T) {
+func TestEveryMainIsShort(t *testing.T) {
 	t.Parallel()
 
 	const most = 25
@@ -67,8 +67,8 @@ func TestAMainIsShort(t *testing.T) {
 	}
 }
 
-// A Lambda links what it runs, and nothing of the tests, the local stand-ins or the CDK.
-func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
+// No Lambda links the tests, the local stand-ins, the CDK or another function's libraries.
+func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 	t.Parallel()
 
 	for _, name := range functions(t) {
@@ -94,7 +94,8 @@ func TestNoLambdaLinksWhatItDoesNotNeed(t *testing.T) {
 				t.Errorf("functions/web links %s, and needs no database", dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"
-			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/service/") || strings.HasPrefix(dep, sdk+"/credentials") {
+			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/service/") ||
+				strings.HasPrefix(dep, sdk+"/credentials") {
 				t.Errorf("functions/%s links %s: package awsdb says why it does without", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, sdk) {
@@ -141,14 +142,15 @@ func TestImportsPointOneWay(t *testing.T) {
 			if want, bounded := allowed[pkg]; bounded && isOurs && !slices.Contains(want, ours) {
 				t.Errorf("%s imports %s", pkg, ours)
 			}
-			if pkg == "internal/httpapi" && (strings.Contains(dep, "pgx") || strings.Contains(dep, "aws-lambda")) {
+			if pkg == "internal/httpapi" &&
+				(strings.Contains(dep, "pgx") || strings.Contains(dep, "aws-lambda")) {
 				t.Errorf("internal/httpapi imports %s", dep)
 			}
 		}
 	}
 }
 
-// Every variable is read in one place, so that the README's table is whole.
+// Every variable is read in one place, so that the table in package config is complete.
 func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 	t.Parallel()
 
@@ -157,7 +159,8 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 			return err
 		}
 		name := entry.Name()
-		if entry.IsDir() && (name == "node_modules" || name == "build" || (strings.HasPrefix(name, ".") && name != "..")) {
+		if entry.IsDir() &&
+			(name == "node_modules" || name == "build" || (strings.HasPrefix(name, ".") && name != "..")) {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {

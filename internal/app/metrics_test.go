@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
@@ -24,8 +23,9 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// readMetrics reads what CloudWatch would make of the lines, by name and, where there is a dimension, its value: name/value. It holds each line
-// to the rules of the embedded metric format, and empties the buffer.
+// readMetrics reads what CloudWatch would make of the lines, by name and, where there is a
+// dimension, its value: name/value. It holds each line to the rules of the embedded metric format,
+// and empties the buffer.
 func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 	t.Helper()
 	got := map[string]float64{}
@@ -47,11 +47,14 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 		if err := json.Unmarshal(line, &head); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if age := time.Since(time.UnixMilli(head.AWS.Timestamp)); age < -time.Second || age > 5*time.Minute || len(head.AWS.CloudWatchMetrics) == 0 {
+		if age := time.Since(
+			time.UnixMilli(head.AWS.Timestamp)); age < -time.Second || age > 5*time.Minute ||
+			len(head.AWS.CloudWatchMetrics) == 0 {
 			t.Errorf("%s: it was written %s ago", line, age)
 		}
 		for _, d := range head.AWS.CloudWatchMetrics {
-			if d.Namespace != "AlloReservations/test" || len(d.Dimensions) != 1 || len(d.Metrics) == 0 {
+			if d.Namespace != "AlloReservations/test" || len(d.Dimensions) != 1 ||
+				len(d.Metrics) == 0 {
 				t.Errorf("%s: its directive is %+v", line, d)
 			}
 			suffix := ""
@@ -64,7 +67,8 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 			}
 			for _, m := range d.Metrics {
 				value, isNumber := fields[m.Name].(float64)
-				if !isNumber || !slices.Contains([]string{"Count", "Seconds", "Milliseconds"}, m.Unit) {
+				if !isNumber ||
+					!slices.Contains([]string{"Count", "Seconds", "Milliseconds"}, m.Unit) {
 					t.Errorf("%s: the metric %+v is %v", line, m, fields[m.Name])
 				}
 				got[m.Name+suffix] += value
@@ -84,24 +88,26 @@ func wantMetrics(t *testing.T, what string, got, want map[string]float64) {
 	}
 }
 
-// shop is a Lambda's App that logs errors only, with its metrics.
-type shop struct {
+// measuredApp is an App whose metrics are kept, on a database with a product in two warehouses.
+type measuredApp struct {
 	t       *testing.T
 	app     *app.App
-	admin   *pgx.Conn
+	fixture *pgtest.Fixture // nil without a database
 	metrics bytes.Buffer
 }
 
 const mug, east, west = "0192d000-0000-7000-8000-0000000000a1", "0192d000-0000-7000-8000-0000000000b1", "0192d000-0000-7000-8000-0000000000b2"
 
-func newShop(t *testing.T, databaseURL string) *shop {
+func newMeasuredApp(t *testing.T, databaseURL string) *measuredApp {
 	t.Helper()
-	s := &shop{t: t}
+	s := &measuredApp{t: t}
 	c := config.Config{DatabaseURL: databaseURL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	var log bytes.Buffer
 	t.Cleanup(func() { t.Log(log.String()) })
 	var err error
-	if s.app, err = app.New(c, slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})), 1); err != nil {
+	if s.app, err = app.New(c,
+		slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
+		1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.app.Close)
@@ -109,32 +115,30 @@ func newShop(t *testing.T, databaseURL string) *shop {
 	return s
 }
 
-func newStockedShop(t *testing.T) *shop {
+func newStockedApp(t *testing.T) *measuredApp {
 	t.Helper()
 	db := pgtest.New(t)
-	s := newShop(t, db.URL)
-	var err error
-	if s.admin, err = pgx.Connect(t.Context(), db.DirectURL); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.admin.Close(context.Background()) })
-	s.exec("INSERT INTO products VALUES ('" + mug + "', 'mug', 'M')")
-	s.exec("INSERT INTO warehouses VALUES ('" + east + "', 'east'), ('" + west + "', 'west')")
-	s.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('" + mug + "', '" + east + "', 100), ('" + mug + "', '" + west + "', 1)")
+	s := newMeasuredApp(t, db.URL)
+	s.fixture = pgtest.NewFixture(t, db)
+	s.fixture.Exec("INSERT INTO products (id, name, sku) VALUES ($1, 'mug', 'M')", mug)
+	s.fixture.Exec("INSERT INTO warehouses (id, name) VALUES ($1, 'east'), ($2, 'west')", east, west)
+	s.fixture.Stock(uuid.MustParse(mug), uuid.MustParse(east), 100)
+	s.fixture.Stock(uuid.MustParse(mug), uuid.MustParse(west), 1)
 	return s
 }
 
-func (s *shop) exec(sql string) {
+// call sends an event to a function as the gateway does, and returns the answer's Location and the
+// metrics that it left.
+func (s *measuredApp) call(
+	function, method, path, body, key string,
+) (location string, metrics map[string]float64) {
 	s.t.Helper()
-	if _, err := s.admin.Exec(s.t.Context(), sql); err != nil {
-		s.t.Fatalf("%s: %v", sql, err)
+	event := events.APIGatewayV2HTTPRequest{
+		Version: "2.0",
+		RawPath: path,
+		Body:    body,
+		Headers: map[string]string{"content-type": "application/json"},
 	}
-}
-
-// call sends an event to a function as the gateway does, and returns the answer's Location and the metrics that it left.
-func (s *shop) call(function, method, path, body, key string) (location string, metrics map[string]float64) {
-	s.t.Helper()
-	event := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: path, Body: body, Headers: map[string]string{"content-type": "application/json"}}
 	if key != "" {
 		event.Headers["idempotency-key"] = key
 	}
@@ -158,7 +162,7 @@ func line(warehouse, quantity, ttl string) string {
 func TestEveryOutcomeIsCounted(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	seen := map[string]bool{}
 	want := func(outcome string, got map[string]float64, others ...string) {
 		t.Helper()
@@ -203,17 +207,18 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	verb("RESERVATION_EXPIRED", "confirm", dying, "")
 	verb("EXPIRED", "release", dying, "")
 
-	s.exec("SELECT pg_advisory_lock(hashtextextended('b', 0))")
+	unlock := s.fixture.Lock("SELECT pg_advisory_xact_lock(hashtextextended('b', 0))")
 	reserve("IDEMPOTENCY_KEY_IN_USE", line(east, "1", "60"), "b")
-	s.exec("BEGIN")
-	s.exec("SELECT FROM inventory FOR UPDATE")
+	unlock()
+	unlock = s.fixture.Lock("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
-	s.exec("ROLLBACK")
-	s.exec("ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another")
+	unlock()
+	s.fixture.Exec("ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another")
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 
-	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
-	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
+	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
+	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations",
+		line(east, "1", "60"), "")
 	want("DATABASE_UNAVAILABLE", got, "PoolErrors")
 
 	all := httpapi.Outcomes()
@@ -223,31 +228,29 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	}
 }
 
-func (s *shop) awaitDead(id string) {
+func (s *measuredApp) awaitDead(id string) {
 	s.t.Helper()
-	const sql = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
-	for dead := false; !dead; { // the question paces it, and the test's deadline ends it
-		if err := s.admin.QueryRow(s.t.Context(), sql, id).Scan(&dead); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	s.fixture.WaitUntil("SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", id)
 }
 
 func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	cart := `{"items":[{"productId":"` + mug + `","warehouseId":"` + east + `","quantity":101},{"productId":"` + mug + `","warehouseId":"` + west + `","quantity":2}]}`
 	_, got := s.call("reserve", http.MethodPost, "/api/reservations", cart, "")
 	wantMetrics(t, "a cart that is short twice", got, map[string]float64{"Shortages": 2})
 
 	// The first two tries end as if they had met another transaction.
-	s.exec("CREATE SEQUENCE tries")
-	s.exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	s.fixture.Exec("CREATE SEQUENCE tries")
+	s.fixture.Exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'collided' USING ERRCODE = 'serialization_failure'; END IF; RETURN NEW; END $$`)
-	s.exec("CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()")
+	s.fixture.Exec(
+		"CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()",
+	)
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
-	wantMetrics(t, "a reserve that collides twice", got, map[string]float64{"Retries": 2, "Reservations/HELD": 1})
+	wantMetrics(t, "a reserve that collides twice", got,
+		map[string]float64{"Retries": 2, "Reservations/HELD": 1})
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	if diff := cmp.Diff(map[string]float64{"Reservations/HELD": 1}, got); diff != "" {
 		t.Errorf("a reserve without trouble: the metrics differ (-want +got):\n%s", diff)
@@ -258,7 +261,7 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 		if _, got := s.call(function, http.MethodGet, path, "", ""); len(got) > 0 {
 			t.Errorf("%s: the metrics are %v, want none", function, got)
 		}
-		unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
+		unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 		_, got := unreachable.call(function, http.MethodGet, path, "", "")
 		if diff := cmp.Diff(map[string]float64{"PoolErrors": 1}, got); diff != "" {
 			t.Errorf("%s without a database: the metrics differ (-want +got):\n%s", function, diff)
@@ -269,7 +272,7 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 	t.Parallel()
 
-	s := newStockedShop(t)
+	s := newStockedApp(t)
 	s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	sweep := func() map[string]float64 {
 		t.Helper()
@@ -277,29 +280,35 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 		return readMetrics(t, &s.metrics)
 	}
 	got := sweep()
-	wantMetrics(t, "a sweep of nothing", got, map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
-	s.exec("UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
-		"expires_at = expires_at - interval '1 hour'")
+	wantMetrics(t, "a sweep of nothing", got,
+		map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
+	s.fixture.Exec(
+		"UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
+			"expires_at = expires_at - interval '1 hour'",
+	)
 	got = sweep()
 	wantMetrics(t, "a sweep of a hold", got, map[string]float64{"Expired": 1, "SweepMore": 0})
-	if lag, duration := got["SweepLag"], got["SweepDuration"]; lag < 3500 || lag > 3700 || duration <= 0 {
-		t.Errorf("the sweep's lag and duration are %v s and %v ms, want about an hour and some", lag, duration)
+	if lag, duration := got["SweepLag"], got["SweepDuration"]; lag < 3500 || lag > 3700 ||
+		duration <= 0 {
+		t.Errorf("the sweep's lag and duration are %v s and %v ms, want about an hour and some",
+			lag, duration)
 	}
 
 	// Without its procedure the sweep fails before it knows how old the oldest is.
-	s.exec("ALTER FUNCTION sweep_holds RENAME TO another")
+	s.fixture.Exec("ALTER FUNCTION sweep_holds RENAME TO another")
 	got = sweep()
 	wantMetrics(t, "a sweep that fails", got, map[string]float64{"Expired": 0, "SweepMore": 0})
 	if _, known := got["SweepLag"]; known {
 		t.Errorf("the metrics of a sweep that failed are %v, want no lag", got)
 	}
-	unreachable := newShop(t, "postgres://u:p@127.0.0.1:1/d")
+	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 	_, _ = unreachable.app.Sweep(t.Context(), events.EventBridgeEvent{})
-	wantMetrics(t, "a sweep without a database", readMetrics(t, &unreachable.metrics), map[string]float64{"Expired": 0, "PoolErrors": 1})
+	wantMetrics(t, "a sweep without a database", readMetrics(t, &unreachable.metrics),
+		map[string]float64{"Expired": 0, "PoolErrors": 1})
 }
 
 // Where the secret can't be read the caller may come again, and the log has the reason.
-func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
+func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 	t.Parallel()
 
 	manager := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -310,7 +319,12 @@ func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
 	var log, metrics bytes.Buffer
 	a, err := app.New(config.Config{
 		DatabaseSecret: "allo/database",
-		AWS:            config.AWS{Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "hidden", SecretsEndpoint: manager.URL},
+		AWS: config.AWS{
+			Region:          "eu-central-1",
+			AccessKeyID:     "id",
+			SecretAccessKey: "hidden",
+			SecretsEndpoint: manager.URL,
+		},
 	}, slog.New(slog.NewJSONHandler(&log, nil)), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -322,13 +336,17 @@ func TestASecretThatCannotBeReadIsTheDatabaseUnavailable(t *testing.T) {
 
 	response, err := a.HTTP("list-warehouses")(t.Context(), event)
 
-	if err != nil || response.StatusCode != http.StatusServiceUnavailable || strings.Contains(response.Body, "AccessDenied") {
-		t.Errorf("the answer is %d %s, %v, want 503 without the reason", response.StatusCode, response.Body, err)
+	if err != nil || response.StatusCode != http.StatusServiceUnavailable ||
+		strings.Contains(response.Body, "AccessDenied") {
+		t.Errorf("the answer is %d %s, %v, want 503 without the reason", response.StatusCode,
+			response.Body, err)
 	}
-	if got := log.String(); !strings.Contains(got, "AccessDeniedException: not authorized") || strings.Contains(got, "hidden") {
+	if got := log.String(); !strings.Contains(got, "AccessDeniedException: not authorized") ||
+		strings.Contains(got, "hidden") {
 		t.Errorf("the log is %s, want the reason and no key", got)
 	}
-	wantMetrics(t, "a secret that can't be read", readMetrics(t, &metrics), map[string]float64{"PoolErrors": 1})
+	wantMetrics(t, "a secret that can't be read", readMetrics(t, &metrics),
+		map[string]float64{"PoolErrors": 1})
 }
 
 // The local program has nobody who would read metrics, so its App writes none.
@@ -342,7 +360,8 @@ func TestWithoutAReaderThereAreNoMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if _, err := a.Sweep(t.Context(), events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}); err != nil {
+	if _, err := a.Sweep(t.Context(),
+		events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(log.String(), "_aws") || !strings.Contains(log.String(), `"msg":"audit"`) {

@@ -64,7 +64,7 @@ func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
 
 var asked = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}
 
-func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
+func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
@@ -93,14 +93,19 @@ func TestTheSweeperTellsWhatTheAuditFinds(t *testing.T) {
 
 			report, err := a.Sweep(t.Context(), asked)
 
-			if err != nil || report.Audit == nil || report.Audit.Unfinished || report.Audit.Violations != c.violations {
-				t.Fatalf("Sweep() = %+v, %v, want an audit with %d violations", report.Audit, err, c.violations)
+			if err != nil || report.Audit == nil || report.Audit.Unfinished ||
+				report.Audit.Violations != c.violations {
+				t.Fatalf("Sweep() = %+v, %v, want an audit with %d violations", report.Audit, err,
+					c.violations)
 			}
 			line := readAudit(t, log)
-			if line == nil || line.Level != c.level || line.Found != c.violations || line.Unfinished || len(line.Violations) != c.violations {
+			if line == nil || line.Level != c.level || line.Found != c.violations ||
+				line.Unfinished ||
+				len(line.Violations) != c.violations {
 				t.Fatalf("the log says %s, want %d violations at %s", log, c.violations, c.level)
 			}
-			wantMetrics(t, "an audit", readMetrics(t, metrics), map[string]float64{"AuditViolations": float64(c.violations), "AuditUnfinished": 0})
+			wantMetrics(t, "an audit", readMetrics(t, metrics),
+				map[string]float64{"AuditViolations": float64(c.violations), "AuditUnfinished": 0})
 		})
 	}
 }
@@ -126,7 +131,7 @@ func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
 	}
 }
 
-func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
+func TestAnUnfinishedAuditIsReported(t *testing.T) {
 	t.Parallel()
 
 	a, db, log, metrics := newSweeper(t)
@@ -139,8 +144,10 @@ func TestAnAuditThatDoesNotEndSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A sweep of nothing reads no adjustments; the audit does, and may wait for this lock as long as for any.
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
+	// A sweep of nothing reads no adjustments; the audit does, and may wait for this lock as long
+	// as for any.
+	if _, err := tx.Exec(t.Context(),
+		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 

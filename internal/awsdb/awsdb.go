@@ -1,7 +1,7 @@
-// Package awsdb finds a Lambda's database: by a URL, by a user that authenticates with an IAM token,
-// or by a secret of Secrets Manager. It links two small parts of AWS's SDK, the request signer and
-// the token for RDS. The SDK's configuration and its client of Secrets Manager would add 0.85 MB that
-// a cold start has to load, and one signed POST takes their place.
+// Package awsdb finds a Lambda's database: by a URL, by a user that authenticates with an IAM
+// token, or by a secret of Secrets Manager. It links two small parts of AWS's SDK, the request
+// signer and the token for RDS. The SDK's configuration and its client of Secrets Manager would add
+// 0.85 MB that a cold start has to load, and one signed POST takes their place.
 //
 // With a token or a secret, the server's certificate and its host name are always verified.
 package awsdb
@@ -37,16 +37,20 @@ func Source(c config.Config) (postgres.Source, error) {
 	case c.DatabaseSecret != "":
 		return NewSecret(c.DatabaseSecret, c.AWS), nil
 	default:
-		return nil, errors.New("no database is named: set DATABASE_URL, DATABASE_IAM_URL or DATABASE_SECRET")
+		return nil, errors.New(
+			"no database is named: set DATABASE_URL, DATABASE_IAM_URL or DATABASE_SECRET")
 	}
 }
 
-// errMalformed doesn't say where the URL is wrong: the parser's error may quote a part of a password.
-var errMalformed = errors.New("the database's URL must look like postgres://user:password@host:5432/database, " +
-	"with special characters in the user and the password percent-encoded")
+// errMalformed doesn't say where the URL is wrong: the parser's error may quote a part of a
+// password.
+var errMalformed = errors.New(
+	"the database's URL must look like postgres://user:password@host:5432/database, " +
+		"with special characters in the user and the password percent-encoded",
+)
 
-// verified parses a URL and sets sslmode=verify-full. It refuses an sslmode that asks for no TLS: the
-// URL's author believes that the server has none.
+// verified parses a URL and sets sslmode=verify-full. It refuses an sslmode that asks for no TLS:
+// the URL's author believes that the server has none.
 func verified(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Hostname() == "" {
@@ -57,8 +61,11 @@ func verified(raw string) (*url.URL, error) {
 	case "", "prefer", "require", "verify-ca", "verify-full":
 		query.Set("sslmode", "verify-full")
 	default:
-		return nil, fmt.Errorf("the database's URL has sslmode=%.16s, but the server's certificate must be "+
-			"verified: remove the parameter, or set it to verify-full", mode)
+		return nil, fmt.Errorf(
+			"the database's URL has sslmode=%.16s, but the server's certificate must be "+
+				"verified: remove the parameter, or set it to verify-full",
+			mode,
+		)
 	}
 	u.RawQuery = query.Encode()
 	return u, nil

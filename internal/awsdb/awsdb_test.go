@@ -28,7 +28,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// database is a Postgres that takes TLS connections for the host name localhost, with a certificate of an authority of its own.
+// database is a Postgres that takes TLS connections for the host name localhost, with a certificate
+// of an authority of its own.
 type database struct {
 	t     *testing.T
 	admin *pgx.Conn
@@ -83,7 +84,8 @@ func (d *database) certify() {
 	owner := info.Sys().(*syscall.Stat_t)
 	for name, content := range map[string]string{"server.crt": certificate, "server.key": key} {
 		path := filepath.Join(dir, name)
-		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chown(path, int(owner.Uid), int(owner.Gid))); err != nil {
+		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600),
+			os.Chown(path, int(owner.Uid), int(owner.Gid))); err != nil {
 			d.t.Fatal(err)
 		}
 	}
@@ -103,7 +105,8 @@ func (d *database) with(change func(u *url.URL)) string {
 	return u.String()
 }
 
-// certificates makes an authority and a certificate of it for localhost, by name and not by address.
+// certificates makes an authority and a certificate of it for localhost, by name and not by
+// address.
 func certificates(t *testing.T) (certificate, key, ca string) {
 	t.Helper()
 	make := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
@@ -121,11 +124,17 @@ func certificates(t *testing.T) (certificate, key, ca string) {
 		return own, der
 	}
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider's own"}, NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(
+			1,
+		), Subject: pkix.Name{CommonName: "a provider's own"}, NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	rootKey, rootDER := make(root, root, nil)
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		DNSNames:     []string{"localhost"},
+		NotAfter:     time.Now().Add(time.Hour),
+	}
 	leafKey, leafDER := make(leaf, root, rootKey)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
@@ -157,7 +166,8 @@ func session(t *testing.T, pool *postgres.Pool) (string, error) {
 // wantUnavailable holds an error to what callers are told by it: come again, and nothing of the secret.
 func wantUnavailable(t *testing.T, what string, err error, reason string) {
 	t.Helper()
-	if !postgres.Unavailable(err) || !postgres.NoConnection(err) || !strings.Contains(fmt.Sprint(err), reason) {
+	if !postgres.Unavailable(err) || !postgres.NoConnection(err) ||
+		!strings.Contains(fmt.Sprint(err), reason) {
 		t.Errorf("%s: the error is %v, want it unavailable, and to say %q", what, err, reason)
 	}
 	for _, secret := range []string{password, url.QueryEscape(password), url.UserPassword("", password).String(), "100%", "X-Amz-Signature"} {
@@ -178,12 +188,15 @@ func TestTheFirstVariableThatIsSetNamesTheDatabase(t *testing.T) {
 		{"", "postgres://u@h:5432/d", "s", &IAM{}},
 		{"", "", "s", &Secret{}},
 	} {
-		got, err := Source(config.Config{DatabaseURL: c.url, DatabaseIAMURL: c.iam, DatabaseSecret: c.secret})
+		got, err := Source(
+			config.Config{DatabaseURL: c.url, DatabaseIAMURL: c.iam, DatabaseSecret: c.secret})
 		if err != nil || fmt.Sprintf("%T", got) != fmt.Sprintf("%T", c.want) {
-			t.Errorf("Source(%q, %q, %q) = %T, %v, want %T", c.url, c.iam, c.secret, got, err, c.want)
+			t.Errorf("Source(%q, %q, %q) = %T, %v, want %T", c.url, c.iam, c.secret, got, err,
+				c.want)
 		}
 	}
-	if got, err := Source(config.Config{}); err == nil || !strings.Contains(err.Error(), "DATABASE_SECRET") {
+	if got, err := Source(config.Config{}); err == nil ||
+		!strings.Contains(err.Error(), "DATABASE_SECRET") {
 		t.Errorf("Source() of nothing = %v, %v, want an error that names the variables", got, err)
 	}
 }
@@ -193,13 +206,16 @@ func TestACertificateIsAlwaysVerifiedInFull(t *testing.T) {
 
 	for _, mode := range []string{"", "prefer", "require", "verify-ca", "verify-full"} {
 		u, err := verified("postgres://u:p@h/d?sslrootcert=system&sslmode=" + mode)
-		if err != nil || u.Query().Get("sslmode") != "verify-full" || u.Query().Get("sslrootcert") != "system" {
+		if err != nil || u.Query().Get("sslmode") != "verify-full" ||
+			u.Query().Get("sslrootcert") != "system" {
 			t.Errorf("verified() of sslmode=%s = %v, %v, want it verified in full", mode, u, err)
 		}
 	}
 	for _, bad := range []string{"disable", "allow", "DISABLE", "verify"} {
-		if _, err := verified("postgres://u:p@h/d?sslmode=" + bad); err == nil || !strings.Contains(err.Error(), "set it to verify-full") {
-			t.Errorf("verified() of sslmode=%s = %v, want an error that says what to change", bad, err)
+		if _, err := verified("postgres://u:p@h/d?sslmode=" + bad); err == nil ||
+			!strings.Contains(err.Error(), "set it to verify-full") {
+			t.Errorf("verified() of sslmode=%s = %v, want an error that says what to change", bad,
+				err)
 		}
 	}
 	for _, bad := range []string{"", "h/d", "mysql://u:p@h/d", "postgres:///d?host=/tmp", "postgres://u:100%@h/d", "postgres://u:pa/ss@h/d"} {

@@ -11,12 +11,18 @@ import (
 	"github.com/allo/reservations/internal/config"
 )
 
-var account = config.AWS{Region: "eu-central-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "a key", SessionToken: "a session"}
+var account = config.AWS{
+	Region:          "eu-central-1",
+	AccessKeyID:     "AKIAEXAMPLE",
+	SecretAccessKey: "a key",
+	SessionToken:    "a session",
+}
 
 func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 	t.Parallel()
 
-	source, err := NewIAM("postgres://allo_app@db.example:5432/allo?default_query_exec_mode=exec", account)
+	source, err := NewIAM("postgres://allo_app@db.example:5432/allo?default_query_exec_mode=exec",
+		account)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +39,8 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 		return target, token
 	}
 	target, token := read()
-	if target.User.Username() != "allo_app" || target.Host != "db.example:5432" || target.Query().Get("sslmode") != "verify-full" ||
+	if target.User.Username() != "allo_app" || target.Host != "db.example:5432" ||
+		target.Query().Get("sslmode") != "verify-full" ||
 		target.Query().Get("default_query_exec_mode") != "exec" {
 		t.Errorf("the target is %s, want the URL's own, verified in full", target.Redacted())
 	}
@@ -49,7 +56,8 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 		}
 	}
 	scope := signed.Query().Get("X-Amz-Credential")
-	if signed.Host != "db.example:5432" || !strings.HasPrefix(scope, "AKIAEXAMPLE/") || !strings.HasSuffix(scope, "/eu-central-1/rds-db/aws4_request") {
+	if signed.Host != "db.example:5432" || !strings.HasPrefix(scope, "AKIAEXAMPLE/") ||
+		!strings.HasSuffix(scope, "/eu-central-1/rds-db/aws4_request") {
 		t.Errorf("the token is for %s at %s, want this account at the host", scope, signed.Host)
 	}
 
@@ -64,8 +72,8 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 	}
 }
 
-// The token is sent as any password is: here to a server that takes any for one of its users, as RDS does for those of rds_iam that AWS
-// vouches for.
+// The token is sent as any password is: here to a server that takes any for one of its users, as
+// RDS does for those of rds_iam that AWS vouches for.
 func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	t.Parallel()
 
@@ -80,7 +88,8 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(hba, append([]byte("hostssl all vouched 127.0.0.1/32 trust\n"), rules...), 0o600); err != nil {
+	if err := os.WriteFile(hba,
+		append([]byte("hostssl all vouched 127.0.0.1/32 trust\n"), rules...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d.exec("SELECT pg_reload_conf()")
@@ -98,22 +107,25 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	}
 	trusting := "?sslrootcert=" + url.QueryEscape(ca)
 
-	if who, err := session(t, open(t, source("vouched", "localhost", trusting))); err != nil || who != "vouched t" {
+	if who, err := session(t, open(t, source("vouched", "localhost", trusting))); err != nil ||
+		who != "vouched t" {
 		t.Errorf("the session is %q, %v, want vouched's over TLS", who, err)
 	}
 	_, err = session(t, open(t, source("unknown", "localhost", trusting)))
 	wantUnavailable(t, "a user whom nobody vouches for", err, "refuses the password")
 	_, err = session(t, open(t, source("vouched", "localhost", "")))
-	wantUnavailable(t, "an authority that nobody knows", err, "certificate signed by unknown authority")
+	wantUnavailable(t, "an authority that nobody knows", err,
+		"certificate signed by unknown authority")
 	_, err = session(t, open(t, source("vouched", "127.0.0.1", trusting)))
 	wantUnavailable(t, "another host's certificate", err, "certificate for 127.0.0.1")
 }
 
-func TestAnIAMURLIsLookedAtBeforeItIsUsed(t *testing.T) {
+func TestNewIAMRefusesAnInvalidURL(t *testing.T) {
 	t.Parallel()
 
 	for _, bad := range []string{"postgres://u@h:5432/d?sslmode=disable", "https://u@h:5432/d", "postgres://%zz"} {
-		if _, err := NewIAM(bad, account); err == nil || !strings.Contains(err.Error(), "DATABASE_IAM_URL") {
+		if _, err := NewIAM(bad, account); err == nil ||
+			!strings.Contains(err.Error(), "DATABASE_IAM_URL") {
 			t.Errorf("NewIAM(%q) = %v, want an error that names the variable", bad, err)
 		}
 	}

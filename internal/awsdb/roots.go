@@ -10,14 +10,15 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// regionalRoots has RDS's root for the certificates rds-ca-rsa2048-g1 of each region. A line with the
-// root's name comes before each. roots.sh makes the file.
+// regionalRoots has RDS's root for the certificates rds-ca-rsa2048-g1 of each region. A line with
+// the root's name comes before each. roots.sh makes the file.
 //
 //go:embed rds-ca-rsa2048-g1.pem
 var regionalRoots string
 
-// roots are the machine's roots and Mozilla's, because a Lambda's image may lack some. They are parsed
-// when they are first needed. That takes milliseconds, which package fallback would add to every start.
+// roots are the machine's roots and Mozilla's, because a Lambda's image may lack some. They are
+// parsed when they are first needed. That takes milliseconds, which package fallback would add to
+// every start.
 var roots = sync.OnceValue(func() *x509.CertPool {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -37,8 +38,8 @@ var roots = sync.OnceValue(func() *x509.CertPool {
 	return pool
 })
 
-// regionRoots are roots and RDS's own root of the region, which signs a cluster's certificate. A proxy's
-// certificate is signed by a public root.
+// regionRoots are roots and RDS's own root of the region, which signs a cluster's certificate. A
+// proxy's certificate is signed by a public root.
 func regionRoots(region string) *x509.CertPool {
 	pool := roots().Clone()
 	if certificate := regionalRoot(region); certificate != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-func TestEveryRegionsRootIsWhatItSays(t *testing.T) {
+func TestEveryRegionsRootHasItsNameAndSignature(t *testing.T) {
 	t.Parallel()
 
 	const least = 27 // regions that the file has had
@@ -25,15 +25,19 @@ func TestEveryRegionsRootIsWhatItSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := certificate.Subject.CommonName
-		region, isRoot := strings.CutSuffix(strings.TrimPrefix(name, "Amazon RDS "), " Root CA RSA2048 G1")
-		if !isRoot || !certificate.IsCA || certificate.Subject.String() != certificate.Issuer.String() {
+		region, isRoot := strings.CutSuffix(strings.TrimPrefix(name, "Amazon RDS "),
+			" Root CA RSA2048 G1")
+		if !isRoot || !certificate.IsCA ||
+			certificate.Subject.String() != certificate.Issuer.String() {
 			t.Errorf("%s isn't a region's root", certificate.Subject)
 		}
 		if err := certificate.CheckSignatureFrom(certificate); err != nil {
 			t.Errorf("%s hasn't signed itself: %v", name, err)
 		}
-		if now := time.Now(); now.Before(certificate.NotBefore) || now.After(certificate.NotAfter.AddDate(-1, 0, 0)) {
-			t.Errorf("%s is valid from %s to %s: make cloud-roots", name, certificate.NotBefore, certificate.NotAfter)
+		if now := time.Now(); now.Before(certificate.NotBefore) ||
+			now.After(certificate.NotAfter.AddDate(-1, 0, 0)) {
+			t.Errorf("%s is valid from %s to %s: make cloud-roots", name, certificate.NotBefore,
+				certificate.NotAfter)
 		}
 		if got := regionalRoot(region); got == nil || !got.Equal(certificate) {
 			t.Errorf("regionalRoot(%s) = %v, want %s", region, got, name)
@@ -51,7 +55,12 @@ func TestARegionTrustsItsOwnRootAndNoOthers(t *testing.T) {
 	t.Parallel()
 
 	verify := func(region, by string) error {
-		_, err := regionalRoot(region).Verify(x509.VerifyOptions{Roots: regionRoots(by), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := regionalRoot(region).Verify(
+			x509.VerifyOptions{
+				Roots:     regionRoots(by),
+				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+			},
+		)
 		return err
 	}
 	if err := verify("eu-central-1", "eu-central-1"); err != nil {
@@ -62,7 +71,7 @@ func TestARegionTrustsItsOwnRootAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestThePublicRootsAreTrustedWhateverTheMachineHas(t *testing.T) {
+func TestThePublicRootsAreTrustedOnAMachineWithoutRoots(t *testing.T) {
 	t.Parallel()
 
 	for root := range bundle.Roots() {
@@ -73,8 +82,11 @@ func TestThePublicRootsAreTrustedWhateverTheMachineHas(t *testing.T) {
 		if !strings.HasPrefix(certificate.Subject.CommonName, "Amazon Root CA ") {
 			continue
 		}
-		if _, err := certificate.Verify(x509.VerifyOptions{Roots: roots(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-			t.Errorf("%s, which signs a proxy's certificate: %v", certificate.Subject.CommonName, err)
+		if _, err := certificate.Verify(
+			x509.VerifyOptions{Roots: roots(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}},
+		); err != nil {
+			t.Errorf("%s, which signs a proxy's certificate: %v", certificate.Subject.CommonName,
+				err)
 		}
 	}
 }

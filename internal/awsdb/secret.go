@@ -41,8 +41,8 @@ const (
 //
 //	{"url": "postgres://...", "ca": "-----BEGIN CERTIFICATE-----..."}
 //
-// A new connection reads the secret again when secretLife has passed or the database has refused the
-// password.
+// A new connection reads the secret again when secretLife has passed or the database has refused
+// the password.
 type Secret struct {
 	id      string
 	account config.AWS
@@ -95,11 +95,14 @@ func parseSecret(text, region string) (postgres.Target, error) {
 	if strings.HasPrefix(content.URL, "{") {
 		content.URL = ""
 		if err := json.Unmarshal([]byte(text), &content); err != nil {
-			return postgres.Target{}, errors.New(`it begins like JSON but isn't valid JSON; it must be a URL, or {"url": "postgres://...", "ca": "..."}`)
+			return postgres.Target{}, errors.New(
+				`it begins like JSON but isn't valid JSON; it must be a URL, or {"url": "postgres://...", "ca": "..."}`,
+			)
 		}
 	}
 	if content.URL == "" {
-		return postgres.Target{}, errors.New(`it holds no URL; it must be a URL, or {"url": "postgres://...", "ca": "..."}`)
+		return postgres.Target{}, errors.New(
+			`it holds no URL; it must be a URL, or {"url": "postgres://...", "ca": "..."}`)
 	}
 	u, err := verified(content.URL)
 	if err != nil {
@@ -109,7 +112,9 @@ func parseSecret(text, region string) (postgres.Target, error) {
 	if content.CA != "" {
 		trusted = x509.NewCertPool() // a provider's own authority is the only one trusted
 		if !trusted.AppendCertsFromPEM([]byte(content.CA)) {
-			return postgres.Target{}, errors.New(`its "ca" holds no certificate; it must be the PEM file of the provider's authority`)
+			return postgres.Target{}, errors.New(
+				`its "ca" holds no certificate; it must be the PEM file of the provider's authority`,
+			)
 		}
 	}
 	return postgres.Target{URL: u.String(), Roots: trusted}, nil
@@ -136,14 +141,16 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read Secrets Manager's response: %w", err)
 	}
 	if len(body) > maxSecret {
-		return "", fmt.Errorf("Secrets Manager's response has more than %d bytes, too many for a secret", maxSecret)
+		return "", fmt.Errorf(
+			"Secrets Manager's response has more than %d bytes, too many for a secret", maxSecret)
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", refusal(response.StatusCode, body)
 	}
 	var answer struct{ SecretString string }
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return "", errors.New("Secrets Manager's response isn't JSON") // quoting it could show the secret
+		// The error doesn't quote the response, which may have the secret.
+		return "", errors.New("Secrets Manager's response isn't JSON")
 	}
 	if answer.SecretString == "" {
 		return "", errors.New("it has no text; store the database's URL in it as text")
@@ -157,7 +164,8 @@ func (s *Secret) request(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.endpoint(), bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.endpoint(),
+		bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("call Secrets Manager: %w", err)
 	}
@@ -187,8 +195,8 @@ func (s *Secret) endpoint() string {
 	return "https://secretsmanager." + s.account.Region + "." + domain + "/"
 }
 
-// refusal is the error of a response without a secret. Its reason names the role and the secret, which
-// an administrator needs to allow the read.
+// refusal is the error of a response without a secret. Its reason names the role and the secret,
+// which an administrator needs to allow the read.
 func refusal(status int, body []byte) error {
 	var reason struct {
 		Type    string `json:"__type"`
@@ -199,5 +207,6 @@ func refusal(status int, body []byte) error {
 	if !found {
 		name = reason.Type
 	}
-	return fmt.Errorf("Secrets Manager answers %d %.*s: %.*s", status, maxReason, name, maxReason, reason.Message)
+	return fmt.Errorf("Secrets Manager answers %d %.*s: %.*s", status, maxReason, name, maxReason,
+		reason.Message)
 }

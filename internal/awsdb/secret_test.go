@@ -43,8 +43,10 @@ func (m *manager) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		m.t.Error(err)
 	}
-	if string(body) != `{"SecretId":"allo/database"}` || r.Method != http.MethodPost || r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" ||
-		r.Header.Get("Content-Type") != "application/x-amz-json-1.1" || r.Header.Get("X-Amz-Security-Token") != account.SessionToken {
+	if string(body) != `{"SecretId":"allo/database"}` || r.Method != http.MethodPost ||
+		r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" ||
+		r.Header.Get("Content-Type") != "application/x-amz-json-1.1" ||
+		r.Header.Get("X-Amz-Security-Token") != account.SessionToken {
 		m.t.Errorf("Secrets Manager is asked %s %v %s", r.Method, r.Header, body)
 	}
 	if got, want := r.Header.Get("Authorization"), m.sign(r, body); got != want {
@@ -63,14 +65,16 @@ func (m *manager) sign(r *http.Request, body []byte) string {
 	if err != nil {
 		m.t.Error(err)
 	}
-	again, err := http.NewRequestWithContext(r.Context(), r.Method, m.url+r.URL.Path, bytes.NewReader(body))
+	again, err := http.NewRequestWithContext(r.Context(), r.Method, m.url+r.URL.Path,
+		bytes.NewReader(body))
 	if err != nil {
 		m.t.Error(err)
 	}
 	for _, name := range []string{"Content-Type", "X-Amz-Target"} {
 		again.Header.Set(name, r.Header.Get(name))
 	}
-	if err := v4.NewSigner().SignHTTP(r.Context(), account.credentials(), again, sum(body), "secretsmanager", account.Region, at); err != nil {
+	if err := v4.NewSigner().SignHTTP(r.Context(), credentials(account), again, sum(body),
+		"secretsmanager", account.Region, at); err != nil {
 		m.t.Error(err)
 	}
 	return again.Header.Get("Authorization")
@@ -120,7 +124,7 @@ func withCA(t *testing.T, databaseURL, ca string) string {
 	return string(text)
 }
 
-func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
+func TestAChangedPasswordCausesNoError(t *testing.T) {
 	t.Parallel()
 
 	d, m := newDatabase(t), newManager(t)
@@ -135,7 +139,8 @@ func TestAPasswordThatIsChangedCostsNobodyAnError(t *testing.T) {
 	m.wantReads("three connections", 1)
 
 	d.exec("ALTER ROLE allo PASSWORD 'rotated'")
-	m.holds(withCA(t, d.with(func(u *url.URL) { u.User = url.UserPassword("allo", "rotated") }), d.ca))
+	m.holds(
+		withCA(t, d.with(func(u *url.URL) { u.User = url.UserPassword("allo", "rotated") }), d.ca))
 	if _, err := session(t, pool); err != nil {
 		t.Errorf("the first caller after the change gets %v", err)
 	}
@@ -169,7 +174,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 		"a type with its namespace": {func(m *manager) {
 			m.says(http.StatusBadRequest, `{"__type":"com.amazonaws#ResourceNotFoundException","message":"no such secret"}`)
 		}, "400 ResourceNotFoundException: no such secret"},
-		"a proxy's error":                    {func(m *manager) { m.says(http.StatusBadGateway, "<html>") }, "Secrets Manager is 502"},
+		"a proxy's error":                    {func(m *manager) { m.says(http.StatusBadGateway, "<html>") }, "Secrets Manager answers 502"},
 		"an answer that isn't JSON":          {func(m *manager) { m.says(http.StatusOK, d.url.String()) }, "isn't JSON"},
 		"a secret of bytes":                  {func(m *manager) { m.says(http.StatusOK, `{"SecretBinary":"AAAA"}`) }, "has no text"},
 		"an empty secret":                    {ok(""), "has no text"},
@@ -179,10 +184,10 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 		"an authority that is none":          {ok(withCA(t, d.url.String(), "none")), "holds no certificate"},
 		"a password that isn't encoded":      {ok("postgres://allo:" + password + "@localhost/d"), "percent-encoded"},
 		"a mode that isn't there":            {ok(withCA(t, d.url.String()+"?default_query_exec_mode=simple_protocol", d.ca)), "must be cache_statement or exec"},
-		"a parameter the driver can't parse": {ok(withCA(t, d.url.String()+"?connect_timeout=soon", d.ca)), "isn't a URL that the driver takes"},
+		"a parameter the driver can't parse": {ok(withCA(t, d.url.String()+"?connect_timeout=soon", d.ca)), "the database's URL can't be read"},
 		"an answer without an end": {func(m *manager) {
 			m.says(http.StatusOK, strings.Repeat(" ", maxSecret+1))
-		}, "larger than"},
+		}, "too many for a secret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,7 +200,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 	}
 }
 
-func TestAManagerThatDoesNotAnswerIsNotWaitedForLong(t *testing.T) {
+func TestTheWaitForSecretsManagerIsBounded(t *testing.T) {
 	t.Parallel()
 
 	m := newManager(t)
@@ -210,7 +215,7 @@ func TestAManagerThatDoesNotAnswerIsNotWaitedForLong(t *testing.T) {
 	}
 }
 
-func TestWhatWasReadGrowsOld(t *testing.T) {
+func TestASecretIsReadAgainAfterItsLifetime(t *testing.T) {
 	t.Parallel()
 
 	m := newManager(t)
@@ -239,7 +244,7 @@ func TestWhatWasReadGrowsOld(t *testing.T) {
 	m.wantReads("two that are old", 2)
 }
 
-func TestSecretsManagerIsWhereTheRegionHasIt(t *testing.T) {
+func TestTheEndpointIsTheRegionsOwn(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct{ region, endpoint, want string }{
@@ -248,7 +253,8 @@ func TestSecretsManagerIsWhereTheRegionHasIt(t *testing.T) {
 		{"eu-central-1", "http://localhost:5000", "http://localhost:5000/"},
 		{"eu-central-1", "http://localhost:5000/", "http://localhost:5000/"},
 	} {
-		if got := NewSecret("s", config.AWS{Region: c.region, SecretsEndpoint: c.endpoint}).endpoint(); got != c.want {
+		if got := NewSecret("s",
+			config.AWS{Region: c.region, SecretsEndpoint: c.endpoint}).endpoint(); got != c.want {
 			t.Errorf("the endpoint of %s and %q is %s, want %s", c.region, c.endpoint, got, c.want)
 		}
 	}

@@ -2,6 +2,10 @@ package config
 
 import (
 	"log/slog"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,12 +40,15 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 
-	got, err := load(env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL", "30s",
-		"MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
-		"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database", "APP_ROLE", "allo_app",
-		"AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id", "AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
-		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL", "http://localhost:6000",
-		"METRIC_NAMESPACE", "AlloReservations/allo-prod"))
+	got, err := load(
+		env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL",
+			"30s", "MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
+			"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database",
+			"APP_ROLE", "allo_app", "AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id",
+			"AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
+			"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL",
+			"http://localhost:6000", "METRIC_NAMESPACE", "AlloReservations/allo-prod"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +67,45 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 }
 
-func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
+// documented reads the table of the package's documentation: the default of each variable.
+func documented(t *testing.T) map[string]string {
+	t.Helper()
+	source, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := map[string]string{}
+	for _, row := range regexp.MustCompile(`(?m)^//\t([A-Z_]+)  +(\S+)  +\S`).FindAllStringSubmatch(string(source), -1) {
+		defaults[row[1]] = row[2]
+	}
+	return defaults
+}
+
+func TestTheDocumentationHasEveryVariableAndItsDefault(t *testing.T) {
+	t.Parallel()
+
+	var read []string
+	unset, err := load(func(name string) string { read = append(read, name); return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := documented(t)
+	slices.Sort(read)
+	if diff := cmp.Diff(slices.Compact(read), slices.Sorted(maps.Keys(table))); diff != "" {
+		t.Errorf("the table has other variables than load() reads (-read +table):\n%s", diff)
+	}
+	for name, value := range table {
+		if value == "-" {
+			continue
+		}
+		got, err := load(env(name, value))
+		if diff := cmp.Diff(unset, got); err != nil || diff != "" {
+			t.Errorf("%s=%s isn't the default, %v (-default +got):\n%s", name, value, err, diff)
+		}
+	}
+}
+
+func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct{ name, value string }{
@@ -99,7 +144,8 @@ func TestABadValueIsRefusedByTheNameOfItsVariable(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.name) {
 			t.Errorf("load() with %s=%q = %v, want an error that names it", c.name, c.value, err)
 		}
-		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" && strings.Contains(err.Error(), "secret") {
+		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" &&
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("load() with %s gives away its value: %v", c.name, err)
 		}
 	}
@@ -109,12 +155,13 @@ func TestOneStartNamesEveryBadVariable(t *testing.T) {
 	t.Parallel()
 
 	_, err := load(env("PORT", "x", "HOLD_TTL", "y"))
-	if err == nil || !strings.Contains(err.Error(), "PORT") || !strings.Contains(err.Error(), "HOLD_TTL") {
+	if err == nil || !strings.Contains(err.Error(), "PORT") ||
+		!strings.Contains(err.Error(), "HOLD_TTL") {
 		t.Errorf("load() = %v, want PORT and HOLD_TTL named", err)
 	}
 }
 
-func TestALambdaNeedsADatabaseAndWhatReachesIt(t *testing.T) {
+func TestALambdaNeedsADatabaseAndItsCredentials(t *testing.T) {
 	t.Parallel()
 
 	account := AWS{Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key"}

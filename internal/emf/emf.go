@@ -1,5 +1,6 @@
-// Package emf writes metrics in CloudWatch's embedded metric format: a line of JSON on standard output, which CloudWatch Logs reads as metrics.
-// It needs no agent, no call and no permission, and it is one line, so it needs no library.
+// Package emf writes metrics in CloudWatch's embedded metric format: lines of JSON on standard
+// output, from which CloudWatch Logs makes metrics. The format needs no agent, no call and no
+// permission.
 package emf
 
 import (
@@ -11,7 +12,7 @@ import (
 // Unit is a metric's unit, as CloudWatch names it.
 type Unit string
 
-// The units that the service has.
+// The units of the service's metrics.
 const (
 	Count        Unit = "Count"
 	Seconds      Unit = "Seconds"
@@ -25,26 +26,26 @@ type Metric struct {
 	Value float64
 }
 
-// Group is metrics that are counted apart by a dimension, or by none.
+// Group is a set of metrics with one dimension or none.
 type Group struct {
-	// Dimension and Value are both empty for metrics that have no dimension.
+	// Dimension and Value are both empty for metrics without a dimension.
 	Dimension, Value string
 	Metrics          []Metric
 }
 
-// Writer writes the metrics of a namespace. It is safe for concurrent use where what it writes to is.
+// Writer writes the metrics of a namespace. It is safe for concurrent use if its io.Writer is.
 type Writer struct {
 	to        io.Writer
 	namespace string
 	now       func() time.Time
 }
 
-// New makes a Writer.
+// New makes a Writer to an output, for a namespace of CloudWatch.
 func New(to io.Writer, namespace string) *Writer {
 	return &Writer{to: to, namespace: namespace, now: time.Now}
 }
 
-// directive says which of a line's fields are metrics, and which is their dimension.
+// directive names the fields of a line that are metrics, and their dimension.
 type directive struct {
 	Namespace  string
 	Dimensions [][]string
@@ -56,7 +57,8 @@ type definition struct {
 	Unit Unit
 }
 
-// Write writes the groups in one line, or none where none has a metric. No two of a line's metrics and dimensions have one name.
+// Write writes the groups in one line. It writes nothing when no group has a metric. The names of
+// all metrics and dimensions of a line must differ.
 func (w *Writer) Write(groups ...Group) {
 	line := map[string]any{}
 	var directives []directive
@@ -82,8 +84,8 @@ func (w *Writer) Write(groups ...Group) {
 		Timestamp         int64
 		CloudWatchMetrics []directive
 	}{w.now().UnixMilli(), directives}
-	// Strings and finite numbers always encode; of a number that is neither there is nothing to tell. Who can't write to its own output can
-	// tell nobody.
+	// Only an infinite number or a NaN doesn't encode. A failed write to the standard output can't
+	// be reported anywhere.
 	if text, err := json.Marshal(line); err == nil {
 		_, _ = w.to.Write(append(text, '\n'))
 	}

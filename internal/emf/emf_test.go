@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestALineIsWhatCloudWatchReads(t *testing.T) {
+func TestALineHasTheEmbeddedMetricFormat(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct {

@@ -20,7 +20,6 @@ import (
 
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/pgtest"
-	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 

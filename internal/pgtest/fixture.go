@@ -73,6 +73,22 @@ func QueryOne[T any](f *Fixture, sql string, args ...any) T {
 	return value
 }
 
+// Lock runs a statement that locks something, in a transaction that stays open until unlock is
+// called or the test ends.
+func (f *Fixture) Lock(sql string, args ...any) (unlock func()) {
+	f.t.Helper()
+	tx, err := f.Admin.Begin(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	unlock = func() { _ = tx.Rollback(context.Background()) } // a second time it does nothing
+	f.t.Cleanup(unlock)
+	if _, err := tx.Exec(f.Context(), sql, args...); err != nil {
+		f.t.Fatalf("%s: %v", sql, err)
+	}
+	return unlock
+}
+
 // WaitUntil runs a query until its one value is true. The query paces the loop.
 func (f *Fixture) WaitUntil(sql string, args ...any) {
 	f.t.Helper()
@@ -85,7 +101,8 @@ func (f *Fixture) WaitUntil(sql string, args ...any) {
 func (f *Fixture) Product() uuid.UUID {
 	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(), "product "+id.String(), id.String())
+	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(),
+		"product "+id.String(), id.String())
 	return id
 }
 
@@ -93,7 +110,8 @@ func (f *Fixture) Product() uuid.UUID {
 func (f *Fixture) Warehouse() uuid.UUID {
 	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(), "warehouse "+id.String())
+	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(),
+		"warehouse "+id.String())
 	return id
 }
 
@@ -112,7 +130,8 @@ func (f *Fixture) Counts(product, warehouse uuid.UUID) Counts {
 	f.t.Helper()
 	const sql = "SELECT total, reserved FROM inventory WHERE product_id = $1 AND warehouse_id = $2"
 	var c Counts
-	err := f.Admin.QueryRow(f.Context(), sql, product.String(), warehouse.String()).Scan(&c.Total, &c.Reserved)
+	err := f.Admin.QueryRow(f.Context(), sql, product.String(), warehouse.String()).Scan(&c.Total,
+		&c.Reserved)
 	if err != nil {
 		f.t.Fatalf("%s: %v", sql, err)
 	}
@@ -160,8 +179,8 @@ func KillHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
 	return nil
 }
 
-// Wait runs a query until its one value is true. Unlike [Fixture.WaitUntil] it may be called from any
-// goroutine.
+// Wait runs a query until its one value is true. Unlike [Fixture.WaitUntil] it may be called from
+// any goroutine.
 func Wait(ctx context.Context, pool *pgxpool.Pool, sql string, args ...any) error {
 	for {
 		var done bool

@@ -58,7 +58,8 @@ func TestCheckRefusesAServerWithoutFsyncUnlessItIsAurora(t *testing.T) {
 		continue // the query paces the loop, and the test's deadline ends it
 	}
 	var unsafe *postgres.UnsafeServerError
-	if err := postgres.Check(t.Context(), pool); !errors.As(err, &unsafe) || !strings.Contains(err.Error(), "fsync is off") {
+	if err := postgres.Check(t.Context(), pool); !errors.As(err, &unsafe) ||
+		!strings.Contains(err.Error(), "fsync is off") {
 		t.Errorf("Check() of a server without fsync = %v, want it refused", err)
 	}
 	exec("CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '17.7.1' $$")

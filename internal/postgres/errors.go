@@ -31,7 +31,8 @@ const (
 // ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
 var ErrSaturated = errors.New("too many callers wait for a connection to the database")
 
-// NoConnectionError means that no connection could be made or taken from the pool. Nothing was sent.
+// NoConnectionError means that no connection could be made or taken from the pool. Nothing was
+// sent.
 type NoConnectionError struct{ Err error }
 
 func (e *NoConnectionError) Error() string {
@@ -61,8 +62,8 @@ func Refused(err error) bool {
 }
 
 // Unavailable reports whether the database couldn't be reached, has no free connection, is shutting
-// down or didn't answer in time. The caller may try again later. It can't know whether the statement
-// took effect.
+// down or didn't answer in time. The caller may try again later. It can't know whether the
+// statement took effect.
 func Unavailable(err error) bool {
 	var connect *pgconn.ConnectError
 	var source *SourceError
@@ -77,7 +78,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57", "58": // connection, resources, shutdown and cancel, system
 			return true
 		}
-		// The old writer after a fail-over, or a transaction that its client left idle for too long.
+		// The old writer after a fail-over, or a transaction that its client left idle for too
+		// long.
 		return pg.Code == readOnlyTransaction || pg.Code == idleInTransaction
 	}
 	// Any other error below comes from the network, not from the server.
@@ -130,13 +132,17 @@ func remedy(failed *pgconn.ConnectError) string {
 	case errors.As(failed, &pg):
 		return refusal(pg, server, config)
 	case errors.As(failed, &dns):
-		return fmt.Sprintf("the host %s can't be resolved: check its spelling in the database's URL, "+
-			"and this machine's DNS", config.Host)
+		return fmt.Sprintf(
+			"the host %s can't be resolved: check its spelling in the database's URL, "+
+				"and this machine's DNS",
+			config.Host,
+		)
 	case errors.Is(failed, syscall.ECONNREFUSED), errors.Is(failed, syscall.ENOENT):
 		return server + " refuses the connection: is Postgres running there, and is the port right?"
 	case errors.Is(failed, context.DeadlineExceeded),
 		errors.As(failed, &network) && network.Timeout():
-		return fmt.Sprintf("can't reach %s within %g s: is it running?", server, config.ConnectTimeout.Seconds())
+		return fmt.Sprintf("can't reach %s within %g s: is it running?", server,
+			config.ConnectTimeout.Seconds())
 	default:
 		first, _, _ := strings.Cut(failed.Unwrap().Error(), "\n")
 		return fmt.Sprintf("can't connect to %s: %s", server, first)
@@ -147,12 +153,21 @@ func remedy(failed *pgconn.ConnectError) string {
 func refusal(pg *pgconn.PgError, server string, config *pgconn.Config) string {
 	switch pg.Code {
 	case invalidPassword:
-		return fmt.Sprintf("the server at %s refuses the password of user %q: check the user and the "+
-			"password in the database's URL", server, config.User)
+		return fmt.Sprintf(
+			"the server at %s refuses the password of user %q: check the user and the "+
+				"password in the database's URL",
+			server,
+			config.User,
+		)
 	case unknownDatabase:
-		return fmt.Sprintf("the server at %s has no database %q: create it, or correct the name in the "+
-			"database's URL", server, config.Database)
+		return fmt.Sprintf(
+			"the server at %s has no database %q: create it, or correct the name in the "+
+				"database's URL",
+			server,
+			config.Database,
+		)
 	default:
-		return fmt.Sprintf("the server at %s refuses the connection: %s (SQLSTATE %s)", server, pg.Message, pg.Code)
+		return fmt.Sprintf("the server at %s refuses the connection: %s (SQLSTATE %s)", server,
+			pg.Message, pg.Code)
 	}
 }

@@ -122,7 +122,8 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 			pool := open(t, c.url, func(config *pgxpool.Config) {
 				lookup := config.ConnConfig.LookupFunc
 				config.ConnConfig.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
-					if strings.HasSuffix(host, ".invalid") { // a resolver without a network may take long
+					if strings.HasSuffix(host,
+						".invalid") { // a resolver without a network may take long
 						return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 					}
 					return lookup(ctx, host)
@@ -130,7 +131,8 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 			})
 			err := pool.Exec(t.Context(), "SELECT 1")
 			want := "no connection to the database: " + c.want
-			if err == nil || err.Error() != want || !postgres.Unavailable(err) && !postgres.Refused(err) {
+			if err == nil || err.Error() != want ||
+				!postgres.Unavailable(err) && !postgres.Refused(err) {
 				t.Errorf("Exec() = %v\nwant %s", err, want)
 			}
 			if strings.Contains(fmt.Sprint(err), password) {

@@ -41,8 +41,8 @@ const (
 	maxWaiting = 256
 )
 
-// applicationName is how the service appears in pg_stat_activity. It is the only start-up parameter,
-// because a pooler refuses most others.
+// applicationName is how the service appears in pg_stat_activity. It is the only start-up
+// parameter, because a pooler refuses most others.
 const applicationName = "allo-reservations"
 
 // Pool lends out connections to one database. It is a pgxpool.Pool with a bounded queue, a Source
@@ -207,8 +207,8 @@ func boundedLookup(lookup pgconn.LookupFunc) pgconn.LookupFunc {
 	}
 }
 
-// abandon closes the socket of a connection that failed. The driver would read from it for up to
-// 15 s, and so long the connection keeps its place in the pool. A healthy one is closed by the pool.
+// abandon closes the socket of a connection that failed. The driver would read from it for up to 15
+// s, and so long the connection keeps its place in the pool. A healthy one is closed by the pool.
 func abandon(c *pgx.Conn) {
 	if c.IsClosed() {
 		_ = c.PgConn().Conn().Close() // nobody needs it any more
@@ -232,7 +232,8 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 		mode = u.Query().Get(execMode)
 	}
 	if mode != "" && mode != cacheStatement && mode != execUnnamed {
-		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement, execUnnamed)
+		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement,
+			execUnnamed)
 	}
 	config.ConnectTimeout = connectTimeout
 	config.RuntimeParams = map[string]string{"application_name": applicationName}

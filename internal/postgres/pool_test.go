@@ -153,7 +153,8 @@ func TestAConnectionToAReadOnlyServerIsClosed(t *testing.T) {
 	exec(alter + " RESET default_transaction_read_only")
 
 	const insert = "INSERT INTO warehouses (id, name) VALUES (gen_random_uuid(), 'w')"
-	if err := p.Exec(t.Context(), insert); !postgres.HasCode(err, "25006") || !postgres.Unavailable(err) {
+	if err := p.Exec(t.Context(), insert); !postgres.HasCode(err, "25006") ||
+		!postgres.Unavailable(err) {
 		t.Errorf("an insert on a read-only server = %v, want SQLSTATE 25006, unavailable", err)
 	}
 	if err := p.Exec(t.Context(), insert); err != nil {
@@ -201,8 +202,10 @@ func TestTheNameLookUpCountsTowardsTheConnectTimeout(t *testing.T) {
 	})
 	start := time.Now()
 	err := p.Exec(t.Context(), "SELECT 1")
-	if took := time.Since(start); !postgres.NoConnection(err) || took > postgres.ConnectTimeout+time.Second {
-		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took, postgres.ConnectTimeout)
+	if took := time.Since(start); !postgres.NoConnection(err) ||
+		took > postgres.ConnectTimeout+time.Second {
+		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took,
+			postgres.ConnectTimeout)
 	}
 }
 
@@ -226,8 +229,10 @@ func TestAllAddressesShareTheConnectTimeout(t *testing.T) {
 	})
 	start := time.Now()
 	err = p.Exec(t.Context(), "SELECT 1")
-	if took := time.Since(start); !postgres.NoConnection(err) || took > postgres.ConnectTimeout+time.Second {
-		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took, postgres.ConnectTimeout)
+	if took := time.Since(start); !postgres.NoConnection(err) ||
+		took > postgres.ConnectTimeout+time.Second {
+		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took,
+			postgres.ConnectTimeout)
 	}
 }
 
@@ -252,17 +257,22 @@ func TestTooManyCallersAreTurnedAwayAtOnce(t *testing.T) {
 	const tooMany = 20
 	p := open(t, pgtest.New(t).URL)
 	answers := make(chan error)
-	err := p.Transaction(t.Context(), pgx.TxOptions{}, func(pgx.Tx) error { // takes the one connection
-		for range postgres.MaxWaiting + tooMany {
-			go func() { answers <- p.Exec(t.Context(), "SELECT 1") }()
-		}
-		for range tooMany {
-			if err := <-answers; !errors.Is(err, postgres.ErrSaturated) || !postgres.Unavailable(err) {
-				t.Errorf("a caller too many gets %v, want %v", err, postgres.ErrSaturated)
+	err := p.Transaction(
+		t.Context(),
+		pgx.TxOptions{},
+		func(pgx.Tx) error { // takes the one connection
+			for range postgres.MaxWaiting + tooMany {
+				go func() { answers <- p.Exec(t.Context(), "SELECT 1") }()
 			}
-		}
-		return nil
-	})
+			for range tooMany {
+				if err := <-answers; !errors.Is(err, postgres.ErrSaturated) ||
+					!postgres.Unavailable(err) {
+					t.Errorf("a caller too many gets %v, want %v", err, postgres.ErrSaturated)
+				}
+			}
+			return nil
+		},
+	)
 	if err != nil {
 		t.Error(err)
 	}

@@ -24,8 +24,8 @@ const sessionName = "allo"
 const backendSQL = `SELECT pg_backend_pid()`
 
 // afterConnect learns what the pool needs to know about a new connection, in one round trip. A
-// server tells each connection the process number of its session. When a statement runs in a session
-// with another number, there is a pooler in between.
+// server tells each connection the process number of its session. When a statement runs in a
+// session with another number, there is a pooler in between.
 func afterConnect(ctx context.Context, conn *pgx.Conn) error {
 	try, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
@@ -71,7 +71,9 @@ func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
 // PgBouncer tracks prepared statements from 1.21 on. Where that is wrong, the server refuses the
 // statement before it runs. The statement is then sent unnamed, and so are all later ones. A wrong
 // statement can't run, as a prepared statement's name is a digest of its text.
-func Query[T any](ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any) (result []T, err error) {
+func Query[T any](
+	ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any,
+) (result []T, err error) {
 	err = p.query(ctx, sql, args, func(rows pgx.Rows) (err error) {
 		result, err = pgx.CollectRows(rows, to)
 		return err
@@ -81,7 +83,9 @@ func Query[T any](ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string,
 
 // QueryRow is Query for a statement that returns exactly one row. Its error is pgx.ErrNoRows or
 // pgx.ErrTooManyRows when there is another number.
-func QueryRow[T any](ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any) (result T, err error) {
+func QueryRow[T any](
+	ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any,
+) (result T, err error) {
 	err = p.query(ctx, sql, args, func(rows pgx.Rows) (err error) {
 		result, err = pgx.CollectExactlyOneRow(rows, to)
 		return err
@@ -123,7 +127,9 @@ func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.
 // Transaction runs fn in a transaction. It commits when fn returns nil. Otherwise it rolls back and
 // returns fn's error. It returns pgx.ErrTxCommitRollback when fn ignored a failed statement. No
 // statement of fn stays prepared: one that a pooler lost would end the transaction.
-func (p *Pool) Transaction(ctx context.Context, options pgx.TxOptions, fn func(tx pgx.Tx) error) error {
+func (p *Pool) Transaction(
+	ctx context.Context, options pgx.TxOptions, fn func(tx pgx.Tx) error,
+) error {
 	conn, err := p.acquire(ctx)
 	if err != nil {
 		return err

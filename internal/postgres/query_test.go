@@ -48,9 +48,9 @@ SELECT $1::text, $2::text, $3::int, $4::bytea, $5::bytea, $6::interval::text, $7
 	for _, address := range []string{db.URL, db.DirectURL} {
 		p := open(t, address)
 		for n := range 3 {
-			got, err := postgres.QueryRow(t.Context(), p, pgx.RowToStructByPos[row], sql,
-				want.Text, (*string)(nil), want.Int, want.Bytes, []byte(nil), 90*time.Second+time.Millisecond, id,
-				[]string{id, other}, []int{1, 2}, want.Enum, true, want.JSON, "infinity")
+			got, err := postgres.QueryRow(t.Context(), p, pgx.RowToStructByPos[row], sql, want.Text,
+				(*string)(nil), want.Int, want.Bytes, []byte(nil), 90*time.Second+time.Millisecond,
+				id, []string{id, other}, []int{1, 2}, want.Enum, true, want.JSON, "infinity")
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("row %d differs, %v (-want +got):\n%s", n, err, diff)
 			}
@@ -148,7 +148,8 @@ func preparedName(t *testing.T, address, sql string) string {
 	for range 2 {
 		queryOne[int](t, p, sql, 1)
 	}
-	return queryOne[string](t, p, "SELECT name FROM pg_prepared_statements WHERE statement = $1", sql)
+	return queryOne[string](t, p, "SELECT name FROM pg_prepared_statements WHERE statement = $1",
+		sql)
 }
 
 func TestAConnectionPreparesNoMoreThanItsLimit(t *testing.T) {
@@ -160,7 +161,8 @@ func TestAConnectionPreparesNoMoreThanItsLimit(t *testing.T) {
 			queryOne[int](t, p, "SELECT "+strconv.Itoa(n))
 		}
 	}
-	if got := queryOne[int](t, p, "SELECT count(*) FROM pg_prepared_statements"); got != postgres.MaxPrepared {
+	if got := queryOne[int](t, p,
+		"SELECT count(*) FROM pg_prepared_statements"); got != postgres.MaxPrepared {
 		t.Errorf("%d statements stay prepared, want %d", got, postgres.MaxPrepared)
 	}
 }
@@ -171,7 +173,8 @@ func TestATransactionEndsAsItsFunctionDoes(t *testing.T) {
 	p := open(t, pgtest.New(t).URL)
 	insert := func(tx pgx.Tx, name string) {
 		t.Helper()
-		_, err := tx.Exec(t.Context(), "INSERT INTO warehouses (id, name) VALUES (gen_random_uuid(), $1)", name)
+		_, err := tx.Exec(t.Context(),
+			"INSERT INTO warehouses (id, name) VALUES (gen_random_uuid(), $1)", name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,20 +193,26 @@ func TestATransactionEndsAsItsFunctionDoes(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, pgx.ErrTxCommitRollback) {
-		t.Errorf("Transaction() with an ignored failure = %v, want %v", err, pgx.ErrTxCommitRollback)
+		t.Errorf("Transaction() with an ignored failure = %v, want %v", err,
+			pgx.ErrTxCommitRollback)
 	}
-	err = p.Transaction(t.Context(), pgx.TxOptions{}, func(tx pgx.Tx) error { insert(tx, "done"); return nil })
+	err = p.Transaction(t.Context(), pgx.TxOptions{},
+		func(tx pgx.Tx) error { insert(tx, "done"); return nil })
 	if err != nil {
 		t.Errorf("Transaction() = %v", err)
 	}
-	err = p.Transaction(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		var readOnly string
-		err := tx.QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly)
-		if readOnly != "on" {
-			t.Errorf("transaction_read_only is %q, want on", readOnly)
-		}
-		return err
-	})
+	err = p.Transaction(
+		t.Context(),
+		pgx.TxOptions{AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error {
+			var readOnly string
+			err := tx.QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly)
+			if readOnly != "on" {
+				t.Errorf("transaction_read_only is %q, want on", readOnly)
+			}
+			return err
+		},
+	)
 	names := queryOne[string](t, p, "SELECT string_agg(name, ', ') FROM warehouses")
 	if err != nil || names != "done" {
 		t.Errorf("the warehouses are %q, %v, want only the committed one", names, err)

@@ -15,8 +15,8 @@ type Target struct {
 	// URL is a postgres:// URL.
 	URL string
 	// Roots are the authorities that may sign the server's certificate. The certificate's host name
-	// is verified too. An sslrootcert in the URL takes their place. When Roots is nil, the URL alone
-	// decides about TLS.
+	// is verified too. An sslrootcert in the URL takes their place. When Roots is nil, the URL
+	// alone decides about TLS.
 	Roots *x509.CertPool
 }
 
@@ -44,9 +44,11 @@ func (e *SourceError) Error() string {
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // Connect calls dial with the source's target. When the server refuses the password, it asks the
-// source once more and dials again if the target has changed, so a rotated password causes no error.
-// Errors of the connect name their remedy.
-func Connect[C any](ctx context.Context, source Source, dial func(context.Context, Target) (C, error)) (C, error) {
+// source once more and dials again if the target has changed, so a rotated password causes no
+// error. Errors of the connect name their remedy.
+func Connect[C any](
+	ctx context.Context, source Source, dial func(context.Context, Target) (C, error),
+) (C, error) {
 	target, err := source.Target(ctx, false)
 	if err != nil {
 		var none C
@@ -68,8 +70,10 @@ func Connect[C any](ctx context.Context, source Source, dial func(context.Contex
 }
 
 // errMalformed replaces the driver's error about a URL, which may quote a part of the password.
-var errMalformed = errors.New("the database's URL can't be read: percent-encode special characters " +
-	"in the user and the password, and check the parameters behind the question mark")
+var errMalformed = errors.New(
+	"the database's URL can't be read: percent-encode special characters " +
+		"in the user and the password, and check the parameters behind the question mark",
+)
 
 // Config returns the driver's configuration for the target. Its errors don't repeat the URL.
 func (t Target) Config() (*pgx.ConnConfig, error) {
@@ -81,8 +85,8 @@ func (t Target) Config() (*pgx.ConnConfig, error) {
 }
 
 // trustRoots makes every address of the configuration verify the server's certificate with the
-// target's Roots. It returns an error when an address would stay unverified: the Source must ask for
-// sslmode=verify-full.
+// target's Roots. It returns an error when an address would stay unverified: the Source must ask
+// for sslmode=verify-full.
 func (t Target) trustRoots(config *pgconn.Config) error {
 	if t.Roots == nil {
 		return nil
@@ -98,7 +102,8 @@ func (t Target) trustRoots(config *pgconn.Config) error {
 	trust(&config.TLSConfig.RootCAs)
 	for _, fallback := range config.Fallbacks { // the URL's other addresses
 		if fallback.TLSConfig == nil || fallback.TLSConfig.InsecureSkipVerify {
-			return fmt.Errorf("the certificate of the server at %s wouldn't be verified", fallback.Host)
+			return fmt.Errorf("the certificate of the server at %s wouldn't be verified",
+				fallback.Host)
 		}
 		trust(&fallback.TLSConfig.RootCAs)
 	}

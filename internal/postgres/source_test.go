@@ -47,15 +47,30 @@ func TestTheSourceIsAskedAgainOnceWhenAPasswordIsRefused(t *testing.T) {
 		"a source that fails at the retry": {[]string{"a", ""}, map[string]error{"a": refused}, 1, 2, refused, true},
 	} {
 		source, dials := &changing{urls: c.urls}, 0
-		_, err := postgres.Connect(t.Context(), source, func(_ context.Context, target postgres.Target) (struct{}, error) {
-			dials++
-			return struct{}{}, c.answers[target.URL]
-		})
+		_, err := postgres.Connect(
+			t.Context(),
+			source,
+			func(_ context.Context, target postgres.Target) (struct{}, error) {
+				dials++
+				return struct{}{}, c.answers[target.URL]
+			},
+		)
 		var fromSource *postgres.SourceError
-		if dials != c.dials || len(source.asked) != c.asked || (c.want != nil && !errors.Is(err, c.want)) ||
-			(err != nil) != (c.want != nil || c.source) || errors.As(err, &fromSource) != c.source {
-			t.Errorf("%s: Connect() = %v after %d dials and %d questions, want %v (the source's: %t) after %d and %d",
-				name, err, dials, len(source.asked), c.want, c.source, c.dials, c.asked)
+		if dials != c.dials || len(source.asked) != c.asked ||
+			(c.want != nil && !errors.Is(err, c.want)) ||
+			(err != nil) != (c.want != nil || c.source) ||
+			errors.As(err, &fromSource) != c.source {
+			t.Errorf(
+				"%s: Connect() = %v after %d dials and %d questions, want %v (the source's: %t) after %d and %d",
+				name,
+				err,
+				dials,
+				len(source.asked),
+				c.want,
+				c.source,
+				c.dials,
+				c.asked,
+			)
 		}
 		if source.asked[0] || len(source.asked) > 1 && !source.asked[1] {
 			t.Errorf("%s: the source was asked again: %v", name, source.asked)
@@ -67,7 +82,10 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 	t.Parallel()
 
 	roots := x509.NewCertPool()
-	config, err := postgres.Target{URL: "postgres://u:p@a:1,b:2/d?sslmode=verify-full", Roots: roots}.Config()
+	config, err := postgres.Target{
+		URL:   "postgres://u:p@a:1,b:2/d?sslmode=verify-full",
+		Roots: roots,
+	}.Config()
 	if err != nil || len(config.Fallbacks) == 0 {
 		t.Fatalf("Config() = %+v, %v, want two addresses", config, err)
 	}
@@ -93,8 +111,12 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 func TestAURLsOwnAuthorityIsRespected(t *testing.T) {
 	t.Parallel()
 
-	config, err := postgres.Target{URL: "postgres://u:p@a/d?sslmode=verify-full&sslrootcert=system", Roots: x509.NewCertPool()}.Config()
-	if err != nil || config.TLSConfig.RootCAs == nil || config.TLSConfig.RootCAs.Equal(x509.NewCertPool()) {
+	config, err := postgres.Target{
+		URL:   "postgres://u:p@a/d?sslmode=verify-full&sslrootcert=system",
+		Roots: x509.NewCertPool(),
+	}.Config()
+	if err != nil || config.TLSConfig.RootCAs == nil ||
+		config.TLSConfig.RootCAs.Equal(x509.NewCertPool()) {
 		t.Errorf("Config() with sslrootcert=system = %v, want the machine's roots", err)
 	}
 }
@@ -104,7 +126,10 @@ func TestAnErrorDoesNotRepeatTheURL(t *testing.T) {
 
 	for _, url := range []string{"postgres://u:pass/word@h/d", "postgres://u:pass%zz@h/d", "postgres://u:password@h/d?connect_timeout=soon", "host=h user=u password=pass/ sslmode=soon"} {
 		_, err := postgres.Target{URL: url}.Config()
-		if err == nil || strings.Contains(err.Error(), "pass:") || strings.Contains(err.Error(), "pass/") || strings.Contains(err.Error(), "pass%") || strings.Contains(err.Error(), "soon") {
+		if err == nil || strings.Contains(err.Error(), "pass:") ||
+			strings.Contains(err.Error(), "pass/") ||
+			strings.Contains(err.Error(), "pass%") ||
+			strings.Contains(err.Error(), "soon") {
 			t.Errorf("Config() of %s = %v, want an error without it", url, err)
 		}
 	}

@@ -23,8 +23,8 @@ type check struct {
 	sql     string
 }
 
-// heldAndSoldSQL begins a check: the table stock has, for each stock row, the units that are counted in
-// reserved and the units that were confirmed.
+// heldAndSoldSQL begins a check: the table stock has, for each stock row, the units that are
+// counted in reserved and the units that were confirmed.
 const heldAndSoldSQL = `
 WITH lines AS (
     SELECT r.product_id, r.warehouse_id, r.quantity, r.status = 'PENDING' AS counted, r.status
@@ -98,10 +98,10 @@ SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expir
 FROM reservations WHERE status = 'EXPIRED' AND updated_at <> expires_at`},
 }
 
-// Audit checks every promise that the data can break, on one snapshot. It returns the violations, at
-// most maxViolations for each check. It reads whole tables, until the context's deadline. When it
-// doesn't end in time, it returns the violations found so far together with the error. On a large
-// database, run it on a replica or in a quiet hour.
+// Audit checks every promise that the data can break, on one snapshot. It returns the violations,
+// at most maxViolations for each check. It reads whole tables, until the context's deadline. When
+// it doesn't end in time, it returns the violations found so far together with the error. On a
+// large database, run it on a replica or in a quiet hour.
 func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
 	var found []Violation
 	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
@@ -129,7 +129,8 @@ func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
 func allowWholeTables(ctx context.Context, tx pgx.Tx) error {
 	limit := "SET LOCAL statement_timeout = 0"
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = fmt.Sprintf("SET LOCAL statement_timeout = %d", max(1, time.Until(deadline).Milliseconds()))
+		limit = fmt.Sprintf("SET LOCAL statement_timeout = %d",
+			max(1, time.Until(deadline).Milliseconds()))
 	}
 	for _, sql := range []string{limit, "SET LOCAL enable_seqscan = on"} {
 		if _, err := tx.Exec(ctx, sql); err != nil {

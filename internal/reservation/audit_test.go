@@ -38,7 +38,8 @@ func plant(t *testing.T) planted {
 	return p
 }
 
-// corrupt does what the schema would refuse: without triggers and foreign keys, and without the check that is named, if any.
+// corrupt does what the schema would refuse: without triggers and foreign keys, and without the
+// check that is named, if any.
 func (p planted) corrupt(check, sql string, args ...any) {
 	p.t.Helper()
 	ctx := p.Context()
@@ -64,7 +65,8 @@ const (
 	dropWithin = "ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total"
 )
 
-// corruption is what may be wrong with the data, and the promises that Audit must find broken by it.
+// corruption is what may be wrong with the data, and the promises that Audit must find broken by
+// it.
 type corruption struct {
 	promises []string
 	check    string // the statement that drops the constraint in its way, or empty
@@ -73,10 +75,30 @@ type corruption struct {
 }
 
 var corruptions = map[string]corruption{
-	"reserved below zero":          {[]string{"I1", "I2"}, dropWithin, "UPDATE inventory SET reserved = -1 WHERE product_id = $1", nil},
-	"reserved above total":         {[]string{"I1", "I2"}, dropWithin, "UPDATE inventory SET reserved = total + 1 WHERE product_id = $1", nil},
-	"reserved off by one":          {[]string{"I2"}, "", "UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1", nil},
-	"a hold without its stock row": {[]string{"I2"}, "", "DELETE FROM inventory WHERE product_id = $1", nil},
+	"reserved below zero": {
+		[]string{"I1", "I2"},
+		dropWithin,
+		"UPDATE inventory SET reserved = -1 WHERE product_id = $1",
+		nil,
+	},
+	"reserved above total": {
+		[]string{"I1", "I2"},
+		dropWithin,
+		"UPDATE inventory SET reserved = total + 1 WHERE product_id = $1",
+		nil,
+	},
+	"reserved off by one": {
+		[]string{"I2"},
+		"",
+		"UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1",
+		nil,
+	},
+	"a hold without its stock row": {
+		[]string{"I2"},
+		"",
+		"DELETE FROM inventory WHERE product_id = $1",
+		nil,
+	},
 	"a live hold turned to expired by hand": {
 		[]string{"I2"},
 		"", "UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at WHERE id = $1",
@@ -98,13 +120,23 @@ var corruptions = map[string]corruption{
 		"UPDATE reservation_items SET counted = true WHERE reservation_id = $1 AND product_id = (SELECT min(product_id::text)::uuid FROM reservation_items)",
 		func(p planted) reservation.Hold { return p.resolvedCart },
 	},
-	"lines without a hold": {[]string{"I3", "I2"}, "", "DELETE FROM reservations WHERE id = $1", func(p planted) reservation.Hold { return p.cart }},
+	"lines without a hold": {
+		[]string{"I3", "I2"},
+		"",
+		"DELETE FROM reservations WHERE id = $1",
+		func(p planted) reservation.Hold { return p.cart },
+	},
 	"confirmed after its end": {
 		[]string{"I4"},
 		"", "UPDATE reservations SET updated_at = expires_at + interval '1 s' WHERE id = $1",
 		func(p planted) reservation.Hold { return p.confirmed },
 	},
-	"a key whose hold is gone": {[]string{"I6", "I8"}, "", "DELETE FROM reservations WHERE id = $1", func(p planted) reservation.Hold { return p.confirmed }},
+	"a key whose hold is gone": {
+		[]string{"I6", "I8"},
+		"",
+		"DELETE FROM reservations WHERE id = $1",
+		func(p planted) reservation.Hold { return p.confirmed },
+	},
 	"a cart of other units than its lines": {
 		[]string{"I7"},
 		"", "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
@@ -128,7 +160,12 @@ var corruptions = map[string]corruption{
 		"INSERT INTO reservation_items SELECT id, product_id, warehouse_id, expires_at, 1, true FROM reservations WHERE id = $1",
 		func(p planted) reservation.Hold { return p.live },
 	},
-	"total moved without a reason": {[]string{"I8"}, "", "UPDATE inventory SET total = total + 1 WHERE product_id = $1", nil},
+	"total moved without a reason": {
+		[]string{"I8"},
+		"",
+		"UPDATE inventory SET total = total + 1 WHERE product_id = $1",
+		nil,
+	},
 	"a resolved hold turned around": {
 		[]string{"I8"},
 		"", "UPDATE reservations SET status = 'RELEASED' WHERE id = $1",
@@ -162,7 +199,11 @@ func TestAuditFindsEachPlantedCorruption(t *testing.T) {
 			}
 			p.corrupt(test.check, test.sql, on)
 			if test.promises[0] == "I5" {
-				p.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{p.Name}.Sanitize() + " SET synchronous_commit = off")
+				p.Exec(
+					"ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{
+						p.Name,
+					}.Sanitize() + " SET synchronous_commit = off",
+				)
 				p.own.Reset()
 			}
 
@@ -178,14 +219,15 @@ func TestAuditFindsEachPlantedCorruption(t *testing.T) {
 					found = found || v.Promise == promise
 				}
 				if !found {
-					t.Errorf("Audit() finds %v broken, want %s among them:%s", r.broken(), promise, &r)
+					t.Errorf("Audit() finds %v broken, want %s among them:%s", r.broken(), promise,
+						&r)
 				}
 			}
 		})
 	}
 }
 
-func TestAuditBoundsWhatItReports(t *testing.T) {
+func TestAuditBoundsItsReport(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)

@@ -36,8 +36,8 @@ type CatalogEntry struct {
 	Stocks []Stock
 }
 
-// Cursor is a place in a list that is ordered by name, then id: just after the entry with these two.
-// The zero Cursor is the beginning.
+// Cursor is a place in a list that is ordered by name, then id: just after the entry with these
+// two. The zero Cursor is the beginning.
 type Cursor struct {
 	Name string
 	ID   uuid.UUID
@@ -68,7 +68,9 @@ type stockRow struct {
 //
 // The catalog is a snapshot. It may show a hold a moment before the hold is on disk, and promises
 // nothing.
-func (s *Service) ListProducts(ctx context.Context, after Cursor, limit int) (entries []CatalogEntry, more bool, err error) {
+func (s *Service) ListProducts(
+	ctx context.Context, after Cursor, limit int,
+) (entries []CatalogEntry, more bool, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
 	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow],
 		listProductsSQL, after.Name, after.ID.String(), limit+1)
@@ -108,7 +110,9 @@ LIMIT $3`
 
 // ListWarehouses reads a page of the warehouses, ordered by name. It also reports whether more
 // follow. It returns ErrBusy or ErrUnavailable.
-func (s *Service) ListWarehouses(ctx context.Context, after Cursor, limit int) (warehouses []Warehouse, more bool, err error) {
+func (s *Service) ListWarehouses(
+	ctx context.Context, after Cursor, limit int,
+) (warehouses []Warehouse, more bool, err error) {
 	limit = min(max(limit, 1), MaxWarehousePage)
 	warehouses, err = query(ctx, s, pgx.RowToStructByPos[Warehouse],
 		listWarehousesSQL, after.Name, after.ID.String(), limit+1)

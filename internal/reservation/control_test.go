@@ -16,10 +16,12 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// These are the negative controls: each takes one guard away in a database of its own, and the race that holds on the real
-// statements must break. Each says what it takes away and why nothing else makes up for it.
+// These are the negative controls: each takes one guard away in a database of its own, and the race
+// that holds on the real statements must break. Each says what it takes away and why nothing else
+// makes up for it.
 
-// dropCheck takes away the last line of defence, so that what the guards before it are for can show.
+// dropCheck takes away the last line of defence, so that what the guards before it are for can
+// show.
 func dropCheck(f *fixture) {
 	f.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 }
@@ -45,19 +47,26 @@ func TestReserveOversellsWithItsGuardOnlyInTheFirstLook(t *testing.T) {
 func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 	t.Parallel()
 
-	// A sub-select reads by the statement's snapshot, also when the update has waited and looks at its row anew.
+	// A sub-select reads by the statement's snapshot, also when the update has waited and looks at
+	// its row anew.
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)
-		f.mutate("reserve_line", lineGuard, `AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
-			WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`)
+		f.mutate(
+			"reserve_line",
+			lineGuard,
+			`AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
+			WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`,
+		)
 	}, raceForLastUnit)
 }
 
-func TestTheCheckRefusesWhatTheGuardWouldLetThrough(t *testing.T) {
+func TestTheCheckConstraintHoldsWithoutTheGuard(t *testing.T) {
 	t.Parallel()
 
-	// With the guard gone but the check in place nobody oversells, but the losers get a fault of the service for their answer.
-	mustBreak(t, manyCallers, "error", func(f *fixture) { f.mutate("reserve_line", lineGuard, "") }, raceForLastUnit)
+	// With the guard gone but the check in place nobody oversells, but the losers get a fault of
+	// the service for their answer.
+	mustBreak(t, manyCallers, "error", func(f *fixture) { f.mutate("reserve_line", lineGuard, "") },
+		raceForLastUnit)
 }
 
 func TestCartsOversellWithoutTheirGuard(t *testing.T) {
@@ -72,12 +81,16 @@ func TestCartsOversellWithoutTheirGuard(t *testing.T) {
 func TestCartsAreHeldInPartWithoutTheCountOfTheirLines(t *testing.T) {
 	t.Parallel()
 
-	// The guard stays, so no row oversells, but a cart whose last line didn't pass it is held all the same.
-	mustBreak(t, someCallers, "I1", func(f *fixture) { f.mutate("reserve_cart", "IF _found = _lines", "IF true") }, raceForLastCart)
+	// The guard stays, so no row oversells, but a cart whose last line didn't pass it is held all
+	// the same.
+	mustBreak(t, someCallers, "I1",
+		func(f *fixture) { f.mutate("reserve_cart", "IF _found = _lines", "IF true") },
+		raceForLastCart)
 }
 
-// lookWithoutLock makes confirm and release what they are at first try: the status is read, and the update trusts that look. Here it is
-// a sub-select, which reads by the statement's snapshot also when the update has waited and looks at its row anew.
+// lookWithoutLock makes confirm and release what they are at first try: the status is read, and the
+// update trusts that look. Here it is a sub-select, which reads by the statement's snapshot also
+// when the update has waited and looks at its row anew.
 func lookWithoutLock(f *fixture) {
 	f.mutate("resolve_hold", "AND status::text = 'PENDING' ",
 		"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")
@@ -110,7 +123,7 @@ func TestConfirmsAndReleasesBothWinWithTheStatusReadBefore(t *testing.T) {
 	}, raceOfConfirmsAndReleases)
 }
 
-func TestTheTriggerRefusesWhatTheStatusGuardWouldLetThrough(t *testing.T) {
+func TestTheTriggerHoldsWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "error", lookWithoutLock, raceOfConfirms)
@@ -167,7 +180,8 @@ func TestUnsortedCartsAreSortedByTheStatementToo(t *testing.T) {
 	}
 }
 
-// hasten lets the server look for a deadlock sooner than after a second, in sessions opened from now on.
+// hasten lets the server look for a deadlock sooner than after a second, in sessions opened from
+// now on.
 func hasten(f *fixture) {
 	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '20ms'")
 }
@@ -175,7 +189,8 @@ func hasten(f *fixture) {
 func TestUnsortedCartsDeadlockWithoutTheSort(t *testing.T) {
 	t.Parallel()
 
-	// The rows are locked as they come: a sort by the place in the request stands for none, which would leave it to the planner.
+	// The rows are locked as they come: a sort by the place in the request stands for none, which
+	// would leave it to the planner.
 	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
 		hasten(f)
 		f.mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
@@ -258,7 +273,8 @@ func TestTwinLinesFailWithoutMerging(t *testing.T) {
 func TestTwinLinesLoseUnitsWithoutMergingAndTheSchema(t *testing.T) {
 	t.Parallel()
 
-	// An update from a join applies one of two lines of a row, and the stock falls behind its holds.
+	// An update from a join applies one of two lines of a row, and the stock falls behind its
+	// holds.
 	mustBreak(t, 1, "I2", func(f *fixture) {
 		f.Exec("ALTER TABLE reservation_items DROP CONSTRAINT reservation_items_pkey")
 		f.mutate("reserve_cart", "IF _found = _lines", "IF true")
@@ -267,8 +283,15 @@ func TestTwinLinesLoseUnitsWithoutMergingAndTheSchema(t *testing.T) {
 
 // The controls of the clock make a verb wait for a lock until the hold is past its end.
 
-// lateVerb calls a verb whose hold another session has locked, and lets the hold end while the verb stands in line.
-func lateVerb(ctx context.Context, f *fixture, r *report, lockStock bool, verb func(*reservation.Service, reservation.Hold) error) {
+// lateVerb calls a verb whose hold another session has locked, and lets the hold end while the verb
+// stands in line.
+func lateVerb(
+	ctx context.Context,
+	f *fixture,
+	r *report,
+	lockStock bool,
+	verb func(*reservation.Service, reservation.Hold) error,
+) {
 	for _, n := range []int{1, 2} {
 		lines := f.stocks([]int{1, 1}[:n]...)
 		hold := f.hold(lines...)
@@ -296,14 +319,17 @@ func lateVerb(ctx context.Context, f *fixture, r *report, lockStock bool, verb f
 			if err == nil && !lockStock {
 				_, err = tx.Exec(ctx, endSoonSQL, hold.ID.String(), time.Duration(0))
 			} else if err == nil {
-				err = pgtest.Wait(ctx, f.Admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String())
+				err = pgtest.Wait(ctx, f.Admin,
+					"SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1",
+					hold.ID.String())
 			}
 			r.check(err == nil, "error", "the other session: %v", err)
 			r.check(tx.Commit(ctx) == nil, "error", "commit the other session")
 		})
 
-		r.check(errors.Is(answer, reservation.ErrExpired), "I4", "a verb that got its locks after the end of a hold of %d lines answered %v, want %v",
-			n, answer, reservation.ErrExpired)
+		r.check(errors.Is(answer, reservation.ErrExpired), "I4",
+			"a verb that got its locks after the end of a hold of %d lines answered %v, want %v", n,
+			answer, reservation.ErrExpired)
 	}
 }
 
@@ -323,7 +349,8 @@ func raceOfLateConfirm(ctx context.Context, f *fixture, r *report) {
 	lateVerb(ctx, f, r, true, confirm)
 }
 
-// raceOfLateRelease expects EXPIRED as its answer, and turns that into the error that the others expect.
+// raceOfLateRelease expects EXPIRED as its answer, and turns that into the error that the others
+// expect.
 func raceOfLateRelease(ctx context.Context, f *fixture, r *report) {
 	release := func(s *reservation.Service, h reservation.Hold) error {
 		answer, err := s.Release(ctx, h.ID, "late release "+h.ID.String())
@@ -398,7 +425,9 @@ func TestDeadUnitsAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 		dropTrigger(f)
 		dropCheck(f)
 		f.mutate("reclaim_holds", " FOR UPDATE SKIP LOCKED", "")
-		f.mutate("reclaim_holds", " AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'\n        RETURNING", "\n        RETURNING")
+		f.mutate("reclaim_holds",
+			" AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'\n        RETURNING",
+			"\n        RETURNING")
 	}, raceForDeadUnits)
 }
 
@@ -408,13 +437,19 @@ func TestDeadLinesAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	mustBreak(t, manyCallers, "I2", func(f *fixture) {
 		dropCheck(f)
 		f.mutate("reclaim_lines", " FOR UPDATE SKIP LOCKED", "")
-		f.mutate("reclaim_lines", "AND l.counted AND l.expires_at <= _now\n        RETURNING", "\n        RETURNING")
+		f.mutate("reclaim_lines", "AND l.counted AND l.expires_at <= _now\n        RETURNING",
+			"\n        RETURNING")
 	}, raceForDeadUnits)
 }
 
-// lateForItsLines lets a verb lock a live cart and then wait for one of its lines until the cart is dead and another caller has
-// reclaimed the other line.
-func lateForItsLines(ctx context.Context, f *fixture, r *report, verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error)) {
+// lateForItsLines lets a verb lock a live cart and then wait for one of its lines until the cart is
+// dead and another caller has reclaimed the other line.
+func lateForItsLines(
+	ctx context.Context,
+	f *fixture,
+	r *report,
+	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
+) {
 	rows := f.stocks(1, 1)
 	cart := f.hold(rows...)
 	f.Exec(endSoonSQL, cart.ID.String(), 250*time.Millisecond)
@@ -433,14 +468,18 @@ func lateForItsLines(ctx context.Context, f *fixture, r *report, verb func(*rese
 		}
 		err := errors.Join(
 			pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
-			pgtest.Wait(ctx, f.Admin, "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1", cart.ID.String()))
+			pgtest.Wait(ctx, f.Admin,
+				"SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1",
+				cart.ID.String()),
+		)
 		r.check(err == nil, "error", "the other session: %v", err)
 		_, err = services[1].Reserve(ctx, reservation.Request{Lines: rows[1:]})
 		r.check(err == nil, "I4", "Reserve() of a line of a dead cart = %v", err)
 		r.check(tx.Commit(ctx) == nil, "error", "commit the other session")
 	})
 
-	r.check(errors.Is(late, reservation.ErrExpired), "I4", "a verb whose line was reclaimed answered %v, want %v", late, reservation.ErrExpired)
+	r.check(errors.Is(late, reservation.ErrExpired), "I4",
+		"a verb whose line was reclaimed answered %v, want %v", late, reservation.ErrExpired)
 	r.checkStock(f, rows[0], counts{Total: 1, Reserved: 1})
 	r.checkStock(f, rows[1], counts{Total: 1, Reserved: 1})
 }
@@ -454,9 +493,14 @@ func raceOfReleaseAndReclaim(ctx context.Context, f *fixture, r *report) {
 }
 
 func raceOfExtendAndReclaim(ctx context.Context, f *fixture, r *report) {
-	lateForItsLines(ctx, f, r, func(s *reservation.Service, ctx context.Context, id uuid.UUID, key string) (reservation.Answer, error) {
-		return s.Extend(ctx, id, time.Minute, key)
-	})
+	lateForItsLines(
+		ctx,
+		f,
+		r,
+		func(s *reservation.Service, ctx context.Context, id uuid.UUID, key string) (reservation.Answer, error) {
+			return s.Extend(ctx, id, time.Minute, key)
+		},
+	)
 }
 
 func TestVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
@@ -476,11 +520,13 @@ func TestVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
 func TestConfirmTakesReclaimedLinesWithoutItsGuards(t *testing.T) {
 	t.Parallel()
 
-	// The clock's second look and the count of the lines each suffice alone; without both, a line's units are taken twice.
+	// The clock's second look and the count of the lines each suffice alone; without both, a line's
+	// units are taken twice.
 	mustBreak(t, 2, "I2", func(f *fixture) {
 		dropCheck(f)
 		f.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "true")
-		f.mutate("give_up_units", "IF _counted <> _lines THEN\n        RETURN false;", "IF false THEN\n        RETURN false;")
+		f.mutate("give_up_units", "IF _counted <> _lines THEN\n        RETURN false;",
+			"IF false THEN\n        RETURN false;")
 	}, raceOfConfirmAndReclaim)
 }
 
@@ -498,7 +544,8 @@ func TestSweepsExpireEachHoldOnce(t *testing.T) {
 	mustHold(t, 4, raceOfSweeps)
 }
 
-// raceOfSweeps lets four sweeps write down the same dead holds, whose units they must give back once.
+// raceOfSweeps lets four sweeps write down the same dead holds, whose units they must give back
+// once.
 func raceOfSweeps(ctx context.Context, f *fixture, r *report) {
 	const holds = 40
 	services := f.services()
@@ -516,8 +563,9 @@ func raceOfSweeps(ctx context.Context, f *fixture, r *report) {
 		units.Add(result.Units)
 	})
 
-	r.check(expired.Load() == holds && units.Load() == holds*3/2, "I9", "the sweeps expired %d holds of %d units, want %d of %d",
-		expired.Load(), units.Load(), holds, holds*3/2)
+	r.check(expired.Load() == holds && units.Load() == holds*3/2, "I9",
+		"the sweeps expired %d holds of %d units, want %d of %d", expired.Load(), units.Load(),
+		holds, holds*3/2)
 	for _, row := range rows {
 		r.checkStock(f, row, counts{Total: 1000, Reserved: 10 * bystanders})
 	}
@@ -529,11 +577,14 @@ func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 	mustBreak(t, 4, "I9", func(f *fixture) {
 		dropTrigger(f)
 		f.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit")
-		f.mutate("sweep_holds", "WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'", "WHERE r.id = taken.id")
+		f.mutate("sweep_holds",
+			"WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'",
+			"WHERE r.id = taken.id")
 	}, raceOfSweeps)
 }
 
-// raceOfSweepAndLockedHold sweeps past a dead hold that somebody else has locked, without waiting for it.
+// raceOfSweepAndLockedHold sweeps past a dead hold that somebody else has locked, without waiting
+// for it.
 func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 	row := f.stock(10)
 	locked, free := f.hold(row), f.hold(row)
@@ -543,16 +594,19 @@ func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", locked.ID.String()); err != nil {
+	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE",
+		locked.ID.String()); err != nil {
 		f.t.Fatal(err)
 	}
 
 	result, err := newService(f.callers[0]).Sweep(ctx)
 
-	r.check(err == nil && result.Expired == 1, "I9", "Sweep() beside a locked hold = %+v, %v, want the other one expired", result, err)
+	r.check(err == nil && result.Expired == 1, "I9",
+		"Sweep() beside a locked hold = %+v, %v, want the other one expired", result, err)
 	r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
 	result, err = newService(f.callers[0]).Sweep(ctx)
-	r.check(err == nil && (result.Expired == 1 || len(r.found) > 0), "I9", "Sweep() afterwards = %+v, %v, want the first one expired", result, err)
+	r.check(err == nil && (result.Expired == 1 || len(r.found) > 0), "I9",
+		"Sweep() afterwards = %+v, %v, want the first one expired", result, err)
 }
 
 func TestSweepPassesByLockedHolds(t *testing.T) {
@@ -584,8 +638,9 @@ func TestOneKeyMakesTwoHoldsWithoutItsLock(t *testing.T) {
 	}, raceOfOneKeyToReserve)
 }
 
-func TestTheKeysRowRefusesWhatItsLockWouldLetThrough(t *testing.T) {
+func TestTheKeysPrimaryKeyHoldsWithoutItsLock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", claim, "NULL;") }, raceOfOneKeyToReserve)
+	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", claim, "NULL;") },
+		raceOfOneKeyToReserve)
 }

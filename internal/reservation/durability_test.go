@@ -18,7 +18,8 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// ledger remembers what callers were told with success: all of it must still be so after a crash (I5).
+// ledger remembers what callers were told with success: all of it must still be so after a crash
+// (I5).
 type ledger struct {
 	mu       sync.Mutex
 	statuses map[uuid.UUID]reservation.Status
@@ -42,11 +43,17 @@ func (l *ledger) with(fn func()) {
 	fn()
 }
 
-// load reserves, replays, confirms and releases until the server is gone, and writes down what it was told.
-func (l *ledger) load(ctx context.Context, s *reservation.Service, rows []reservation.Line, seed int) error {
+// load reserves, replays, confirms and releases until the server is gone, and writes down what it
+// was told.
+func (l *ledger) load(
+	ctx context.Context, s *reservation.Service, rows []reservation.Line, seed int,
+) error {
 	random := rand.New(rand.NewPCG(uint64(seed), 5))
 	for {
-		request := reservation.Request{Lines: rows[:1+random.IntN(len(rows))], Key: uuid.NewString()}
+		request := reservation.Request{
+			Lines: rows[:1+random.IntN(len(rows))],
+			Key:   uuid.NewString(),
+		}
 		answer, err := s.Reserve(ctx, request)
 		if err != nil {
 			return err
@@ -102,8 +109,15 @@ func (l *ledger) lost(t *testing.T, f *fixture) int {
 	return n
 }
 
-// crash lets 16 callers work and kills the server under them. It returns how many acknowledged effects were lost.
-func crash(t *testing.T, server *pgserver.Server, db pgtest.Database, rows []reservation.Line, acknowledged int) int {
+// crash lets 16 callers work and kills the server under them. It returns how many acknowledged
+// effects were lost.
+func crash(
+	t *testing.T,
+	server *pgserver.Server,
+	db pgtest.Database,
+	rows []reservation.Line,
+	acknowledged int,
+) int {
 	t.Helper()
 	before := open(t, db, fewCallers)
 	l := newLedger(acknowledged)
@@ -150,16 +164,18 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// barrier is what makes each procedure wait for the disk; the white space before it differs.
+// barrier is the statement of commit_early that makes a verb wait for the disk.
 const barrier = "PERFORM pg_logical_emit_message(true, 'allo', '');"
 
-// TestAcknowledgedHoldsAreLostWithoutTheBarrier takes the second transaction's record out of every procedure, so that nothing
-// waits for the disk. The log's writer sleeps as long as it may, which changes nothing for those who wait.
+// TestAcknowledgedHoldsAreLostWithoutTheBarrier takes the second transaction's record out of every
+// procedure, so that nothing waits for the disk. The log's writer sleeps as long as it may, which
+// changes nothing for those who wait.
 func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
 	t.Parallel()
 
 	const kills = 5
-	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t,
+		map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	f := open(t, db, 0)
 	rows := f.stocks(1_000_000, 1_000_000, 1_000_000)
 	f.mutate("commit_early", barrier, "NULL;")
@@ -175,7 +191,7 @@ func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
 }
 
 // confirmWithoutBarrier confirms while another session has the lock without which the test's
-// resolve_hold leaves its barrier out.
+// commit_early leaves its barrier out.
 func confirmWithoutBarrier(f *fixture, h reservation.Hold) error {
 	ctx := f.Context()
 	tx, err := f.Admin.Begin(ctx)
@@ -192,7 +208,12 @@ func confirmWithoutBarrier(f *fixture, h reservation.Hold) error {
 
 // lastWords reads a hold while its transaction is committed but not on disk, kills the server, and
 // returns the status that is left, or "gone".
-func lastWords(t *testing.T, server *pgserver.Server, db pgtest.Database, read func(*fixture, reservation.Hold) error) (string, error) {
+func lastWords(
+	t *testing.T,
+	server *pgserver.Server,
+	db pgtest.Database,
+	read func(*fixture, reservation.Hold) error,
+) (string, error) {
 	t.Helper()
 	f := open(t, db, 1)
 	hold := f.hold(f.stock(5))
@@ -202,18 +223,22 @@ func lastWords(t *testing.T, server *pgserver.Server, db pgtest.Database, read f
 	if err := errors.Join(server.Kill(), server.Restart(f.Context())); err != nil {
 		return "", err
 	}
-	return queryOne[string](open(t, db, 0), "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')", hold.ID.String()), nil
+	return queryOne[string](open(t, db, 0),
+		"SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')",
+		hold.ID.String()), nil
 }
 
-// The barriers are out of the first calls, so their commits aren't on disk when another caller learns
-// of them. That caller's answer must wait for the disk.
+// The barriers are out of the first calls, so their commits aren't on disk when another caller
+// learns of them. That caller's answer must wait for the disk.
 func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 	t.Parallel()
 
-	server, db := pgtest.NewServer(t, map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t,
+		map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
 	f := open(t, db, 0)
 	f.mutate("reserve_line", "CALL commit_early();", "PERFORM set_config('synchronous_commit', 'off', true);")
-	f.mutate("commit_early", barrier, "IF pg_try_advisory_xact_lock_shared(1) THEN "+barrier+" END IF;")
+	f.mutate("commit_early", barrier,
+		"IF pg_try_advisory_xact_lock_shared(1) THEN "+barrier+" END IF;")
 	get := func(f *fixture, h reservation.Hold) error {
 		_, err := newService(f.callers[0]).Get(f.Context(), h.ID)
 		return err
@@ -236,15 +261,19 @@ func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 		t.Errorf("a hold that was read before the crash is %s, %v, want PENDING", status, err)
 	}
 	if status, err := lastWords(t, server, db, confirmAndGet); err != nil || status != "CONFIRMED" {
-		t.Errorf("a hold that was read as CONFIRMED before the crash is %s, %v, want CONFIRMED", status, err)
+		t.Errorf("a hold that was read as CONFIRMED before the crash is %s, %v, want CONFIRMED",
+			status, err)
 	}
 
 	if status, err := lastWords(t, server, db, confirmTwice); err != nil || status != "CONFIRMED" {
-		t.Errorf("a hold that was confirmed again before the crash is %s, %v, want CONFIRMED", status, err)
+		t.Errorf("a hold that was confirmed again before the crash is %s, %v, want CONFIRMED",
+			status, err)
 	}
 
-	// The control: a read that doesn't wait tells of what a crash takes back, unless the log's writer happens to wake just then.
-	open(t, db, 0).mutate("read_hold", "PERFORM pg_logical_emit_message(true, 'allo', '');", "NULL;")
+	// The control: a read that doesn't wait tells of what a crash takes back, unless the log's
+	// writer happens to wake just then.
+	open(t, db, 0).mutate("read_hold", "PERFORM pg_logical_emit_message(true, 'allo', '');",
+		"NULL;")
 	var status string
 	for n := 0; n < 3 && status != "gone"; n++ {
 		var err error
@@ -253,11 +282,13 @@ func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
 		}
 	}
 	if status != "gone" {
-		t.Errorf("without its wait a read told of a hold that is %s after the crash, want it gone", status)
+		t.Errorf("without its wait a read told of a hold that is %s after the crash, want it gone",
+			status)
 	}
 }
 
-// TestEveryProcedureEndsInABarrier keeps a new verb from forgetting what the tests above show on some.
+// TestEveryProcedureEndsInABarrier keeps a new verb from forgetting what the tests above show on
+// some.
 func TestEveryProcedureEndsInABarrier(t *testing.T) {
 	t.Parallel()
 
@@ -271,8 +302,9 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 	}
 	defer rows.Close()
 
-	// A verb ends in commit_early, and commits nowhere else.
-	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+CALL commit_early\(\);\s+(ELSE\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
+	// A verb ends in commit_early and commits nowhere else.
+	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+CALL commit_early\(\);\s+` +
+		`(ELSE\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
 	commits := regexp.MustCompile(`(?m)^\s*COMMIT;`)
 	n := 0
 	for rows.Next() {
@@ -293,14 +325,15 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 // settleTimeout is how long a caller may take to notice that its server is gone.
 const settleTimeout = 5 * time.Second
 
-func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
+func TestCallersOfAKilledServerGetAnAnswerSoon(t *testing.T) {
 	t.Parallel()
 
 	server, db := pgtest.NewServer(t, nil)
 	f := open(t, db, 1)
 	row := f.stock(5)
 	s := f.services()[0]
-	if _, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}}); err != nil {
+	if _, err := s.Reserve(f.Context(),
+		reservation.Request{Lines: []reservation.Line{row}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Kill(); err != nil {
@@ -311,7 +344,8 @@ func TestCallersOfAKilledServerAreToldSoon(t *testing.T) {
 		start := time.Now()
 		_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
 		if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > settleTimeout {
-			t.Errorf("Reserve() on a killed server = %v after %s, want %v", err, time.Since(start), reservation.ErrUnavailable)
+			t.Errorf("Reserve() on a killed server = %v after %s, want %v", err, time.Since(start),
+				reservation.ErrUnavailable)
 		}
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// What a verb answers instead of a hold. Each is an answer of the contract and no fault of the service.
+// The refusals of a verb. Each is an answer of the contract, not a fault of the service.
 var (
 	// ErrNotFound means that there is no hold of that id.
 	ErrNotFound = errors.New("reservation not found")
-	// ErrInventoryNotFound means that a line's product isn't kept in its warehouse.
+	// ErrInventoryNotFound means that a line's product has no stock row in its warehouse.
 	ErrInventoryNotFound = errors.New("no stock row for this product and warehouse")
 	// ErrExpired means that the hold died before the call.
 	ErrExpired = errors.New("reservation expired")
@@ -21,20 +21,22 @@ var (
 	ErrConfirmed = errors.New("reservation confirmed")
 	// ErrReleased means that the hold was released before.
 	ErrReleased = errors.New("reservation released")
-	// ErrExtensionLimit means that the hold may not last as long as asked.
+	// ErrExtensionLimit means that the requested end is more than MaxHold after the hold's
+	// creation.
 	ErrExtensionLimit = errors.New("extension limit reached")
 	// ErrKeyReused means that the Idempotency-Key was used for another request.
 	ErrKeyReused = errors.New("idempotency key used for another request")
-	// ErrKeyInUse means that the Idempotency-Key's first request didn't end in time.
+	// ErrKeyInUse means that the first request under the Idempotency-Key is still running.
 	ErrKeyInUse = errors.New("idempotency key in use")
-	// ErrBusy means that a row's lock couldn't be had in time, or that others were faster time and again. Nothing happened.
+	// ErrBusy means that a lock wasn't free in time, or that other callers were faster at every
+	// try. Nothing happened.
 	ErrBusy = errors.New("the rows are busy")
-	// ErrUnavailable means that the database couldn't be reached or didn't answer in time. It can't be known whether the call
-	// took effect; a retry under the same Idempotency-Key settles it.
+	// ErrUnavailable means that the database couldn't be reached or didn't answer in time. The call
+	// may have taken effect. A retry under the same Idempotency-Key is safe.
 	ErrUnavailable = errors.New("the database is unavailable")
 )
 
-// Shortage is a line that can't be held.
+// Shortage is a line that asks for more units than are available.
 type Shortage struct {
 	ProductID   uuid.UUID `json:"product_id"`
 	WarehouseID uuid.UUID `json:"warehouse_id"`
@@ -42,13 +44,13 @@ type Shortage struct {
 	Available   int       `json:"available"`
 }
 
-// InsufficientStockError names every line that is short. Nothing was held.
+// InsufficientStockError lists every short line. Nothing was held.
 type InsufficientStockError struct{ Shortages []Shortage }
 
 func (e *InsufficientStockError) Error() string {
 	return fmt.Sprintf("insufficient stock for %d lines", len(e.Shortages))
 }
 
-// NoConnection reports whether a call ended in ErrUnavailable because no connection to the database could be had or made, for another reason
-// than that its caller gave up.
+// NoConnection reports whether a call failed with ErrUnavailable because the service got no
+// connection to the database, unless its caller gave up.
 func NoConnection(err error) bool { return postgres.NoConnection(err) }

@@ -32,8 +32,9 @@ WITH soon AS (
 )
 UPDATE reservation_items l SET expires_at = soon.expires_at FROM soon WHERE l.reservation_id = soon.id`
 
-// raceOfConfirmAndExpiry lets four callers confirm a hold around its end while two sweeps and two reserves would have its units.
-// The hold has the whole of its row, so whoever gets a unit must have taken it from the hold's death.
+// raceOfConfirmAndExpiry lets four callers confirm a hold around its end while two sweeps and two
+// reserves would have its units. The hold has the whole of its row, so whoever gets a unit must
+// have taken it from the hold's death.
 func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 	const rounds, confirmers, sweepers = 60, 4, 2
 	services := f.services()
@@ -48,7 +49,8 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 			switch {
 			case i < confirmers:
 				_, err := services[i].Confirm(ctx, hold.ID, "")
-				r.check(err == nil || errors.Is(err, reservation.ErrExpired), "error", "Confirm() = %v", err)
+				r.check(err == nil || errors.Is(err, reservation.ErrExpired), "error",
+					"Confirm() = %v", err)
 				confirmed.Add(b2i(err == nil))
 				denied.Add(b2i(err != nil))
 			case i < confirmers+sweepers:
@@ -61,7 +63,12 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 			}
 		})
 
-		if err := pgtest.Wait(ctx, f.Admin, "SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1", hold.ID.String()); err != nil {
+		if err := pgtest.Wait(
+			ctx,
+			f.Admin,
+			"SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1",
+			hold.ID.String(),
+		); err != nil {
 			r.check(false, "error", "%v", err)
 		}
 		if _, err := services[0].Sweep(ctx); err != nil {
@@ -69,10 +76,12 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 		}
 		status := f.status(hold)
 		ended[status]++
-		r.check((status == reservation.Confirmed) == (confirmed.Load() > 0), "I3", "%d confirms of a hold that is %s succeeded",
-			confirmed.Load(), status)
-		// A confirm that came first was told of its success; one that came after it finds CONFIRMED and is a success too.
-		r.check(status != reservation.Confirmed || denied.Load() == 0, "I4", "%d confirms of a CONFIRMED hold were told it is dead", denied.Load())
+		r.check((status == reservation.Confirmed) == (confirmed.Load() > 0), "I3",
+			"%d confirms of a hold that is %s succeeded", confirmed.Load(), status)
+		// A confirm that came first was told of its success; one that came after it finds CONFIRMED
+		// and is a success too.
+		r.check(status != reservation.Confirmed || denied.Load() == 0, "I4",
+			"%d confirms of a CONFIRMED hold were told it is dead", denied.Load())
 		want := counts{Total: 1, Reserved: int(taken.Load())}
 		if status == reservation.Confirmed {
 			want.Total = 0
@@ -89,7 +98,8 @@ func TestDeadUnitsGoToExactlyAsManyCallers(t *testing.T) {
 	mustHold(t, manyCallers, raceForDeadUnits)
 }
 
-// raceForDeadUnits fills a row with dead holds of one line and dead carts, then lets 64 callers have its units before any sweep.
+// raceForDeadUnits fills a row with dead holds of one line and dead carts, then lets 64 callers
+// have its units before any sweep.
 func raceForDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const units = 12
 	services := f.services()
@@ -109,15 +119,20 @@ func raceForDeadUnits(ctx context.Context, f *fixture, r *report) {
 		short.Add(b2i(isShort(err)))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 		// Nobody is told that stock is short while a unit is left that only the dead hold.
-		r.check(!isShort(err) || f.liveUnits(ctx, rows[0]) >= units, "I4", "Reserve() = %v while live holds have fewer than all units", err)
+		r.check(!isShort(err) || f.liveUnits(ctx, rows[0]) >= units, "I4",
+			"Reserve() = %v while live holds have fewer than all units", err)
 	})
 
-	r.check(won.Load() == units, "I4", "%d callers hold units that %d dead ones occupied (%d were told it is short)", won.Load(), units, short.Load())
+	r.check(won.Load() == units, "I4",
+		"%d callers hold units that %d dead ones occupied (%d were told it is short)", won.Load(),
+		units, short.Load())
 	r.checkStock(f, rows[0], counts{Total: units, Reserved: units})
-	r.checkStock(f, rows[1], counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
+	r.checkStock(f, rows[1],
+		counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
 	r.checkRetries(services)
 	result, err := services[0].Sweep(ctx)
-	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9", "Sweep() = %+v, %v, want 4 carts with a unit each", result, err)
+	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9",
+		"Sweep() = %+v, %v, want 4 carts with a unit each", result, err)
 	r.checkStock(f, rows[1], counts{Total: 2 * units})
 }
 
@@ -128,7 +143,8 @@ SELECT coalesce(sum(quantity), 0) FROM (
     UNION ALL
     SELECT quantity FROM reservation_items WHERE counted AND expires_at > clock_timestamp() AND product_id = $1) live`
 
-// liveUnits counts what live holds have of a row, or is huge when it can't be asked, for the callers' own errors tell more.
+// liveUnits counts what live holds have of a row, or is huge when it can't be asked, for the
+// callers' own errors tell more.
 func (f *fixture) liveUnits(ctx context.Context, line reservation.Line) int {
 	var n int
 	if err := f.Admin.QueryRow(ctx, liveUnitsSQL, line.ProductID.String()).Scan(&n); err != nil {
@@ -143,7 +159,8 @@ func TestDeadUnitsGoToCallersWhoNeedSeveral(t *testing.T) {
 	mustHold(t, someCallers, raceForSeveralDeadUnits)
 }
 
-// raceForSeveralDeadUnits lets each caller need three dead holds at once, of which others may have locked one or two already.
+// raceForSeveralDeadUnits lets each caller need three dead holds at once, of which others may have
+// locked one or two already.
 func raceForSeveralDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const winners = 4
 	services := f.services()
@@ -154,12 +171,14 @@ func raceForSeveralDeadUnits(ctx context.Context, f *fixture, r *report) {
 	var won atomic.Int64
 
 	together(len(services), func(i int) {
-		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 3)}})
+		_, err := services[i].Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{of(row, 3)}})
 		won.Add(b2i(err == nil))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
-	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(), winners)
+	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(),
+		winners)
 	r.checkStock(f, row, counts{Total: 3 * winners, Reserved: 3 * winners})
 	r.checkRetries(services)
 }
@@ -170,7 +189,8 @@ func TestDeadUnitsOfSeveralRowsGoToCarts(t *testing.T) {
 	mustHold(t, someCallers, raceForDeadCarts)
 }
 
-// raceForDeadCarts fills two rows with dead holds and lets carts of both rows, listed either way round, have them.
+// raceForDeadCarts fills two rows with dead holds and lets carts of both rows, listed either way
+// round, have them.
 func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 	const winners = 5
 	services := f.services()
@@ -190,21 +210,23 @@ func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
-	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d", won.Load(), winners)
+	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d",
+		won.Load(), winners)
 	for _, row := range rows {
 		r.checkStock(f, row, counts{Total: winners, Reserved: winners})
 	}
 	r.checkRetries(services)
 }
 
-func TestDeadUnitIsHadAfterItsLockGoesBack(t *testing.T) {
+func TestADeadHoldsUnitIsFreeAfterItsLockIsReleased(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, raceAfterALockGoesBack)
 }
 
-// raceAfterALockGoesBack lets all callers stand in line for the one dead hold, which another session has locked and lets go
-// without resolving it: one of them must have its unit, and the others learn that there is none.
+// raceAfterALockGoesBack lets all callers stand in line for the one dead hold, which another
+// session has locked and lets go without resolving it: one of them must have its unit, and the
+// others learn that there is none.
 func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	row := f.stock(1)
@@ -215,7 +237,8 @@ func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
 		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", hold.ID.String()); err != nil {
+	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE",
+		hold.ID.String()); err != nil {
 		f.t.Fatal(err)
 	}
 	var won atomic.Int64
@@ -258,7 +281,8 @@ func testDeadHold(t *testing.T, f *fixture, lines []reservation.Line) {
 	f.kill(hold)
 
 	before, err := s.Get(ctx, hold.ID)
-	if err != nil || before.Hold.Status != reservation.Expired || !before.Hold.UpdatedAt.Equal(before.Hold.ExpiresAt) {
+	if err != nil || before.Hold.Status != reservation.Expired ||
+		!before.Hold.UpdatedAt.Equal(before.Hold.ExpiresAt) {
 		t.Errorf("Get(%s) = %+v, %v, want it EXPIRED at its end", hold.ID, before.Hold, err)
 	}
 	if _, err := s.Confirm(ctx, hold.ID, ""); !errors.Is(err, reservation.ErrExpired) {
@@ -291,7 +315,8 @@ func testDeadHold(t *testing.T, f *fixture, lines []reservation.Line) {
 	after, err := s.Get(ctx, hold.ID)
 	after.Now = before.Now
 	if diff := cmp.Diff(before, after); err != nil || diff != "" {
-		t.Errorf("Get(%s) after the sweep differs from before (-before +after), %v:\n%s", hold.ID, err, diff)
+		t.Errorf("Get(%s) after the sweep differs from before (-before +after), %v:\n%s", hold.ID,
+			err, diff)
 	}
 	replay, err := s.Release(ctx, hold.ID, "release")
 	if diff := cmp.Diff(released.Hold, replay.Hold); err != nil || diff != "" || !replay.Replayed {
@@ -325,21 +350,26 @@ func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 4})
 		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 4})
 		view, err := s.Get(ctx, cart.ID)
-		r.check(err == nil && view.Hold.Status == reservation.Expired && len(view.Hold.Lines) == 3, "I4", "Get() = %+v, %v", view, err)
+		r.check(err == nil && view.Hold.Status == reservation.Expired && len(view.Hold.Lines) == 3,
+			"I4", "Get() = %+v, %v", view, err)
 		_, err = s.Confirm(ctx, cart.ID, "")
-		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Confirm() of a half reclaimed cart = %v", err)
+		r.check(errors.Is(err, reservation.ErrExpired), "I4",
+			"Confirm() of a half reclaimed cart = %v", err)
 		answer, err := s.Release(ctx, cart.ID, "")
-		r.check(err == nil && answer.Hold.Status == reservation.Expired, "I4", "Release() = %+v, %v", answer, err)
+		r.check(err == nil && answer.Hold.Status == reservation.Expired, "I4",
+			"Release() = %+v, %v", answer, err)
 
 		result, err := s.Sweep(ctx)
-		r.check(err == nil && result.Expired == 1 && result.Units == 7, "I9", "Sweep() = %+v, %v, want 1 hold and 7 units", result, err)
+		r.check(err == nil && result.Expired == 1 && result.Units == 7, "I9",
+			"Sweep() = %+v, %v, want 1 hold and 7 units", result, err)
 		r.checkStock(f, rows[0], counts{Total: 2, Reserved: 1})
 		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 1})
 		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 0})
 	})
 }
 
-// TestReadIsNeverPendingPastItsEnd reads a hold over and over around its end: what one answer says must fit together.
+// TestReadIsNeverPendingPastItsEnd reads a hold over and over around its end: what one answer says
+// must fit together.
 func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 	t.Parallel()
 
@@ -357,8 +387,10 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 					t.Errorf("Get() = %v", err)
 					return
 				}
-				if dead := !view.Now.Before(view.Hold.ExpiresAt); dead != (view.Hold.Status == reservation.Expired) {
-					t.Errorf("Get() = %s at %s, when its end is %s", view.Hold.Status, view.Now, view.Hold.ExpiresAt)
+				if dead := !view.Now.Before(
+					view.Hold.ExpiresAt); dead != (view.Hold.Status == reservation.Expired) {
+					t.Errorf("Get() = %s at %s, when its end is %s", view.Hold.Status, view.Now,
+						view.Hold.ExpiresAt)
 				}
 				if view.Hold.Status == reservation.Expired {
 					return
@@ -368,19 +400,24 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 	}
 }
 
-// raceOfReserveBehindAYoungerDeadHold needs two dead holds of which somebody has the younger locked for a while: the reserve must have
-// its units as soon as they can be had, though the oldest dead hold is none to wait for.
+// raceOfReserveBehindAYoungerDeadHold needs two dead holds of which somebody has the younger locked
+// for a while: the reserve must have its units as soon as they can be had, though the oldest dead
+// hold is none to wait for.
 func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *report) {
 	row := f.stock(2)
 	older, younger := f.hold(row), f.hold(row)
 	f.kill(older, younger)
-	f.Exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1", older.ID.String())
+	f.Exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1",
+		older.ID.String())
 	tx := f.lock("SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", younger.ID.String())
 
 	together(2, func(i int) {
 		if i == 0 {
-			_, err := newService(f.callers[0]).Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(row, 2)}})
-			r.check(err == nil, "I4", "Reserve() of two dead units, of which somebody had one locked for a while = %v", err)
+			_, err := newService(f.callers[0]).Reserve(ctx,
+				reservation.Request{Lines: []reservation.Line{of(row, 2)}})
+			r.check(err == nil, "I4",
+				"Reserve() of two dead units, of which somebody had one locked for a while = %v",
+				err)
 			return
 		}
 		var released time.Time
@@ -392,7 +429,7 @@ func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *rep
 	})
 }
 
-func TestReserveHasWhatAYoungerDeadHoldGivesUp(t *testing.T) {
+func TestReserveTakesTheUnitsOfAYoungerDeadHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, raceOfReserveBehindAYoungerDeadHold)
@@ -401,5 +438,7 @@ func TestReserveHasWhatAYoungerDeadHoldGivesUp(t *testing.T) {
 func TestReserveGivesUpAtOnceWithoutAPauseBetweenItsTries(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I4", func(f *fixture) { f.mutate("pause_before_try", "IF _try > 2 THEN", "IF false THEN") }, raceOfReserveBehindAYoungerDeadHold)
+	mustBreak(t, 1, "I4",
+		func(f *fixture) { f.mutate("pause_before_try", "IF _try > 2 THEN", "IF false THEN") },
+		raceOfReserveBehindAYoungerDeadHold)
 }

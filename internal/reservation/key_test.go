@@ -19,19 +19,29 @@ func TestOneKeyMakesOneHold(t *testing.T) {
 	mustHold(t, someCallers, raceOfOneKeyToReserve)
 }
 
-// raceOfOneKeyToReserve sends one request many times at once, for a hold of one line and for a cart.
+// raceOfOneKeyToReserve sends one request many times at once, for a hold of one line and for a
+// cart.
 func raceOfOneKeyToReserve(ctx context.Context, f *fixture, r *report) {
 	rows := f.stocks(1000, 1000)
 	for _, lines := range [][]reservation.Line{rows[:1], rows} {
-		request := reservation.Request{Lines: lines, Key: "reserve " + rows[0].ProductID.String() + string(rune('0'+len(lines)))}
-		raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) })
+		request := reservation.Request{
+			Lines: lines,
+			Key:   "reserve " + rows[0].ProductID.String() + string(rune('0'+len(lines))),
+		}
+		raceOfOneKey(
+			f,
+			r,
+			func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) },
+		)
 	}
 	r.checkStock(f, rows[0], counts{Total: 1000, Reserved: 2})
 	r.checkStock(f, rows[1], counts{Total: 1000, Reserved: 1})
 }
 
 // raceOfOneKey lets every caller send the same, and expects one effect and one answer.
-func raceOfOneKey(f *fixture, r *report, call func(*reservation.Service) (reservation.Answer, error)) reservation.Hold {
+func raceOfOneKey(
+	f *fixture, r *report, call func(*reservation.Service) (reservation.Answer, error),
+) reservation.Hold {
 	services := f.services()
 	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
@@ -46,7 +56,8 @@ func raceOfOneKey(f *fixture, r *report, call func(*reservation.Service) (reserv
 			first++
 		}
 	}
-	r.check(first == 1, "I6", "%d of %d answers under one key aren't marked as replayed, want 1", first, len(services))
+	r.check(first == 1, "I6", "%d of %d answers under one key aren't marked as replayed, want 1",
+		first, len(services))
 	return answers[0].Hold
 }
 
@@ -70,12 +81,13 @@ func TestOneKeyMakesOneConfirmReleaseAndExtend(t *testing.T) {
 			return s.Extend(ctx, extended.ID, 30*time.Minute, "e"+key)
 		})
 		ttl := got.ExpiresAt.Sub(got.UpdatedAt)
-		r.check(got.Status == reservation.Pending && ttl == 30*time.Minute, "I6", "Extend() = %+v, want 30 minutes", got)
+		r.check(got.Status == reservation.Pending && ttl == 30*time.Minute, "I6",
+			"Extend() = %+v, want 30 minutes", got)
 		r.checkStock(f, row, counts{Total: 9, Reserved: 1})
 	})
 }
 
-func TestReplayAnswersWhatTheFirstCallDidWhateverBecameOfTheHold(t *testing.T) {
+func TestAReplayGivesTheFirstAnswerEvenAfterTheHoldChanged(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -110,7 +122,8 @@ func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 
 		others := map[string]func() error{
 			"another quantity": func() error {
-				_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[0], 2)}, Key: key})
+				_, err := s.Reserve(ctx,
+					reservation.Request{Lines: []reservation.Line{of(rows[0], 2)}, Key: key})
 				return err
 			},
 			"another row": func() error {
@@ -119,11 +132,13 @@ func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 			},
 			"a cart": func() error { _, err := s.Reserve(ctx, reservation.Request{Lines: rows, Key: key}); return err },
 			"another time": func() error {
-				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], TTL: time.Minute, Key: key})
+				_, err := s.Reserve(ctx,
+					reservation.Request{Lines: rows[:1], TTL: time.Minute, Key: key})
 				return err
 			},
 			"the default time, spelled out": func() error {
-				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[:1], TTL: holdTTL, Key: key})
+				_, err := s.Reserve(ctx,
+					reservation.Request{Lines: rows[:1], TTL: holdTTL, Key: key})
 				return err
 			},
 			"confirm": func() error { _, err := s.Confirm(ctx, first.Hold.ID, key); return err },
@@ -132,7 +147,8 @@ func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 		}
 		for name, call := range others {
 			err := call()
-			r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "%s under the same key = %v, want %v", name, err, reservation.ErrKeyReused)
+			r.check(errors.Is(err, reservation.ErrKeyReused), "I6",
+				"%s under the same key = %v, want %v", name, err, reservation.ErrKeyReused)
 		}
 		r.checkStock(f, rows[0], counts{Total: 10, Reserved: 1})
 		r.checkStock(f, rows[1], counts{Total: 10})
@@ -151,9 +167,11 @@ func TestConfirmAndReleaseUnderOneKeyAreDifferentRequests(t *testing.T) {
 		r.check(err == nil, "error", "Confirm() = %v", err)
 
 		_, err = s.Confirm(ctx, two.ID, key)
-		r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "Confirm(another hold) = %v, want %v", err, reservation.ErrKeyReused)
+		r.check(errors.Is(err, reservation.ErrKeyReused), "I6",
+			"Confirm(another hold) = %v, want %v", err, reservation.ErrKeyReused)
 		_, err = s.Release(ctx, one.ID, key)
-		r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "Release() = %v, want %v", err, reservation.ErrKeyReused)
+		r.check(errors.Is(err, reservation.ErrKeyReused), "I6", "Release() = %v, want %v", err,
+			reservation.ErrKeyReused)
 	})
 }
 
@@ -163,21 +181,27 @@ func TestKeyIsFreeAgainAfterADay(t *testing.T) {
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
 		s := f.services()[0]
 		row := f.stock(10)
-		request := reservation.Request{Lines: []reservation.Line{row}, Key: "k" + row.ProductID.String()}
+		request := reservation.Request{
+			Lines: []reservation.Line{row},
+			Key:   "k" + row.ProductID.String(),
+		}
 		first, err := s.Reserve(ctx, request)
 		r.check(err == nil, "error", "Reserve() = %v", err)
 		const age = "UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE key = $1"
 
 		f.Exec(age, request.Key, 24*time.Hour-time.Minute)
 		young, err := s.Reserve(ctx, request)
-		r.check(err == nil && young.Replayed, "I6", "Reserve() under a key of less than a day = %+v, %v, want it replayed", young, err)
+		r.check(err == nil && young.Replayed, "I6",
+			"Reserve() under a key of less than a day = %+v, %v, want it replayed", young, err)
 
 		f.Exec(age, request.Key, 24*time.Hour)
 		request.Lines[0].Quantity = 2 // any request may have the key now
 		old, err := s.Reserve(ctx, request)
-		r.check(err == nil && !old.Replayed && old.Hold.ID != first.Hold.ID, "I6", "Reserve() under a key of a day = %+v, %v, want a new hold", old, err)
+		r.check(err == nil && !old.Replayed && old.Hold.ID != first.Hold.ID, "I6",
+			"Reserve() under a key of a day = %+v, %v, want a new hold", old, err)
 		again, err := s.Reserve(ctx, request)
-		r.check(err == nil && again.Replayed && again.Hold.ID == old.Hold.ID, "I6", "Reserve() again = %+v, %v, want it replayed", again, err)
+		r.check(err == nil && again.Replayed && again.Hold.ID == old.Hold.ID, "I6",
+			"Reserve() again = %+v, %v, want it replayed", again, err)
 		r.checkStock(f, row, counts{Total: 10, Reserved: 3})
 	})
 }
@@ -201,21 +225,23 @@ func TestFailedCallLeavesItsKeyFree(t *testing.T) {
 		n := queryOne[int](f, "SELECT count(*) FROM idempotency_keys WHERE key = $1", key)
 		r.check(n == 0, "I6", "%d answers are stored under the key of failed calls, want none", n)
 
-		f.Exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(), row.WarehouseID.String())
+		f.Exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(),
+			row.WarehouseID.String())
 		answer, err := s.Reserve(ctx, request)
-		r.check(err == nil && !answer.Replayed, "I6", "Reserve() after the stock came = %+v, %v, want a hold", answer, err)
+		r.check(err == nil && !answer.Replayed, "I6",
+			"Reserve() after the stock came = %+v, %v, want a hold", answer, err)
 	})
 }
 
-func TestCallThatWasCutOffIsSettledByItsKey(t *testing.T) {
+func TestARetryUnderTheKeySettlesACallThatWasCutOff(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
 	mustHold(t, 8, raceOfCutOffCalls)
 }
 
-// raceOfCutOffCalls gives each call too little time, then sends it again until it is answered. Whether the first try took effect
-// or not, there is one hold for each key in the end.
+// raceOfCutOffCalls gives each call too little time, then sends it again until it is answered.
+// Whether the first try took effect or not, there is one hold for each key in the end.
 func raceOfCutOffCalls(ctx context.Context, f *fixture, r *report) {
 	const calls = 12
 	services := f.services()

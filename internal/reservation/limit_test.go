@@ -69,7 +69,8 @@ func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
 			continue
 		}
 		if err != nil || len(answer.Hold.Lines) != test.holds {
-			t.Errorf("%s: Reserve() = %d lines, %v, want %d", name, len(answer.Hold.Lines), err, test.holds)
+			t.Errorf("%s: Reserve() = %d lines, %v, want %d", name, len(answer.Hold.Lines), err,
+				test.holds)
 		}
 		sum := 0
 		for _, line := range test.lines {
@@ -107,8 +108,10 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 		{ttl: maxHold + time.Second},
 		{ttl: 1 << 62},
 	} {
-		answer, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, TTL: test.ttl})
-		if ok := err == nil; ok != test.reserve || !ok && cmp.Diff([]string{"ttlSeconds"}, invalidFields(err)) != "" {
+		answer, err := s.Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{row}, TTL: test.ttl})
+		if ok := err == nil; ok != test.reserve ||
+			!ok && cmp.Diff([]string{"ttlSeconds"}, invalidFields(err)) != "" {
 			t.Errorf("Reserve(TTL %s) = %v, want it accepted: %t", test.ttl, err, test.reserve)
 		}
 		if got := answer.Hold.ExpiresAt.Sub(answer.Hold.CreatedAt); got != test.lasts {
@@ -118,7 +121,8 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 		if ok := err == nil; ok != test.extend {
 			t.Errorf("Extend(%s) = %v, want it accepted: %t", test.ttl, err, test.extend)
 		}
-		if got := answer.Hold.ExpiresAt.Sub(answer.Hold.UpdatedAt); test.extend && got != test.lasts {
+		if got := answer.Hold.ExpiresAt.Sub(answer.Hold.UpdatedAt); test.extend &&
+			got != test.lasts {
 			t.Errorf("Extend(%s) lasts %s, want %s", test.ttl, got, test.lasts)
 		}
 	}
@@ -128,21 +132,28 @@ func TestExtensionEndsWithTheLongestHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
-		// The clock of this database's extend stands still at half of the longest time, so that the limit is met to the second.
-		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := _hold.created_at + interval '30 min';")
+		// The clock of this database's extend stands still at half of the longest time, so that the
+		// limit is met to the second.
+		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock",
+			"_now := _hold.created_at + interval '30 min';")
 		s := f.services()[0]
 		for _, lines := range [][]reservation.Line{f.stocks(9), f.stocks(9, 9)} {
-			answer, err := s.Reserve(ctx, reservation.Request{Lines: lines, TTL: maxHold - time.Second})
+			answer, err := s.Reserve(ctx,
+				reservation.Request{Lines: lines, TTL: maxHold - time.Second})
 			r.check(err == nil, "error", "Reserve() = %v", err)
 			hold := answer.Hold
 
 			_, err = s.Extend(ctx, hold.ID, maxHold/2+time.Second, "above "+hold.ID.String())
-			r.check(errors.Is(err, reservation.ErrExtensionLimit), "limit", "Extend(above the limit) = %v, want %v", err, reservation.ErrExtensionLimit)
+			r.check(errors.Is(err, reservation.ErrExtensionLimit), "limit",
+				"Extend(above the limit) = %v, want %v", err, reservation.ErrExtensionLimit)
 			view, err := s.Get(ctx, hold.ID)
-			r.check(err == nil && cmp.Equal(view.Hold, hold), "limit", "Get() after a refused extension = %+v, %v", view, err)
+			r.check(err == nil && cmp.Equal(view.Hold, hold), "limit",
+				"Get() after a refused extension = %+v, %v", view, err)
 			for _, ttl := range []time.Duration{maxHold/2 - time.Second, maxHold / 2} {
 				answer, err = s.Extend(ctx, hold.ID, ttl, "")
-				r.check(err == nil && answer.Hold.ExpiresAt.Equal(hold.CreatedAt.Add(maxHold/2+ttl)), "limit", "Extend(%s) = %+v, %v", ttl, answer, err)
+				r.check(
+					err == nil && answer.Hold.ExpiresAt.Equal(hold.CreatedAt.Add(maxHold/2+ttl)),
+					"limit", "Extend(%s) = %+v, %v", ttl, answer, err)
 			}
 		}
 	})
@@ -174,19 +185,22 @@ func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 		"quotes":             {`'"; DROP TABLE inventory --`, true},
 	} {
 		hold := f.hold(row)
-		_, reserve := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: test.key})
+		_, reserve := s.Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{row}, Key: test.key})
 		_, confirm := s.Confirm(ctx, hold.ID, test.key)
 		_, release := s.Release(ctx, hold.ID, test.key)
 		_, extend := s.Extend(ctx, hold.ID, time.Minute, test.key)
 		if test.ok {
 			if reserve != nil || !errors.Is(confirm, reservation.ErrKeyReused) {
-				t.Errorf("%s: Reserve(Key: %q) = %v, Confirm() = %v, want it taken", name, test.key, reserve, confirm)
+				t.Errorf("%s: Reserve(Key: %q) = %v, Confirm() = %v, want it taken", name, test.key,
+					reserve, confirm)
 			}
 			continue
 		}
 		for _, err := range []error{reserve, confirm, release, extend} {
 			if diff := cmp.Diff([]string{"Idempotency-Key"}, invalidFields(err)); diff != "" {
-				t.Errorf("%s: a call under the key %q = %v, want the key refused", name, test.key, err)
+				t.Errorf("%s: a call under the key %q = %v, want the key refused", name, test.key,
+					err)
 			}
 		}
 	}
@@ -204,20 +218,22 @@ func TestUnknownIdsAreNotFound(t *testing.T) {
 		_, extend := s.Extend(ctx, nobody, time.Minute, "")
 		_, get := s.Get(ctx, nobody)
 		for verb, err := range map[string]error{"confirm": confirm, "release": release, "extend": extend, "get": get} {
-			r.check(errors.Is(err, reservation.ErrNotFound), "error", "%s of an unknown hold = %v, want %v", verb, err, reservation.ErrNotFound)
+			r.check(errors.Is(err, reservation.ErrNotFound), "error",
+				"%s of an unknown hold = %v, want %v", verb, err, reservation.ErrNotFound)
 		}
 
 		unknown := of(row, 1)
 		unknown.ProductID = uuid.New()
 		for _, lines := range [][]reservation.Line{{unknown}, {row, unknown}, {of(row, 50), unknown}} {
 			_, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: "unknown"})
-			r.check(errors.Is(err, reservation.ErrInventoryNotFound), "error", "Reserve(%+v) = %v, want %v", lines, err, reservation.ErrInventoryNotFound)
+			r.check(errors.Is(err, reservation.ErrInventoryNotFound), "error",
+				"Reserve(%+v) = %v, want %v", lines, err, reservation.ErrInventoryNotFound)
 		}
 		r.checkStock(f, row, counts{Total: 5})
 	})
 }
 
-func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
+func TestAResolvedHoldRefusesByItsStatus(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -230,26 +246,39 @@ func TestResolvedHoldAnswersWhatItIs(t *testing.T) {
 		r.check(err == nil, "error", "Release() = %v", err)
 
 		again, err := s.Confirm(ctx, confirmed.ID, confirmed.ID.String())
-		r.check(err == nil && cmp.Equal(first, again), "I3", "Confirm() again = %+v, %v, want %+v", again, err, first)
+		r.check(err == nil && cmp.Equal(first, again), "I3", "Confirm() again = %+v, %v, want %+v",
+			again, err, first)
 		againGone, err := s.Release(ctx, released.ID, released.ID.String())
-		r.check(err == nil && cmp.Equal(gone, againGone), "I3", "Release() again = %+v, %v, want %+v", againGone, err, gone)
+		r.check(err == nil && cmp.Equal(gone, againGone), "I3",
+			"Release() again = %+v, %v, want %+v", againGone, err, gone)
 		_, err = s.Release(ctx, confirmed.ID, "")
-		r.check(errors.Is(err, reservation.ErrConfirmed), "I3", "Release() of a confirmed hold = %v", err)
+		r.check(errors.Is(err, reservation.ErrConfirmed), "I3",
+			"Release() of a confirmed hold = %v", err)
 		_, err = s.Extend(ctx, confirmed.ID, time.Minute, "")
-		r.check(errors.Is(err, reservation.ErrConfirmed), "I3", "Extend() of a confirmed hold = %v", err)
+		r.check(errors.Is(err, reservation.ErrConfirmed), "I3", "Extend() of a confirmed hold = %v",
+			err)
 		_, err = s.Confirm(ctx, released.ID, "")
-		r.check(errors.Is(err, reservation.ErrReleased), "I3", "Confirm() of a released hold = %v", err)
+		r.check(errors.Is(err, reservation.ErrReleased), "I3", "Confirm() of a released hold = %v",
+			err)
 		_, err = s.Extend(ctx, released.ID, time.Minute, "")
-		r.check(errors.Is(err, reservation.ErrReleased), "I3", "Extend() of a released hold = %v", err)
+		r.check(errors.Is(err, reservation.ErrReleased), "I3", "Extend() of a released hold = %v",
+			err)
 
 		view, err := s.Get(ctx, confirmed.ID)
-		r.check(err == nil && cmp.Equal(view.Hold, first.Hold), "I3", "Get() = %+v, %v, want %+v", view.Hold, err, first.Hold)
-		r.check(view.Product != nil && view.Product.ID == row.ProductID && view.Warehouse != nil && view.Warehouse.ID == row.WarehouseID,
-			"error", "Get() shows product %+v in %+v", view.Product, view.Warehouse)
+		r.check(err == nil && cmp.Equal(view.Hold, first.Hold), "I3", "Get() = %+v, %v, want %+v",
+			view.Hold, err, first.Hold)
+		r.check(
+			view.Product != nil && view.Product.ID == row.ProductID && view.Warehouse != nil &&
+				view.Warehouse.ID == row.WarehouseID,
+			"error",
+			"Get() shows product %+v in %+v",
+			view.Product,
+			view.Warehouse,
+		)
 	})
 }
 
-func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
+func TestARefusalNamesEveryShortLineAndItsAvailableUnits(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -259,13 +288,38 @@ func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
 		f.kill(f.hold(of(rows[1], 7)))                  // its dead units can be had
 		f.kill(f.hold(of(rows[1], 2), of(rows[2], 10))) // and those of a cart
 
-		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[3], 1), of(rows[0], 3), of(rows[1], 11), of(rows[2], 10)}})
+		_, err := s.Reserve(
+			ctx,
+			reservation.Request{
+				Lines: []reservation.Line{
+					of(rows[3], 1),
+					of(rows[0], 3),
+					of(rows[1], 11),
+					of(rows[2], 10),
+				},
+			},
+		)
 
 		var short *reservation.InsufficientStockError
 		want := []reservation.Shortage{
-			{ProductID: rows[0].ProductID, WarehouseID: rows[0].WarehouseID, Requested: 3, Available: 2},
-			{ProductID: rows[1].ProductID, WarehouseID: rows[1].WarehouseID, Requested: 11, Available: 10},
-			{ProductID: rows[3].ProductID, WarehouseID: rows[3].WarehouseID, Requested: 1, Available: 0},
+			{
+				ProductID:   rows[0].ProductID,
+				WarehouseID: rows[0].WarehouseID,
+				Requested:   3,
+				Available:   2,
+			},
+			{
+				ProductID:   rows[1].ProductID,
+				WarehouseID: rows[1].WarehouseID,
+				Requested:   11,
+				Available:   10,
+			},
+			{
+				ProductID:   rows[3].ProductID,
+				WarehouseID: rows[3].WarehouseID,
+				Requested:   1,
+				Available:   0,
+			},
 		}
 		if !errors.As(err, &short) {
 			r.check(false, "error", "Reserve() = %v, want it short", err)
@@ -277,7 +331,12 @@ func TestRefusalNamesEveryShortLineWithWhatThereIs(t *testing.T) {
 		r.checkStock(f, rows[1], counts{Total: 10, Reserved: 9})
 		r.checkStock(f, rows[2], counts{Total: 10, Reserved: 10})
 
-		_, err = s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[0], 2), of(rows[1], 10), of(rows[2], 10)}})
+		_, err = s.Reserve(
+			ctx,
+			reservation.Request{
+				Lines: []reservation.Line{of(rows[0], 2), of(rows[1], 10), of(rows[2], 10)},
+			},
+		)
 		r.check(err == nil, "I4", "Reserve() of all there is = %v", err)
 	})
 }

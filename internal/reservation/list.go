@@ -40,8 +40,8 @@ func (f HoldFilter) scan(limit int) int {
 	return maxHoldScan
 }
 
-// HoldCursor is a place in a list of holds: just after the hold with this id and, in At, this time of
-// the list's order. Only an extension changes a hold's place, so a cursor stays valid. The zero
+// HoldCursor is a place in a list of holds: just after the hold with this id and, in At, this time
+// of the list's order. Only an extension changes a hold's place, so a cursor stays valid. The zero
 // HoldCursor is the beginning.
 type HoldCursor struct {
 	At time.Time
@@ -89,7 +89,9 @@ type listedHold struct {
 //
 // Like the catalog, the list is a snapshot that locks nothing and waits for no disk. A hold whose
 // confirm came in time may show as EXPIRED until the confirm commits.
-func (s *Service) ListHolds(ctx context.Context, filter HoldFilter, after HoldCursor, limit int) (HoldPage, error) {
+func (s *Service) ListHolds(
+	ctx context.Context, filter HoldFilter, after HoldCursor, limit int,
+) (HoldPage, error) {
 	limit = min(max(limit, 1), MaxHoldPage)
 	scan := filter.scan(limit + 1)
 	sql, args := listHoldsSQL, []any{optional(string(filter.Status))}
@@ -97,7 +99,8 @@ func (s *Service) ListHolds(ctx context.Context, filter HoldFilter, after HoldCu
 		sql, args = listLiveHoldsSQL, nil
 	}
 	at, id := after.place(filter)
-	args = append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id, limit+1, scan)
+	args = append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id,
+		limit+1, scan)
 	rows, err := query(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
 	if err != nil {
 		return HoldPage{}, fmt.Errorf("list holds: %w", err)

@@ -26,14 +26,23 @@ type listed struct {
 	createdAt, expireAt time.Time
 }
 
-// variety makes holds of every status and of every kind of line, some with the same times as others, and some dead that no sweep has found.
+// variety makes holds of every status and of every kind of line, some with the same times as
+// others, and some dead that no sweep has found.
 func variety(f *fixture) []reservation.Line {
 	f.t.Helper()
 	ctx := f.Context()
 	s := newService(f.own)
 	rows := f.stocks(1000, 1000)
 	rows = append(rows, f.elsewhere(rows[0], 1000))
-	carts := [][]reservation.Line{{rows[0]}, {rows[1]}, {rows[2]}, {rows[0], rows[1]}, {rows[0], rows[2]}, {rows[1], rows[2]}, rows}
+	carts := [][]reservation.Line{
+		{rows[0]},
+		{rows[1]},
+		{rows[2]},
+		{rows[0], rows[1]},
+		{rows[0], rows[2]},
+		{rows[1], rows[2]},
+		rows,
+	}
 	var swept []reservation.Hold
 	for _, lines := range carts {
 		confirmed, released := f.hold(lines...), f.hold(lines...)
@@ -51,8 +60,14 @@ func variety(f *fixture) []reservation.Line {
 	for _, lines := range carts {
 		f.hold(lines...)
 		twin := f.hold(lines...)
-		f.Exec("UPDATE reservations SET created_at = t.created_at, updated_at = t.created_at, expires_at = t.expires_at FROM (SELECT min(created_at) AS created_at, min(expires_at) AS expires_at FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()) t WHERE id = $1", twin.ID.String())
-		f.Exec("UPDATE reservation_items l SET expires_at = r.expires_at FROM reservations r WHERE r.id = l.reservation_id AND r.id = $1", twin.ID.String())
+		f.Exec(
+			"UPDATE reservations SET created_at = t.created_at, updated_at = t.created_at, expires_at = t.expires_at FROM (SELECT min(created_at) AS created_at, min(expires_at) AS expires_at FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()) t WHERE id = $1",
+			twin.ID.String(),
+		)
+		f.Exec(
+			"UPDATE reservation_items l SET expires_at = r.expires_at FROM reservations r WHERE r.id = l.reservation_id AND r.id = $1",
+			twin.ID.String(),
+		)
 		f.kill(f.hold(lines...))
 	}
 	return rows
@@ -70,11 +85,15 @@ FROM reservations`)
 	var all []listed
 	var id string
 	var h listed
-	if _, err := pgx.ForEachRow(rows, []any{&id, &h.status, &h.createdAt, &h.expireAt}, func() error {
-		h.id = uuid.MustParse(id)
-		all = append(all, h)
-		return nil
-	}); err != nil {
+	if _, err := pgx.ForEachRow(
+		rows,
+		[]any{&id, &h.status, &h.createdAt, &h.expireAt},
+		func() error {
+			h.id = uuid.MustParse(id)
+			all = append(all, h)
+			return nil
+		},
+	); err != nil {
 		f.t.Fatal(err)
 	}
 	for i := range all {
@@ -107,7 +126,8 @@ func expect(all []listed, f reservation.HoldFilter) []uuid.UUID {
 	var ids []uuid.UUID
 	for _, h := range all {
 		has := slices.ContainsFunc(h.lines, func(l reservation.Line) bool {
-			return (f.ProductID == nil || l.ProductID == *f.ProductID) && (f.WarehouseID == nil || l.WarehouseID == *f.WarehouseID)
+			return (f.ProductID == nil || l.ProductID == *f.ProductID) &&
+				(f.WarehouseID == nil || l.WarehouseID == *f.WarehouseID)
 		})
 		if has && (f.Status == "" || f.Status == h.status) {
 			ids = append(ids, h.id)
@@ -116,14 +136,22 @@ func expect(all []listed, f reservation.HoldFilter) []uuid.UUID {
 	return ids
 }
 
-// filters are those of every status with every combination of what may be asked of a line, and of what is nowhere.
+// filters are those of every status with every combination of what may be asked of a line, and of
+// what is nowhere.
 func filters(rows []reservation.Line) []reservation.HoldFilter {
 	nowhere := uuid.UUID{}
 	var all []reservation.HoldFilter
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
 		for _, product := range []*uuid.UUID{nil, &rows[0].ProductID, &rows[1].ProductID, &nowhere} {
 			for _, warehouse := range []*uuid.UUID{nil, &rows[0].WarehouseID, &rows[1].WarehouseID, &rows[2].WarehouseID, &nowhere} {
-				all = append(all, reservation.HoldFilter{Status: status, ProductID: product, WarehouseID: warehouse})
+				all = append(
+					all,
+					reservation.HoldFilter{
+						Status:      status,
+						ProductID:   product,
+						WarehouseID: warehouse,
+					},
+				)
 			}
 		}
 	}
@@ -134,12 +162,15 @@ func filters(rows []reservation.Line) []reservation.HoldFilter {
 const maxPages = 1000
 
 // readHolds follows the cursors from the first page to the last.
-func readHolds(ctx context.Context, s *reservation.Service, f reservation.HoldFilter, limit int) (holds []reservation.Hold, err error) {
+func readHolds(
+	ctx context.Context, s *reservation.Service, f reservation.HoldFilter, limit int,
+) (holds []reservation.Hold, err error) {
 	var after reservation.HoldCursor
 	for range maxPages {
 		page, err := s.ListHolds(ctx, f, after, limit)
 		if err != nil || len(page.Holds) > limit {
-			return nil, fmt.Errorf("ListHolds(%+v, %+v, %d) = %d holds, %w", f, after, limit, len(page.Holds), err)
+			return nil, fmt.Errorf("ListHolds(%+v, %+v, %d) = %d holds, %w", f, after, limit,
+				len(page.Holds), err)
 		}
 		holds = append(holds, page.Holds...)
 		if page.Next == nil {
@@ -169,7 +200,8 @@ func TestHoldsAreListedByEveryFilterInPagesOfAnySize(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// listDiffs holds every list against the model, in pages of several sizes, and tells where they differ.
+// listDiffs holds every list against the model, in pages of several sizes, and tells where they
+// differ.
 func listDiffs(f *fixture, rows []reservation.Line) (diffs []string) {
 	f.t.Helper()
 	ctx := f.Context()
@@ -182,15 +214,20 @@ func listDiffs(f *fixture, rows []reservation.Line) (diffs []string) {
 			if err != nil {
 				diffs = append(diffs, err.Error())
 			} else if diff := cmp.Diff(want, ids(got)); diff != "" {
-				diffs = append(diffs, fmt.Sprintf("the holds of %+v in pages of %d differ (-want +got):\n%s", filter, limit, diff))
+				diffs = append(
+					diffs,
+					fmt.Sprintf("the holds of %+v in pages of %d differ (-want +got):\n%s", filter,
+						limit, diff),
+				)
 			}
 		}
 	}
 	return diffs
 }
 
-// Each takes one thing away that a list stands on; the comparison with the model must find it missing.
-func TestTheModelFindsAListThatIsWrong(t *testing.T) {
+// Each takes one thing away that a list stands on; the comparison with the model must find it
+// missing.
+func TestAWrongListDiffersFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ function, old, replacement string }{
@@ -217,7 +254,7 @@ func TestTheModelFindsAListThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAListedHoldIsTheSameAsTheOneThatIsRead(t *testing.T) {
+func TestListAndGetShowTheSameHold(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -225,7 +262,8 @@ func TestAListedHoldIsTheSameAsTheOneThatIsRead(t *testing.T) {
 	s := f.services()[0]
 	variety(f)
 
-	page, err := s.ListHolds(ctx, reservation.HoldFilter{}, reservation.HoldCursor{}, reservation.MaxHoldPage)
+	page, err := s.ListHolds(ctx, reservation.HoldFilter{}, reservation.HoldCursor{},
+		reservation.MaxHoldPage)
 
 	if err != nil || len(page.Holds) != 42 || page.Next != nil {
 		t.Fatalf("ListHolds() = %d holds, %+v, %v, want all 42", len(page.Holds), page.Next, err)
@@ -253,13 +291,15 @@ func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
 	row := f.stock(10)
 	count := func(status reservation.Status) int {
 		t.Helper()
-		page, err := s.ListHolds(ctx, reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 10)
+		page, err := s.ListHolds(ctx, reservation.HoldFilter{Status: status},
+			reservation.HoldCursor{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return len(page.Holds)
 	}
-	answer, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, TTL: time.Second})
+	answer, err := s.Reserve(ctx,
+		reservation.Request{Lines: []reservation.Line{row}, TTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,11 +307,14 @@ func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
 		t.Fatal("a live hold isn't listed as PENDING alone")
 	}
 
-	if err := pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() > expires_at FROM reservations WHERE id = $1", answer.Hold.ID.String()); err != nil {
+	if err := pgtest.Wait(ctx, f.Admin,
+		"SELECT clock_timestamp() > expires_at FROM reservations WHERE id = $1",
+		answer.Hold.ID.String()); err != nil {
 		t.Fatal(err)
 	}
 
-	if count(reservation.Pending) != 0 || count(reservation.Expired) != 1 || f.status(answer.Hold) != reservation.Pending {
+	if count(reservation.Pending) != 0 || count(reservation.Expired) != 1 ||
+		f.status(answer.Hold) != reservation.Pending {
 		t.Error("a dead hold that no sweep has found isn't listed as EXPIRED alone")
 	}
 }
@@ -294,7 +337,7 @@ FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - inte
 	return rows[0], rows[1]
 }
 
-func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
+func TestASearchForARareLineIsPaged(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -317,26 +360,31 @@ func TestARareLineIsLookedForAPageAtATime(t *testing.T) {
 			after = *page.Next
 		}
 		if diff := cmp.Diff([]int{1, 0, 1}, found); diff != "" {
-			t.Errorf("the pages of a rare product's holds (%q) have other numbers of holds (-want +got):\n%s", status, diff)
+			t.Errorf(
+				"the pages of a rare product's holds (%q) have other numbers of holds (-want +got):\n%s",
+				status,
+				diff,
+			)
 		}
 	}
 }
 
-func TestAListOfNothingIsEmpty(t *testing.T) {
+func TestAnEmptyListHasNoNextPage(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
-		page, err := f.services()[0].ListHolds(f.Context(), reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50)
+		page, err := f.services()[0].ListHolds(f.Context(), reservation.HoldFilter{Status: status},
+			reservation.HoldCursor{}, 50)
 		if err != nil || len(page.Holds) != 0 || page.Next != nil {
 			t.Errorf("ListHolds(%q) = %+v, %v, want none", status, page, err)
 		}
 	}
 }
 
-// A list is read page by page while others reserve, confirm, release, die and are swept. What nobody touches is seen once and in its place,
-// however often it is read.
-func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
+// A list is read page by page while others reserve, confirm, release, die and are swept. What
+// nobody touches is seen once and in its place, however often it is read.
+func TestPagesNeitherRepeatNorSkipUnchangedHolds(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 4)
@@ -371,7 +419,8 @@ func TestPagesNeitherRepeatNorSkipWhatDoesNotChange(t *testing.T) {
 			}
 			got := slices.DeleteFunc(ids(holds), func(id uuid.UUID) bool { return !still[id] })
 			if diff := cmp.Diff(expect(all, filter), got); diff != "" {
-				t.Errorf("what didn't change is listed by %+v otherwise (-want +got):\n%s", filter, diff)
+				t.Errorf("what didn't change is listed by %+v otherwise (-want +got):\n%s", filter,
+					diff)
 			}
 		}
 	}
@@ -391,9 +440,16 @@ func everyHoldOf(f *fixture, of map[uuid.UUID]bool) []listed {
 	return slices.DeleteFunc(everyHold(f), func(h listed) bool { return !of[h.id] })
 }
 
-// churning changes holds of its own until it is stopped, and answers how many it changed. Every hold is resolved, so that the lists don't
-// grow faster than they are read; one in four isn't at once.
-func churning(ctx context.Context, t *testing.T, s *reservation.Service, row reservation.Line, stop chan struct{}) (changes int) {
+// churning changes holds of its own until it is stopped, and answers how many it changed. Every
+// hold is resolved, so that the lists don't grow faster than they are read; one in four isn't at
+// once.
+func churning(
+	ctx context.Context,
+	t *testing.T,
+	s *reservation.Service,
+	row reservation.Line,
+	stop chan struct{},
+) (changes int) {
 	var left []uuid.UUID
 	for {
 		select {
@@ -440,7 +496,8 @@ func TestTheOperatorsReadsWaitForNoLock(t *testing.T) {
 	}
 
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Expired} {
-		if _, err := f.services()[0].ListHolds(ctx, reservation.HoldFilter{Status: status}, reservation.HoldCursor{}, 50); err != nil {
+		if _, err := f.services()[0].ListHolds(ctx, reservation.HoldFilter{Status: status},
+			reservation.HoldCursor{}, 50); err != nil {
 			t.Errorf("ListHolds(%q) while every row is locked = %v", status, err)
 		}
 	}

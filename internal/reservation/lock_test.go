@@ -15,13 +15,15 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// The role's lock_timeout is two seconds. What waits for a lock ends soon after, with time for a loaded machine.
+// The role's lock_timeout is two seconds. What waits for a lock ends soon after, with time for a
+// loaded machine.
 const (
 	lockTimeout = 2 * time.Second
 	lockSlack   = 2 * time.Second
 )
 
-// lock takes a row's lock in a session of its own until the test ends, or the transaction that it returns does.
+// lock takes a row's lock in a session of its own until the test ends, or the transaction that it
+// returns does.
 func (f *fixture) lock(sql string, args ...any) pgx.Tx {
 	f.t.Helper()
 	ctx := f.Context()
@@ -42,7 +44,8 @@ const (
 	lockHoldsSQL  = "SELECT 1 FROM reservations WHERE id = ANY ($1) FOR UPDATE"
 )
 
-// Each call waits for rows of its own: behind another waiter it would wait for that one's end as well.
+// Each call waits for rows of its own: behind another waiter it would wait for that one's end as
+// well.
 func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	t.Parallel()
 
@@ -53,9 +56,15 @@ func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	confirmed, released := f.hold(rows[0], rows[1]), f.hold(rows[2])
 	extended, read, late := f.hold(rows[6]), f.hold(rows[6]), f.hold(rows[6])
 	f.kill(read, late)
-	locked := []string{rows[1].ProductID.String(), rows[2].ProductID.String(), rows[3].ProductID.String(), rows[5].ProductID.String()}
+	locked := []string{
+		rows[1].ProductID.String(),
+		rows[2].ProductID.String(),
+		rows[3].ProductID.String(),
+		rows[5].ProductID.String(),
+	}
 	tx := f.lock(lockStocksSQL, locked)
-	if _, err := tx.Exec(ctx, lockHoldsSQL, []string{extended.ID.String(), read.ID.String(), late.ID.String()}); err != nil {
+	if _, err := tx.Exec(ctx, lockHoldsSQL,
+		[]string{extended.ID.String(), read.ID.String(), late.ID.String()}); err != nil {
 		t.Fatal(err)
 	}
 	calls := []func() error{
@@ -77,13 +86,15 @@ func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	together(len(calls), func(i int) {
 		start := time.Now()
 		err := calls[i]()
-		if took := time.Since(start); !errors.Is(err, reservation.ErrBusy) || took < lockTimeout || took > lockTimeout+lockSlack {
-			t.Errorf("call %d = %v after %s, want %v after %s", i, err, took, reservation.ErrBusy, lockTimeout)
+		if took := time.Since(start); !errors.Is(err, reservation.ErrBusy) || took < lockTimeout ||
+			took > lockTimeout+lockSlack {
+			t.Errorf("call %d = %v after %s, want %v after %s", i, err, took, reservation.ErrBusy,
+				lockTimeout)
 		}
 	})
 
 	for i, want := range []int{1, 1, 1, 0, 0, 0, 3} {
-		if got := f.counts(rows[i]); got != (counts{10, want}) {
+		if got := f.counts(rows[i]); got != (counts{Total: 10, Reserved: want}) {
 			t.Errorf("row %d is %+v, want %d reserved", i, got, want)
 		}
 	}
@@ -98,8 +109,9 @@ func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// TestQueueForALockedRowIsAnsweredInTime lets many wait for one row. Whoever stands behind the first waiter waits for that one's end
-// and then anew, so it is the statement's timeout, of five seconds, that bounds the last.
+// TestQueueForALockedRowIsAnsweredInTime lets many wait for one row. Whoever stands behind the
+// first waiter waits for that one's end and then anew, so it is the statement's timeout, of five
+// seconds, that bounds the last.
 func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
 	t.Parallel()
 
@@ -113,9 +125,11 @@ func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
 	together(len(services), func(i int) {
 		start := time.Now()
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
-		answered := errors.Is(err, reservation.ErrBusy) || errors.Is(err, reservation.ErrUnavailable)
+		answered := errors.Is(err, reservation.ErrBusy) ||
+			errors.Is(err, reservation.ErrUnavailable)
 		if took := time.Since(start); !answered || took > statementTimeout+lockSlack {
-			t.Errorf("Reserve() of a locked row = %v after %s, want %v within %s", err, took, reservation.ErrBusy, statementTimeout)
+			t.Errorf("Reserve() of a locked row = %v after %s, want %v within %s", err, took,
+				reservation.ErrBusy, statementTimeout)
 		}
 	})
 
@@ -136,19 +150,20 @@ func TestRefusalWaitsForNoLock(t *testing.T) {
 
 		_, err := f.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
 
-		r.check(isShort(err) && time.Since(start) < lockTimeout, "error", "Reserve() of a sold-out, locked row = %v after %s", err, time.Since(start))
+		r.check(isShort(err) && time.Since(start) < lockTimeout, "error",
+			"Reserve() of a sold-out, locked row = %v after %s", err, time.Since(start))
 		r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
 	})
 }
 
-func TestHoldThatStoodInLineBeginsWhenItIsHad(t *testing.T) {
+func TestAHoldThatWaitedForItsRowBeginsWhenItGetsTheLock(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, raceOfLateReserve)
 }
 
-// raceOfLateReserve lets a reserve wait for its stock row for a third of the time that its hold is to last: none of it may be lost,
-// and the answer that its key keeps is the one that was given.
+// raceOfLateReserve lets a reserve wait for its stock row for a third of the time that its hold is
+// to last: none of it may be lost, and the answer that its key keeps is the one that was given.
 func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 	const ttl = time.Second
 	s := f.services()[0]
@@ -167,20 +182,29 @@ func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 			}
 			err = errors.Join(
 				pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
-				f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(&released))
-			err = errors.Join(err, pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released), tx.Commit(ctx))
+				f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(
+					&released),
+			)
+			err = errors.Join(
+				err,
+				pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released),
+				tx.Commit(ctx),
+			)
 			r.check(err == nil, "error", "the other session: %v", err)
 		})
 
 		hold := answer.Hold
-		r.check(!hold.CreatedAt.Before(released), "I4", "a hold that stood in line until %s began at %s", released, hold.CreatedAt)
-		r.check(hold.ExpiresAt.Sub(hold.CreatedAt) == ttl, "I4", "the hold lasts from %s to %s, want %s", hold.CreatedAt, hold.ExpiresAt, ttl)
+		r.check(!hold.CreatedAt.Before(released), "I4",
+			"a hold that stood in line until %s began at %s", released, hold.CreatedAt)
+		r.check(hold.ExpiresAt.Sub(hold.CreatedAt) == ttl, "I4",
+			"the hold lasts from %s to %s, want %s", hold.CreatedAt, hold.ExpiresAt, ttl)
 		replay, err := s.Reserve(ctx, request)
-		r.check(err == nil && cmp.Equal(replay.Hold, hold), "I6", "Reserve() again = %+v, %v, want %+v", replay, err, hold)
+		r.check(err == nil && cmp.Equal(replay.Hold, hold), "I6",
+			"Reserve() again = %+v, %v, want %+v", replay, err, hold)
 	}
 }
 
-func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
+func TestAHoldThatWaitedIsShorterWithoutARestart(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(f *fixture) {
@@ -188,7 +212,7 @@ func TestHoldThatStoodInLineIsShorterWithoutARestart(t *testing.T) {
 	}, raceOfLateReserve)
 }
 
-func TestTwinOfAHangingCallIsToldSo(t *testing.T) {
+func TestACallWhoseKeyIsInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -197,10 +221,13 @@ func TestTwinOfAHangingCallIsToldSo(t *testing.T) {
 	f.lock("SELECT pg_advisory_xact_lock(hashtextextended('key', 0))")
 	start := time.Now()
 
-	_, err := f.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
+	_, err := f.services()[0].Reserve(ctx,
+		reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
 
-	if took := time.Since(start); !errors.Is(err, reservation.ErrKeyInUse) || took > lockTimeout+lockSlack {
-		t.Errorf("Reserve() = %v after %s, want %v after %s", err, took, reservation.ErrKeyInUse, lockTimeout)
+	if took := time.Since(start); !errors.Is(err, reservation.ErrKeyInUse) ||
+		took > lockTimeout+lockSlack {
+		t.Errorf("Reserve() = %v after %s, want %v after %s", err, took, reservation.ErrKeyInUse,
+			lockTimeout)
 	}
 	if got := f.counts(row); got != (counts{Total: 1}) {
 		t.Errorf("the stock is %+v, want it untouched", got)
@@ -224,7 +251,11 @@ func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
 	for name, address := range map[string]string{"silent": listener.Addr().String(), "refusing": refusing.Addr().String()} {
 		pool := openPool(t, "postgres://nobody@"+address+"/nothing?sslmode=disable", 1)
 		s := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold})
-		id, line := uuid.New(), reservation.Line{ProductID: uuid.New(), WarehouseID: uuid.New(), Quantity: 1}
+		id, line := uuid.New(), reservation.Line{
+			ProductID:   uuid.New(),
+			WarehouseID: uuid.New(),
+			Quantity:    1,
+		}
 		for verb, call := range map[string]func(context.Context) error{
 			"Reserve": func(ctx context.Context) error {
 				_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{line}})
@@ -246,7 +277,8 @@ func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
 			err := call(ctx)
 			cancel()
 			if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > 2*time.Second {
-				t.Errorf("%s() of a %s database = %v after %s, want %v", verb, name, err, time.Since(start), reservation.ErrUnavailable)
+				t.Errorf("%s() of a %s database = %v after %s, want %v", verb, name, err,
+					time.Since(start), reservation.ErrUnavailable)
 			}
 		}
 	}
@@ -284,7 +316,11 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 		}
 		cancel()
 	})
-	f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET statement_timeout = '100ms'")
+	f.Exec(
+		"ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{
+			f.Name,
+		}.Sanitize() + " SET statement_timeout = '100ms'",
+	)
 	f.callers[0].Reset()
 	late := reserve(f.Context())
 
@@ -298,14 +334,16 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
+func TestADeadlockWithAnotherProgramIsRetried(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	rows := f.stocks(5, 5)
-	// The server looks for a circle once, this long after a wait began: the stranger closes it in the meantime.
-	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
+	// The server looks for a circle once, this long after a wait began: the stranger closes it in
+	// the meantime.
+	f.Exec(
+		"ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
 	stranger := f.lock("SET LOCAL deadlock_timeout = '1min'")
 	if _, err := stranger.Exec(ctx, lockStockSQL, rows[1].ProductID.String()); err != nil {
 		t.Fatal(err)
@@ -329,17 +367,19 @@ func TestDeadlockWithAStrangerIsTriedAgain(t *testing.T) {
 		}
 	})
 
-	// The try after the first may lock its first row again before the stranger wakes up, and meet it once more.
+	// The try after the first may lock its first row again before the stranger wakes up, and meet
+	// it once more.
 	if err != nil || s.Retries() < 1 {
-		t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after one or two", err, s.Retries())
+		t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after one or two",
+			err, s.Retries())
 	}
-	if got := f.counts(rows[0]); got != (counts{5, 1}) {
+	if got := f.counts(rows[0]); got != (counts{Total: 5, Reserved: 1}) {
 		t.Errorf("the stock is %+v, want one reserved", got)
 	}
 	f.mustAudit(t)
 }
 
-func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
+func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 	t.Parallel()
 
 	for _, test := range []struct {
@@ -362,17 +402,21 @@ func TestOnlyDeadlocksAndSerializationFailuresAreTriedAgain(t *testing.T) {
 			t.Parallel()
 
 			f := newFixture(t, 1)
-			f.mutate("reserve_line", "_freed := 0;", "RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
+			f.mutate("reserve_line", "_freed := 0;",
+				"RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
 			row := f.stock(1)
 			s := f.services()[0]
 
 			_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
 
 			if s.Retries() != test.retries {
-				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d", test.code, s.Retries(), test.retries)
+				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d",
+					test.code, s.Retries(), test.retries)
 			}
-			busy, unavailable := errors.Is(err, reservation.ErrBusy), errors.Is(err, reservation.ErrUnavailable)
-			if err == nil || busy != errors.Is(test.want, reservation.ErrBusy) || unavailable != errors.Is(test.want, reservation.ErrUnavailable) {
+			busy, unavailable := errors.Is(err, reservation.ErrBusy), errors.Is(err,
+				reservation.ErrUnavailable)
+			if err == nil || busy != errors.Is(test.want, reservation.ErrBusy) ||
+				unavailable != errors.Is(test.want, reservation.ErrUnavailable) {
 				t.Errorf("Reserve() that fails with %s = %v, want %v", test.code, err, test.want)
 			}
 		})

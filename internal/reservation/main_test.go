@@ -36,8 +36,8 @@ const (
 // connections are shared by the tests. Each takes all of its own at once.
 var connections = semaphore.NewWeighted(maxConnections)
 
-// fixture is a test's database and its callers. Each caller has a pool of one connection, as a Lambda
-// has.
+// fixture is a test's database and its callers. Each caller has a pool of one connection, as a
+// Lambda has.
 type fixture struct {
 	*pgtest.Fixture
 	t       testing.TB
@@ -58,7 +58,11 @@ func newFixture(t testing.TB, callers int) *fixture {
 // open makes a fixture of a database on any server.
 func open(t testing.TB, db pgtest.Database, callers int) *fixture {
 	t.Helper()
-	f := &fixture{Fixture: pgtest.NewFixture(t, db), t: t, own: openPool(t, db.DirectURL, ownConnections)}
+	f := &fixture{
+		Fixture: pgtest.NewFixture(t, db),
+		t:       t,
+		own:     openPool(t, db.DirectURL, ownConnections),
+	}
 	for range callers {
 		f.callers = append(f.callers, openPool(t, db.URL, 1))
 	}
@@ -76,8 +80,8 @@ func openPool(t testing.TB, url string, size int, options ...postgres.Option) *p
 }
 
 // withoutPooler skips a test that cancels statements when they would go through a pooler. PgBouncer
-// 1.18, which is Debian's, may crash over the request to cancel (its issue 801), and all other tests
-// with it.
+// 1.18, which is Debian's, may crash over the request to cancel (its issue 801), and all other
+// tests with it.
 func withoutPooler(t *testing.T) {
 	t.Helper()
 	if db := pgtest.New(t); db.URL != db.DirectURL {
@@ -104,7 +108,8 @@ func queryOne[T any](f *fixture, sql string, args ...any) T {
 	return pgtest.QueryOne[T](f.Fixture, sql, args...)
 }
 
-// stock makes a stock row of a new product in a new warehouse. It returns a line for one unit of it.
+// stock makes a stock row of a new product in a new warehouse. It returns a line for one unit of
+// it.
 func (f *fixture) stock(total int) reservation.Line {
 	f.t.Helper()
 	return f.elsewhere(reservation.Line{ProductID: f.Product(), Quantity: 1}, total)
@@ -120,7 +125,8 @@ func (f *fixture) stocks(totals ...int) []reservation.Line {
 	lines = reservation.MergeLines(lines)
 	for i, total := range totals {
 		if total != 0 {
-			f.Exec("SELECT adjust_stock($1, $2, $3, 'test')", lines[i].ProductID.String(), lines[i].WarehouseID.String(), total)
+			f.Exec("SELECT adjust_stock($1, $2, $3, 'test')", lines[i].ProductID.String(),
+				lines[i].WarehouseID.String(), total)
 		}
 	}
 	return lines
@@ -193,8 +199,8 @@ func together(n int, fn func(i int)) {
 	done.Wait()
 }
 
-// report gathers what a race broke. The same race that must report nothing on the real statements must report something on
-// those of its negative control.
+// report gathers what a race broke. The same race that must report nothing on the real statements
+// must report something on those of its negative control.
 type report struct {
 	mu    sync.Mutex
 	found []reservation.Violation
@@ -207,17 +213,20 @@ func (r *report) check(ok bool, promise, format string, args ...any) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.found = append(r.found, reservation.Violation{Promise: promise, Detail: fmt.Sprintf(format, args...)})
+	r.found = append(r.found,
+		reservation.Violation{Promise: promise, Detail: fmt.Sprintf(format, args...)})
 }
 
-// spoiled says whether something broke already. A race whose callers wait for one another at length ends then.
+// spoiled says whether something broke already. A race whose callers wait for one another at length
+// ends then.
 func (r *report) spoiled() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.found) > 0
 }
 
-// deadlock is reported in place of a promise's number when calls waited for one another in a circle.
+// deadlock is reported in place of a promise's number when calls waited for one another in a
+// circle.
 const deadlock = "deadlock"
 
 // broken lists the promises that were.
@@ -242,7 +251,8 @@ func (r *report) String() string {
 	return b.String()
 }
 
-// race is one contest: it sets up what is fought for, lets the callers loose, and reports what broke.
+// race is one contest: it sets up what is fought for, lets the callers loose, and reports what
+// broke.
 type race func(ctx context.Context, f *fixture, r *report)
 
 // run holds a race and lets Audit have the last word. No race may ever deadlock.
@@ -252,7 +262,8 @@ func (f *fixture) run(body race) *report {
 	before := f.deadlocks(ctx)
 	var r report
 	body(ctx, f, &r)
-	r.check(f.deadlocks(ctx) == before, deadlock, "pg_stat_database counts %d deadlocks more", f.deadlocks(ctx)-before)
+	r.check(f.deadlocks(ctx) == before, deadlock, "pg_stat_database counts %d deadlocks more",
+		f.deadlocks(ctx)-before)
 	violations, err := newService(f.own).Audit(ctx)
 	if err != nil {
 		f.t.Fatalf("Audit() = %v", err)
@@ -261,8 +272,9 @@ func (f *fixture) run(body race) *report {
 	return &r
 }
 
-// deadlocks is how many the server has seen in this database. Backends report what they count now and then, so each is told to.
-// Through a pooler not all of them can be told; there the services' count of retries stands alone.
+// deadlocks is how many the server has seen in this database. Backends report what they count now
+// and then, so each is told to. Through a pooler not all of them can be told; there the services'
+// count of retries stands alone.
 func (f *fixture) deadlocks(ctx context.Context) int {
 	const flush = "SELECT pg_stat_force_next_flush()"
 	for _, pool := range append(slices.Clone(f.callers), f.own) {
@@ -273,7 +285,8 @@ func (f *fixture) deadlocks(ctx context.Context) int {
 	if _, err := f.Admin.Exec(ctx, flush); err != nil {
 		f.t.Errorf("flush a backend's counts: %v", err)
 	}
-	return queryOne[int](f, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+	return queryOne[int](f,
+		"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }
 
 // mustHold runs a race and fails when it breaks a promise.
@@ -287,8 +300,8 @@ func mustHold(t *testing.T, callers int, body race) {
 // biteRounds bounds how often a control tries to break what the guard no longer holds.
 const biteRounds = 40
 
-// mustBreak is a negative control: it takes a guard away and holds the race until the promise breaks. A race that can't fail
-// proves nothing.
+// mustBreak is a negative control: it takes a guard away and holds the race until the promise
+// breaks. A race that can't fail proves nothing.
 func mustBreak(t *testing.T, callers int, promise string, mutate func(f *fixture), body race) {
 	t.Helper()
 	f := newFixture(t, callers)
@@ -297,20 +310,23 @@ func mustBreak(t *testing.T, callers int, promise string, mutate func(f *fixture
 	for range biteRounds {
 		r := f.run(body)
 		if slices.Contains(r.broken(), promise) {
-			first := slices.IndexFunc(r.found, func(v reservation.Violation) bool { return v.Promise == promise })
+			first := slices.IndexFunc(r.found,
+				func(v reservation.Violation) bool { return v.Promise == promise })
 			t.Logf("broken, as it must be: %.300s", r.found[first].Detail)
 			return
 		}
 		others = r.broken()
 	}
-	t.Errorf("without the guard the race broke %v in %d rounds, want %s among them", others, biteRounds, promise)
+	t.Errorf("without the guard the race broke %v in %d rounds, want %s among them", others,
+		biteRounds, promise)
 }
 
 // waitingSQL says whether somebody in this database waits for a lock.
 const waitingSQL = `
 SELECT count(*) >= $1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
 
-// terminateSQL ends the backend of whoever waits for a lock in this database, and says whether there was one.
+// terminateSQL ends the backend of whoever waits for a lock in this database, and says whether
+// there was one.
 const terminateSQL = `
 SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
 

@@ -22,7 +22,8 @@ const (
 	someCallers = 24
 	fewCallers  = 16
 
-	// bystanders are units of other holds on the same stock row, so that a second taking isn't stopped by the bare count.
+	// bystanders are units of other holds on the same stock row, so that a second taking isn't
+	// stopped by the bare count.
 	bystanders = 50
 )
 
@@ -38,19 +39,24 @@ func raceForLastUnit(ctx context.Context, f *fixture, r *report) {
 	answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
 	together(len(services), func(i int) {
-		answers[i], errs[i] = services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{line}})
+		answers[i], errs[i] = services[i].Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{line}})
 	})
 
 	won := 0
-	want := []reservation.Shortage{{ProductID: line.ProductID, WarehouseID: line.WarehouseID, Requested: 1, Available: 0}}
+	want := []reservation.Shortage{
+		{ProductID: line.ProductID, WarehouseID: line.WarehouseID, Requested: 1, Available: 0},
+	}
 	for i, err := range errs {
 		var short *reservation.InsufficientStockError
 		switch {
 		case err == nil:
 			won++
-			r.check(answers[i].Hold.Status == reservation.Pending, "I3", "Reserve(%+v) = %+v, want it PENDING", line, answers[i])
+			r.check(answers[i].Hold.Status == reservation.Pending, "I3",
+				"Reserve(%+v) = %+v, want it PENDING", line, answers[i])
 		case errors.As(err, &short):
-			r.check(cmp.Equal(short.Shortages, want), "I1", "Reserve(%+v) is short of %+v, want %+v", line, short.Shortages, want)
+			r.check(cmp.Equal(short.Shortages, want), "I1",
+				"Reserve(%+v) is short of %+v, want %+v", line, short.Shortages, want)
 		default:
 			r.check(false, "error", "Reserve(%+v) = %v", line, err)
 		}
@@ -72,7 +78,8 @@ func TestLastUnitsOfCartsGoToOneOfManyCallers(t *testing.T) {
 	mustHold(t, someCallers, raceForLastCart)
 }
 
-// raceForLastCart gives each caller a row of its own beside the one that all fight for: a loser must leave its own untouched (I7).
+// raceForLastCart gives each caller a row of its own beside the one that all fight for: a loser
+// must leave its own untouched (I7).
 func raceForLastCart(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	last := f.stock(1)
@@ -83,7 +90,8 @@ func raceForLastCart(ctx context.Context, f *fixture, r *report) {
 	errs := make([]error, len(services))
 
 	together(len(services), func(i int) {
-		_, errs[i] = services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{own[i], last}})
+		_, errs[i] = services[i].Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{own[i], last}})
 	})
 
 	won := 0
@@ -121,7 +129,8 @@ func raceOfReleases(ctx context.Context, f *fixture, r *report) {
 	raceToResolve(ctx, f, r, reservation.Released, (*reservation.Service).Release)
 }
 
-// raceToResolve lets every caller resolve the same hold the same way, once a hold of one line and once a cart.
+// raceToResolve lets every caller resolve the same hold the same way, once a hold of one line and
+// once a cart.
 func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.Status,
 	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) {
@@ -133,12 +142,14 @@ func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.St
 		hold := f.hold(lines...)
 		answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
 
-		together(len(services), func(i int) { answers[i], errs[i] = verb(services[i], ctx, hold.ID, "") })
+		together(len(services),
+			func(i int) { answers[i], errs[i] = verb(services[i], ctx, hold.ID, "") })
 
 		for i := range services {
 			r.check(errs[i] == nil, "error", "%s of %s = %v", to, hold.ID, errs[i])
 			diff := cmp.Diff(answers[0], answers[i])
-			r.check(diff == "" && answers[i].Hold.Status == to, "I3", "two answers to %s of %s differ: %s", to, hold.ID, diff)
+			r.check(diff == "" && answers[i].Hold.Status == to, "I3",
+				"two answers to %s of %s differ: %s", to, hold.ID, diff)
 		}
 		if to == reservation.Confirmed {
 			sold++
@@ -167,19 +178,21 @@ func raceOfConfirmsAndReleases(ctx context.Context, f *fixture, r *report) {
 		together(len(services), func(i int) {
 			if i%2 == 0 {
 				_, err := services[i].Confirm(ctx, hold.ID, "")
-				r.check(err == nil || errors.Is(err, reservation.ErrReleased), "error", "Confirm(%s) = %v", hold.ID, err)
+				r.check(err == nil || errors.Is(err, reservation.ErrReleased), "error",
+					"Confirm(%s) = %v", hold.ID, err)
 				confirmed.Add(b2i(err == nil))
 				return
 			}
 			_, err := services[i].Release(ctx, hold.ID, "")
-			r.check(err == nil || errors.Is(err, reservation.ErrConfirmed), "error", "Release(%s) = %v", hold.ID, err)
+			r.check(err == nil || errors.Is(err, reservation.ErrConfirmed), "error",
+				"Release(%s) = %v", hold.ID, err)
 			released.Add(b2i(err == nil))
 		})
 
 		half := int64(len(services) / 2)
 		c, l := confirmed.Load(), released.Load()
-		r.check(c == half && l == 0 || c == 0 && l == half, "I3", "%d confirms and %d releases of %s succeeded, want %d of one kind",
-			c, l, hold.ID, half)
+		r.check(c == half && l == 0 || c == 0 && l == half, "I3",
+			"%d confirms and %d releases of %s succeeded, want %d of one kind", c, l, hold.ID, half)
 		if c > 0 {
 			sold++
 		}
@@ -200,12 +213,14 @@ func TestCartsInOppositeOrderNeverDeadlock(t *testing.T) {
 	mustHold(t, fewCallers, raceOfOppositeCarts)
 }
 
-// raceOfOppositeCarts lets half of the callers list their lines backwards, and every other cart be resolved.
+// raceOfOppositeCarts lets half of the callers list their lines backwards, and every other cart be
+// resolved.
 func raceOfOppositeCarts(ctx context.Context, f *fixture, r *report) {
 	const carts, units = 12, 10_000
 	services := f.services()
 	rows := f.stocks(units, units, units, units)
-	rows = reservation.MergeLines(append(rows, f.elsewhere(rows[0], units), f.elsewhere(rows[3], units)))
+	rows = reservation.MergeLines(
+		append(rows, f.elsewhere(rows[0], units), f.elsewhere(rows[3], units)))
 	var sold, held atomic.Int64
 
 	together(len(services), func(i int) {
@@ -251,7 +266,8 @@ func TestEverythingAtOnceKeepsEveryPromise(t *testing.T) {
 	mustHold(t, someCallers, raceOfEverything)
 }
 
-// raceOfEverything lets all verbs, the death of holds, and two sweeps meet on a few rows, some of which run short all the time.
+// raceOfEverything lets all verbs, the death of holds, and two sweeps meet on a few rows, some of
+// which run short all the time.
 func raceOfEverything(ctx context.Context, f *fixture, r *report) {
 	const turns = 25
 	services := f.services()
@@ -279,18 +295,30 @@ func raceOfEverything(ctx context.Context, f *fixture, r *report) {
 
 	r.checkRetries(services)
 	for i, row := range rows {
-		r.check(f.counts(row).Total == totals[i]-int(sold[i].Load()), "I8", "row %d: %+v, want %d less %d sold",
-			i, f.counts(row), totals[i], sold[i].Load())
+		r.check(f.counts(row).Total == totals[i]-int(sold[i].Load()), "I8",
+			"row %d: %+v, want %d less %d sold", i, f.counts(row), totals[i], sold[i].Load())
 	}
 	if _, err := services[0].Sweep(ctx); err != nil {
 		r.check(false, "error", "Sweep() = %v", err)
 	}
-	dead := queryOne[int](f, "SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()")
+	dead := queryOne[int](
+		f,
+		"SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()",
+	)
 	r.check(dead == 0, "I9", "%d dead holds are left after the last sweep", dead)
 }
 
-// takeTurn reserves some lines in any order, then does one of the things that may become of a hold, and adds up what was sold.
-func takeTurn(ctx context.Context, f *fixture, r *report, s *reservation.Service, random *rand.Rand, rows []reservation.Line, sold []atomic.Int64) {
+// takeTurn reserves some lines in any order, then does one of the things that may become of a hold,
+// and adds up what was sold.
+func takeTurn(
+	ctx context.Context,
+	f *fixture,
+	r *report,
+	s *reservation.Service,
+	random *rand.Rand,
+	rows []reservation.Line,
+	sold []atomic.Int64,
+) {
 	var lines []reservation.Line
 	for _, n := range random.Perm(len(rows))[:1+random.IntN(len(rows))] {
 		lines = append(lines, of(rows[n], 1+random.IntN(3)))
@@ -313,7 +341,9 @@ func takeTurn(ctx context.Context, f *fixture, r *report, s *reservation.Service
 		_, err = s.Confirm(ctx, id, "")
 		for _, line := range lines {
 			if err == nil {
-				sold[slices.IndexFunc(rows, func(l reservation.Line) bool { return l.ProductID == line.ProductID })].Add(int64(line.Quantity))
+				sold[slices.IndexFunc(rows, func(l reservation.Line) bool { return l.ProductID == line.ProductID })].Add(
+					int64(line.Quantity),
+				)
 			}
 		}
 	case 1, 4:
@@ -322,7 +352,8 @@ func takeTurn(ctx context.Context, f *fixture, r *report, s *reservation.Service
 		_, err = s.Extend(ctx, id, time.Minute, "")
 	}
 	if end == 3 {
-		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Confirm(%s) of a dead hold = %v, want %v", id, err, reservation.ErrExpired)
+		r.check(errors.Is(err, reservation.ErrExpired), "I4",
+			"Confirm(%s) of a dead hold = %v, want %v", id, err, reservation.ErrExpired)
 		return
 	}
 	r.check(err == nil, "error", "end %d of %s = %v", end, id, err)
@@ -334,7 +365,8 @@ func TestRandomVerbsSellExactlyTheStock(t *testing.T) {
 	mustHold(t, fewCallers, raceToSellOut)
 }
 
-// raceToSellOut ends when every unit is sold: one that was taken twice, or lost on the way, would show.
+// raceToSellOut ends when every unit is sold: one that was taken twice, or lost on the way, would
+// show.
 func raceToSellOut(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	totals := []int{25, 40, 60}
@@ -353,7 +385,8 @@ func raceToSellOut(ctx context.Context, f *fixture, r *report) {
 		random := rand.New(rand.NewPCG(uint64(i), 9))
 		for !r.spoiled() && !soldOut() {
 			n := random.IntN(len(rows))
-			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{of(rows[n], 1+random.IntN(2))}})
+			answer, err := services[i].Reserve(ctx,
+				reservation.Request{Lines: []reservation.Line{of(rows[n], 1+random.IntN(2))}})
 			if err != nil {
 				r.check(isShort(err), "error", "Reserve(row %d) = %v", n, err)
 				continue
@@ -373,7 +406,8 @@ func raceToSellOut(ctx context.Context, f *fixture, r *report) {
 
 	r.checkRetries(services)
 	for i, row := range rows {
-		r.check(int(sold[i].Load()) == totals[i], "I1", "%d of %d units of row %d were sold", sold[i].Load(), totals[i], i)
+		r.check(int(sold[i].Load()) == totals[i], "I1", "%d of %d units of row %d were sold",
+			sold[i].Load(), totals[i], i)
 		r.checkStock(f, row, counts{})
 	}
 }

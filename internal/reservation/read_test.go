@@ -20,10 +20,13 @@ func TestCatalogIsReadInPagesByName(t *testing.T) {
 	// Two of one name follow one another by their id, and a capital comes before a small letter.
 	names := []string{"B", "a", "a", "b", "ä"}
 	for i, name := range names {
-		f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name, fmt.Sprint("SKU-", i))
+		f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name,
+			fmt.Sprint("SKU-", i))
 		f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.NewString(), name)
 	}
-	f.Exec("INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'")
+	f.Exec(
+		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'",
+	)
 
 	for limit := 1; limit <= len(names)+1; limit++ {
 		var products, warehouses []string
@@ -96,13 +99,14 @@ func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
 	}
 }
 
-func TestCatalogAgreesWithItselfWhileHoldsDieAndAreSwept(t *testing.T) {
+func TestTheCatalogIsConsistentWhileHoldsDieAndAreSwept(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 6, raceOfCatalogAndSweep)
 }
 
-// raceOfCatalogAndSweep never leaves a live hold, so that whoever lists must see nothing reserved, whatever is being written down.
+// raceOfCatalogAndSweep never leaves a live hold, so that whoever lists must see nothing reserved,
+// whatever is being written down.
 func raceOfCatalogAndSweep(ctx context.Context, f *fixture, r *report) {
 	const rounds, dead = 15, 6
 	services := f.services()
@@ -121,7 +125,8 @@ func raceOfCatalogAndSweep(ctx context.Context, f *fixture, r *report) {
 			r.check(err == nil, "error", "ListProducts() = %v", err)
 			for _, e := range entries {
 				if e.ID == rows[0].ProductID || e.ID == rows[1].ProductID {
-					r.check(e.Stocks[0].Reserved == 0, "I4", "the catalog shows %+v, want none reserved", e.Stocks[0])
+					r.check(e.Stocks[0].Reserved == 0, "I4",
+						"the catalog shows %+v, want none reserved", e.Stocks[0])
 				}
 			}
 		})

@@ -10,10 +10,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// Status is what has become of a hold.
+// Status is the state of a hold.
 type Status string
 
-// The statuses. PENDING is the only one that changes.
+// The statuses. Only a PENDING hold changes.
 const (
 	Pending   Status = "PENDING"
 	Confirmed Status = "CONFIRMED"
@@ -21,11 +21,12 @@ const (
 	Expired   Status = "EXPIRED"
 )
 
-// Limits of a request. The schema's columns would take more; these keep one call short and one mistake small.
+// The limits of a request. They keep a call short and a mistake small. The schema would allow more.
 const (
 	// MaxQuantity is the most units of one line, after lines of the same stock row are merged.
 	MaxQuantity = 1_000_000
-	// MaxLines is the most lines of a cart, after merging: each is a row locked until the commit.
+	// MaxLines is the most lines of a cart, after merging. Each is a row that is locked until the
+	// commit.
 	MaxLines = 100
 	// MaxKeyLength is the most characters of an Idempotency-Key.
 	MaxKeyLength = 255
@@ -38,9 +39,10 @@ type Line struct {
 	Quantity    int       `json:"quantity"`
 }
 
-// compareLines is the global lock order within stock rows; Postgres compares UUIDs by their bytes too.
+// compareLines is the lock order of stock rows. Postgres compares UUIDs by their bytes too.
 func compareLines(a, b Line) int {
-	return cmp.Or(slices.Compare(a.ProductID[:], b.ProductID[:]), slices.Compare(a.WarehouseID[:], b.WarehouseID[:]))
+	return cmp.Or(slices.Compare(a.ProductID[:], b.ProductID[:]),
+		slices.Compare(a.WarehouseID[:], b.WarehouseID[:]))
 }
 
 // Hold is a reservation as it stood when it was read.
@@ -50,11 +52,11 @@ type Hold struct {
 	Quantity  int    // the units of all lines together
 	Lines     []Line // by (product, warehouse); never empty
 	CreatedAt time.Time
-	UpdatedAt time.Time // of a resolved hold, the instant at which it was
+	UpdatedAt time.Time // when the hold was last changed; for a resolved hold, when it was resolved
 	ExpiresAt time.Time
 }
 
-// ResolvedAt is when the hold came to be in the status, or nil when it isn't in it.
+// ResolvedAt returns when the hold got the status, or nil when it has another.
 func (h Hold) ResolvedAt(in Status) *time.Time {
 	if h.Status != in {
 		return nil
@@ -72,7 +74,7 @@ type Request struct {
 	Key string
 }
 
-// InvalidError says what is wrong with a request, by field.
+// InvalidError lists the errors of a request, by field.
 type InvalidError struct{ Fields map[string][]string }
 
 func (e *InvalidError) Error() string { return fmt.Sprintf("invalid request: %v", e.Fields) }
@@ -91,8 +93,8 @@ func (e *InvalidError) orNil() error {
 	return e
 }
 
-// MergeLines adds up the lines of one stock row and sorts them in the lock order. Two lines of one row would otherwise each be
-// checked against the same number.
+// MergeLines adds up the lines of each stock row and sorts them in the lock order. Without merging,
+// two lines of one row would each be checked against the same available units.
 func MergeLines(lines []Line) []Line {
 	merged := slices.Clone(lines)
 	slices.SortFunc(merged, compareLines)
@@ -107,13 +109,14 @@ func MergeLines(lines []Line) []Line {
 	return out
 }
 
-// validate merges the request's lines and checks its limits. The quantity of each given line is checked before merging, as a
-// negative one could hide in a sum.
+// validate merges the request's lines and checks its limits. It checks each quantity before
+// merging, because a negative one could hide in a sum.
 func (r Request) validate(maxHold time.Duration) ([]Line, error) {
 	var invalid InvalidError
 	for i, line := range r.Lines {
 		if line.Quantity < 1 || line.Quantity > MaxQuantity {
-			invalid.add(fmt.Sprintf("items[%d].quantity", i), "must be a whole number from 1 to %d", MaxQuantity)
+			invalid.add(fmt.Sprintf("items[%d].quantity", i), "must be a whole number from 1 to %d",
+				MaxQuantity)
 		}
 	}
 	lines := MergeLines(r.Lines)
@@ -133,24 +136,28 @@ func (r Request) validate(maxHold time.Duration) ([]Line, error) {
 	return lines, invalid.orNil()
 }
 
-// validateKey takes printable ASCII without a comma: a gateway joins repeated headers with commas, so that a key with one could
-// be two keys.
+// validateKey accepts printable ASCII without a comma. A gateway joins repeated headers with
+// commas, so a key with a comma could be two keys.
 func validateKey(invalid *InvalidError, key string) {
 	ok := len(key) <= MaxKeyLength
 	for _, c := range []byte(key) {
 		ok = ok && c >= ' ' && c <= '~' && c != ','
 	}
 	if !ok {
-		invalid.add("Idempotency-Key", "must be 1 to %d printable ASCII characters without a comma", MaxKeyLength)
+		invalid.add("Idempotency-Key", "must be 1 to %d printable ASCII characters without a comma",
+			MaxKeyLength)
 	}
 }
 
-// fingerprint is the part of a request that an Idempotency-Key binds: what was asked, not how it was written. Each part is led
-// by its length, so that no two requests run together to the same bytes.
+// fingerprint encodes the part of a request that an Idempotency-Key binds: its meaning, not its
+// spelling. Each part begins with its length, so no two requests have the same bytes.
 func fingerprint(verb string, parts ...[]byte) []byte {
-	out := append([]byte{byte(len(verb))}, verb...) // #nosec G115 -- the longest verb has seven letters
+	out := append(
+		[]byte{byte(len(verb))},
+		verb...) // #nosec G115 -- the longest verb has seven letters
 	for _, part := range parts {
-		out = binary.BigEndian.AppendUint32(out, uint32(len(part))) // #nosec G115 -- a body has 64 KiB at most
+		out = binary.BigEndian.AppendUint32(out,
+			uint32(len(part))) // #nosec G115 -- a body has 64 KiB at most
 		out = append(out, part...)
 	}
 	return out

@@ -76,7 +76,8 @@ func lineBytes(lines []Line) []byte {
 	for _, line := range lines {
 		b = append(b, line.ProductID[:]...)
 		b = append(b, line.WarehouseID[:]...)
-		b = binary.BigEndian.AppendUint32(b, uint32(line.Quantity)) // #nosec G115 -- at most MaxQuantity
+		b = binary.BigEndian.AppendUint32(b,
+			uint32(line.Quantity)) // #nosec G115 -- at most MaxQuantity
 	}
 	return b
 }

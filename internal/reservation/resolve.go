@@ -11,22 +11,28 @@ import (
 //
 // It returns an *InvalidError, ErrNotFound, ErrExpired, ErrReleased, ErrKeyReused, ErrKeyInUse,
 // ErrBusy or ErrUnavailable.
-func (s *Service) Confirm(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
+func (s *Service) Confirm(
+	ctx context.Context, id uuid.UUID, idempotencyKey string,
+) (Answer, error) {
 	return s.resolve(ctx, "confirm_hold", id, idempotencyKey, Confirmed)
 }
 
-// Release gives a live hold's units back. Releasing again gives the same answer. Releasing an expired
-// hold succeeds too, with the status EXPIRED: its units are free already.
+// Release gives a live hold's units back. Releasing again gives the same answer. Releasing an
+// expired hold succeeds too, with the status EXPIRED: its units are free already.
 //
 // It returns an *InvalidError, ErrNotFound, ErrConfirmed, ErrKeyReused, ErrKeyInUse, ErrBusy or
 // ErrUnavailable.
-func (s *Service) Release(ctx context.Context, id uuid.UUID, idempotencyKey string) (Answer, error) {
+func (s *Service) Release(
+	ctx context.Context, id uuid.UUID, idempotencyKey string,
+) (Answer, error) {
 	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
 }
 
 // resolve brings a hold into the first of the statuses. All of them count as success. verbName goes
 // into the key's hash, so it must stay the same across releases.
-func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status) (Answer, error) {
+func (s *Service) resolve(
+	ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status,
+) (Answer, error) {
 	var invalid InvalidError
 	validateKey(&invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
@@ -45,7 +51,9 @@ func (s *Service) resolve(ctx context.Context, verbName string, id uuid.UUID, id
 // It returns an *InvalidError, ErrNotFound, ErrExpired, ErrConfirmed, ErrReleased, ErrKeyReused,
 // ErrKeyInUse, ErrBusy or ErrUnavailable, and ErrExtensionLimit when the hold would outlive its
 // creation by more than MaxHold.
-func (s *Service) Extend(ctx context.Context, id uuid.UUID, ttl time.Duration, idempotencyKey string) (Answer, error) {
+func (s *Service) Extend(
+	ctx context.Context, id uuid.UUID, ttl time.Duration, idempotencyKey string,
+) (Answer, error) {
 	var invalid InvalidError
 	if ttl < time.Second || ttl%time.Second != 0 {
 		invalid.add("ttlSeconds", "must be a whole number from 1")

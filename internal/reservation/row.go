@@ -28,7 +28,9 @@ func (r holdRow) hold() Hold {
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), ExpiresAt: r.ExpiresAt.UTC(),
 	}
 	if r.ProductID != nil && r.WarehouseID != nil {
-		h.Lines = []Line{{ProductID: *r.ProductID, WarehouseID: *r.WarehouseID, Quantity: r.Quantity}}
+		h.Lines = []Line{
+			{ProductID: *r.ProductID, WarehouseID: *r.WarehouseID, Quantity: r.Quantity},
+		}
 	}
 	return h
 }

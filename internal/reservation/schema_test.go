@@ -17,9 +17,10 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// loadSQL fills the tables as a shop that has been open for a while: most holds are resolved, some are live. Every product is in
-// four warehouses; every tenth hold is a cart of two lines. Its size is what makes a whole table the worse choice; nothing checks it
-// on the way in, which would take most of the time.
+// loadSQL fills the tables as a shop that has been open for a while: most holds are resolved, some
+// are live. Every product is in four warehouses; every tenth hold is a cart of two lines. Its size
+// is what makes a whole table the worse choice; nothing checks it on the way in, which would take
+// most of the time.
 var loadSQL = []string{
 	"SET LOCAL session_replication_role = replica",
 	"INSERT INTO warehouses (id, name) SELECT gen_random_uuid(), 'warehouse ' || n FROM generate_series(1, 3000) n",
@@ -66,14 +67,15 @@ SELECT 'all of ' || relname, seq_scan FROM pg_stat_user_tables WHERE relname NOT
 	counted := map[string]int{}
 	var name string
 	var n int
-	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { counted[name] = n; return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n},
+		func() error { counted[name] = n; return nil }); err != nil {
 		f.t.Fatal(err)
 	}
 	return counted
 }
 
-// TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable counts what was scanned, on tables of a size at which it matters. Each verb is
-// called often enough for the server to settle on a general plan.
+// TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable counts what was scanned, on tables of a size
+// at which it matters. Each verb is called often enough for the server to settle on a general plan.
 func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 
@@ -112,7 +114,8 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	}
 	slices.Sort(unused)
 	// These two only keep things unique.
-	if diff := cmp.Diff([]string{"products_sku_key", "stock_adjustments_pkey"}, unused); diff != "" {
+	if diff := cmp.Diff([]string{"products_sku_key", "stock_adjustments_pkey"},
+		unused); diff != "" {
 		t.Errorf("indexes that no verb uses differ (-want +got):\n%s", diff)
 	}
 	// The stats tell what lies on all shelves, and nothing else reads them all.
@@ -124,8 +127,8 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	}
 }
 
-// A session keeps the plans that it made while the tables were empty, when every index looks as good as the primary key's. What finds a
-// hold by its id must not go through all live ones later.
+// A session keeps the plans that it made while the tables were empty, when every index looks as
+// good as the primary key's. What finds a hold by its id must not go through all live ones later.
 func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 	t.Parallel()
 
@@ -137,7 +140,8 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 	for range 3 {
 		for _, lines := range [][]reservation.Line{rows[:1], rows} {
 			for _, resolve := range []func(context.Context, uuid.UUID, string) (reservation.Answer, error){s.Confirm, s.Release} {
-				answer, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: uuid.NewString()})
+				answer, err := s.Reserve(ctx,
+					reservation.Request{Lines: lines, Key: uuid.NewString()})
 				id := answer.Hold.ID
 				_, extendErr := s.Extend(ctx, id, time.Minute, "")
 				_, getErr := s.Get(ctx, id)
@@ -157,8 +161,8 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 	}
 }
 
-// callEverything makes each verb run each of its statements, also those for dead holds and old keys. What it does besides goes by
-// primary keys, as the counts of scans are at stake.
+// callEverything makes each verb run each of its statements, also those for dead holds and old
+// keys. What it does besides goes by primary keys, as the counts of scans are at stake.
 func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other reservation.Line) {
 	t.Helper()
 	s := f.services()[0]
@@ -187,24 +191,33 @@ func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other re
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := s.ListProducts(ctx, reservation.Cursor{Name: "product 2", ID: uuid.Max}, 20); err != nil {
+	if _, _, err := s.ListProducts(ctx, reservation.Cursor{Name: "product 2", ID: uuid.Max},
+		20); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.ListWarehouses(ctx, reservation.Cursor{Name: "warehouse 2", ID: uuid.Max}, 20); err != nil {
+	if _, _, err := s.ListWarehouses(ctx, reservation.Cursor{Name: "warehouse 2", ID: uuid.Max},
+		20); err != nil {
 		t.Fatal(err)
 	}
 	operatorReads(ctx, t, s, row)
-	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(), row.WarehouseID.String())
+	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(),
+		row.WarehouseID.String())
 	f.Kill(reserve(other))
 	f.Kill(reserve(row, other))
-	f.Exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1", key)
+	f.Exec(
+		"UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1",
+		key,
+	)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
 	}
 }
 
-// operatorReads lists the holds of each status, with and without a line to look for, and reads the stats.
-func operatorReads(ctx context.Context, t *testing.T, s *reservation.Service, row reservation.Line) {
+// operatorReads lists the holds of each status, with and without a line to look for, and reads the
+// stats.
+func operatorReads(
+	ctx context.Context, t *testing.T, s *reservation.Service, row reservation.Line,
+) {
 	t.Helper()
 	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
 		for _, f := range []reservation.HoldFilter{{Status: status}, {Status: status, ProductID: &row.ProductID, WarehouseID: &row.WarehouseID}} {
@@ -261,14 +274,18 @@ func TestStockChangesAreRecorded(t *testing.T) {
 
 	f := newFixture(t, 0)
 	row := f.stock(10)
-	f.Exec("SELECT adjust_stock($1, $2, -3, 'broken')", row.ProductID.String(), row.WarehouseID.String())
-	f.Exec("SELECT adjust_stock($1, $2, 5, 'found')", row.ProductID.String(), row.WarehouseID.String())
+	f.Exec("SELECT adjust_stock($1, $2, -3, 'broken')", row.ProductID.String(),
+		row.WarehouseID.String())
+	f.Exec("SELECT adjust_stock($1, $2, 5, 'found')", row.ProductID.String(),
+		row.WarehouseID.String())
 
-	got := queryOne[[]string](f, "SELECT array_agg(reason || ' ' || delta ORDER BY id) FROM stock_adjustments")
+	got := queryOne[[]string](f,
+		"SELECT array_agg(reason || ' ' || delta ORDER BY id) FROM stock_adjustments")
 	if diff := cmp.Diff([]string{"opening stock 10", "broken -3", "found 5"}, got); diff != "" {
 		t.Errorf("the adjustments differ (-want +got):\n%s", diff)
 	}
-	_, err := f.Admin.Exec(f.Context(), "SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
+	_, err := f.Admin.Exec(f.Context(),
+		"SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
 	if err == nil {
 		t.Error("adjust_stock() of a row that isn't there succeeded, want an error")
 	}

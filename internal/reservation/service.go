@@ -67,7 +67,9 @@ func (s *Service) retry(ctx context.Context, fn func() error) error {
 }
 
 // query runs one statement as a transaction of its own, with retries.
-func query[T any](ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any) (rows []T, err error) {
+func query[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (rows []T, err error) {
 	err = s.retry(ctx, func() error {
 		rows, err = postgres.Query(ctx, s.pool, to, sql, args...)
 		return err
@@ -76,7 +78,9 @@ func query[T any](ctx context.Context, s *Service, to pgx.RowToFunc[T], sql stri
 }
 
 // queryRow is query for a statement that returns exactly one row.
-func queryRow[T any](ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any) (row T, err error) {
+func queryRow[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (row T, err error) {
 	err = s.retry(ctx, func() error {
 		row, err = postgres.QueryRow(ctx, s.pool, to, sql, args...)
 		return err

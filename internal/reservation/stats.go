@@ -17,8 +17,8 @@ type Stats struct {
 	Now time.Time
 	// Live counts the live holds, LiveUnits their units.
 	Live, LiveUnits int64
-	// Dead counts the holds past their expires_at that no sweep has written down yet. SweepLag is how
-	// long the oldest of them has been dead.
+	// Dead counts the holds past their expires_at that no sweep has written down yet. SweepLag is
+	// how long the oldest of them has been dead.
 	Dead     int64
 	SweepLag time.Duration
 	// Total counts the units of all stock rows.
@@ -56,8 +56,8 @@ type statsRow struct {
 const statsSQL = `SELECT operator_stats()`
 
 // Stats reads the shop's figures. It reads the PENDING holds, the holds that were resolved in its
-// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing. It returns
-// ErrBusy or ErrUnavailable.
+// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing. It
+// returns ErrBusy or ErrUnavailable.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	row, err := queryRow(ctx, s, pgx.RowTo[statsRow], statsSQL)
 	if err != nil {
@@ -80,10 +80,11 @@ func fromSeconds(n float64) time.Duration { return time.Duration(n * float64(tim
 
 const keepAuditSQL = `SELECT keep_audit($1, $2)`
 
-// KeepAudit stores the result of an audit for Stats. Only the last audit is kept. It returns ErrBusy
-// or ErrUnavailable.
+// KeepAudit stores the result of an audit for Stats. Only the last audit is kept. It returns
+// ErrBusy or ErrUnavailable.
 func (s *Service) KeepAudit(ctx context.Context, violations int, unfinished bool) error {
-	err := s.retry(ctx, func() error { return s.pool.Exec(ctx, keepAuditSQL, violations, unfinished) })
+	err := s.retry(ctx,
+		func() error { return s.pool.Exec(ctx, keepAuditSQL, violations, unfinished) })
 	if err != nil {
 		return fmt.Errorf("keep the audit's result: %w", err)
 	}

@@ -24,12 +24,20 @@ type life struct {
 func lives(random *rand.Rand, now time.Time, n int) []life {
 	var all []life
 	for range n {
-		created := now.Add(-time.Duration(random.Int64N(int64(2 * time.Hour)))).Truncate(time.Microsecond)
+		created := now.Add(-time.Duration(random.Int64N(int64(2 * time.Hour)))).Truncate(
+			time.Microsecond)
 		if random.IntN(5) == 0 {
 			created = created.Truncate(time.Minute)
 		}
-		l := life{quantity: 1 + random.IntN(3), created: created, updated: created, expires: created.Add(time.Duration(1+random.IntN(3000)) * time.Second)}
-		soon := created.Add(time.Duration(random.Int64N(int64(l.expires.Sub(created)))) + time.Microsecond).Truncate(time.Microsecond)
+		l := life{
+			quantity: 1 + random.IntN(3),
+			created:  created,
+			updated:  created,
+			expires:  created.Add(time.Duration(1+random.IntN(3000)) * time.Second),
+		}
+		soon := created.Add(
+			time.Duration(random.Int64N(int64(l.expires.Sub(created)))) + time.Microsecond,
+		).Truncate(time.Microsecond)
 		switch kind := random.IntN(4); {
 		case kind < 2 && soon.Before(now) && soon.Before(l.expires):
 			l.status, l.updated = []reservation.Status{reservation.Confirmed, reservation.Released}[kind], soon
@@ -48,10 +56,12 @@ func statsOf(all []life, total int64, now time.Time) reservation.Stats {
 	want := reservation.Stats{Now: now, Total: total}
 	first := now.Truncate(time.Minute).Add(-(reservation.StatsMinutes - 1) * time.Minute)
 	for n := range reservation.StatsMinutes {
-		want.Minutes = append(want.Minutes, reservation.Minute{At: first.Add(time.Duration(n) * time.Minute)})
+		want.Minutes = append(want.Minutes,
+			reservation.Minute{At: first.Add(time.Duration(n) * time.Minute)})
 	}
 	minute := func(at time.Time) *reservation.Minute {
-		if n := int(at.Sub(first) / time.Minute); !at.Before(first) && n < reservation.StatsMinutes {
+		if n := int(at.Sub(first) / time.Minute); !at.Before(first) &&
+			n < reservation.StatsMinutes {
 			return &want.Minutes[n]
 		}
 		return new(reservation.Minute) // too long ago
@@ -98,10 +108,17 @@ FROM made, unnest($8::uuid[], $9::uuid[], $10::integer[]) l (product_id, warehou
 		var quantities []int
 		if l.quantity > 1 {
 			one = []*string{nil, nil}
-			products, warehouses = []string{product, rows[1].ProductID.String()}, []string{warehouse, rows[1].WarehouseID.String()}
+			products, warehouses = []string{
+				product,
+				rows[1].ProductID.String(),
+			}, []string{
+				warehouse,
+				rows[1].WarehouseID.String(),
+			}
 			quantities = []int{1, l.quantity - 1}
 		}
-		batch.Queue(hold, one[0], one[1], l.quantity, l.created, l.updated, l.expires, string(l.status), products, warehouses, quantities)
+		batch.Queue(hold, one[0], one[1], l.quantity, l.created, l.updated, l.expires,
+			string(l.status), products, warehouses, quantities)
 	}
 	if err := f.Admin.SendBatch(f.Context(), &batch).Close(); err != nil {
 		f.t.Fatal(err)
@@ -119,7 +136,8 @@ WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id`)
 }
 
 // roughly compares what floating point carries.
-var roughly = cmp.Comparer(func(a, b time.Duration) bool { return (a - b).Abs() < time.Microsecond })
+var roughly = cmp.Comparer(
+	func(a, b time.Duration) bool { return (a - b).Abs() < time.Microsecond })
 
 func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	t.Parallel()
@@ -129,7 +147,8 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	ctx := f.Context()
 	s := f.services()[0]
 	rows := f.stocks(5000, 5000)
-	all := lives(rand.New(rand.NewPCG(seed, seed)), queryOne[time.Time](f, "SELECT clock_timestamp()"), holds)
+	all := lives(rand.New(rand.NewPCG(seed, seed)),
+		queryOne[time.Time](f, "SELECT clock_timestamp()"), holds)
 	plantLives(f, rows, all)
 	total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
 	f.mustAudit(t)
@@ -153,7 +172,8 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A hold that was alive may have died in between; but for those, of which the model knows nothing, it says what is to be seen.
+	// A hold that was alive may have died in between; but for those, of which the model knows
+	// nothing, it says what is to be seen.
 	want = statsOf(all, total, after.Now)
 	if after.SweepLag > after.Now.Sub(before.Now) || (after.Dead == 0) != (after.SweepLag == 0) {
 		t.Errorf("Stats() after the sweep know %d dead holds, for %v", after.Dead, after.SweepLag)
@@ -164,7 +184,7 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	}
 }
 
-func TestTheModelFindsStatsThatAreWrong(t *testing.T) {
+func TestWrongStatsDifferFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ old, replacement string }{
@@ -180,7 +200,8 @@ func TestTheModelFindsStatsThatAreWrong(t *testing.T) {
 
 			f := newFixture(t, 1)
 			rows := f.stocks(5000, 5000)
-			all := lives(rand.New(rand.NewPCG(6, 6)), queryOne[time.Time](f, "SELECT clock_timestamp()"), 600)
+			all := lives(rand.New(rand.NewPCG(6, 6)),
+				queryOne[time.Time](f, "SELECT clock_timestamp()"), 600)
 			plantLives(f, rows, all)
 			total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
 			f.mutate("operator_stats", c.old, c.replacement)
@@ -212,7 +233,10 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 		return stats
 	}
 	empty := look()
-	if empty.Live != 0 || empty.LiveUnits != 0 || empty.Dead != 0 || empty.SweepLag != 0 || empty.Total != 30 || len(empty.Minutes) != 60 || empty.Audit != nil {
+	if empty.Live != 0 || empty.LiveUnits != 0 || empty.Dead != 0 || empty.SweepLag != 0 ||
+		empty.Total != 30 ||
+		len(empty.Minutes) != 60 ||
+		empty.Audit != nil {
 		t.Errorf("Stats() of a shop that just opened = %+v, want 30 units and nothing held", empty)
 	}
 
@@ -239,8 +263,12 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 	if want := (reservation.Minute{Held: 3, Confirmed: 1, Released: 1, Expired: 1}); sum != want {
 		t.Errorf("the minutes add up to %+v, want %+v", sum, want)
 	}
-	if got.Live != 1 || got.LiveUnits != 2 || got.Dead != 1 || got.Total != 26 || got.SweepLag < time.Second || got.SweepLag > testTimeout {
-		t.Errorf("Stats() = %+v, want one live hold of 2 units of 26 and one that died a second ago", got)
+	if got.Live != 1 || got.LiveUnits != 2 || got.Dead != 1 || got.Total != 26 ||
+		got.SweepLag < time.Second ||
+		got.SweepLag > testTimeout {
+		t.Errorf(
+			"Stats() = %+v, want one live hold of 2 units of 26 and one that died a second ago",
+			got)
 	}
 	if _, err := s.Sweep(ctx); err != nil {
 		t.Fatal(err)
@@ -266,8 +294,10 @@ func TestTheLastAuditIsKept(t *testing.T) {
 		if err != nil || stats.Audit == nil {
 			t.Fatalf("Stats() = %+v, %v, want an audit", stats.Audit, err)
 		}
-		if !stats.Audit.At.After(last) || stats.Audit.At.After(stats.Now) || stats.Audit.At.Location() != time.UTC {
-			t.Errorf("the audit is of %v, want between %v and %v in UTC", stats.Audit.At, last, stats.Now)
+		if !stats.Audit.At.After(last) || stats.Audit.At.After(stats.Now) ||
+			stats.Audit.At.Location() != time.UTC {
+			t.Errorf("the audit is of %v, want between %v and %v in UTC", stats.Audit.At, last,
+				stats.Now)
 		}
 		last = stats.Audit.At
 		want.At = last

@@ -12,8 +12,8 @@ import (
 // The bounds of a sweep.
 const (
 	// sweepBatch is how many holds and cart lines, or keys, one transaction takes. A cart must fit
-	// into it. A larger batch is a little faster and locks stock rows for longer. With 1,000 a sweep
-	// beside live traffic was measured at 16,000 to 33,000 holds a second.
+	// into it. A larger batch is a little faster and locks stock rows for longer. With 1,000 a
+	// sweep beside live traffic was measured at 16,000 to 33,000 holds a second.
 	sweepBatch = 1000
 	// sweepMargin is how long before its deadline a sweep stops. It leaves time for the last batch,
 	// which may wait 2 s for a lock, and for the report.
@@ -39,9 +39,9 @@ type SweepResult struct {
 	More bool
 }
 
-// Sweep writes down the dead holds as expired, in batches, and then removes the idempotency keys that
-// are older than a day. It stops before the context's deadline. It may run at any time, more than
-// once at a time, and die anywhere (I9).
+// Sweep writes down the dead holds as expired, in batches, and then removes the idempotency keys
+// that are older than a day. It stops before the context's deadline. It may run at any time, more
+// than once at a time, and die anywhere (I9).
 //
 // When somebody locks a stock row for longer than lock_timeout, the sweep of the holds ends with
 // ErrBusy. The rest of the holds stay dead until the next sweep, and the keys are still removed. It

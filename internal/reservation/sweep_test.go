@@ -53,10 +53,11 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	if oldest < 2500*time.Second || oldest > 2500*time.Second+testTimeout {
 		t.Errorf("Sweep() found the oldest dead for %s, want %s", oldest, 2500*time.Second)
 	}
-	if got := f.counts(row); got != (counts{10_000, 1}) || f.status(live) != reservation.Pending {
+	if got := f.counts(row); got != (counts{Total: 10_000, Reserved: 1}) || f.status(live) != reservation.Pending {
 		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, f.status(live))
 	}
-	if again, err := s.Sweep(ctx); err != nil || again != (reservation.SweepResult{Batches: 2, Looked: true}) {
+	if again, err := s.Sweep(ctx); err != nil ||
+		again != (reservation.SweepResult{Batches: 2, Looked: true}) {
 		t.Errorf("Sweep() again = %+v, %v, want nothing to do", again, err)
 	}
 	f.mustAudit(t)
@@ -79,13 +80,15 @@ func TestSweepsAtOnceShareTheBatches(t *testing.T) {
 			units.Add(result.Units)
 		})
 
-		r.check(expired.Load() == holds && units.Load() == holds, "I9", "the sweeps expired %d holds of %d units, want %d", expired.Load(), units.Load(), holds)
+		r.check(expired.Load() == holds && units.Load() == holds, "I9",
+			"the sweeps expired %d holds of %d units, want %d", expired.Load(), units.Load(), holds)
 		r.checkStock(f, row, counts{Total: holds})
 		r.checkRetries(services)
 	})
 }
 
-// hurried is a context that says when it ends but doesn't end, so that a slow machine can't cut a batch off.
+// hurried is a context that says when it ends but doesn't end, so that a slow machine can't cut a
+// batch off.
 type hurried struct {
 	context.Context
 	end time.Time
@@ -107,10 +110,12 @@ func TestSweepStopsBeforeItsDeadline(t *testing.T) {
 		t.Errorf("Sweep() after its deadline = %+v, %v, want %+v", over, err, want)
 	}
 	result, err := s.Sweep(hurried{f.Context(), time.Now().Add(100 * time.Millisecond)})
-	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds || result.Expired%1000 != 0 {
-		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result, err)
+	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds ||
+		result.Expired%1000 != 0 {
+		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result,
+			err)
 	}
-	if got, want := f.counts(row), (counts{holds, holds - int(result.Units)}); got != want {
+	if got, want := f.counts(row), (counts{Total: holds, Reserved: holds - int(result.Units)}); got != want {
 		t.Errorf("the stock is %+v, want %+v", got, want)
 	}
 	f.mustAudit(t)
@@ -129,15 +134,17 @@ SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_tim
 
 	result, err := f.services()[0].Sweep(f.Context())
 
-	if want := (reservation.SweepResult{Keys: 2100, Batches: 4, Looked: true}); err != nil || result != want {
+	if want := (reservation.SweepResult{Keys: 2100, Batches: 4, Looked: true}); err != nil ||
+		result != want {
 		t.Errorf("Sweep() = %+v, %v, want %+v", result, err, want)
 	}
-	if n := queryOne[int](f, "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
+	if n := queryOne[int](f,
+		"SELECT count(*) FROM idempotency_keys WHERE key LIKE 'young%'"); n != 10 {
 		t.Errorf("%d young keys are left, want 10", n)
 	}
 }
 
-func TestSweepOfNothingReadsLittle(t *testing.T) {
+func TestASweepWithoutDeadHoldsReadsLittle(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
@@ -176,7 +183,8 @@ func TestSweepOfNothingReadsLittle(t *testing.T) {
 	}
 }
 
-// Twenty stock rows have a hundred dead holds each, which died in turns. Batches of the oldest would update every row in each of them.
+// Twenty stock rows have a hundred dead holds each, which died in turns. Batches of the oldest
+// would update every row in each of them.
 func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	t.Parallel()
 
@@ -188,8 +196,12 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 			f.bulk(row, 100, reservation.Pending)
 		}
 		f.Exec("CREATE TABLE updates ()")
-		f.Exec("CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'")
-		f.Exec("CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()")
+		f.Exec(
+			"CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'",
+		)
+		f.Exec(
+			"CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()",
+		)
 		result, err := f.services()[0].Sweep(f.Context())
 		if err != nil || result.Expired != 2000 {
 			t.Errorf("Sweep() = %+v, %v, want 2000 holds", result, err)
@@ -200,15 +212,18 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	if n := updates(func(*fixture) {}); n != 20 {
 		t.Errorf("the sweep made %d updates of 20 stock rows, want one of each", n)
 	}
-	// Taking no more of a row than its oldest, as the sweep once did, is what this test would notice.
+	// Taking no more of a row than its oldest, as the sweep once did, is what this test would
+	// notice.
 	if n := updates(func(f *fixture) {
-		f.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED", "ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
+		f.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED",
+			"ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
 	}); n < 40 {
 		t.Errorf("a sweep that takes fifty of a row made %d updates, want 40 or more", n)
 	}
 }
 
-// Others may have locked the oldest, more of them than a batch begins with: the sweep steps past them.
+// Others may have locked the oldest, more of them than a batch begins with: the sweep steps past
+// them.
 func TestSweepPassesByManyLockedHolds(t *testing.T) {
 	t.Parallel()
 
@@ -216,12 +231,14 @@ func TestSweepPassesByManyLockedHolds(t *testing.T) {
 	rows := f.stocks(3000, 3000)
 	f.bulk(rows[1], 300, reservation.Pending)
 	f.bulk(rows[0], 1500, reservation.Pending) // it has the oldest
-	tx := f.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE", rows[0].ProductID.String())
+	tx := f.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE",
+		rows[0].ProductID.String())
 
 	result, err := f.services()[0].Sweep(f.Context())
 
 	if err != nil || result.Expired != 300 || result.More {
-		t.Errorf("Sweep() beside 1500 locked holds = %+v, %v, want the 300 behind them", result, err)
+		t.Errorf("Sweep() beside 1500 locked holds = %+v, %v, want the 300 behind them", result,
+			err)
 	}
 	if err := tx.Rollback(f.Context()); err != nil {
 		t.Fatal(err)
@@ -233,7 +250,7 @@ func TestSweepPassesByManyLockedHolds(t *testing.T) {
 }
 
 // A batch looks at a fifth of the carts that it finds: there are more, then.
-func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
+func TestASweepTakesMoreCartsThanOneBatch(t *testing.T) {
 	t.Parallel()
 
 	const carts = 250
@@ -252,7 +269,7 @@ func TestSweepTakesMoreCartsThanABatchLooksAt(t *testing.T) {
 }
 
 // A sweep that finds all locked ends instead of asking for them again and again.
-func TestSweepEndsWhenOthersHaveLockedWhatItFinds(t *testing.T) {
+func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -290,7 +307,10 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 			end func() error
 		}{
 			{ctx, func() error { return pgtest.Wait(ctx, f.Admin, terminateSQL) }},
-			{cancelled, func() error { defer cancel(); return pgtest.Wait(ctx, f.Admin, waitingSQL, 1) }},
+			{
+				cancelled,
+				func() error { defer cancel(); return pgtest.Wait(ctx, f.Admin, waitingSQL, 1) },
+			},
 		}
 		var expired, units int64 // by the batches before the one that is killed
 		for i, way := range ways {
@@ -303,19 +323,23 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 					return
 				}
 				result, err := newService(f.callers[i]).Sweep(way.ctx)
-				r.check(errors.Is(err, reservation.ErrUnavailable), "error", "Sweep() that is killed = %+v, %v, want %v", result, err, reservation.ErrUnavailable)
+				r.check(errors.Is(err, reservation.ErrUnavailable), "error",
+					"Sweep() that is killed = %+v, %v, want %v", result, err,
+					reservation.ErrUnavailable)
 				expired, units = expired+result.Expired, units+result.Units
 			})
 
 			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
 			violations, err := newService(f.own).Audit(ctx)
-			r.check(err == nil && len(violations) == 0, "I9", "Audit() after a killed sweep = %v, %v", violations, err)
+			r.check(err == nil && len(violations) == 0, "I9",
+				"Audit() after a killed sweep = %v, %v", violations, err)
 		}
 
 		result, err := newService(f.own).Sweep(ctx)
 		expired, units = expired+result.Expired, units+result.Units
 		r.check(err == nil && result.Expired > 0 && expired == 2201 && units == 2202, "I9",
-			"Sweep() afterwards = %+v, %v, together %d holds of %d units, want 2201 of 2202", result, err, expired, units)
+			"Sweep() afterwards = %+v, %v, together %d holds of %d units, want 2201 of 2202",
+			result, err, expired, units)
 		for _, row := range rows {
 			r.checkStock(f, row, counts{Total: 3000})
 		}
@@ -328,18 +352,24 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	row := f.stock(5)
-	answer, err := newService(f.own).Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
+	answer, err := newService(f.own).Reserve(ctx,
+		reservation.Request{Lines: []reservation.Line{row}, Key: "old"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.kill(answer.Hold)
-	f.Exec("UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'")
+	f.Exec(
+		"UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'",
+	)
 	f.lock(lockStockSQL, row.ProductID.String())
 
 	result, err := f.services()[0].Sweep(ctx)
 
-	if want := (reservation.SweepResult{Keys: 1, Batches: 1}); !errors.Is(err, reservation.ErrBusy) || result != want {
-		t.Errorf("Sweep() beside a locked stock row = %+v, %v, want %+v, %v", result, err, want, reservation.ErrBusy)
+	if want := (reservation.SweepResult{Keys: 1, Batches: 1}); !errors.Is(err,
+		reservation.ErrBusy) ||
+		result != want {
+		t.Errorf("Sweep() beside a locked stock row = %+v, %v, want %+v, %v", result, err, want,
+			reservation.ErrBusy)
 	}
 	if got := f.status(answer.Hold); got != reservation.Pending {
 		t.Errorf("the dead hold is %s, want it left PENDING for the next sweep", got)
@@ -347,7 +377,8 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// A thousand carts of a hundred lines would be a hundred thousand rows in one transaction: the batch counts lines too.
+// A thousand carts of a hundred lines would be a hundred thousand rows in one transaction: the
+// batch counts lines too.
 func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 	t.Parallel()
 
@@ -367,7 +398,12 @@ func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 
 	result.Oldest = 0
 	// Ten carts have the thousand lines of a batch: three batches, and one that finds no keys.
-	want := reservation.SweepResult{Expired: carts, Units: carts * reservation.MaxLines, Batches: 4, Looked: true}
+	want := reservation.SweepResult{
+		Expired: carts,
+		Units:   carts * reservation.MaxLines,
+		Batches: 4,
+		Looked:  true,
+	}
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
 	}

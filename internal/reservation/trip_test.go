@@ -47,8 +47,8 @@ func countWrites(t *testing.T, f *fixture) (*postgres.Pool, *atomic.Int64) {
 	return pool, writes
 }
 
-// verbCalls returns a call of each verb that expects its usual answer, and of the refusals that matter
-// most.
+// verbCalls returns a call of each verb that expects its usual answer, and of the refusals that
+// matter most.
 func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service) error {
 	rows := f.stocks(1000, 1000)
 	var cart []reservation.Line
@@ -104,7 +104,8 @@ func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service
 			return err
 		},
 		"list holds": func(ctx context.Context, s *reservation.Service) error {
-			_, err := s.ListHolds(ctx, reservation.HoldFilter{ProductID: &rows[0].ProductID}, reservation.HoldCursor{}, 50)
+			_, err := s.ListHolds(ctx, reservation.HoldFilter{ProductID: &rows[0].ProductID},
+				reservation.HoldCursor{}, 50)
 			return err
 		},
 		"stats": func(ctx context.Context, s *reservation.Service) error {
@@ -114,8 +115,8 @@ func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service
 	}
 }
 
-// The second call of a statement on a connection prepares it, which takes one round trip more, unless
-// a pooler is in between.
+// The second call of a statement on a connection prepares it, which takes one round trip more,
+// unless a pooler is in between.
 func TestEveryVerbIsOneRoundTrip(t *testing.T) {
 	t.Parallel()
 
@@ -135,7 +136,8 @@ func TestEveryVerbIsOneRoundTrip(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			if got := writes.Load(); got != want {
-				t.Errorf("call %d of %s on a connection took %d round trips, want %d", n+1, name, got, want)
+				t.Errorf("call %d of %s on a connection took %d round trips, want %d", n+1, name,
+					got, want)
 			}
 		}
 	}

@@ -1,5 +1,5 @@
-// Package migration is the migrate function: the migrations, and the rights of the service's role. It is apart from package app because it
-// serves nobody and links what nobody else needs.
+// Package migration wires the migrate function, which applies the migrations and grants the
+// service's role its rights. It is apart from package app because no other function links goose.
 package migration
 
 import (
@@ -15,18 +15,18 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// Bounds of the wait for a database that was made a moment ago, or that wakes.
+// The bounds of the wait for a database that was just created or is waking up.
 const (
 	reachLimit = 60 * time.Second
 	reachPause = 2 * time.Second
 )
 
-// Report is what the migrate function answers whoever invoked it.
+// Report is the migrate function's result: the names of the migrations that it applied.
 type Report struct {
 	Applied []string `json:"applied"`
 }
 
-// Lambda is the handler of the migrate function. It takes any event: what the deploy sends says nothing that matters here.
+// Lambda returns the handler of the migrate function. It ignores the event.
 func Lambda() func(context.Context) (Report, error) {
 	c, log := config.Start(true)
 	source, err := awsdb.Source(c)
@@ -37,9 +37,11 @@ func Lambda() func(context.Context) (Report, error) {
 	return Handler(source, c.AppRole, log)
 }
 
-// Handler migrates the database of a source, then grants the service's role, if there is one, its rights. It waits a minute for a database that
-// can't be reached yet.
-func Handler(source postgres.Source, appRole string, log *slog.Logger) func(context.Context) (Report, error) {
+// Handler migrates the source's database. Unless appRole is empty, it also grants that role the
+// service's rights. It waits up to a minute for a database that can't be reached yet.
+func Handler(
+	source postgres.Source, appRole string, log *slog.Logger,
+) func(context.Context) (Report, error) {
 	return func(ctx context.Context) (Report, error) {
 		report := Report{Applied: []string{}}
 		err := reach(ctx, source, log)
@@ -60,7 +62,7 @@ func Handler(source postgres.Source, appRole string, log *slog.Logger) func(cont
 	}
 }
 
-// reach asks the database for an answer, and again while that may help.
+// reach waits until the database answers, or fails with an error that waiting won't help.
 func reach(ctx context.Context, source postgres.Source, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()

@@ -69,12 +69,14 @@ func empty(t *testing.T, owner string) string {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and is no superuser, on a server with the role
-// rds_iam, after bootstrap.sql, run twice. The two roles log in by password here.
+// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and
+// is no superuser, on a server with the role rds_iam, after bootstrap.sql, run twice. The two roles
+// log in by password here.
 func bootstrapped(t *testing.T) (address string) {
 	t.Helper()
 	root := connect(t, pgtest.Server(t).URL("postgres"))
-	exec(t, root, "CREATE ROLE rds_iam", "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
+	exec(t, root, "CREATE ROLE rds_iam",
+		"CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
 		"GRANT rds_iam TO master WITH ADMIN OPTION", "GRANT pg_monitor TO master")
 	address = empty(t, " OWNER master")
 	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
@@ -88,23 +90,33 @@ func bootstrapped(t *testing.T) (address string) {
 	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
 	for role, want := range map[string]bool{"allo_migrator": false, "allo_app": false, "pg_monitor": true} {
 		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role('master', $1, 'MEMBER')", role).Scan(&member); err != nil || member != want {
+		if err := root.QueryRow(t.Context(), "SELECT pg_has_role('master', $1, 'MEMBER')",
+			role).Scan(
+			&member,
+		); err != nil ||
+			member != want {
 			t.Errorf("the master user is a member of %s: %t, %v, want %t", role, member, err, want)
 		}
 	}
 	for _, role := range []string{"allo_migrator", "allo_app"} {
 		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role($1, 'rds_iam', 'MEMBER')", role).Scan(&member); err != nil || !member {
-			t.Errorf("%s is a member of rds_iam: %t, %v, want it to log in by IAM", role, member, err)
+		if err := root.QueryRow(t.Context(), "SELECT pg_has_role($1, 'rds_iam', 'MEMBER')",
+			role).Scan(
+			&member,
+		); err != nil ||
+			!member {
+			t.Errorf("%s is a member of rds_iam: %t, %v, want it to log in by IAM", role, member,
+				err)
 		}
 	}
-	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'", "ALTER ROLE allo_app PASSWORD 'allo_app'")
+	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'",
+		"ALTER ROLE allo_app PASSWORD 'allo_app'")
 	return address
 }
 
 const product, here, there = "0192d000-0000-7000-8000-00000000000a", "0192d000-0000-7000-8000-00000000000b", "0192d000-0000-7000-8000-00000000000c"
 
-func TestTheAppCanDoItsWorkAndNothingElse(t *testing.T) {
+func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
 
 	address := bootstrapped(t)
@@ -114,17 +126,20 @@ func TestTheAppCanDoItsWorkAndNothingElse(t *testing.T) {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
 	// The operator is the database's owner, and owns no table.
-	exec(t, connect(t, as(t, address, "master")),
+	exec(
+		t,
+		connect(t, as(t, address, "master")),
 		"INSERT INTO products VALUES ('"+product+"', 'mug', 'M')",
 		"INSERT INTO warehouses VALUES ('"+here+"', 'here'), ('"+there+"', 'there')",
 		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
-		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')")
+		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')",
+	)
 
 	work(t, as(t, address, "allo_app"))
 	wantRefused(t, address)
 
-	// A second deploy takes away what was given by hand, and the release before this one can still migrate, which finds nothing to do.
-	// A table of somebody else's is in nobody's way.
+	// A second deploy takes away what was given by hand, and the release before this one can still
+	// migrate, which finds nothing to do. A table of somebody else's is in nobody's way.
 	exec(t, connect(t, as(t, address, "master")), "CREATE TABLE others ()")
 	owner := connect(t, string(migrator))
 	exec(t, owner, "GRANT DELETE, TRUNCATE ON reservations TO allo_app")
@@ -151,11 +166,20 @@ func work(t *testing.T, address string) {
 		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
-	line := reservation.Line{ProductID: uuid.MustParse(product), WarehouseID: uuid.MustParse(here), Quantity: 1}
-	other := reservation.Line{ProductID: uuid.MustParse(product), WarehouseID: uuid.MustParse(there), Quantity: 1}
+	line := reservation.Line{
+		ProductID:   uuid.MustParse(product),
+		WarehouseID: uuid.MustParse(here),
+		Quantity:    1,
+	}
+	other := reservation.Line{
+		ProductID:   uuid.MustParse(product),
+		WarehouseID: uuid.MustParse(there),
+		Quantity:    1,
+	}
 	reserve := func(ttl time.Duration, lines ...reservation.Line) uuid.UUID {
 		t.Helper()
-		answer, err := s.Reserve(t.Context(), reservation.Request{Key: rand.Text(), TTL: ttl, Lines: lines})
+		answer, err := s.Reserve(t.Context(),
+			reservation.Request{Key: rand.Text(), TTL: ttl, Lines: lines})
 		if err != nil {
 			t.Fatalf("Reserve(%v) = %v", lines, err)
 		}
@@ -212,7 +236,8 @@ func awaitDead(t *testing.T, pool *postgres.Pool, id uuid.UUID) {
 // wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
 func wantRefused(t *testing.T, address string) {
 	t.Helper()
-	app, owner := connect(t, as(t, address, "allo_app")), connect(t, as(t, address, "allo_migrator"))
+	app, owner := connect(t, as(t, address, "allo_app")), connect(t,
+		as(t, address, "allo_migrator"))
 	try := func(conn *pgx.Conn, statement string) error {
 		tx, err := conn.Begin(t.Context())
 		if err != nil {
@@ -243,7 +268,8 @@ func wantRefused(t *testing.T, address string) {
 			t.Errorf("as the app: %s = %v, want it refused", statement, err)
 		}
 	}
-	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil ||
+		!strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("the app makes a temporary table: %v", err)
 	}
 }
@@ -255,23 +281,28 @@ func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	address := empty(t, "")
 	gate := newGate(t, address)
 	var log bytes.Buffer
-	handler := lambda.NewHandler(migration.Handler(postgres.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
+	handler := lambda.NewHandler(
+		migration.Handler(postgres.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
 
-	answer, err := handler.Invoke(t.Context(), []byte(`{"RequestType": "Create", "any": [1, null]}`))
+	answer, err := handler.Invoke(t.Context(),
+		[]byte(`{"RequestType": "Create", "any": [1, null]}`))
 	if err != nil || !strings.Contains(string(answer), `"applied":["0001_schema.sql",`) {
 		t.Errorf("the first event is answered %s, %v, want what was applied", answer, err)
 	}
-	if !strings.Contains(log.String(), "can't be reached yet") || !strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
+	if !strings.Contains(log.String(), "can't be reached yet") ||
+		!strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
 		t.Errorf("the log says %s, want that it waited, and what it applied", log.String())
 	}
 	for _, event := range []string{`[]`, `"x"`, `null`} {
-		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil || string(answer) != `{"applied":[]}` {
-			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event, answer, err)
+		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil ||
+			string(answer) != `{"applied":[]}` {
+			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event,
+				answer, err)
 		}
 	}
 }
 
-func TestADatabaseThatNeverComesIsNotWaitedForForever(t *testing.T) {
+func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	t.Parallel()
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -283,7 +314,8 @@ func TestADatabaseThatNeverComesIsNotWaitedForForever(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err = migration.Handler(postgres.URL("postgres://u:hidden@"+nobody+"/d"), "", quiet())(ctx)
-	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") || strings.Contains(err.Error(), "hidden") {
+	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
+		strings.Contains(err.Error(), "hidden") {
 		t.Errorf("the migration = %v, want that the database couldn't be reached", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package site puts together what the web function serves: the pages and the document of the API. It is apart from package app
-// because it needs no database, and so links no driver.
+// Package web wires the web function, which serves the pages and the API's document. It is apart
+// from package app because it needs no database and so links no driver.
 package web
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/allo/reservations/internal/webui"
 )
 
-// Handler serves the pages, their files and the document.
+// Handler serves the pages, their files and the API's document.
 func Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/openapi.json", openapi.Handler())
@@ -22,7 +22,7 @@ func Handler() http.Handler {
 	return mux
 }
 
-// Lambda is the handler of the web function.
+// Lambda returns the handler of the web function.
 func Lambda() func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
 	_, log := config.Start(false)
 	return lambdahttp.New(Handler(), log)

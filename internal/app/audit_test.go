@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestWhatTheAuditFoundIsKept(t *testing.T) {
+func TestTheAuditsResultIsStored(t *testing.T) {
 	t.Parallel()
 
 	a, db, _, _ := newSweeper(t)
@@ -46,8 +46,10 @@ func TestWhatTheAuditFoundIsKept(t *testing.T) {
 		if _, err := a.Sweep(t.Context(), asked); err != nil {
 			t.Fatal(err)
 		}
-		if violations, unfinished, there := kept(); violations != step.violations || unfinished || !there {
-			t.Errorf("after %s the audit kept is %d, %t, %t, want %d violations", step.sql, violations, unfinished, there, step.violations)
+		if violations, unfinished, there := kept(); violations != step.violations || unfinished ||
+			!there {
+			t.Errorf("after %s the audit kept is %d, %t, %t, want %d violations", step.sql,
+				violations, unfinished, there, step.violations)
 		}
 	}
 
@@ -55,7 +57,8 @@ func TestWhatTheAuditFoundIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if _, err := tx.Exec(t.Context(),
+		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Sweep(t.Context(), asked); err != nil {
@@ -67,7 +70,7 @@ func TestWhatTheAuditFoundIsKept(t *testing.T) {
 }
 
 // The audit has been told in the log, so a sweep doesn't fail over it.
-func TestAnAuditThatCanNotBeKeptIsTold(t *testing.T) {
+func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	t.Parallel()
 
 	a, db, log, _ := newSweeper(t)
@@ -85,7 +88,8 @@ func TestAnAuditThatCanNotBeKeptIsTold(t *testing.T) {
 	if err != nil || report.Audit == nil || report.Audit.Unfinished {
 		t.Fatalf("Sweep() = %+v, %v, want a finished audit", report.Audit, err)
 	}
-	if readAudit(t, log) == nil || !strings.Contains(log.String(), "the audit's result isn't kept") {
+	if readAudit(t, log) == nil ||
+		!strings.Contains(log.String(), "the audit's result isn't stored") {
 		t.Errorf("the log says %s, want the audit, and that it isn't kept", log)
 	}
 }
