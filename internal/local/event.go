@@ -169,7 +169,7 @@ func splitCookies(headers []string) []string {
 // joinQuery decodes the parameters and joins duplicates with a comma. What can't be decoded stays as it is: the gateway
 // refuses no query string.
 func joinQuery(raw string) map[string]string {
-	params := map[string]string{}
+	var params map[string]string
 	for _, pair := range strings.Split(raw, "&") {
 		if pair == "" {
 			continue
@@ -178,6 +178,9 @@ func joinQuery(raw string) map[string]string {
 		name, value = unescapeQuery(name), unescapeQuery(value)
 		if earlier, ok := params[name]; ok {
 			value = earlier + "," + value
+		}
+		if params == nil {
+			params = map[string]string{}
 		}
 		params[name] = value
 	}

@@ -2,14 +2,20 @@ package local
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/allo/reservations/internal/lambdahttp"
+	"github.com/allo/reservations/internal/route"
 )
 
 // FuzzGateway sends whatever net/http can read as a request through the gateway, the event and the adapter to a handler: the
@@ -58,4 +64,43 @@ func newEchoMux() *http.ServeMux {
 		mux.HandleFunc(pattern, echo)
 	}
 	return mux
+}
+
+// FuzzDirectCall holds that a function in this process gets the event that JSON would bring it, and
+// that the gateway gets the response that JSON would bring back, for every request that net/http reads
+// and every answer that a function can give.
+func FuzzDirectCall(f *testing.F) {
+	f.Add("POST", "/a/%ff?a=1&a=2", "Cookie", "a=1; b\xff", "{}", 201, "X-A", "1", "a=1", "body", false)
+	f.Add("GET", "/any/x", "X-\x80", "<&>\u2028", "", 199, "Content-Type", "\xff", "\xfe", "/w==", true)
+	f.Add("HEAD", "/", "User-Agent", "é", "\xff", 600, "\xff", "", "", "%", true)
+
+	f.Fuzz(func(t *testing.T, method, target, header, value, body string,
+		status int, name, text, cookie, answer string, isBase64 bool,
+	) {
+		raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: shop.example\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s",
+			method, target, header, value, len(body), body)
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil {
+			t.Skip()
+		}
+		sent := newEvent(r, route.Route{Method: method, Path: "/a/{id}"}, map[string]string{"id": r.URL.Path}, []byte(body), "id", time.Now())
+		want := events.APIGatewayV2HTTPResponse{
+			StatusCode: status, Headers: map[string]string{name: text}, Cookies: []string{cookie}, Body: answer, IsBase64Encoded: isBase64,
+		}
+		var got []events.APIGatewayV2HTTPRequest
+		fn := func(_ context.Context, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+			got = append(got, e)
+			return want, nil
+		}
+
+		direct, directErr := respond(t.Context(), fn, sent)
+		byJSON, jsonErr := respondJSON(t.Context(), httpHandler(fn), sent)
+
+		if diff := cmp.Diff(got[1], got[0]); diff != "" {
+			t.Errorf("%q: event (-by JSON +direct):\n%s", raw, diff)
+		}
+		if diff := cmp.Diff(byJSON, direct, cmp.AllowUnexported(response{})); diff != "" || fmt.Sprint(directErr) != fmt.Sprint(jsonErr) {
+			t.Errorf("%+v: errors %v and %v, response (-by JSON +direct):\n%s", want, jsonErr, directErr, diff)
+		}
+	})
 }

@@ -17,7 +17,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -111,58 +110,53 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, statusOfReadError(err))
 		return
 	}
-	event, err := json.Marshal(newEvent(r, matched, params, body, id, time.Now()))
-	if err != nil {
-		g.log.ErrorContext(r.Context(), "event can't be encoded", "requestId", id, "error", err)
-		refuse(w, http.StatusInternalServerError)
-		return
-	}
-	payload, err := g.invoke(r.Context(), matched.Function, event)
+	event := newEvent(r, matched, params, body, id, time.Now())
+	answer, err := g.invoke(r.Context(), g.functions[matched.Function], event)
 	if err != nil {
 		g.log.ErrorContext(r.Context(), "invocation failed", "function", matched.Function, "requestId", id, "error", err)
 		refuse(w, statusOfInvokeError(err))
 		return
 	}
-	answer, err := decodeAnswer(payload)
-	if err != nil {
-		g.log.ErrorContext(r.Context(), "answer can't be decoded", "function", matched.Function, "requestId", id, "error", err)
-		refuse(w, http.StatusInternalServerError)
-		return
-	}
 	answer.send(w)
 }
 
-// invoke waits for the function for as long as the gateway does, even when the caller has hung up: the gateway never tells a
-// function. It doesn't wait longer, even for a function that ignores its context.
-func (g *Gateway) invoke(ctx context.Context, function string, event []byte) ([]byte, error) {
+// invoke waits for the function for as long as the gateway does, even when the caller has hung up: the
+// gateway never tells a function. It doesn't wait longer, even for a function that ignores its context.
+func (g *Gateway) invoke(ctx context.Context, fn Invoker, e event) (response, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), integrationLimit)
 	defer cancel()
 
 	type outcome struct {
-		payload []byte
-		err     error
+		response response
+		err      error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		payload, err := invokeSafely(ctx, g.functions[function], event)
-		done <- outcome{payload, err}
+		r, err := respondSafely(ctx, fn, e)
+		done <- outcome{r, err}
 	}()
 	select {
 	case out := <-done:
-		return out.payload, out.err
+		return out.response, out.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return response{}, ctx.Err()
 	}
 }
 
-// invokeSafely makes an error of a panic. On AWS a panic ends the function's process; here it would end everybody's.
-func invokeSafely(ctx context.Context, fn Invoker, payload []byte) (out []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("function panicked: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return fn.Invoke(ctx, payload)
+// respondSafely turns a panic into an error. On AWS a panic ends the function's process; here it would
+// end the gateway's.
+func respondSafely(ctx context.Context, fn Invoker, e event) (r response, err error) {
+	defer recoverError(&err)
+	if h, ok := fn.(httpHandler); ok {
+		return respond(ctx, h, e)
+	}
+	return respondJSON(ctx, fn, e)
+}
+
+func recoverError(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("function panicked: %v\n%s", p, debug.Stack())
+	}
 }
 
 func statusOfReadError(err error) int {

@@ -33,7 +33,11 @@ func runOnce(ctx context.Context, at time.Time, fn Invoker, log *slog.Logger) {
 	runCtx, cancel := context.WithTimeout(ctx, ruleTimeout)
 	defer cancel()
 
-	_, err := invokeSafely(runCtx, fn, ScheduledEvent(at))
+	err := func() (err error) {
+		defer recoverError(&err)
+		_, err = fn.Invoke(runCtx, ScheduledEvent(at))
+		return err
+	}()
 	if err != nil && ctx.Err() == nil {
 		log.ErrorContext(ctx, "scheduled invocation failed", "error", err)
 	}

@@ -119,7 +119,7 @@ func (t table) match(method, escapedPath string) (route.Route, map[string]string
 
 // match fills the parameters. None of them takes an empty string: /a/ is no match for /a/{id} nor for /a/{proxy+}.
 func (e entry) match(pieces []string) (map[string]string, bool) {
-	params := map[string]string{}
+	var params map[string]string
 	for i, s := range e.segments {
 		if i >= len(pieces) {
 			return nil, false
@@ -133,6 +133,9 @@ func (e entry) match(pieces []string) (map[string]string, bool) {
 			return nil, false
 		}
 		if s.kind != literal {
+			if params == nil {
+				params = map[string]string{}
+			}
 			params[s.name] = value
 		}
 	}
