@@ -71,7 +71,7 @@ func Built(dir string, env []string, instances int, output io.Writer, log *slog.
 	start := func(name string, timeout time.Duration) (Invoker, error) {
 		binary := filepath.Join(dir, name, "bootstrap")
 		if _, err := os.Stat(binary); err != nil {
-			return nil, fmt.Errorf("the function %s isn't built: %w", name, err)
+			return nil, fmt.Errorf("the function %s isn't built: type `make run-lambdas` (%w)", name, err)
 		}
 		runtime := NewRuntime(RuntimeConfig{
 			Name: name, Binary: binary, Env: env, MaxInstances: instances, Timeout: timeout, Stdout: output, Stderr: output, Log: log,

