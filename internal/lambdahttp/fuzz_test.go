@@ -10,8 +10,9 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// FuzzEvent feeds events that no gateway sends: any JSON, and fields of any bytes, which JSON can't carry. Whatever they hold,
-// the function neither fails nor panics, and answers with a status that the gateway passes on.
+// FuzzEvent feeds events that no gateway sends: any JSON, and fields of any bytes, which JSON can't
+// carry. Whatever they hold, the function neither fails nor panics, and answers with a status that
+// the gateway passes on.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(`{}`), "GET", "GET /api/reservations/{id}", "/api/reservations/50%", "a=%zz#", "idempotency-key", "a,b", "id", "a/b", "%%%", true)
 	f.Add([]byte(`{"routeKey":"$default","requestContext":{"http":{"method":"POST","sourceIp":"::1"}},"cookies":["a=1"]}`), "", "", "//x", "\n", "", "\x00", "proxy", "..", "{}", false)

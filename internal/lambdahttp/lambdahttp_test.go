@@ -409,7 +409,8 @@ func TestMalformedEventIsAnswered400(t *testing.T) {
 	type event = events.APIGatewayV2HTTPRequest
 	tests := map[string]struct {
 		spoil func(*event)
-		// bareFails tells what the bare library makes a Lambda error of; the rest it lets through to the handler.
+		// bareFails tells what the bare library makes a Lambda error of; the rest it lets through to the
+		// handler.
 		bareFails bool
 	}{
 		"base64":              {func(e *event) { e.Body, e.IsBase64Encoded = "%%%", true }, true},
@@ -506,7 +507,7 @@ func TestResponseBodyAndType(t *testing.T) {
 		"binary":              {"GET", "", png, 200, answer(200, "image/png", base64.StdEncoding.EncodeToString([]byte(png)), true)},
 		"empty":               {"GET", "", "", 202, answer(202, "", "", false)},
 		"no content":          {"GET", "", "body", 204, answer(204, "", "", false)},
-		"HEAD":                {"HEAD", "", `{"a":1}`, 200, answer(200, "application/json", "", false)},
+		"HEAD":                {"HEAD", "", `{"a":1}`, 200, answer(200, "application/json", `{"a":1}`, false)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -117,7 +117,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, statusOfInvokeError(err))
 		return
 	}
-	answer.send(w)
+	answer.send(w, r.Method)
 }
 
 // invoke waits for the function for as long as the gateway does, even when the caller has hung up: the

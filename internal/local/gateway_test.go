@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -453,6 +454,31 @@ func TestAnswersAreDecoded(t *testing.T) {
 				t.Errorf("answer = %d %q, want %d %q; headers (-want +got):\n%s", w.Code, w.Body, tt.status, tt.body, diff)
 			}
 		})
+	}
+}
+
+func TestHeadHasTheHeadersOfGetAndNoBody(t *testing.T) {
+	t.Parallel()
+
+	long := strings.Repeat("x", 100_000)
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		_, _ = io.WriteString(w, long)
+	})
+	server := httptest.NewServer(newGateway(t, Handler(lambdahttp.New(page, quiet))))
+	defer server.Close()
+
+	response, err := http.Head(server.URL + "/any/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+
+	if err != nil || len(body) > 0 || response.StatusCode != http.StatusOK ||
+		response.ContentLength != int64(len(long)) || response.Header.Get("ETag") != `"1"` ||
+		response.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("HEAD = %d %v, %d bytes, %v, want the headers of GET alone", response.StatusCode, response.Header, len(body), err)
 	}
 }
 

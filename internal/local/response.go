@@ -127,8 +127,9 @@ func headerText(value any) (string, error) {
 }
 
 // send writes the response. The gateway sets the request's id and the framing, whatever the function
-// says of them. A body without a type is plain text.
-func (a response) send(w http.ResponseWriter) {
+// says of them. A body without a type is plain text. The answer to a HEAD has the body's length
+// instead of the body.
+func (a response) send(w http.ResponseWriter, method string) {
 	header := w.Header()
 	for name, value := range a.headers {
 		switch http.CanonicalHeaderKey(name) {
@@ -142,6 +143,11 @@ func (a response) send(w http.ResponseWriter) {
 	}
 	if len(a.body) > 0 && header.Get("Content-Type") == "" {
 		header.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	if method == http.MethodHead && len(a.body) > 0 {
+		header.Set("Content-Length", strconv.Itoa(len(a.body)))
+		w.WriteHeader(a.status)
+		return
 	}
 	w.WriteHeader(a.status)
 	// A write fails when the caller has hung up, or the status allows no body. Neither matters.
