@@ -18,8 +18,8 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// FuzzGateway sends whatever net/http can read as a request through the gateway, the event and the adapter to a handler: the
-// whole way of a request. No caller can cause a 5xx on it.
+// FuzzGateway sends whatever net/http can read as a request through the gateway, the event and the
+// adapter to a handler: the whole way of a request. No caller can cause a 5xx on it.
 func FuzzGateway(f *testing.F) {
 	f.Add("GET", "/", "a=1&a=%zz", "Cookie", "a=1; b", "")
 	f.Add("POST", "/api/reservations", "", "Content-Type", "application/json", `{"quantity":1}`)
@@ -67,8 +67,8 @@ func newEchoMux() *http.ServeMux {
 }
 
 // FuzzDirectCall holds that a function in this process gets the event that JSON would bring it, and
-// that the gateway gets the response that JSON would bring back, for every request that net/http reads
-// and every answer that a function can give.
+// that the gateway gets the response that JSON would bring back, for every request that net/http
+// reads and every answer that a function can give.
 func FuzzDirectCall(f *testing.F) {
 	f.Add("POST", "/a/%ff?a=1&a=2", "Cookie", "a=1; b\xff", "{}", 201, "X-A", "1", "a=1", "body", false)
 	f.Add("GET", "/any/x", "X-\x80", "<&>\u2028", "", 199, "Content-Type", "\xff", "\xfe", "/w==", true)

@@ -195,7 +195,7 @@ func checkRefusal(t *testing.T, w *httptest.ResponseRecorder, status int, body s
 func TestMoreSpecificRouteWins(t *testing.T) {
 	t.Parallel()
 
-	table, err := newTable([]route.Route{
+	table, err := newRouteTable([]route.Route{
 		{Function: "greedy", Method: "GET", Path: "/{all+}"},
 		{Function: "single", Method: "GET", Path: "/a/{id}"},
 		{Function: "literal", Method: "GET", Path: "/a/b"},

@@ -38,7 +38,8 @@ func (fn handler[In, Out]) Invoke(ctx context.Context, payload []byte) ([]byte, 
 }
 
 func (fn handler[In, Out]) call(ctx context.Context, in In) (Out, error) {
-	return fn(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: uuid.NewString()}), in)
+	lc := &lambdacontext.LambdaContext{AwsRequestID: uuid.NewString()}
+	return fn(lambdacontext.NewContext(ctx, lc), in)
 }
 
 // httpHandler is a function behind the gateway that runs in this process. The gateway hands it the
@@ -101,11 +102,13 @@ func (e event) decoded() events.APIGatewayV2HTTPRequest {
 	}
 }
 
-// isUTF8 looks at every string that comes from the caller. The body is UTF-8 or base64 already.
+// isUTF8 reports whether all strings from the caller are UTF-8. The body is UTF-8 or base64
+// already.
 func (e event) isUTF8() bool {
 	c := e.RequestContext
 	for _, s := range append([]string{
-		e.RawPath, e.RawQueryString, c.DomainName, c.HTTP.Method, c.HTTP.Path, c.HTTP.Protocol, c.HTTP.SourceIP, c.HTTP.UserAgent,
+		e.RawPath, e.RawQueryString, c.DomainName, c.HTTP.Method, c.HTTP.Path, c.HTTP.Protocol,
+		c.HTTP.SourceIP, c.HTTP.UserAgent,
 	}, e.Cookies...) {
 		if !utf8.ValidString(s) {
 			return false

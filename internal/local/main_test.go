@@ -14,11 +14,12 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 )
 
-// patience is how long a test waits for a condition before it gives up. It is long because a busy machine is slow.
+// patience is how long a test waits for a condition before it gives up. It is long because a busy
+// machine is slow.
 const patience = 30 * time.Second
 
-// TestMain makes this test binary a Lambda too: a Runtime starts it again, with the Runtime API in the environment. So the
-// tests meet the real client of that API.
+// TestMain makes this test binary a Lambda too: a Runtime starts it again, with the Runtime API in
+// the environment. So the tests meet the real client of that API.
 func TestMain(m *testing.M) {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") != "" {
 		runBootstrap(os.Getenv("TEST_INIT"))

@@ -102,8 +102,8 @@ func decodeBody(body string, isBase64 bool) ([]byte, error) {
 	return decoded, nil
 }
 
-// inferResponse makes a 200 of a payload without a statusCode: the whole payload is the body. A JSON
-// string is the text that it holds.
+// inferResponse makes a 200 of a payload without a statusCode: the whole payload is the body. A
+// JSON string is the text that it holds.
 func inferResponse(payload []byte) response {
 	body := payload
 	var text *string
@@ -126,14 +126,15 @@ func headerText(value any) (string, error) {
 	return "", errors.New("its value is neither text, a number nor a boolean")
 }
 
-// send writes the response. The gateway sets the request's id and the framing, whatever the function
-// says of them. A body without a type is plain text. The answer to a HEAD has the body's length
-// instead of the body.
+// send writes the response. The gateway sets the request's id and the framing, whatever the
+// function says of them. A body without a type is plain text. The answer to a HEAD has the body's
+// length instead of the body.
 func (a response) send(w http.ResponseWriter, method string) {
 	header := w.Header()
 	for name, value := range a.headers {
 		switch http.CanonicalHeaderKey(name) {
-		case "Apigw-Requestid", "Connection", "Content-Length", "Keep-Alive", "Trailer", "Transfer-Encoding", "Upgrade":
+		case "Apigw-Requestid", "Connection", "Content-Length", "Keep-Alive", "Trailer",
+			"Transfer-Encoding", "Upgrade":
 			continue
 		}
 		header.Add(name, value)

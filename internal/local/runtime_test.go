@@ -248,7 +248,8 @@ func TestRuntimeWithoutABinary(t *testing.T) {
 	}
 }
 
-// meeting is a server that functions call to say that they run. They wait there until the test lets them go.
+// meeting is a server that functions call to say that they run. They wait there until the test lets
+// them go.
 type meeting struct {
 	url     string
 	arrived chan struct{}

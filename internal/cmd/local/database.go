@@ -26,8 +26,8 @@ type database struct {
 	server *pgserver.Server // nil when this program didn't start the server
 }
 
-// stopped returns a channel that is closed when the embedded server has ended. It is nil, and so never
-// ready, for a server that this program didn't start.
+// stopped returns a channel that is closed when the embedded server has ended. It is nil, and so
+// never ready, for a server that this program didn't start.
 func (d database) stopped() <-chan struct{} {
 	if d.server == nil {
 		return nil
@@ -69,8 +69,8 @@ func openDatabase(ctx context.Context, opts options, c config.Config, progress i
 	return database{url: server.URL(databaseName), server: server}, nil
 }
 
-// runningDatabase returns the embedded server of a running `make run`, if there is one. Otherwise it
-// does what openDatabase does.
+// runningDatabase returns the embedded server of a running `make run`, if there is one. Otherwise
+// it does what openDatabase does.
 func runningDatabase(ctx context.Context, opts options, c config.Config, progress io.Writer) (database, error) {
 	if c.DatabaseURL == "" {
 		if url, ok := pgserver.RunningURL(opts.cluster(), databaseName); ok {
@@ -93,7 +93,8 @@ func explainData(opts options, err error) error {
 	return err
 }
 
-// ping connects to DATABASE_URL, so that one which can't be used is named before anything else is done.
+// ping connects to DATABASE_URL, so that one which can't be used is named before anything else is
+// done.
 func (d database) ping(ctx context.Context, c config.Config) error {
 	a, err := app.New(c, c.Logger(), 1)
 	if err != nil {
@@ -103,8 +104,8 @@ func (d database) ping(ctx context.Context, c config.Config) error {
 	return d.explain(a.Service.Ping(ctx))
 }
 
-// explain names DATABASE_URL when it chose the database that can't be used, and leaves out what each
-// layer says about a failed connect but its reason.
+// explain names DATABASE_URL when it chose the database that can't be used, and leaves out what
+// each layer says about a failed connect but its reason.
 func (d database) explain(err error) error {
 	if err == nil || d.server != nil {
 		return err
@@ -135,8 +136,8 @@ func (d database) prepare(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-// seed puts the demo catalog back. It uses the server of a running `make run`, or starts one and stops
-// it afterwards.
+// seed puts the demo catalog back. It uses the server of a running `make run`, or starts one and
+// stops it afterwards.
 func seed(ctx context.Context, opts options, c config.Config, stdout io.Writer) (err error) {
 	confirmed := opts.remote && opts.eraseEverything
 	if c.DatabaseURL != "" && !confirmed && demo.RefuseRemote(c.DatabaseURL) != nil {

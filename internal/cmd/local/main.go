@@ -1,5 +1,5 @@
-// Command local runs the whole service on one machine: Postgres, a gateway like AWS's with the API and
-// the pages behind it, and the sweeper every minute. It takes one verb:
+// Command local runs the whole service on one machine: Postgres, a gateway like AWS's with the API
+// and the pages behind it, and the sweeper every minute. It takes one verb:
 //
 //	local run     serve until Ctrl-C; -lambdas DIR runs the built functions, each in its own process
 //	local seed    put the demo catalog back and remove every reservation

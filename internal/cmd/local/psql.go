@@ -15,8 +15,8 @@ import (
 	"github.com/allo/reservations/internal/local/pgserver"
 )
 
-// psql opens the service's database in psql, with opts.rest as psql's arguments. It uses the server of a
-// running `make run`, or starts one and stops it when psql ends.
+// psql opens the service's database in psql, with opts.rest as psql's arguments. It uses the server
+// of a running `make run`, or starts one and stops it when psql ends.
 func psql(ctx context.Context, opts options, c config.Config, stdout, stderr io.Writer) error {
 	program, err := pgserver.FindClient()
 	if err != nil {
@@ -53,7 +53,8 @@ func runClient(
 	return nil
 }
 
-// splitPassword takes the password out of a URL: every user of this machine can read a command line.
+// splitPassword takes the password out of a URL: every user of this machine can read a command
+// line.
 func splitPassword(address string) (rest, password string, err error) {
 	u, err := url.Parse(address)
 	if err != nil {

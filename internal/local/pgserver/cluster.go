@@ -54,8 +54,8 @@ func (c Config) ensureCluster(ctx context.Context, a account) error {
 	return c.checkVersion(ctx, strings.TrimSpace(string(data)))
 }
 
-// VersionError means that the data directory belongs to another major version of Postgres, which this
-// version's server can't read.
+// VersionError means that the data directory belongs to another major version of Postgres, which
+// this version's server can't read.
 type VersionError struct {
 	DataDir string
 	// Data and Server are the two major versions, such as "16" and "17".
@@ -111,8 +111,8 @@ func (c Config) createCluster(ctx context.Context, a account) error {
 	return nil
 }
 
-// draftTimeout bounds the wait for what an initdb that was killed had started: it ends when it finds its input gone, and writes until
-// then.
+// draftTimeout bounds the wait for what an initdb that was killed had started: it ends when it
+// finds its input gone, and writes until then.
 const draftTimeout = 10 * time.Second
 
 // removeDraft removes an unfinished data directory, also while a stray still writes into it.

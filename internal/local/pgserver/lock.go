@@ -39,8 +39,8 @@ func (s *Server) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock != nil {
-		// A process that is being started at this moment has a copy of the file until it runs its program, and the lock is the file's: closing
-		// ours would leave it locked until then.
+		// A process that is being started at this moment has a copy of the file until it runs its
+		// program, and the lock is the file's: closing ours would leave it locked until then.
 		_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)
 		_ = s.lock.Close() // Nothing was written that a failure could lose.
 		s.lock = nil

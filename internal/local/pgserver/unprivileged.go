@@ -163,9 +163,9 @@ func (a account) attributes(paths ...string) (*syscall.SysProcAttr, error) {
 	return attr, nil
 }
 
-// barrier returns the last directory on the way to path that the account may not
-// enter, or path itself if that is a program it may not run, or nothing. It goes by the mode bits; an access list that grants
-// more only means that we give a capability nobody needed.
+// barrier returns the last directory on the way to path that the account may not enter, or path
+// itself if that is a program it may not run, or nothing. It goes by the mode bits; an access list
+// that grants more only means that we give a capability nobody needed.
 func (a account) barrier(path string) (string, error) {
 	path, err := resolve(path)
 	if err != nil {
