@@ -67,7 +67,8 @@ type httpContext struct {
 const timeLayout = "02/Jan/2006:15:04:05 -0700"
 
 func newEvent(
-	r *http.Request, matched route.Route, params map[string]string, body []byte, id string, now time.Time,
+	r *http.Request, matched route.Route, params map[string]string, body []byte,
+	id string, now time.Time,
 ) event {
 	domain := hostname(r.Host)
 	prefix, _, _ := strings.Cut(domain, ".")

@@ -68,7 +68,9 @@ type Gateway struct {
 // NewGateway returns a gateway for the routes. The keys of functions are the routes' Function
 // fields. It fails when a route has no function, is malformed or takes the same requests as
 // another, and when lambda.NewHandler made a function, see Handler.
-func NewGateway(routes []route.Route, functions map[string]Invoker, log *slog.Logger) (*Gateway, error) {
+func NewGateway(
+	routes []route.Route, functions map[string]Invoker, log *slog.Logger,
+) (*Gateway, error) {
 	table, err := newRouteTable(routes)
 	if err != nil {
 		return nil, err
@@ -78,8 +80,8 @@ func NewGateway(routes []route.Route, functions map[string]Invoker, log *slog.Lo
 			return nil, fmt.Errorf("route %s: no function %q", r.Key(), r.Function)
 		}
 		if sharesBuffer(functions[r.Function]) {
-			return nil, fmt.Errorf("function %q: lambda.NewHandler's handlers aren't safe for concurrent use: "+
-				"use local.Handler", r.Function)
+			return nil, fmt.Errorf("function %q: a handler of lambda.NewHandler isn't safe for "+
+				"concurrent use: use local.Handler", r.Function)
 		}
 	}
 	return &Gateway{table: table, functions: functions, log: log}, nil

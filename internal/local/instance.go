@@ -164,7 +164,10 @@ func (i *instance) waitReady(limit time.Duration) error {
 // longer than timeout.
 func (i *instance) invoke(payload []byte, timeout time.Duration) outcome {
 	v := &invocation{
-		id: uuid.NewString(), payload: payload, deadline: time.Now().Add(timeout), done: make(chan outcome, 1),
+		id:       uuid.NewString(),
+		payload:  payload,
+		deadline: time.Now().Add(timeout),
+		done:     make(chan outcome, 1),
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -205,7 +208,8 @@ func (i *instance) stop() error {
 	case <-i.exited:
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("process %d of %s survived its kill for %v", i.cmd.Process.Pid, i.cfg.Name, reapLimit)
+		return fmt.Errorf("process %d of %s survived its kill for %v",
+			i.cmd.Process.Pid, i.cfg.Name, reapLimit)
 	}
 }
 

@@ -66,7 +66,8 @@ func decodeResponse(payload []byte) (response, error) {
 	}
 	status, err := strconv.Atoi(strings.Trim(string(format.StatusCode), `"`))
 	if err != nil {
-		return response{}, fmt.Errorf("the function's answer has an invalid statusCode: %s", format.StatusCode)
+		return response{}, fmt.Errorf("the function's answer has an invalid statusCode: %s",
+			format.StatusCode)
 	}
 	if err := checkStatus(status); err != nil {
 		return response{}, err

@@ -44,7 +44,9 @@ func (d database) stop() error {
 }
 
 // openDatabase connects to DATABASE_URL, or starts the embedded server when that isn't set.
-func openDatabase(ctx context.Context, opts options, c config.Config, progress io.Writer) (database, error) {
+func openDatabase(
+	ctx context.Context, opts options, c config.Config, progress io.Writer,
+) (database, error) {
 	if c.DatabaseURL != "" {
 		d := database{url: c.DatabaseURL}
 		return d, d.ping(ctx, c)
@@ -71,7 +73,9 @@ func openDatabase(ctx context.Context, opts options, c config.Config, progress i
 
 // runningDatabase returns the embedded server of a running `make run`, if there is one. Otherwise
 // it does what openDatabase does.
-func runningDatabase(ctx context.Context, opts options, c config.Config, progress io.Writer) (database, error) {
+func runningDatabase(
+	ctx context.Context, opts options, c config.Config, progress io.Writer,
+) (database, error) {
 	if c.DatabaseURL == "" {
 		if url, ok := pgserver.RunningURL(opts.cluster(), databaseName); ok {
 			return database{url: url}, nil
@@ -88,7 +92,8 @@ func explainData(opts options, err error) error {
 		return fmt.Errorf("no permission to write in %s: make it yours (sudo chown -R \"$USER\" %[1]s), "+
 			"or choose another directory (make run ARGS='-data DIR')", opts.data)
 	case errors.As(err, &version):
-		return fmt.Errorf("%w: type `make reset` to remove the data, or install Postgres %s", version, version.Data)
+		return fmt.Errorf("%w: type `make reset` to remove the data, or install Postgres %s",
+			version, version.Data)
 	}
 	return err
 }

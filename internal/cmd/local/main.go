@@ -85,11 +85,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.root, "root", ".", "the checkout")
-	flags.StringVar(&opts.data, "data", "", "directory of the embedded server's data (default <root>/.local)")
+	flags.StringVar(&opts.data, "data", "", "the embedded server's data (default <root>/.local)")
 	flags.StringVar(&opts.lambdas, "lambdas", "", "run: directory of the built functions to run")
 	flags.BoolVar(&opts.withParent, "with-parent", false, "run: end when the starting process ends")
 	flags.BoolVar(&opts.remote, "remote", false, "seed: allow a database on another machine")
-	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: allow removing all its data")
+	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: allow to remove its data")
 	if len(args) == 0 || args[0] == "" || args[0][0] == '-' {
 		return opts, errors.New("no verb: use " + verbs)
 	}

@@ -72,13 +72,15 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, functions.Close()) }()
-	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n", time.Since(start).Seconds(), shownAddress(listener))
+	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n",
+		time.Since(start).Seconds(), shownAddress(listener))
 	return serveUntil(ctx, d, functions, listener, c.SweepInterval, log)
 }
 
 // serveUntil answers requests and runs the sweeper until ctx ends or the embedded server does.
 func serveUntil(
-	ctx context.Context, d database, f *local.Functions, l net.Listener, every time.Duration, log *slog.Logger,
+	ctx context.Context, d database, f *local.Functions, l net.Listener,
+	every time.Duration, log *slog.Logger,
 ) error {
 	gateway, err := local.NewGateway(route.All(), f.HTTP, log)
 	if err != nil {
@@ -106,7 +108,8 @@ func serveUntil(
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	if shutdownErr := server.Shutdown(ending); shutdownErr != nil && !errors.Is(shutdownErr, http.ErrServerClosed) {
+	shutdownErr := server.Shutdown(ending)
+	if shutdownErr != nil && !errors.Is(shutdownErr, http.ErrServerClosed) {
 		err = errors.Join(err, server.Close())
 	}
 	return err
@@ -122,7 +125,9 @@ func check(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return a.Check(ctx)
 }
 
-func startFunctions(opts options, c config.Config, stdout io.Writer, log *slog.Logger) (*local.Functions, error) {
+func startFunctions(
+	opts options, c config.Config, stdout io.Writer, log *slog.Logger,
+) (*local.Functions, error) {
 	if opts.lambdas == "" {
 		return local.InProcess(c, localConnections, log)
 	}
@@ -137,7 +142,8 @@ func listen(ctx context.Context, c config.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("port %d of %s is taken: stop the program that listens there, "+
 			"or choose another port (PORT=%d make run)", c.Port, c.Host, c.Port+1)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("no permission to listen on port %d: choose one from 1024 (PORT=3000 make run)", c.Port)
+		return nil, fmt.Errorf("no permission to listen on port %d: "+
+			"choose one from 1024 (PORT=3000 make run)", c.Port)
 	case err != nil:
 		return nil, fmt.Errorf("listen on HOST=%s PORT=%d: %w", c.Host, c.Port, err)
 	}

@@ -31,18 +31,20 @@ type Product struct {
 // work.
 func Warehouses() [3]Warehouse {
 	return [3]Warehouse{
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000001"), "San Francisco"},
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000002"), "New York"},
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000003"), "Los Angeles"},
+		{newID("0001"), "San Francisco"},
+		{newID("0002"), "New York"},
+		{newID("0003"), "Los Angeles"},
 	}
 }
+
+func newID(end string) uuid.UUID { return uuid.MustParse("0192d000-0000-7000-8000-00000000" + end) }
 
 // Products returns the demo's products. Los Angeles has one mug only.
 func Products() [3]Product {
 	return [3]Product{
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000101"), "Wireless Headphones", "WH-100", [3]int{12, 5, 8}},
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000102"), "Mechanical Keyboard", "MK-200", [3]int{20, 3, 15}},
-		{uuid.MustParse("0192d000-0000-7000-8000-000000000103"), "Ceramic Mug", "CM-300", [3]int{50, 30, 1}},
+		{newID("0101"), "Wireless Headphones", "WH-100", [3]int{12, 5, 8}},
+		{newID("0102"), "Mechanical Keyboard", "MK-200", [3]int{20, 3, 15}},
+		{newID("0103"), "Ceramic Mug", "CM-300", [3]int{50, 30, 1}},
 	}
 }
 
