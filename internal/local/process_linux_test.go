@@ -30,7 +30,9 @@ func runParent() {
 	if err != nil {
 		panic(err)
 	}
-	r := NewRuntime(RuntimeConfig{Name: "reserve", Binary: binary, Timeout: patience, Stdout: os.Stdout})
+	r := NewRuntime(
+		RuntimeConfig{Name: "reserve", Binary: binary, Timeout: patience, Stdout: os.Stdout},
+	)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, _ = r.Invoke(ctx, []byte(`{"Do":"hang"}`))

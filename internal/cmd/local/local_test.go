@@ -60,8 +60,8 @@ func testOptions(t *testing.T) options {
 // taken again when the program listens on it.
 func testConfig() config.Config {
 	return config.Config{
-		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, SweepInterval: time.Second,
-		LogLevel: slog.LevelWarn, EarlyRelease: true,
+		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		SweepInterval: time.Second, LogLevel: slog.LevelWarn, EarlyRelease: true,
 	}
 }
 
@@ -122,7 +122,11 @@ const lastMug = `{"productId":"0192d000-0000-7000-8000-000000000103",
 // reserveLastMug returns the status of the answer.
 func reserveLastMug(t *testing.T, p program) int {
 	t.Helper()
-	response, err := http.Post(p.url+"/api/reservations", "application/json", strings.NewReader(lastMug))
+	response, err := http.Post(
+		p.url+"/api/reservations",
+		"application/json",
+		strings.NewReader(lastMug),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +139,9 @@ func TestTheServiceKeepsItsDataFromOneRunToTheNext(t *testing.T) {
 
 	opts, c := testOptions(t), testConfig()
 	first := start(t, opts, c)
-	for _, step := range []string{"creating", "starting Postgres", "0001_schema.sql", "seeded the demo catalog"} {
+	for _, step := range []string{
+		"creating", "starting Postgres", "0001_schema.sql", "seeded the demo catalog",
+	} {
 		if !strings.Contains(first.output.String(), step) {
 			t.Errorf("the first start printed %q, want it to name %q", first.output, step)
 		}
@@ -207,13 +213,14 @@ func TestTheMinuteRuleSweeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), `UPDATE reservations SET created_at = created_at - interval '1 h',
-		updated_at = updated_at - interval '1 h', expires_at = expires_at - interval '1 h'`); err != nil {
+	if _, err := conn.Exec(t.Context(), `UPDATE reservations
+		SET created_at = created_at - interval '1 h', updated_at = updated_at - interval '1 h', expires_at = expires_at - interval '1 h'`); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, func() bool {
 		var status string
-		if err := conn.QueryRow(t.Context(), "SELECT status FROM reservations").Scan(&status); err != nil {
+		err := conn.QueryRow(t.Context(), "SELECT status FROM reservations").Scan(&status)
+		if err != nil {
 			t.Fatal(err)
 		}
 		return status == "EXPIRED"
@@ -239,10 +246,14 @@ func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 	if err := os.MkdirAll(old.cluster(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(old.cluster(), "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
+	version := filepath.Join(old.cluster(), "PG_VERSION")
+	if err := os.WriteFile(version, []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
+	local := func(args ...string) func() error {
+		return func() error { return run(t.Context(), args, io.Discard, io.Discard) }
+	}
 	for name, c := range map[string]struct {
 		do   func() error
 		want string
@@ -251,14 +262,16 @@ func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 			func() error { return serve(t.Context(), testOptions(t), taken, io.Discard) },
 			"is taken: stop the program that listens there, or choose another port (PORT=",
 		},
-		"unknown verb":   {func() error { return run(t.Context(), []string{"jump"}, io.Discard, io.Discard) }, "unknown verb"},
-		"no verb":        {func() error { return run(t.Context(), nil, io.Discard, io.Discard) }, "run, seed, psql or reset"},
-		"extra argument": {func() error { return run(t.Context(), []string{"run", "x"}, io.Discard, io.Discard) }, "unexpected argument"},
+		"unknown verb":   {local("jump"), "unknown verb"},
+		"no verb":        {local(), "run, seed, psql or reset"},
+		"extra argument": {local("run", "x"), "unexpected argument"},
 		"function not built": {
-			func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) }, "isn't built: type `make run-lambdas`",
+			func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) },
+			"isn't built: type `make run-lambdas`",
 		},
 		"seed of another machine": {
-			func() error { return seed(t.Context(), testOptions(t), remote, io.Discard) }, "'-remote -erase-everything'",
+			func() error { return seed(t.Context(), testOptions(t), remote, io.Discard) },
+			"'-remote -erase-everything'",
 		},
 		"database unreachable by run": {
 			func() error { return serve(t.Context(), testOptions(t), unreachable, io.Discard) },
@@ -268,17 +281,21 @@ func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 			func() error { return seed(t.Context(), testOptions(t), unreachable, io.Discard) },
 			"can't use the database of DATABASE_URL: ",
 		},
-		"reset with DATABASE_URL": {func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set"},
+		"reset with DATABASE_URL": {
+			func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set",
+		},
 		"data of another Postgres": {
 			func() error { return serve(t.Context(), old, testConfig(), io.Discard) },
 			"holds data of Postgres 9, which Postgres 17 can't read: type `make reset`",
 		},
 		"data of another user": {
-			func() error { return explainData(old, fmt.Errorf("open it: %w", fs.ErrPermission)) }, "no permission to write in " + old.data,
+			func() error { return explainData(old, fmt.Errorf("open it: %w", fs.ErrPermission)) },
+			"no permission to write in " + old.data,
 		},
 	} {
 		err := c.do()
-		if err == nil || !strings.Contains(oneLine(err), c.want) || strings.Contains(err.Error(), "secret") {
+		if err == nil || !strings.Contains(oneLine(err), c.want) ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: error = %v, want one line that says %q", name, err, c.want)
 		}
 	}
@@ -312,8 +329,13 @@ func TestPsqlStartsAServerForTheSessionAlone(t *testing.T) {
 	if len(lines) != 5 || lines[1] != "-c" || lines[2] != "SELECT 1" || lines[4] != "running" {
 		t.Fatalf("psql saw %q, want a URL, the arguments, a password and a running server", lines)
 	}
-	if password := strings.TrimPrefix(lines[3], "password="); password == "" || strings.Contains(lines[0], password) {
-		t.Errorf("psql got the URL %q and %q, want the password in the environment only", lines[0], lines[3])
+	if password := strings.TrimPrefix(lines[3], "password="); password == "" ||
+		strings.Contains(lines[0], password) {
+		t.Errorf(
+			"psql got the URL %q and %q, want the password in the environment only",
+			lines[0],
+			lines[3],
+		)
 	}
 	if _, running := pgserver.RunningURL(opts.cluster(), databaseName); running {
 		t.Error("the server outlived the session")

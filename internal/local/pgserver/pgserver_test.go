@@ -221,10 +221,13 @@ func TestStartMakesADurableAndPrivateServer(t *testing.T) {
 			t.Errorf("%s = %q, want %q", query, got, want)
 		}
 	}
-	if len(steps) != 2 || steps[0] != "creating the database cluster" || !strings.HasPrefix(steps[1], "starting Postgres 1") {
+	if len(steps) != 2 || steps[0] != "creating the database cluster" ||
+		!strings.HasPrefix(steps[1], "starting Postgres 1") {
 		t.Errorf("the steps are %q, want the creation and the start", steps)
 	}
-	for _, name := range []string{passwordFile(c.DataDir), filepath.Join(filepath.Dir(c.DataDir), "postgres.log")} {
+	for _, name := range []string{
+		passwordFile(c.DataDir), filepath.Join(filepath.Dir(c.DataDir), "postgres.log"),
+	} {
 		info, err := os.Stat(name)
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("Stat(%s) = %v, %v, want mode 0600", name, info, err)
@@ -367,7 +370,8 @@ func TestStalePIDFileIsNoObstacle(t *testing.T) {
 		"without bytes": "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := os.WriteFile(filepath.Join(c.DataDir, "postmaster.pid"), []byte(content), 0o600); err != nil {
+			name := filepath.Join(c.DataDir, "postmaster.pid")
+			if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 
@@ -437,7 +441,9 @@ func TestKilledParentLeavesNoServer(t *testing.T) {
 	t.Parallel()
 
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux can tell a child of its parent's death; elsewhere the next Start ends the orphan")
+		t.Skip(
+			"only Linux can tell a child of its parent's death; elsewhere the next Start ends the orphan",
+		)
 	}
 	dataDir := filepath.Join(t.TempDir(), "data")
 	parent := exec.CommandContext(testContext(t), os.Args[0], "-parent-of="+dataDir)
@@ -550,7 +556,10 @@ func TestRootLeavesEverythingToTheOwnerOfTheCheckout(t *testing.T) {
 	if err := os.Chown(checkout, owner, owner); err != nil {
 		t.Fatal(err)
 	}
-	start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, ".local", "postgres", "data")})
+	start(
+		t,
+		Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, ".local", "postgres", "data")},
+	)
 
 	err := filepath.WalkDir(checkout, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -596,7 +605,11 @@ func TestRootServesACheckoutWhoseOwnerHasNoName(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	setting(t, start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, "data")}), "SELECT 'alive'")
+	setting(
+		t,
+		start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, "data")}),
+		"SELECT 'alive'",
+	)
 }
 
 func TestTakenPortIsNamed(t *testing.T) {
@@ -621,7 +634,12 @@ func TestFailedStartShowsTheServersLastWords(t *testing.T) {
 	c.Settings = map[string]string{"shared_buffers": "plenty"}
 	_, err := Start(testContext(t), c)
 
-	saysInOneLine(t, err, "ended while starting", `FATAL:  invalid value for parameter "shared_buffers": "plenty"`)
+	saysInOneLine(
+		t,
+		err,
+		"ended while starting",
+		`FATAL:  invalid value for parameter "shared_buffers": "plenty"`,
+	)
 	// The data directory is free again: the next start must not meet a lock.
 	c.Settings = nil
 	start(t, c)
@@ -669,7 +687,12 @@ func TestLostPasswordIsNamed(t *testing.T) {
 	}
 	_, err := Start(testContext(t), c)
 
-	saysInOneLine(t, err, passwordFile(c.DataDir)+", the database's password, is gone", "remove "+c.DataDir)
+	saysInOneLine(
+		t,
+		err,
+		passwordFile(c.DataDir)+", the database's password, is gone",
+		"remove "+c.DataDir,
+	)
 }
 
 func TestRunningURLReachesTheServerOnly(t *testing.T) {
