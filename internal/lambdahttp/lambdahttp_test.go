@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// seen is what a handler got, in the terms that the traps are about.
+// seen holds the parts of a handler's request that the library's traps spoil.
 type seen struct {
 	Method, Path, EscapedPath, RequestURI string
 	Host, RemoteAddr                      string
@@ -33,7 +33,7 @@ type seen struct {
 	ContentLength                         int64
 }
 
-// newMux routes as the service does and answers what it saw.
+// newMux routes as the service does and answers with the request that it saw.
 func newMux() *http.ServeMux {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -44,7 +44,8 @@ func newMux() *http.ServeMux {
 		_ = json.NewEncoder(w).Encode(seen{
 			Method: r.Method, Path: r.URL.Path, EscapedPath: r.URL.EscapedPath(), RequestURI: r.RequestURI,
 			Host: r.Host, RemoteAddr: r.RemoteAddr, Header: r.Header, Query: r.URL.Query(),
-			ID: r.PathValue("id"), Rest: r.PathValue("rest"), Body: string(body), ContentLength: r.ContentLength,
+			ID: r.PathValue("id"), Rest: r.PathValue("rest"),
+			Body: string(body), ContentLength: r.ContentLength,
 		})
 	}
 	mux := http.NewServeMux()
@@ -71,8 +72,10 @@ func newEvent(routeKey, rawPath string) events.APIGatewayV2HTTPRequest {
 	return event
 }
 
-// ask sends the event through New. An error or a panic is a failure whatever the test is about.
-func ask(t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest) events.APIGatewayV2HTTPResponse {
+// invokeAdapter sends the event through New. An error or a panic fails every test.
+func invokeAdapter(
+	t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest,
+) events.APIGatewayV2HTTPResponse {
 	t.Helper()
 	response, err := New(h, slog.New(slog.DiscardHandler))(t.Context(), event)
 	if err != nil {
@@ -84,16 +87,21 @@ func ask(t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest) eve
 	return response
 }
 
-// askRest is ask without the request's id, which ask has seen: what the handler made of its answer.
-func askRest(t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest) events.APIGatewayV2HTTPResponse {
+// answerWithoutID is invokeAdapter's answer without the request's id, which invokeAdapter has
+// checked.
+func answerWithoutID(
+	t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest,
+) events.APIGatewayV2HTTPResponse {
 	t.Helper()
-	response := ask(t, h, event)
+	response := invokeAdapter(t, h, event)
 	delete(response.Headers, "X-Request-Id")
 	return response
 }
 
-// askBare sends the event through the library alone: the negative control of every test here.
-func askBare(t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+// invokeLibrary sends the event through the library alone. It is the tests' negative control.
+func invokeLibrary(
+	t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error) {
 	t.Helper()
 	return httpadapter.NewV2(h).ProxyWithContext(t.Context(), event)
 }
@@ -101,7 +109,8 @@ func askBare(t *testing.T, h http.Handler, event events.APIGatewayV2HTTPRequest)
 func decodeSeen(t *testing.T, response events.APIGatewayV2HTTPResponse) seen {
 	t.Helper()
 	var got seen
-	if err := json.Unmarshal([]byte(response.Body), &got); err != nil || response.StatusCode != http.StatusOK {
+	err := json.Unmarshal([]byte(response.Body), &got)
+	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("response = %+v, want 200 and JSON (%v)", response, err)
 	}
 	return got
@@ -110,7 +119,11 @@ func decodeSeen(t *testing.T, response events.APIGatewayV2HTTPResponse) seen {
 func TestPathIsRebuiltFromTheRoute(t *testing.T) {
 	t.Parallel()
 
-	const one, confirm, assets = "GET /api/reservations/{id}", "GET /api/reservations/{id}/confirm", "GET /assets/{proxy+}"
+	const (
+		one     = "GET /api/reservations/{id}"
+		confirm = "GET /api/reservations/{id}/confirm"
+		assets  = "GET /assets/{proxy+}"
+	)
 	tests := map[string]struct {
 		key, rawPath string
 		params       map[string]string
@@ -144,22 +157,31 @@ func TestPathIsRebuiltFromTheRoute(t *testing.T) {
 			event.PathParameters = tt.params
 			event.RawQueryString = "q=1"
 
-			got := decodeSeen(t, ask(t, newMux(), event))
+			got := decodeSeen(t, invokeAdapter(t, newMux(), event))
 
-			want := seen{Path: tt.path, EscapedPath: tt.escaped, RequestURI: tt.escaped + "?q=1", ID: tt.id, Rest: tt.rest}
-			if diff := cmp.Diff(want, seen{Path: got.Path, EscapedPath: got.EscapedPath, RequestURI: got.RequestURI, ID: got.ID, Rest: got.Rest}); diff != "" {
+			want := seen{
+				Path: tt.path, EscapedPath: tt.escaped, RequestURI: tt.escaped + "?q=1",
+				ID: tt.id, Rest: tt.rest,
+			}
+			path := seen{
+				Path: got.Path, EscapedPath: got.EscapedPath, RequestURI: got.RequestURI,
+				ID: got.ID, Rest: got.Rest,
+			}
+			if diff := cmp.Diff(want, path); diff != "" {
 				t.Errorf("handler saw (-want +got):\n%s", diff)
 			}
-			response, err := askBare(t, newMux(), event)
-			bareIsRight := err == nil && strings.Contains(response.Body, fmt.Sprintf(`"ID":%q,"Rest":%q`, tt.id, tt.rest))
+			response, err := invokeLibrary(t, newMux(), event)
+			bareIsRight := err == nil &&
+				strings.Contains(response.Body, fmt.Sprintf(`"ID":%q,"Rest":%q`, tt.id, tt.rest))
 			if bareIsRight != tt.bareIsRight {
-				t.Errorf("bare library right = %v, want %v: %+v, %v", bareIsRight, tt.bareIsRight, response, err)
+				t.Errorf("bare library right = %v, want %v: %+v, %v",
+					bareIsRight, tt.bareIsRight, response, err)
 			}
 		})
 	}
 }
 
-func TestPathOfBytesThatAreNotUTF8(t *testing.T) {
+func TestPathThatIsNotUTF8(t *testing.T) {
 	t.Parallel()
 
 	event := newEvent("GET /api/reservations/{id}", "/api/reservations/\xff")
@@ -170,7 +192,7 @@ func TestPathOfBytesThatAreNotUTF8(t *testing.T) {
 	mux.HandleFunc("GET /api/reservations/{id}", func(_ http.ResponseWriter, r *http.Request) {
 		escaped, id = r.URL.EscapedPath(), r.PathValue("id")
 	})
-	response := ask(t, mux, event)
+	response := invokeAdapter(t, mux, event)
 
 	if response.StatusCode != http.StatusOK || escaped != "/api/reservations/%FF" || id != "\xff" {
 		t.Errorf("status, path, id = %d, %q, %q", response.StatusCode, escaped, id)
@@ -191,7 +213,7 @@ func TestHeaderValuesStayWhole(t *testing.T) {
 	}
 	event.Cookies = []string{"a=1", "b=2,3"}
 
-	got := decodeSeen(t, ask(t, newMux(), event)).Header
+	got := decodeSeen(t, invokeAdapter(t, newMux(), event)).Header
 
 	want := http.Header{
 		"Idempotency-Key": {"a,b"},
@@ -204,11 +226,12 @@ func TestHeaderValuesStayWhole(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("handler's headers (-want +got):\n%s", diff)
 	}
-	response, err := askBare(t, newMux(), event)
+	response, err := invokeLibrary(t, newMux(), event)
 	if err != nil {
 		t.Fatalf("bare library error = %v", err)
 	}
-	if diff := cmp.Diff([]string{"a", "b"}, decodeSeen(t, response).Header["Idempotency-Key"]); diff != "" {
+	split := decodeSeen(t, response).Header["Idempotency-Key"]
+	if diff := cmp.Diff([]string{"a", "b"}, split); diff != "" {
 		t.Errorf("the bare library no longer splits at commas (-want +got):\n%s", diff)
 	}
 }
@@ -217,13 +240,13 @@ func TestHandlerThatWritesNothingAnswers200(t *testing.T) {
 	t.Parallel()
 
 	silent := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
-	got := askRest(t, silent, newEvent("GET /", "/"))
+	got := answerWithoutID(t, silent, newEvent("GET /", "/"))
 
-	want := events.APIGatewayV2HTTPResponse{StatusCode: http.StatusOK, Headers: map[string]string{}, Cookies: []string{}}
+	want := answer(http.StatusOK, "", "", false)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("response (-want +got):\n%s", diff)
 	}
-	if response, err := askBare(t, silent, newEvent("GET /", "/")); err == nil {
+	if response, err := invokeLibrary(t, silent, newEvent("GET /", "/")); err == nil {
 		t.Errorf("bare library = %+v, want an error", response)
 	}
 }
@@ -238,14 +261,16 @@ func TestFirstWriteHeaderFixesStatusAndHeaders(t *testing.T) {
 		w.Header().Set("X-Late", "1")
 		w.WriteHeader(http.StatusInternalServerError)
 	})
-	got := askRest(t, twice, newEvent("GET /", "/"))
+	got := answerWithoutID(t, twice, newEvent("GET /", "/"))
 
-	want := events.APIGatewayV2HTTPResponse{StatusCode: http.StatusCreated, Headers: map[string]string{"X-Early": "1"}, Cookies: []string{}}
+	want := answer(http.StatusCreated, "", "", false)
+	want.Headers["X-Early"] = "1"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("response (-want +got):\n%s", diff)
 	}
-	response, err := askBare(t, twice, newEvent("GET /", "/"))
-	if err != nil || response.StatusCode != http.StatusInternalServerError || response.Headers["X-Late"] != "1" {
+	response, err := invokeLibrary(t, twice, newEvent("GET /", "/"))
+	if err != nil || response.StatusCode != http.StatusInternalServerError ||
+		response.Headers["X-Late"] != "1" {
 		t.Errorf("bare library = %+v, %v, want the last status and the late header", response, err)
 	}
 }
@@ -253,7 +278,9 @@ func TestFirstWriteHeaderFixesStatusAndHeaders(t *testing.T) {
 func TestPanicIsAnswered500AndLogged(t *testing.T) {
 	t.Parallel()
 
-	for name, value := range map[string]any{"string": "boom", "error": io.ErrUnexpectedEOF, "abort": http.ErrAbortHandler, "nil": nil} {
+	for name, value := range map[string]any{
+		"string": "boom", "error": io.ErrUnexpectedEOF, "abort": http.ErrAbortHandler, "nil": nil,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
@@ -272,8 +299,12 @@ func TestPanicIsAnswered500AndLogged(t *testing.T) {
 			if err != nil {
 				t.Fatalf("error = %v, want none", err)
 			}
-			wantHeaders := map[string]string{"Content-Type": "application/problem+json", "X-Request-Id": "request-1", "Cache-Control": "no-store"}
-			if diff := cmp.Diff(wantHeaders, got.Headers); diff != "" || got.StatusCode != http.StatusInternalServerError {
+			wantHeaders := map[string]string{
+				"Content-Type": "application/problem+json", "X-Request-Id": "request-1",
+				"Cache-Control": "no-store",
+			}
+			diff := cmp.Diff(wantHeaders, got.Headers)
+			if diff != "" || got.StatusCode != http.StatusInternalServerError {
 				t.Errorf("status %d, headers (-want +got):\n%s", got.StatusCode, diff)
 			}
 			var document map[string]any
@@ -288,13 +319,16 @@ func TestPanicIsAnswered500AndLogged(t *testing.T) {
 			if diff := cmp.Diff(want, document); diff != "" {
 				t.Errorf("problem (-want +got):\n%s", diff)
 			}
-			if !strings.Contains(log.String(), "lambdahttp_test.go") || !strings.Contains(log.String(), "request-1") {
+			if !strings.Contains(log.String(), "lambdahttp_test.go") ||
+				!strings.Contains(log.String(), "request-1") {
 				t.Errorf("log = %s, want the stack and the request id", log.String())
 			}
-			if again, err := fn(t.Context(), newEvent("GET /again", "/again")); err != nil || again.StatusCode != http.StatusOK {
+			again, err := fn(t.Context(), newEvent("GET /again", "/again"))
+			if err != nil || again.StatusCode != http.StatusOK {
 				t.Errorf("the next request = %+v, %v, want 200", again, err)
 			}
-			if bareErr := panicOf(func() { _, _ = askBare(t, h, newEvent("GET /", "/")) }); bareErr == nil {
+			bare := func() { _, _ = invokeLibrary(t, h, newEvent("GET /", "/")) }
+			if panicOf(bare) == nil {
 				t.Error("the bare library no longer lets a panic escape")
 			}
 		})
@@ -313,7 +347,8 @@ func TestInvalidStatusIsAnswered500(t *testing.T) {
 
 	for _, status := range []int{-1, 0, 99, 101, 600, 1000} {
 		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
-		if got := ask(t, h, newEvent("GET /", "/")).StatusCode; got != http.StatusInternalServerError {
+		got := invokeAdapter(t, h, newEvent("GET /", "/")).StatusCode
+		if got != http.StatusInternalServerError {
 			t.Errorf("WriteHeader(%d) answered %d, want 500", status, got)
 		}
 	}
@@ -322,10 +357,13 @@ func TestInvalidStatusIsAnswered500(t *testing.T) {
 func TestAnswerOverTheLimitIs500(t *testing.T) {
 	t.Parallel()
 
-	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, maxBody+1)) })
-	got := ask(t, h, newEvent("GET /", "/"))
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, maxBody+1))
+	})
+	got := invokeAdapter(t, h, newEvent("GET /", "/"))
 
-	if got.StatusCode != http.StatusInternalServerError || !strings.Contains(got.Body, `"code":"INTERNAL"`) {
+	if got.StatusCode != http.StatusInternalServerError ||
+		!strings.Contains(got.Body, `"code":"INTERNAL"`) {
 		t.Errorf("response = %d %.100q, want a 500 problem", got.StatusCode, got.Body)
 	}
 }
@@ -349,17 +387,18 @@ func TestAddresses(t *testing.T) {
 			event.RequestContext.DomainName = tt.domain
 			event.Headers = map[string]string{"Host": tt.host}
 
-			got := decodeSeen(t, ask(t, newMux(), event))
+			got := decodeSeen(t, invokeAdapter(t, newMux(), event))
 
 			if got.RemoteAddr != tt.wantAddr || got.Host != tt.wantHost || len(got.Header) != 0 {
-				t.Errorf("RemoteAddr, Host, Header = %q, %q, %v, want %q, %q, none", got.RemoteAddr, got.Host, got.Header, tt.wantAddr, tt.wantHost)
+				t.Errorf("RemoteAddr, Host, Header = %q, %q, %v, want %q, %q, none",
+					got.RemoteAddr, got.Host, got.Header, tt.wantAddr, tt.wantHost)
 			}
 			if _, _, err := net.SplitHostPort(got.RemoteAddr); err != nil {
 				t.Errorf("SplitHostPort(%q): %v", got.RemoteAddr, err)
 			}
 		})
 	}
-	response, err := askBare(t, newMux(), newEvent("GET /", "/"))
+	response, err := invokeLibrary(t, newMux(), newEvent("GET /", "/"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,13 +430,15 @@ func TestRequestBody(t *testing.T) {
 			event.Body, event.IsBase64Encoded = tt.body, tt.encoded
 			var got []byte
 			var length int64
-			response := ask(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			response := invokeAdapter(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				got, _ = io.ReadAll(r.Body)
 				length = r.ContentLength
 			}), event)
 
-			if response.StatusCode != http.StatusOK || string(got) != tt.want || length != int64(len(tt.want)) {
-				t.Errorf("status, body, length = %d, %q, %d, want 200, %q, %d", response.StatusCode, got, length, tt.want, len(tt.want))
+			if response.StatusCode != http.StatusOK || string(got) != tt.want ||
+				length != int64(len(tt.want)) {
+				t.Errorf("status, body, length = %d, %q, %d, want 200, %q, %d",
+					response.StatusCode, got, length, tt.want, len(tt.want))
 			}
 		})
 	}
@@ -409,7 +450,7 @@ func TestMalformedEventIsAnswered400(t *testing.T) {
 	type event = events.APIGatewayV2HTTPRequest
 	tests := map[string]struct {
 		spoil func(*event)
-		// bareFails tells what the bare library makes a Lambda error of; the rest it lets through to the handler.
+		// bareFails is true when the bare library fails. Otherwise the handler gets the request.
 		bareFails bool
 	}{
 		"base64":              {func(e *event) { e.Body, e.IsBase64Encoded = "%%%", true }, true},
@@ -431,13 +472,15 @@ func TestMalformedEventIsAnswered400(t *testing.T) {
 
 			e := newEvent("GET /", "/")
 			tt.spoil(&e)
-			got := ask(t, newMux(), e)
+			got := invokeAdapter(t, newMux(), e)
 
-			if got.StatusCode != http.StatusBadRequest || got.Headers["Content-Type"] != "application/problem+json" ||
-				!strings.Contains(got.Body, `"code":"MALFORMED_REQUEST"`) || !strings.Contains(got.Body, `"requestId":"request-1"`) {
+			if got.StatusCode != http.StatusBadRequest ||
+				got.Headers["Content-Type"] != "application/problem+json" ||
+				!strings.Contains(got.Body, `"code":"MALFORMED_REQUEST"`) ||
+				!strings.Contains(got.Body, `"requestId":"request-1"`) {
 				t.Errorf("response = %+v, want a 400 problem", got)
 			}
-			if _, err := askBare(t, newMux(), e); (err != nil) != tt.bareFails {
+			if _, err := invokeLibrary(t, newMux(), e); (err != nil) != tt.bareFails {
 				t.Errorf("bare library error = %v, want one: %v", err, tt.bareFails)
 			}
 		})
@@ -473,7 +516,7 @@ func TestUnusualButValidRequestsReachTheHandler(t *testing.T) {
 			if tt.query == nil {
 				tt.query = map[string][]string{}
 			}
-			got := decodeSeen(t, ask(t, newMux(), e))
+			got := decodeSeen(t, invokeAdapter(t, newMux(), e))
 
 			if diff := cmp.Diff(tt.query, got.Query); diff != "" || got.Method != tt.method {
 				t.Errorf("method = %q, want %q; query (-want +got):\n%s", got.Method, tt.method, diff)
@@ -481,8 +524,9 @@ func TestUnusualButValidRequestsReachTheHandler(t *testing.T) {
 			if strings.ContainsAny(got.RequestURI, " \n#") {
 				t.Errorf("RequestURI = %q, want one that fits a request line", got.RequestURI)
 			}
-			response, err := askBare(t, newMux(), e)
-			right := err == nil && cmp.Equal(tt.query, decodeSeen(t, response).Query) && decodeSeen(t, response).Method == tt.method
+			response, err := invokeLibrary(t, newMux(), e)
+			right := err == nil && cmp.Equal(tt.query, decodeSeen(t, response).Query) &&
+				decodeSeen(t, response).Method == tt.method
 			if right != tt.bareIsRight {
 				t.Errorf("bare library right = %v, want %v (%v)", right, tt.bareIsRight, err)
 			}
@@ -506,7 +550,7 @@ func TestResponseBodyAndType(t *testing.T) {
 		"binary":              {"GET", "", png, 200, answer(200, "image/png", base64.StdEncoding.EncodeToString([]byte(png)), true)},
 		"empty":               {"GET", "", "", 202, answer(202, "", "", false)},
 		"no content":          {"GET", "", "body", 204, answer(204, "", "", false)},
-		"HEAD":                {"HEAD", "", `{"a":1}`, 200, answer(200, "application/json", "", false)},
+		"HEAD":                {"HEAD", "", `{"a":1}`, 200, answer(200, "application/json", `{"a":1}`, false)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -514,7 +558,7 @@ func TestResponseBodyAndType(t *testing.T) {
 
 			event := newEvent("GET /", "/")
 			event.RequestContext.HTTP.Method = tt.method
-			got := askRest(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			got := answerWithoutID(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if tt.contentType != "" {
 					w.Header().Set("Content-Type", tt.contentType)
 				}
@@ -527,7 +571,10 @@ func TestResponseBodyAndType(t *testing.T) {
 			}
 		})
 	}
-	bare, err := askBare(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"a":1}`) }), newEvent("GET /", "/"))
+	untyped := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"a":1}`)
+	})
+	bare, err := invokeLibrary(t, untyped, newEvent("GET /", "/"))
 	if err != nil || bare.Headers["Content-Type"] != "text/plain; charset=utf-8" {
 		t.Errorf("bare library = %+v, %v, want JSON called text/plain", bare, err)
 	}
@@ -538,7 +585,9 @@ func answer(status int, contentType, body string, encoded bool) events.APIGatewa
 	if contentType != "" {
 		headers["Content-Type"] = contentType
 	}
-	return events.APIGatewayV2HTTPResponse{StatusCode: status, Headers: headers, Body: body, IsBase64Encoded: encoded, Cookies: []string{}}
+	return events.APIGatewayV2HTTPResponse{
+		StatusCode: status, Headers: headers, Body: body, IsBase64Encoded: encoded, Cookies: []string{},
+	}
 }
 
 func TestResponseHeaders(t *testing.T) {
@@ -555,21 +604,24 @@ func TestResponseHeaders(t *testing.T) {
 		w.Header()["content-length"] = []string{"12345"}
 		w.Header().Set("Transfer-Encoding", "chunked")
 	})
-	got := askRest(t, h, newEvent("GET /", "/"))
+	got := answerWithoutID(t, h, newEvent("GET /", "/"))
 
 	want := events.APIGatewayV2HTTPResponse{
 		StatusCode: http.StatusOK,
-		Headers:    map[string]string{"Vary": "Accept,Origin", "X-Split": "a  X-Injected: 1", "X-Bytes": "\uFFFD"},
-		Cookies:    []string{"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"},
+		Headers: map[string]string{
+			"Vary": "Accept,Origin", "X-Split": "a  X-Injected: 1", "X-Bytes": "\uFFFD",
+		},
+		Cookies: []string{"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("response (-want +got):\n%s", diff)
 	}
-	bare, err := askBare(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	bare, err := invokeLibrary(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h(w, r)
 		w.WriteHeader(http.StatusOK)
 	}), newEvent("GET /", "/"))
-	if err != nil || !slices.Contains(slices.Collect(maps.Keys(bare.Headers)), "bad name") || !strings.Contains(bare.Headers["X-Split"], "\n") {
+	if err != nil || !slices.Contains(slices.Collect(maps.Keys(bare.Headers)), "bad name") ||
+		!strings.Contains(bare.Headers["X-Split"], "\n") {
 		t.Errorf("bare library = %+v, %v, want bad headers passed on", bare, err)
 	}
 }
@@ -598,7 +650,8 @@ func TestContextEndsBeforeTheLambda(t *testing.T) {
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 
-	inLambda := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "lambda-1"})
+	lc := &lambdacontext.LambdaContext{AwsRequestID: "lambda-1"}
+	inLambda := lambdacontext.NewContext(t.Context(), lc)
 	tests := map[string]struct {
 		ctx     context.Context
 		gateway string
@@ -617,7 +670,9 @@ func TestRequestID(t *testing.T) {
 			event.RequestContext.RequestID = tt.gateway
 			event.Headers["x-request-id"] = "forged"
 			var got string
-			h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = RequestID(r.Context()) })
+			h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				got = RequestID(r.Context())
+			})
 			if _, err := New(h, slog.New(slog.DiscardHandler))(tt.ctx, event); err != nil {
 				t.Fatal(err)
 			}
@@ -638,9 +693,10 @@ func TestRequestID(t *testing.T) {
 func TestFailingLibraryIsAnswered500(t *testing.T) {
 	// Not parallel: the library reads this variable for every event.
 	t.Setenv("GO_API_HOST", "http://[broken")
-	got := ask(t, newMux(), newEvent("GET /", "/"))
+	got := invokeAdapter(t, newMux(), newEvent("GET /", "/"))
 
-	if got.StatusCode != http.StatusInternalServerError || !strings.Contains(got.Body, `"code":"INTERNAL"`) {
+	if got.StatusCode != http.StatusInternalServerError ||
+		!strings.Contains(got.Body, `"code":"INTERNAL"`) {
 		t.Errorf("response = %+v, want a 500 problem", got)
 	}
 }

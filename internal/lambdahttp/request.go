@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// request is what the event says, in net/http's terms. The library's own request is overwritten with it.
+// request holds the event in net/http's terms. It replaces the fields of the library's request.
 type request struct {
 	method     string
 	url        *url.URL
@@ -25,8 +25,8 @@ type request struct {
 	body       []byte
 }
 
-// newRequest reads the event. An error means that no HTTP request could have caused the event, because net/http's own server
-// would have refused it; the error's text is fit for the caller.
+// newRequest reads the event. It fails when no HTTP request could have caused the event, because
+// net/http's own server would have refused it. The caller is shown the error's text.
 func newRequest(event events.APIGatewayV2HTTPRequest) (request, error) {
 	method, err := methodOf(event)
 	if err != nil {
@@ -50,7 +50,7 @@ func newRequest(event events.APIGatewayV2HTTPRequest) (request, error) {
 	}, nil
 }
 
-// on puts the request onto the library's, which brings the context and the body.
+// on puts the request's fields into the library's request, which brings the context and the body.
 func (q request) on(bare *http.Request) *http.Request {
 	bare.Method = q.method
 	bare.URL = q.url
@@ -61,28 +61,30 @@ func (q request) on(bare *http.Request) *http.Request {
 	return bare
 }
 
-// methodOf takes the method from the route key where the request context has none, as in an event written by hand.
+// methodOf returns the method of the request context. An event written by hand may have none; then
+// the route key has it.
 func methodOf(event events.APIGatewayV2HTTPRequest) (string, error) {
 	method := event.RequestContext.HTTP.Method
 	if first, _, ok := strings.Cut(event.RouteKey, " "); method == "" && ok && first != "ANY" {
 		method = first
 	}
 	if !isToken(method) {
-		return "", errors.New("its method isn't one")
+		return "", errors.New("invalid method")
 	}
 	return method, nil
 }
 
-// headerOf keeps every value whole, as net/http does: a comma is part of the value, and splitting there would turn the
-// Idempotency-Key "a,b" into "a". The host is not a header to net/http, and cookies travel beside the headers.
+// headerOf returns the headers and the host. It keeps every value whole, as net/http does: split at
+// its comma, the Idempotency-Key "a,b" would become "a". To net/http the host is not a header. The
+// gateway sends the cookies beside the headers.
 func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host string, err error) {
 	header = make(http.Header, len(event.Headers)+1)
-	values := make([]string, 0, len(event.Headers)) // one array for all, as nearly every header has one value
+	values := make([]string, 0, len(event.Headers)) // one array, as most headers have one value
 	names := slices.AppendSeq(make([]string, 0, len(event.Headers)), maps.Keys(event.Headers))
 	slices.Sort(names)
 	for _, name := range names {
 		if !isToken(name) {
-			return nil, "", errors.New("the name of a header isn't one")
+			return nil, "", errors.New("invalid header name")
 		}
 		key := http.CanonicalHeaderKey(name)
 		if len(header[key]) > 0 {
@@ -98,7 +100,7 @@ func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host st
 	}
 	for name, values := range header {
 		if slices.ContainsFunc(values, hasControl) {
-			return nil, "", fmt.Errorf("the value of the header %s holds a control character", name)
+			return nil, "", fmt.Errorf("control character in the header %s", name)
 		}
 	}
 	host = header.Get("Host")
@@ -107,7 +109,7 @@ func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host st
 		host = event.RequestContext.DomainName
 	}
 	if !isHost(host) {
-		return nil, "", errors.New("its host isn't one")
+		return nil, "", errors.New("invalid Host header")
 	}
 	return header, host, nil
 }
@@ -118,12 +120,13 @@ func bodyOf(event events.APIGatewayV2HTTPRequest) ([]byte, error) {
 	}
 	body, err := base64.StdEncoding.DecodeString(event.Body)
 	if err != nil {
-		return nil, errors.New("its body isn't base64")
+		return nil, errors.New("invalid base64 in the body")
 	}
 	return body, nil
 }
 
-// urlOf has neither scheme nor host, as for every request that net/http's server reads.
+// urlOf returns a URL without scheme and host, like that of every request that net/http's server
+// reads.
 func urlOf(event events.APIGatewayV2HTTPRequest) *url.URL {
 	u := &url.URL{RawQuery: queryOf(event)}
 	escaped, ok := routePath(event.RouteKey, event.PathParameters)
@@ -131,8 +134,8 @@ func urlOf(event events.APIGatewayV2HTTPRequest) *url.URL {
 		u.Path = fallbackPath(event)
 		return u
 	}
-	// The error is impossible: routePath escapes every segment. RawPath is set only where it says more than Path does, as
-	// url.Parse has it.
+	// There is no error: routePath escapes every segment. As in url.Parse, RawPath is set only where
+	// the default escaping of Path differs from it.
 	u.Path, _ = url.PathUnescape(escaped)
 	if u.EscapedPath() != escaped {
 		u.RawPath = escaped
@@ -140,7 +143,8 @@ func urlOf(event events.APIGatewayV2HTTPRequest) *url.URL {
 	return u
 }
 
-// fallbackPath takes the decoded path as it is: without a route nobody can tell any more which of its slashes was a %2F.
+// fallbackPath returns the decoded path as it is. Without a route nothing tells which of its
+// slashes was a %2F.
 func fallbackPath(event events.APIGatewayV2HTTPRequest) string {
 	path := event.RawPath
 	if path == "" {
@@ -152,9 +156,9 @@ func fallbackPath(event events.APIGatewayV2HTTPRequest) string {
 	return path
 }
 
-// routePath writes the route's pattern with its parameters filled in and escaped. rawPath would not do: the gateway has
-// decoded it, so an id of "a%2Fb" has become two segments, and "%25" no longer parses. It is false where the key is $default
-// or a parameter is missing.
+// routePath returns the route's pattern with the escaped parameters filled in. rawPath would not
+// do: the gateway has decoded it, so an id of "a%2Fb" has become two segments, and "%25" no longer
+// parses. ok is false when the key is $default or a parameter is missing.
 func routePath(key string, params map[string]string) (escaped string, ok bool) {
 	_, pattern, _ := strings.Cut(key, " ")
 	pattern, ok = strings.CutPrefix(pattern, "/")
@@ -170,8 +174,8 @@ func routePath(key string, params map[string]string) (escaped string, ok bool) {
 	return "/" + strings.Join(segments, "/"), true
 }
 
-// fill escapes one segment of a pattern: a literal, {name}, which is one segment whatever it holds, or {name+}, whose slashes
-// separate segments.
+// fill fills in and escapes one segment of a pattern. A literal stays, {name} becomes one segment
+// whatever its value is, and the slashes in the value of {name+} separate segments.
 func fill(segment string, params map[string]string) (escaped string, ok bool) {
 	name, isParam := strings.CutPrefix(segment, "{")
 	name, closed := strings.CutSuffix(name, "}")
@@ -193,8 +197,8 @@ func fill(segment string, params map[string]string) (escaped string, ok bool) {
 	return strings.Join(parts, "/"), true
 }
 
-// escapeSegment escapes the dots of "." and ".." too. They got through the gateway, so they were escaped when they came, and
-// unescaped they would make ServeMux redirect to another path.
+// escapeSegment also escapes the dots of "." and "..". They got through the gateway, so the caller
+// had escaped them. Unescaped, they would make ServeMux redirect to another path.
 func escapeSegment(segment string) string {
 	if segment == "." || segment == ".." {
 		return strings.Repeat("%2E", len(segment))
@@ -202,8 +206,9 @@ func escapeSegment(segment string) string {
 	return url.PathEscape(segment)
 }
 
-// queryOf escapes what can't stand in a request line, and leaves the rest as it came: a handler sees the same values, and
-// r.RequestURI and a redirect that repeats the query stay one line.
+// queryOf escapes the bytes that a request line can't hold and leaves the rest as it came. The
+// handler sees the same values, and r.RequestURI and a redirect that repeats the query stay one
+// line.
 func queryOf(event events.APIGatewayV2HTTPRequest) string {
 	if event.RawQueryString == "" {
 		return queryFromParameters(event.QueryStringParameters)
@@ -219,7 +224,7 @@ func queryOf(event events.APIGatewayV2HTTPRequest) string {
 	return b.String()
 }
 
-// queryFromParameters serves events written by hand, which often leave the raw query out.
+// queryFromParameters serves events written by hand, which often have no raw query.
 func queryFromParameters(params map[string]string) string {
 	values := make(url.Values, len(params))
 	for name, value := range params {
@@ -228,8 +233,8 @@ func queryFromParameters(params map[string]string) string {
 	return values.Encode()
 }
 
-// remoteAddrOf gives the address a port, because net/http's has one and net.SplitHostPort fails without. The gateway doesn't
-// tell the caller's port; 0 is none.
+// remoteAddrOf adds a port to the address: net/http's has one, and net.SplitHostPort fails without.
+// It is 0, because the gateway doesn't pass the caller's port on.
 func remoteAddrOf(sourceIP string) string {
 	if _, err := netip.ParseAddr(sourceIP); err != nil {
 		sourceIP = netip.IPv4Unspecified().String()
@@ -237,7 +242,7 @@ func remoteAddrOf(sourceIP string) string {
 	return net.JoinHostPort(sourceIP, "0")
 }
 
-// isToken reports whether s is a token of RFC 9110, which methods and header names are.
+// isToken reports whether s is a token of RFC 9110. Methods and header names are tokens.
 func isToken(s string) bool {
 	for _, c := range []byte(s) {
 		if !isAlphanumeric(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
@@ -247,7 +252,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// isHost reports whether s has only bytes that a host and port may have. The empty host is one: HTTP/1.0 has none.
+// isHost reports whether s has only bytes that a host and port may have. HTTP/1.0 allows an empty
+// host.
 func isHost(s string) bool {
 	for _, c := range []byte(s) {
 		if !isAlphanumeric(c) && strings.IndexByte("!$%&'()*+,-.:;=[]_~", c) < 0 {
@@ -257,7 +263,8 @@ func isHost(s string) bool {
 	return true
 }
 
-// hasControl reports whether a header's value has a byte that RFC 9110 forbids there. Bytes from 0x80 are allowed.
+// hasControl reports whether a header's value has a byte that RFC 9110 forbids there. It allows
+// bytes from 0x80.
 func hasControl(value string) bool {
 	for _, c := range []byte(value) {
 		if isControl(c) {

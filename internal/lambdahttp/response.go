@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// recorder is the http.ResponseWriter of a handler. It keeps net/http's rules, which the library's doesn't: the first
-// WriteHeader counts, the headers are fixed when it is called, and a handler that writes nothing has answered 200.
+// recorder is the http.ResponseWriter of a handler. Unlike the library's, it keeps net/http's
+// rules: the first WriteHeader counts and fixes the headers, and a handler that writes nothing
+// answers 200.
 type recorder struct {
-	header http.Header // what the handler may still change
-	sent   http.Header // header as it was when the status was written
+	header http.Header // the handler may still change it
+	sent   http.Header // a copy of header from when the status was written
 	status int
 	body   bytes.Buffer
 }
 
-// newRecorder begins an answer that tells the request's id, whatever the handler does.
+// newRecorder begins an answer that has the request's id in a header.
 func newRecorder(requestID string) *recorder {
 	return &recorder{header: http.Header{"X-Request-Id": {requestID}}}
 }
@@ -25,15 +26,16 @@ func newRecorder(requestID string) *recorder {
 // Header returns the headers that WriteHeader will send.
 func (w *recorder) Header() http.Header { return w.header }
 
-// WriteHeader fixes the status and the headers. Informational answers are dropped, because a Lambda has one answer; what no
-// final HTTP answer can be panics, as in net/http, and is so answered 500.
+// WriteHeader fixes the status and the headers. It drops informational answers, because a Lambda
+// gives one answer. As in net/http it panics on a status that no final answer can have; the caller
+// then gets a 500.
 func (w *recorder) WriteHeader(status int) {
 	informational := status >= 100 && status <= 199 && status != http.StatusSwitchingProtocols
 	if w.status != 0 || informational {
 		return
 	}
 	if status < 200 || status > 599 {
-		panic(fmt.Sprintf("lambdahttp: %d is no status of a final answer", status))
+		panic(fmt.Sprintf("lambdahttp: invalid status %d of a final answer", status))
 	}
 	w.status = status
 	w.sent = w.header.Clone()
@@ -48,13 +50,16 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-// maxBody is the largest body we can answer with. Lambda fails an invocation whose answer is over 6 MB, and base64 makes four
-// bytes of three.
+// maxBody is the largest body of an answer, in bytes. Lambda fails an invocation whose answer is
+// over 6 MB, and base64 turns three bytes into four.
 const maxBody = 4 << 20
 
-// sendTo hands the finished answer to the library, which joins the values of a header, puts cookies apart and encodes a body
-// that isn't UTF-8. Headers are cleaned as net/http cleans them: a name that isn't one is dropped, a line break is a space.
-func (w *recorder) sendTo(library http.ResponseWriter, method string) {
+// sendTo hands the finished answer to the library. The library joins the values of a header, puts
+// the cookies apart and encodes a body that isn't UTF-8. sendTo cleans the headers as net/http does:
+// it drops those with an invalid name and replaces line breaks by spaces.
+//
+// The answer to a HEAD keeps its body. The gateway counts it for Content-Length and doesn't send it.
+func (w *recorder) sendTo(library http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 	w.setContentType()
 	header := library.Header()
@@ -65,7 +70,7 @@ func (w *recorder) sendTo(library http.ResponseWriter, method string) {
 		for i, value := range values {
 			values[i] = clean(value)
 		}
-		// The values are sent's own copies, so the library may have them as they are.
+		// sent is a copy, so the library may keep the values.
 		key := http.CanonicalHeaderKey(name)
 		if _, twice := header[key]; twice {
 			values = append(header[key], values...)
@@ -73,14 +78,14 @@ func (w *recorder) sendTo(library http.ResponseWriter, method string) {
 		header[key] = values
 	}
 	library.WriteHeader(w.status)
-	if w.body.Len() > 0 && method != http.MethodHead {
+	if w.body.Len() > 0 {
 		// The library's writer is a buffer and never fails.
 		_, _ = library.Write(w.body.Bytes())
 	}
 }
 
-// isFraming tells the headers of the connection and of the message's framing, which are the gateway's: it counts the bytes
-// itself.
+// isFraming reports whether the gateway sets a header itself: those of the connection, and those
+// that frame the message.
 func isFraming(name string) bool {
 	switch http.CanonicalHeaderKey(name) {
 	case "Connection", "Content-Length", "Keep-Alive", "Trailer", "Transfer-Encoding", "Upgrade":
@@ -89,21 +94,22 @@ func isFraming(name string) bool {
 	return false
 }
 
-// setContentType names the type of a body that the handler didn't name. JSON is called JSON: the gateway's guess, net/http's
-// and the library's would all be text/plain. An empty body has no type.
+// setContentType sets the type of a body when the handler didn't. It recognizes JSON, which the
+// gateway, net/http and the library would all call text/plain. An empty body has no type.
 func (w *recorder) setContentType() {
 	body := w.body.Bytes()
 	if _, set := w.sent["Content-Type"]; set || len(body) == 0 {
 		return
 	}
 	contentType := http.DetectContentType(body)
-	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) > 0 && (first[0] == '{' || first[0] == '[') && json.Valid(body) {
+	text := bytes.TrimLeft(body, " \t\r\n")
+	if len(text) > 0 && (text[0] == '{' || text[0] == '[') && json.Valid(body) {
 		contentType = "application/json"
 	}
 	w.sent.Set("Content-Type", contentType)
 }
 
-// clean makes a header's value one that any HTTP implementation takes and JSON can carry.
+// clean returns a header's value that every HTTP implementation takes and that JSON can carry.
 func clean(value string) string {
 	value = strings.Map(func(r rune) rune {
 		if r < 0x80 && isControl(byte(r)) { // #nosec G115 -- below 0x80

@@ -16,18 +16,18 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// What AWS's documentation calls the account and the API in its examples.
+// The account is the one of AWS's documentation.
 const (
 	accountID = "123456789012"
 	apiID     = "local"
 	region    = "us-east-1"
 )
 
-// stage is the stage without a prefix in the path, the only one that lambdahttp supports.
+// stage has no prefix in the path. lambdahttp supports no other.
 const stage = "$default"
 
-// event is a request in payload format 2.0. It isn't the type of aws-lambda-go, because that one encodes fields that the
-// gateway leaves out, and this one is to be byte for byte what a function gets.
+// event is a request in payload format 2.0. Its JSON is byte for byte what the gateway sends. The
+// type of aws-lambda-go would also encode fields that the gateway leaves out.
 type event struct {
 	Version               string            `json:"version"`
 	RouteKey              string            `json:"routeKey"`
@@ -63,10 +63,13 @@ type httpContext struct {
 	UserAgent string `json:"userAgent"`
 }
 
-// timeLayout is the common log format, in which the gateway writes the time of a request.
+// timeLayout is how the gateway writes the time of a request: as in the common log format.
 const timeLayout = "02/Jan/2006:15:04:05 -0700"
 
-func newEvent(r *http.Request, matched route.Route, params map[string]string, body []byte, id string, now time.Time) event {
+func newEvent(
+	r *http.Request, matched route.Route, params map[string]string, body []byte,
+	id string, now time.Time,
+) event {
 	domain := hostname(r.Host)
 	prefix, _, _ := strings.Cut(domain, ".")
 	text, encoded := encodeBody(r.Header.Get("Content-Type"), body)
@@ -102,8 +105,9 @@ func newEvent(r *http.Request, matched route.Route, params map[string]string, bo
 	}
 }
 
-// joinHeaders lower-cases the names, joins duplicates with a comma and adds what the gateway tells a function about the
-// caller. Headers of the connection end here, and cookies travel apart.
+// joinHeaders returns the event's headers: the names in lower case, duplicates joined with a comma,
+// and the headers in which the gateway describes the caller. It leaves out the headers of the
+// connection and the cookies, which are a field of their own.
 func joinHeaders(r *http.Request, bodySize int) map[string]string {
 	headers := make(map[string]string, len(r.Header)+5)
 	for name, values := range r.Header {
@@ -134,7 +138,8 @@ func joinHeaders(r *http.Request, bodySize int) map[string]string {
 	return headers
 }
 
-// protoAndPort are those of this machine's listener: a page that builds links of them must lead back here.
+// protoAndPort returns the scheme and the port of the listener. A page that builds links from them
+// leads back to this machine.
 func protoAndPort(r *http.Request) (proto, port string) {
 	proto, port = "http", "80"
 	if r.TLS != nil {
@@ -148,7 +153,7 @@ func protoAndPort(r *http.Request) (proto, port string) {
 	return proto, port
 }
 
-// newTraceID is an X-Ray trace header: the seconds and 96 random bits, in hexadecimal.
+// newTraceID returns an X-Ray trace header: the time in seconds and 96 random bits, in hexadecimal.
 func newTraceID(now time.Time) string {
 	var b [12]byte
 	// crypto/rand never fails: it ends the program instead.
@@ -166,10 +171,10 @@ func splitCookies(headers []string) []string {
 	return cookies
 }
 
-// joinQuery decodes the parameters and joins duplicates with a comma. What can't be decoded stays as it is: the gateway
-// refuses no query string.
+// joinQuery decodes the parameters and joins duplicates with a comma. Malformed parameters stay as
+// they are: the gateway refuses no query string.
 func joinQuery(raw string) map[string]string {
-	params := map[string]string{}
+	var params map[string]string
 	for _, pair := range strings.Split(raw, "&") {
 		if pair == "" {
 			continue
@@ -178,6 +183,9 @@ func joinQuery(raw string) map[string]string {
 		name, value = unescapeQuery(name), unescapeQuery(value)
 		if earlier, ok := params[name]; ok {
 			value = earlier + "," + value
+		}
+		if params == nil {
+			params = map[string]string{}
 		}
 		params[name] = value
 	}
@@ -191,7 +199,7 @@ func unescapeQuery(s string) string {
 	return s
 }
 
-// encodeBody gives a body as JSON can carry it: as it is when it is text, else in base64.
+// encodeBody returns the body as JSON can carry it: text as it is, and any other body in base64.
 func encodeBody(contentType string, body []byte) (text string, encoded bool) {
 	if len(body) == 0 || isText(contentType) && utf8.Valid(body) {
 		return string(body), false
@@ -199,7 +207,8 @@ func encodeBody(contentType string, body []byte) (text string, encoded bool) {
 	return base64.StdEncoding.EncodeToString(body), true
 }
 
-// isText decides as the gateway was seen to. Forms, types that end in +json and bodies without a type are binary to it.
+// isText reports whether the gateway takes a body of this type for text, as observed on AWS. Forms,
+// types that end in +json and bodies without a type are binary to it.
 func isText(contentType string) bool {
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	switch mediaType = strings.ToLower(strings.TrimSpace(mediaType)); mediaType {
@@ -209,7 +218,7 @@ func isText(contentType string) bool {
 	return strings.HasPrefix(mediaType, "text/")
 }
 
-// hostname strips the port of an address, and the brackets of an IPv6 address with it.
+// hostname returns an address without its port and without the brackets of IPv6.
 func hostname(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		return host

@@ -16,20 +16,20 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// The platform's limits of the functions, as the stack declares them.
+// These are the functions' timeouts in the stack.
 const (
 	httpTimeout  = 10 * time.Second
 	sweepTimeout = 50 * time.Second
 )
 
-// Functions are the Lambdas of the service by name: those of the route table, and the sweeper.
+// Functions are the service's Lambdas.
 type Functions struct {
-	HTTP  map[string]Invoker
+	HTTP  map[string]Invoker // by the name in the route table
 	Sweep Invoker
 	close []func() error
 }
 
-// Close ends what the functions run in. They aren't invoked any more.
+// Close ends the functions' processes and connections. They must not be invoked afterwards.
 func (f *Functions) Close() error {
 	var errs []error
 	for _, closeOne := range f.close {
@@ -38,10 +38,11 @@ func (f *Functions) Close() error {
 	return errors.Join(errs...)
 }
 
-// InProcess runs the functions' handlers in this process, each as its main would start it, and with a pool of so many connections of
-// its own: on AWS too, one function's queue is no other's.
+// InProcess runs the functions' handlers in this process, each as its main would start it. As on
+// AWS each function has its own pool, here of the given number of connections.
 func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, error) {
-	f := &Functions{HTTP: map[string]Invoker{"web": Handler(lambdahttp.New(web.Handler(), log))}}
+	pages := Handler(lambdahttp.New(web.Handler(), log))
+	f := &Functions{HTTP: map[string]Invoker{"web": pages}}
 	open := func() (*app.App, error) {
 		a, err := app.New(c, log, connections)
 		if err == nil {
@@ -64,17 +65,21 @@ func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, 
 	return f, nil
 }
 
-// Built runs the built binaries, dir/<function>/bootstrap, each in processes of its own behind the Lambda Runtime API, with env as
-// their environment, at most so many of each function at once, or RuntimeConfig's default if that is zero. It fails when one isn't there.
-func Built(dir string, env []string, instances int, output io.Writer, log *slog.Logger) (*Functions, error) {
+// Built runs the built functions dir/<function>/bootstrap behind the Lambda Runtime API, with env
+// as their environment. Each function has at most the given number of processes; 0 means
+// RuntimeConfig's default. Built fails when a function isn't built.
+func Built(
+	dir string, env []string, instances int, output io.Writer, log *slog.Logger,
+) (*Functions, error) {
 	f := &Functions{HTTP: map[string]Invoker{}}
 	start := func(name string, timeout time.Duration) (Invoker, error) {
 		binary := filepath.Join(dir, name, "bootstrap")
 		if _, err := os.Stat(binary); err != nil {
-			return nil, fmt.Errorf("the function %s isn't built: %w", name, err)
+			return nil, fmt.Errorf("the function %s isn't built: type `make run-lambdas` (%w)", name, err)
 		}
 		runtime := NewRuntime(RuntimeConfig{
-			Name: name, Binary: binary, Env: env, MaxInstances: instances, Timeout: timeout, Stdout: output, Stderr: output, Log: log,
+			Name: name, Binary: binary, Env: env, MaxInstances: instances, Timeout: timeout,
+			Stdout: output, Stderr: output, Log: log,
 		})
 		f.close = append(f.close, runtime.Close)
 		return runtime, nil

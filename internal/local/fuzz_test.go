@@ -2,18 +2,24 @@ package local
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/allo/reservations/internal/lambdahttp"
+	"github.com/allo/reservations/internal/route"
 )
 
-// FuzzGateway sends whatever net/http can read as a request through the gateway, the event and the adapter to a handler: the
-// whole way of a request. No caller can cause a 5xx on it.
+// FuzzGateway sends every request that net/http can read through the gateway, the event and the
+// adapter to a handler. No request may cause a 5xx.
 func FuzzGateway(f *testing.F) {
 	f.Add("GET", "/", "a=1&a=%zz", "Cookie", "a=1; b", "")
 	f.Add("POST", "/api/reservations", "", "Content-Type", "application/json", `{"quantity":1}`)
@@ -25,7 +31,7 @@ func FuzzGateway(f *testing.F) {
 
 	gateway := newGateway(f, Handler(lambdahttp.New(newEchoMux(), quiet)))
 	f.Fuzz(func(t *testing.T, method, path, query, header, value, body string) {
-		raw := fmt.Sprintf("%s %s?%s HTTP/1.1\r\nHost: shop.example\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s", method, path, query, header, value, len(body), body)
+		raw := rawRequest(method, path+"?"+query, header, value, body)
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 		if err != nil {
 			t.Skip()
@@ -41,7 +47,13 @@ func FuzzGateway(f *testing.F) {
 	})
 }
 
-// newEchoMux routes as the service does and answers with what it was sent.
+// rawRequest returns a request as a client would send it, with one header of the caller's choice.
+func rawRequest(method, target, header, value, body string) string {
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: shop.example\r\n", method, target) +
+		fmt.Sprintf("%s: %s\r\nContent-Length: %d\r\n\r\n%s", header, value, len(body), body)
+}
+
+// newEchoMux routes as the service does and echoes the request.
 func newEchoMux() *http.ServeMux {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		for name, values := range r.Header {
@@ -52,10 +64,58 @@ func newEchoMux() *http.ServeMux {
 	}
 	mux := http.NewServeMux()
 	for _, pattern := range []string{
-		"GET /{$}", "POST /api/reservations", "GET /api/reservations/{id}", "POST /api/reservations/{id}/confirm",
+		"GET /{$}", "POST /api/reservations", "GET /api/reservations/{id}",
+		"POST /api/reservations/{id}/confirm",
 		"GET /assets/{proxy...}", "/any/{proxy...}",
 	} {
 		mux.HandleFunc(pattern, echo)
 	}
 	return mux
+}
+
+// FuzzDirectCall holds that a function in this process gets the event that JSON would bring it, and
+// that the gateway gets the response that JSON would bring back, for every request that net/http
+// reads and every answer that a function can give.
+func FuzzDirectCall(f *testing.F) {
+	f.Add("POST", "/a/%ff?a=1&a=2", "Cookie", "a=1; b\xff", "{}",
+		201, "X-A", "1", "a=1", "body", false)
+	f.Add("GET", "/any/x", "X-\x80", "<&>\u2028", "",
+		199, "Content-Type", "\xff", "\xfe", "/w==", true)
+	f.Add("HEAD", "/", "User-Agent", "é", "\xff", 600, "\xff", "", "", "%", true)
+
+	f.Fuzz(func(t *testing.T, method, target, header, value, body string,
+		status int, name, text, cookie, answer string, isBase64 bool,
+	) {
+		raw := rawRequest(method, target, header, value, body)
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil {
+			t.Skip()
+		}
+		matched := route.Route{Method: method, Path: "/a/{id}"}
+		params := map[string]string{"id": r.URL.Path}
+		sent := newEvent(r, matched, params, []byte(body), "id", time.Now())
+		want := events.APIGatewayV2HTTPResponse{
+			StatusCode: status, Headers: map[string]string{name: text}, Cookies: []string{cookie},
+			Body: answer, IsBase64Encoded: isBase64,
+		}
+		var got []events.APIGatewayV2HTTPRequest
+		fn := httpHandler(func(
+			_ context.Context, e events.APIGatewayV2HTTPRequest,
+		) (events.APIGatewayV2HTTPResponse, error) {
+			got = append(got, e)
+			return want, nil
+		})
+
+		direct, directErr := respond(t.Context(), fn, sent)
+		byJSON, jsonErr := respondJSON(t.Context(), fn, sent)
+
+		if diff := cmp.Diff(got[1], got[0]); diff != "" {
+			t.Errorf("%q: event (-by JSON +direct):\n%s", raw, diff)
+		}
+		diff := cmp.Diff(byJSON, direct, cmp.AllowUnexported(response{}))
+		if diff != "" || fmt.Sprint(directErr) != fmt.Sprint(jsonErr) {
+			t.Errorf("%+v: errors %v and %v, response (-by JSON +direct):\n%s",
+				want, jsonErr, directErr, diff)
+		}
+	})
 }

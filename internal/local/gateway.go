@@ -1,23 +1,24 @@
-// Package local lets one machine stand in for AWS: no account, no Docker, and the same Lambda handlers.
+// Package local lets one machine stand in for AWS, with the same Lambda handlers and without an
+// account or Docker.
 //
-//   - Gateway is API Gateway's HTTP API: it turns requests into payload-2.0 events and the functions' answers into responses.
+//   - Gateway is API Gateway's HTTP API: it turns requests into payload-2.0 events and the
+//     functions' answers into responses.
 //   - RunRule is the EventBridge rule that sends a scheduled event every minute.
-//   - Runtime is the Lambda service for a built bootstrap binary: it runs the binary's processes and serves them the Lambda
-//     Runtime API.
+//   - Runtime is the Lambda service: it runs the processes of a built bootstrap binary and serves
+//     them the Lambda Runtime API.
 //
-// Whatever a caller can notice is done as AWS does it, its refusals and its limits included, because a test that passes here
-// should pass there. What AWS does that no caller can notice (throttling, signing, scaling down) is left out. Nothing here
+// A caller sees the same behaviour as on AWS, refusals and limits included, because a test that
+// passes here should pass there. Throttling, signing and scaling down are left out. Nothing here
 // runs in a Lambda.
 //
-// Two things are done as the contract has them and not as AWS does: a 503 of the gateway's own says when to come again, and a function whose
-// process was killed is a 503 too, where AWS answers 500.
+// In two things the gateway follows the HTTP contract and not AWS. Its own 503 has a Retry-After.
+// And it answers 503 when a function's process was killed, where AWS answers 500.
 package local
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,45 +30,48 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// The quotas of an HTTP API, which can't be raised.
+// These are quotas of an HTTP API. AWS doesn't raise them.
 const (
-	// maxRequestBody is the payload size, 10 MB.
+	// maxRequestBody is the largest body, in bytes.
 	maxRequestBody = 10 << 20
-	// maxRequestHeader is the size of the request line and the headers together.
+	// maxRequestHeader is the largest sum of the request line and the headers, in bytes.
 	maxRequestHeader = 10_240
 	// integrationLimit is how long the gateway waits for a function.
 	integrationLimit = 30 * time.Second
 )
 
-// Timeouts of the server that the gateway runs on. They keep a slow or silent client from holding a connection.
+// These timeouts of the gateway's server keep a slow or silent client from holding a connection.
 const (
-	// headerTimeout is ample for the 10 KB that a header may have.
+	// headerTimeout is ample for maxRequestHeader.
 	headerTimeout = 10 * time.Second
 	// readTimeout lets a slow line upload the largest body.
 	readTimeout = 60 * time.Second
-	// writeTimeout starts with the request, so it has to hold the upload, the function and the download.
+	// writeTimeout starts with the request, so it covers the upload, the function and the download.
 	writeTimeout = readTimeout + integrationLimit + 30*time.Second
-	// idleTimeout outlasts a client's pause for thought, and returns the file descriptor of one that has left.
+	// idleTimeout outlasts a client's pauses and closes the connection of a client that has left.
 	idleTimeout = 2 * time.Minute
 )
 
-// Invoker runs one invocation of one function: payload in, payload out. It may be asked for many at once. A *Runtime is one,
-// and Handler makes one of a handler in this process.
+// Invoker invokes one function with a payload and returns the function's payload. Invoke may be
+// called concurrently. *Runtime is an Invoker, and Handler makes one of a handler in this process.
 type Invoker interface {
 	Invoke(ctx context.Context, payload []byte) ([]byte, error)
 }
 
-// Gateway is an http.Handler: the HTTP API of API Gateway on this machine.
+// Gateway is an http.Handler that stands in for API Gateway's HTTP API.
 type Gateway struct {
-	table     table
+	table     routeTable
 	functions map[string]Invoker
 	log       *slog.Logger
 }
 
-// NewGateway routes requests to functions, which are keyed by the Function of a route. It fails when a route has no function,
-// is malformed or takes the same requests as another, and when a function was made by lambda.NewHandler, see Handler.
-func NewGateway(routes []route.Route, functions map[string]Invoker, log *slog.Logger) (*Gateway, error) {
-	table, err := newTable(routes)
+// NewGateway returns a gateway for the routes. The keys of functions are the routes' Function
+// fields. It fails when a route has no function, is malformed or takes the same requests as
+// another, and when lambda.NewHandler made a function, see Handler.
+func NewGateway(
+	routes []route.Route, functions map[string]Invoker, log *slog.Logger,
+) (*Gateway, error) {
+	table, err := newRouteTable(routes)
 	if err != nil {
 		return nil, err
 	}
@@ -76,14 +80,16 @@ func NewGateway(routes []route.Route, functions map[string]Invoker, log *slog.Lo
 			return nil, fmt.Errorf("route %s: no function %q", r.Key(), r.Function)
 		}
 		if sharesBuffer(functions[r.Function]) {
-			return nil, fmt.Errorf("function %q: a handler of lambda.NewHandler can't be invoked concurrently: use local.Handler", r.Function)
+			return nil, fmt.Errorf("function %q: a handler of lambda.NewHandler isn't safe for "+
+				"concurrent use: use local.Handler", r.Function)
 		}
 	}
 	return &Gateway{table: table, functions: functions, log: log}, nil
 }
 
-// NewServer serves h as the gateway does: every phase of a request has a deadline, and the header has the gateway's quota
-// (net/http adds 4 KB of slack to it). The caller chooses the listener and so the interface.
+// NewServer returns a server for h with the gateway's limits: every phase of a request has a
+// deadline, and the header has the gateway's quota (net/http adds 4 KB of slack). The caller
+// chooses the listener.
 func NewServer(addr string, h http.Handler) *http.Server {
 	return &http.Server{
 		Addr:              addr,
@@ -111,58 +117,54 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, statusOfReadError(err))
 		return
 	}
-	event, err := json.Marshal(newEvent(r, matched, params, body, id, time.Now()))
+	event := newEvent(r, matched, params, body, id, time.Now())
+	answer, err := g.invoke(r.Context(), g.functions[matched.Function], event)
 	if err != nil {
-		g.log.ErrorContext(r.Context(), "event can't be encoded", "requestId", id, "error", err)
-		refuse(w, http.StatusInternalServerError)
-		return
-	}
-	payload, err := g.invoke(r.Context(), matched.Function, event)
-	if err != nil {
-		g.log.ErrorContext(r.Context(), "invocation failed", "function", matched.Function, "requestId", id, "error", err)
+		g.log.ErrorContext(r.Context(), "invocation failed",
+			"function", matched.Function, "requestId", id, "error", err)
 		refuse(w, statusOfInvokeError(err))
 		return
 	}
-	answer, err := decodeAnswer(payload)
-	if err != nil {
-		g.log.ErrorContext(r.Context(), "answer can't be decoded", "function", matched.Function, "requestId", id, "error", err)
-		refuse(w, http.StatusInternalServerError)
-		return
-	}
-	answer.send(w)
+	answer.send(w, r.Method)
 }
 
-// invoke waits for the function for as long as the gateway does, even when the caller has hung up: the gateway never tells a
-// function. It doesn't wait longer, even for a function that ignores its context.
-func (g *Gateway) invoke(ctx context.Context, function string, event []byte) ([]byte, error) {
+// invoke invokes the function and waits integrationLimit for it at most, even when the function
+// ignores its context. As on AWS, the function isn't cancelled when the caller hangs up.
+func (g *Gateway) invoke(ctx context.Context, fn Invoker, e event) (response, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), integrationLimit)
 	defer cancel()
 
 	type outcome struct {
-		payload []byte
-		err     error
+		response response
+		err      error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		payload, err := invokeSafely(ctx, g.functions[function], event)
-		done <- outcome{payload, err}
+		r, err := respondSafely(ctx, fn, e)
+		done <- outcome{r, err}
 	}()
 	select {
 	case out := <-done:
-		return out.payload, out.err
+		return out.response, out.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return response{}, ctx.Err()
 	}
 }
 
-// invokeSafely makes an error of a panic. On AWS a panic ends the function's process; here it would end everybody's.
-func invokeSafely(ctx context.Context, fn Invoker, payload []byte) (out []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("function panicked: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return fn.Invoke(ctx, payload)
+// respondSafely turns a panic into an error. On AWS a panic ends the function's process; here it
+// would end the gateway's.
+func respondSafely(ctx context.Context, fn Invoker, e event) (r response, err error) {
+	defer recoverError(&err)
+	if h, ok := fn.(httpHandler); ok {
+		return respond(ctx, h, e)
+	}
+	return respondJSON(ctx, fn, e)
+}
+
+func recoverError(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("function panicked: %v\n%s", p, debug.Stack())
+	}
 }
 
 func statusOfReadError(err error) int {
@@ -172,8 +174,9 @@ func statusOfReadError(err error) int {
 	return http.StatusBadRequest
 }
 
-// statusOfInvokeError tells a function that failed from one that couldn't answer: its process was killed, or took too long. AWS answers 500
-// for a killed one; here it is 503 as for the other, because the contract has no 500 for what a retry puts right.
+// statusOfInvokeError returns 503 when the function's process was killed or took too long, and
+// otherwise 500. AWS answers 500 for a killed process too, but in the HTTP contract a 500 is a bug,
+// and a retry is the remedy here.
 func statusOfInvokeError(err error) int {
 	var failed *FunctionError
 	gone := errors.As(err, &failed) && (failed.Type == exitError || failed.Type == timedOut)
@@ -183,20 +186,21 @@ func statusOfInvokeError(err error) int {
 	return http.StatusInternalServerError
 }
 
-// refuse writes the gateway's own answer, which is JSON but no problem document.
+// refuse writes the gateway's own answer. Like AWS's, it is JSON but not a problem document.
 func refuse(w http.ResponseWriter, status int) {
-	// What AWS doesn't do: the contract promises the request's id on every answer, under its own name.
+	// AWS sets neither X-Request-Id nor Retry-After, but the HTTP contract promises both.
 	w.Header().Set("X-Request-Id", w.Header().Get("Apigw-Requestid"))
 	w.Header().Set("Content-Type", "application/json")
 	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1") // which the contract promises with it, and AWS doesn't send
+		w.Header().Set("Retry-After", "1")
 	}
 	w.WriteHeader(status)
-	// A caller who has hung up is nobody to tell.
+	// A write fails when the caller has hung up. That doesn't matter.
 	_, _ = fmt.Fprintf(w, `{"message":%q}`, http.StatusText(status))
 }
 
-// requestIDBytes makes an id of 16 characters that ends in "=", as the gateway's do.
+// requestIDBytes is the number of random bytes in a request id. As base64 they are 16 characters
+// that end in "=", like the gateway's ids.
 const requestIDBytes = 11
 
 func newRequestID() string {

@@ -21,22 +21,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/route"
 )
 
 // function is an Invoker made of a func.
 type function func(ctx context.Context, payload []byte) ([]byte, error)
 
-func (f function) Invoke(ctx context.Context, payload []byte) ([]byte, error) { return f(ctx, payload) }
+func (f function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	return f(ctx, payload)
+}
 
-// answering is a function that always gives the same payload.
+// answering returns a function that always returns the same payload.
 func answering(payload string) Invoker {
 	return function(func(context.Context, []byte) ([]byte, error) { return []byte(payload), nil })
 }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// newGateway routes everything that route.All has, and two routes for what it hasn't, to fn.
+// newGateway routes all of route.All, and two routes of its own, to fn.
 func newGateway(t testing.TB, fn Invoker) *Gateway {
 	t.Helper()
 	routes := append(route.All(), route.Route{Function: "any", Method: "GET", Path: "/any/{proxy+}"},
@@ -67,10 +70,11 @@ func eventOf(t *testing.T, r *http.Request) event {
 	return got
 }
 
-func TestEventIsWhatTheGatewaySends(t *testing.T) {
+func TestEventEqualsAWSs(t *testing.T) {
 	t.Parallel()
 
-	r := httptest.NewRequest("POST", "/api/reservations/a%2Fb%25/extend?a=1&a=2&b=x%20y&c", strings.NewReader(`{"ttlSeconds":60}`))
+	const target = "/api/reservations/a%2Fb%25/extend?a=1&a=2&b=x%20y&c"
+	r := httptest.NewRequest("POST", target, strings.NewReader(`{"ttlSeconds":60}`))
 	r.Host = "abc.shop.example:8080"
 	r.RemoteAddr = "192.0.2.7:50000"
 	r.Header.Set("Content-Type", "application/json")
@@ -101,7 +105,8 @@ func TestEventIsWhatTheGatewaySends(t *testing.T) {
 	}
 	headers, requestContext := got["headers"].(map[string]any), got["requestContext"].(map[string]any)
 	normalize(t, headers, "x-amzn-trace-id", `^Root=1-[0-9a-f]{8}-[0-9a-f]{24}$`)
-	normalize(t, requestContext, "requestId", "^"+regexp.QuoteMeta(w.Header().Get("Apigw-Requestid"))+"$")
+	id := w.Header().Get("Apigw-Requestid")
+	normalize(t, requestContext, "requestId", "^"+regexp.QuoteMeta(id)+"$")
 	normalize(t, requestContext, "time", `^\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000$`)
 	if epoch := requestContext["timeEpoch"].(float64); epoch < float64(before.UnixMilli()) {
 		t.Errorf("timeEpoch = %v, want milliseconds of now", epoch)
@@ -120,7 +125,7 @@ func TestEventIsWhatTheGatewaySends(t *testing.T) {
 	}
 }
 
-// normalize checks a field whose value differs from run to run and takes the value out.
+// normalize checks a field whose value differs from run to run and replaces the value by the name.
 func normalize(t *testing.T, fields map[string]any, name, pattern string) {
 	t.Helper()
 	if value, _ := fields[name].(string); !regexp.MustCompile(pattern).MatchString(value) {
@@ -174,8 +179,10 @@ func TestRouting(t *testing.T) {
 			if tt.wantKey == "" {
 				checkRefusal(t, w, http.StatusNotFound, `{"message":"Not Found"}`)
 			}
-			if diff := cmp.Diff(tt.wantParams, got.PathParameters); diff != "" || got.RouteKey != tt.wantKey || got.RequestContext.RouteKey != tt.wantKey {
-				t.Errorf("routed to %q, want %q; parameters (-want +got):\n%s", got.RouteKey, tt.wantKey, diff)
+			diff := cmp.Diff(tt.wantParams, got.PathParameters)
+			if diff != "" || got.RouteKey != tt.wantKey || got.RequestContext.RouteKey != tt.wantKey {
+				t.Errorf("routed to %q, want %q; parameters (-want +got):\n%s",
+					got.RouteKey, tt.wantKey, diff)
 			}
 		})
 	}
@@ -183,8 +190,9 @@ func TestRouting(t *testing.T) {
 
 func checkRefusal(t *testing.T, w *httptest.ResponseRecorder, status int, body string) {
 	t.Helper()
-	if w.Code != status || w.Body.String() != body || w.Header().Get("Content-Type") != "application/json" {
-		t.Errorf("answer = %d %s %s, want %d %s as JSON", w.Code, w.Header().Get("Content-Type"), w.Body, status, body)
+	contentType := w.Header().Get("Content-Type")
+	if w.Code != status || w.Body.String() != body || contentType != "application/json" {
+		t.Errorf("answer = %d %s %s, want %d %s as JSON", w.Code, contentType, w.Body, status, body)
 	}
 	if len(w.Header().Get("Apigw-Requestid")) != 16 {
 		t.Errorf("Apigw-Requestid = %q, want 16 characters", w.Header().Get("Apigw-Requestid"))
@@ -194,7 +202,7 @@ func checkRefusal(t *testing.T, w *httptest.ResponseRecorder, status int, body s
 func TestMoreSpecificRouteWins(t *testing.T) {
 	t.Parallel()
 
-	table, err := newTable([]route.Route{
+	table, err := newRouteTable([]route.Route{
 		{Function: "greedy", Method: "GET", Path: "/{all+}"},
 		{Function: "single", Method: "GET", Path: "/a/{id}"},
 		{Function: "literal", Method: "GET", Path: "/a/b"},
@@ -205,7 +213,8 @@ func TestMoreSpecificRouteWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"/a/b": "literal", "/a/x": "single", "/a/b/c": "deep", "/a/b/d": "rest", "/a/x/c/d": "rest", "/b": "greedy", "/a": "greedy", "/": "",
+		"/a/b": "literal", "/a/x": "single", "/a/b/c": "deep", "/a/b/d": "rest", "/a/x/c/d": "rest",
+		"/b": "greedy", "/a": "greedy", "/": "",
 	} {
 		if got, _, _ := table.match("GET", path); got.Function != want {
 			t.Errorf("match(%s) = %q, want %q", path, got.Function, want)
@@ -290,7 +299,8 @@ func TestBodyOverTheQuotaIs413(t *testing.T) {
 	}))
 	post := func(n int) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/api/reservations", bytes.NewReader(bytes.Repeat([]byte("x"), n)))
+		body := bytes.NewReader(bytes.Repeat([]byte("x"), n))
+		r := httptest.NewRequest("POST", "/api/reservations", body)
 		r.Header.Set("Content-Type", "text/plain")
 		g.ServeHTTP(w, r)
 		return w
@@ -299,14 +309,16 @@ func TestBodyOverTheQuotaIs413(t *testing.T) {
 	if w := post(maxRequestBody); w.Code != http.StatusNoContent || size != maxRequestBody {
 		t.Errorf("a body of the quota: %d, %d bytes, want 204, %d", w.Code, size, maxRequestBody)
 	}
-	checkRefusal(t, post(maxRequestBody+1), http.StatusRequestEntityTooLarge, `{"message":"Request Entity Too Large"}`)
+	checkRefusal(t, post(maxRequestBody+1), http.StatusRequestEntityTooLarge,
+		`{"message":"Request Entity Too Large"}`)
 }
 
 func TestUnreadableBodyIs400(t *testing.T) {
 	t.Parallel()
 
 	w := httptest.NewRecorder()
-	r := httptest.NewRequest("POST", "/api/reservations", io.MultiReader(strings.NewReader("{"), brokenReader{}))
+	body := io.MultiReader(strings.NewReader("{"), brokenReader{})
+	r := httptest.NewRequest("POST", "/api/reservations", body)
 	newGateway(t, answering(`{}`)).ServeHTTP(w, r)
 
 	checkRefusal(t, w, http.StatusBadRequest, `{"message":"Bad Request"}`)
@@ -393,7 +405,7 @@ func TestFunctionOverTheIntegrationLimitIs503(t *testing.T) {
 	}
 }
 
-func TestFunctionIsntToldThatTheCallerHungUp(t *testing.T) {
+func TestFunctionRunsOnWhenTheCallerHangsUp(t *testing.T) {
 	t.Parallel()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -425,17 +437,17 @@ func TestAnswersAreDecoded(t *testing.T) {
 			http.Header{"Content-Type": {"text/css"}, "Location": {"/x"}, "X-N": {"7"}, "X-B": {"true"}, "Set-Cookie": {"a=1; Path=/", "b=2"}},
 			"a{}",
 		},
-		"base64":              {`{"statusCode":200,"headers":{"Content-Type":"image/png"},"body":"/w==","isBase64Encoded":true}`, 200, http.Header{"Content-Type": {"image/png"}}, "\xff"},
-		"no type":             {`{"statusCode":200,"body":"{}"}`, 200, http.Header{"Content-Type": {plainType}}, "{}"},
-		"status only":         {`{"statusCode":404}`, 404, http.Header{}, ""},
-		"status in quotes":    {`{"statusCode":"418"}`, 418, http.Header{}, ""},
-		"nulls":               {`{"statusCode":200,"headers":null,"cookies":null,"body":null}`, 200, http.Header{}, ""},
-		"framing is ours":     {`{"statusCode":200,"headers":{"content-length":"99","connection":"close","apigw-requestid":"x"}}`, 200, http.Header{}, ""},
-		"object, no status":   {`{"a":1}`, 200, http.Header{"Content-Type": {jsonType}}, `{"a":1}`},
-		"array":               {`[1]`, 200, http.Header{"Content-Type": {jsonType}}, `[1]`},
-		"string":              {`"hello \u00e9"`, 200, http.Header{"Content-Type": {jsonType}}, "hello é"},
-		"null":                {`null`, 200, http.Header{"Content-Type": {jsonType}}, "null"},
-		"status in the wrong": {`{"StatusCode":404}`, 200, http.Header{"Content-Type": {jsonType}}, `{"StatusCode":404}`},
+		"base64":               {`{"statusCode":200,"headers":{"Content-Type":"image/png"},"body":"/w==","isBase64Encoded":true}`, 200, http.Header{"Content-Type": {"image/png"}}, "\xff"},
+		"no type":              {`{"statusCode":200,"body":"{}"}`, 200, http.Header{"Content-Type": {plainType}}, "{}"},
+		"status only":          {`{"statusCode":404}`, 404, http.Header{}, ""},
+		"status in quotes":     {`{"statusCode":"418"}`, 418, http.Header{}, ""},
+		"nulls":                {`{"statusCode":200,"headers":null,"cookies":null,"body":null}`, 200, http.Header{}, ""},
+		"framing headers":      {`{"statusCode":200,"headers":{"content-length":"99","connection":"close","apigw-requestid":"x"}}`, 200, http.Header{}, ""},
+		"object, no status":    {`{"a":1}`, 200, http.Header{"Content-Type": {jsonType}}, `{"a":1}`},
+		"array":                {`[1]`, 200, http.Header{"Content-Type": {jsonType}}, `[1]`},
+		"string":               {`"hello \u00e9"`, 200, http.Header{"Content-Type": {jsonType}}, "hello é"},
+		"null":                 {`null`, 200, http.Header{"Content-Type": {jsonType}}, "null"},
+		"status in upper case": {`{"StatusCode":404}`, 200, http.Header{"Content-Type": {jsonType}}, `{"StatusCode":404}`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -449,10 +461,38 @@ func TestAnswersAreDecoded(t *testing.T) {
 				t.Errorf("Apigw-Requestid = %q, want one of the gateway's", header["Apigw-Requestid"])
 			}
 			header.Del("Apigw-Requestid")
-			if diff := cmp.Diff(tt.header, header); diff != "" || w.Code != tt.status || w.Body.String() != tt.body {
-				t.Errorf("answer = %d %q, want %d %q; headers (-want +got):\n%s", w.Code, w.Body, tt.status, tt.body, diff)
+			diff := cmp.Diff(tt.header, header)
+			if diff != "" || w.Code != tt.status || w.Body.String() != tt.body {
+				t.Errorf("answer = %d %q, want %d %q; headers (-want +got):\n%s",
+					w.Code, w.Body, tt.status, tt.body, diff)
 			}
 		})
+	}
+}
+
+func TestHeadHasTheHeadersOfGetAndNoBody(t *testing.T) {
+	t.Parallel()
+
+	long := strings.Repeat("x", 100_000)
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		_, _ = io.WriteString(w, long)
+	})
+	server := httptest.NewServer(newGateway(t, Handler(lambdahttp.New(page, quiet))))
+	defer server.Close()
+
+	response, err := http.Head(server.URL + "/any/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+
+	if err != nil || len(body) > 0 || response.StatusCode != http.StatusOK ||
+		response.ContentLength != int64(len(long)) || response.Header.Get("ETag") != `"1"` ||
+		response.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("HEAD = %d %v, %d bytes, %v, want the headers of GET alone",
+			response.StatusCode, response.Header, len(body), err)
 	}
 }
 
@@ -472,13 +512,19 @@ func TestServerHasTheGatewaysQuotas(t *testing.T) {
 	})
 
 	// net/http lets 4 KB more than MaxHeaderBytes pass.
-	for size, want := range map[int]int{8_000: http.StatusOK, 20_000: http.StatusRequestHeaderFieldsTooLarge} {
-		if got := rawStatus(t, listener.Addr(), "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-A: "+strings.Repeat("a", size)+"\r\n\r\n"); got != want {
+	const head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-A: "
+	for size, want := range map[int]int{
+		8_000: http.StatusOK, 20_000: http.StatusRequestHeaderFieldsTooLarge,
+	} {
+		request := head + strings.Repeat("a", size) + "\r\n\r\n"
+		if got := rawStatus(t, listener.Addr(), request); got != want {
 			t.Errorf("a header of %d bytes: %d, want %d", size, got, want)
 		}
 	}
-	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.WriteTimeout <= integrationLimit || server.IdleTimeout == 0 {
-		t.Errorf("timeouts = %v %v %v %v, want all set", server.ReadHeaderTimeout, server.ReadTimeout, server.WriteTimeout, server.IdleTimeout)
+	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 ||
+		server.WriteTimeout <= integrationLimit || server.IdleTimeout == 0 {
+		t.Errorf("timeouts = %v %v %v %v, want all set", server.ReadHeaderTimeout, server.ReadTimeout,
+			server.WriteTimeout, server.IdleTimeout)
 	}
 }
 

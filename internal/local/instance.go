@@ -21,33 +21,34 @@ import (
 )
 
 const (
-	// functionMemory is what the function is told it has; nothing enforces it here.
+	// functionMemory is the memory in the function's environment, in MB. Nothing enforces it here.
 	functionMemory = "256"
-	// pipeDelay is how long the output of a process that has ended is waited for: its own children may hold the pipe open.
+	// pipeDelay is how long to read the output of a process that has ended. Its children may hold the
+	// pipe open.
 	pipeDelay = time.Second
-	// tailSize is how much of the end of stderr is kept, to find the last line in. A longer line is cut.
+	// tailSize is how many bytes of stderr are kept to find the last line. A longer line is cut.
 	tailSize = 4 << 10
 )
 
-// errGone is an instance that ended before it took the invocation.
+// errGone means that the instance ended before it took the invocation.
 var errGone = errors.New("instance is gone")
 
-// instance is one process of a function and the Runtime API that it talks to, on a listener of its own: that is how an
-// invocation is sent to one process and not to another.
+// instance is one process of a function, with a Runtime API on its own listener. So an invocation
+// can be sent to one process and not to another.
 type instance struct {
 	cfg    RuntimeConfig
 	cmd    *exec.Cmd
 	server *http.Server
 	stderr *tail
 
-	work   chan *invocation // taken by the process's long poll
+	work   chan *invocation // the process's long poll receives from it
 	ready  chan struct{}    // closed when the process first asks for work
-	exited chan struct{}    // closed when the process is gone
-	waited error            // what the process ended with; read it after exited
+	exited chan struct{}    // closed when the process has ended
+	waited error            // the result of Wait; read it after exited
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	isReady   bool
-	current   *invocation // what the process works on
+	current   *invocation // the invocation under way
 	initError *FunctionError
 }
 
@@ -56,22 +57,22 @@ type invocation struct {
 	id       string
 	payload  []byte
 	deadline time.Time
-	done     chan outcome // has room for the one outcome
+	done     chan outcome // buffered
 }
 
-// outcome is what Invoke returns.
+// outcome is the result of an invocation.
 type outcome struct {
 	payload []byte
 	err     error
 }
 
-// startInstance starts the process. It is not ready until it has asked for work, see waitReady.
+// startInstance starts the process. Call waitReady before the first invoke.
 func startInstance(cfg RuntimeConfig) (*instance, error) {
 	binary, err := filepath.Abs(cfg.Binary)
 	if err != nil {
 		return nil, err
 	}
-	// The instance belongs to no invocation, so neither its listener nor its process ends with one's context.
+	// The instance outlives the invocation that starts it, and so does its context.
 	ctx := context.Background()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +85,7 @@ func startInstance(cfg RuntimeConfig) (*instance, error) {
 		ready:  make(chan struct{}),
 		exited: make(chan struct{}),
 	}
-	// No read or write timeout: the process waits for its next invocation for as long as it takes.
+	// There is no read or write timeout: the process may wait long for its next invocation.
 	i.server = &http.Server{
 		Handler:           i.api(),
 		ReadHeaderTimeout: headerTimeout,
@@ -108,8 +109,9 @@ func startInstance(cfg RuntimeConfig) (*instance, error) {
 	return i, nil
 }
 
-// supervise starts the process and waits for its end, all on one thread: Linux kills a child with the death signal when the
-// thread that started it ends, not when its process does, and Go ends threads as it likes unless a goroutine holds them.
+// supervise starts the process and waits for its end on one locked thread. Linux sends the death
+// signal to a child when the thread that started it ends, and Go may end a thread that no goroutine
+// has locked.
 func (i *instance) supervise(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -122,12 +124,13 @@ func (i *instance) supervise(started chan<- error) {
 	i.waited = i.cmd.Wait()
 	close(i.exited)
 	_ = i.server.Close()
-	i.cfg.Log.Info("process ended", "function", i.cfg.Name, "pid", i.cmd.Process.Pid, "state", i.cmd.ProcessState.String())
+	i.cfg.Log.Info("process ended",
+		"function", i.cfg.Name, "pid", i.cmd.Process.Pid, "state", i.cmd.ProcessState.String())
 }
 
-// environment is what Lambda sets, and the function's own.
+// environment returns the variables that Lambda sets, and cfg.Env.
 func environment(cfg RuntimeConfig, taskRoot, api string) []string {
-	stream := time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	day, id := time.Now().UTC().Format("2006/01/02"), strings.ReplaceAll(uuid.NewString(), "-", "")
 	return append([]string{
 		"AWS_LAMBDA_RUNTIME_API=" + api,
 		"_HANDLER=bootstrap",
@@ -135,14 +138,15 @@ func environment(cfg RuntimeConfig, taskRoot, api string) []string {
 		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + functionMemory,
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + cfg.Name,
-		"AWS_LAMBDA_LOG_STREAM_NAME=" + stream,
+		"AWS_LAMBDA_LOG_STREAM_NAME=" + day + "/[$LATEST]" + id,
 		"AWS_REGION=" + region,
 		"LAMBDA_TASK_ROOT=" + taskRoot,
 		"TZ=:UTC",
 	}, cfg.Env...)
 }
 
-// waitReady waits until the process asks for its first invocation. A process that doesn't is useless, and its error says why.
+// waitReady waits until the process asks for its first invocation. It fails when the process ends
+// before, or takes longer than limit.
 func (i *instance) waitReady(limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -156,10 +160,15 @@ func (i *instance) waitReady(limit time.Duration) error {
 	}
 }
 
-// invoke hands the payload to the process and waits for the outcome. A process that takes too long is killed, because
-// nothing else ends what it is doing.
+// invoke hands the payload to the process and waits for the outcome. It kills a process that takes
+// longer than timeout.
 func (i *instance) invoke(payload []byte, timeout time.Duration) outcome {
-	v := &invocation{id: uuid.NewString(), payload: payload, deadline: time.Now().Add(timeout), done: make(chan outcome, 1)}
+	v := &invocation{
+		id:       uuid.NewString(),
+		payload:  payload,
+		deadline: time.Now().Add(timeout),
+		done:     make(chan outcome, 1),
+	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
@@ -178,7 +187,7 @@ func (i *instance) invoke(payload []byte, timeout time.Duration) outcome {
 	}
 	select {
 	case out := <-v.done:
-		return out // It answered and then ended.
+		return out // It answered before it ended.
 	default:
 		return outcome{err: i.exitError()}
 	}
@@ -189,9 +198,9 @@ func (i *instance) timedOut(timeout time.Duration) outcome {
 	return outcome{err: errors.Join(err, i.stop())}
 }
 
-// stop kills the process, by its id, and waits until it is gone.
+// stop kills the process and waits for its end.
 func (i *instance) stop() error {
-	// An error means that it has already ended, which the wait confirms.
+	// Kill fails when the process has ended already.
 	_ = i.cmd.Process.Kill()
 	timer := time.NewTimer(reapLimit)
 	defer timer.Stop()
@@ -199,7 +208,8 @@ func (i *instance) stop() error {
 	case <-i.exited:
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("process %d of %s is still there after %v", i.cmd.Process.Pid, i.cfg.Name, reapLimit)
+		return fmt.Errorf("process %d of %s survived its kill for %v",
+			i.cmd.Process.Pid, i.cfg.Name, reapLimit)
 	}
 }
 
@@ -216,7 +226,8 @@ func (i *instance) failure(kind, message string) error {
 	return &FunctionError{Function: i.cfg.Name, Type: kind, Message: message}
 }
 
-// exitError says how the process ended: what it told the API, else its exit status and its last word on stderr.
+// exitError describes how the process ended: the error that it reported to the API, or else its
+// exit status and the last line of its stderr.
 func (i *instance) exitError() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -230,7 +241,7 @@ func (i *instance) exitError() error {
 	return i.failure(exitError, message)
 }
 
-// api is the Lambda Runtime API, version 2018-06-01.
+// api returns the Lambda Runtime API, version 2018-06-01.
 func (i *instance) api() http.Handler {
 	const base = "/2018-06-01/runtime/"
 	mux := http.NewServeMux()
@@ -241,7 +252,7 @@ func (i *instance) api() http.Handler {
 	return mux
 }
 
-// serveNext is the long poll: it answers when there is an invocation.
+// serveNext answers the long poll when there is an invocation.
 func (i *instance) serveNext(w http.ResponseWriter, r *http.Request) {
 	i.markReady()
 	select {
@@ -249,12 +260,14 @@ func (i *instance) serveNext(w http.ResponseWriter, r *http.Request) {
 		i.mu.Lock()
 		i.current = v
 		i.mu.Unlock()
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Lambda-Runtime-Aws-Request-Id", v.id)
-		w.Header().Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(v.deadline.UnixMilli(), 10))
-		w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+region+":"+accountID+":function:"+i.cfg.Name)
-		w.Header().Set("Lambda-Runtime-Trace-Id", newTraceID(time.Now())+";Sampled=0")
-		// A process that no longer reads has ended, and supervise tells.
+		header := w.Header()
+		header.Set("Content-Type", "application/json")
+		header.Set("Lambda-Runtime-Aws-Request-Id", v.id)
+		header.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(v.deadline.UnixMilli(), 10))
+		header.Set("Lambda-Runtime-Invoked-Function-Arn",
+			"arn:aws:lambda:"+region+":"+accountID+":function:"+i.cfg.Name)
+		header.Set("Lambda-Runtime-Trace-Id", newTraceID(time.Now())+";Sampled=0")
+		// A write fails when the process has ended. supervise notices that.
 		_, _ = w.Write(v.payload)
 	case <-r.Context().Done():
 	}
@@ -272,7 +285,8 @@ func (i *instance) markReady() {
 func (i *instance) serveResponse(w http.ResponseWriter, r *http.Request) {
 	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxResponse))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		message := fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", maxResponse)
+		message := "Response payload size exceeded maximum allowed payload size (" +
+			strconv.Itoa(maxResponse) + " bytes)."
 		i.finish(r.PathValue("id"), outcome{err: i.failure("Function.ResponseSizeTooLarge", message)})
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 		return
@@ -296,13 +310,15 @@ func (i *instance) serveInitError(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// readError reads the error document of the Runtime API. One that can't be read is still an error.
+// readError reads the error document of the Runtime API. A malformed document is an error all the
+// same.
 func (i *instance) readError(w http.ResponseWriter, r *http.Request) *FunctionError {
 	var document struct {
 		Message string `json:"errorMessage"`
 		Type    string `json:"errorType"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxResponse)).Decode(&document); err != nil {
+	body := http.MaxBytesReader(w, r.Body, maxResponse)
+	if err := json.NewDecoder(body).Decode(&document); err != nil {
 		document.Type, document.Message = "Runtime.Unknown", "unreadable error: "+err.Error()
 	}
 	return &FunctionError{Function: i.cfg.Name, Type: document.Type, Message: document.Message}
@@ -310,14 +326,15 @@ func (i *instance) readError(w http.ResponseWriter, r *http.Request) *FunctionEr
 
 func (i *instance) acknowledge(w http.ResponseWriter, r *http.Request, out outcome) {
 	if !i.finish(r.PathValue("id"), out) {
-		http.Error(w, `{"errorType":"InvalidRequestID","errorMessage":"no such invocation"}`, http.StatusBadRequest)
+		const message = `{"errorType":"InvalidRequestID","errorMessage":"no such invocation"}`
+		http.Error(w, message, http.StatusBadRequest)
 		return
 	}
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = io.WriteString(w, `{"status":"OK"}`)
 }
 
-// finish tells the outcome of the invocation that the process works on, once. It is false for any other.
+// finish ends the invocation under way with an outcome. It returns false when its id is another.
 func (i *instance) finish(id string, out outcome) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -14,11 +14,12 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 )
 
-// patience is how long a test waits for a condition before it gives up. It is long because a busy machine is slow.
+// patience is how long a test waits for a condition before it gives up. It is long because a busy
+// machine is slow.
 const patience = 30 * time.Second
 
-// TestMain makes this test binary a Lambda too: a Runtime starts it again, with the Runtime API in the environment. So the
-// tests meet the real client of that API.
+// TestMain makes this test binary a Lambda too: a Runtime starts it again, with the Runtime API in
+// the environment. So the tests use the real client of that API.
 func TestMain(m *testing.M) {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") != "" {
 		runBootstrap(os.Getenv("TEST_INIT"))
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// job is what a test asks of the bootstrap.
+// job is a test's payload for the bootstrap.
 type job struct {
 	Do  string
 	Arg string
@@ -53,7 +54,11 @@ func runBootstrap(how string) {
 
 // report posts an init error, which aws-lambda-go never does but other runtimes do.
 func report(document string) {
-	response, err := http.Post("http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+"/2018-06-01/runtime/init/error", "application/json", strings.NewReader(document))
+	response, err := http.Post(
+		"http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+"/2018-06-01/runtime/init/error",
+		"application/json",
+		strings.NewReader(document),
+	)
 	if err == nil {
 		_ = response.Body.Close()
 	}
@@ -80,12 +85,12 @@ func work(ctx context.Context, j job) (any, error) {
 	case "exit":
 		fmt.Fprintln(os.Stderr, j.Arg)
 		os.Exit(7)
-	case "hang": // Tells who hangs, once it does.
+	case "hang": // prints its process id first
 		fmt.Println(os.Getpid())
 		select {}
 	case "large":
 		return string(make([]byte, maxResponse)), nil
-	case "call": // Tells the test that it runs, and waits for the test's answer.
+	case "call": // calls the test's server and waits for its answer
 		response, err := http.Get(j.Arg)
 		if err != nil {
 			return nil, err

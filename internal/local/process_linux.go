@@ -2,8 +2,8 @@ package local
 
 import "syscall"
 
-// childAttributes makes a child die with us, even when we are killed and can't close anything, and keeps the terminal's
-// Ctrl-C from it, so that we end it in order.
+// childAttributes makes a child die with this process, even when this process is killed. It keeps
+// the terminal's Ctrl-C from the child, which this process ends in order.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }

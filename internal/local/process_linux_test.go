@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// isRunning reports whether a process exists and is more than a zombie that nobody has waited for.
+// isRunning reports whether a process exists and isn't a zombie.
 func isRunning(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -23,14 +23,16 @@ func isRunning(pid int) bool {
 	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
-// runParent is the process of TestChildrenDieWithTheirParent that is killed. Its child tells its own id and hangs in a
-// handler, so that nothing but the death signal ends it.
+// runParent runs as the process that TestChildrenDieWithTheirParent kills. Its child prints its id
+// and hangs in a handler, so that only the death signal ends it.
 func runParent() {
 	binary, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	r := NewRuntime(RuntimeConfig{Name: "reserve", Binary: binary, Timeout: patience, Stdout: os.Stdout})
+	r := NewRuntime(
+		RuntimeConfig{Name: "reserve", Binary: binary, Timeout: patience, Stdout: os.Stdout},
+	)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, _ = r.Invoke(ctx, []byte(`{"Do":"hang"}`))
@@ -58,7 +60,7 @@ func TestChildrenDieWithTheirParent(t *testing.T) {
 	killErr := parent.Process.Kill()
 	_ = parent.Wait()
 	if err != nil || killErr != nil {
-		t.Fatalf("parent said %q: %v, %v", line, err, killErr)
+		t.Fatalf("parent printed %q: %v, %v", line, err, killErr)
 	}
 
 	for deadline := time.Now().Add(patience); isRunning(child); {
@@ -66,6 +68,6 @@ func TestChildrenDieWithTheirParent(t *testing.T) {
 			_ = syscall.Kill(child, syscall.SIGKILL)
 			t.Fatalf("process %d has outlived its parent", child)
 		}
-		time.Sleep(time.Millisecond) // Nothing tells of the end of a process that isn't ours.
+		time.Sleep(time.Millisecond) // Only a parent is told of a process's end.
 	}
 }

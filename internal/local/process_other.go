@@ -4,6 +4,6 @@ package local
 
 import "syscall"
 
-// childAttributes is nothing special here. A child whose parent was killed ends by itself when its Runtime API no longer
-// answers.
+// childAttributes returns nil here. A child whose parent was killed ends when its Runtime API no
+// longer answers.
 func childAttributes() *syscall.SysProcAttr { return nil }

@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// isRunning asks with the signal that is none. A process of ours that has been waited for is gone.
+// isRunning sends signal 0, which only checks. It fails for a child that has been waited for.
 func isRunning(pid int) bool {
 	process, err := os.FindProcess(pid)
 	return err == nil && process.Signal(syscall.Signal(0)) == nil
 }
 
-// runParent belongs to a test of Linux alone.
+// runParent is for a test that runs on Linux only.
 func runParent() {}

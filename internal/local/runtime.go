@@ -11,18 +11,17 @@ import (
 	"time"
 )
 
-// Limits of the Lambda service.
 const (
-	// initLimit is how long Lambda lets an instance take before it asks for its first invocation.
+	// initLimit is how long Lambda waits for an instance's first request for work.
 	initLimit = 10 * time.Second
-	// maxResponse is the largest answer of an invocation, in bytes: 6 MB and what AWS adds to it.
+	// maxResponse is Lambda's limit of an answer, in bytes: 6 MB and AWS's overhead.
 	maxResponse = 6_291_556
-	// reapLimit is how long a killed process may take to be gone. The kernel needs milliseconds; this is for a machine that
-	// swaps.
+	// reapLimit is how long a killed process may take to end. The kernel needs milliseconds; a machine
+	// that swaps needs longer.
 	reapLimit = 10 * time.Second
 )
 
-// What a RuntimeConfig that leaves them out gets.
+// These are the defaults of RuntimeConfig.
 const (
 	// defaultTimeout is the functions' timeout on AWS.
 	defaultTimeout = 10 * time.Second
@@ -30,60 +29,64 @@ const (
 	defaultMaxInstances = 10
 )
 
-// The types of a FunctionError whose process was there no longer, or not in time.
+// These are types of a FunctionError.
 const (
-	exitError = "Runtime.ExitError"
-	timedOut  = "Sandbox.Timedout"
+	exitError = "Runtime.ExitError" // the process ended
+	timedOut  = "Sandbox.Timedout"  // the process took too long
 )
 
-// ErrClosed is the error of an invocation of a Runtime that is closed.
+// ErrClosed means that the Runtime was closed before the invocation began.
 var ErrClosed = errors.New("runtime is closed")
 
-// FunctionError is an invocation that the function failed: its handler returned an error or panicked, or its process ended,
-// took too long or didn't start.
+// FunctionError means that an invocation failed in the function: its handler returned an error or
+// panicked, or its process ended, took too long or didn't start.
 type FunctionError struct {
 	Function string // the name in RuntimeConfig
-	Type     string // as Lambda calls it: Runtime.ExitError, Sandbox.Timedout, or the type of the handler's error
-	Message  string
+	// Type is Lambda's name for the failure, such as Runtime.ExitError or Sandbox.Timedout, or the Go
+	// type of the handler's error.
+	Type    string
+	Message string
 }
 
-// Error names the function, what kind of failure it was and what the function said.
+// Error returns the function, the type of the failure and the message.
 func (e *FunctionError) Error() string {
 	return fmt.Sprintf("function %s: %s: %s", e.Function, e.Type, e.Message)
 }
 
 // RuntimeConfig describes a function that a Runtime runs.
 type RuntimeConfig struct {
-	Name   string // of the function
+	Name   string // the function's name
 	Binary string // the path of the built bootstrap
-	// Env is the function's whole environment but for what Lambda itself sets: nothing is inherited. It wins over Lambda's.
+	// Env is added to the variables that Lambda sets, and wins over them. The function inherits
+	// nothing from this process.
 	Env []string
-	// MaxInstances is how many processes may run at once, 10 if it isn't positive.
+	// MaxInstances is how many processes may run at once. It is 10 if it isn't positive.
 	MaxInstances int
-	// Timeout is how long an invocation may take, 10 s if it isn't positive.
+	// Timeout is how long an invocation may take. It is 10 s if it isn't positive.
 	Timeout time.Duration
-	// Stdout and Stderr get what the processes write, never two writes at once. Nil discards it.
+	// Stdout and Stderr get the processes' output, one write at a time. Nil discards it.
 	Stdout, Stderr io.Writer
-	// Log tells of processes that start and end. Nil discards it.
+	// Log records the start and the end of each process. Nil discards it.
 	Log *slog.Logger
 }
 
-// Runtime serves the Lambda Runtime API to a built bootstrap binary and invokes it. Like Lambda it runs one process, an
-// instance, for every invocation that is under way, keeps it for the next, and starts another only when all are busy.
+// Runtime invokes a built bootstrap binary through the Lambda Runtime API. Like Lambda it runs one
+// process, an instance, for each invocation under way, keeps it for the next invocation, and starts
+// another only when all are busy.
 type Runtime struct {
 	cfg    RuntimeConfig
 	slots  chan struct{} // one for each invocation under way
 	closed chan struct{}
-	output sync.Mutex // held by whoever writes to Stdout or Stderr
+	output sync.Mutex // held during a write to Stdout or Stderr
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	isClosed  bool
-	instances map[*instance]struct{} // all that may still have a process
-	idle      []*instance            // the last used is the last, and the next to be used
+	instances map[*instance]struct{} // every instance that may have a process
+	idle      []*instance            // a stack: the last used instance is used next
 	running   sync.WaitGroup         // invocations under way
 }
 
-// NewRuntime prepares a Runtime. It starts no process: the first invocation does.
+// NewRuntime returns a Runtime. The first invocation starts the first process.
 func NewRuntime(cfg RuntimeConfig) *Runtime {
 	if cfg.MaxInstances <= 0 {
 		cfg.MaxInstances = defaultMaxInstances
@@ -105,10 +108,12 @@ func NewRuntime(cfg RuntimeConfig) *Runtime {
 	return r
 }
 
-// Invoke runs one invocation and returns the function's payload. It waits for a free instance, and for the function, until
-// ctx ends; as on Lambda the function isn't told that its caller has gone, and runs until it is done or its timeout.
+// Invoke runs one invocation and returns the function's payload. It waits for a free instance, and
+// for the function, until ctx ends. As on Lambda the function isn't cancelled then: it runs until
+// it is done or its timeout.
 //
-// The error is a *FunctionError when the function failed, ErrClosed after Close, and ctx's when ctx ended first.
+// The error is a *FunctionError when the function failed, ErrClosed after Close, and ctx's error
+// when ctx ended first.
 func (r *Runtime) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := r.begin(ctx); err != nil {
 		return nil, fmt.Errorf("invoke %s: %w", r.cfg.Name, err)
@@ -126,8 +131,8 @@ func (r *Runtime) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 }
 
-// Close kills every process that the Runtime started, waits until each is gone, and fails the invocations under way. It may
-// be called again. Lambda kills instances in the same way.
+// Close kills every process that the Runtime started, as Lambda does, and waits for their end. The
+// invocations under way fail. Close may be called again.
 func (r *Runtime) Close() error {
 	r.mu.Lock()
 	if !r.isClosed {
@@ -175,8 +180,8 @@ func (r *Runtime) end() {
 	r.running.Done()
 }
 
-// run invokes an idle instance, or a new one when there is none. An instance that has died since it was last used is no
-// failure of this invocation, which it never got.
+// run invokes an idle instance, or a new one when there is none. When an idle instance turns out to
+// be dead, run takes another: the invocation didn't reach it.
 func (r *Runtime) run(payload []byte) outcome {
 	for {
 		i, isNew, err := r.acquire()
@@ -197,8 +202,8 @@ func (r *Runtime) run(payload []byte) outcome {
 	}
 }
 
-// acquire takes the idle instance that was used last, or starts one. It starts the process under the lock, so that Close sees
-// either the process or no attempt to start it.
+// acquire takes the idle instance that was used last, or starts one. It holds the lock meanwhile,
+// so that Close sees each process that was started.
 func (r *Runtime) acquire() (i *instance, isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +223,7 @@ func (r *Runtime) acquire() (i *instance, isNew bool, err error) {
 	return i, true, nil
 }
 
-// release keeps an instance for the next invocation unless its process is gone.
+// release keeps an instance for the next invocation unless its process has ended.
 func (r *Runtime) release(i *instance) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,7 +238,7 @@ func (r *Runtime) release(i *instance) {
 
 func (r *Runtime) forget(i *instance) {
 	if err := i.stop(); err != nil {
-		r.cfg.Log.Error("process can't be ended", "function", r.cfg.Name, "error", err)
+		r.cfg.Log.Error("can't end a process", "function", r.cfg.Name, "error", err)
 		return // Close tries again.
 	}
 	r.mu.Lock()

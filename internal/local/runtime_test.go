@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// description is what a function's context says.
+// description holds the values in a function's context.
 type description struct {
 	RequestID, ARN, Function, Version string
 	Remaining                         time.Duration
@@ -36,7 +36,7 @@ func describe(ctx context.Context) description {
 	return d
 }
 
-// newRuntime is a Runtime of this test binary, closed at the end of the test.
+// newRuntime returns a Runtime for this test binary and closes it at the end of the test.
 func newRuntime(t *testing.T, cfg RuntimeConfig) *Runtime {
 	t.Helper()
 	binary, err := os.Executable()
@@ -58,7 +58,7 @@ func newRuntime(t *testing.T, cfg RuntimeConfig) *Runtime {
 	return r
 }
 
-// invoke asks for a job and decodes what it returned.
+// invoke runs a job and decodes its result.
 func invoke[T any](t *testing.T, r *Runtime, do, arg string) (T, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -90,7 +90,8 @@ func mustInvoke[T any](t *testing.T, r *Runtime, do, arg string) T {
 func checkFunctionError(t *testing.T, err error, wantType, wantMessage string) {
 	t.Helper()
 	var got *FunctionError
-	if !errors.As(err, &got) || got.Function != "reserve" || got.Type != wantType || !strings.Contains(got.Message, wantMessage) {
+	if !errors.As(err, &got) || got.Function != "reserve" || got.Type != wantType ||
+		!strings.Contains(got.Message, wantMessage) {
 		t.Errorf("error = %v, want a FunctionError of type %s with %q", err, wantType, wantMessage)
 	}
 }
@@ -108,16 +109,23 @@ func TestRuntimeReturnsTheFunctionsAnswer(t *testing.T) {
 	}
 }
 
-func TestRuntimeTellsTheFunctionWhatLambdaDoes(t *testing.T) {
+func TestRuntimeSetsContextAndEnvironmentAsLambdaDoes(t *testing.T) {
 	t.Parallel()
 
-	r := newRuntime(t, RuntimeConfig{Env: []string{"SETTING=1", "AWS_REGION=ap-south-1"}, Timeout: patience})
+	r := newRuntime(
+		t,
+		RuntimeConfig{Env: []string{"SETTING=1", "AWS_REGION=ap-south-1"}, Timeout: patience},
+	)
 	got := mustInvoke[description](t, r, "context", "")
 	if len(got.RequestID) != 36 || got.Remaining <= 0 || got.Remaining > patience {
 		t.Errorf("context = %+v, want an id and a deadline within %v", got, patience)
 	}
 	got.RequestID, got.Remaining = "", 0
-	want := description{ARN: "arn:aws:lambda:us-east-1:123456789012:function:reserve", Function: "reserve", Version: "$LATEST"}
+	want := description{
+		ARN:      "arn:aws:lambda:us-east-1:123456789012:function:reserve",
+		Function: "reserve",
+		Version:  "$LATEST",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("context (-want +got):\n%s", diff)
 	}
@@ -131,7 +139,10 @@ func TestRuntimeTellsTheFunctionWhatLambdaDoes(t *testing.T) {
 			t.Errorf("environment %q lacks %s", environment, want)
 		}
 	}
-	if slices.ContainsFunc(environment, func(s string) bool { return strings.HasPrefix(s, "HOME=") || strings.HasPrefix(s, "PATH=") }) {
+	if slices.ContainsFunc(
+		environment,
+		func(s string) bool { return strings.HasPrefix(s, "HOME=") || strings.HasPrefix(s, "PATH=") },
+	) {
 		t.Errorf("environment %q is inherited", environment)
 	}
 }
@@ -161,8 +172,14 @@ func TestRuntimeFailures(t *testing.T) {
 	}{
 		"handler's error": {"fail", "no stock", "errorString", "no stock", true},
 		"panic":           {"panic", "boom", "string", "boom", false},
-		"process death":   {"exit", "out of luck", "Runtime.ExitError", "exit status 7: out of luck", false},
-		"too large":       {"large", "", "Function.ResponseSizeTooLarge", "6291556", false},
+		"process death": {
+			"exit",
+			"out of luck",
+			"Runtime.ExitError",
+			"exit status 7: out of luck",
+			false,
+		},
+		"too large": {"large", "", "Function.ResponseSizeTooLarge", "6291556", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -190,7 +207,7 @@ func TestRuntimeKillsAFunctionThatTakesTooLong(t *testing.T) {
 	checkFunctionError(t, err, "Sandbox.Timedout", "Task timed out after 2.00 seconds")
 
 	if isRunning(before) {
-		t.Errorf("process %d runs on", before)
+		t.Errorf("process %d still runs", before)
 	}
 	if after := mustInvoke[int](t, r, "pid", ""); after == before {
 		t.Errorf("process %d was used again", after)
@@ -232,7 +249,7 @@ func TestInitThatHangsIsCutOff(t *testing.T) {
 	r.forget(i)
 
 	if isRunning(i.cmd.Process.Pid) {
-		t.Errorf("process %d runs on", i.cmd.Process.Pid)
+		t.Errorf("process %d still runs", i.cmd.Process.Pid)
 	}
 }
 
@@ -241,14 +258,14 @@ func TestRuntimeWithoutABinary(t *testing.T) {
 
 	r := NewRuntime(RuntimeConfig{Name: "reserve", Binary: t.TempDir() + "/bootstrap"})
 	if _, err := r.Invoke(t.Context(), nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Invoke error = %v, want that there is no file", err)
+		t.Errorf("Invoke error = %v, want ErrNotExist", err)
 	}
 	if err := r.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 }
 
-// meeting is a server that functions call to say that they run. They wait there until the test lets them go.
+// meeting is a server that running functions call. They wait there until the test releases them.
 type meeting struct {
 	url     string
 	arrived chan struct{}
@@ -282,7 +299,7 @@ func (m meeting) await(t *testing.T, n int) {
 	}
 }
 
-func TestRuntimeRunsOneInvocationPerInstanceAndNoMoreThanItMay(t *testing.T) {
+func TestRuntimeRunsOneInvocationPerInstanceUpToMaxInstances(t *testing.T) {
 	t.Parallel()
 
 	r := newRuntime(t, RuntimeConfig{MaxInstances: 2})
@@ -304,7 +321,7 @@ func TestRuntimeRunsOneInvocationPerInstanceAndNoMoreThanItMay(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := r.Invoke(ctx, []byte(`{"Do":"echo"}`)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("third caller's error = %v, want that its time is up", err)
+		t.Errorf("third caller's error = %v, want DeadlineExceeded", err)
 	}
 	m.release()
 	callers.Wait()
@@ -366,7 +383,7 @@ func TestCallerThatGivesUpLeavesTheFunctionRunning(t *testing.T) {
 	m.await(t, 1)
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) {
-		t.Errorf("Invoke error = %v, want that it was canceled", err)
+		t.Errorf("Invoke error = %v, want Canceled", err)
 	}
 	m.release()
 
@@ -437,7 +454,7 @@ func TestCloseWhileInstancesStart(t *testing.T) {
 	}
 }
 
-func TestRuntimeAPIRefusesWhatIsNotUnderWay(t *testing.T) {
+func TestRuntimeAPIRefusesUnknownInvocations(t *testing.T) {
 	t.Parallel()
 
 	i := &instance{cfg: RuntimeConfig{Name: "reserve"}}

@@ -18,19 +18,13 @@ type Answer struct {
 	Replayed bool
 }
 
-// procedure is a verb's stored procedure and the statement that calls it. The first parameter asks
-// for early lock release, the last two return the outcome and its data.
+// procedure is a verb's stored procedure and the statement that calls it. Its last two parameters
+// return the outcome and its data.
 type procedure struct{ name, sql string }
 
 var (
-	reserveLine = procedure{
-		"reserve_line",
-		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
-	}
-	reserveCart = procedure{
-		"reserve_cart",
-		"CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
-	}
+	reserveLine = procedure{"reserve_line", "CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
+	reserveCart = procedure{"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
 	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, NULL, NULL)"}
 	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
 )

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 
+	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/local/pgserver"
@@ -14,16 +17,17 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// databaseName is the embedded server's one database for us.
+// databaseName is the database that the service uses on the embedded server.
 const databaseName = "postgres"
 
-// database is where the service keeps its data: a server that somebody else runs, or one of ours.
+// database is where the service keeps its data.
 type database struct {
 	url    string
-	server *pgserver.Server // nil when somebody else runs it
+	server *pgserver.Server // nil when this program didn't start the server
 }
 
-// stopped is closed when a server of ours has ended; it is nil, and so never ready, when the server isn't ours.
+// stopped returns a channel that is closed when the embedded server has ended. It is nil, and so
+// never ready, for a server that this program didn't start.
 func (d database) stopped() <-chan struct{} {
 	if d.server == nil {
 		return nil
@@ -31,6 +35,7 @@ func (d database) stopped() <-chan struct{} {
 	return d.server.Done()
 }
 
+// stop stops the embedded server if this program started it.
 func (d database) stop() error {
 	if d.server == nil {
 		return nil
@@ -38,65 +43,119 @@ func (d database) stop() error {
 	return d.server.Stop()
 }
 
-// openDatabase reaches DATABASE_URL, or starts the embedded server when it isn't set.
-func openDatabase(ctx context.Context, opts options, c config.Config, stdout io.Writer) (database, error) {
+// openDatabase connects to DATABASE_URL, or starts the embedded server when that isn't set.
+func openDatabase(
+	ctx context.Context, opts options, c config.Config, progress io.Writer,
+) (database, error) {
 	if c.DatabaseURL != "" {
-		return database{url: c.DatabaseURL}, nil
+		d := database{url: c.DatabaseURL}
+		return d, d.ping(ctx, c)
 	}
 	bin, err := pgserver.Find(opts.root)
 	if err != nil {
 		return database{}, err
 	}
 	if err := os.MkdirAll(opts.data, 0o755); err != nil {
-		return database{}, fmt.Errorf("make a place for the data: %w", err)
+		return database{}, explainData(opts, err)
 	}
 	server, err := pgserver.Start(ctx, pgserver.Config{
 		BinDir:  bin,
 		DataDir: opts.cluster(),
 		// Every built function may have ten processes with a connection each.
 		Settings: map[string]string{"max_connections": "200"},
-		Progress: func(step string) { fmt.Fprintln(stdout, "  "+step) },
+		Progress: func(step string) { fmt.Fprintln(progress, "  "+step) },
 	})
 	if err != nil {
-		return database{}, err
+		return database{}, explainData(opts, err)
 	}
 	return database{url: server.URL(databaseName), server: server}, nil
 }
 
-// prepare brings the schema up to date and seeds a database that is empty.
-func (d database) prepare(ctx context.Context, stdout io.Writer) error {
-	fmt.Fprintln(stdout, "  bringing the schema up to date")
+// runningDatabase returns the embedded server of a running `make run`, if there is one. Otherwise
+// it does what openDatabase does.
+func runningDatabase(
+	ctx context.Context, opts options, c config.Config, progress io.Writer,
+) (database, error) {
+	if c.DatabaseURL == "" {
+		if url, ok := pgserver.RunningURL(opts.cluster(), databaseName); ok {
+			return database{url: url}, nil
+		}
+	}
+	return openDatabase(ctx, opts, c, progress)
+}
+
+// explainData names the remedy for data that this user may not write or this Postgres can't read.
+func explainData(opts options, err error) error {
+	var version *pgserver.VersionError
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission to write in %s: make it yours (sudo chown -R \"$USER\" %[1]s), "+
+			"or choose another directory (make run ARGS='-data DIR')", opts.data)
+	case errors.As(err, &version):
+		return fmt.Errorf("%w: type `make reset` to remove the data, or install Postgres %s",
+			version, version.Data)
+	}
+	return err
+}
+
+// ping connects to DATABASE_URL, so that one which can't be used is named before anything else is
+// done.
+func (d database) ping(ctx context.Context, c config.Config) error {
+	a, err := app.New(c, c.Logger(), 1)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	return d.explain(a.Service.Ping(ctx))
+}
+
+// explain names DATABASE_URL when it chose the database that can't be used, and leaves out what
+// each layer says about a failed connect but its reason.
+func (d database) explain(err error) error {
+	if err == nil || d.server != nil {
+		return err
+	}
+	if none := (*postgres.NoConnectionError)(nil); errors.As(err, &none) {
+		err = none.Err
+	}
+	return fmt.Errorf("can't use the database of DATABASE_URL: %w", err)
+}
+
+// prepare brings the schema up to date and seeds an empty database.
+func (d database) prepare(ctx context.Context, progress io.Writer) error {
+	fmt.Fprintln(progress, "  bringing the schema up to date")
 	applied, err := migrate.Up(ctx, postgres.URL(d.url))
 	if err != nil {
-		return d.blame(err)
+		return d.explain(err)
 	}
+	routines := 0
 	for _, name := range applied {
-		fmt.Fprintln(stdout, "  applied the migration "+name)
+		if strings.HasPrefix(name, "procedures/") {
+			routines++
+			continue
+		}
+		fmt.Fprintln(progress, "  applied the migration "+name)
+	}
+	if routines > 0 {
+		fmt.Fprintf(progress, "  installed the routines of %d files\n", routines)
 	}
 	seeded, err := demo.SeedEmpty(ctx, d.url)
 	if err != nil {
 		return err
 	}
 	if seeded {
-		fmt.Fprintln(stdout, "  seeded the demo catalog")
+		fmt.Fprintln(progress, "  seeded the demo catalog")
 	}
 	return nil
 }
 
-// blame names the variable that chose a database which can't be used.
-func (d database) blame(err error) error {
-	if d.server != nil {
-		return err
-	}
-	return fmt.Errorf("the database of DATABASE_URL can't be used: %w", err)
-}
-
-// seed puts the demo catalog back. It uses the server of a `run` that is going on, or starts one for the while.
+// seed puts the demo catalog back. It uses the server of a running `make run`, or starts one and
+// stops it afterwards.
 func seed(ctx context.Context, opts options, c config.Config, stdout io.Writer) (err error) {
-	twice := opts.remote && opts.eraseEverything
-	if c.DatabaseURL != "" && !twice && demo.RefuseRemote(c.DatabaseURL) != nil {
-		return errors.New("DATABASE_URL is not on this machine; if everything on it may be removed, say so twice: " +
-			"make seed ARGS='-remote -erase-everything'")
+	confirmed := opts.remote && opts.eraseEverything
+	if c.DatabaseURL != "" && !confirmed && demo.RefuseRemote(c.DatabaseURL) != nil {
+		return errors.New("DATABASE_URL is on another machine, and seed removes all its data: " +
+			"if you want that, type make seed ARGS='-remote -erase-everything'")
 	}
 	d, err := runningDatabase(ctx, opts, c, stdout)
 	if err != nil {
@@ -104,34 +163,26 @@ func seed(ctx context.Context, opts options, c config.Config, stdout io.Writer) 
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	if _, err := migrate.Up(ctx, postgres.URL(d.url)); err != nil {
-		return d.blame(err)
+		return d.explain(err)
 	}
 	if err := demo.Reset(ctx, d.url); err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "The demo catalog is as it was, and every reservation is gone.")
+	fmt.Fprintln(stdout, "The demo catalog is back, and all reservations are gone.")
 	return nil
 }
 
-func runningDatabase(ctx context.Context, opts options, c config.Config, stdout io.Writer) (database, error) {
-	if c.DatabaseURL == "" {
-		if url, ok := pgserver.RunningURL(opts.cluster(), databaseName); ok {
-			return database{url: url}, nil
-		}
-	}
-	return openDatabase(ctx, opts, c, stdout)
-}
-
-// reset removes the embedded server's data, unless it is in use.
+// reset removes the embedded server's data, unless the server runs.
 func reset(opts options, c config.Config, stdout io.Writer) error {
 	if c.DatabaseURL != "" {
-		return errors.New("DATABASE_URL is set, and reset is for the embedded server: use seed, or unset it")
+		return errors.New("DATABASE_URL is set, and reset removes only the embedded server's data: " +
+			"unset DATABASE_URL, or type `make seed` to reset its database")
 	}
 	if _, running := pgserver.RunningURL(opts.cluster(), databaseName); running {
 		return errors.New("the service is running: stop it first")
 	}
 	if err := os.RemoveAll(opts.data); err != nil {
-		return fmt.Errorf("remove the data: %w", err)
+		return explainData(opts, fmt.Errorf("remove the data: %w", err))
 	}
 	fmt.Fprintln(stdout, "The embedded server's data is gone; the next `make run` starts afresh.")
 	return nil

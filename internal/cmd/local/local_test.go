@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,10 +23,10 @@ import (
 	"github.com/allo/reservations/internal/local/pgserver"
 )
 
-// startLimit bounds the wait for a start on a machine that is busy with other tests.
+// startLimit bounds the wait for a start. It is long because other tests keep the machine busy.
 const startLimit = 60 * time.Second
 
-// output is what the program prints, safe to read while it runs.
+// output collects what the program prints. It is safe to read while the program runs.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -41,7 +44,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// program is a run of the program in this process.
+// program is one run of the program, in this process.
 type program struct {
 	output *output
 	url    string
@@ -53,21 +56,21 @@ func testOptions(t *testing.T) options {
 	return options{root: "../../..", data: t.TempDir()}
 }
 
-// testConfig leaves the port to the system: one that was looked for may be taken again when it is listened on, if only by a child that
-// another test's start has forked and that has yet to let go of what was open.
+// testConfig leaves the choice of the port to the system. A free port that a test looked for may be
+// taken again when the program listens on it.
 func testConfig() config.Config {
 	return config.Config{
-		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, SweepInterval: time.Second,
-		LogLevel: slog.LevelWarn,
+		Host: "127.0.0.1", Port: 0, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		SweepInterval: time.Second, LogLevel: slog.LevelWarn,
 	}
 }
 
-// await waits until the condition holds.
-func await(t *testing.T, holds func() bool) {
+// waitUntil waits until the condition holds.
+func waitUntil(t *testing.T, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(startLimit); !holds(); {
 		if time.Now().After(deadline) {
-			t.Fatal("it didn't come about in time")
+			t.Fatal("the condition didn't hold in time")
 		}
 		<-time.After(5 * time.Millisecond)
 	}
@@ -83,11 +86,11 @@ func start(t *testing.T, opts options, c config.Config) program {
 	p.stop = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() { _ = p.stop() })
 
-	await(t, func() bool {
+	waitUntil(t, func() bool {
 		select {
 		case err := <-done:
 			done <- err // for stop, which waits for it too
-			t.Fatalf("the program ended with %v before it was ready; it said:\n%s", err, p.output)
+			t.Fatalf("the program ended with %v before it was ready; it printed:\n%s", err, p.output)
 		default:
 		}
 		return strings.Contains(p.output.String(), "Ready in")
@@ -112,11 +115,18 @@ func get(t *testing.T, url string) string {
 	return string(body)
 }
 
-const reserveMug = `{"productId":"0192d000-0000-7000-8000-000000000103","warehouseId":"0192d000-0000-7000-8000-000000000003","quantity":1}`
+// lastMug is a request for the demo catalog's only mug in Los Angeles.
+const lastMug = `{"productId":"0192d000-0000-7000-8000-000000000103",
+	"warehouseId":"0192d000-0000-7000-8000-000000000003","quantity":1}`
 
-func reserve(t *testing.T, p program) int {
+// reserveLastMug returns the status of the answer.
+func reserveLastMug(t *testing.T, p program) int {
 	t.Helper()
-	response, err := http.Post(p.url+"/api/reservations", "application/json", strings.NewReader(reserveMug))
+	response, err := http.Post(
+		p.url+"/api/reservations",
+		"application/json",
+		strings.NewReader(lastMug),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,15 +139,17 @@ func TestTheServiceKeepsItsDataFromOneRunToTheNext(t *testing.T) {
 
 	opts, c := testOptions(t), testConfig()
 	first := start(t, opts, c)
-	for _, step := range []string{"creating", "starting Postgres", "0001_schema.sql", "seeded the demo catalog"} {
+	for _, step := range []string{
+		"creating", "starting Postgres", "0001_schema.sql", "seeded the demo catalog",
+	} {
 		if !strings.Contains(first.output.String(), step) {
-			t.Errorf("the first start said %q, want it to tell of %q", first.output, step)
+			t.Errorf("the first start printed %q, want it to name %q", first.output, step)
 		}
 	}
 	if page := get(t, first.url+"/"); !strings.Contains(page, "<html") {
 		t.Errorf("page = %s, want HTML", page)
 	}
-	if got := reserve(t, first); got != http.StatusCreated {
+	if got := reserveLastMug(t, first); got != http.StatusCreated {
 		t.Errorf("reserving the last mug = %d, want 201", got)
 	}
 	if err := first.stop(); err != nil {
@@ -149,10 +161,10 @@ func TestTheServiceKeepsItsDataFromOneRunToTheNext(t *testing.T) {
 
 	second := start(t, opts, c)
 	if strings.Contains(second.output.String(), "seeded") {
-		t.Errorf("the second start said %q, want it to leave the data alone", second.output)
+		t.Errorf("the second start printed %q, want it to keep the data", second.output)
 	}
-	if got := reserve(t, second); got != http.StatusConflict {
-		t.Errorf("reserving the mug that is held = %d, want 409", got)
+	if got := reserveLastMug(t, second); got != http.StatusConflict {
+		t.Errorf("reserving the held mug = %d, want 409", got)
 	}
 }
 
@@ -161,17 +173,17 @@ func TestSeedPutsTheCatalogBackWhileTheServiceRuns(t *testing.T) {
 
 	opts, c := testOptions(t), testConfig()
 	p := start(t, opts, c)
-	if got := reserve(t, p); got != http.StatusCreated {
+	if got := reserveLastMug(t, p); got != http.StatusCreated {
 		t.Fatalf("reserving the last mug = %d, want 201", got)
 	}
 	if err := seed(t.Context(), opts, c, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if got := reserve(t, p); got != http.StatusCreated {
+	if got := reserveLastMug(t, p); got != http.StatusCreated {
 		t.Errorf("reserving the last mug after a seed = %d, want 201", got)
 	}
 	if err := reset(opts, c, io.Discard); err == nil {
-		t.Error("reset removed the data of a server that runs")
+		t.Error("reset removed the data of a running server")
 	}
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
@@ -189,7 +201,7 @@ func TestTheMinuteRuleSweeps(t *testing.T) {
 
 	opts, c := testOptions(t), testConfig()
 	p := start(t, opts, c)
-	if got := reserve(t, p); got != http.StatusCreated {
+	if got := reserveLastMug(t, p); got != http.StatusCreated {
 		t.Fatalf("reserving the last mug = %d, want 201", got)
 	}
 	url, running := pgserver.RunningURL(opts.cluster(), databaseName)
@@ -201,20 +213,21 @@ func TestTheMinuteRuleSweeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), `UPDATE reservations SET created_at = created_at - interval '1 h',
-		updated_at = updated_at - interval '1 h', expires_at = expires_at - interval '1 h'`); err != nil {
+	if _, err := conn.Exec(t.Context(), `UPDATE reservations
+		SET created_at = created_at - interval '1 h', updated_at = updated_at - interval '1 h', expires_at = expires_at - interval '1 h'`); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool {
+	waitUntil(t, func() bool {
 		var status string
-		if err := conn.QueryRow(t.Context(), "SELECT status FROM reservations").Scan(&status); err != nil {
+		err := conn.QueryRow(t.Context(), "SELECT status FROM reservations").Scan(&status)
+		if err != nil {
 			t.Fatal(err)
 		}
 		return status == "EXPIRED"
 	})
 }
 
-func TestWhatIsWrongIsSaidInOneLine(t *testing.T) {
+func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 	t.Parallel()
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -224,49 +237,146 @@ func TestWhatIsWrongIsSaidInOneLine(t *testing.T) {
 	defer l.Close()
 	taken := testConfig()
 	taken.Port = l.Addr().(*net.TCPAddr).Port
-	remote := testConfig()
+	remote, unreachable := testConfig(), testConfig()
 	remote.DatabaseURL = "postgres://u:p@db.example/d"
-	unreachable := testConfig()
-	unreachable.DatabaseURL = "postgres://u:p@127.0.0.1:1/d"
+	unreachable.DatabaseURL = "postgres://u:secret@127.0.0.1:1/d"
 	unbuilt := testOptions(t)
 	unbuilt.lambdas = t.TempDir()
+	old := testOptions(t)
+	if err := os.MkdirAll(old.cluster(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	version := filepath.Join(old.cluster(), "PG_VERSION")
+	if err := os.WriteFile(version, []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 
-	for _, c := range []struct {
-		name string
+	local := func(args ...string) func() error {
+		return func() error { return run(t.Context(), args, io.Discard, io.Discard) }
+	}
+	for name, c := range map[string]struct {
 		do   func() error
 		want string
 	}{
-		{"a taken port", func() error { return serve(t.Context(), testOptions(t), taken, io.Discard) }, "is taken"},
-		{"a verb that isn't one", func() error { return run(t.Context(), []string{"jump"}, io.Discard, io.Discard) }, "unknown verb"},
-		{"no verb", func() error { return run(t.Context(), nil, io.Discard, io.Discard) }, "run, seed or reset"},
-		{"an extra argument", func() error { return run(t.Context(), []string{"run", "x"}, io.Discard, io.Discard) }, "unexpected argument"},
-		{"functions that aren't built", func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) }, "isn't built"},
-		{"a seed of another machine", func() error { return seed(t.Context(), testOptions(t), remote, io.Discard) }, "say so twice"},
-		{"a database that can't be reached", func() error { return serve(t.Context(), testOptions(t), unreachable, io.Discard) }, "DATABASE_URL can't be used"},
-		{"a reset of somebody else's database", func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set"},
+		"port taken": {
+			func() error { return serve(t.Context(), testOptions(t), taken, io.Discard) },
+			"is taken: stop the program that listens there, or choose another port (PORT=",
+		},
+		"unknown verb":   {local("jump"), "unknown verb"},
+		"no verb":        {local(), "run, seed, psql or reset"},
+		"extra argument": {local("run", "x"), "unexpected argument"},
+		"function not built": {
+			func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) },
+			"isn't built: type `make run-lambdas`",
+		},
+		"seed of another machine": {
+			func() error { return seed(t.Context(), testOptions(t), remote, io.Discard) },
+			"'-remote -erase-everything'",
+		},
+		"database unreachable by run": {
+			func() error { return serve(t.Context(), testOptions(t), unreachable, io.Discard) },
+			"can't use the database of DATABASE_URL: ",
+		},
+		"database unreachable by seed": {
+			func() error { return seed(t.Context(), testOptions(t), unreachable, io.Discard) },
+			"can't use the database of DATABASE_URL: ",
+		},
+		"reset with DATABASE_URL": {
+			func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set",
+		},
+		"data of another Postgres": {
+			func() error { return serve(t.Context(), old, testConfig(), io.Discard) },
+			"holds data of Postgres 9, which Postgres 17 can't read: type `make reset`",
+		},
+		"data of another user": {
+			func() error { return explainData(old, fmt.Errorf("open it: %w", fs.ErrPermission)) },
+			"no permission to write in " + old.data,
+		},
 	} {
 		err := c.do()
-		if err == nil || !strings.Contains(oneLine(err), c.want) {
-			t.Errorf("%s: error = %v, want one line that says %q", c.name, err, c.want)
+		if err == nil || !strings.Contains(oneLine(err), c.want) ||
+			strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: error = %v, want one line that says %q", name, err, c.want)
 		}
 	}
 }
 
-func TestAServerThatEndsEndsTheProgram(t *testing.T) {
+// newClient makes a program that prints its arguments, its password and the server's status, as a
+// stand-in for psql, which a machine may lack.
+func newClient(t *testing.T, opts options) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "psql")
+	script := "#!/bin/sh\nprintf '%s\\n' \"$@\" \"password=$PGPASSWORD\"\n" +
+		"[ ! -e " + opts.cluster() + "/postmaster.pid ] || echo running\n"
+	if err := os.WriteFile(name, []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestPsqlStartsAServerForTheSessionAlone(t *testing.T) {
+	t.Parallel()
+
+	opts, c := testOptions(t), testConfig()
+	opts.rest = []string{"-c", "SELECT 1"}
+	var got, progress output
+
+	if err := runClient(t.Context(), newClient(t, opts), opts, c, &got, &progress); err != nil {
+		t.Fatal(err)
+	}
+
+	lines := strings.Split(strings.TrimSpace(got.String()), "\n")
+	if len(lines) != 5 || lines[1] != "-c" || lines[2] != "SELECT 1" || lines[4] != "running" {
+		t.Fatalf("psql saw %q, want a URL, the arguments, a password and a running server", lines)
+	}
+	if password := strings.TrimPrefix(lines[3], "password="); password == "" ||
+		strings.Contains(lines[0], password) {
+		t.Errorf(
+			"psql got the URL %q and %q, want the password in the environment only",
+			lines[0],
+			lines[3],
+		)
+	}
+	if _, running := pgserver.RunningURL(opts.cluster(), databaseName); running {
+		t.Error("the server outlived the session")
+	}
+}
+
+func TestPsqlLeavesARunningServerAlone(t *testing.T) {
+	t.Parallel()
+
+	opts, c := testOptions(t), testConfig()
+	start(t, opts, c)
+	var got output
+
+	if err := runClient(t.Context(), newClient(t, opts), opts, c, &got, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+
+	url, running := pgserver.RunningURL(opts.cluster(), databaseName)
+	if !running {
+		t.Fatal("the server ended with the session")
+	}
+	if address, _, _ := splitPassword(url); !strings.HasPrefix(got.String(), address+"\n") {
+		t.Errorf("psql saw %q, want the URL %s first", &got, address)
+	}
+}
+
+func TestTheProgramEndsWithItsServer(t *testing.T) {
 	t.Parallel()
 
 	d := database{server: nil}
 	if d.stopped() != nil || d.stop() != nil {
-		t.Error("a database that somebody else runs is ours to stop")
+		t.Error("the program would stop a server that it didn't start")
 	}
 	opts, c := testOptions(t), testConfig()
 	done := make(chan error, 1)
 	var out output
 	go func() { done <- serve(context.Background(), opts, c, &out) }()
-	await(t, func() bool {
+	waitUntil(t, func() bool {
 		select {
 		case err := <-done:
-			t.Fatalf("the program ended with %v before it was ready; it said:\n%s", err, &out)
+			t.Fatalf("the program ended with %v before it was ready; it printed:\n%s", err, &out)
 		default:
 		}
 		return strings.Contains(out.String(), "Ready in")
@@ -276,14 +386,14 @@ func TestAServerThatEndsEndsTheProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What an operator would do by accident: the postmaster ends, and with it, most often, the statement that made it.
+	// An operator stops the postmaster by accident. Most often that ends this statement too.
 	_, _ = conn.Exec(t.Context(), "COPY (SELECT 1) TO PROGRAM 'kill -INT $(head -1 postmaster.pid)'")
 	select {
 	case err := <-done:
 		if err == nil || !strings.Contains(err.Error(), "the Postgres server ended") {
-			t.Errorf("serve() = %v, want it to say that the server ended", err)
+			t.Errorf("serve() = %v, want an error that says that the server ended", err)
 		}
 	case <-time.After(startLimit):
-		t.Error(errors.New("the program runs on without its server"))
+		t.Error(errors.New("the program still runs without its server"))
 	}
 }

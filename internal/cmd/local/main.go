@@ -1,8 +1,9 @@
-// Command local runs the whole service on one machine: Postgres, the API and the page behind a gateway like AWS's, and the sweep
-// every minute. It takes one verb:
+// Command local runs the whole service on one machine: Postgres, a gateway like AWS's with the API
+// and the pages behind it, and the sweeper every minute. It takes one verb:
 //
-//	local run     serve until Ctrl-C; with -lambdas DIR the built binaries answer, each in a process of its own
-//	local seed    put the demo catalog back as it was, and remove every reservation
+//	local run     serve until Ctrl-C; -lambdas DIR runs the built functions, each in its own process
+//	local seed    put the demo catalog back and remove every reservation
+//	local psql    open the database in psql; arguments after -- are psql's
 //	local reset   remove the embedded server's data
 package main
 
@@ -21,17 +22,22 @@ import (
 	"github.com/allo/reservations/internal/config"
 )
 
+const verbs = "run, seed, psql or reset"
+
 // options are the command line.
 type options struct {
 	verb string
-	// root is the checkout, whose infra/node_modules holds the server's programs; data is where its data is kept.
+	// root is the checkout, where npm installs the embedded Postgres. data is the directory that
+	// holds its data.
 	root, data string
-	// lambdas is the directory of the built functions; empty runs the handlers in this process.
+	// lambdas is the directory of the built functions. Empty runs the handlers in this process.
 	lambdas string
-	// withParent ends the program when whoever started it ends, as make may by kill -9.
+	// withParent ends the program when the process that started it ends, as make may by kill -9.
 	withParent bool
-	// remote and eraseEverything together let seed loose on a database on another machine.
+	// remote and eraseEverything together let seed empty a database on another machine.
 	remote, eraseEverything bool
+	// rest are psql's arguments.
+	rest []string
 }
 
 func main() {
@@ -43,7 +49,7 @@ func main() {
 	}
 }
 
-// oneLine folds what a driver tells in several lines.
+// oneLine joins the lines of an error. Some drivers use several.
 func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
@@ -65,10 +71,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return serve(ctx, opts, c, stdout)
 	case "seed":
 		return seed(ctx, opts, c, stdout)
+	case "psql":
+		return psql(ctx, opts, c, stdout, stderr)
 	case "reset":
 		return reset(opts, c, stdout)
 	default:
-		return fmt.Errorf("unknown verb %q: it is run, seed or reset", opts.verb)
+		return fmt.Errorf("unknown verb %q: use %s", opts.verb, verbs)
 	}
 }
 
@@ -77,20 +85,21 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&opts.root, "root", ".", "the checkout")
-	flags.StringVar(&opts.data, "data", "", "where the embedded server keeps its data (default <root>/.local)")
-	flags.StringVar(&opts.lambdas, "lambdas", "", "run the binaries built in this directory")
-	flags.BoolVar(&opts.withParent, "with-parent", false, "end when the starting process ends")
-	flags.BoolVar(&opts.remote, "remote", false, "seed: the database may be on another machine")
-	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: everything on it may be removed")
+	flags.StringVar(&opts.data, "data", "", "the embedded server's data (default <root>/.local)")
+	flags.StringVar(&opts.lambdas, "lambdas", "", "run: directory of the built functions to run")
+	flags.BoolVar(&opts.withParent, "with-parent", false, "run: end when the starting process ends")
+	flags.BoolVar(&opts.remote, "remote", false, "seed: allow a database on another machine")
+	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: allow to remove its data")
 	if len(args) == 0 || args[0] == "" || args[0][0] == '-' {
-		return opts, errors.New("say what to do: run, seed or reset")
+		return opts, errors.New("no verb: use " + verbs)
 	}
 	opts.verb = args[0]
 	if err := flags.Parse(args[1:]); err != nil {
 		return opts, err
 	}
-	if flags.NArg() > 0 {
-		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	opts.rest = flags.Args()
+	if len(opts.rest) > 0 && opts.verb != "psql" {
+		return opts, fmt.Errorf("unexpected argument %q", opts.rest[0])
 	}
 	if opts.data == "" {
 		opts.data = filepath.Join(opts.root, ".local")
@@ -101,5 +110,5 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return opts, errors.Join(errs[:]...)
 }
 
-// cluster is the embedded server's data directory, one of the things that are kept in the data.
+// cluster returns the embedded server's data directory, which lies in the data.
 func (o options) cluster() string { return filepath.Join(o.data, "postgres") }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,20 +21,26 @@ import (
 )
 
 const (
-	// localConnections is each function's pool in this process. More would only wait for one another inside Postgres.
+	// localConnections is the size of each function's pool in this process. With more, calls would
+	// only wait for each other inside Postgres.
 	localConnections = 8
-	// startTimeout bounds the start, from the server's first initdb to the answer.
+	// startTimeout bounds the start, a first initdb included.
 	startTimeout = 2 * time.Minute
-	// shutdownTimeout is how long requests may take to end after Ctrl-C.
+	// shutdownTimeout is how long the requests under way may take after Ctrl-C.
 	shutdownTimeout = 5 * time.Second
-	// parentEvery is how often a program that ends with its parent looks for it.
+	// parentEvery is how often -with-parent checks that the parent is there.
 	parentEvery = 200 * time.Millisecond
+	// gcPercent lets garbage grow to four times the live data before it is collected. The live data is
+	// a few megabytes, so by default the collector runs all the time and takes a tenth of a request's
+	// processor time.
+	gcPercent = 400
 )
 
-// serve runs everything until ctx ends or something breaks, and leaves nothing behind.
+// serve runs the whole service until ctx ends or a part of it fails. It stops all that it started.
 func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	debug.SetGCPercent(gcPercent)
 	if opts.withParent {
 		go endWithParent(cancel)
 	}
@@ -58,19 +65,23 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 	c.DatabaseURL = d.url
 	log := c.Logger()
 	if err := check(starting, c, log); err != nil {
-		return d.blame(err)
+		return d.explain(err)
 	}
 	functions, err := startFunctions(opts, c, stdout, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, functions.Close()) }()
-	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n", time.Since(start).Seconds(), shown(listener))
+	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n",
+		time.Since(start).Seconds(), shownAddress(listener))
 	return serveUntil(ctx, d, functions, listener, c.SweepInterval, log)
 }
 
-// serveUntil answers requests and sweeps until ctx ends or the database server does.
-func serveUntil(ctx context.Context, d database, f *local.Functions, l net.Listener, every time.Duration, log *slog.Logger) error {
+// serveUntil answers requests and runs the sweeper until ctx ends or the embedded server does.
+func serveUntil(
+	ctx context.Context, d database, f *local.Functions, l net.Listener,
+	every time.Duration, log *slog.Logger,
+) error {
 	gateway, err := local.NewGateway(route.All(), f.HTTP, log)
 	if err != nil {
 		return err
@@ -93,17 +104,18 @@ func serveUntil(ctx context.Context, d database, f *local.Functions, l net.Liste
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	case <-d.stopped():
-		err = errors.New("the Postgres server ended; postgres.log beside its data says why")
+		err = errors.New("the Postgres server ended: see postgres.log beside its data")
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	if shutdownErr := server.Shutdown(ending); shutdownErr != nil && !errors.Is(shutdownErr, http.ErrServerClosed) {
+	shutdownErr := server.Shutdown(ending)
+	if shutdownErr != nil && !errors.Is(shutdownErr, http.ErrServerClosed) {
 		err = errors.Join(err, server.Close())
 	}
 	return err
 }
 
-// check refuses a server that would lose what it acknowledges.
+// check refuses a database server whose settings would lose holds.
 func check(ctx context.Context, c config.Config, log *slog.Logger) error {
 	a, err := app.New(c, log, 1)
 	if err != nil {
@@ -113,7 +125,9 @@ func check(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return a.Check(ctx)
 }
 
-func startFunctions(opts options, c config.Config, stdout io.Writer, log *slog.Logger) (*local.Functions, error) {
+func startFunctions(
+	opts options, c config.Config, stdout io.Writer, log *slog.Logger,
+) (*local.Functions, error) {
 	if opts.lambdas == "" {
 		return local.InProcess(c, localConnections, log)
 	}
@@ -123,17 +137,21 @@ func startFunctions(opts options, c config.Config, stdout io.Writer, log *slog.L
 func listen(ctx context.Context, c config.Config) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("port %d of %s is taken: stop what listens there, or choose another: PORT=%d make run", c.Port, c.Host, c.Port+1)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("port %d of %s is taken: stop the program that listens there, "+
+			"or choose another port (PORT=%d make run)", c.Port, c.Host, c.Port+1)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("no permission to listen on port %d: "+
+			"choose one from 1024 (PORT=3000 make run)", c.Port)
+	case err != nil:
 		return nil, fmt.Errorf("listen on HOST=%s PORT=%d: %w", c.Host, c.Port, err)
 	}
 	return l, nil
 }
 
-// shown is the address that a person types: localhost for the loopback.
-func shown(l net.Listener) string {
+// shownAddress returns the address that a person types: localhost for the loopback.
+func shownAddress(l net.Listener) string {
 	address := l.Addr().(*net.TCPAddr)
 	if address.IP.IsLoopback() || address.IP.IsUnspecified() {
 		return net.JoinHostPort("localhost", strconv.Itoa(address.Port))
@@ -141,7 +159,8 @@ func shown(l net.Listener) string {
 	return address.String()
 }
 
-// endWithParent ends the program when its parent has: make, killed, can't tell us, and an orphan would keep the port.
+// endWithParent cancels the program when its parent has ended. A make that is killed can't tell its
+// children, and an orphan would keep the port.
 func endWithParent(cancel context.CancelCauseFunc) {
 	parent := os.Getppid()
 	for range time.Tick(parentEvery) {

@@ -1,4 +1,4 @@
-// Package builttest builds the functions for tests that run them as processes, as Lambda does.
+// Package builttest builds the functions for tests that run them as processes, like Lambda.
 package builttest
 
 import (
@@ -17,8 +17,9 @@ var (
 	failed error
 )
 
-// Functions builds every function for this machine into build/NAME, once for all tests of the program, and returns that folder, which
-// local.Built takes. The next run finds them there, and Go sees that they are current. Programs that may run at once have names of their own.
+// Functions builds every function for this machine into build/NAME and returns that directory, for
+// local.Built. It builds once for all tests of a program, and a later run reuses an up-to-date
+// build. Programs that may run at the same time need different names.
 func Functions(t testing.TB, name string) string {
 	t.Helper()
 	root := Root(t)
@@ -30,7 +31,7 @@ func Functions(t testing.TB, name string) string {
 	return dir
 }
 
-// Root is the checkout.
+// Root returns the checkout's directory.
 func Root(t testing.TB) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
@@ -47,7 +48,8 @@ func build(ctx context.Context, root, dir string) error {
 	}
 	for _, e := range entries {
 		out := filepath.Join(dir, e.Name(), "bootstrap")
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc", "-o", out, "./functions/"+e.Name())
+		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc",
+			"-o", out, "./functions/"+e.Name())
 		cmd.Dir = root
 		if message, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", e.Name(), err, message)

@@ -107,7 +107,12 @@ func TestADatabaseOnAnotherMachineIsRefused(t *testing.T) {
 			t.Errorf("RefuseRemote(%q) = %v, want ErrNotLocal", url, err)
 		}
 	}
-	for _, url := range []string{"postgres://u:p@localhost/d", "postgres://u:p@127.0.0.1:5432/d", "postgres://u:p@[::1]/d", "postgres://u@/d?host=/tmp"} {
+	for _, url := range []string{
+		"postgres://u:p@localhost/d",
+		"postgres://u:p@127.0.0.1:5432/d",
+		"postgres://u:p@[::1]/d",
+		"postgres://u@/d?host=/tmp",
+	} {
 		if err := RefuseRemote(url); err != nil {
 			t.Errorf("RefuseRemote(%q) = %v, want none", url, err)
 		}

@@ -16,12 +16,12 @@ import (
 type Child struct {
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // How it ended; to be read after done is closed.
+	err  error // the result of Wait; read it after done is closed
 }
 
-// Spawn starts cmd in a process group of its own, so that a Ctrl-C in the
-// terminal reaches only us and we shut the program down in order. On Linux the
-// kernel sends the program the signal last when we die without having done so.
+// Spawn starts cmd in its own process group, so that a Ctrl-C in the terminal reaches only this
+// process, which then shuts the program down. On Linux the kernel sends the program the signal last
+// when this process dies first.
 func Spawn(cmd *exec.Cmd, last syscall.Signal) (*Child, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -38,9 +38,9 @@ func Spawn(cmd *exec.Cmd, last syscall.Signal) (*Child, error) {
 	return c, nil
 }
 
-// run starts the program and waits for it on one locked thread: what the kernel
-// takes for the parent's death is the end of the thread that started the child,
-// and an ordinary goroutine's thread may end at any time.
+// run starts the program and waits for it on one locked thread. The kernel takes the end of the
+// thread that started the child for the parent's death, and the thread of an ordinary goroutine may
+// end at any time.
 func (c *Child) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -59,7 +59,7 @@ func (c *Child) PID() int { return c.cmd.Process.Pid }
 // Done is closed when the program has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// Signal sends sig; a program that has ended already is not an error.
+// Signal sends sig. It returns nil when the program has ended already.
 func (c *Child) Signal(sig os.Signal) error {
 	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -80,18 +80,17 @@ func (c *Child) WaitFor(limit time.Duration) bool {
 }
 
 const (
-	// Ports are picked from below the range that Linux (32768) and macOS (49152)
-	// give to outgoing connections: a server that restarts on its port must not
-	// find some client's connection there.
+	// Ports are picked below the range of outgoing connections, which begins at 32768 on Linux and
+	// 49152 on macOS. So a restarted server doesn't find a client's connection on its port.
 	lowestPort, highestPort = 20000, 32767
 
-	// portTries bounds the search for a free port. With half of the range taken,
-	// that many picks all fail once in a million times.
+	// portTries bounds the search for a free port. With half of the range taken, all tries fail once
+	// in a million searches.
 	portTries = 20
 )
 
-// FreePort returns a TCP port on 127.0.0.1 on which nothing listens. Nothing
-// holds it for the caller, who must be ready to find it taken after all.
+// FreePort returns a TCP port on 127.0.0.1 on which nothing listens. It isn't reserved: another
+// program may take it before the caller does.
 func FreePort() (int, error) {
 	var lastErr error
 	for range portTries {

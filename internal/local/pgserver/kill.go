@@ -8,21 +8,20 @@ import (
 )
 
 const (
-	// stopTimeout is how long a server may take to shut down in order. A fast
-	// shutdown writes one checkpoint, which takes well under a second with our
-	// small buffers; a disk that needs ten is not worth waiting for.
+	// stopTimeout is how long a server may take to shut down. A fast shutdown writes one checkpoint,
+	// which takes well under a second with small buffers.
 	stopTimeout = 10 * time.Second
 
-	// killTimeout is how long the kernel may take to end killed processes. Only
-	// one stuck in the disk driver takes longer than milliseconds.
+	// killTimeout is how long the kernel may take to end killed processes. It takes milliseconds
+	// unless a process is stuck in a disk driver.
 	killTimeout = 10 * time.Second
 
-	// endPollInterval is how often we look whether foreign processes have ended;
-	// nothing tells us about those that aren't our children.
+	// endPollInterval is how often to check whether processes have ended that aren't children of this
+	// one. No signal reports their end.
 	endPollInterval = 5 * time.Millisecond
 )
 
-// alive reports whether p still runs, and not another process under its id.
+// alive reports whether p still runs. Another process with its id doesn't count.
 func (p process) alive() bool {
 	now, ok := lookup(p.pid)
 	return ok && now.started == p.started
@@ -65,7 +64,8 @@ func killAll(doomed []process) error {
 	}
 	for _, p := range doomed {
 		if !p.awaitEnd(killTimeout) {
-			errs = append(errs, fmt.Errorf("postgres process %d survived SIGKILL for %s", p.pid, killTimeout))
+			errs = append(errs,
+				fmt.Errorf("postgres process %d survived SIGKILL for %s", p.pid, killTimeout))
 		}
 	}
 	return errors.Join(errs...)

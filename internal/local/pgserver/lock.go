@@ -10,21 +10,21 @@ import (
 	"syscall"
 )
 
-// acquire makes the data directory ours until release, or until this process
-// ends. It tells a server whose starter is gone, which we may end, from one that
-// somebody uses. It also makes the directories for what it is given to keep.
+// acquire locks the data directory until release, or until this process ends. A server on a
+// directory that nobody has locked is an orphan, which a start may end. acquire also makes the
+// directories of the data and the log.
 func (s *Server) acquire(a account) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock != nil {
-		return nil // A server that crashed by itself still has it.
+		return nil // the lock of a server that crashed by itself
 	}
 	for _, file := range []string{s.config.DataDir, s.config.LogFile} {
 		if err := a.makeDir(filepath.Dir(file)); err != nil {
 			return fmt.Errorf("make room for the database: %w", err)
 		}
 	}
-	// From here on there is one spelling of the path, whoever looks at it.
+	// From here on the path is spelled as Postgres shows it.
 	dataDir, err := resolve(s.config.DataDir)
 	if err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
@@ -34,22 +34,22 @@ func (s *Server) acquire(a account) error {
 	return err
 }
 
-// release gives the data directory back.
+// release unlocks the data directory.
 func (s *Server) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock != nil {
-		// A process that is being started at this moment has a copy of the file until it runs its program, and the lock is the file's: closing
-		// ours would leave it locked until then.
+		// A process that is starting has a copy of the file until its exec, and the lock belongs to the
+		// file. Without the unlock, a close would leave the directory locked until then.
 		_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)
-		_ = s.lock.Close() // Nothing was written that a failure could lose.
+		_ = s.lock.Close() // nothing written is lost if it fails
 		s.lock = nil
 	}
 }
 
-// lockFile locks the file for this process and writes our id into it for the
-// next one's error. The file stays when the lock goes: to remove it would let
-// two processes lock two files of one name.
+// lockFile locks the file for this process and writes the process's id into it, for the error of
+// the next process. The file stays when the lock goes: if it were removed, two processes could lock
+// two files of the same name.
 func lockFile(name string, a account) (*os.File, error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -59,7 +59,7 @@ func lockFile(name string, a account) (*os.File, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(name) // The message does without it.
+		holder, _ := os.ReadFile(name) // without it the message lacks the id
 		return nil, errors.Join(fmt.Errorf("%s is in use by process %s: stop that first",
 			strings.TrimSuffix(name, ".lock"), strings.TrimSpace(string(holder))), file.Close())
 	}
@@ -74,8 +74,8 @@ func writeAtStart(file *os.File, pid int) error {
 	return err
 }
 
-// InUse reports whether a living process keeps a server on the data directory,
-// or seems to: a lock that can't be read says so too.
+// InUse reports whether a process has locked the data directory for a server. It is also true when
+// the lock can't be read.
 func InUse(dataDir string) bool {
 	file, err := os.Open(dataDir + ".lock")
 	if err != nil {

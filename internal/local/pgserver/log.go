@@ -8,16 +8,15 @@ import (
 )
 
 const (
-	// logTail is how much of a log's end an error may look at.
+	// logTail is how many bytes of a log's end are read for an error.
 	logTail = 8 << 10
 
-	// logLines is how many lines of it an error shows: the cause, a detail and a
-	// hint, and what led to them.
+	// logLines is how many lines an error shows: the cause, a detail, a hint and two lines before.
 	logLines = 5
 )
 
-// lastLines returns the last lines that were written to a log after the first
-// start bytes, on one line. It never fails: it explains another failure.
+// lastLines returns the log's last lines after its first start bytes, joined to one line. It never
+// fails, because it explains another failure.
 func lastLines(name string, start int64) string {
 	file, err := os.Open(name)
 	if err != nil {
@@ -37,7 +36,7 @@ func lastLines(name string, start int64) string {
 func oneLine(output string) string {
 	var lines []string
 	for line := range strings.Lines(output) {
-		// The server puts the time and `[process]` in front.
+		// The server begins a line with the time and `[process]`.
 		if _, message, ok := strings.Cut(line, "] "); ok && strings.Contains(line, " UTC [") {
 			line = message
 		}

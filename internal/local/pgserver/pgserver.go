@@ -1,11 +1,10 @@
-// Package pgserver runs one Postgres server as a child of this process, for
-// `make run` and for tests: no Docker, no account, nothing to install by hand.
+// Package pgserver runs one Postgres server as a child of this process, for `make run` and for
+// tests. It needs neither Docker nor an account.
 //
-// The server listens on 127.0.0.1 only and wants a password that was made at
-// random with its data directory. Its data is kept between runs and is as
-// durable as in production: fsync and synchronous_commit stay on. It doesn't
-// outlive this process, and whatever a crash left behind, be it a pid file, a
-// running server or half a data directory, doesn't stop the next start.
+// The server listens on 127.0.0.1 only and asks for a random password, which is made with the data
+// directory. Its data is kept between runs and is as durable as in production: fsync and
+// synchronous_commit stay on. The server doesn't outlive this process. Leftovers of a crash, such
+// as a pid file, a running server or half a data directory, don't stop the next start.
 //
 // Postgres refuses to run as root. As root the server runs as the owner of its
 // data directory; see Unprivileged.
@@ -27,29 +26,29 @@ import (
 // loopback is the only address a server listens on.
 const loopback = "127.0.0.1"
 
-// Config says how to run a server.
+// Config describes a server.
 type Config struct {
 	// BinDir holds the programs postgres and initdb; see Find.
 	BinDir string
 
-	// DataDir is made by the first start and kept after the last. Its name with
-	// .password and .lock added names two files that belong to it.
+	// DataDir is the data directory. The first start makes it. Two files beside it belong to it:
+	// their names are its name with .password and .lock added.
 	DataDir string
 
 	// Port is the TCP port on 127.0.0.1; 0 means a free one.
 	Port int
 
-	// Settings are settings of postgresql.conf. They don't survive the server.
+	// Settings are settings of postgresql.conf, for this run only.
 	Settings map[string]string
 
-	// Env is added to the server's environment, which is otherwise none of ours.
+	// Env is added to the server's environment, which inherits nothing from this process.
 	Env []string
 
-	// LogFile gets what the server writes, appended. The default is postgres.log
+	// LogFile is the file to which the server's output is appended. The default is postgres.log
 	// beside DataDir.
 	LogFile string
 
-	// Progress, if any, is told in a few words what takes time.
+	// Progress, if set, is called with a few words before each step that takes time.
 	Progress func(step string)
 }
 
@@ -58,20 +57,21 @@ type Server struct {
 	// turn serializes Stop, Kill and Restart, which all wait.
 	turn sync.Mutex
 
-	// mu guards the rest, and is never held while waiting. Only who has the turn
-	// writes it, and may therefore read it without mu.
+	// mu guards the fields below and is never held while waiting. Only the holder of turn writes
+	// them, and so it may read them without mu.
 	mu       sync.Mutex
 	config   Config
 	password string
 	child    *Child
-	lock     *os.File // Held while the data directory is ours; else nil.
+	lock     *os.File // nil while the data directory isn't locked
 }
 
-// Start starts a server and returns when it answers. It creates the data
-// directory if need be, and takes it over from a server whose starter is gone.
-// The context bounds the start, not the server's life.
+// Start starts a server and returns when it answers. It creates the data directory if there is
+// none, and ends an orphaned server on it. The context bounds the start, not the server's life.
 //
-// The error is one line, with the server's last words if it had any.
+// The error is one line and has the last lines of the server's log, if any. It is a *VersionError
+// for data of another major version, and wraps fs.ErrPermission when this user can't write the
+// data.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -84,8 +84,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-// withDefaults fills in what may be left out and makes the paths absolute: the
-// server changes into its data directory.
+// withDefaults sets the defaults and makes the paths absolute, because the server changes into its
+// data directory.
 func (c Config) withDefaults() (Config, error) {
 	if c.BinDir == "" || c.DataDir == "" {
 		return c, errors.New("start Postgres: both BinDir and DataDir must be set")
@@ -103,7 +103,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(errs[:]...)
 }
 
-// end stops a process: in order, within stopTimeout, or else with SIGKILL.
+// end shuts the server down, or kills it after stopTimeout.
 func end(child *Child) error {
 	if err := child.Signal(syscall.SIGINT); err != nil {
 		return fmt.Errorf("stop Postgres: %w", err)
@@ -111,7 +111,8 @@ func end(child *Child) error {
 	if child.WaitFor(stopTimeout) {
 		return nil
 	}
-	return errors.Join(fmt.Errorf("postgres didn't stop within %s and was killed", stopTimeout), kill(child))
+	late := fmt.Errorf("postgres didn't stop within %s and was killed", stopTimeout)
+	return errors.Join(late, kill(child))
 }
 
 // kill ends the process and its backends at once.
@@ -121,7 +122,7 @@ func kill(child *Child) error {
 		return nil
 	default:
 	}
-	// A process of this id that isn't our child got the id after ours ended.
+	// If the process isn't a child of this one, it got the id after the child ended.
 	if postmaster, ok := lookup(child.PID()); ok && postmaster.parent == os.Getpid() {
 		if err := killServer(postmaster); err != nil {
 			return err
@@ -154,8 +155,8 @@ func databaseURL(port int, password, database string) string {
 // PID returns the id of the server's process, also after its end.
 func (s *Server) PID() int { return s.current().PID() }
 
-// Done is closed when the server's process has ended, for whatever reason.
-// After Restart it is another channel.
+// Done returns a channel that is closed when the server's process has ended. After Restart it
+// returns another channel.
 func (s *Server) Done() <-chan struct{} { return s.current().Done() }
 
 func (s *Server) current() *Child {
@@ -164,9 +165,8 @@ func (s *Server) current() *Child {
 	return s.child
 }
 
-// Stop shuts the server down in order: it ends every session, writes its data
-// and leaves. A server that takes longer than ten seconds is killed, which is
-// an error. Stopping a server that doesn't run does nothing.
+// Stop shuts the server down: it ends every session and writes its data. Stop kills a server that
+// takes longer than ten seconds, and returns an error then. On a stopped server it does nothing.
 func (s *Server) Stop() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -174,8 +174,8 @@ func (s *Server) Stop() error {
 	return end(s.current())
 }
 
-// Kill ends the server and all its backends with SIGKILL at once, as a crash
-// would, and returns when none of them is left.
+// Kill ends the server and all its backends with SIGKILL, like a crash, and returns when they have
+// ended.
 func (s *Server) Kill() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()

@@ -23,8 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// testTimeout bounds every wait of a test. It is generous: a test that meets it
-// has failed, and a busy build machine must not.
+// testTimeout bounds every wait of a test. It is long because a busy build machine is slow.
 const testTimeout = 60 * time.Second
 
 // parentOf turns this test program into one that starts a server on the given
@@ -39,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// beParent starts a server, prints its process id, and waits for the end of its
-// input, which comes with the end of the test at the latest.
+// beParent starts a server, prints its process id, and waits for the end of its input, which comes
+// with the end of the test at the latest.
 func beParent(dataDir string) int {
 	root, err := checkout()
 	if err != nil {
@@ -171,7 +170,7 @@ func saysInOneLine(t *testing.T, err error, words ...string) {
 		t.Fatalf("no error, want one that says %q", words)
 	}
 	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("the error is more than a line: %v", err)
+		t.Errorf("the error has more than one line: %v", err)
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
@@ -196,7 +195,7 @@ func serverProcesses(t *testing.T, pid int) []process {
 	return found
 }
 
-func TestStartMakesAServerThatIsDurableAndKeepsToItself(t *testing.T) {
+func TestStartMakesADurableAndPrivateServer(t *testing.T) {
 	t.Parallel()
 
 	c := newConfig(t)
@@ -222,10 +221,13 @@ func TestStartMakesAServerThatIsDurableAndKeepsToItself(t *testing.T) {
 			t.Errorf("%s = %q, want %q", query, got, want)
 		}
 	}
-	if len(steps) != 2 || steps[0] != "creating the database cluster" || !strings.HasPrefix(steps[1], "starting Postgres 1") {
+	if len(steps) != 2 || steps[0] != "creating the database cluster" ||
+		!strings.HasPrefix(steps[1], "starting Postgres 1") {
 		t.Errorf("the steps are %q, want the creation and the start", steps)
 	}
-	for _, name := range []string{passwordFile(c.DataDir), filepath.Join(filepath.Dir(c.DataDir), "postgres.log")} {
+	for _, name := range []string{
+		passwordFile(c.DataDir), filepath.Join(filepath.Dir(c.DataDir), "postgres.log"),
+	} {
 		info, err := os.Stat(name)
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("Stat(%s) = %v, %v, want mode 0600", name, info, err)
@@ -241,7 +243,7 @@ func TestServerRefusesAWrongPassword(t *testing.T) {
 	conn, err := pgx.Connect(testContext(t), databaseURL(server.config.Port, "guess", superuser))
 	if err == nil {
 		conn.Close(testContext(t))
-		t.Fatal("a wrong password was let in")
+		t.Fatal("the server accepted a wrong password")
 	}
 }
 
@@ -357,8 +359,8 @@ func TestStalePIDFileIsNoObstacle(t *testing.T) {
 	write(t, server)
 	stop(t, server)
 
-	// Process 1 runs but isn't ours to end; ours runs and isn't a postgres; the
-	// highest id is nobody's.
+	// A start must end neither process 1 nor this test, which isn't a postgres. No process has the
+	// highest id.
 	for name, content := range map[string]string{
 		"of init":       "1\n",
 		"of the test":   strconv.Itoa(os.Getpid()) + "\n",
@@ -368,7 +370,8 @@ func TestStalePIDFileIsNoObstacle(t *testing.T) {
 		"without bytes": "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := os.WriteFile(filepath.Join(c.DataDir, "postmaster.pid"), []byte(content), 0o600); err != nil {
+			name := filepath.Join(c.DataDir, "postmaster.pid")
+			if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 
@@ -394,8 +397,8 @@ func TestOrphanOnTheDataDirectoryIsReplaced(t *testing.T) {
 	read(t, second)
 }
 
-// startOrphan runs a server on the data directory of one that was stopped, as
-// one looks whose starter is gone: nobody holds the lock.
+// startOrphan runs a server on the data directory of a stopped one. As with an orphan, nobody holds
+// the lock.
 func startOrphan(t *testing.T, stopped *Server) *Child {
 	t.Helper()
 	c := stopped.config
@@ -438,7 +441,9 @@ func TestKilledParentLeavesNoServer(t *testing.T) {
 	t.Parallel()
 
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux can tell a child of its parent's death; elsewhere the next Start ends the orphan")
+		t.Skip(
+			"only Linux can tell a child of its parent's death; elsewhere the next Start ends the orphan",
+		)
 	}
 	dataDir := filepath.Join(t.TempDir(), "data")
 	parent := exec.CommandContext(testContext(t), os.Args[0], "-parent-of="+dataDir)
@@ -466,7 +471,7 @@ func TestKilledParentLeavesNoServer(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	parent.Wait() // It was killed: there is no other answer.
+	parent.Wait() // fails, as it was killed
 
 	if len(running) < 2 {
 		t.Errorf("the server ran as %v, want a postmaster and backends", running)
@@ -482,7 +487,7 @@ func TestKilledParentLeavesNoServer(t *testing.T) {
 	}
 }
 
-func TestRootMayKeepEverythingBelowAClosedDirectory(t *testing.T) {
+func TestRootRunsAServerBelowADirectoryOfMode0700(t *testing.T) {
 	t.Parallel()
 
 	if os.Geteuid() != 0 {
@@ -551,7 +556,10 @@ func TestRootLeavesEverythingToTheOwnerOfTheCheckout(t *testing.T) {
 	if err := os.Chown(checkout, owner, owner); err != nil {
 		t.Fatal(err)
 	}
-	start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, ".local", "postgres", "data")})
+	start(
+		t,
+		Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, ".local", "postgres", "data")},
+	)
 
 	err := filepath.WalkDir(checkout, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -597,7 +605,11 @@ func TestRootServesACheckoutWhoseOwnerHasNoName(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	setting(t, start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, "data")}), "SELECT 'alive'")
+	setting(
+		t,
+		start(t, Config{BinDir: binaries(t), DataDir: filepath.Join(checkout, "data")}),
+		"SELECT 'alive'",
+	)
 }
 
 func TestTakenPortIsNamed(t *testing.T) {
@@ -622,7 +634,12 @@ func TestFailedStartShowsTheServersLastWords(t *testing.T) {
 	c.Settings = map[string]string{"shared_buffers": "plenty"}
 	_, err := Start(testContext(t), c)
 
-	saysInOneLine(t, err, "ended while starting", `FATAL:  invalid value for parameter "shared_buffers": "plenty"`)
+	saysInOneLine(
+		t,
+		err,
+		"ended while starting",
+		`FATAL:  invalid value for parameter "shared_buffers": "plenty"`,
+	)
 	// The data directory is free again: the next start must not meet a lock.
 	c.Settings = nil
 	start(t, c)
@@ -638,7 +655,7 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 		t.Errorf("Start() = %v, want %v", err, context.Canceled)
 	}
 
-	start(t, c) // And what it left unfinished is no obstacle.
+	start(t, c) // The unfinished start is no obstacle.
 }
 
 func TestStartLeavesForeignFilesAlone(t *testing.T) {
@@ -670,7 +687,12 @@ func TestLostPasswordIsNamed(t *testing.T) {
 	}
 	_, err := Start(testContext(t), c)
 
-	saysInOneLine(t, err, passwordFile(c.DataDir)+" is gone", "remove "+c.DataDir)
+	saysInOneLine(
+		t,
+		err,
+		passwordFile(c.DataDir)+", the database's password, is gone",
+		"remove "+c.DataDir,
+	)
 }
 
 func TestRunningURLReachesTheServerOnly(t *testing.T) {
@@ -690,20 +712,20 @@ func TestRunningURLReachesTheServerOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The killed server's pid file is still there.
+	// The killed server has left its pid file.
 	if url, ok := RunningURL(c.DataDir, "postgres"); ok {
 		t.Errorf("RunningURL() = %s after the server's death", url)
 	}
 }
 
-func TestADraftThatIsStillWrittenToIsRemoved(t *testing.T) {
+func TestADraftIsRemovedWhileAProcessWritesToIt(t *testing.T) {
 	t.Parallel()
 
 	draft := filepath.Join(t.TempDir(), "data.new")
 	if err := os.Mkdir(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// What a killed initdb leaves behind for a moment: a program that goes on making files.
+	// A killed initdb leaves a program behind that makes files for another moment.
 	const files = 2000
 	wrote := make(chan struct{})
 	go func() {
@@ -720,6 +742,6 @@ func TestADraftThatIsStillWrittenToIsRemoved(t *testing.T) {
 	}
 	<-wrote
 	if _, err := os.Stat(draft); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the draft is there still: %v", err)
+		t.Errorf("the draft is still there: %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// pidFile is what a server writes about itself into its data directory.
+// pidFile is the content of the server's postmaster.pid.
 type pidFile struct {
 	pid   int
 	port  int
@@ -41,9 +41,9 @@ func readPIDFile(dataDir string) (pidFile, bool) {
 	return pidFile{pid: pid, port: port, ready: ready}, true
 }
 
-// RunningURL returns the URL of a database on the server that runs on the data
-// directory, whoever started it. It is false when none runs, or none that
-// accepts connections yet.
+// RunningURL returns the URL of a database on the server that runs on the data directory. The
+// server may belong to another process. ok is false when none runs or it doesn't accept connections
+// yet.
 func RunningURL(dataDir, database string) (url string, ok bool) {
 	dataDir, err := resolve(dataDir)
 	if err != nil {
@@ -63,12 +63,10 @@ func RunningURL(dataDir, database string) (url string, ok bool) {
 	return databaseURL(file.port, password, database), true
 }
 
-// clearLeftovers makes the data directory ready for a start after whatever
-// happened to the last server on it: it ends that server if it still runs, then
-// removes its pid file, which may name a process that has nothing to do with us.
+// clearLeftovers makes the data directory ready for a start: it ends the last server if it still
+// runs, and removes its pid file, which may name an unrelated process.
 //
-// The caller holds the directory's lock, so a server that runs here has lost
-// the process that started it.
+// The caller holds the directory's lock, so a server that runs here is an orphan.
 func clearLeftovers(dataDir string) error {
 	if file, ok := readPIDFile(dataDir); ok {
 		if p, ok := lookup(file.pid); ok && p.serves(dataDir) {
@@ -92,13 +90,14 @@ func clearLeftovers(dataDir string) error {
 	if err := killAll(strays); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dataDir, "postmaster.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err = os.Remove(filepath.Join(dataDir, "postmaster.pid"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove a stale pid file: %w", err)
 	}
 	return nil
 }
 
-// stopOrphan ends a server that nobody waits for, in order if it can.
+// stopOrphan shuts a server down whose starter has ended, or kills it after stopTimeout.
 func stopOrphan(postmaster process) error {
 	if err := postmaster.signal(syscall.SIGINT); err != nil {
 		return err

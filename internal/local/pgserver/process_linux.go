@@ -15,7 +15,7 @@ import (
 type process struct {
 	pid, parent int
 	name        string
-	started     string // Tells two processes of one id apart.
+	started     string // distinguishes two processes with the same id
 }
 
 // signalOnDeath makes the kernel send sig to the child when its parent dies,
@@ -24,9 +24,9 @@ func signalOnDeath(attr *syscall.SysProcAttr, sig syscall.Signal) {
 	attr.Pdeathsig = sig
 }
 
-// lookup describes a process. It is false for one that has ended, also when
-// nobody has collected its exit status yet.
-func lookup(pid int) (process, bool) {
+// lookup describes a process. ok is false for one that has ended, even when its exit status hasn't
+// been collected yet.
+func lookup(pid int) (p process, ok bool) {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return process{}, false
@@ -45,7 +45,8 @@ func lookup(pid int) (process, bool) {
 	if err != nil {
 		return process{}, false
 	}
-	return process{pid: pid, parent: parent, name: string(stat[open+1 : end]), started: string(fields[19])}, true
+	name := string(stat[open+1 : end])
+	return process{pid: pid, parent: parent, name: name, started: string(fields[19])}, true
 }
 
 // processes lists every process of this machine.

@@ -21,7 +21,7 @@ const psTimeout = 5 * time.Second
 type process struct {
 	pid, parent int
 	name        string
-	started     string // Tells two processes of one id apart.
+	started     string // distinguishes two processes with the same id
 	command     string
 }
 
@@ -29,9 +29,9 @@ type process struct {
 // death. Elsewhere the next Start on the data directory ends an orphan.
 func signalOnDeath(*syscall.SysProcAttr, syscall.Signal) {}
 
-// lookup describes a process. It is false for one that has ended, also when
-// nobody has collected its exit status yet.
-func lookup(pid int) (process, bool) {
+// lookup describes a process. ok is false for one that has ended, even when its exit status hasn't
+// been collected yet.
+func lookup(pid int) (p process, ok bool) {
 	all, err := processes()
 	i := slices.IndexFunc(all, func(p process) bool { return p.pid == pid })
 	if err != nil || i < 0 {

@@ -22,35 +22,33 @@ const (
 	// after a crash the server first replays its log.
 	startTimeout = 30 * time.Second
 
-	// pingTimeout bounds one attempt to connect, so that something that accepts
-	// connections and says nothing can't use up the time for the start.
+	// pingTimeout bounds one attempt to connect, so that a silent program on the port can't use up
+	// startTimeout.
 	pingTimeout = 5 * time.Second
 
 	// pingInterval is how often we try. A warm start takes about 50 ms.
 	pingInterval = 5 * time.Millisecond
 
-	// portAttempts bounds the starts of a server that may choose its port and
-	// finds that somebody took it first.
+	// portAttempts bounds the starts of a server whose chosen ports turn out to be taken.
 	portAttempts = 5
 
-	// closeTimeout bounds the goodbye to a server that has answered already.
+	// closeTimeout bounds the close of a connection.
 	closeTimeout = time.Second
 )
 
-// childEnvironment is all that a server sees of our environment. The locale
-// keeps its messages in English and, on macOS, its start single-threaded.
+// childEnvironment is the server's environment. The locale keeps its messages in English and, on
+// macOS, its start single-threaded.
 var childEnvironment = []string{"LC_ALL=C", "TZ=UTC"}
 
-// childDir is where a server starts: our directory may be closed to its user.
+// childDir is the server's first working directory. Its user may not enter this process's.
 const childDir = "/"
 
-// errPortTaken says that somebody else listens on the server's port.
+// errPortTaken means that another program listens on the server's port.
 var errPortTaken = errors.New("the port is taken")
 
 // launch starts the server, on a new data directory or an old one.
 func (s *Server) launch(ctx context.Context) (err error) {
-	// The choice of the user looks at who owns the directories, so it comes
-	// before we make any.
+	// accountFor looks at the owners of the directories, so it comes before any is made.
 	a, err := accountFor(s.config.DataDir)
 	if err != nil {
 		return err
@@ -93,8 +91,8 @@ func (s *Server) prepare(ctx context.Context, a account) (*syscall.SysProcAttr, 
 	return a.attributes(filepath.Join(c.BinDir, "postgres"), c.DataDir)
 }
 
-// run starts the process and waits until it answers. A server that may choose
-// its port chooses another when somebody was faster.
+// run starts the process and waits until it answers. When a port that it chose is taken, it chooses
+// another.
 func (s *Server) run(ctx context.Context, attr *syscall.SysProcAttr) error {
 	s.config.Progress("starting " + s.config.version(ctx))
 	if s.config.Port != 0 {
@@ -129,13 +127,15 @@ func (s *Server) runOn(ctx context.Context, attr *syscall.SysProcAttr, port int)
 	return nil
 }
 
-// spawn starts the process, and says how much of the log was there before.
-func (s *Server) spawn(ctx context.Context, attr *syscall.SysProcAttr, port int) (child *Child, logStart int64, err error) {
+// spawn starts the process, and returns the length of the log before.
+func (s *Server) spawn(
+	ctx context.Context, attr *syscall.SysProcAttr, port int,
+) (child *Child, logStart int64, err error) {
 	log, err := os.OpenFile(s.config.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer func() { _ = log.Close() }() // The child has its own, and we wrote nothing.
+	defer func() { _ = log.Close() }() // the child has its own copy
 	if to := attr.Credential; to != nil {
 		if err := log.Chown(int(to.Uid), int(to.Gid)); err != nil {
 			return nil, 0, err
@@ -154,8 +154,8 @@ func (s *Server) spawn(ctx context.Context, attr *syscall.SysProcAttr, port int)
 	return child, info.Size(), err
 }
 
-// arguments is the server's command line. What keeps the server to itself comes
-// last, where no setting of the caller's can change it.
+// arguments returns the server's command line. The settings that keep the server private come last,
+// so that the caller's settings can't change them.
 func (c Config) arguments(port int) []string {
 	arguments := []string{"-D", c.DataDir}
 	for _, name := range slices.Sorted(maps.Keys(c.Settings)) {
@@ -165,11 +165,11 @@ func (c Config) arguments(port int) []string {
 		"-c", "listen_addresses="+loopback,
 		"-c", "port="+strconv.Itoa(port),
 		"-c", "unix_socket_directories=",
-		"-c", "logging_collector=off", // The log is ours: LogFile.
+		"-c", "logging_collector=off", // the log goes to LogFile
 	)
 }
 
-// version names the server's version, such as Postgres 17.10.
+// version returns the server's name and version, such as Postgres 17.10.
 func (c Config) version(ctx context.Context) string {
 	output, err := exec.CommandContext(ctx, filepath.Join(c.BinDir, "postgres"), "--version").Output()
 	fields := strings.Fields(string(output)) // postgres (PostgreSQL) 17.10
@@ -179,7 +179,7 @@ func (c Config) version(ctx context.Context) string {
 	return "Postgres " + fields[2]
 }
 
-// errEnded says that the server's process ended before it answered.
+// errEnded means that the server's process ended before it answered.
 var errEnded = errors.New("postgres ended while starting")
 
 // awaitAnswer waits until the server answers a query.
@@ -190,7 +190,7 @@ func (s *Server) awaitAnswer(ctx context.Context, child *Child, port int) error 
 	pings, stopPinging := context.WithCancel(ctx)
 	defer stopPinging()
 	go func() {
-		// Another program on the port may accept our connection and say nothing.
+		// Another program on the port may accept a connection and stay silent.
 		select {
 		case <-child.Done():
 			stopPinging()
@@ -213,7 +213,7 @@ func (s *Server) awaitAnswer(ctx context.Context, child *Child, port int) error 
 	}
 }
 
-// ping asks the server one question over a connection of its own.
+// ping runs one query over a new connection.
 func ping(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -229,12 +229,12 @@ func ping(ctx context.Context, url string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// explain makes one line of a failed start, with what the server said.
+// explain returns the error of a failed start in one line, with the server's last log lines.
 func (s *Server) explain(err error, logStart int64, port int) error {
 	said := lastLines(s.config.LogFile, logStart)
 	if errors.Is(err, errEnded) && strings.Contains(said, "Address already in use") {
-		return fmt.Errorf("start Postgres on %s:%d: %w: stop the program that listens there, or choose another port",
-			loopback, port, errPortTaken)
+		return fmt.Errorf("start Postgres on %s:%d: %w: "+
+			"stop the program that listens there, or choose another port", loopback, port, errPortTaken)
 	}
 	return fmt.Errorf("start Postgres on %s:%d: %w; its log says: %s", loopback, port, err, said)
 }

@@ -44,14 +44,15 @@ type account struct {
 	uid, gid int
 }
 
-// accountFor returns the user to run a server whose data is at path: ourselves,
-// unless we are root.
+// accountFor returns the user to run a server whose data is at path. It is the current user unless
+// that is root.
 func accountFor(path string) (account, error) {
 	if uid := os.Geteuid(); uid != 0 {
 		return account{name: "user " + strconv.Itoa(uid), uid: uid, gid: os.Getegid()}, nil
 	}
 	if err := mayOverride(); err != nil {
-		return account{}, fmt.Errorf("postgres can't run as root, and we can't look after another user's server: %w; run as an ordinary user", err)
+		return account{}, fmt.Errorf("postgres can't run as root, nor can this root run it "+
+			"as another user (%w): run as an ordinary user", err)
 	}
 	if a, ok, err := ownerOf(path); ok || err != nil {
 		return a, err
@@ -67,7 +68,8 @@ func accountFor(path string) (account, error) {
 			return account{name: "user " + name, uid: uid, gid: gid}, nil
 		}
 	}
-	return account{}, errors.New("postgres can't run as root, and there is neither a user postgres nor a user nobody: run as an ordinary user")
+	return account{}, errors.New("postgres can't run as root, and this machine has neither " +
+		"a user postgres nor a user nobody: run as an ordinary user")
 }
 
 // ownerOf returns the account that owns the path or, before there is one, the
@@ -96,8 +98,8 @@ func ownerOf(path string) (account, bool, error) {
 	return account{name: "user " + uid, uid: int(owner.Uid), gid: int(owner.Gid)}, true, nil
 }
 
-// own makes the account the owner of the paths and of all that is below them.
-// A path it owns already is left alone: what lies below came from itself.
+// own makes the account the owner of the paths and of all files below them. It skips a path that
+// the account owns already: the account made the files below.
 func (a account) own(paths ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -123,8 +125,8 @@ func (a account) own(paths ...string) error {
 	return nil
 }
 
-// makeDir makes the directory and its missing parents the account's, so that a
-// run as root doesn't lock out a later one as the owner of the checkout.
+// makeDir makes the directory and its missing parents and gives them to the account. So a run as
+// root doesn't lock out a later run as the owner of the checkout.
 func (a account) makeDir(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -138,8 +140,8 @@ func (a account) makeDir(dir string) error {
 	return a.own(dir)
 }
 
-// attributes returns how to start a program as the account, which must be able
-// to reach the paths.
+// attributes returns the attributes to start a program as the account. The program must be able to
+// reach the paths.
 func (a account) attributes(paths ...string) (*syscall.SysProcAttr, error) {
 	attr := &syscall.SysProcAttr{}
 	if os.Geteuid() != 0 {
@@ -155,17 +157,17 @@ func (a account) attributes(paths ...string) (*syscall.SysProcAttr, error) {
 			continue
 		}
 		if err := allowPassage(attr); err != nil {
-			return nil, fmt.Errorf("postgres can't run as root, and %s may not enter %s: `chmod a+x %s`, or run as an ordinary user (%w)",
-				a.name, barrier, barrier, err)
+			return nil, fmt.Errorf("postgres can't run as root, and %s may not enter %s: "+
+				"type `chmod a+x %s`, or run as an ordinary user (%w)", a.name, barrier, barrier, err)
 		}
 		break
 	}
 	return attr, nil
 }
 
-// barrier returns the last directory on the way to path that the account may not
-// enter, or path itself if that is a program it may not run, or nothing. It goes by the mode bits; an access list that grants
-// more only means that we give a capability nobody needed.
+// barrier returns the last directory on the way to path that the account may not enter, or path
+// itself if that is a program it may not run, or nothing. It goes by the mode bits; an access list
+// that grants more only means that we give a capability nobody needed.
 func (a account) barrier(path string) (string, error) {
 	path, err := resolve(path)
 	if err != nil {

@@ -12,12 +12,11 @@ import (
 )
 
 const (
-	// capDACOverride lets a process pass through directories that its user may
-	// not enter. Postgres minds being root, and nothing else: it only compares its
-	// user id with 0.
+	// capDACOverride lets a process pass through directories that its user may not enter. Postgres
+	// accepts it: it only refuses the user id 0.
 	capDACOverride = 1
 
-	// capSetPCap lets us change the security bits; see startChild.
+	// capSetPCap allows a change of the security bits; see startChild.
 	capSetPCap = 8
 
 	// noSetuidFixup is the security bit SECBIT_NO_SETUID_FIXUP of
@@ -25,9 +24,8 @@ const (
 	noSetuidFixup = 1 << 2
 )
 
-// mayOverride returns an error unless we have the capability and may pass it
-// on. A container may have dropped it, and what is left of root then can't even
-// read the data of the user that it starts a server for.
+// mayOverride returns an error unless this process has CAP_DAC_OVERRIDE and may pass it on. A
+// container may have dropped it; then root can't read the data of the user that runs the server.
 func mayOverride() error {
 	if !mayPassOn(capDACOverride) {
 		return errors.New("this root lacks CAP_DAC_OVERRIDE")
@@ -44,11 +42,10 @@ func allowPassage(attr *syscall.SysProcAttr) error {
 	return nil
 }
 
-// startChild starts cmd from a locked thread. A program that is to keep a
-// capability without being root also gets a security bit, without which it would
-// lose the use of that capability in two places: at the exec that looks the
-// program up, and in access(2), by which Postgres looks for its own parts. The
-// bit belongs to the thread; the child inherits it, and we take it back.
+// startChild starts cmd from a locked thread. A program that keeps a capability without being root
+// also gets a security bit. Without it the capability has no effect in two places: at the exec that
+// looks the program up, and in access(2), by which Postgres finds its own parts. The bit belongs to
+// the thread: the child inherits it, and startChild takes it back.
 func startChild(cmd *exec.Cmd) error {
 	if len(cmd.SysProcAttr.AmbientCaps) == 0 {
 		return cmd.Start()
@@ -62,8 +59,8 @@ func startChild(cmd *exec.Cmd) error {
 	}
 	err = cmd.Start()
 	if _, resetErr := prctl(syscall.PR_SET_SECUREBITS, before); resetErr != nil {
-		// The bit changes nothing for a thread that doesn't change its user, but
-		// it was not ours to leave: the thread must not run anything else.
+		// The bit has no effect on a thread that doesn't change its user. All the same, no other code
+		// may run on this thread.
 		runtime.LockOSThread()
 	}
 	return err
@@ -77,7 +74,7 @@ func prctl(option, argument uintptr) (uintptr, error) {
 	return value, nil
 }
 
-// mayPassOn reports whether we have the capability and may give it to a child.
+// mayPassOn reports whether this process has the capability and may give it to a child.
 func mayPassOn(capability uint) bool {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -8,13 +8,12 @@ import (
 	"syscall"
 )
 
-// mayOverride is for Linux, where root may lack what makes it root.
+// mayOverride returns nil: only on Linux may root lack capabilities.
 func mayOverride() error { return nil }
 
-// allowPassage can't help: only Linux has capabilities that outlive giving up
-// root.
+// allowPassage fails: only on Linux do capabilities outlive a change of the user.
 func allowPassage(*syscall.SysProcAttr) error {
-	return errors.New("this system can't let it in")
+	return errors.New("this system has no capabilities")
 }
 
 // startChild starts cmd.

@@ -46,7 +46,7 @@ func TestRunRuleNeverOverlaps(t *testing.T) {
 			if runs++; running != 1 {
 				t.Errorf("%d runs at once", running)
 			}
-			<-ctx.Done() // It hangs until it is cut off.
+			<-ctx.Done() // It hangs until its timeout.
 			return nil, ctx.Err()
 		}), quiet)
 
@@ -87,8 +87,9 @@ func TestScheduledEvent(t *testing.T) {
 	normalize(t, got, "id", `^[0-9a-f-]{36}$`)
 
 	want := map[string]any{
-		"version": "0", "id": "id", "detail-type": "Scheduled Event", "source": "aws.events", "account": "123456789012",
-		"time": "2026-11-23T04:30:00Z", "region": "us-east-1", "resources": []any{"arn:aws:events:us-east-1:123456789012:rule/sweep"}, "detail": map[string]any{},
+		"version": "0", "id": "id", "detail-type": "Scheduled Event", "source": "aws.events",
+		"account": "123456789012", "time": "2026-11-23T04:30:00Z", "region": "us-east-1",
+		"resources": []any{"arn:aws:events:us-east-1:123456789012:rule/sweep"}, "detail": map[string]any{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)

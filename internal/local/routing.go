@@ -10,8 +10,8 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// table holds the routes in the order in which the gateway prefers them, so that the first that matches wins.
-type table []entry
+// routeTable holds the routes in the gateway's order of preference: the first match wins.
+type routeTable []entry
 
 type entry struct {
 	route    route.Route
@@ -24,7 +24,7 @@ type segment struct {
 	name string // the literal, or the parameter's name
 }
 
-// kind is ordered as the gateway prefers: a literal beats {name}, and {name} beats {name+}.
+// kind is in the gateway's order of preference: a literal beats {name}, and {name} beats {name+}.
 type kind int
 
 const (
@@ -33,8 +33,8 @@ const (
 	greedy
 )
 
-func newTable(routes []route.Route) (table, error) {
-	t := make(table, 0, len(routes))
+func newRouteTable(routes []route.Route) (routeTable, error) {
+	t := make(routeTable, 0, len(routes))
 	for _, r := range routes {
 		segments, err := parsePath(r.Path)
 		if err != nil {
@@ -43,18 +43,23 @@ func newTable(routes []route.Route) (table, error) {
 		t = append(t, entry{r, segments})
 	}
 	slices.SortStableFunc(t, func(a, b entry) int {
-		return cmp.Or(slices.CompareFunc(a.segments, b.segments, compareSegments), cmp.Compare(a.route.Method, b.route.Method))
+		return cmp.Or(
+			slices.CompareFunc(a.segments, b.segments, compareSegments),
+			cmp.Compare(a.route.Method, b.route.Method),
+		)
 	})
 	for i := 1; i < len(t); i++ {
 		a, b := t[i-1], t[i]
-		if a.route.Method == b.route.Method && slices.CompareFunc(a.segments, b.segments, compareSegments) == 0 {
+		samePath := slices.CompareFunc(a.segments, b.segments, compareSegments) == 0
+		if samePath && a.route.Method == b.route.Method {
 			return nil, fmt.Errorf("routes %s and %s take the same requests", a.route.Key(), b.route.Key())
 		}
 	}
 	return t, nil
 }
 
-// compareSegments is 0 for segments that take the same requests, whatever their parameters are called.
+// compareSegments returns 0 for segments that take the same requests. The names of parameters don't
+// count.
 func compareSegments(a, b segment) int {
 	if a.kind != b.kind || a.kind != literal {
 		return cmp.Compare(a.kind, b.kind)
@@ -72,7 +77,7 @@ func parsePath(path string) ([]segment, error) {
 	for i, piece := range pieces {
 		segments[i] = parseSegment(piece)
 		if segments[i].kind == greedy && i < len(pieces)-1 {
-			return nil, fmt.Errorf("%s takes the rest of the path but isn't its end", piece)
+			return nil, fmt.Errorf("%s must be the path's last segment", piece)
 		}
 		if segments[i].name == "" && rest != "" || strings.ContainsAny(segments[i].name, "{}+") {
 			return nil, fmt.Errorf("path %q has a malformed segment %q", path, piece)
@@ -93,9 +98,9 @@ func parseSegment(piece string) segment {
 	return segment{single, name}
 }
 
-// match finds the route of a request and the decoded values of its parameters. It splits the path before it decodes it, so
-// that an escaped slash stays inside its parameter.
-func (t table) match(method, escapedPath string) (route.Route, map[string]string, bool) {
+// match returns the route of a request and the decoded values of its parameters. It splits the path
+// before it decodes it, so that an escaped slash stays inside its parameter.
+func (t routeTable) match(method, escapedPath string) (route.Route, map[string]string, bool) {
 	rest, ok := strings.CutPrefix(escapedPath, "/")
 	if !ok {
 		return route.Route{}, nil, false
@@ -117,9 +122,10 @@ func (t table) match(method, escapedPath string) (route.Route, map[string]string
 	return route.Route{}, nil, false
 }
 
-// match fills the parameters. None of them takes an empty string: /a/ is no match for /a/{id} nor for /a/{proxy+}.
+// match returns the values of the parameters. A parameter isn't empty: /a/ matches neither /a/{id}
+// nor /a/{proxy+}.
 func (e entry) match(pieces []string) (map[string]string, bool) {
-	params := map[string]string{}
+	var params map[string]string
 	for i, s := range e.segments {
 		if i >= len(pieces) {
 			return nil, false
@@ -133,6 +139,9 @@ func (e entry) match(pieces []string) (map[string]string, bool) {
 			return nil, false
 		}
 		if s.kind != literal {
+			if params == nil {
+				params = map[string]string{}
+			}
 			params[s.name] = value
 		}
 	}

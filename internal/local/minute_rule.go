@@ -9,13 +9,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// ruleTimeout ends a run that hangs. It is the interval of the minute rule: a run that isn't over when the next is due has
-// lost its purpose.
+// ruleTimeout ends a run that hangs. It is the interval of the minute rule: then the next run is
+// due.
 const ruleTimeout = time.Minute
 
-// RunRule calls fn now and then each interval until ctx ends, never two at once, as the minute rule does; the payload is
-// EventBridge's scheduled event. A tick that comes while fn runs is dropped, and a run that fails is logged: the next tick
-// comes anyway.
+// RunRule invokes fn with EventBridge's scheduled event, now and then once an interval until ctx
+// ends, as the minute rule does. Runs don't overlap: RunRule drops a tick that comes while fn runs.
+// It logs a run that fails and goes on.
 func RunRule(ctx context.Context, interval time.Duration, fn Invoker, log *slog.Logger) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -33,7 +33,11 @@ func runOnce(ctx context.Context, at time.Time, fn Invoker, log *slog.Logger) {
 	runCtx, cancel := context.WithTimeout(ctx, ruleTimeout)
 	defer cancel()
 
-	_, err := invokeSafely(runCtx, fn, ScheduledEvent(at))
+	err := func() (err error) {
+		defer recoverError(&err)
+		_, err = fn.Invoke(runCtx, ScheduledEvent(at))
+		return err
+	}()
 	if err != nil && ctx.Err() == nil {
 		log.ErrorContext(ctx, "scheduled invocation failed", "error", err)
 	}

@@ -46,7 +46,11 @@ func TestNewGatewayRefusesHandlersThatShareABuffer(t *testing.T) {
 	t.Parallel()
 
 	shared := lambda.NewHandler(func(context.Context, string) (string, error) { return "", nil })
-	_, err := NewGateway([]route.Route{{Function: "f", Method: "GET", Path: "/"}}, map[string]Invoker{"f": shared}, quiet)
+	_, err := NewGateway(
+		[]route.Route{{Function: "f", Method: "GET", Path: "/"}},
+		map[string]Invoker{"f": shared},
+		quiet,
+	)
 
 	if err == nil || !strings.Contains(err.Error(), "local.Handler") {
 		t.Errorf("NewGateway error = %v, want one that names Handler", err)

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// lockedWriter lets several processes write to one writer. A nil writer discards.
+// lockedWriter lets several processes write to one writer. With a nil writer it discards.
 type lockedWriter struct {
 	mu *sync.Mutex
 	w  io.Writer
@@ -22,7 +22,7 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// tail remembers the end of what was written to it.
+// tail keeps the last tailSize bytes that were written to it.
 type tail struct {
 	mu   sync.Mutex
 	last []byte
@@ -36,7 +36,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lastLine is the last line that isn't blank.
+// lastLine returns the last line that isn't blank.
 func (t *tail) lastLine() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
