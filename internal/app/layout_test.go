@@ -122,8 +122,9 @@ func TestImportsPointOneWay(t *testing.T) {
 	allowed := map[string][]string{
 		"internal/route":       {},
 		"internal/config":      {},
-		"internal/lambdahttp":  {},
-		"internal/webui":       {},
+		"internal/problem":     {},
+		"internal/lambdahttp":  {"internal/problem"},
+		"internal/webui":       {"internal/problem"},
 		"internal/dsn":         {},
 		"internal/emf":         {},
 		"internal/postgres":    {"internal/dsn"},
@@ -131,7 +132,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres"},
 		"infra":                {"internal/config", "internal/route"},
-		"internal/httpapi":     {"internal/reservation", "internal/route"},
+		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {

@@ -156,11 +156,11 @@ func TestEveryShortLineIsNamed(t *testing.T) {
 	all := s.post("/api/reservations", cart(ask(s.mug, s.west, 1), ask(s.lamp, s.east, 10), ask(s.lamp, s.west, 2))).
 		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 
-	if got := decode[problem](t, line).Shortages; len(got) != 1 || got[0].Requested != 11 || got[0].Available != 10 {
+	if got := decode[problemBody](t, line).Shortages; len(got) != 1 || got[0].Requested != 11 || got[0].Available != 10 {
 		t.Errorf("shortages = %+v, want 11 of 10", got)
 	}
 	got := map[string]string{}
-	for _, short := range decode[problem](t, all).Shortages {
+	for _, short := range decode[problemBody](t, all).Shortages {
 		got[short.ProductID+short.WarehouseID] = fmt.Sprint(short.Requested, " of ", short.Available)
 	}
 	want := map[string]string{s.mug.String() + s.west.String(): "1 of 0", s.lamp.String() + s.west.String(): "2 of 1"}

@@ -207,7 +207,7 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 
 	a := newClient(t, unreachable).post("/api/reservations", cart(`{}`, `{"productId":"x","quantity":0}`))
 
-	details := decode[problem](t, a.want(t, 400, "VALIDATION_FAILED")).Details
+	details := decode[problemBody](t, a.want(t, 400, "VALIDATION_FAILED")).Details
 	for _, field := range []string{
 		"items[0].productId", "items[0].warehouseId", "items[0].quantity",
 		"items[1].productId", "items[1].warehouseId", "items[1].quantity",
@@ -446,25 +446,52 @@ func TestPagesHaveALimit(t *testing.T) {
 	}
 }
 
+// cursorOf encodes a cursor as the package does: the order, a dot, and the id and the key.
+func cursorOf(order, key string) string {
+	id := uuid.MustParse(hold)
+	return order + "." + base64.RawURLEncoding.EncodeToString(append(id[:], key...))
+}
+
 func TestACursorIsTakenUnchangedOrNotAtAll(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
 	id := uuid.MustParse(product)
-	cursor := func(name string) string { return base64.RawURLEncoding.EncodeToString(append(id[:], name...)) }
+	cursor := func(name string) string { return cursorOf("name", name) }
+	older := base64.RawURLEncoding.EncodeToString(append(id[:], "Mug"...))
 	for _, path := range []string{"/api/products", "/api/warehouses"} {
-		for _, good := range []string{cursor("Mug"), cursor("é"), cursor("a b"), cursor(strings.Repeat("n", 1000))} {
+		for _, good := range []string{
+			cursor("Mug"), cursor("é"), cursor("a b"), cursor(strings.Repeat("n", 1000)),
+		} {
 			c.get(path + "?cursor=" + good).wantAccepted(t)
 		}
 		for _, bad := range []string{
-			"", "x", "0", "%00", "!!!!", "Mug", product, cursor(""), cursor("\x00"), cursor("a\x00b"), cursor("\xff"), cursor("Mug") + "=",
-			cursor("Mug")[1:], base64.StdEncoding.EncodeToString(append(id[:], "\xff\xff?"...)), "' OR 1=1--",
+			"", "x", "0", "%00", "!!!!", "Mug", ".", "name", "name.", "name.Mug", product,
+			cursor(""), cursor("\x00"), cursor("a\x00b"), cursor("\xff"), cursor("Mug") + "=",
+			cursor("Mug")[1:], cursor("Mug")[:len(cursor("Mug"))-1], cursorOf("end", "Mug"),
+			older, "name." + base64.StdEncoding.EncodeToString(append(id[:], "\xff\xff?"...)),
+			"' OR 1=1--",
 		} {
 			c.get(path+"?cursor="+url.QueryEscape(bad)).wantInvalid(t, "cursor")
 		}
 		a := c.get(path+"?cursor=x&limit=0").want(t, 400, "VALIDATION_FAILED")
-		if details := decode[problem](t, a).Details; len(details) != 2 {
+		if details := decode[problemBody](t, a).Details; len(details) != 2 {
 			t.Errorf("%s = details %v, want those of cursor and limit", a.sent, details)
 		}
+	}
+}
+
+func TestEveryListReadsItsParametersByOneRule(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for path, cursor := range map[string]string{
+		"/api/products":     cursorOf("name", "Mug"),
+		"/api/warehouses":   cursorOf("name", "East"),
+		"/api/reservations": holdCursor("created", 0),
+	} {
+		c.get(path + "?limit=1&unknown=1&unknown=2&cursor=" + cursor).wantAccepted(t)
+		c.get(path+"?limit=1&limit=1").wantInvalid(t, "limit")
+		c.get(path+"?cursor="+cursor+"&cursor="+cursor).wantInvalid(t, "cursor")
 	}
 }

@@ -103,8 +103,8 @@ func (c client) post(path, body string, headers ...string) answer {
 	return c.send("POST", path, body, headers...)
 }
 
-// problem is an error's body.
-type problem struct {
+// problemBody is the body of an error, with the fields that tests look at.
+type problemBody struct {
 	Code      string
 	Detail    string
 	Details   map[string][]string
@@ -119,7 +119,7 @@ func (a answer) want(t *testing.T, status int, code string) answer {
 	t.Helper()
 	var got string
 	if a.status >= http.StatusBadRequest {
-		got = decode[problem](t, a).Code
+		got = decode[problemBody](t, a).Code
 	}
 	if a.status != status || got != code {
 		t.Errorf("%s = %d %s, want %d %s\n%s", a.sent, a.status, got, status, code, a.body)
@@ -131,7 +131,7 @@ func (a answer) want(t *testing.T, status int, code string) answer {
 func (a answer) wantInvalid(t *testing.T, field string) {
 	t.Helper()
 	a.want(t, http.StatusBadRequest, "VALIDATION_FAILED")
-	details := decode[problem](t, a).Details
+	details := decode[problemBody](t, a).Details
 	if len(details) != 1 || len(details[field]) == 0 {
 		t.Errorf("%s = details %v, want %s alone", a.sent, details, field)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/httpapi/openapi"
+	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
 )
@@ -128,8 +129,8 @@ var dtos = []struct {
 	{dto: hourDTO{}, schemas: []string{"Hour"}},
 	{dto: sweepStats{}, schemas: []string{"SweepStats"}},
 	{dto: auditResult{}, schemas: []string{"AuditResult"}},
-	{dto: problem{}, schemas: []string{"Problem"}},
-	{dto: shortage{}, schemas: []string{"Shortage"}},
+	{dto: problem.Problem{}, schemas: []string{"Problem"}},
+	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
 	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
 	{dto: reserveRequest{}, schemas: []string{"ReserveLineRequest", "ReserveCartRequest"}, request: true},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
@@ -307,19 +308,19 @@ func TestEveryJSONTypeHasASchema(t *testing.T) {
 	}
 }
 
-// jsonTypes names the package's structs that have a field with a json tag.
+// jsonTypes names the structs of this package and of package problem that have a json tag.
 func jsonTypes(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	files, err := fs.Glob(os.DirFS("."), "*.go")
+	files, err := fs.Glob(os.DirFS(".."), "httpapi/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range files {
+	for _, name := range append(files, "problem/problem.go") {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		file, err := parser.ParseFile(token.NewFileSet(), "../"+name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -340,7 +341,7 @@ func jsonTypes(t *testing.T) []string {
 
 func hasJSONTag(f *ast.Field) bool { return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`) }
 
-// statusOfCode is what problemFor answers, by code.
+// statusOfCode maps each code to the status that problemFor gives it.
 func statusOfCode() map[string]int {
 	errs := []error{
 		&reservation.InvalidError{}, &reservation.InsufficientStockError{}, http.ErrServerClosed, // the last is in no table: a bug
@@ -426,11 +427,11 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 // codes lists the codes of a response, which stand beside the problem's schema.
 func codes(response *openapi3.Response) []string {
 	var names []string
-	problem := response.Content["application/problem+json"]
-	if problem == nil {
+	content := response.Content[problem.ContentType]
+	if content == nil {
 		return nil
 	}
-	for _, part := range problem.Schema.Value.AllOf {
+	for _, part := range content.Schema.Value.AllOf {
 		if code := part.Value.Properties["code"]; code != nil && code.Ref == "" {
 			for _, name := range code.Value.Enum {
 				names = append(names, name.(string))

@@ -99,10 +99,16 @@ func TestTheLinkOfAListKeepsItsFilter(t *testing.T) {
 	}
 }
 
-// holdCursor is a cursor of a list of holds.
-func holdCursor(order byte, micros int64) string {
+// holdCursor encodes a cursor of a list of holds, as the package does.
+func holdCursor(order string, micros int64) string {
+	key := binary.BigEndian.AppendUint64(nil, uint64(micros)) // #nosec G115 -- some are wrong on purpose
+	return cursorOf(order, string(key))
+}
+
+// olderHoldCursor encodes a cursor in the format before this one.
+func olderHoldCursor(order byte, micros int64) string {
 	id := uuid.MustParse(hold)
-	b := binary.BigEndian.AppendUint64([]byte{order}, uint64(micros)) // #nosec G115 -- some are to be wrong
+	b := binary.BigEndian.AppendUint64([]byte{order}, uint64(micros)) // #nosec G115 -- after 1970
 	return base64.RawURLEncoding.EncodeToString(append(b, id[:]...))
 }
 
@@ -114,8 +120,8 @@ func TestAListTakesWhatTheDocumentSays(t *testing.T) {
 	for _, query := range []string{
 		"", "status=PENDING", "status=CONFIRMED", "status=RELEASED", "status=EXPIRED", "limit=1", "limit=200", "unknown=1",
 		"productId=" + product, "warehouseId=" + strings.ToUpper(warehouse), "productId=" + uuid.Nil.String(),
-		"cursor=" + holdCursor('c', now), "cursor=" + holdCursor('c', 0), "status=EXPIRED&cursor=" + holdCursor('c', now),
-		"status=PENDING&cursor=" + holdCursor('e', now),
+		"cursor=" + holdCursor("created", now), "cursor=" + holdCursor("created", 0), "status=EXPIRED&cursor=" + holdCursor("created", now),
+		"status=PENDING&cursor=" + holdCursor("end", now),
 	} {
 		c.get("/api/reservations?" + query).wantAccepted(t)
 	}
@@ -127,9 +133,10 @@ func TestAListTakesWhatTheDocumentSays(t *testing.T) {
 		"warehouseId": {"", "%FF", "urn:uuid:" + warehouse, "'; DROP TABLE reservations --"},
 		"limit":       {"", "0", "-1", "201", "1.0", "1e1", "x", "99999999999999999999", "1&limit=1"},
 		"cursor": {
-			"", "x", "%00", holdCursor('c', now)[1:], holdCursor('c', now) + "A", holdCursor('c', now) + "=", holdCursor('x', now), holdCursor('e', now),
-			holdCursor('c', -1), holdCursor('c', year10000), holdCursor('c', 1<<63-1), holdCursor('c', -1<<63), hold,
-			holdCursor('c', now) + "&cursor=" + holdCursor('c', now),
+			"", "x", "%00", holdCursor("created", now)[1:], holdCursor("created", now) + "A", holdCursor("created", now) + "=", holdCursor("x", now), holdCursor("end", now),
+			holdCursor("created", -1), holdCursor("created", year10000), holdCursor("created", 1<<63-1), holdCursor("created", -1<<63), hold,
+			holdCursor("created", now) + "&cursor=" + holdCursor("created", now),
+			cursorOf("name", "Mug"), olderHoldCursor('c', now),
 		},
 	} {
 		for _, value := range values {
@@ -141,9 +148,9 @@ func TestAListTakesWhatTheDocumentSays(t *testing.T) {
 			c.get("/api/reservations?"+query).wantInvalid(t, field)
 		}
 	}
-	c.get("/api/reservations?status=PENDING&cursor="+holdCursor('c', now)).wantInvalid(t, "cursor")
+	c.get("/api/reservations?status=PENDING&cursor="+holdCursor("created", now)).wantInvalid(t, "cursor")
 	a := c.get("/api/reservations?status=x&productId=x&warehouseId=x&limit=x&cursor=x").want(t, http.StatusBadRequest, "VALIDATION_FAILED")
-	if details := decode[problem](t, a).Details; len(details) != 5 {
+	if details := decode[problemBody](t, a).Details; len(details) != 5 {
 		t.Errorf("%s = details %v, want those of all five", a.sent, details)
 	}
 }

@@ -152,7 +152,7 @@ func TestAPanicIsA500ThatSaysNothingAndALineThatSaysAll(t *testing.T) {
 
 	a := answer{w.Code, w.Header(), w.Body.Bytes(), "GET /api/health"}
 	a.want(t, http.StatusInternalServerError, "INTERNAL")
-	if want := "Something went wrong on our side."; decode[problem](t, a).Detail != want || bytes.Contains(a.body, []byte("nil")) {
+	if want := "Something went wrong on our side."; decode[problemBody](t, a).Detail != want || bytes.Contains(a.body, []byte("nil")) {
 		t.Errorf("body = %s, want %q and nothing of the cause", a.body, want)
 	}
 	var entry struct {
