@@ -26,7 +26,8 @@ type api struct {
 	url   *string
 }
 
-// newAPI routes each row of the route table to its function's alias. What the table lacks is the gateway's own 404, and costs no invocation.
+// newAPI routes each row of the route table to its function's alias. A request that no row matches gets
+// the gateway's own 404 and invokes nothing.
 func newAPI(scope constructs.Construct, s Settings, functions map[string]function) api {
 	scope = constructs.NewConstruct(scope, jsii.String("Api"))
 	a := api{http: awsapigatewayv2.NewHttpApi(scope, jsii.String("Http"), &awsapigatewayv2.HttpApiProps{

@@ -55,7 +55,7 @@ func newRouted(scope constructs.Construct, s Settings, assets string, db databas
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
 	var names []string
-	for _, r := range route.All() {
+	for _, r := range append(route.API(), route.Web()...) {
 		if routes[r.Function] == nil {
 			names = append(names, r.Function)
 		}
@@ -116,7 +116,7 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 	output("DatabaseAt", "Where the data is", o.db.describe())
 	output("Auth", "Who may confirm a hold", jsii.String(authMeans(s)))
 	if s.Auth == AuthIAM {
-		for _, r := range route.All() {
+		for _, r := range route.API() {
 			if r.Scope != "" {
 				id := "Arn" + strings.ReplaceAll(r.Function, "-", "")
 				output(id, "What a role needs execute-api:Invoke on for "+r.Key(), o.api.arn(r))

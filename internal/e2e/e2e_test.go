@@ -384,7 +384,7 @@ func TestWhatACallerSendsNeverBreaksTheService(t *testing.T) {
 			{request{method: "GET", path: "/api/reservations/a%2Fb"}, 404, "RESERVATION_NOT_FOUND"},
 			{request{method: "GET", path: "/api/reservations/" + url.PathEscape("'; DROP TABLE reservations --")}, 404, "RESERVATION_NOT_FOUND"},
 			{request{method: "POST", path: "/api/reservations/%ff/confirm"}, 404, "RESERVATION_NOT_FOUND"},
-			{request{method: "GET", path: "/api/nothing"}, 404, ""},
+			{request{method: "GET", path: "/api/nothing"}, 404, "NOT_FOUND"},
 			{request{method: "DELETE", path: "/api/reservations/" + h.ID}, 404, ""},
 			{request{method: "PUT", path: "/api/products"}, 404, ""},
 		} {

@@ -70,10 +70,13 @@ func NotFound() Problem {
 	return New(http.StatusNotFound, CodeNotFound, "Not found", "There is nothing at this address.")
 }
 
-// Write answers with p. Its requestId is the X-Request-Id header that w already has. A 503 also
-// gets a Retry-After header.
+// Write answers with p. Its requestId is the X-Request-Id that w's header has, or else a random one.
+// A 503 also gets a Retry-After header.
 func (p Problem) Write(w http.ResponseWriter) {
 	header := w.Header()
+	if header.Get("X-Request-Id") == "" {
+		header.Set("X-Request-Id", uuid.NewString())
+	}
 	p.RequestID = header.Get("X-Request-Id")
 	header.Set("Content-Type", ContentType)
 	header.Set("Cache-Control", "no-store")

@@ -35,6 +35,9 @@ new PerformanceObserver((list) => list.getEntries().filter((e) => !e.hadRecentIn
 addEventListener("securitypolicyviolation", (e) => seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
 addEventListener("DOMContentLoaded", () => {
   const region = document.getElementById("announcer");
+  if (!region) {
+    return; // a page without news
+  }
   new MutationObserver(() => { if (region.textContent) { seen.announced.push(region.textContent); } })
     .observe(region, { childList: true, characterData: true, subtree: true });
 });`
