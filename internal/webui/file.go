@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strconv"
@@ -24,7 +25,7 @@ const (
 // file is one embedded file, with its references rewritten.
 type file struct {
 	hashed       string // the name in its URL, unless it is a page
-	body         []byte
+	body         func() []byte
 	contentType  string
 	cacheControl string
 	hash         string
@@ -33,18 +34,27 @@ type file struct {
 
 // newFile describes a file. The first request for it compresses it, so that a Lambda starts without
 // that work: most instances are asked for little more than a page.
-func newFile(name, body string) (*file, error) {
+//
+// A large file is embedded as gzip, under its name with .gz: it would make the binary too large.
+func newFile(name, content string) (*file, error) {
+	name, isCompressed := strings.CutSuffix(name, ".gz")
 	extension := path.Ext(name)
 	contentType, err := contentTypeOf(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &file{body: []byte(body), contentType: contentType, hash: hashOf(body), cacheControl: immutable}
+	f := &file{contentType: contentType, hash: hashOf(content), cacheControl: immutable}
 	f.hashed = strings.TrimSuffix(name, extension) + "." + f.hash + extension
 	if f.isPage() {
 		f.cacheControl = revalidated
 	}
-	f.compressed = sync.OnceValue(func() []byte { return compress(f.body) })
+	if isCompressed {
+		f.compressed = func() []byte { return []byte(content) }
+		f.body = sync.OnceValue(func() []byte { return decompress(content) })
+	} else {
+		f.body = func() []byte { return []byte(content) }
+		f.compressed = sync.OnceValue(func() []byte { return compress(content) })
+	}
 	return f, nil
 }
 
@@ -82,10 +92,10 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request, cacheControl string
 	if acceptsGzip(r.Header) {
 		// Other bytes need another strong ETag.
 		header.Set("Content-Encoding", "gzip")
-		body, etag = f.compressed(), f.hash+"-gzip"
+		body, etag = f.compressed, f.hash+"-gzip"
 	}
 	header.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body()))
 }
 
 // acceptsGzip reports whether a caller accepts gzip (RFC 9110, section 12.5.3). A proxy may have split
@@ -104,11 +114,11 @@ func acceptsGzip(header http.Header) bool {
 }
 
 // compress can't fail: it writes to memory, at a valid level.
-func compress(body []byte) []byte {
+func compress(body string) []byte {
 	var out bytes.Buffer
 	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err == nil {
-		_, err = w.Write(body)
+		_, err = io.WriteString(w, body)
 	}
 	if err == nil {
 		err = w.Close()
@@ -117,4 +127,17 @@ func compress(body []byte) []byte {
 		panic(err)
 	}
 	return out.Bytes()
+}
+
+// decompress can't fail: vendor.sh compressed the content, and a test reads it.
+func decompress(content string) []byte {
+	r, err := gzip.NewReader(strings.NewReader(content))
+	if err != nil {
+		panic(err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		panic(err)
+	}
+	return body
 }

@@ -47,9 +47,10 @@ type loader struct {
 
 // source is a file as it is embedded.
 type source struct {
+	file string // its name without the folder
 	body string
-	// isOpaque is true for a script or a stylesheet that a vendored package built: it refers to none
-	// of our files, and may have text that looks as if it did.
+	// isOpaque is true for a file of a vendored package that isn't a module: it refers to no other
+	// file, although some of its text may look so.
 	isOpaque bool
 }
 
@@ -61,13 +62,14 @@ func load(fsys fs.FS) (fileset, error) {
 		if err != nil || entry.IsDir() || isLicence(entry.Name()) {
 			return err
 		}
-		if _, twice := l.sources[entry.Name()]; twice {
-			return fmt.Errorf("webui: two files are named %s, but served names have no folders", entry.Name())
+		plain := strings.TrimSuffix(entry.Name(), ".gz")
+		if _, twice := l.sources[plain]; twice {
+			return fmt.Errorf("webui: two files are named %s, but served names have no folders", plain)
 		}
 		body, err := fs.ReadFile(fsys, name)
-		isBuilt := path.Ext(name) == ".js" || path.Ext(name) == ".css"
-		l.sources[entry.Name()] = source{
-			body: string(body), isOpaque: isBuilt && strings.HasPrefix(name, "static/vendor/"),
+		l.sources[plain] = source{
+			file: entry.Name(), body: string(body),
+			isOpaque: strings.HasPrefix(name, "static/vendor/") && path.Ext(name) != ".mjs",
 		}
 		return err
 	})
@@ -106,7 +108,7 @@ func (l *loader) resolve(name string) (*file, error) {
 	}
 	l.open = l.open[:len(l.open)-1]
 
-	f, err := newFile(name, body)
+	f, err := newFile(src.file, body)
 	l.done[name] = f
 	return f, err
 }

@@ -23,7 +23,7 @@ func TestLoadIsTheSameEachTime(t *testing.T) {
 		}
 		for name, f := range first {
 			other := again[name]
-			if other == nil || other.hashed != f.hashed || string(other.body) != string(f.body) {
+			if other == nil || other.hashed != f.hashed || string(other.body()) != string(f.body()) {
 				t.Errorf("%s is loaded differently", name)
 			}
 		}
@@ -55,10 +55,10 @@ func TestAChangeOfAFileRenamesTheFilesThatReferToIt(t *testing.T) {
 			t.Errorf("%s has another name: %v, want %v", name, got, changes)
 		}
 	}
-	if got := string(before["page.html"].body); !strings.Contains(got, before["page.js"].url()) {
+	if got := string(before["page.html"].body()); !strings.Contains(got, before["page.js"].url()) {
 		t.Errorf("page = %s, want it to refer to %s", got, before["page.js"].url())
 	}
-	if got := string(before["preact.mjs"].body); got != "export{h}\n" {
+	if got := string(before["preact.mjs"].body()); got != "export{h}\n" {
 		t.Errorf("preact.mjs = %q, want no reference to its source map", got)
 	}
 	if len(before) != 6 {
@@ -106,12 +106,12 @@ func TestNoReferenceIsLeftUnresolved(t *testing.T) {
 		if strings.HasPrefix(name, "swagger-ui.") {
 			continue // it has names of other files, and refers to none of ours
 		}
-		for _, match := range anything.FindAllStringSubmatch(string(f.body), -1) {
+		for _, match := range anything.FindAllStringSubmatch(string(f.body()), -1) {
 			if !served[match[1]] {
 				t.Errorf("%s refers to %s, which isn't served", name, match[1])
 			}
 		}
-		if found := bare.FindString(string(f.body)); found != "" {
+		if found := bare.FindString(string(f.body())); found != "" {
 			t.Errorf("%s has %s, which no browser can resolve", name, found)
 		}
 	}
@@ -132,7 +132,7 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 			continue
 		}
 		known := map[string]bool{}
-		for _, match := range named.FindAllStringSubmatch(string(f.body), -1) {
+		for _, match := range named.FindAllStringSubmatch(string(f.body()), -1) {
 			known[match[1]+"."+match[2]] = true
 		}
 		needed := map[string]bool{}
@@ -142,7 +142,7 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 				return
 			}
 			needed[module] = true
-			for _, match := range imported.FindAllStringSubmatch(string(files[module].body), -1) {
+			for _, match := range imported.FindAllStringSubmatch(string(files[module].body()), -1) {
 				need(match[1] + "." + match[2])
 			}
 		}
@@ -189,7 +189,7 @@ func BenchmarkCompressAll(b *testing.B) {
 	}
 	for b.Loop() {
 		for _, f := range files {
-			compress(f.body)
+			compress(string(f.body()))
 		}
 	}
 }

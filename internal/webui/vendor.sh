@@ -56,5 +56,7 @@ put @picocss/pico "$served/pico" \
 put swagger-ui-dist "$served/swagger-ui" \
   swagger-ui.js=swagger-ui-bundle.js swagger-ui.css=swagger-ui.css \
   LICENSE=LICENSE NOTICE=NOTICE LICENSE.bundled=swagger-ui-bundle.js.LICENSE.txt
+# A Lambda's binary must stay small: Swagger UI's script has 1.7 MB.
+gzip -9nf "$served"/swagger-ui/swagger-ui.{js,css}
 put axe-core "$tested/axe-core" axe.min.js=axe.min.js LICENSE=LICENSE
 echo "Vendored the pages' packages in internal/webui/$served, and axe-core for the browser tests."

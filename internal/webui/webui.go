@@ -104,7 +104,7 @@ func (files fileset) notFound(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", page.contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNotFound)
-	_, _ = w.Write(page.body) // an error means that the caller has gone
+	_, _ = w.Write(page.body()) // an error means that the caller has gone
 }
 
 // acceptsHTML reports whether a caller asks for HTML by name, as browsers do for a page.
