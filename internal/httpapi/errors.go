@@ -65,7 +65,7 @@ var answers = []struct {
 	)},
 	{reservation.ErrExtensionLimit, problem.New(
 		http.StatusUnprocessableEntity, "EXTENSION_LIMIT", "Extension limit reached",
-		"The extension would exceed the longest time of a hold. Ask for less, or confirm it now.",
+		"The hold would exceed the longest time. Ask for less, or confirm it now.",
 	)},
 	{reservation.ErrKeyReused, problem.New(
 		http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED", "Idempotency key reused",

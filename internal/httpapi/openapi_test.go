@@ -71,7 +71,7 @@ func TestWrongExampleIsFound(t *testing.T) {
 func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 	t.Parallel()
 
-	want := []string{"GET /api/openapi.json"}
+	want := []string{"GET /api/openapi.json"} // package site serves it
 	for _, r := range route.API() {
 		want = append(want, r.Key())
 	}
@@ -86,9 +86,6 @@ func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the routes of the table (-) and the document (+) differ:\n%s", diff)
-	}
-	if !slices.ContainsFunc(route.All(), func(r route.Route) bool { return r.Key() == "GET /api/openapi.json" }) {
-		t.Error("the document has a route of its own that isn't in the table")
 	}
 }
 
