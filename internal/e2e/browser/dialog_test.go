@@ -65,7 +65,7 @@ func TestAnAnnouncementInADialogIsHeard(t *testing.T) {
 	b.sees("dialog .announcer", "Removed Ceramic Mug.")
 	waitFor(t, func() bool { return b.hears("Removed Ceramic Mug.") })
 	// The control: outside of the dialog nothing is heard.
-	if b.hears("Reserve what you want to buy") {
+	if b.hears("Reserve the items you want") {
 		t.Error("what is behind the dialog is heard, want it inert")
 	}
 }

@@ -326,7 +326,7 @@ func TestGalleryOfTheHoldOffline(t *testing.T) {
 	b.sees("main", "We can’t show this right now")
 	b.offline(true)
 	b.sees("main", "You are offline")
-	b.sees("main", "This page will fill as soon as you are back online.")
+	b.sees("main", "This page loads as soon as you are back online.")
 	b.look("shop-offline-at-first")
 	s.mend()
 	b.offline(false)

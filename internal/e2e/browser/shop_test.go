@@ -280,7 +280,7 @@ func TestTheServerGoesDownAndComesBack(t *testing.T) {
 	h.reserveOne("Wireless Headphones", "New York")
 
 	s.down()
-	b.sees(".connection", "The shop can’t be reached. This was so at")
+	b.sees(".connection", "The shop can’t be reached. The numbers are from")
 	h.sees(".connection", "The shop can’t be reached")
 	b.click(reserveButton("Ceramic Mug", "Los Angeles"))
 	b.click(submit)
@@ -423,7 +423,7 @@ func TestMoreProductsAreAClickAway(t *testing.T) {
 	b := s.newTab()
 	b.visit("/")
 	b.until("document.querySelectorAll('.card').length === 50")
-	b.sees(".cards", "Not kept in any warehouse.")
+	b.sees(".cards", "No warehouse stocks it.")
 	b.click(".more button")
 	b.until("document.querySelectorAll('.card').length === 63 && !document.querySelector('.more button')")
 	b.figures("Wireless Headphones", "New York", 5, 0, 5)
