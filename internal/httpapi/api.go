@@ -1,6 +1,6 @@
-// Package httpapi is the HTTP contract: a handler decodes its request strictly, calls the reservation
-// service once and encodes the result, and one table maps errors to problems. The package imports
-// neither pgx nor Lambda, so the same handlers run on a laptop and on AWS.
+// Package httpapi is the HTTP contract: a handler decodes its request strictly, calls the
+// reservation service once and encodes the result, and one table maps errors to problems. The
+// package imports neither pgx nor Lambda, so the same handlers run on a laptop and on AWS.
 package httpapi
 
 import (
@@ -19,9 +19,9 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// RequestTimeout bounds a request. It is longer than a statement's timeout (5 s) and shorter than the
-// function's (10 s), so the innermost limit always ends first and its error reaches the caller. The
-// distance is more than the second that cancelling a statement may take.
+// RequestTimeout bounds a request. It is longer than a statement's timeout (5 s) and shorter than
+// the function's (10 s), so the innermost limit always ends first and its error reaches the caller.
+// The distance is more than the second that cancelling a statement may take.
 const RequestTimeout = 7 * time.Second
 
 // Options connect the handlers to their surroundings.
@@ -65,8 +65,8 @@ func (a *API) handlers() map[string]handler {
 	}
 }
 
-// Function returns the handler of one Lambda function's routes, which the route table lists. It panics
-// for a function without routes: a test of every function's main would find that.
+// Function returns the handler of one Lambda function's routes, which the route table lists. It
+// panics for a function without routes: a test of every function's main would find that.
 func (a *API) Function(name string) http.Handler {
 	mux := http.NewServeMux()
 	handlers := a.handlers()
@@ -98,7 +98,8 @@ func isClean(escaped string) bool {
 	return escaped == clean || clean != "/" && escaped == clean+"/"
 }
 
-// wrap adds to a handler the request id, the deadline, the line in the log and the problem of an error.
+// wrap adds to a handler the request id, the deadline, the line in the log and the problem of an
+// error.
 func (a *API) wrap(routeKey string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -194,7 +195,8 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// pathID reads the reservation id of the path. A malformed id answers 404, as no reservation has it.
+// pathID reads the reservation id of the path. A malformed id answers 404, as no reservation has
+// it.
 func pathID(r *http.Request) (uuid.UUID, error) {
 	id, ok := parseID(r.PathValue("id"))
 	if !ok {
@@ -212,8 +214,8 @@ func parseID(s string) (uuid.UUID, bool) {
 	return id, err == nil
 }
 
-// idempotencyKey reads the Idempotency-Key header: "" without one. Repeated headers are joined with a
-// comma, as the gateway joins them, and the service then refuses the comma.
+// idempotencyKey reads the Idempotency-Key header: "" without one. Repeated headers are joined with
+// a comma, as the gateway joins them, and the service then refuses the comma.
 func idempotencyKey(r *http.Request) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {

@@ -61,8 +61,8 @@ func readJSON(r *http.Request, dst any) error {
 	return decode(body, dst)
 }
 
-// decode reads one JSON value into dst. It refuses unknown and repeated fields, names in another case,
-// trailing bytes and invalid UTF-8.
+// decode reads one JSON value into dst. It refuses unknown and repeated fields, names in another
+// case, trailing bytes and invalid UTF-8.
 func decode(body []byte, dst any) error {
 	if err := checkDepth(body); err != nil {
 		return err

@@ -16,8 +16,9 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// FuzzDecode feeds bodies to what stands between a client and the service. Whatever they hold, nothing panics, what is refused is
-// the client's mistake and can be told it, and what is let through is one JSON value in UTF-8 with lines within their limits.
+// FuzzDecode feeds bodies to the decoder. Nothing may panic. Each refusal must be a client error
+// with an answer. Each accepted body must be one JSON value in UTF-8, with lines within their
+// limits.
 func FuzzDecode(f *testing.F) {
 	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
 	for _, body := range []string{
@@ -30,7 +31,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(line), "")
 	f.Add([]byte(line), "application/json; charset=utf-16")
 	f.Add([]byte(line), "text/plain;;")
-	// No large body: the fuzzer would spend its time on making it smaller, and limits_test.go has those.
+	// No large body: the fuzzer would spend its time on minimizing it, and limits_test.go has some.
 
 	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
 		var reserve reserveRequest
@@ -62,7 +63,7 @@ func request(body []byte, contentType string) *http.Request {
 	return r
 }
 
-// checkRefusal takes errors that the client is to blame for, and writes the answer that they become.
+// checkRefusal fails the test unless err is nil or a client error with a valid answer.
 func checkRefusal(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
@@ -70,7 +71,7 @@ func checkRefusal(t *testing.T, err error) {
 	}
 	var bad *reservation.InvalidError
 	if !errors.As(err, &bad) && !errors.Is(err, errTooLarge) && !errors.Is(err, errNotJSON) {
-		t.Errorf("the refusal %v is nobody's fault", err)
+		t.Errorf("the refusal %v is no client error", err)
 	}
 	w := httptest.NewRecorder()
 	problemFor(err).Write(w)
@@ -81,7 +82,8 @@ func checkRefusal(t *testing.T, err error) {
 
 func checkLetThrough(t *testing.T, body []byte) {
 	t.Helper()
-	if len(body) > maxBody || !json.Valid(body) || !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
+	if len(body) > maxBody || !json.Valid(body) || !utf8.Valid(body) ||
+		bytes.IndexByte(body, 0) >= 0 {
 		t.Errorf("the body %q of %d bytes is let through", body, len(body))
 	}
 }
@@ -128,7 +130,10 @@ func FuzzCursor(f *testing.F) {
 			if again := encodeCursor(order, id, key); again != cursor {
 				t.Errorf("the cursor %q is read as that of %q", cursor, again)
 			}
-			if name := string(key); isName(name) && (!utf8.ValidString(name) || strings.Contains(name, "\x00")) {
+			if name := string(
+				key,
+			); isName(name) &&
+				(!utf8.ValidString(name) || strings.Contains(name, "\x00")) {
 				t.Errorf("the name %q is let through, which Postgres refuses", name)
 			}
 			if at, ok := parseTimeKey(key); ok {

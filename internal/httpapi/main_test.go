@@ -29,18 +29,18 @@ const (
 	maxHold = time.Hour
 )
 
-// unreachable is a database where nobody listens. A request that comes as far as the database answers 503 there, so whatever
-// answers otherwise was refused before.
+// unreachable is the URL of a database where nothing listens. A request that reaches the database
+// answers 503, so any other answer was given before.
 const unreachable = "postgres://allo@127.0.0.1:1/allo?sslmode=disable"
 
-// client sends requests to the handlers of all routes, and holds each answer against the document.
+// client sends requests to the handlers of all routes and validates each answer by the document.
 type client struct {
 	t   *testing.T
 	api *httpapi.API
 	mux *http.ServeMux
 }
 
-// newClient puts the handlers on a database, with a pool of one connection, as a Lambda has.
+// newClient connects the handlers to a database with a pool of one connection, as a Lambda has.
 func newClient(t *testing.T, databaseURL string) client {
 	t.Helper()
 	return newClientWith(t, newPool(t, databaseURL), io.Discard)
@@ -58,7 +58,10 @@ func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 
 func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 	t.Helper()
-	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true})
+	service := reservation.New(
+		pool,
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, EarlyRelease: true},
+	)
 	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})
 	mux := http.NewServeMux()
 	for _, r := range route.API() {
@@ -69,21 +72,21 @@ func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
 
-// in is the client in another test.
+// in returns the client for use in another test.
 func (c client) in(t *testing.T) client {
 	c.t = t
 	return c
 }
 
-// answer is what came back.
+// answer is an HTTP answer.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	sent   string // the request, for messages
+	sent   string // the request, for failure messages
 }
 
-// send sends a request. Its headers are pairs of name and value; a name may come twice.
+// send sends a request. Headers are pairs of a name and a value; a name may occur twice.
 func (c client) send(method, path, body string, headers ...string) answer {
 	c.t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(c.t.Context())
@@ -93,7 +96,12 @@ func (c client) send(method, path, body string, headers ...string) answer {
 	w := httptest.NewRecorder()
 	c.mux.ServeHTTP(w, r)
 	apitest.Validate(c.t, r, []byte(body), w.Code, w.Header(), w.Body.Bytes())
-	return answer{w.Code, w.Header(), w.Body.Bytes(), fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)}
+	return answer{
+		w.Code,
+		w.Header(),
+		w.Body.Bytes(),
+		fmt.Sprintf("%s %s %.300s %q", method, path, body, headers),
+	}
 }
 
 func (c client) get(path string) answer { c.t.Helper(); return c.send("GET", path, "") }
@@ -127,7 +135,7 @@ func (a answer) want(t *testing.T, status int, code string) answer {
 	return a
 }
 
-// wantInvalid fails the test unless the answer is a 400 about the field and no other.
+// wantInvalid fails the test unless the answer is a 400 about this field alone.
 func (a answer) wantInvalid(t *testing.T, field string) {
 	t.Helper()
 	a.want(t, http.StatusBadRequest, "VALIDATION_FAILED")
@@ -137,7 +145,7 @@ func (a answer) wantInvalid(t *testing.T, field string) {
 	}
 }
 
-// wantAccepted fails the test unless the request came as far as the database, which can't be reached.
+// wantAccepted fails the test unless the request reached the database, which is unreachable.
 func (a answer) wantAccepted(t *testing.T) {
 	t.Helper()
 	a.want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")

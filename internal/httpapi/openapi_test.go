@@ -44,18 +44,26 @@ func TestDocumentIsValidWithItsExamples(t *testing.T) {
 
 	doc := loadDocument(t)
 
-	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation(), openapi3.EnableMultiError()); err != nil {
+	if err := doc.Validate(
+		t.Context(),
+		openapi3.EnableExamplesValidation(),
+		openapi3.EnableMultiError(),
+	); err != nil {
 		t.Errorf("the document is not valid: %v", err)
 	}
 	if !strings.HasPrefix(doc.OpenAPI, "3.1.") || doc.Info.Version == "" {
-		t.Errorf("openapi is %q and info.version %q, want 3.1.x and a version", doc.OpenAPI, doc.Info.Version)
+		t.Errorf(
+			"openapi is %q and info.version %q, want 3.1.x and a version",
+			doc.OpenAPI,
+			doc.Info.Version,
+		)
 	}
 	if len(doc.Servers) != 1 || doc.Servers[0].URL != "/" {
 		t.Errorf("servers = %v, want the one at /", doc.Servers)
 	}
 }
 
-// The test above would pass on a library that doesn't look at examples.
+// The control of the test above: the library does check examples.
 func TestWrongExampleIsFound(t *testing.T) {
 	t.Parallel()
 
@@ -98,12 +106,15 @@ func TestEveryRouteHasAHandler(t *testing.T) {
 	}
 	slices.Sort(want)
 
-	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(New(nil, Options{}).handlers()))); diff != "" {
+	if diff := cmp.Diff(
+		want,
+		slices.Sorted(maps.Keys(New(nil, Options{}).handlers())),
+	); diff != "" {
 		t.Errorf("the routes of the table (-) and the handlers (+) differ:\n%s", diff)
 	}
 }
 
-// dtos pairs each type that is read or written as JSON with its schemas. A request of two forms has a schema for each.
+// dtos pairs each JSON type with its schemas. A request with two forms has two schemas.
 var dtos = []struct {
 	dto     any
 	schemas []string
@@ -129,11 +140,15 @@ var dtos = []struct {
 	{dto: problem.Problem{}, schemas: []string{"Problem"}},
 	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
 	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
-	{dto: reserveRequest{}, schemas: []string{"ReserveLineRequest", "ReserveCartRequest"}, request: true},
+	{
+		dto:     reserveRequest{},
+		schemas: []string{"ReserveLineRequest", "ReserveCartRequest"},
+		request: true,
+	},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
 }
 
-// field is what a type and a schema must agree on.
+// field has the properties on which a type and a schema must agree.
 type field struct {
 	Type     string // of the value when it isn't null; #/... for a schema of its own
 	Nullable bool
@@ -153,12 +168,14 @@ func TestSchemasAgreeWithTheTypes(t *testing.T) {
 			for _, name := range d.schemas {
 				schema := doc.Components.Schemas[name].Value
 				maps.Copy(got, fieldsOfSchema(t, schema))
-				if closed := schema.AdditionalProperties.Has != nil && !*schema.AdditionalProperties.Has; closed != d.request {
+				if closed := schema.AdditionalProperties.Has != nil &&
+					!*schema.AdditionalProperties.Has; closed != d.request {
 					t.Errorf("schema %s refuses other fields: %t, want %t", name, closed, d.request)
 				}
 			}
 			if d.request {
-				// A pointer of a request tells what is missing from what is zero, and says nothing of what must be there.
+				// A pointer in a request tells a missing field from a zero. It says nothing about
+				// required fields.
 				for name, f := range got {
 					got[name] = field{Type: f.Type}
 				}
@@ -170,9 +187,9 @@ func TestSchemasAgreeWithTheTypes(t *testing.T) {
 	}
 }
 
-// What must be there is decided by code, so the document's word for it is checked on requests: limits_test.go holds its answers
-// against the service's.
-func TestRequestsRequireWhatTheContractSays(t *testing.T) {
+// Code decides which fields a request must have. limits_test.go checks that the document's schemas
+// decide like the code.
+func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
@@ -211,7 +228,7 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 	return fields
 }
 
-// typeName says how JSON writes a value of the type.
+// typeName names the JSON type of a Go type.
 func typeName(t *testing.T, goType reflect.Type, request bool, name string) string {
 	t.Helper()
 	switch goType {
@@ -227,7 +244,7 @@ func typeName(t *testing.T, goType reflect.Type, request bool, name string) stri
 		return "number"
 	case kind == reflect.Bool:
 		return "boolean"
-	// A request's id is read as text first, so that its message can name the field.
+	// A request's id is read as a string first, so that an error can name the field.
 	case kind == reflect.String && request && strings.HasSuffix(name, "Id"):
 		return "string uuid"
 	case kind == reflect.String:
@@ -266,7 +283,10 @@ func nullable(schema *openapi3.Schema) bool {
 	if schema.Type != nil {
 		return schema.Type.Includes("null")
 	}
-	return slices.ContainsFunc(schema.AnyOf, func(s *openapi3.SchemaRef) bool { return nullable(s.Value) })
+	return slices.ContainsFunc(
+		schema.AnyOf,
+		func(s *openapi3.SchemaRef) bool { return nullable(s.Value) },
+	)
 }
 
 // schemaTypeName is typeName for a schema.
@@ -283,14 +303,17 @@ func schemaTypeName(t *testing.T, ref *openapi3.SchemaRef) string {
 	case schema.Type.Includes("object"):
 		return strings.TrimPrefix(ref.Ref, "#/components/schemas/")
 	}
-	types := slices.DeleteFunc(slices.Clone(*schema.Type), func(name string) bool { return name == "null" })
+	types := slices.DeleteFunc(
+		slices.Clone(*schema.Type),
+		func(name string) bool { return name == "null" },
+	)
 	if schema.Format == "uuid" || schema.Format == "date-time" {
 		types = append(types, schema.Format)
 	}
 	return strings.Join(types, " ")
 }
 
-// A type that dtos has forgotten would go unchecked.
+// A type that is missing from dtos would go unchecked.
 func TestEveryJSONTypeHasASchema(t *testing.T) {
 	t.Parallel()
 
@@ -301,7 +324,10 @@ func TestEveryJSONTypeHasASchema(t *testing.T) {
 	slices.Sort(want)
 
 	if diff := cmp.Diff(jsonTypes(t), want); diff != "" {
-		t.Errorf("the package's types with JSON fields (-) and the checked ones (+) differ:\n%s", diff)
+		t.Errorf(
+			"the package's types with JSON fields (-) and the checked ones (+) differ:\n%s",
+			diff,
+		)
 	}
 }
 
@@ -326,7 +352,8 @@ func jsonTypes(t *testing.T) []string {
 			if !ok {
 				return true
 			}
-			if s, ok := spec.Type.(*ast.StructType); ok && slices.ContainsFunc(s.Fields.List, hasJSONTag) {
+			if s, ok := spec.Type.(*ast.StructType); ok &&
+				slices.ContainsFunc(s.Fields.List, hasJSONTag) {
 				names = append(names, spec.Name.Name)
 			}
 			return true
@@ -336,12 +363,18 @@ func jsonTypes(t *testing.T) []string {
 	return names
 }
 
-func hasJSONTag(f *ast.Field) bool { return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`) }
+func hasJSONTag(
+	f *ast.Field,
+) bool {
+	return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`)
+}
 
 // statusOfCode maps each code to the status that problemFor gives it.
 func statusOfCode() map[string]int {
 	errs := []error{
-		&reservation.InvalidError{}, &reservation.InsufficientStockError{}, http.ErrServerClosed, // the last is in no table: a bug
+		&reservation.InvalidError{},
+		&reservation.InsufficientStockError{},
+		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {
 		errs = append(errs, a.err)
@@ -369,10 +402,11 @@ func TestDocumentHasTheCodesOfTheTable(t *testing.T) {
 	}
 }
 
-// isGateways reports whether a status is only ever the gateway's own answer, to a caller without the scope that a route needs.
+// isGateways reports whether only the gateway answers with a status: to a caller without a route's
+// scope.
 func isGateways(status string) bool { return status == "401" || status == "403" }
 
-func TestWhatNeedsAScopeSaysHowItIsRefused(t *testing.T) {
+func TestARouteWithAScopeDocuments401And403(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
@@ -383,14 +417,24 @@ func TestWhatNeedsAScopeSaysHowItIsRefused(t *testing.T) {
 			}
 		}
 		for _, status := range []string{"401", "403"} {
-			if response := doc.Paths.Find(r.Path).GetOperation(r.Method).Responses.Value(status); r.Scope != "" && response == nil {
-				t.Errorf("%s needs the scope %s, and isn't refused with %s", r.Key(), r.Scope, status)
+			if response := doc.Paths.Find(r.Path).
+				GetOperation(r.Method).
+				Responses.Value(
+				status,
+			); r.Scope != "" &&
+				response == nil {
+				t.Errorf(
+					"%s needs the scope %s, and isn't refused with %s",
+					r.Key(),
+					r.Scope,
+					status,
+				)
 			}
 		}
 	}
 }
 
-// NOT_FOUND is the answer to what isn't a route, so no route has it; every other code belongs to one.
+// Every code but NOT_FOUND is an answer of some route. NOT_FOUND answers requests without a route.
 func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	t.Parallel()
 
@@ -402,7 +446,14 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 			for status, response := range operation.Responses.Map() {
 				for _, code := range codes(response.Value) {
 					if strconv.Itoa(statuses[code]) != status {
-						t.Errorf("%s %s answers %s with %s, which the service answers with %d", method, path, status, code, statuses[code])
+						t.Errorf(
+							"%s %s answers %s with %s, which the service answers with %d",
+							method,
+							path,
+							status,
+							code,
+							statuses[code],
+						)
 					}
 					delete(unused, code)
 				}
@@ -421,7 +472,7 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	}
 }
 
-// codes lists the codes of a response, which stand beside the problem's schema.
+// codes lists the codes of a response's problem.
 func codes(response *openapi3.Response) []string {
 	var names []string
 	content := response.Content[problem.ContentType]
@@ -444,7 +495,8 @@ func TestEveryAnswerCarriesARequestID(t *testing.T) {
 	for path, item := range loadDocument(t).Paths.Map() {
 		for method, operation := range item.Operations() {
 			for status, response := range operation.Responses.Map() {
-				if header := response.Value.Headers["X-Request-Id"]; !isGateways(status) && (header == nil || !header.Value.Required) {
+				if header := response.Value.Headers["X-Request-Id"]; !isGateways(status) &&
+					(header == nil || !header.Value.Required) {
 					t.Errorf("%s %s answers %s without X-Request-Id", method, path, status)
 				}
 			}
@@ -464,15 +516,42 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
 	key := doc.Components.Parameters["IdempotencyKey"].Value.Schema.Value
 	got := []any{
-		*products.Min, *products.Max, products.Default, *warehouses.Min, *warehouses.Max, warehouses.Default,
-		*holds.Min, *holds.Max, holds.Default, minutes.MinItems, *minutes.MaxItems,
-		*quantity.Min, *quantity.Max, items.MinItems, *items.MaxItems, key.MinLength, *key.MaxLength,
+		*products.Min,
+		*products.Max,
+		products.Default,
+		*warehouses.Min,
+		*warehouses.Max,
+		warehouses.Default,
+		*holds.Min,
+		*holds.Max,
+		holds.Default,
+		minutes.MinItems,
+		*minutes.MaxItems,
+		*quantity.Min,
+		*quantity.Max,
+		items.MinItems,
+		*items.MaxItems,
+		key.MinLength,
+		*key.MaxLength,
 	}
 	want := []any{
-		1.0, float64(reservation.MaxProductPage), float64(defaultProductPage),
-		1.0, float64(reservation.MaxWarehousePage), float64(reservation.MaxWarehousePage),
-		1.0, float64(reservation.MaxHoldPage), float64(defaultHoldPage), uint64(reservation.StatsMinutes), uint64(reservation.StatsMinutes),
-		1.0, float64(reservation.MaxQuantity), uint64(1), uint64(reservation.MaxLines), uint64(1), uint64(reservation.MaxKeyLength),
+		1.0,
+		float64(reservation.MaxProductPage),
+		float64(defaultProductPage),
+		1.0,
+		float64(reservation.MaxWarehousePage),
+		float64(reservation.MaxWarehousePage),
+		1.0,
+		float64(reservation.MaxHoldPage),
+		float64(defaultHoldPage),
+		uint64(reservation.StatsMinutes),
+		uint64(reservation.StatsMinutes),
+		1.0,
+		float64(reservation.MaxQuantity),
+		uint64(1),
+		uint64(reservation.MaxLines),
+		uint64(1),
+		uint64(reservation.MaxKeyLength),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

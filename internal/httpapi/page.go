@@ -58,11 +58,15 @@ func (q query) readID(name string) (id *uuid.UUID) {
 // readLimit reads the number of entries of a page: from 1 to most.
 func (q query) readLimit(fallback, most int) int {
 	limit := fallback
-	q.read("limit", fmt.Sprintf("must be a whole number from 1 to %d", most), func(value string) bool {
-		n, err := strconv.Atoi(value)
-		limit = n
-		return err == nil && n >= 1 && n <= most
-	})
+	q.read(
+		"limit",
+		fmt.Sprintf("must be a whole number from 1 to %d", most),
+		func(value string) bool {
+			n, err := strconv.Atoi(value)
+			limit = n
+			return err == nil && n >= 1 && n <= most
+		},
+	)
 	return limit
 }
 
@@ -141,7 +145,10 @@ func isName(s string) bool {
 // timeKey writes a time as the key of a cursor: its microseconds since 1970, as Postgres keeps no
 // more of it.
 func timeKey(t time.Time) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(t.UnixMicro())) // #nosec G115 -- parseTimeKey turns it back
+	return binary.BigEndian.AppendUint64(
+		nil,
+		uint64(t.UnixMicro()),
+	) // #nosec G115 -- parseTimeKey turns it back
 }
 
 // parseTimeKey undoes timeKey. It refuses a time that RFC 3339 can't write, as no list had it.
@@ -149,6 +156,8 @@ func parseTimeKey(key []byte) (t time.Time, ok bool) {
 	if len(key) != 8 {
 		return time.Time{}, false
 	}
-	t = time.UnixMicro(int64(binary.BigEndian.Uint64(key))).UTC() // #nosec G115 -- as timeKey wrote it
+	t = time.UnixMicro(int64(binary.BigEndian.Uint64(key))).
+		UTC()
+		// #nosec G115 -- as timeKey wrote it
 	return t, t.Year() >= 1970 && t.Year() <= 9999
 }

@@ -18,8 +18,8 @@ import (
 // replayedHeader marks an answer that repeats an earlier one, under the same Idempotency-Key.
 const replayedHeader = "Idempotency-Replayed"
 
-// reservationDTO is a hold in the contract's form. Quantity, ProductID and WarehouseID are null unless
-// the hold has one line; the times of transitions that didn't happen are null.
+// reservationDTO is a hold in the contract's form. Quantity, ProductID and WarehouseID are null
+// unless the hold has one line; the times of transitions that didn't happen are null.
 type reservationDTO struct {
 	ID          uuid.UUID          `json:"id"`
 	Status      reservation.Status `json:"status"`
@@ -43,7 +43,11 @@ type itemDTO struct {
 
 func newReservationDTO(h reservation.Hold) reservationDTO {
 	dto := reservationDTO{
-		ID: h.ID, Status: h.Status, ExpiresAt: h.ExpiresAt, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt,
+		ID:          h.ID,
+		Status:      h.Status,
+		ExpiresAt:   h.ExpiresAt,
+		CreatedAt:   h.CreatedAt,
+		UpdatedAt:   h.UpdatedAt,
 		ConfirmedAt: h.ResolvedAt(reservation.Confirmed),
 		ReleasedAt:  h.ResolvedAt(reservation.Released),
 		ExpiredAt:   h.ResolvedAt(reservation.Expired),
@@ -66,8 +70,8 @@ type reservationAnswer struct {
 // buffers keeps the buffers that answers are encoded in.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// writeJSON encodes the body before it writes the status: if that fails, the caller gets a whole 500
-// and not half an answer.
+// writeJSON encodes the body before it writes the status: if that fails, the caller gets a whole
+// 500 and not half an answer.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
 	b := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(b)
@@ -126,8 +130,8 @@ func (q reserveRequest) lines() ([]reservation.Line, error) {
 	return lines, bad.err()
 }
 
-// line checks that the fields are there and well-formed. The service checks the limits; the range of a
-// quantity is checked here too, as an int may be too small for the request's number.
+// line checks that the fields are there and well-formed. The service checks the limits; the range
+// of a quantity is checked here too, as an int may be too small for the request's number.
 func (q itemRequest) line(prefix string, bad fields) reservation.Line {
 	line := reservation.Line{
 		ProductID:   id(prefix+"productId", q.ProductID, bad),

@@ -70,8 +70,8 @@ func NotFound() Problem {
 	return New(http.StatusNotFound, CodeNotFound, "Not found", "There is nothing at this address.")
 }
 
-// Write answers with p. Its requestId is the X-Request-Id that w's header has, or else a random one.
-// A 503 also gets a Retry-After header.
+// Write answers with p. Its requestId is the X-Request-Id that w's header has, or else a random
+// one. A 503 also gets a Retry-After header.
 func (p Problem) Write(w http.ResponseWriter) {
 	header := w.Header()
 	if header.Get("X-Request-Id") == "" {

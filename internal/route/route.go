@@ -1,5 +1,6 @@
-// Package route has the one table of the service's routes. The HTTP handlers, the local gateway, the
-// CDK stack and the OpenAPI test all read it, so none of them can have a route that another lacks.
+// Package route has the one table of the service's routes. The HTTP handlers, the local gateway,
+// the CDK stack and the OpenAPI test all read it, so none of them can have a route that another
+// lacks.
 package route
 
 import "net/http"
@@ -55,8 +56,8 @@ func Web() []Route {
 	}
 }
 
-// All lists every route of the gateway: those of API and Web, and for each GET a HEAD, as the gateway
-// matches a method exactly. A request that matches none of them gets the gateway's own 404.
+// All lists every route of the gateway: those of API and Web, and for each GET a HEAD, as the
+// gateway matches a method exactly. A request that matches none of them gets the gateway's own 404.
 func All() []Route {
 	all := append(API(), Web()...)
 	for _, r := range all {

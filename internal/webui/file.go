@@ -63,8 +63,8 @@ func (f *file) isPage() bool { return strings.HasPrefix(f.contentType, "text/htm
 // url is the address of an asset.
 func (f *file) url() string { return "/assets/" + f.hashed }
 
-// contentTypeOf returns the type of a file that we embed. Package mime would read the machine's tables,
-// which differ.
+// contentTypeOf returns the type of a file that we embed. Package mime would read the machine's
+// tables, which differ.
 func contentTypeOf(name string) (string, error) {
 	switch path.Ext(name) {
 	case ".css":
@@ -98,8 +98,8 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request, cacheControl string
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body()))
 }
 
-// acceptsGzip reports whether a caller accepts gzip (RFC 9110, section 12.5.3). A proxy may have split
-// the list over several headers.
+// acceptsGzip reports whether a caller accepts gzip (RFC 9110, section 12.5.3). A proxy may have
+// split the list over several headers.
 func acceptsGzip(header http.Header) bool {
 	for coding := range strings.SplitSeq(strings.Join(header.Values("Accept-Encoding"), ","), ",") {
 		name, parameter, _ := strings.Cut(coding, ";")

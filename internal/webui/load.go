@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// hashLength is the number of hexadecimal digits of a file's hash in its name. They are enough that no
-// two contents share a name.
+// hashLength is the number of hexadecimal digits of a file's hash in its name. They are enough that
+// no two contents share a name.
 const hashLength = 16
 
 // packages maps the names by which modules import vendored packages to their files. A browser would
@@ -21,8 +21,8 @@ var packages = map[string]string{
 	"preact": "preact.mjs", "preact/hooks": "hooks.mjs", "htm": "htm.mjs",
 }
 
-// references has for each kind of file the pattern of a reference to another file. Its groups are the
-// text before the reference, the reference and the text after it.
+// references has for each kind of file the pattern of a reference to another file. Its groups are
+// the text before the reference, the reference and the text after it.
 var references = map[string]*regexp.Regexp{
 	".html": regexp.MustCompile(`((?:href|src)=")(/assets/[^"]*)(")`),
 	".css":  regexp.MustCompile(`(url\(")([^":]*)("\))`),
@@ -64,7 +64,10 @@ func load(fsys fs.FS) (fileset, error) {
 		}
 		plain := strings.TrimSuffix(entry.Name(), ".gz")
 		if _, twice := l.sources[plain]; twice {
-			return fmt.Errorf("webui: two files are named %s, but served names have no folders", plain)
+			return fmt.Errorf(
+				"webui: two files are named %s, but served names have no folders",
+				plain,
+			)
 		}
 		body, err := fs.ReadFile(fsys, name)
 		l.sources[plain] = source{
@@ -96,10 +99,18 @@ func (l *loader) resolve(name string) (*file, error) {
 	}
 	src, ok := l.sources[name]
 	if !ok {
-		return nil, fmt.Errorf("webui: %s refers to %s, which isn't embedded", l.open[len(l.open)-1], name)
+		return nil, fmt.Errorf(
+			"webui: %s refers to %s, which isn't embedded",
+			l.open[len(l.open)-1],
+			name,
+		)
 	}
 	if slices.Contains(l.open, name) {
-		return nil, fmt.Errorf("webui: %s refers to itself through %s", name, strings.Join(l.open, ", "))
+		return nil, fmt.Errorf(
+			"webui: %s refers to itself through %s",
+			name,
+			strings.Join(l.open, ", "),
+		)
 	}
 	l.open = append(l.open, name)
 	body, err := l.rewrite(path.Ext(name), src)

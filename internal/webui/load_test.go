@@ -23,7 +23,8 @@ func TestLoadIsTheSameEachTime(t *testing.T) {
 		}
 		for name, f := range first {
 			other := again[name]
-			if other == nil || other.hashed != f.hashed || string(other.body()) != string(f.body()) {
+			if other == nil || other.hashed != f.hashed ||
+				string(other.body()) != string(f.body()) {
 				t.Errorf("%s is loaded differently", name)
 			}
 		}
@@ -34,13 +35,19 @@ func TestAChangeOfAFileRenamesTheFilesThatReferToIt(t *testing.T) {
 	t.Parallel()
 	site := func(shared string) fileset {
 		files, err := load(fstest.MapFS{
-			"static/page.html":        {Data: []byte(`<script type="module" src="/assets/page.js"></script>`)},
-			"static/assets/page.js":   {Data: []byte(`import { a } from "./shared.js"; import { h } from "preact";`)},
+			"static/page.html": {
+				Data: []byte(`<script type="module" src="/assets/page.js"></script>`),
+			},
+			"static/assets/page.js": {
+				Data: []byte(`import { a } from "./shared.js"; import { h } from "preact";`),
+			},
 			"static/assets/other.js":  {Data: []byte(`import{h}from"preact"`)},
 			"static/assets/shared.js": {Data: []byte(shared)},
-			"static/v/preact.mjs":     {Data: []byte("export{h}\n//# sourceMappingURL=preact.mjs.map\n")},
-			"static/v/LICENSE":        {Data: []byte("MIT")},
-			"static/vendor/built.js":  {Data: []byte(`from "nothing.js"`)},
+			"static/v/preact.mjs": {
+				Data: []byte("export{h}\n//# sourceMappingURL=preact.mjs.map\n"),
+			},
+			"static/v/LICENSE":       {Data: []byte("MIT")},
+			"static/vendor/built.js": {Data: []byte(`from "nothing.js"`)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -88,8 +95,8 @@ func TestLoadRefusesFilesThatDontFitTogether(t *testing.T) {
 	}
 }
 
-// load finds references by pattern. A reference that it misses would lead to a name that isn't served.
-// So this test looks for everything that looks like a file's name in the served files.
+// load finds references by pattern. A reference that it misses would lead to a name that isn't
+// served. So this test looks for everything that looks like a file's name in the served files.
 func TestNoReferenceIsLeftUnresolved(t *testing.T) {
 	t.Parallel()
 	files, err := load(static)
@@ -126,7 +133,9 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	imported := regexp.MustCompile(`\bfrom\s*"/assets/([\w-]+)\.\w+\.(\w+)"`)
-	named := regexp.MustCompile(`(?:modulepreload" href|module" src)="/assets/([\w-]+)\.\w+\.(m?js)"`)
+	named := regexp.MustCompile(
+		`(?:modulepreload" href|module" src)="/assets/([\w-]+)\.\w+\.(m?js)"`,
+	)
 	for name, f := range files {
 		if !f.isPage() {
 			continue

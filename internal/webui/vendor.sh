@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Fetches the packages of others that the pages use: Preact, htm, Pico CSS and Swagger UI, which we
-# serve, and axe-core, which only the browser tests use. Versions are pinned, with the integrity that
-# the npm registry states for each archive. An archive that differs ends the script with an error and
-# replaces nothing. `npm view PACKAGE version dist.integrity` shows the values of a new version.
+# serve, and axe-core, which only the browser tests use. Versions are pinned, with the integrity
+# that the npm registry states for each archive. An archive that differs ends the script with an
+# error and replaces nothing. `npm view PACKAGE version dist.integrity` shows the values of a new
+# version.
 #
 # Swagger UI is the viewer of /api/docs. Of redoc, RapiDoc, openapi-explorer, Scalar, Stoplight
 # Elements and itself it is the only one that needs neither eval nor inline styles, which the pages'

@@ -1,7 +1,7 @@
-// Package webui has the pages: the shop, a hold, the operator's page, the API's documentation and the
-// 404 page. They are embedded in the binary. There is no build step and no template: the pages hold no
-// data. Their scripts read the reservation's id from the address, and all else from the API of the
-// same origin.
+// Package webui has the pages: the shop, a hold, the operator's page, the API's documentation and
+// the 404 page. They are embedded in the binary. There is no build step and no template: the pages
+// hold no data. Their scripts read the reservation's id from the address, and all else from the API
+// of the same origin.
 //
 // The files refer to each other by their plain names. When they are loaded, each gets a name with a
 // hash of its content, and load rewrites the references. So a browser may keep a file for a year,
@@ -26,9 +26,9 @@ var static embed.FS
 // Markup in a product's name stays text, even if a script forgot to treat it so.
 const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
-// Handler serves the pages and their assets. Any other address answers 404: with a page to a browser
-// and with a problem to a program. Handler panics over embedded files that don't fit together, which
-// only a change to this package can cause.
+// Handler serves the pages and their assets. Any other address answers 404: with a page to a
+// browser and with a problem to a program. Handler panics over embedded files that don't fit
+// together, which only a change to this package can cause.
 func Handler() http.Handler {
 	files, err := load(static)
 	if err != nil {
@@ -78,9 +78,9 @@ func (files fileset) page(address string) *file {
 	return nil
 }
 
-// asset returns the file with a hashed name. While a release rolls out, a page of one version may ask
-// the other version for a file. That version's file of the same plain name is better than none, but
-// nobody may keep it under a hash that isn't its own: then isCurrent is false.
+// asset returns the file with a hashed name. While a release rolls out, a page of one version may
+// ask the other version for a file. That version's file of the same plain name is better than none,
+// but nobody may keep it under a hash that isn't its own: then isCurrent is false.
 func (files fileset) asset(hashed string) (f *file, isCurrent, ok bool) {
 	parts := strings.Split(hashed, ".")
 	if len(parts) != 3 || len(parts[1]) != hashLength {

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// maxFirstView is the most bytes of a page with its assets, compressed. Headers and data add up to
-	// 60,000 bytes.
+	// maxFirstView is the most bytes of a page with its assets, compressed. Headers and data add up
+	// to 60,000 bytes.
 	maxFirstView = 40_000
 	// maxDocsView is the same for the page of the API, most of which is Swagger UI.
 	maxDocsView = 500_000
@@ -88,7 +88,12 @@ func TestFilesAreServedWithTheirTypesAndHeaders(t *testing.T) {
 		}
 		checkHeader(t, packed, "Content-Encoding", "gzip")
 		if got := unpack(t, packed.Body); got != body {
-			t.Errorf("GET %s with gzip unpacks to %d bytes, want the %d without", url, len(got), len(body))
+			t.Errorf(
+				"GET %s with gzip unpacks to %d bytes, want the %d without",
+				url,
+				len(got),
+				len(body),
+			)
 		}
 		if plain.Header().Get("ETag") == packed.Header().Get("ETag") {
 			t.Errorf("GET %s has the same ETag with gzip and without, want two", url)
@@ -132,7 +137,13 @@ func TestIfNoneMatchSavesTheBody(t *testing.T) {
 	seen := make(map[string]string)
 	for url := range site(t, handler) {
 		for _, encoding := range []string{"", "gzip"} {
-			etag := get(t, handler, url, http.Header{"Accept-Encoding": {encoding}}).Header().Get("ETag")
+			etag := get(
+				t,
+				handler,
+				url,
+				http.Header{"Accept-Encoding": {encoding}},
+			).Header().
+				Get("ETag")
 			if other, ok := seen[etag]; ok || len(etag) < 10 {
 				t.Errorf("ETag of %s = %q, want another than that of %s", url, etag, other)
 			}
@@ -280,7 +291,12 @@ func TestPagesObeyTheirOwnPolicy(t *testing.T) {
 			t.Errorf("%s has inline %q, want none: the policy blocks it", url, found.inline)
 		}
 		if isPage(url) && (found.title == "" || len(found.references) == 0) {
-			t.Errorf("%s has the title %q and refers to %q, want both", url, found.title, found.references)
+			t.Errorf(
+				"%s has the title %q and refers to %q, want both",
+				url,
+				found.title,
+				found.references,
+			)
 		}
 		for _, target := range found.references {
 			if !strings.HasPrefix(target, "/") {
@@ -351,7 +367,12 @@ func TestFirstViewsAreSmall(t *testing.T) {
 	}
 }
 
-func get(t *testing.T, handler http.Handler, target string, header http.Header) *httptest.ResponseRecorder {
+func get(
+	t *testing.T,
+	handler http.Handler,
+	target string,
+	header http.Header,
+) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
 	for name, values := range header {
@@ -418,7 +439,9 @@ func (d *document) attributes(attributes []xml.Attr) {
 	for _, attribute := range attributes {
 		name := strings.ToLower(attribute.Name.Local)
 		switch {
-		case name == "style", strings.HasPrefix(name, "on"), strings.HasPrefix(attribute.Value, "javascript:"):
+		case name == "style",
+			strings.HasPrefix(name, "on"),
+			strings.HasPrefix(attribute.Value, "javascript:"):
 			d.inline = append(d.inline, name)
 		case name == "href", name == "src", name == "action":
 			d.references = append(d.references, attribute.Value)

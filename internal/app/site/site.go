@@ -1,5 +1,5 @@
-// Package site builds the handler of the web function, which serves the pages and the OpenAPI document.
-// It is apart from package app because it needs no database, and so links no driver.
+// Package site builds the handler of the web function, which serves the pages and the OpenAPI
+// document. It is apart from package app because it needs no database, and so links no driver.
 package site
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/allo/reservations/internal/webui"
 )
 
-// Handler serves the pages, their files and the document. It uses no ServeMux, which would answer an
-// address like //ops with a redirect.
+// Handler serves the pages, their files and the document. It uses no ServeMux, which would answer
+// an address like //ops with a redirect.
 func Handler() http.Handler {
 	document, pages := openapi.Handler(), webui.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,6 @@
-// Package openapi has the document that describes the API. It is apart from package httpapi so that the
-// web function, which serves the document, links no database driver, and the API's functions link no
-// YAML.
+// Package openapi has the document that describes the API. It is apart from package httpapi so that
+// the web function, which serves the document, links no database driver, and the API's functions
+// link no YAML.
 package openapi
 
 import (
@@ -65,8 +65,8 @@ func Handler() http.Handler {
 	})
 }
 
-// matches reports whether an If-None-Match header names the tag. A cache on the way may have made the
-// tag a weak one.
+// matches reports whether an If-None-Match header names the tag. A cache on the way may have made
+// the tag a weak one.
 func matches(header []string, tag string) bool {
 	for candidate := range strings.SplitSeq(strings.Join(header, ","), ",") {
 		candidate = strings.TrimSpace(candidate)
