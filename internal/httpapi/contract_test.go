@@ -57,7 +57,8 @@ func (s fixture) expireNow(t *testing.T, id string) {
 	t.Helper()
 	s.exec(
 		t,
-		`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+		`UPDATE reservations SET created_at = created_at - interval '1 day',
+			updated_at = updated_at - interval '1 day',
 		expires_at = expires_at - interval '1 day' WHERE id = $1`,
 		id,
 	)
@@ -171,7 +172,9 @@ func TestACartOfOneLineIsALine(t *testing.T) {
 
 	s := newFixture(t)
 
-	r := s.post("/api/reservations", cartBody(reserveBody(s.mug, s.east, 1), reserveBody(s.mug, s.east, 1))).
+	r := s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.east, 1), reserveBody(s.mug, s.east, 1),
+	)).
 		want(t, http.StatusCreated, "").
 		reservation(t)
 
@@ -189,7 +192,9 @@ func TestEveryShortLineIsListed(t *testing.T) {
 
 	line := s.post("/api/reservations", reserveBody(s.mug, s.east, 11)).
 		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
-	all := s.post("/api/reservations", cartBody(reserveBody(s.mug, s.west, 1), reserveBody(s.lamp, s.east, 10), reserveBody(s.lamp, s.west, 2))).
+	all := s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.west, 1), reserveBody(s.lamp, s.east, 10), reserveBody(s.lamp, s.west, 2),
+	)).
 		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 
 	if got := decode[problemBody](
@@ -225,7 +230,9 @@ func TestStockThatDoesNotExistIsNotFound(t *testing.T) {
 		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
 	s.post("/api/reservations", reserveBody(s.mug, uuid.New(), 1)).
 		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
-	s.post("/api/reservations", cartBody(reserveBody(s.mug, s.west, 99), reserveBody(uuid.New(), s.east, 1))).
+	s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.west, 99), reserveBody(uuid.New(), s.east, 1),
+	)).
 		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
 	for _, verb := range verbs {
 		s.send(verb.method, "/api/reservations/"+uuid.NewString()+verb.suffix, verb.body).
@@ -477,7 +484,9 @@ func TestALockedRowAnswers503(t *testing.T) {
 
 	for _, a := range []answer{
 		s.post("/api/reservations", reserveBody(s.mug, s.east, 1)),
-		s.post("/api/reservations", cartBody(reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1))),
+		s.post("/api/reservations", cartBody(
+			reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1),
+		)),
 		s.post(path+"/confirm", ""),
 	} {
 		a.want(t, http.StatusServiceUnavailable, "STOCK_BUSY")
@@ -584,7 +593,9 @@ func TestPagesAreFollowed(t *testing.T) {
 	}
 	products := []string{names[2], "Lamp", "Mug", "Same", "Same", names[3]}
 	warehouses := []string{names[2], "East", "Same", "Same", "West", names[3]}
-	for path, want := range map[string][]string{"/api/products": products, "/api/warehouses": warehouses} {
+	for path, want := range map[string][]string{
+		"/api/products": products, "/api/warehouses": warehouses,
+	} {
 		for limit, wantPages := range map[int][][]string{
 			1: {want[:1], want[1:2], want[2:3], want[3:4], want[4:5], want[5:]},
 			3: {want[:3], want[3:]},
@@ -612,7 +623,8 @@ func TestAPageOfProductsHas50(t *testing.T) {
 	s := newFixture(t)
 	s.exec(
 		t,
-		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM generate_series(1, 199) n",
+		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM "+
+			"generate_series(1, 199) n",
 	)
 
 	pages := s.pages(t, "/api/products")

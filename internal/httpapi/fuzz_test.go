@@ -20,11 +20,15 @@ import (
 // with an answer. Each accepted body must be one JSON value in UTF-8, with lines within their
 // limits.
 func FuzzDecode(f *testing.F) {
-	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
+	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01",` +
+		`"warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
 	for _, body := range []string{
-		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`, `null`, `[]`, ``, ` `, `{"items":null,"":1}`,
-		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1), `{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
-		"{\"\xff\":1}", `{"\ud800":1}`, `{"\u0000":"\u0000"}`, "\ufeff{}", line + line, strings.Repeat("[", 100), `{"items":[null,1,"x"]}`,
+		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`,
+		`null`, `[]`, ``, ` `, `{"items":null,"":1}`,
+		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1),
+		`{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
+		"{\"\xff\":1}", `{"\ud800":1}`, `{"\u0000":"\u0000"}`, "\ufeff{}", line + line,
+		strings.Repeat("[", 100), `{"items":[null,1,"x"]}`,
 	} {
 		f.Add([]byte(body), "application/json")
 	}

@@ -386,7 +386,8 @@ func TestConfirmAndReleaseNeedNoBody(t *testing.T) {
 			c.post(path, body).wantAccepted(t)
 		}
 		for body, field := range map[string]string{
-			`{"a":1}`: "a", "[]": "body", "1": "body", " ": "body", "{": "body", "{}{}": "body", `{"a":{"b":{"c":{}}}}`: "body",
+			`{"a":1}`: "a", "[]": "body", "1": "body", " ": "body", "{": "body", "{}{}": "body",
+			`{"a":{"b":{"c":{}}}}`: "body",
 		} {
 			c.post(path, body).wantInvalid(t, field)
 		}
@@ -453,7 +454,8 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 			c.post(path, body, "idempotency-key", key).wantAccepted(t)
 		}
 		for _, key := range []string{
-			"", strings.Repeat("k", 256), "a,b", ",", "a\tb", "a\nb", "a\x00b", "\x1f", "\x7f", "ключ", "é", "a\xffb", "a\u00a0b",
+			"", strings.Repeat("k", 256), "a,b", ",", "a\tb", "a\nb", "a\x00b", "\x1f", "\x7f",
+			"ключ", "é", "a\xffb", "a\u00a0b",
 		} {
 			c.post(path, body, "Idempotency-Key", key).wantInvalid(t, "Idempotency-Key")
 		}
@@ -492,14 +494,16 @@ func TestAMalformedIDIsNotFound(t *testing.T) {
 	c := newClient(t, unreachable)
 	for _, verb := range verbs {
 		for _, id := range []string{
-			"1", "null", "x", hold[1:], hold + "0", "g" + hold[1:], strings.ReplaceAll(hold, "-", ""), strings.ReplaceAll(hold, "-", "_"),
-			"%7B" + hold + "%7D", "urn:uuid:" + hold, "%20" + hold, hold + "%20", hold + "%0A", hold + "%00", "%00", "..%2F" + hold,
+			"1", "null", "x", hold[1:], hold + "0", "g" + hold[1:],
+			strings.ReplaceAll(hold, "-", ""), strings.ReplaceAll(hold, "-", "_"),
+			"%7B" + hold + "%7D", "urn:uuid:" + hold, "%20" + hold, hold + "%20", hold + "%0A",
+			hold + "%00", "%00", "..%2F" + hold,
 			"%2e%2e", "%2e", "%25", "%FF", "é", "'%20OR%201=1--", strings.Repeat("a", 5000),
 		} {
 			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).
 				want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
 		}
-		for _, id := range []string{hold, strings.ToUpper(hold), "00000000-0000-0000-0000-000000000000"} {
+		for _, id := range []string{hold, strings.ToUpper(hold), uuid.Nil.String()} {
 			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).wantAccepted(t)
 		}
 	}
@@ -553,7 +557,8 @@ func TestPagesHaveALimit(t *testing.T) {
 			c.get(path + "?limit=" + limit).wantAccepted(t)
 		}
 		for _, limit := range []string{
-			"0", "-1", fmt.Sprint(most + 1), "", "x", "1.0", "1e1", "0x1", "1_0", "%201", "1%20", "%00", "99999999999999999999", "%D9%A1",
+			"0", "-1", fmt.Sprint(most + 1), "", "x", "1.0", "1e1", "0x1", "1_0", "%201", "1%20",
+			"%00", "99999999999999999999", "%D9%A1",
 		} {
 			c.get(path+"?limit="+limit).wantInvalid(t, "limit")
 		}

@@ -68,7 +68,8 @@ func TestWrongExampleIsFound(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
-	example := doc.Components.Responses["Confirmed"].Value.Content["application/json"].Examples["confirmed"].Value
+	content := doc.Components.Responses["Confirmed"].Value.Content["application/json"]
+	example := content.Examples["confirmed"].Value
 	example.Value.(map[string]any)["reservation"].(map[string]any)["status"] = "PENDING"
 
 	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err == nil {

@@ -135,9 +135,12 @@ func TestAListAcceptsTheParametersOfTheDocument(t *testing.T) {
 	c := newClient(t, unreachable)
 	now := time.Now().UnixMicro()
 	for _, query := range []string{
-		"", "status=PENDING", "status=CONFIRMED", "status=RELEASED", "status=EXPIRED", "limit=1", "limit=200", "unknown=1",
-		"productId=" + product, "warehouseId=" + strings.ToUpper(warehouse), "productId=" + uuid.Nil.String(),
-		"cursor=" + holdCursor("created", now), "cursor=" + holdCursor("created", 0), "status=EXPIRED&cursor=" + holdCursor("created", now),
+		"", "status=PENDING", "status=CONFIRMED", "status=RELEASED", "status=EXPIRED", "limit=1",
+		"limit=200", "unknown=1",
+		"productId=" + product, "warehouseId=" + strings.ToUpper(warehouse),
+		"productId=" + uuid.Nil.String(),
+		"cursor=" + holdCursor("created", now), "cursor=" + holdCursor("created", 0),
+		"status=EXPIRED&cursor=" + holdCursor("created", now),
 		"status=PENDING&cursor=" + holdCursor("end", now),
 	} {
 		c.get("/api/reservations?" + query).wantAccepted(t)
@@ -145,13 +148,20 @@ func TestAListAcceptsTheParametersOfTheDocument(t *testing.T) {
 	c.get("/api/stats?unknown=1").wantAccepted(t)
 	year10000 := time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 	for field, values := range map[string][]string{
-		"status":      {"", "pending", "PENDING ", "DEAD", "PENDING,CONFIRMED", "\x00", "PENDING&status=PENDING"},
-		"productId":   {"", "1", "null", "{" + product + "}", product + "0", strings.ReplaceAll(product, "-", ""), product + "&productId=" + product},
+		"status": {
+			"", "pending", "PENDING ", "DEAD", "PENDING,CONFIRMED", "\x00", "PENDING&status=PENDING",
+		},
+		"productId": {
+			"", "1", "null", "{" + product + "}", product + "0",
+			strings.ReplaceAll(product, "-", ""), product + "&productId=" + product,
+		},
 		"warehouseId": {"", "%FF", "urn:uuid:" + warehouse, "'; DROP TABLE reservations --"},
 		"limit":       {"", "0", "-1", "201", "1.0", "1e1", "x", "99999999999999999999", "1&limit=1"},
 		"cursor": {
-			"", "x", "%00", holdCursor("created", now)[1:], holdCursor("created", now) + "A", holdCursor("created", now) + "=", holdCursor("x", now), holdCursor("end", now),
-			holdCursor("created", -1), holdCursor("created", year10000), holdCursor("created", 1<<63-1), holdCursor("created", -1<<63), hold,
+			"", "x", "%00", holdCursor("created", now)[1:], holdCursor("created", now) + "A",
+			holdCursor("created", now) + "=", holdCursor("x", now), holdCursor("end", now),
+			holdCursor("created", -1), holdCursor("created", year10000),
+			holdCursor("created", 1<<63-1), holdCursor("created", -1<<63), hold,
 			holdCursor("created", now) + "&cursor=" + holdCursor("created", now),
 			cursorOf("name", "Mug"), olderHoldCursor('c', now),
 		},

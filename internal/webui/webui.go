@@ -24,7 +24,8 @@ var static embed.FS
 
 // contentSecurityPolicy lets a page load files from its own origin only, and allows nothing inline.
 // Markup in a product's name stays text, even if a script forgot to treat it so.
-const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; " +
+	"form-action 'self'"
 
 // Handler serves the pages and their assets. Any other address answers 404: with a page to a
 // browser and with a problem to a program. Handler panics over embedded files that don't fit

@@ -28,7 +28,9 @@ func Handler() http.Handler {
 }
 
 // Lambda returns the web function's handler for lambda.Start.
-func Lambda() func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+func Lambda() func(
+	context.Context, events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error) {
 	_, log := config.Start(false)
 	return lambdahttp.New(Handler(), log)
 }

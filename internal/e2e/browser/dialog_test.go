@@ -19,7 +19,8 @@ func TestTheCartOpensRightAfterADialogClosed(t *testing.T) {
 	b.until("document.querySelector('dialog[open]')")
 	eval[chromedp.Void](
 		b,
-		"document.querySelector('dialog [aria-label=Close]').click(); document.querySelector('button.cart').click()",
+		"document.querySelector('dialog [aria-label=Close]').click(); "+
+			"document.querySelector('button.cart').click()",
 	)
 	b.sees("dialog[open]", "Your cart")
 	b.settle()

@@ -60,7 +60,11 @@ func TestGalleryOfTheCart(t *testing.T) {
 	s := newStack(t)
 	b := s.newTab()
 	b.visit("/")
-	for _, row := range [][2]string{{"Mechanical Keyboard", "New York"}, {"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "San Francisco"}} {
+	rows := [][2]string{
+		{"Mechanical Keyboard", "New York"}, {"Ceramic Mug", "Los Angeles"},
+		{"Wireless Headphones", "San Francisco"},
+	}
+	for _, row := range rows {
 		b.click(reserveButton(row[0], row[1]))
 		b.click("dialog button.secondary[type=button]:not([aria-label])")
 		b.until("!document.querySelector('dialog')")
@@ -188,7 +192,8 @@ func TestGalleryOfTheEndOfAHold(t *testing.T) {
 	b.click(".actions button:nth-child(2)")
 	b.sees(".result", "It can’t be held five minutes longer. Confirm it, or let it go.")
 	b.until(
-		"document.activeElement.id === 'heading' && !document.querySelector('.actions').textContent.includes('5 more minutes')",
+		"document.activeElement.id === 'heading' && " +
+			"!document.querySelector('.actions').textContent.includes('5 more minutes')",
 	)
 	b.sees(".actions button:nth-child(2)", "Cancel")
 	b.look("hold-limit")

@@ -50,7 +50,8 @@ func (b *tab) settle() {
 	b.t.Helper()
 	eval[bool](
 		b,
-		"new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))",
+		"new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => "+
+			"done(true))))",
 	)
 }
 
@@ -59,7 +60,8 @@ func (b *tab) shoot(name string) {
 	// With an open dialog only the window is visible.
 	height := eval[float64](
 		b,
-		"document.querySelector('dialog[open]') ? innerHeight : Math.max(document.documentElement.scrollHeight, innerHeight)",
+		"document.querySelector('dialog[open]') ? innerHeight : "+
+			"Math.max(document.documentElement.scrollHeight, innerHeight)",
 	)
 	width := eval[float64](b, "innerWidth")
 	beyond := true
@@ -84,9 +86,12 @@ func (b *tab) axe() []string {
 	return eval[[]string](b, `axe.run(document, {
 		resultTypes: ["violations", "incomplete"], rules: { "target-size": { enabled: true } },
 	}).then(({ violations, incomplete }) => {
-		const invisible = incomplete.map((v) => ({ ...v, nodes: v.nodes.filter((n) => n.any.some((c) => c.data?.messageKey === "equalRatio")) }));
-		return violations.concat(invisible.filter((v) => v.nodes.length > 0)).map((v) => v.id + " (" + v.impact + "): " +
-			v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + n.any.concat(n.all, n.none).map((c) => c.message).join("; ")).join(" | "));
+		const isInvisible = (n) => n.any.some((c) => c.data?.messageKey === "equalRatio");
+		const invisible = incomplete.map((v) => ({ ...v, nodes: v.nodes.filter(isInvisible) }));
+		const messages = (n) => n.any.concat(n.all, n.none).map((c) => c.message).join("; ");
+		const describe = (n) => n.target.join(" ") + " " + messages(n);
+		return violations.concat(invisible.filter((v) => v.nodes.length > 0)).map((v) =>
+			v.id + " (" + v.impact + "): " + v.nodes.slice(0, 3).map(describe).join(" | "));
 	})`)
 }
 
@@ -97,7 +102,8 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 	b.visit("/")
 	b.until("document.querySelector('.cards article')")
 	eval[chromedp.Void](b, `{
-		const script = Object.assign(document.createElement("script"), { textContent: "window.injected = true" });
+		const script = document.createElement("script");
+		script.textContent = "window.injected = true";
 		document.body.append(script);
 		const push = document.createElement("div");
 		push.setAttribute("style", "height: 1px");
@@ -106,7 +112,8 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 		setTimeout(() => { throw new Error("on purpose"); });
 	}`)
 	b.until(
-		"seen.shift > 0.01 && seen.refused.some((r) => r.startsWith('script-src')) && seen.refused.some((r) => r.startsWith('style-src'))",
+		"seen.shift > 0.01 && seen.refused.some((r) => r.startsWith('script-src')) && " +
+			"seen.refused.some((r) => r.startsWith('style-src'))",
 	)
 	if eval[bool](b, "Boolean(window.injected)") {
 		t.Error("an inline script ran, want it refused")
@@ -129,7 +136,8 @@ func TestAxeFindsWhatIsWrong(t *testing.T) {
 	b.until("document.querySelector('.cards article')")
 	eval[chromedp.Void](b, `{
 		const main = document.querySelector("main");
-		const ghost = Object.assign(document.createElement("p"), { textContent: "Unseen words", className: "ghost" });
+		const ghost = document.createElement("p");
+		Object.assign(ghost, { textContent: "Unseen words", className: "ghost" });
 		main.append(document.createElement("button"), ghost);
 		const sheet = new CSSStyleSheet();
 		sheet.replaceSync(".ghost { color: #fff; background: #fff; }");

@@ -52,7 +52,8 @@ func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 
 	for _, b := range tabs {
 		b.until(
-			"location.pathname.startsWith('/reservation/') || document.querySelector('#quantity-note')?.textContent",
+			"location.pathname.startsWith('/reservation/') || " +
+				"document.querySelector('#quantity-note')?.textContent",
 		)
 	}
 	slices.SortFunc(tabs, func(a, b *tab) int { return -strings.Compare(a.path(), b.path()) })
@@ -87,7 +88,8 @@ func TestACartIsReservedWhole(t *testing.T) {
 	s := newStack(t)
 	b := s.newTab()
 	b.visit("/")
-	for _, row := range [][2]string{{"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "New York"}} {
+	rows := [][2]string{{"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "New York"}}
+	for _, row := range rows {
 		b.click(reserveButton(row[0], row[1]))
 		b.click("dialog footer button.secondary")
 		b.wantAnnounced("Added to the cart: 1 × " + row[0])
@@ -348,13 +350,15 @@ func TestTheKeyboardAloneDoesEverything(t *testing.T) {
 	for range 8 { // round the dialog, never out of it
 		b.press(kb.Tab)
 		b.until(
-			"document.activeElement === document.body || document.querySelector('dialog').contains(document.activeElement)",
+			"document.activeElement === document.body || " +
+				"document.querySelector('dialog').contains(document.activeElement)",
 		)
 	}
 	b.press(kb.Escape)
 	b.until(
 		fmt.Sprintf(
-			"!document.querySelector('dialog') && document.activeElement === document.querySelector(%q)",
+			"!document.querySelector('dialog') && document.activeElement === "+
+				"document.querySelector(%q)",
 			reserve,
 		),
 	)
@@ -405,7 +409,8 @@ func TestTheServersClockCountsDown(t *testing.T) {
 		before := time.Until(h.ExpiresAt)
 		shown := eval[int](
 			b,
-			"document.getElementById('countdown').textContent.split(':').reduce((sum, part) => sum * 60 + Number(part), 0)",
+			"document.getElementById('countdown').textContent.split(':').reduce((sum, part) => "+
+				"sum * 60 + Number(part), 0)",
 		)
 		least, most := int(time.Until(h.ExpiresAt).Seconds())-1, int(before.Seconds())+2
 		if shown < least || shown > most {
@@ -432,7 +437,8 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 	eval[chromedp.Void](
 		b,
 		fmt.Sprintf(
-			"window.before = [...document.querySelectorAll('main *')]; document.querySelector(%q).focus()",
+			"window.before = [...document.querySelectorAll('main *')]; "+
+				"document.querySelector(%q).focus()",
 			button,
 		),
 	)
@@ -484,7 +490,8 @@ func TestMoreProductsAreAClickAway(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.exec(
-		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || i FROM generate_series(1, 60) i",
+		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || " +
+			"i FROM generate_series(1, 60) i",
 	)
 	b := s.newTab()
 	b.visit("/")
@@ -492,7 +499,8 @@ func TestMoreProductsAreAClickAway(t *testing.T) {
 	b.sees(".cards", "No warehouse stocks it.")
 	b.click(".more button")
 	b.until(
-		"document.querySelectorAll('.card').length === 63 && !document.querySelector('.more button')",
+		"document.querySelectorAll('.card').length === 63 && !document.querySelector('.more " +
+			"button')",
 	)
 	b.figures("Wireless Headphones", "New York", 5, 0, 5)
 }
@@ -520,7 +528,8 @@ func TestAHiddenTabRests(t *testing.T) {
 	tabs := map[string]*tab{}
 	for _, name := range names {
 		b := s.newTab(
-			`window.isHidden = false; Object.defineProperty(Document.prototype, "hidden", { get: () => isHidden });`,
+			`window.isHidden = false;
+			Object.defineProperty(Document.prototype, "hidden", { get: () => isHidden });`,
 		)
 		command(b, network.Enable, network.EnableParams{})
 		command(

@@ -36,7 +36,8 @@ func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 		bytes = transferred
 	}
 	t.Logf(
-		"over 1.6 Mbit/s with 150 ms, on a cold cache, the shop was usable after %v; it takes %d bytes",
+		"over 1.6 Mbit/s with 150 ms, on a cold cache, the shop was usable after %v; it takes "+
+			"%d bytes",
 		waits,
 		bytes,
 	)
@@ -52,7 +53,8 @@ func (s *stack) firstView() (wait time.Duration, transferred int64) {
 	s.t.Helper()
 	b := s.newTab(
 		`window.usable = new Promise((done) => addEventListener("DOMContentLoaded", () => {
-		const look = () => document.querySelector('button[aria-label^="Reserve "]') && done(performance.now());
+		const look = () => document.querySelector('button[aria-label^="Reserve "]') &&
+			done(performance.now());
 		new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
 		look();
 	}));`,

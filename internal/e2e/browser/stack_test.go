@@ -120,7 +120,8 @@ func unavailable(w http.ResponseWriter, r *http.Request) bool {
 	w.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = io.WriteString(
 		w,
-		`{"type":"urn:allo:problem:UNAVAILABLE","title":"Unavailable","status":503,"code":"UNAVAILABLE","error":"x","detail":"x"}`,
+		`{"type":"urn:allo:problem:UNAVAILABLE","title":"Unavailable","status":503,`+
+			`"code":"UNAVAILABLE","error":"x","detail":"x"}`,
 	)
 	return true
 }
@@ -225,12 +226,14 @@ func (s *stack) exec(sql string, arguments ...any) {
 func (s *stack) expireNow(id string) {
 	s.t.Helper()
 	s.exec(
-		`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
+		`UPDATE reservations SET created_at = created_at - interval '1 day',
+			updated_at = updated_at - interval '1 day',
 	                                expires_at = expires_at - interval '1 day' WHERE id = $1`,
 		id,
 	)
 	s.exec(
-		"UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1",
+		"UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE "+
+			"reservation_id = $1",
 		id,
 	)
 }
@@ -239,14 +242,19 @@ func (s *stack) expireNow(id string) {
 func (s *stack) pastHour() {
 	s.t.Helper()
 	s.exec(`
-INSERT INTO reservations (id, product_id, warehouse_id, created_at, updated_at, expires_at, quantity, status)
-SELECT gen_random_uuid(), $1, $2, made, CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
+INSERT INTO reservations (id, product_id, warehouse_id,
+                          created_at, updated_at, expires_at, quantity, status)
+SELECT gen_random_uuid(), $1, $2, made,
+CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
        made + interval '5 minutes', 1 + i % 3, status::reservation_status
 FROM (SELECT i, now() - interval '1 minute' * (6 + (i * i * 7) % 53) AS made,
-             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED', 'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
-      FROM generate_series(1, 160) i) history`, demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
+             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED',
+                     'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
+      FROM generate_series(1, 160) i) history`,
+		demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
 	s.exec(
-		"INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 minutes', 0, false)",
+		"INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 " +
+			"minutes', 0, false)",
 	)
 }
 
@@ -310,7 +318,8 @@ func findChromium() (string, error) {
 	if path := os.Getenv("CHROMIUM"); path != "" {
 		return path, nil
 	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
+	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}

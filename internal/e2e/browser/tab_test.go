@@ -27,19 +27,25 @@ const (
 // announcements.
 const watch = `
 window.seen = { shift: 0, moved: [], refused: [], announced: [] };
-new PerformanceObserver((list) => list.getEntries().filter((e) => !e.hadRecentInput).forEach((e) => {
+new PerformanceObserver((list) => list.getEntries().forEach((e) => {
+  if (e.hadRecentInput) {
+    return;
+  }
   seen.shift += e.value;
-  e.sources.forEach(({ node, previousRect, currentRect }) => seen.moved.push((node?.outerHTML ?? node?.data ?? "").slice(0, 80) +
-    " " + [previousRect, currentRect].map((r) => r.x + "," + r.y + " " + r.width + "x" + r.height).join(" to ")));
+  const text = (r) => r.x + "," + r.y + " " + r.width + "x" + r.height;
+  e.sources.forEach(({ node, previousRect, currentRect }) => seen.moved.push(
+    (node?.outerHTML ?? node?.data ?? "").slice(0, 80) + " " +
+      text(previousRect) + " to " + text(currentRect)));
 }))
   .observe({ type: "layout-shift", buffered: true });
-addEventListener("securitypolicyviolation", (e) => seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
+addEventListener("securitypolicyviolation", (e) =>
+  seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
 addEventListener("DOMContentLoaded", () => {
   const region = document.getElementById("announcer");
   if (!region) {
     return; // a page without news
   }
-  new MutationObserver(() => { if (region.textContent) { seen.announced.push(region.textContent); } })
+  new MutationObserver(() => region.textContent && seen.announced.push(region.textContent))
     .observe(region, { childList: true, characterData: true, subtree: true });
 });`
 
@@ -292,7 +298,8 @@ func (b *tab) press(keys string) {
 func (b *tab) choose(label, value string) {
 	b.t.Helper()
 	eval[chromedp.Void](b, fmt.Sprintf(`{
-		const select = [...document.querySelectorAll("label")].find((label) => label.firstChild.textContent.trim() === %q).querySelector("select");
+		const select = [...document.querySelectorAll("label")]
+			.find((label) => label.firstChild.textContent.trim() === %q).querySelector("select");
 		select.value = %q;
 		select.dispatchEvent(new Event("change", { bubbles: true }));
 	}`, label, value))

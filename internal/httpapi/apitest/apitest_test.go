@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-const goodProblem = `{"type":"urn:x","title":"t","status":404,"detail":"d","code":"RESERVATION_NOT_FOUND","error":"d","requestId":"r"}`
+const goodProblem = `{"type":"urn:x","title":"t","status":404,"detail":"d",` +
+	`"code":"RESERVATION_NOT_FOUND","error":"d","requestId":"r"}`
 
 // Validate must refuse wrong answers, or the tests that use it prove nothing.
 func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
@@ -15,7 +16,8 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 
 	const (
 		hold    = "/api/reservations/019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
-		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug","sku":"CM-300","inventories":[]}]`
+		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug",` +
+			`"sku":"CM-300","inventories":[]}]`
 	)
 	tests := []struct {
 		name, method, path string
