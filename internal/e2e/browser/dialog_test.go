@@ -121,7 +121,7 @@ func TestTheCartCountsWhatItHas(t *testing.T) {
 	b.sees("button.cart", "100")
 	b.click(reserveButton("Ceramic Mug", "New York"))
 	b.click("dialog footer button.secondary")
-	b.sees("#quantity-note", "The cart is full at 100 lines: reserve what is in it first.")
+	b.sees("#quantity-note", "The cart is full at 100 lines: reserve these first.")
 
 	eval[chromedp.Void](b, `sessionStorage.setItem("cart", "{nonsense")`)
 	b.reload()
