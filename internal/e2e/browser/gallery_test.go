@@ -61,7 +61,8 @@ func TestGalleryOfTheCart(t *testing.T) {
 	b := s.newTab()
 	b.visit("/")
 	rows := [][2]string{
-		{"Mechanical Keyboard", "New York"}, {"Ceramic Mug", "Los Angeles"},
+		{"Mechanical Keyboard", "New York"},
+		{"Ceramic Mug", "Los Angeles"},
 		{"Wireless Headphones", "San Francisco"},
 	}
 	for _, row := range rows {
