@@ -67,7 +67,7 @@ func newRouteFunctions(
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
 	var names []string
-	for _, r := range route.All() {
+	for _, r := range append(route.API(), route.Web()...) {
 		if routes[r.Function] == nil {
 			names = append(names, r.Function)
 		}

@@ -37,7 +37,7 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 	output("DatabaseAt", "The location of the database", o.db.location())
 	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
 	if s.Auth == AuthIAM {
-		for _, r := range route.All() {
+		for _, r := range route.API() {
 			if r.Scope != "" {
 				output("Arn"+strings.ReplaceAll(r.Function, "-", ""),
 					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))

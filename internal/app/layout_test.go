@@ -123,15 +123,16 @@ func TestImportsPointOneWay(t *testing.T) {
 	allowed := map[string][]string{
 		"internal/route":       {},
 		"internal/config":      {},
-		"internal/lambdahttp":  {},
-		"internal/webui":       {},
+		"internal/problem":     {},
+		"internal/lambdahttp":  {"internal/problem"},
+		"internal/webui":       {"internal/problem"},
 		"internal/emf":         {},
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres"},
 		"infra":                {"internal/config", "internal/route"},
-		"internal/httpapi":     {"internal/reservation", "internal/route"},
+		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {

@@ -462,7 +462,7 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 			{get(path + "/a%2Fb"), 404, "RESERVATION_NOT_FOUND"},
 			{get(path + "/" + injection), 404, "RESERVATION_NOT_FOUND"},
 			{confirm("%ff", ""), 404, "RESERVATION_NOT_FOUND"},
-			{get("/api/nothing"), 404, ""},
+			{get("/api/nothing"), 404, "NOT_FOUND"},
 			{request{method: "DELETE", path: path + "/" + h.ID}, 404, ""},
 			{request{method: "PUT", path: "/api/products"}, 404, ""},
 		} {

@@ -1,10 +1,10 @@
-// Package httpapi is the HTTP contract: strict decoding, one call of the reservation service, one table from errors to answers.
-// It knows neither pgx nor Lambda, so the same handlers answer on a laptop and in the cloud.
+// Package httpapi is the HTTP contract: a handler decodes its request strictly, calls the
+// reservation service once and encodes the result, and one table maps errors to problems. The
+// package imports neither pgx nor Lambda, so the same handlers run on a laptop and on AWS.
 package httpapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,17 +19,19 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// RequestTimeout bounds a request. It is longer than Postgres lets a statement run (5 s) and shorter than the platform lets the
-// function run (10 s), by more than the second that cancelling a statement may take, so that each limit is answered for by the one
-// inside it.
+// RequestTimeout bounds a request. It is longer than a statement's timeout (5 s) and shorter than
+// the function's (10 s), so the innermost limit always ends first and its error reaches the caller.
+// The distance is more than the second that cancelling a statement may take.
 const RequestTimeout = 7 * time.Second
 
-// Options are what the handlers are told of their surroundings.
+// Options connect the handlers to their surroundings.
 type Options struct {
+	// Log gets one line a request.
 	Log *slog.Logger
-	// RequestID reads the platform's id of the request from its context. When it is nil or answers "", an id is made.
+	// RequestID returns the platform's id of the request from its context. When RequestID is nil or
+	// returns "", the handlers make a random id.
 	RequestID func(context.Context) string
-	// Observe is told what became of each request of a route, when it isn't nil.
+	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
 
@@ -39,13 +41,15 @@ type API struct {
 	opts    Options
 }
 
-// New makes an API over a service.
-func New(service *reservation.Service, opts Options) *API { return &API{service: service, opts: opts} }
+// New returns the API of a service.
+func New(service *reservation.Service, opts Options) *API {
+	return &API{service: service, opts: opts}
+}
 
-// handler answers a request or says what kept it from doing so. It writes nothing when it returns an error.
+// handler answers a request, or returns an error and writes nothing.
 type handler func(w *recorder, r *http.Request) error
 
-// handlers names the handler of each route by its key.
+// handlers maps the key of each route to its handler.
 func (a *API) handlers() map[string]handler {
 	return map[string]handler{
 		"GET /api/products":                   a.listProducts,
@@ -61,15 +65,15 @@ func (a *API) handlers() map[string]handler {
 	}
 }
 
-// Function answers the routes of one Lambda function, as the table binds them. It panics on a function that has none, which a
-// test of every function's main would find.
+// Function returns the handler of one Lambda function's routes, which the route table lists. It
+// panics for a function without routes: a test of every function's main would find that.
 func (a *API) Function(name string) http.Handler {
 	mux := http.NewServeMux()
 	handlers := a.handlers()
 	found := false
-	for _, route := range route.API() {
-		if route.Function == name {
-			mux.Handle(route.Key(), a.wrap(route.Key(), handlers[route.Key()]))
+	for _, r := range route.API() {
+		if r.Function == name {
+			mux.Handle(r.Key(), a.wrap(r.Key(), handlers[r.Key()]))
 			found = true
 		}
 	}
@@ -79,7 +83,7 @@ func (a *API) Function(name string) http.Handler {
 	none := a.wrap("none", func(*recorder, *http.Request) error { return errNoRoute })
 	mux.Handle("/", none)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// ServeMux would answer a path with empty or dot segments itself, with a redirect that isn't in the contract.
+		// ServeMux redirects a path with empty or dot segments. The contract has no redirects.
 		if !isClean(r.URL.EscapedPath()) {
 			none.ServeHTTP(w, r)
 			return
@@ -88,13 +92,14 @@ func (a *API) Function(name string) http.Handler {
 	})
 }
 
-// isClean reports whether ServeMux takes a path as it is. A slash at its end may stay.
+// isClean reports whether ServeMux serves a path without a redirect. A slash at its end is fine.
 func isClean(escaped string) bool {
 	clean := path.Clean("/" + escaped)
 	return escaped == clean || clean != "/" && escaped == clean+"/"
 }
 
-// wrap gives a handler its request id, its deadline, its line in the log and its way to fail.
+// wrap adds to a handler the request id, the deadline, the line in the log and the problem of an
+// error.
 func (a *API) wrap(routeKey string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -108,7 +113,7 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 		answer.Header().Set("X-Content-Type-Options", "nosniff")
 		err := recovered(h, answer, r.WithContext(ctx))
 		if err != nil && answer.status == 0 {
-			writeProblem(answer, problemFor(err), id)
+			problemFor(err).Write(answer)
 		}
 		a.logRequest(ctx, routeKey, id, answer, time.Since(start), err)
 		if a.opts.Observe != nil {
@@ -126,7 +131,7 @@ func (a *API) requestID(ctx context.Context) string {
 	return uuid.NewString()
 }
 
-// panicError is a handler's panic, made an error so that its caller gets an answer and the log gets the stack.
+// panicError is a handler's panic as an error: its caller gets a 500 and the log gets the stack.
 type panicError struct {
 	value any
 	stack []byte
@@ -134,6 +139,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
+// recovered calls a handler and returns a panic as an error.
 func recovered(h handler, w *recorder, r *http.Request) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -143,8 +149,11 @@ func recovered(h handler, w *recorder, r *http.Request) (err error) {
 	return h(w, r)
 }
 
-// logRequest writes the one line of a request. It names the route and not the path, and nothing that the client wrote.
-func (a *API) logRequest(ctx context.Context, routeKey, id string, answer *recorder, took time.Duration, err error) {
+// logRequest writes a request's line. The line has the route, not the path, and nothing that the
+// client wrote.
+func (a *API) logRequest(
+	ctx context.Context, routeKey, id string, answer *recorder, took time.Duration, err error,
+) {
 	level := slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("route", routeKey),
@@ -157,9 +166,9 @@ func (a *API) logRequest(ctx context.Context, routeKey, id string, answer *recor
 	}
 	switch {
 	case answer.status == http.StatusServiceUnavailable:
-		level = slog.LevelWarn // the database's doing, or a caller's who hung up
+		level = slog.LevelWarn // the database failed, or the caller hung up
 	case answer.status >= http.StatusInternalServerError:
-		level = slog.LevelError // ours
+		level = slog.LevelError // a bug of ours
 	}
 	if level > slog.LevelInfo {
 		attrs = append(attrs, slog.Any("error", err))
@@ -167,7 +176,7 @@ func (a *API) logRequest(ctx context.Context, routeKey, id string, answer *recor
 	a.opts.Log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// recorder remembers the status of an answer, and what a verb that succeeded did.
+// recorder remembers the status of an answer, and the outcome of a verb that succeeded.
 type recorder struct {
 	http.ResponseWriter
 	status  int
@@ -186,10 +195,8 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// errNoRoute means that the path or the method isn't one of the function's.
-var errNoRoute = errors.New("no route takes this path")
-
-// pathID reads the reservation id in the path. What isn't a UUID is the id of no reservation.
+// pathID reads the reservation id of the path. A malformed id answers 404, as no reservation has
+// it.
 func pathID(r *http.Request) (uuid.UUID, error) {
 	id, ok := parseID(r.PathValue("id"))
 	if !ok {
@@ -198,7 +205,7 @@ func pathID(r *http.Request) (uuid.UUID, error) {
 	return id, nil
 }
 
-// parseID takes the canonical form only: 36 characters, in either case.
+// parseID reads a UUID in its canonical form of 36 characters, in upper or lower case.
 func parseID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {
 		return uuid.UUID{}, false
@@ -207,8 +214,8 @@ func parseID(s string) (uuid.UUID, bool) {
 	return id, err == nil
 }
 
-// idempotencyKey reads the header: "" when there is none. Repeated headers are joined as the gateway joins them, and then refused
-// for their comma.
+// idempotencyKey reads the Idempotency-Key header: "" without one. Repeated headers are joined with
+// a comma, as the gateway joins them, and the service then refuses the comma.
 func idempotencyKey(r *http.Request) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
@@ -216,7 +223,8 @@ func idempotencyKey(r *http.Request) (string, error) {
 	}
 	key := strings.Join(values, ",")
 	if key == "" {
-		return "", invalid("Idempotency-Key", fmt.Sprintf("must be 1 to %d printable ASCII characters without a comma", reservation.MaxKeyLength))
+		const message = "must be 1 to %d printable ASCII characters without a comma"
+		return "", invalid("Idempotency-Key", fmt.Sprintf(message, reservation.MaxKeyLength))
 	}
 	return key, nil
 }

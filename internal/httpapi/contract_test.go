@@ -17,8 +17,9 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// shop is a client of a service with a small catalog of its own: Mug and Lamp, each 10 times in East and once in West.
-type shop struct {
+// fixture is a client of a service with its own small catalog: a Mug and a Lamp, with ten units
+// each in East and one in West.
+type fixture struct {
 	client
 	sql        *pgx.Conn
 	mug, lamp  uuid.UUID
@@ -31,7 +32,7 @@ INSERT INTO warehouses (id, name) VALUES ($3, 'East'), ($4, 'West');
 INSERT INTO inventory (product_id, warehouse_id, total)
 VALUES ($1, $3, 10), ($1, $4, 1), ($2, $3, 10), ($2, $4, 1);`
 
-func newShop(t *testing.T) shop {
+func newFixture(t *testing.T) fixture {
 	t.Helper()
 	db := pgtest.New(t)
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
@@ -39,30 +40,42 @@ func newShop(t *testing.T) shop {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
-	s := shop{newClient(t, db.URL), conn, uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	s := fixture{newClient(t, db.URL), conn, uuid.New(), uuid.New(), uuid.New(), uuid.New()}
 	s.exec(t, seed, pgx.QueryExecModeSimpleProtocol, s.mug, s.lamp, s.east, s.west)
 	return s
 }
 
-func (s shop) exec(t *testing.T, sql string, args ...any) {
+func (s fixture) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	if _, err := s.sql.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-// kill lets a hold's time run out.
-func (s shop) kill(t *testing.T, id string) {
+// expireNow moves a hold's life into the past, so that it is dead now.
+func (s fixture) expireNow(t *testing.T, id string) {
 	t.Helper()
-	s.exec(t, `UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
-		expires_at = expires_at - interval '1 day' WHERE id = $1`, id)
+	s.exec(
+		t,
+		`UPDATE reservations SET created_at = created_at - interval '1 day',
+			updated_at = updated_at - interval '1 day',
+		expires_at = expires_at - interval '1 day' WHERE id = $1`,
+		id,
+	)
 }
 
-func ask(product, warehouse uuid.UUID, quantity int) string {
-	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%d}`, product, warehouse, quantity)
+// reserveBody is the body of a reserve of one line.
+// reserveBody is the body of a reserve of one line.
+func reserveBody(product, warehouse uuid.UUID, quantity int) string {
+	return fmt.Sprintf(
+		`{"productId":%q,"warehouseId":%q,"quantity":%d}`,
+		product,
+		warehouse,
+		quantity,
+	)
 }
 
-// held is a reservation of the contract, with pointers where it has nulls.
+// held is a reservation of the contract. Its pointers are the fields that may be null.
 type held struct {
 	ID                     string
 	Status                 string
@@ -84,8 +97,8 @@ func (a answer) reservation(t *testing.T) held {
 	return decode[struct{ Reservation held }](t, a).Reservation
 }
 
-// reserve holds what the body asks for and answers the path of the hold.
-func (s shop) reserve(t *testing.T, body string) string {
+// reserve makes the hold of a body and returns the hold's path.
+func (s fixture) reserve(t *testing.T, body string) string {
 	t.Helper()
 	return s.post("/api/reservations", body).want(t, http.StatusCreated, "").header.Get("Location")
 }
@@ -93,9 +106,9 @@ func (s shop) reserve(t *testing.T, body string) string {
 func TestReserveOneLine(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
+	s := newFixture(t)
 
-	a := s.post("/api/reservations", ask(s.mug, s.east, 2)).want(t, http.StatusCreated, "")
+	a := s.post("/api/reservations", reserveBody(s.mug, s.east, 2)).want(t, http.StatusCreated, "")
 
 	r := a.reservation(t)
 	if got, want := a.header.Get("Location"), "/api/reservations/"+r.ID; got != want {
@@ -103,8 +116,15 @@ func TestReserveOneLine(t *testing.T) {
 	}
 	two := 2
 	want := held{
-		ID: r.ID, Status: "PENDING", Quantity: &two, ProductID: &s.mug, WarehouseID: &s.east, Items: []item{{s.mug, s.east, 2}},
-		CreatedAt: r.CreatedAt, UpdatedAt: r.CreatedAt, ExpiresAt: r.CreatedAt.Add(holdTTL),
+		ID:          r.ID,
+		Status:      "PENDING",
+		Quantity:    &two,
+		ProductID:   &s.mug,
+		WarehouseID: &s.east,
+		Items:       []item{{s.mug, s.east, 2}},
+		CreatedAt:   r.CreatedAt,
+		UpdatedAt:   r.CreatedAt,
+		ExpiresAt:   r.CreatedAt.Add(holdTTL),
 	}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("reservation, want (-) and got (+):\n%s", diff)
@@ -114,19 +134,32 @@ func TestReserveOneLine(t *testing.T) {
 func TestReserveACart(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	body := fmt.Sprintf(`{"items":[%s,%s,%s],"ttlSeconds":60}`, ask(s.mug, s.east, 2), ask(s.lamp, s.west, 1), ask(s.mug, s.east, 3))
+	s := newFixture(t)
+	body := fmt.Sprintf(
+		`{"items":[%s,%s,%s],"ttlSeconds":60}`,
+		reserveBody(s.mug, s.east, 2),
+		reserveBody(s.lamp, s.west, 1),
+		reserveBody(s.mug, s.east, 3),
+	)
 
 	r := s.post("/api/reservations", body).want(t, http.StatusCreated, "").reservation(t)
 
 	if r.Quantity != nil || r.ProductID != nil || r.WarehouseID != nil {
-		t.Errorf("quantity, productId, warehouseId = %v, %v, %v, want nulls", r.Quantity, r.ProductID, r.WarehouseID)
+		t.Errorf(
+			"quantity, productId, warehouseId = %v, %v, %v, want nulls",
+			r.Quantity,
+			r.ProductID,
+			r.WarehouseID,
+		)
 	}
 	got := map[item]bool{}
 	for _, i := range r.Items {
 		got[i] = true
 	}
-	if diff := cmp.Diff(map[item]bool{{s.mug, s.east, 5}: true, {s.lamp, s.west, 1}: true}, got); diff != "" {
+	if diff := cmp.Diff(
+		map[item]bool{{s.mug, s.east, 5}: true, {s.lamp, s.west, 1}: true},
+		got,
+	); diff != "" {
 		t.Errorf("items, want (-) and got (+):\n%s", diff)
 	}
 	if got := r.ExpiresAt.Sub(r.CreatedAt); got != time.Minute {
@@ -137,52 +170,77 @@ func TestReserveACart(t *testing.T) {
 func TestACartOfOneLineIsALine(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
+	s := newFixture(t)
 
-	r := s.post("/api/reservations", cart(ask(s.mug, s.east, 1), ask(s.mug, s.east, 1))).want(t, http.StatusCreated, "").reservation(t)
+	r := s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.east, 1), reserveBody(s.mug, s.east, 1),
+	)).
+		want(t, http.StatusCreated, "").
+		reservation(t)
 
-	if r.Quantity == nil || *r.Quantity != 2 || r.ProductID == nil || *r.ProductID != s.mug || len(r.Items) != 1 {
+	if r.Quantity == nil || *r.Quantity != 2 || r.ProductID == nil || *r.ProductID != s.mug ||
+		len(r.Items) != 1 {
 		t.Errorf("reservation = %+v, want one line of 2", r)
 	}
 }
 
-func TestEveryShortLineIsNamed(t *testing.T) {
+func TestEveryShortLineIsListed(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	s.reserve(t, ask(s.mug, s.west, 1))
+	s := newFixture(t)
+	s.reserve(t, reserveBody(s.mug, s.west, 1))
 
-	line := s.post("/api/reservations", ask(s.mug, s.east, 11)).want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
-	all := s.post("/api/reservations", cart(ask(s.mug, s.west, 1), ask(s.lamp, s.east, 10), ask(s.lamp, s.west, 2))).
+	line := s.post("/api/reservations", reserveBody(s.mug, s.east, 11)).
+		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+	all := s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.west, 1), reserveBody(s.lamp, s.east, 10), reserveBody(s.lamp, s.west, 2),
+	)).
 		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 
-	if got := decode[problem](t, line).Shortages; len(got) != 1 || got[0].Requested != 11 || got[0].Available != 10 {
+	if got := decode[problemBody](
+		t,
+		line,
+	).Shortages; len(got) != 1 || got[0].Requested != 11 ||
+		got[0].Available != 10 {
 		t.Errorf("shortages = %+v, want 11 of 10", got)
 	}
 	got := map[string]string{}
-	for _, short := range decode[problem](t, all).Shortages {
-		got[short.ProductID+short.WarehouseID] = fmt.Sprint(short.Requested, " of ", short.Available)
+	for _, short := range decode[problemBody](t, all).Shortages {
+		got[short.ProductID+short.WarehouseID] = fmt.Sprint(
+			short.Requested,
+			" of ",
+			short.Available,
+		)
 	}
-	want := map[string]string{s.mug.String() + s.west.String(): "1 of 0", s.lamp.String() + s.west.String(): "2 of 1"}
+	want := map[string]string{
+		s.mug.String() + s.west.String():  "1 of 0",
+		s.lamp.String() + s.west.String(): "2 of 1",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("shortages, want (-) and got (+):\n%s", diff)
 	}
 }
 
-func TestWhatIsNotKeptIsNotFound(t *testing.T) {
+func TestStockThatDoesNotExistIsNotFound(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
+	s := newFixture(t)
 
-	s.post("/api/reservations", ask(uuid.New(), s.east, 1)).want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
-	s.post("/api/reservations", ask(s.mug, uuid.New(), 1)).want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
-	s.post("/api/reservations", cart(ask(s.mug, s.west, 99), ask(uuid.New(), s.east, 1))).want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
+	s.post("/api/reservations", reserveBody(uuid.New(), s.east, 1)).
+		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
+	s.post("/api/reservations", reserveBody(s.mug, uuid.New(), 1)).
+		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
+	s.post("/api/reservations", cartBody(
+		reserveBody(s.mug, s.west, 99), reserveBody(uuid.New(), s.east, 1),
+	)).
+		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
 	for _, verb := range verbs {
-		s.send(verb.method, "/api/reservations/"+uuid.NewString()+verb.suffix, verb.body).want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
+		s.send(verb.method, "/api/reservations/"+uuid.NewString()+verb.suffix, verb.body).
+			want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
 	}
 }
 
-// view is a reservation as a page reads it.
+// view is the answer of a read of one reservation.
 type view struct {
 	Reservation        held
 	Product, Warehouse *struct{ ID, Name, SKU string }
@@ -191,41 +249,54 @@ type view struct {
 	ServerTime         time.Time
 }
 
-func TestAHoldIsReadWithWhatAPageNeeds(t *testing.T) {
+func TestAReadHasTheNamesAndTheTimeLeft(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.east, 2))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.east, 2))
 
 	v := decode[view](t, s.get(path).want(t, http.StatusOK, ""))
 
-	if v.Product == nil || v.Product.Name != "Mug" || v.Product.SKU != "CM-300" || v.Warehouse == nil || v.Warehouse.Name != "East" {
+	if v.Product == nil || v.Product.Name != "Mug" || v.Product.SKU != "CM-300" ||
+		v.Warehouse == nil ||
+		v.Warehouse.Name != "East" {
 		t.Errorf("product, warehouse = %+v, %+v, want the Mug in East", v.Product, v.Warehouse)
 	}
 	left := v.Reservation.ExpiresAt.Sub(v.ServerTime)
-	if v.Expired || time.Duration(v.RemainingSeconds)*time.Second < left || time.Duration(v.RemainingSeconds-1)*time.Second >= left {
-		t.Errorf("expired, remainingSeconds = %t, %d, want false and %s rounded up", v.Expired, v.RemainingSeconds, left)
+	if v.Expired || time.Duration(v.RemainingSeconds)*time.Second < left ||
+		time.Duration(v.RemainingSeconds-1)*time.Second >= left {
+		t.Errorf(
+			"expired, remainingSeconds = %t, %d, want false and %s rounded up",
+			v.Expired,
+			v.RemainingSeconds,
+			left,
+		)
 	}
 }
 
 func TestACartIsReadWithoutAProduct(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, cart(ask(s.mug, s.east, 1), ask(s.lamp, s.east, 1)))
+	s := newFixture(t)
+	path := s.reserve(t, cartBody(reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1)))
 
 	v := decode[view](t, s.get(path).want(t, http.StatusOK, ""))
 
 	if v.Product != nil || v.Warehouse != nil || len(v.Reservation.Items) != 2 {
-		t.Errorf("product, warehouse, items = %v, %v, %v, want null, null and two", v.Product, v.Warehouse, v.Reservation.Items)
+		t.Errorf(
+			"product, warehouse, items = %v, %v, %v, want null, null and two",
+			v.Product,
+			v.Warehouse,
+			v.Reservation.Items,
+		)
 	}
 }
 
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.east, 2))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.east, 2))
 
 	first := s.post(path+"/confirm", "").want(t, http.StatusOK, "")
 	again := s.post(path+"/confirm", "{}").want(t, http.StatusOK, "")
@@ -234,12 +305,18 @@ func TestConfirm(t *testing.T) {
 		t.Errorf("a second confirm answers otherwise:\n%s", diff)
 	}
 	r := first.reservation(t)
-	if r.ConfirmedAt == nil || !r.ConfirmedAt.Equal(r.UpdatedAt) || r.ReleasedAt != nil || r.ExpiredAt != nil {
+	if r.ConfirmedAt == nil || !r.ConfirmedAt.Equal(r.UpdatedAt) || r.ReleasedAt != nil ||
+		r.ExpiredAt != nil {
 		t.Errorf("reservation = %+v, want its confirmedAt alone", r)
 	}
 	s.post(path+"/release", "").want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
-	s.post(path+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
-	if v := decode[view](t, s.get(path)); v.RemainingSeconds != 0 || v.Expired || v.Reservation.Status != "CONFIRMED" {
+	s.post(path+"/extend", `{"ttlSeconds":60}`).
+		want(t, http.StatusConflict, "RESERVATION_CONFIRMED")
+	if v := decode[view](
+		t,
+		s.get(path),
+	); v.RemainingSeconds != 0 || v.Expired ||
+		v.Reservation.Status != "CONFIRMED" {
 		t.Errorf("view = %+v, want a confirmed one with no time left", v)
 	}
 }
@@ -247,8 +324,8 @@ func TestConfirm(t *testing.T) {
 func TestRelease(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.west, 1))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
 
 	first := s.post(path+"/release", "").want(t, http.StatusOK, "")
 	again := s.post(path+"/release", "{}").want(t, http.StatusOK, "")
@@ -257,26 +334,28 @@ func TestRelease(t *testing.T) {
 		t.Errorf("a second release answers otherwise:\n%s", diff)
 	}
 	r := first.reservation(t)
-	if r.ReleasedAt == nil || !r.ReleasedAt.Equal(r.UpdatedAt) || r.ConfirmedAt != nil || r.ExpiredAt != nil {
+	if r.ReleasedAt == nil || !r.ReleasedAt.Equal(r.UpdatedAt) || r.ConfirmedAt != nil ||
+		r.ExpiredAt != nil {
 		t.Errorf("reservation = %+v, want its releasedAt alone", r)
 	}
 	s.post(path+"/confirm", "").want(t, http.StatusConflict, "RESERVATION_RELEASED")
 	s.post(path+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusConflict, "RESERVATION_RELEASED")
-	s.reserve(t, ask(s.mug, s.west, 1))
+	s.reserve(t, reserveBody(s.mug, s.west, 1))
 }
 
 func TestADeadHold(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.west, 1))
-	s.kill(t, strings.TrimPrefix(path, "/api/reservations/"))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
+	s.expireNow(t, strings.TrimPrefix(path, "/api/reservations/"))
 
 	s.post(path+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
 	s.post(path+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusGone, "RESERVATION_EXPIRED")
 	v := decode[view](t, s.get(path).want(t, http.StatusOK, ""))
 	r := v.Reservation
-	if !v.Expired || v.RemainingSeconds != 0 || r.Status != "EXPIRED" || r.ExpiredAt == nil || !r.ExpiredAt.Equal(r.ExpiresAt) {
+	if !v.Expired || v.RemainingSeconds != 0 || r.Status != "EXPIRED" || r.ExpiredAt == nil ||
+		!r.ExpiredAt.Equal(r.ExpiresAt) {
 		t.Errorf("view = %+v, want one that expired at its end", v)
 	}
 	released := s.post(path+"/release", "").want(t, http.StatusOK, "").reservation(t)
@@ -284,21 +363,22 @@ func TestADeadHold(t *testing.T) {
 		t.Errorf("a release of a dead hold answers otherwise than a read:\n%s", diff)
 	}
 	s.post(path+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
-	s.reserve(t, ask(s.mug, s.west, 1))
+	s.reserve(t, reserveBody(s.mug, s.west, 1))
 }
 
 func TestExtend(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.east, 1))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
 
 	r := s.post(path+"/extend", `{"ttlSeconds":1200}`).want(t, http.StatusOK, "").reservation(t)
 
 	if got := r.ExpiresAt.Sub(r.UpdatedAt); got != 20*time.Minute {
 		t.Errorf("the hold ends %s after it was extended, want 20m", got)
 	}
-	s.post(path+"/extend", `{"ttlSeconds":3600}`).want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+	s.post(path+"/extend", `{"ttlSeconds":3600}`).
+		want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
 	if again := decode[view](t, s.get(path)).Reservation; !again.ExpiresAt.Equal(r.ExpiresAt) {
 		t.Errorf("a refused extension moved the end from %s to %s", r.ExpiresAt, again.ExpiresAt)
 	}
@@ -307,78 +387,106 @@ func TestExtend(t *testing.T) {
 func TestAKeyMakesOneEffectAndOneAnswer(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	body := ask(s.mug, s.west, 1)
+	s := newFixture(t)
+	body := reserveBody(s.mug, s.west, 1)
 
-	first := s.post("/api/reservations", body, "Idempotency-Key", "a").want(t, http.StatusCreated, "")
-	again := s.post("/api/reservations", cart(body), "Idempotency-Key", "a").want(t, http.StatusCreated, "")
-	s.post("/api/reservations", ask(s.mug, s.east, 1), "Idempotency-Key", "a").want(t, 422, "IDEMPOTENCY_KEY_REUSED")
+	first := s.post("/api/reservations", body, "Idempotency-Key", "a").
+		want(t, http.StatusCreated, "")
+	again := s.post("/api/reservations", cartBody(body), "Idempotency-Key", "a").
+		want(t, http.StatusCreated, "")
+	s.post("/api/reservations", reserveBody(s.mug, s.east, 1), "Idempotency-Key", "a").
+		want(t, 422, "IDEMPOTENCY_KEY_REUSED")
 	path := first.header.Get("Location")
 	s.post(path+"/confirm", "", "Idempotency-Key", "a").want(t, 422, "IDEMPOTENCY_KEY_REUSED")
-	s.post(path+"/extend", `{"ttlSeconds":60}`, "Idempotency-Key", "a").want(t, 422, "IDEMPOTENCY_KEY_REUSED")
+	s.post(path+"/extend", `{"ttlSeconds":60}`, "Idempotency-Key", "a").
+		want(t, 422, "IDEMPOTENCY_KEY_REUSED")
 
-	if first.header.Get("Idempotency-Replayed") != "" || again.header.Get("Idempotency-Replayed") != "true" {
+	if first.header.Get("Idempotency-Replayed") != "" ||
+		again.header.Get("Idempotency-Replayed") != "true" {
 		t.Errorf("Idempotency-Replayed = %q, then %q, want none, then true",
 			first.header.Get("Idempotency-Replayed"), again.header.Get("Idempotency-Replayed"))
 	}
-	if diff := cmp.Diff(string(first.body), string(again.body)); diff != "" || again.header.Get("Location") != path {
-		t.Errorf("the replay leads to %q, want %q, and differs:\n%s", again.header.Get("Location"), path, diff)
+	if diff := cmp.Diff(
+		string(first.body),
+		string(again.body),
+	); diff != "" ||
+		again.header.Get("Location") != path {
+		t.Errorf(
+			"the replay leads to %q, want %q, and differs:\n%s",
+			again.header.Get("Location"),
+			path,
+			diff,
+		)
 	}
 }
 
 func TestEveryVerbIsReplayed(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.east, 1))
-	other := s.reserve(t, ask(s.mug, s.east, 1))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
+	other := s.reserve(t, reserveBody(s.mug, s.east, 1))
 	for _, call := range []struct{ path, body string }{
 		{path + "/extend", `{"ttlSeconds":60}`}, {path + "/confirm", ""}, {other + "/release", ""},
 	} {
 		key := call.path
 		first := s.post(call.path, call.body, "Idempotency-Key", key).want(t, http.StatusOK, "")
 		again := s.post(call.path, call.body, "Idempotency-Key", key).want(t, http.StatusOK, "")
-		if diff := cmp.Diff(string(first.body), string(again.body)); diff != "" || again.header.Get("Idempotency-Replayed") != "true" {
-			t.Errorf("%s: Idempotency-Replayed = %q and the replay differs:\n%s", call.path, again.header.Get("Idempotency-Replayed"), diff)
+		if diff := cmp.Diff(
+			string(first.body),
+			string(again.body),
+		); diff != "" ||
+			again.header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf(
+				"%s: Idempotency-Replayed = %q and the replay differs:\n%s",
+				call.path,
+				again.header.Get("Idempotency-Replayed"),
+				diff,
+			)
 		}
 	}
 }
 
-func TestAnErrorIsNotKeptUnderItsKey(t *testing.T) {
+func TestAnErrorIsNotStoredUnderItsKey(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.west, 1))
-	s.post("/api/reservations", ask(s.mug, s.west, 1), "Idempotency-Key", "a").want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
+	s.post("/api/reservations", reserveBody(s.mug, s.west, 1), "Idempotency-Key", "a").
+		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
 	s.post(path+"/release", "").want(t, http.StatusOK, "")
 
-	a := s.post("/api/reservations", ask(s.mug, s.west, 1), "Idempotency-Key", "a").want(t, http.StatusCreated, "")
+	a := s.post("/api/reservations", reserveBody(s.mug, s.west, 1), "Idempotency-Key", "a").
+		want(t, http.StatusCreated, "")
 
 	if got := a.header.Get("Idempotency-Replayed"); got != "" {
 		t.Errorf("Idempotency-Replayed = %q, want none", got)
 	}
 }
 
-func TestAKeyWhoseFirstRequestIsUnderWay(t *testing.T) {
+func TestAKeyInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
+	s := newFixture(t)
 	s.exec(t, "SELECT pg_advisory_lock(hashtextextended('a', 0))")
 
-	s.post("/api/reservations", ask(s.mug, s.east, 1), "Idempotency-Key", "a").want(t, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE")
+	s.post("/api/reservations", reserveBody(s.mug, s.east, 1), "Idempotency-Key", "a").
+		want(t, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE")
 }
 
-func TestARowThatCannotBeHadInTime(t *testing.T) {
+func TestALockedRowAnswers503(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	path := s.reserve(t, ask(s.mug, s.east, 1))
+	s := newFixture(t)
+	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
 	s.exec(t, "BEGIN")
 	s.exec(t, "SELECT FROM inventory FOR UPDATE")
 
 	for _, a := range []answer{
-		s.post("/api/reservations", ask(s.mug, s.east, 1)),
-		s.post("/api/reservations", cart(ask(s.mug, s.east, 1), ask(s.lamp, s.east, 1))),
+		s.post("/api/reservations", reserveBody(s.mug, s.east, 1)),
+		s.post("/api/reservations", cartBody(
+			reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1),
+		)),
 		s.post(path+"/confirm", ""),
 	} {
 		a.want(t, http.StatusServiceUnavailable, "STOCK_BUSY")
@@ -400,11 +508,11 @@ type catalogEntry struct {
 func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	s.reserve(t, ask(s.mug, s.east, 3))
-	dead := s.reserve(t, ask(s.mug, s.east, 4))
-	s.kill(t, strings.TrimPrefix(dead, "/api/reservations/"))
-	sold := s.reserve(t, ask(s.lamp, s.west, 1))
+	s := newFixture(t)
+	s.reserve(t, reserveBody(s.mug, s.east, 3))
+	dead := s.reserve(t, reserveBody(s.mug, s.east, 4))
+	s.expireNow(t, strings.TrimPrefix(dead, "/api/reservations/"))
+	sold := s.reserve(t, reserveBody(s.lamp, s.west, 1))
 	s.post(sold+"/confirm", "").want(t, http.StatusOK, "")
 	s.exec(t, "INSERT INTO products (id, name, sku) VALUES ($1, 'Apron', 'AP-1')", uuid.New())
 
@@ -415,11 +523,30 @@ func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 		}
 		got = append(got, p.Name)
 		for _, i := range p.Inventories {
-			got = append(got, fmt.Sprint(i.WarehouseName, " ", i.TotalQuantity, "-", i.ReservedQuantity, "=", i.AvailableStock))
+			got = append(
+				got,
+				fmt.Sprint(
+					i.WarehouseName,
+					" ",
+					i.TotalQuantity,
+					"-",
+					i.ReservedQuantity,
+					"=",
+					i.AvailableStock,
+				),
+			)
 		}
 	}
 
-	want := []string{"Apron", "Lamp", "East 10-0=10", "West 0-0=0", "Mug", "East 10-3=7", "West 1-0=1"}
+	want := []string{
+		"Apron",
+		"Lamp",
+		"East 10-0=10",
+		"West 0-0=0",
+		"Mug",
+		"East 10-3=7",
+		"West 1-0=1",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("catalog, want (-) and got (+):\n%s", diff)
 	}
@@ -428,7 +555,7 @@ func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 var nextLink = regexp.MustCompile(`^<(.+)>; rel="next"$`)
 
 // pages follows the Link headers from a path and lists the names of each page.
-func (s shop) pages(t *testing.T, path string) (pages [][]string) {
+func (s fixture) pages(t *testing.T, path string) (pages [][]string) {
 	t.Helper()
 	const most = 20
 	for range most {
@@ -451,16 +578,24 @@ func (s shop) pages(t *testing.T, path string) (pages [][]string) {
 func TestPagesAreFollowed(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
+	s := newFixture(t)
 	// Two of one name, and names that a URL, a header or a JSON text would have to escape.
 	names := []string{"Same", "Same", `"<Quoted>", & more`, "Ünïcödé ☕"}
 	for i, name := range names {
-		s.exec(t, "INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.New(), name, fmt.Sprint("P-", i))
+		s.exec(
+			t,
+			"INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)",
+			uuid.New(),
+			name,
+			fmt.Sprint("P-", i),
+		)
 		s.exec(t, "INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.New(), name)
 	}
 	products := []string{names[2], "Lamp", "Mug", "Same", "Same", names[3]}
 	warehouses := []string{names[2], "East", "Same", "Same", "West", names[3]}
-	for path, want := range map[string][]string{"/api/products": products, "/api/warehouses": warehouses} {
+	for path, want := range map[string][]string{
+		"/api/products": products, "/api/warehouses": warehouses,
+	} {
 		for limit, wantPages := range map[int][][]string{
 			1: {want[:1], want[1:2], want[2:3], want[3:4], want[4:5], want[5:]},
 			3: {want[:3], want[3:]},
@@ -469,7 +604,10 @@ func TestPagesAreFollowed(t *testing.T) {
 			6: {want},
 			7: {want},
 		} {
-			if diff := cmp.Diff(wantPages, s.pages(t, fmt.Sprint(path, "?limit=", limit))); diff != "" {
+			if diff := cmp.Diff(
+				wantPages,
+				s.pages(t, fmt.Sprint(path, "?limit=", limit)),
+			); diff != "" {
 				t.Errorf("pages of %s by %d, want (-) and got (+):\n%s", path, limit, diff)
 			}
 		}
@@ -482,17 +620,29 @@ func TestPagesAreFollowed(t *testing.T) {
 func TestAPageOfProductsHas50(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t)
-	s.exec(t, "INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM generate_series(1, 199) n")
+	s := newFixture(t)
+	s.exec(
+		t,
+		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM "+
+			"generate_series(1, 199) n",
+	)
 
 	pages := s.pages(t, "/api/products")
 	most := s.pages(t, "/api/products?limit=200")
 
 	if len(pages) != 5 || len(pages[0]) != 50 || len(pages[4]) != 1 {
-		t.Errorf("201 products come in %d pages, the first of %d, want 5 of 50", len(pages), len(pages[0]))
+		t.Errorf(
+			"201 products come in %d pages, the first of %d, want 5 of 50",
+			len(pages),
+			len(pages[0]),
+		)
 	}
 	if len(most) != 2 || len(most[0]) != 200 {
-		t.Errorf("201 products come in %d pages of at most 200, the first of %d, want 2", len(most), len(most[0]))
+		t.Errorf(
+			"201 products come in %d pages of at most 200, the first of %d, want 2",
+			len(most),
+			len(most[0]),
+		)
 	}
 }
 
@@ -502,7 +652,9 @@ func TestAnEmptyShopHasEmptyLists(t *testing.T) {
 	c := newClient(t, pgtest.New(t).URL)
 
 	for _, path := range []string{"/api/products", "/api/warehouses"} {
-		if a := c.get(path).want(t, http.StatusOK, ""); string(a.body) != "[]" || a.header.Get("Link") != "" {
+		if a := c.get(path).
+			want(t, http.StatusOK, ""); string(a.body) != "[]" ||
+			a.header.Get("Link") != "" {
 			t.Errorf("%s = %s with Link %q, want [] without", path, a.body, a.header.Get("Link"))
 		}
 	}
@@ -518,13 +670,18 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// The handlers must not know the difference between the transports, and HEAD is one that net/http adds by itself.
+// The handlers of GET also answer HEAD, and net/http drops the body.
 func TestHeadIsAGetWithoutABody(t *testing.T) {
 	t.Parallel()
 
 	server := httptest.NewServer(newClient(t, pgtest.New(t).URL).mux)
 	defer server.Close()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, server.URL+"/api/health", nil)
+	r, err := http.NewRequestWithContext(
+		t.Context(),
+		http.MethodHead,
+		server.URL+"/api/health",
+		nil,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,17 +15,19 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Limits of a body. A cart of a hundred lines takes 13 KB.
+// Limits of a body.
 const (
+	// maxBody is in bytes. A cart of a hundred lines takes 13,000.
 	maxBody = 64 << 10
-	// maxDepth is how deep values may nest: an object, its items, an item.
+	// maxDepth is the most levels of nesting: an object, its items, an item.
 	maxDepth = 3
 )
 
-// readBody reads a JSON body: nil when there is none. A body without a Content-Type is taken for JSON.
+// readBody reads a JSON body: nil when it is empty. A body without a Content-Type counts as JSON.
 func readBody(r *http.Request) ([]byte, error) {
 	var buffer bytes.Buffer
-	buffer.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead) // so that it never grows again
+	// One allocation: ReadFrom grows a buffer that has less than MinRead bytes of room.
+	buffer.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
 	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
 		return nil, invalid("body", "could not be read")
 	}
@@ -46,10 +48,11 @@ func readBody(r *http.Request) ([]byte, error) {
 }
 
 func isUTF8(charset string) bool {
-	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "us-ascii")
+	return charset == "" || strings.EqualFold(charset, "utf-8") ||
+		strings.EqualFold(charset, "us-ascii")
 }
 
-// readJSON reads a request that has a body.
+// readJSON reads the body of a request that must have one.
 func readJSON(r *http.Request, dst any) error {
 	body, err := readBody(r)
 	if err != nil {
@@ -58,7 +61,8 @@ func readJSON(r *http.Request, dst any) error {
 	return decode(body, dst)
 }
 
-// decode reads one strict JSON value into dst: no unknown field, none twice, none in other case, no trailing bytes, valid UTF-8.
+// decode reads one JSON value into dst. It refuses unknown and repeated fields, names in another
+// case, trailing bytes and invalid UTF-8.
 func decode(body []byte, dst any) error {
 	if err := checkDepth(body); err != nil {
 		return err
@@ -105,7 +109,7 @@ func checkDepth(body []byte) error {
 	decoder := jsontext.NewDecoder(bytes.NewReader(body))
 	for {
 		if _, err := decoder.ReadToken(); err != nil {
-			return nil //nolint:nilerr // the end, or a syntax error, which the decoding that follows tells
+			return nil //nolint:nilerr // the end, or a syntax error, which decode reports
 		}
 		if decoder.StackDepth() > maxDepth {
 			return invalid("body", fmt.Sprintf("must not nest deeper than %d", maxDepth))
@@ -113,7 +117,7 @@ func checkDepth(body []byte) error {
 	}
 }
 
-// fieldName writes a JSON pointer as people do: /items/0/quantity is items[0].quantity.
+// fieldName writes a JSON pointer as a path of field names: /items/0/quantity is items[0].quantity.
 func fieldName(p jsontext.Pointer) string {
 	var name strings.Builder
 	for token := range p.Tokens() {

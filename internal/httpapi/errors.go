@@ -5,111 +5,117 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/go-json-experiment/json"
-	"github.com/google/uuid"
-
+	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// problem is an error as RFC 9457 writes it, with a stable code for programs.
-type problem struct {
-	Type      string              `json:"type"`
-	Title     string              `json:"title"`
-	Status    int                 `json:"status"`
-	Detail    string              `json:"detail"`
-	Code      string              `json:"code"`
-	Error     string              `json:"error"` // the sentence of Detail again
-	RequestID string              `json:"requestId"`
-	Details   map[string][]string `json:"details,omitempty"`
-	Shortages []shortage          `json:"shortages,omitempty"`
-}
-
-type shortage struct {
-	ProductID   uuid.UUID `json:"productId"`
-	WarehouseID uuid.UUID `json:"warehouseId"`
-	Requested   int       `json:"requested"`
-	Available   int       `json:"available"`
-}
-
-// What the decoder refuses before the service is asked.
+// Errors that a handler finds before it calls the service.
 var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
+	errNoRoute  = errors.New("no route has this path and method")
 )
 
-// invalid is the error of one field.
+// invalid is an error about one field.
 func invalid(field, message string) error {
 	return &reservation.InvalidError{Fields: map[string][]string{field: {message}}}
 }
 
-// answers is the one table from errors to answers. What it lacks is a bug, and answers 500.
-var answers = []struct {
-	err    error
-	status int
-	code   string
-	title  string
-	detail string
-}{
-	{reservation.ErrNotFound, http.StatusNotFound, "RESERVATION_NOT_FOUND", "Reservation not found", "There is no reservation with this id."},
-	{reservation.ErrInventoryNotFound, http.StatusNotFound, "INVENTORY_NOT_FOUND", "Inventory not found", "A product of the request isn't kept in the warehouse that it names."},
-	{reservation.ErrExpired, http.StatusGone, "RESERVATION_EXPIRED", "Reservation expired", "The reservation has expired and its units are free again. Reserve again."},
-	{reservation.ErrConfirmed, http.StatusConflict, "RESERVATION_CONFIRMED", "Reservation confirmed", "The reservation was confirmed and can't change any more."},
-	{reservation.ErrReleased, http.StatusConflict, "RESERVATION_RELEASED", "Reservation released", "The reservation was released and can't change any more."},
-	{reservation.ErrExtensionLimit, http.StatusUnprocessableEntity, "EXTENSION_LIMIT", "Extension limit reached", "The reservation would last longer than a hold may. Ask for a shorter time, or confirm it."},
-	{reservation.ErrKeyReused, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED", "Idempotency key reused", "This Idempotency-Key was used for another request. Use a new key for a new request."},
-	{reservation.ErrKeyInUse, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "Idempotency key in use", "A request with this Idempotency-Key is still being answered. Try again shortly, with the same key."},
-	{reservation.ErrBusy, http.StatusServiceUnavailable, "STOCK_BUSY", "Stock busy", "The stock is in use by others and couldn't be had in time. Nothing was changed. Try again."},
-	{reservation.ErrUnavailable, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE", "Database unavailable", "The database can't answer now. Try again, with the same Idempotency-Key."},
-	{errTooLarge, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "Body too large", fmt.Sprintf("The body is larger than %d bytes.", maxBody)},
-	{errNotJSON, http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type", "The body must be JSON: send Content-Type: application/json."},
-	{errNoRoute, http.StatusNotFound, "NOT_FOUND", "Not found", "There is nothing at this address."},
+// fields collects the errors of a request's fields.
+type fields map[string][]string
+
+func (f fields) add(name, message string) { f[name] = append(f[name], message) }
+
+// err is nil when every field is valid.
+func (f fields) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return &reservation.InvalidError{Fields: f}
 }
 
-// codeShort is the code of a reserve that is short of stock.
+// codeShort is the code of a reserve that asks for more than there is.
 const codeShort = "INSUFFICIENT_STOCK"
 
-// problemFor finds the answer to an error.
-func problemFor(err error) problem {
+// answers is the one table from errors to problems. An error that isn't in it is a bug, and
+// answers 500.
+var answers = []struct {
+	err     error
+	problem problem.Problem
+}{
+	{reservation.ErrNotFound, problem.New(
+		http.StatusNotFound, "RESERVATION_NOT_FOUND", "Reservation not found",
+		"There is no reservation with this id.",
+	)},
+	{reservation.ErrInventoryNotFound, problem.New(
+		http.StatusNotFound, "INVENTORY_NOT_FOUND", "Inventory not found",
+		"The warehouse of a line doesn't stock its product.",
+	)},
+	{reservation.ErrExpired, problem.New(
+		http.StatusGone, "RESERVATION_EXPIRED", "Reservation expired",
+		"The reservation has expired and its units are free again. Reserve again.",
+	)},
+	{reservation.ErrConfirmed, problem.New(
+		http.StatusConflict, "RESERVATION_CONFIRMED", "Reservation confirmed",
+		"The reservation is confirmed and can't change any more.",
+	)},
+	{reservation.ErrReleased, problem.New(
+		http.StatusConflict, "RESERVATION_RELEASED", "Reservation released",
+		"The reservation is released and can't change any more.",
+	)},
+	{reservation.ErrExtensionLimit, problem.New(
+		http.StatusUnprocessableEntity, "EXTENSION_LIMIT", "Extension limit reached",
+		"The hold would exceed the longest time. Ask for less, or confirm it now.",
+	)},
+	{reservation.ErrKeyReused, problem.New(
+		http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED", "Idempotency key reused",
+		"This Idempotency-Key belongs to another request. Use a new key for a new request.",
+	)},
+	{reservation.ErrKeyInUse, problem.New(
+		http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "Idempotency key in use",
+		"A request with this Idempotency-Key is still running. Try again with the same key.",
+	)},
+	{reservation.ErrBusy, problem.New(
+		http.StatusServiceUnavailable, "STOCK_BUSY", "Stock busy",
+		"Other requests hold a lock on this stock. Nothing was changed. Try again.",
+	)},
+	{reservation.ErrUnavailable, problem.New(
+		http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE", "Database unavailable",
+		"The database can't answer now. Try again with the same Idempotency-Key.",
+	)},
+	{errTooLarge, problem.New(
+		http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "Body too large",
+		fmt.Sprintf("The body is larger than %d bytes.", maxBody),
+	)},
+	{errNotJSON, problem.New(
+		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
+		"The body must be JSON in UTF-8. Send Content-Type: application/json.",
+	)},
+	{errNoRoute, problem.NotFound()},
+}
+
+// problemFor returns the answer to an error.
+func problemFor(err error) problem.Problem {
 	var bad *reservation.InvalidError
 	if errors.As(err, &bad) {
-		p := newProblem(http.StatusBadRequest, "VALIDATION_FAILED", "Validation failed", "The request is not valid: see details.")
+		p := problem.New(http.StatusBadRequest, "VALIDATION_FAILED", "Validation failed",
+			"The request is invalid: see details.")
 		p.Details = bad.Fields
 		return p
 	}
 	var short *reservation.InsufficientStockError
 	if errors.As(err, &short) {
-		p := newProblem(http.StatusConflict, codeShort, "Insufficient stock", "There is less in stock than requested: see shortages.")
+		p := problem.New(http.StatusConflict, codeShort, "Insufficient stock",
+			"Less is available than the request asks for: see shortages.")
 		for _, s := range short.Shortages {
-			p.Shortages = append(p.Shortages, shortage(s))
+			p.Shortages = append(p.Shortages, problem.Shortage(s))
 		}
 		return p
 	}
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
-			return newProblem(a.status, a.code, a.title, a.detail)
+			return a.problem
 		}
 	}
-	return newProblem(http.StatusInternalServerError, outcomeInternal, "Internal server error", "Something went wrong on our side.")
-}
-
-func newProblem(status int, code, title, detail string) problem {
-	return problem{Type: "urn:allo:problem:" + code, Title: title, Status: status, Detail: detail, Code: code, Error: detail}
-}
-
-// retryAfter is what a caller is asked to wait, in seconds, when the database can't answer: about a lock's time-out.
-const retryAfter = "1"
-
-func writeProblem(w http.ResponseWriter, p problem, requestID string) {
-	p.RequestID = requestID
-	body, err := json.Marshal(p, json.Deterministic(true))
-	if err != nil {
-		// Strings, numbers and maps of strings always encode; what they hold was made valid UTF-8 when it was decoded.
-		panic(fmt.Sprintf("httpapi: encode a problem: %v", err))
-	}
-	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", retryAfter)
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the caller is gone: there is nobody to tell
+	return problem.Internal()
 }

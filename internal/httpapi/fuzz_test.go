@@ -8,29 +8,34 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// FuzzDecode feeds bodies to what stands between a client and the service. Whatever they hold, nothing panics, what is refused is
-// the client's mistake and can be told it, and what is let through is one JSON value in UTF-8 with lines within their limits.
+// FuzzDecode feeds bodies to the decoder. Nothing may panic. Each refusal must be a client error
+// with an answer. Each accepted body must be one JSON value in UTF-8, with lines within their
+// limits.
 func FuzzDecode(f *testing.F) {
-	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
+	const line = `{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01",` +
+		`"warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
 	for _, body := range []string{
-		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`, `null`, `[]`, ``, ` `, `{"items":null,"":1}`,
-		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1), `{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
-		"{\"\xff\":1}", `{"\ud800":1}`, `{"\u0000":"\u0000"}`, "\ufeff{}", line + line, strings.Repeat("[", 100), `{"items":[null,1,"x"]}`,
+		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`,
+		`null`, `[]`, ``, ` `, `{"items":null,"":1}`,
+		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1),
+		`{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
+		"{\"\xff\":1}", `{"\ud800":1}`, `{"\u0000":"\u0000"}`, "\ufeff{}", line + line,
+		strings.Repeat("[", 100), `{"items":[null,1,"x"]}`,
 	} {
 		f.Add([]byte(body), "application/json")
 	}
 	f.Add([]byte(line), "")
 	f.Add([]byte(line), "application/json; charset=utf-16")
 	f.Add([]byte(line), "text/plain;;")
-	// No large body: the fuzzer would spend its time on making it smaller, and limits_test.go has those.
+	// No large body: the fuzzer would spend its time on minimizing it, and limits_test.go has some.
 
 	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
 		var reserve reserveRequest
@@ -62,7 +67,7 @@ func request(body []byte, contentType string) *http.Request {
 	return r
 }
 
-// checkRefusal takes errors that the client is to blame for, and writes the answer that they become.
+// checkRefusal fails the test unless err is nil or a client error with a valid answer.
 func checkRefusal(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
@@ -70,10 +75,10 @@ func checkRefusal(t *testing.T, err error) {
 	}
 	var bad *reservation.InvalidError
 	if !errors.As(err, &bad) && !errors.Is(err, errTooLarge) && !errors.Is(err, errNotJSON) {
-		t.Errorf("the refusal %v is nobody's fault", err)
+		t.Errorf("the refusal %v is no client error", err)
 	}
 	w := httptest.NewRecorder()
-	writeProblem(w, problemFor(err), "id")
+	problemFor(err).Write(w)
 	if w.Code < 400 || w.Code > 499 || !json.Valid(w.Body.Bytes()) || !utf8.Valid(w.Body.Bytes()) {
 		t.Errorf("the refusal %v is answered with %d %q", err, w.Code, w.Body)
 	}
@@ -81,7 +86,8 @@ func checkRefusal(t *testing.T, err error) {
 
 func checkLetThrough(t *testing.T, body []byte) {
 	t.Helper()
-	if len(body) > maxBody || !json.Valid(body) || !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
+	if len(body) > maxBody || !json.Valid(body) || !utf8.Valid(body) ||
+		bytes.IndexByte(body, 0) >= 0 {
 		t.Errorf("the body %q of %d bytes is let through", body, len(body))
 	}
 }
@@ -106,26 +112,39 @@ func checkTTL(t *testing.T, seconds *int64) {
 	}
 }
 
-// FuzzCursor feeds cursors. One that is let through is one that we could have made: SQL takes its name as text.
+// FuzzCursor feeds cursors of every order. A cursor that is let through is one that encodeCursor
+// can write, and Postgres accepts what it holds.
 func FuzzCursor(f *testing.F) {
+	id := uuid.UUID{1}
+	for _, name := range []string{"Ceramic Mug", "a\x00b", "\xff", ""} {
+		f.Add(encodeCursor(orderByName, id, []byte(name)))
+	}
+	f.Add(encodeCursor(orderByEnd, id, timeKey(time.Now())))
+	f.Add(encodeCursor(orderByCreated, id, timeKey(time.Unix(1<<40, 0))))
 	f.Add("")
 	f.Add("Mug")
-	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "Ceramic Mug"}))
-	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "a\x00b"}))
-	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}, Name: "\xff"}))
-	f.Add(encodeCursor(reservation.Cursor{ID: uuid.UUID{1}}))
+	f.Add("name.")
 
-	f.Fuzz(func(t *testing.T, s string) {
-		c, ok := decodeCursor(s)
-		if !ok {
-			return
-		}
-		if c.Name == "" || !utf8.ValidString(c.Name) || strings.ContainsRune(c.Name, 0) {
-			t.Errorf("decodeCursor(%q) = %+v, which Postgres doesn't take", s, c)
-		}
-		again, ok := decodeCursor(encodeCursor(c))
-		if diff := cmp.Diff(c, again); !ok || diff != "" {
-			t.Errorf("decodeCursor(encodeCursor(%+v)) differs:\n%s", c, diff)
+	f.Fuzz(func(t *testing.T, cursor string) {
+		for _, order := range []string{orderByName, orderByEnd, orderByCreated} {
+			id, key, ok := decodeCursor(order, cursor)
+			if !ok {
+				continue
+			}
+			if again := encodeCursor(order, id, key); again != cursor {
+				t.Errorf("the cursor %q is read as that of %q", cursor, again)
+			}
+			if name := string(
+				key,
+			); isName(name) &&
+				(!utf8.ValidString(name) || strings.Contains(name, "\x00")) {
+				t.Errorf("the name %q is let through, which Postgres refuses", name)
+			}
+			if at, ok := parseTimeKey(key); ok {
+				if _, err := at.MarshalText(); err != nil || !bytes.Equal(timeKey(at), key) {
+					t.Errorf("the time key %x is read as %s, %v", key, at, err)
+				}
+			}
 		}
 	})
 }

@@ -22,124 +22,215 @@ const (
 	hold      = "019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
 )
 
-// line is a reserve of one line, with the quantity and further fields as they are written.
-func line(quantity, more string) string {
-	return fmt.Sprintf(`{"productId":%q,"warehouseId":%q,"quantity":%s%s}`, product, warehouse, quantity, more)
+// lineBody is the body of a reserve of one line, with the quantity and more fields as JSON text.
+func lineBody(quantity, more string) string {
+	const format = `{"productId":%q,"warehouseId":%q,"quantity":%s%s}`
+	return fmt.Sprintf(format, product, warehouse, quantity, more)
 }
 
-func cart(items ...string) string { return `{"items":[` + strings.Join(items, ",") + `]}` }
+// withProduct is a valid body with another text as the product's id.
+func withProduct(id string) string {
+	return strings.Replace(lineBody("1", ""), product, id, 1)
+}
 
-// different makes n lines of n products.
-func different(n int) []string {
+// renameField is a valid body with another name for the field productId.
+func renameField(name string) string {
+	return strings.Replace(lineBody("1", ""), "productId", name, 1)
+}
+
+// cartBody is the body of a reserve of several lines.
+func cartBody(items ...string) string { return `{"items":[` + strings.Join(items, ",") + `]}` }
+
+// differentLines returns n lines of n products.
+func differentLines(n int) []string {
 	items := make([]string, n)
 	for i := range items {
-		items[i] = strings.Replace(line("1", ""), product, fmt.Sprintf("5f0c0de2-6b0f-4c4b-9f5e-%012d", i), 1)
+		items[i] = strings.Replace(
+			lineBody("1", ""),
+			product,
+			fmt.Sprintf("5f0c0de2-6b0f-4c4b-9f5e-%012d", i),
+			1,
+		)
 	}
 	return items
 }
 
-// bodies are requests to reserve. An empty field means that the request is let through to the database.
+// The reasons why JSON Schema, and so the document, decides otherwise than the service.
+const (
+	merged     = "lines are merged before they are counted"
+	decoded    = "a decoded object has no duplicates"
+	setting    = "the longest hold is a setting"
+	wholeFloat = "to JSON Schema 1.0 and 1e3 are whole numbers"
+)
+
+// bodies are bodies of a reserve, with the field that the service refuses. An empty field means
+// that the request reaches the database.
 var bodies = []struct {
 	name, body, field string
-	// differs says why the document, which is JSON Schema, sees it otherwise.
+	// differs is the reason why JSON Schema, and so the document, decides otherwise.
 	differs string
 }{
-	{"quantity 0", line("0", ""), "quantity", ""},
-	{"quantity 1", line("1", ""), "", ""},
-	{"quantity 1000000", line("1000000", ""), "", ""},
-	{"quantity 1000001", line("1000001", ""), "quantity", ""},
-	{"quantity -1", line("-1", ""), "quantity", ""},
-	{"quantity -0", line("-0", ""), "quantity", ""},
-	{"quantity 1.0", line("1.0", ""), "quantity", "to JSON Schema 1.0 is a whole number"},
-	{"quantity 1e3", line("1e3", ""), "quantity", "to JSON Schema 1e3 is a whole number"},
-	{"quantity 1.5", line("1.5", ""), "quantity", ""},
-	{"quantity of text", line(`"1"`, ""), "quantity", ""},
-	{"quantity null", line("null", ""), "quantity", ""},
-	{"quantity true", line("true", ""), "quantity", ""},
-	{"quantity array", line("[1]", ""), "quantity", ""},
-	{"quantity beyond 64 bits", line("18446744073709551617", ""), "quantity", ""},
-	{"quantity beyond floating point", line("1e400", ""), "quantity", ""},
-	{"quantity of many digits", line("1"+strings.Repeat("0", 1000), ""), "quantity", ""},
-	{"quantity with a leading zero", line("01", ""), "body", ""},
-	{"quantity with a plus", line("+1", ""), "body", ""},
-	{"quantity in hexadecimal", line("0x1", ""), "body", ""},
-	{"quantity NaN", line("NaN", ""), "body", ""},
+	{"quantity 0", lineBody("0", ""), "quantity", ""},
+	{"quantity 1", lineBody("1", ""), "", ""},
+	{"quantity 1000000", lineBody("1000000", ""), "", ""},
+	{"quantity 1000001", lineBody("1000001", ""), "quantity", ""},
+	{"quantity -1", lineBody("-1", ""), "quantity", ""},
+	{"quantity -0", lineBody("-0", ""), "quantity", ""},
+	{"quantity 1.0", lineBody("1.0", ""), "quantity", wholeFloat},
+	{"quantity 1e3", lineBody("1e3", ""), "quantity", wholeFloat},
+	{"quantity 1.5", lineBody("1.5", ""), "quantity", ""},
+	{"quantity of text", lineBody(`"1"`, ""), "quantity", ""},
+	{"quantity null", lineBody("null", ""), "quantity", ""},
+	{"quantity true", lineBody("true", ""), "quantity", ""},
+	{"quantity array", lineBody("[1]", ""), "quantity", ""},
+	{"quantity beyond 64 bits", lineBody("18446744073709551617", ""), "quantity", ""},
+	{"quantity beyond floating point", lineBody("1e400", ""), "quantity", ""},
+	{"quantity of many digits", lineBody("1"+strings.Repeat("0", 1000), ""), "quantity", ""},
+	{"quantity with a leading zero", lineBody("01", ""), "body", ""},
+	{"quantity with a plus", lineBody("+1", ""), "body", ""},
+	{"quantity in hexadecimal", lineBody("0x1", ""), "body", ""},
+	{"quantity NaN", lineBody("NaN", ""), "body", ""},
 
-	{"no quantity", `{"productId":"` + product + `","warehouseId":"` + warehouse + `"}`, "quantity", ""},
+	{
+		"no quantity",
+		`{"productId":"` + product + `","warehouseId":"` + warehouse + `"}`,
+		"quantity",
+		"",
+	},
 	{"no product", `{"quantity":1,"warehouseId":"` + warehouse + `"}`, "productId", ""},
 	{"no warehouse", `{"quantity":1,"productId":"` + product + `"}`, "warehouseId", ""},
-	{"product null", strings.Replace(line("1", ""), `"`+product+`"`, "null", 1), "productId", ""},
-	{"product number", strings.Replace(line("1", ""), `"`+product+`"`, "1", 1), "productId", ""},
-	{"product empty", strings.Replace(line("1", ""), product, "", 1), "productId", ""},
-	{"product without hyphens", strings.Replace(line("1", ""), product, strings.ReplaceAll(product, "-", ""), 1), "productId", ""},
-	{"product in braces", strings.Replace(line("1", ""), product, "{"+product+"}", 1), "productId", ""},
-	{"product as a URN", strings.Replace(line("1", ""), product, "urn:uuid:"+product, 1), "productId", ""},
-	{"product with a digit less", strings.Replace(line("1", ""), product, product[1:], 1), "productId", ""},
-	{"product with a digit more", strings.Replace(line("1", ""), product, product+"0", 1), "productId", ""},
-	{"product that isn't hexadecimal", strings.Replace(line("1", ""), product, "g"+product[1:], 1), "productId", ""},
-	{"product in upper case", strings.Replace(line("1", ""), product, strings.ToUpper(product), 1), "", ""},
-	{"product with an escaped NUL", strings.Replace(line("1", ""), product, product[1:]+`\u0000`, 1), "productId", ""},
-	{"product with a bare NUL", strings.Replace(line("1", ""), product, product[1:]+"\x00", 1), "body", ""},
-	{"product with invalid UTF-8", strings.Replace(line("1", ""), product, product[1:]+"\xff", 1), "body", ""},
-	{"product with half a surrogate", strings.Replace(line("1", ""), product, product[1:]+`\ud800`, 1), "body", ""},
+	{
+		"product null",
+		strings.Replace(lineBody("1", ""), `"`+product+`"`, "null", 1),
+		"productId",
+		"",
+	},
+	{
+		"product number",
+		strings.Replace(lineBody("1", ""), `"`+product+`"`, "1", 1),
+		"productId",
+		"",
+	},
+	{"product empty", withProduct(""), "productId", ""},
+	{"product without hyphens", withProduct(strings.ReplaceAll(product, "-", "")), "productId", ""},
+	{"product in braces", withProduct("{" + product + "}"), "productId", ""},
+	{"product as a URN", withProduct("urn:uuid:" + product), "productId", ""},
+	{"product with a digit less", withProduct(product[1:]), "productId", ""},
+	{"product with a digit more", withProduct(product + "0"), "productId", ""},
+	{"product that isn't hexadecimal", withProduct("g" + product[1:]), "productId", ""},
+	{"product in upper case", withProduct(strings.ToUpper(product)), "", ""},
+	{"product with an escaped NUL", withProduct(product[1:] + `\u0000`), "productId", ""},
+	{"product with a bare NUL", withProduct(product[1:] + "\x00"), "body", ""},
+	{"product with invalid UTF-8", withProduct(product[1:] + "\xff"), "body", ""},
+	{"product with half a surrogate", withProduct(product[1:] + `\ud800`), "body", ""},
 
-	{"no items", cart(), "items", ""},
-	{"1 item", cart(different(1)...), "", ""},
-	{"100 items", cart(different(100)...), "", ""},
-	{"101 items", cart(different(101)...), "items", ""},
-	{"101 items of 100 rows", cart(append(different(100), different(1)...)...), "", "lines are added up before they are counted"},
-	{"items that add up to 1000000", cart(line("500000", ""), line("500000", "")), "", ""},
-	{"items that add up to 1000001", cart(line("500000", ""), line("500001", "")), "items", "JSON Schema doesn't add"},
-	{"an item of quantity 0 beside one of 5", cart(line("0", ""), line("5", "")), "items[0].quantity", ""},
-	{"an item of a negative quantity", cart(line("2", ""), line("-1", "")), "items[1].quantity", ""},
-	{"an item of 1.0", cart(line("1.0", "")), "items[0].quantity", "to JSON Schema 1.0 is a whole number"},
-	{"an item with an unknown field", cart(line("1", `,"price":1`)), "items[0].price", ""},
-	{"an item with ttlSeconds", cart(line("1", `,"ttlSeconds":60`)), "items[0].ttlSeconds", ""},
-	{"an item with a field twice", cart(line("1", `,"quantity":1`)), "items[0].quantity", "a decoded object has no duplicates"},
-	{"an item that is a number", cart("1"), "items[0]", ""},
-	{"an item that is an array", cart("[]"), "items[0]", ""},
+	{"no items", cartBody(), "items", ""},
+	{"1 item", cartBody(differentLines(1)...), "", ""},
+	{"100 items", cartBody(differentLines(100)...), "", ""},
+	{"101 items", cartBody(differentLines(101)...), "items", ""},
+	{
+		"101 items of 100 rows",
+		cartBody(append(differentLines(100), differentLines(1)...)...),
+		"",
+		merged,
+	},
+	{
+		"items that add up to 1000000",
+		cartBody(lineBody("500000", ""), lineBody("500000", "")),
+		"",
+		"",
+	},
+	{
+		"items that add up to 1000001",
+		cartBody(lineBody("500000", ""), lineBody("500001", "")),
+		"items",
+		"JSON Schema doesn't add",
+	},
+	{
+		"an item of quantity 0 beside one of 5",
+		cartBody(lineBody("0", ""), lineBody("5", "")),
+		"items[0].quantity",
+		"",
+	},
+	{
+		"an item of a negative quantity",
+		cartBody(lineBody("2", ""), lineBody("-1", "")),
+		"items[1].quantity",
+		"",
+	},
+	{"an item of 1.0", cartBody(lineBody("1.0", "")), "items[0].quantity", wholeFloat},
+	{"an item with an unknown field", cartBody(lineBody("1", `,"price":1`)), "items[0].price", ""},
+	{
+		"an item with ttlSeconds",
+		cartBody(lineBody("1", `,"ttlSeconds":60`)),
+		"items[0].ttlSeconds",
+		"",
+	},
+	{
+		"an item with a field twice",
+		cartBody(lineBody("1", `,"quantity":1`)),
+		"items[0].quantity",
+		decoded,
+	},
+	{"an item that is a number", cartBody("1"), "items[0]", ""},
+	{"an item that is an array", cartBody("[]"), "items[0]", ""},
 	{"items that aren't an array", `{"items":{}}`, "items", ""},
 	{"items of text", `{"items":"x"}`, "items", ""},
-	{"both forms", line("1", `,"items":[`+line("1", "")+`]`), "items", ""},
-	{"both forms, one in part", `{"quantity":1,"items":[` + line("1", "") + `]}`, "items", ""},
-	{"both forms, one empty", line("1", `,"items":[]`), "items", ""},
-	{"one form beside a null", line("1", `,"items":null`), "", "a null counts as absent"},
+	{"both forms", lineBody("1", `,"items":[`+lineBody("1", "")+`]`), "items", ""},
+	{"both forms, one in part", `{"quantity":1,"items":[` + lineBody("1", "") + `]}`, "items", ""},
+	{"both forms, one empty", lineBody("1", `,"items":[]`), "items", ""},
+	{"one form beside a null", lineBody("1", `,"items":null`), "", "a null counts as absent"},
 
-	{"ttlSeconds 0", line("1", `,"ttlSeconds":0`), "ttlSeconds", ""},
-	{"ttlSeconds 1", line("1", `,"ttlSeconds":1`), "", ""},
-	{"ttlSeconds 3600", line("1", `,"ttlSeconds":3600`), "", ""},
-	{"ttlSeconds 3601", line("1", `,"ttlSeconds":3601`), "ttlSeconds", "the longest hold is a setting"},
-	{"ttlSeconds -1", line("1", `,"ttlSeconds":-1`), "ttlSeconds", ""},
-	{"ttlSeconds 1.5", line("1", `,"ttlSeconds":1.5`), "ttlSeconds", ""},
-	{"ttlSeconds of text", line("1", `,"ttlSeconds":"60"`), "ttlSeconds", ""},
-	{"ttlSeconds null", line("1", `,"ttlSeconds":null`), "", ""},
-	{"ttlSeconds that overflow nanoseconds", line("1", `,"ttlSeconds":18446744074`), "ttlSeconds", "the longest hold is a setting"},
-	{"ttlSeconds of 63 bits", line("1", `,"ttlSeconds":9223372036854775807`), "ttlSeconds", "the longest hold is a setting"},
-	{"ttlSeconds beyond 64 bits", line("1", `,"ttlSeconds":9223372036854775808`), "ttlSeconds", "the longest hold is a setting"},
+	{"ttlSeconds 0", lineBody("1", `,"ttlSeconds":0`), "ttlSeconds", ""},
+	{"ttlSeconds 1", lineBody("1", `,"ttlSeconds":1`), "", ""},
+	{"ttlSeconds 3600", lineBody("1", `,"ttlSeconds":3600`), "", ""},
+	{"ttlSeconds 3601", lineBody("1", `,"ttlSeconds":3601`), "ttlSeconds", setting},
+	{"ttlSeconds -1", lineBody("1", `,"ttlSeconds":-1`), "ttlSeconds", ""},
+	{"ttlSeconds 1.5", lineBody("1", `,"ttlSeconds":1.5`), "ttlSeconds", ""},
+	{"ttlSeconds of text", lineBody("1", `,"ttlSeconds":"60"`), "ttlSeconds", ""},
+	{"ttlSeconds null", lineBody("1", `,"ttlSeconds":null`), "", ""},
+	{
+		"ttlSeconds that overflow nanoseconds",
+		lineBody("1", `,"ttlSeconds":18446744074`),
+		"ttlSeconds",
+		setting,
+	},
+	{
+		"ttlSeconds of 63 bits",
+		lineBody("1", `,"ttlSeconds":9223372036854775807`),
+		"ttlSeconds",
+		setting,
+	},
+	{
+		"ttlSeconds beyond 64 bits",
+		lineBody("1", `,"ttlSeconds":9223372036854775808`),
+		"ttlSeconds",
+		setting,
+	},
 
-	{"unknown field", line("1", `,"price":1`), "price", ""},
-	{"unknown field null", line("1", `,"price":null`), "price", ""},
-	{"unknown field without a name", line("1", `,"":1`), "body", ""},
-	{"unknown field with a NUL", line("1", `,"\u0000":1`), "\x00", ""},
-	{"a field in other case", strings.Replace(line("1", ""), "productId", "productID", 1), "productID", ""},
-	{"a field in snake case", strings.Replace(line("1", ""), "productId", "product_id", 1), "product_id", ""},
-	{"a field twice", line("1", `,"quantity":1`), "quantity", "a decoded object has no duplicates"},
-	{"a field twice, once escaped", line("1", `,"\u0071uantity":2`), "quantity", "a decoded object has no duplicates"},
+	{"unknown field", lineBody("1", `,"price":1`), "price", ""},
+	{"unknown field null", lineBody("1", `,"price":null`), "price", ""},
+	{"unknown field without a name", lineBody("1", `,"":1`), "body", ""},
+	{"unknown field with a NUL", lineBody("1", `,"\u0000":1`), "\x00", ""},
+	{"a field in other case", renameField("productID"), "productID", ""},
+	{"a field in snake case", renameField("product_id"), "product_id", ""},
+	{"a field twice", lineBody("1", `,"quantity":1`), "quantity", decoded},
+	{"a field twice, once escaped", lineBody("1", `,"\u0071uantity":2`), "quantity", decoded},
 
 	{"nothing", "", "body", ""},
 	{"white space", " \n", "body", ""},
-	{"an array", "[" + line("1", "") + "]", "body", ""},
+	{"an array", "[" + lineBody("1", "") + "]", "body", ""},
 	{"text", `"x"`, "body", ""},
 	{"a number", "1", "body", ""},
-	{"cut off", strings.TrimSuffix(line("1", ""), "}"), "body", ""},
-	{"two values", line("1", "") + line("1", ""), "body", ""},
-	{"trailing text", line("1", "") + "x", "body", ""},
-	{"trailing NUL", line("1", "") + "\x00", "body", ""},
-	{"trailing comma", strings.Replace(line("1", ""), "}", ",}", 1), "body", ""},
-	{"white space around", " \t\r\n" + line("1", "") + " \t\r\n", "", ""},
-	{"a byte order mark", "\ufeff" + line("1", ""), "body", ""},
-	{"a comment", "/**/" + line("1", ""), "body", ""},
-	{"single quotes", strings.ReplaceAll(line("1", ""), `"`, "'"), "body", ""},
+	{"cut off", strings.TrimSuffix(lineBody("1", ""), "}"), "body", ""},
+	{"two values", lineBody("1", "") + lineBody("1", ""), "body", ""},
+	{"trailing text", lineBody("1", "") + "x", "body", ""},
+	{"trailing NUL", lineBody("1", "") + "\x00", "body", ""},
+	{"trailing comma", strings.Replace(lineBody("1", ""), "}", ",}", 1), "body", ""},
+	{"white space around", " \t\r\n" + lineBody("1", "") + " \t\r\n", "", ""},
+	{"a byte order mark", "\ufeff" + lineBody("1", ""), "body", ""},
+	{"a comment", "/**/" + lineBody("1", ""), "body", ""},
+	{"single quotes", strings.ReplaceAll(lineBody("1", ""), `"`, "'"), "body", ""},
 	{"a form", "productId=1&quantity=1", "body", ""},
 	{"invalid UTF-8 in a name", "{\"\xff\":1}", "body", ""},
 	{"UTF-16", "\xff\xfe{\x00}\x00", "body", ""},
@@ -168,7 +259,8 @@ func TestReserveTakesWhatTheContractAllows(t *testing.T) {
 	}
 }
 
-// A client that checks its requests against the document must come to the service's verdict, but where JSON Schema can't.
+// A client may check its requests against the document. It must get the service's result, except
+// where JSON Schema can't express the rule.
 func TestTheDocumentTakesWhatTheServiceTakes(t *testing.T) {
 	t.Parallel()
 
@@ -189,7 +281,8 @@ func TestTheDocumentTakesWhatTheServiceTakes(t *testing.T) {
 		err := schema.VisitJSON(value, openapi3.EnableJSONSchema2020(), openapi3.VisitAsRequest(),
 			openapi3.WithStringFormatValidator("uuid", openapi3.NewCallbackValidator(checkUUID)))
 		if agrees := (err == nil) == (test.field == ""); agrees != (test.differs == "") {
-			t.Errorf("%s: the service refuses %q, the document says %v, and why they differ is %q", test.name, test.field, err, test.differs)
+			t.Errorf("%s: the service refuses the field %q, the document says %v; known reason: %q",
+				test.name, test.field, err, test.differs)
 		}
 	}
 }
@@ -202,12 +295,15 @@ func checkUUID(s string) error {
 	return err
 }
 
-func TestEveryFaultIsNamedAtOnce(t *testing.T) {
+func TestAllInvalidFieldsAreListedAtOnce(t *testing.T) {
 	t.Parallel()
 
-	a := newClient(t, unreachable).post("/api/reservations", cart(`{}`, `{"productId":"x","quantity":0}`))
+	a := newClient(
+		t,
+		unreachable,
+	).post("/api/reservations", cartBody(`{}`, `{"productId":"x","quantity":0}`))
 
-	details := decode[problem](t, a.want(t, 400, "VALIDATION_FAILED")).Details
+	details := decode[problemBody](t, a.want(t, 400, "VALIDATION_FAILED")).Details
 	for _, field := range []string{
 		"items[0].productId", "items[0].warehouseId", "items[0].quantity",
 		"items[1].productId", "items[1].warehouseId", "items[1].quantity",
@@ -223,21 +319,23 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 
 const maxBody = 64 << 10
 
-func TestABodyTakes64KiB(t *testing.T) {
+func TestABodyMayHave64KiB(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
 	padded := func(body string, size int) string { return body + strings.Repeat(" ", size-len(body)) }
 	for path, body := range map[string]string{
-		"/api/reservations":                      line("1", ""),
+		"/api/reservations":                      lineBody("1", ""),
 		"/api/reservations/" + hold + "/confirm": "{}",
 		"/api/reservations/" + hold + "/release": "{}",
 		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
 	} {
 		c.post(path, padded(body, maxBody-1)).wantAccepted(t)
 		c.post(path, padded(body, maxBody)).wantAccepted(t)
-		c.post(path, padded(body, maxBody+1)).want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
-		c.post(path, strings.Repeat("x", 2*maxBody), "Content-Type", "text/plain").want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
+		c.post(path, padded(body, maxBody+1)).
+			want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
+		c.post(path, strings.Repeat("x", 2*maxBody), "Content-Type", "text/plain").
+			want(t, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
 	}
 }
 
@@ -266,7 +364,7 @@ func TestABodyIsJSONInUTF8(t *testing.T) {
 		";":                                          false,
 		"application/json; charset=utf-8; charset=x": false,
 	} {
-		a := c.post("/api/reservations", line("1", ""), "Content-Type", contentType)
+		a := c.post("/api/reservations", lineBody("1", ""), "Content-Type", contentType)
 		if ok {
 			a.wantAccepted(t)
 		} else {
@@ -274,7 +372,8 @@ func TestABodyIsJSONInUTF8(t *testing.T) {
 		}
 	}
 	c.post("/api/reservations/"+hold+"/confirm", "", "Content-Type", "text/plain").wantAccepted(t)
-	c.post("/api/reservations/"+hold+"/confirm", "{}", "Content-Type", "text/plain").want(t, 415, "UNSUPPORTED_MEDIA_TYPE")
+	c.post("/api/reservations/"+hold+"/confirm", "{}", "Content-Type", "text/plain").
+		want(t, 415, "UNSUPPORTED_MEDIA_TYPE")
 }
 
 func TestConfirmAndReleaseNeedNoBody(t *testing.T) {
@@ -287,7 +386,8 @@ func TestConfirmAndReleaseNeedNoBody(t *testing.T) {
 			c.post(path, body).wantAccepted(t)
 		}
 		for body, field := range map[string]string{
-			`{"a":1}`: "a", "[]": "body", "1": "body", " ": "body", "{": "body", "{}{}": "body", `{"a":{"b":{"c":{}}}}`: "body",
+			`{"a":1}`: "a", "[]": "body", "1": "body", " ": "body", "{": "body", "{}{}": "body",
+			`{"a":{"b":{"c":{}}}}`: "body",
 		} {
 			c.post(path, body).wantInvalid(t, field)
 		}
@@ -327,7 +427,7 @@ func TestExtendTakesSeconds(t *testing.T) {
 	}
 }
 
-// printable is every character that a key may have.
+// printable has every character that a key may have.
 func printable() string {
 	var b strings.Builder
 	for c := '!'; c <= '~'; c++ {
@@ -343,7 +443,7 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 
 	c := newClient(t, unreachable)
 	bodies := map[string]string{
-		"/api/reservations":                      line("1", ""),
+		"/api/reservations":                      lineBody("1", ""),
 		"/api/reservations/" + hold + "/confirm": "",
 		"/api/reservations/" + hold + "/release": "",
 		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
@@ -354,46 +454,64 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 			c.post(path, body, "idempotency-key", key).wantAccepted(t)
 		}
 		for _, key := range []string{
-			"", strings.Repeat("k", 256), "a,b", ",", "a\tb", "a\nb", "a\x00b", "\x1f", "\x7f", "ключ", "é", "a\xffb", "a\u00a0b",
+			"", strings.Repeat("k", 256), "a,b", ",", "a\tb", "a\nb", "a\x00b", "\x1f", "\x7f",
+			"ключ", "é", "a\xffb", "a\u00a0b",
 		} {
 			c.post(path, body, "Idempotency-Key", key).wantInvalid(t, "Idempotency-Key")
 		}
-		c.post(path, body, "Idempotency-Key", "a", "Idempotency-Key", "a").wantInvalid(t, "Idempotency-Key")
-		c.post(path, body, "Idempotency-Key", "", "Idempotency-Key", "").wantInvalid(t, "Idempotency-Key")
+		c.post(path, body, "Idempotency-Key", "a", "Idempotency-Key", "a").
+			wantInvalid(t, "Idempotency-Key")
+		c.post(path, body, "Idempotency-Key", "", "Idempotency-Key", "").
+			wantInvalid(t, "Idempotency-Key")
 	}
 }
 
 func TestReadsTakeNoIdempotencyKey(t *testing.T) {
 	t.Parallel()
 
-	newClient(t, unreachable).send("GET", "/api/products", "", "Idempotency-Key", "a,b").wantAccepted(t)
+	newClient(
+		t,
+		unreachable,
+	).send("GET", "/api/products", "", "Idempotency-Key", "a,b").
+		wantAccepted(t)
 }
 
 // verbs are the routes with an id.
 var verbs = []struct{ method, suffix, body string }{
-	{"GET", "", ""}, {"POST", "/confirm", ""}, {"POST", "/release", ""}, {"POST", "/extend", `{"ttlSeconds":60}`},
+	{
+		"GET",
+		"",
+		"",
+	},
+	{"POST", "/confirm", ""},
+	{"POST", "/release", ""},
+	{"POST", "/extend", `{"ttlSeconds":60}`},
 }
 
-func TestAMalformedIDIsTheIDOfNothing(t *testing.T) {
+func TestAMalformedIDIsNotFound(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
 	for _, verb := range verbs {
 		for _, id := range []string{
-			"1", "null", "x", hold[1:], hold + "0", "g" + hold[1:], strings.ReplaceAll(hold, "-", ""), strings.ReplaceAll(hold, "-", "_"),
-			"%7B" + hold + "%7D", "urn:uuid:" + hold, "%20" + hold, hold + "%20", hold + "%0A", hold + "%00", "%00", "..%2F" + hold,
+			"1", "null", "x", hold[1:], hold + "0", "g" + hold[1:],
+			strings.ReplaceAll(hold, "-", ""), strings.ReplaceAll(hold, "-", "_"),
+			"%7B" + hold + "%7D", "urn:uuid:" + hold, "%20" + hold, hold + "%20", hold + "%0A",
+			hold + "%00", "%00", "..%2F" + hold,
 			"%2e%2e", "%2e", "%25", "%FF", "é", "'%20OR%201=1--", strings.Repeat("a", 5000),
 		} {
-			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
+			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).
+				want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
 		}
-		for _, id := range []string{hold, strings.ToUpper(hold), "00000000-0000-0000-0000-000000000000"} {
+		for _, id := range []string{hold, strings.ToUpper(hold), uuid.Nil.String()} {
 			c.send(verb.method, "/api/reservations/"+id+verb.suffix, verb.body).wantAccepted(t)
 		}
 	}
 }
 
-// The gateway answers for what isn't a route; where it hands such a thing on, as ".." in the place of an id, the function does.
-func TestWhatIsNoRouteIsNotFound(t *testing.T) {
+// The gateway answers a request that no route matches. If it passes such a request on, like one
+// with ".." in the place of an id, the function answers.
+func TestARequestWithoutARouteIsNotFound(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
@@ -423,7 +541,8 @@ func TestWhatIsNoRouteIsNotFound(t *testing.T) {
 		c.api.Function(test.function).ServeHTTP(w, r)
 		a := answer{w.Code, w.Header(), w.Body.Bytes(), test.method + " " + test.path}
 		a.want(t, http.StatusNotFound, "NOT_FOUND")
-		if a.header.Get("Content-Type") != "application/problem+json" || a.header.Get("X-Request-Id") == "" {
+		if a.header.Get("Content-Type") != "application/problem+json" ||
+			a.header.Get("X-Request-Id") == "" {
 			t.Errorf("%s has the headers %v, want a problem's and an id", a.sent, a.header)
 		}
 	}
@@ -438,7 +557,8 @@ func TestPagesHaveALimit(t *testing.T) {
 			c.get(path + "?limit=" + limit).wantAccepted(t)
 		}
 		for _, limit := range []string{
-			"0", "-1", fmt.Sprint(most + 1), "", "x", "1.0", "1e1", "0x1", "1_0", "%201", "1%20", "%00", "99999999999999999999", "%D9%A1",
+			"0", "-1", fmt.Sprint(most + 1), "", "x", "1.0", "1e1", "0x1", "1_0", "%201", "1%20",
+			"%00", "99999999999999999999", "%D9%A1",
 		} {
 			c.get(path+"?limit="+limit).wantInvalid(t, "limit")
 		}
@@ -446,25 +566,52 @@ func TestPagesHaveALimit(t *testing.T) {
 	}
 }
 
+// cursorOf encodes a cursor as the package does: the order, a dot, and the id and the key.
+func cursorOf(order, key string) string {
+	id := uuid.MustParse(hold)
+	return order + "." + base64.RawURLEncoding.EncodeToString(append(id[:], key...))
+}
+
 func TestACursorIsTakenUnchangedOrNotAtAll(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
 	id := uuid.MustParse(product)
-	cursor := func(name string) string { return base64.RawURLEncoding.EncodeToString(append(id[:], name...)) }
+	cursor := func(name string) string { return cursorOf("name", name) }
+	older := base64.RawURLEncoding.EncodeToString(append(id[:], "Mug"...))
 	for _, path := range []string{"/api/products", "/api/warehouses"} {
-		for _, good := range []string{cursor("Mug"), cursor("é"), cursor("a b"), cursor(strings.Repeat("n", 1000))} {
+		for _, good := range []string{
+			cursor("Mug"), cursor("é"), cursor("a b"), cursor(strings.Repeat("n", 1000)),
+		} {
 			c.get(path + "?cursor=" + good).wantAccepted(t)
 		}
 		for _, bad := range []string{
-			"", "x", "0", "%00", "!!!!", "Mug", product, cursor(""), cursor("\x00"), cursor("a\x00b"), cursor("\xff"), cursor("Mug") + "=",
-			cursor("Mug")[1:], base64.StdEncoding.EncodeToString(append(id[:], "\xff\xff?"...)), "' OR 1=1--",
+			"", "x", "0", "%00", "!!!!", "Mug", ".", "name", "name.", "name.Mug", product,
+			cursor(""), cursor("\x00"), cursor("a\x00b"), cursor("\xff"), cursor("Mug") + "=",
+			cursor("Mug")[1:], cursor("Mug")[:len(cursor("Mug"))-1], cursorOf("end", "Mug"),
+			older, "name." + base64.StdEncoding.EncodeToString(append(id[:], "\xff\xff?"...)),
+			"' OR 1=1--",
 		} {
 			c.get(path+"?cursor="+url.QueryEscape(bad)).wantInvalid(t, "cursor")
 		}
 		a := c.get(path+"?cursor=x&limit=0").want(t, 400, "VALIDATION_FAILED")
-		if details := decode[problem](t, a).Details; len(details) != 2 {
+		if details := decode[problemBody](t, a).Details; len(details) != 2 {
 			t.Errorf("%s = details %v, want those of cursor and limit", a.sent, details)
 		}
+	}
+}
+
+func TestEveryListReadsItsParametersByOneRule(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for path, cursor := range map[string]string{
+		"/api/products":     cursorOf("name", "Mug"),
+		"/api/warehouses":   cursorOf("name", "East"),
+		"/api/reservations": holdCursor("created", 0),
+	} {
+		c.get(path + "?limit=1&unknown=1&unknown=2&cursor=" + cursor).wantAccepted(t)
+		c.get(path+"?limit=1&limit=1").wantInvalid(t, "limit")
+		c.get(path+"?cursor="+cursor+"&cursor="+cursor).wantInvalid(t, "cursor")
 	}
 }

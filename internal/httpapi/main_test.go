@@ -28,18 +28,18 @@ const (
 	maxHold = time.Hour
 )
 
-// unreachable is a database where nobody listens. A request that comes as far as the database answers 503 there, so whatever
-// answers otherwise was refused before.
+// unreachable is the URL of a database where nothing listens. A request that reaches the database
+// answers 503, so any other answer was given before.
 const unreachable = "postgres://allo@127.0.0.1:1/allo?sslmode=disable"
 
-// client sends requests to the handlers of all routes, and holds each answer against the document.
+// client sends requests to the handlers of all routes and validates each answer by the document.
 type client struct {
 	t   *testing.T
 	api *httpapi.API
 	mux *http.ServeMux
 }
 
-// newClient puts the handlers on a database, with a pool of one connection, as a Lambda has.
+// newClient connects the handlers to a database with a pool of one connection, as a Lambda has.
 func newClient(t *testing.T, databaseURL string) client {
 	t.Helper()
 	return newClientWith(t, newPool(t, databaseURL), io.Discard)
@@ -57,7 +57,10 @@ func newPool(t *testing.T, databaseURL string) *postgres.Pool {
 
 func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 	t.Helper()
-	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold})
+	service := reservation.New(
+		pool,
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold},
+	)
 	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})
 	mux := http.NewServeMux()
 	for _, r := range route.API() {
@@ -68,21 +71,21 @@ func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
 
-// in is the client in another test.
+// in returns the client for use in another test.
 func (c client) in(t *testing.T) client {
 	c.t = t
 	return c
 }
 
-// answer is what came back.
+// answer is an HTTP answer.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	sent   string // the request, for messages
+	sent   string // the request, for failure messages
 }
 
-// send sends a request. Its headers are pairs of name and value; a name may come twice.
+// send sends a request. Headers are pairs of a name and a value; a name may occur twice.
 func (c client) send(method, path, body string, headers ...string) answer {
 	c.t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(c.t.Context())
@@ -92,7 +95,12 @@ func (c client) send(method, path, body string, headers ...string) answer {
 	w := httptest.NewRecorder()
 	c.mux.ServeHTTP(w, r)
 	apitest.Validate(c.t, r, []byte(body), w.Code, w.Header(), w.Body.Bytes())
-	return answer{w.Code, w.Header(), w.Body.Bytes(), fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)}
+	return answer{
+		w.Code,
+		w.Header(),
+		w.Body.Bytes(),
+		fmt.Sprintf("%s %s %.300s %q", method, path, body, headers),
+	}
 }
 
 func (c client) get(path string) answer { c.t.Helper(); return c.send("GET", path, "") }
@@ -102,8 +110,8 @@ func (c client) post(path, body string, headers ...string) answer {
 	return c.send("POST", path, body, headers...)
 }
 
-// problem is an error's body.
-type problem struct {
+// problemBody is the body of an error, with the fields that tests look at.
+type problemBody struct {
 	Code      string
 	Detail    string
 	Details   map[string][]string
@@ -118,7 +126,7 @@ func (a answer) want(t *testing.T, status int, code string) answer {
 	t.Helper()
 	var got string
 	if a.status >= http.StatusBadRequest {
-		got = decode[problem](t, a).Code
+		got = decode[problemBody](t, a).Code
 	}
 	if a.status != status || got != code {
 		t.Errorf("%s = %d %s, want %d %s\n%s", a.sent, a.status, got, status, code, a.body)
@@ -126,17 +134,17 @@ func (a answer) want(t *testing.T, status int, code string) answer {
 	return a
 }
 
-// wantInvalid fails the test unless the answer is a 400 about the field and no other.
+// wantInvalid fails the test unless the answer is a 400 about this field alone.
 func (a answer) wantInvalid(t *testing.T, field string) {
 	t.Helper()
 	a.want(t, http.StatusBadRequest, "VALIDATION_FAILED")
-	details := decode[problem](t, a).Details
+	details := decode[problemBody](t, a).Details
 	if len(details) != 1 || len(details[field]) == 0 {
 		t.Errorf("%s = details %v, want %s alone", a.sent, details, field)
 	}
 }
 
-// wantAccepted fails the test unless the request came as far as the database, which can't be reached.
+// wantAccepted fails the test unless the request reached the database, which is unreachable.
 func (a answer) wantAccepted(t *testing.T) {
 	t.Helper()
 	a.want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")

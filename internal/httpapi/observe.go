@@ -5,47 +5,52 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// Observation is what became of a request.
+// Observation describes a finished request, for metrics.
 type Observation struct {
-	// Outcome is what a verb did: one of Outcomes. It is empty for a request that only reads.
+	// Outcome is the result of a POST: one of Outcomes. It is empty for a request that only reads.
 	Outcome string
-	// Shortages counts the lines that were short.
+	// Shortages is the number of lines that asked for more than there was.
 	Shortages int
-	// NoConnection says that no connection to the database could be had or made.
+	// NoConnection is true when the service got no connection to the database.
 	NoConnection bool
 }
 
-// The outcomes that aren't a status of a hold or a problem's code.
+// The outcomes that are neither a status of a hold nor a problem's code.
 const (
 	outcomeHeld     = "HELD"
 	outcomeExtended = "EXTENDED"
 	outcomeReplayed = "REPLAYED"
-	// outcomeInvalid is any request that was refused before the service was asked.
+	// outcomeInvalid stands for every request that was refused before the service was called.
 	outcomeInvalid = "INVALID"
-	// outcomeInternal is problemFor's code of a bug.
-	outcomeInternal = "INTERNAL"
 )
 
-// Outcomes are all that a verb's request can end in: few, as each is a metric of its own.
+// Outcomes returns every outcome that a POST can have. They are few, as each is a metric.
 func Outcomes() []string {
 	all := []string{
-		outcomeHeld, outcomeExtended, outcomeReplayed, outcomeInvalid, outcomeInternal, codeShort,
+		outcomeHeld, outcomeExtended, outcomeReplayed, outcomeInvalid,
+		problem.CodeInternal, codeShort,
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {
-		if !isInvalid(a.status) && !errors.Is(a.err, errNoRoute) {
-			all = append(all, a.code)
+		if !isInvalid(a.problem.Status) && !errors.Is(a.err, errNoRoute) {
+			all = append(all, a.problem.Code)
 		}
 	}
 	return all
 }
 
-// isInvalid reports whether a status is the request's own fault, whatever the stock and the holds are.
+// isInvalid reports whether a status means that the request is invalid whatever the stock and the
+// holds are.
 func isInvalid(status int) bool {
-	return status == http.StatusBadRequest || status == http.StatusRequestEntityTooLarge || status == http.StatusUnsupportedMediaType
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		return true
+	}
+	return false
 }
 
 func observe(routeKey string, answer *recorder, err error) Observation {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/httpapi/openapi"
+	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
 )
@@ -43,23 +44,32 @@ func TestDocumentIsValidWithItsExamples(t *testing.T) {
 
 	doc := loadDocument(t)
 
-	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation(), openapi3.EnableMultiError()); err != nil {
+	if err := doc.Validate(
+		t.Context(),
+		openapi3.EnableExamplesValidation(),
+		openapi3.EnableMultiError(),
+	); err != nil {
 		t.Errorf("the document is not valid: %v", err)
 	}
 	if !strings.HasPrefix(doc.OpenAPI, "3.1.") || doc.Info.Version == "" {
-		t.Errorf("openapi is %q and info.version %q, want 3.1.x and a version", doc.OpenAPI, doc.Info.Version)
+		t.Errorf(
+			"openapi is %q and info.version %q, want 3.1.x and a version",
+			doc.OpenAPI,
+			doc.Info.Version,
+		)
 	}
 	if len(doc.Servers) != 1 || doc.Servers[0].URL != "/" {
 		t.Errorf("servers = %v, want the one at /", doc.Servers)
 	}
 }
 
-// The test above would pass on a library that doesn't look at examples.
+// The control of the test above: the library does check examples.
 func TestWrongExampleIsFound(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
-	example := doc.Components.Responses["Confirmed"].Value.Content["application/json"].Examples["confirmed"].Value
+	content := doc.Components.Responses["Confirmed"].Value.Content["application/json"]
+	example := content.Examples["confirmed"].Value
 	example.Value.(map[string]any)["reservation"].(map[string]any)["status"] = "PENDING"
 
 	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err == nil {
@@ -70,7 +80,7 @@ func TestWrongExampleIsFound(t *testing.T) {
 func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 	t.Parallel()
 
-	want := []string{"GET /api/openapi.json"}
+	want := []string{"GET /api/openapi.json"} // package site serves it
 	for _, r := range route.API() {
 		want = append(want, r.Key())
 	}
@@ -86,9 +96,6 @@ func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the routes of the table (-) and the document (+) differ:\n%s", diff)
 	}
-	if !slices.ContainsFunc(route.All(), func(r route.Route) bool { return r.Key() == "GET /api/openapi.json" }) {
-		t.Error("the document has a route of its own that isn't in the table")
-	}
 }
 
 func TestEveryRouteHasAHandler(t *testing.T) {
@@ -100,12 +107,15 @@ func TestEveryRouteHasAHandler(t *testing.T) {
 	}
 	slices.Sort(want)
 
-	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(New(nil, Options{}).handlers()))); diff != "" {
+	if diff := cmp.Diff(
+		want,
+		slices.Sorted(maps.Keys(New(nil, Options{}).handlers())),
+	); diff != "" {
 		t.Errorf("the routes of the table (-) and the handlers (+) differ:\n%s", diff)
 	}
 }
 
-// dtos pairs each type that is read or written as JSON with its schemas. A request of two forms has a schema for each.
+// dtos pairs each JSON type with its schemas. A request with two forms has two schemas.
 var dtos = []struct {
 	dto     any
 	schemas []string
@@ -128,14 +138,18 @@ var dtos = []struct {
 	{dto: hourDTO{}, schemas: []string{"Hour"}},
 	{dto: sweepStats{}, schemas: []string{"SweepStats"}},
 	{dto: auditResult{}, schemas: []string{"AuditResult"}},
-	{dto: problem{}, schemas: []string{"Problem"}},
-	{dto: shortage{}, schemas: []string{"Shortage"}},
+	{dto: problem.Problem{}, schemas: []string{"Problem"}},
+	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
 	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
-	{dto: reserveRequest{}, schemas: []string{"ReserveLineRequest", "ReserveCartRequest"}, request: true},
+	{
+		dto:     reserveRequest{},
+		schemas: []string{"ReserveLineRequest", "ReserveCartRequest"},
+		request: true,
+	},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
 }
 
-// field is what a type and a schema must agree on.
+// field has the properties on which a type and a schema must agree.
 type field struct {
 	Type     string // of the value when it isn't null; #/... for a schema of its own
 	Nullable bool
@@ -155,12 +169,14 @@ func TestSchemasAgreeWithTheTypes(t *testing.T) {
 			for _, name := range d.schemas {
 				schema := doc.Components.Schemas[name].Value
 				maps.Copy(got, fieldsOfSchema(t, schema))
-				if closed := schema.AdditionalProperties.Has != nil && !*schema.AdditionalProperties.Has; closed != d.request {
+				if closed := schema.AdditionalProperties.Has != nil &&
+					!*schema.AdditionalProperties.Has; closed != d.request {
 					t.Errorf("schema %s refuses other fields: %t, want %t", name, closed, d.request)
 				}
 			}
 			if d.request {
-				// A pointer of a request tells what is missing from what is zero, and says nothing of what must be there.
+				// A pointer in a request tells a missing field from a zero. It says nothing about
+				// required fields.
 				for name, f := range got {
 					got[name] = field{Type: f.Type}
 				}
@@ -172,9 +188,9 @@ func TestSchemasAgreeWithTheTypes(t *testing.T) {
 	}
 }
 
-// What must be there is decided by code, so the document's word for it is checked on requests: limits_test.go holds its answers
-// against the service's.
-func TestRequestsRequireWhatTheContractSays(t *testing.T) {
+// Code decides which fields a request must have. limits_test.go checks that the document's schemas
+// decide like the code.
+func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
@@ -213,7 +229,7 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 	return fields
 }
 
-// typeName says how JSON writes a value of the type.
+// typeName names the JSON type of a Go type.
 func typeName(t *testing.T, goType reflect.Type, request bool, name string) string {
 	t.Helper()
 	switch goType {
@@ -229,7 +245,7 @@ func typeName(t *testing.T, goType reflect.Type, request bool, name string) stri
 		return "number"
 	case kind == reflect.Bool:
 		return "boolean"
-	// A request's id is read as text first, so that its message can name the field.
+	// A request's id is read as a string first, so that an error can name the field.
 	case kind == reflect.String && request && strings.HasSuffix(name, "Id"):
 		return "string uuid"
 	case kind == reflect.String:
@@ -268,7 +284,10 @@ func nullable(schema *openapi3.Schema) bool {
 	if schema.Type != nil {
 		return schema.Type.Includes("null")
 	}
-	return slices.ContainsFunc(schema.AnyOf, func(s *openapi3.SchemaRef) bool { return nullable(s.Value) })
+	return slices.ContainsFunc(
+		schema.AnyOf,
+		func(s *openapi3.SchemaRef) bool { return nullable(s.Value) },
+	)
 }
 
 // schemaTypeName is typeName for a schema.
@@ -285,14 +304,17 @@ func schemaTypeName(t *testing.T, ref *openapi3.SchemaRef) string {
 	case schema.Type.Includes("object"):
 		return strings.TrimPrefix(ref.Ref, "#/components/schemas/")
 	}
-	types := slices.DeleteFunc(slices.Clone(*schema.Type), func(name string) bool { return name == "null" })
+	types := slices.DeleteFunc(
+		slices.Clone(*schema.Type),
+		func(name string) bool { return name == "null" },
+	)
 	if schema.Format == "uuid" || schema.Format == "date-time" {
 		types = append(types, schema.Format)
 	}
 	return strings.Join(types, " ")
 }
 
-// A type that dtos has forgotten would go unchecked.
+// A type that is missing from dtos would go unchecked.
 func TestEveryJSONTypeHasASchema(t *testing.T) {
 	t.Parallel()
 
@@ -303,23 +325,26 @@ func TestEveryJSONTypeHasASchema(t *testing.T) {
 	slices.Sort(want)
 
 	if diff := cmp.Diff(jsonTypes(t), want); diff != "" {
-		t.Errorf("the package's types with JSON fields (-) and the checked ones (+) differ:\n%s", diff)
+		t.Errorf(
+			"the package's types with JSON fields (-) and the checked ones (+) differ:\n%s",
+			diff,
+		)
 	}
 }
 
-// jsonTypes names the package's structs that have a field with a json tag.
+// jsonTypes names the structs of this package and of package problem that have a json tag.
 func jsonTypes(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	files, err := fs.Glob(os.DirFS("."), "*.go")
+	files, err := fs.Glob(os.DirFS(".."), "httpapi/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range files {
+	for _, name := range append(files, "problem/problem.go") {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		file, err := parser.ParseFile(token.NewFileSet(), "../"+name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +353,8 @@ func jsonTypes(t *testing.T) []string {
 			if !ok {
 				return true
 			}
-			if s, ok := spec.Type.(*ast.StructType); ok && slices.ContainsFunc(s.Fields.List, hasJSONTag) {
+			if s, ok := spec.Type.(*ast.StructType); ok &&
+				slices.ContainsFunc(s.Fields.List, hasJSONTag) {
 				names = append(names, spec.Name.Name)
 			}
 			return true
@@ -338,12 +364,18 @@ func jsonTypes(t *testing.T) []string {
 	return names
 }
 
-func hasJSONTag(f *ast.Field) bool { return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`) }
+func hasJSONTag(
+	f *ast.Field,
+) bool {
+	return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`)
+}
 
-// statusOfCode is what problemFor answers, by code.
+// statusOfCode maps each code to the status that problemFor gives it.
 func statusOfCode() map[string]int {
 	errs := []error{
-		&reservation.InvalidError{}, &reservation.InsufficientStockError{}, http.ErrServerClosed, // the last is in no table: a bug
+		&reservation.InvalidError{},
+		&reservation.InsufficientStockError{},
+		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {
 		errs = append(errs, a.err)
@@ -371,10 +403,11 @@ func TestDocumentHasTheCodesOfTheTable(t *testing.T) {
 	}
 }
 
-// isGateways reports whether a status is only ever the gateway's own answer, to a caller without the scope that a route needs.
+// isGateways reports whether only the gateway answers with a status: to a caller without a route's
+// scope.
 func isGateways(status string) bool { return status == "401" || status == "403" }
 
-func TestWhatNeedsAScopeSaysHowItIsRefused(t *testing.T) {
+func TestARouteWithAScopeDocuments401And403(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
@@ -385,14 +418,24 @@ func TestWhatNeedsAScopeSaysHowItIsRefused(t *testing.T) {
 			}
 		}
 		for _, status := range []string{"401", "403"} {
-			if response := doc.Paths.Find(r.Path).GetOperation(r.Method).Responses.Value(status); r.Scope != "" && response == nil {
-				t.Errorf("%s needs the scope %s, and isn't refused with %s", r.Key(), r.Scope, status)
+			if response := doc.Paths.Find(r.Path).
+				GetOperation(r.Method).
+				Responses.Value(
+				status,
+			); r.Scope != "" &&
+				response == nil {
+				t.Errorf(
+					"%s needs the scope %s, and isn't refused with %s",
+					r.Key(),
+					r.Scope,
+					status,
+				)
 			}
 		}
 	}
 }
 
-// NOT_FOUND is the answer to what isn't a route, so no route has it; every other code belongs to one.
+// Every code but NOT_FOUND is an answer of some route. NOT_FOUND answers requests without a route.
 func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	t.Parallel()
 
@@ -404,7 +447,14 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 			for status, response := range operation.Responses.Map() {
 				for _, code := range codes(response.Value) {
 					if strconv.Itoa(statuses[code]) != status {
-						t.Errorf("%s %s answers %s with %s, which the service answers with %d", method, path, status, code, statuses[code])
+						t.Errorf(
+							"%s %s answers %s with %s, which the service answers with %d",
+							method,
+							path,
+							status,
+							code,
+							statuses[code],
+						)
 					}
 					delete(unused, code)
 				}
@@ -423,14 +473,14 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	}
 }
 
-// codes lists the codes of a response, which stand beside the problem's schema.
+// codes lists the codes of a response's problem.
 func codes(response *openapi3.Response) []string {
 	var names []string
-	problem := response.Content["application/problem+json"]
-	if problem == nil {
+	content := response.Content[problem.ContentType]
+	if content == nil {
 		return nil
 	}
-	for _, part := range problem.Schema.Value.AllOf {
+	for _, part := range content.Schema.Value.AllOf {
 		if code := part.Value.Properties["code"]; code != nil && code.Ref == "" {
 			for _, name := range code.Value.Enum {
 				names = append(names, name.(string))
@@ -446,7 +496,8 @@ func TestEveryAnswerCarriesARequestID(t *testing.T) {
 	for path, item := range loadDocument(t).Paths.Map() {
 		for method, operation := range item.Operations() {
 			for status, response := range operation.Responses.Map() {
-				if header := response.Value.Headers["X-Request-Id"]; !isGateways(status) && (header == nil || !header.Value.Required) {
+				if header := response.Value.Headers["X-Request-Id"]; !isGateways(status) &&
+					(header == nil || !header.Value.Required) {
 					t.Errorf("%s %s answers %s without X-Request-Id", method, path, status)
 				}
 			}
@@ -466,15 +517,42 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
 	key := doc.Components.Parameters["IdempotencyKey"].Value.Schema.Value
 	got := []any{
-		*products.Min, *products.Max, products.Default, *warehouses.Min, *warehouses.Max, warehouses.Default,
-		*holds.Min, *holds.Max, holds.Default, minutes.MinItems, *minutes.MaxItems,
-		*quantity.Min, *quantity.Max, items.MinItems, *items.MaxItems, key.MinLength, *key.MaxLength,
+		*products.Min,
+		*products.Max,
+		products.Default,
+		*warehouses.Min,
+		*warehouses.Max,
+		warehouses.Default,
+		*holds.Min,
+		*holds.Max,
+		holds.Default,
+		minutes.MinItems,
+		*minutes.MaxItems,
+		*quantity.Min,
+		*quantity.Max,
+		items.MinItems,
+		*items.MaxItems,
+		key.MinLength,
+		*key.MaxLength,
 	}
 	want := []any{
-		1.0, float64(reservation.MaxProductPage), float64(defaultProductPage),
-		1.0, float64(reservation.MaxWarehousePage), float64(reservation.MaxWarehousePage),
-		1.0, float64(reservation.MaxHoldPage), float64(defaultHoldPage), uint64(reservation.StatsMinutes), uint64(reservation.StatsMinutes),
-		1.0, float64(reservation.MaxQuantity), uint64(1), uint64(reservation.MaxLines), uint64(1), uint64(reservation.MaxKeyLength),
+		1.0,
+		float64(reservation.MaxProductPage),
+		float64(defaultProductPage),
+		1.0,
+		float64(reservation.MaxWarehousePage),
+		float64(reservation.MaxWarehousePage),
+		1.0,
+		float64(reservation.MaxHoldPage),
+		float64(defaultHoldPage),
+		uint64(reservation.StatsMinutes),
+		uint64(reservation.StatsMinutes),
+		1.0,
+		float64(reservation.MaxQuantity),
+		uint64(1),
+		uint64(reservation.MaxLines),
+		uint64(1),
+		uint64(reservation.MaxKeyLength),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

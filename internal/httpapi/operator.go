@@ -1,12 +1,7 @@
 package httpapi
 
 import (
-	"encoding/base64"
-	"encoding/binary"
-	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,10 +9,10 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// defaultHoldPage is a page of the list of holds when the request doesn't say.
+// defaultHoldPage is the number of holds on a page when the request names none.
 const defaultHoldPage = 50
 
-// listedDTO is a hold in a list, with what a page needs to show it.
+// listedDTO is a hold in a list, with the time left.
 type listedDTO struct {
 	reservationDTO
 	RemainingSeconds int64 `json:"remainingSeconds"`
@@ -25,11 +20,20 @@ type listedDTO struct {
 }
 
 func (a *API) listReservations(w *recorder, r *http.Request) error {
-	q, err := readHoldQuery(r.URL.Query())
-	if err != nil {
+	q := readQuery(r)
+	filter := readHoldFilter(q)
+	limit := q.readLimit(defaultHoldPage, reservation.MaxHoldPage)
+	order := holdOrder(filter)
+	var after reservation.HoldCursor
+	q.readCursor(order, func(id uuid.UUID, key []byte) (ok bool) {
+		after.ID = id
+		after.At, ok = parseTimeKey(key)
+		return ok
+	})
+	if err := q.bad.err(); err != nil {
 		return err
 	}
-	page, err := a.service.ListHolds(r.Context(), q.filter, q.after, q.limit)
+	page, err := a.service.ListHolds(r.Context(), filter, after, limit)
 	if err != nil {
 		return err
 	}
@@ -41,104 +45,37 @@ func (a *API) listReservations(w *recorder, r *http.Request) error {
 			Expired:          hold.Status == reservation.Expired,
 		})
 	}
-	if page.Next != nil {
-		w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.Path, q.next(*page.Next).Encode()))
+	if next := page.Next; next != nil {
+		q.linkNext(w, r, limit, encodeCursor(order, next.ID, timeKey(next.At)))
 	}
 	return writeJSON(w, http.StatusOK, body)
 }
 
-// holdQuery is which holds a request asks for.
-type holdQuery struct {
-	filter reservation.HoldFilter
-	limit  int
-	after  reservation.HoldCursor
-}
-
-// readHoldQuery takes each parameter once at most: of two it couldn't be known which one is meant.
-func readHoldQuery(query url.Values) (holdQuery, error) {
-	q := holdQuery{limit: defaultHoldPage}
-	bad := fields{}
-	read := func(name string, take func(value string) (ok bool), message string) {
-		values := query[name]
-		if len(values) > 1 {
-			bad.add(name, "must be given once")
-		} else if len(values) == 1 && !take(values[0]) {
-			bad.add(name, message)
+func readHoldFilter(q query) reservation.HoldFilter {
+	filter := reservation.HoldFilter{
+		ProductID: q.readID("productId"), WarehouseID: q.readID("warehouseId"),
+	}
+	q.read("status", "must be PENDING, CONFIRMED, RELEASED or EXPIRED", func(value string) bool {
+		filter.Status = reservation.Status(value)
+		switch filter.Status {
+		case reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired:
+			return true
+		default:
+			return false
 		}
-	}
-	read("status", q.takeStatus, "must be PENDING, CONFIRMED, RELEASED or EXPIRED")
-	read("productId", func(value string) (ok bool) { q.filter.ProductID, ok = optionalID(value); return ok }, "must be a UUID")
-	read("warehouseId", func(value string) (ok bool) { q.filter.WarehouseID, ok = optionalID(value); return ok }, "must be a UUID")
-	read("limit", func(value string) bool {
-		n, err := strconv.Atoi(value)
-		q.limit = n
-		return err == nil && n >= 1 && n <= reservation.MaxHoldPage
-	}, fmt.Sprintf("must be a whole number from 1 to %d", reservation.MaxHoldPage))
-	read("cursor", func(value string) (ok bool) { q.after, ok = decodeHoldCursor(value, q.filter); return ok },
-		"must be the cursor of a Link header, unchanged, with the status of that list")
-	return q, bad.err()
+	})
+	return filter
 }
 
-func (q *holdQuery) takeStatus(value string) bool {
-	switch status := reservation.Status(value); status {
-	case reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired:
-		q.filter.Status = status
-		return true
-	default:
-		return false
-	}
-}
-
-func optionalID(value string) (*uuid.UUID, bool) {
-	id, ok := parseID(value)
-	return &id, ok
-}
-
-// next is the query of the next page.
-func (q holdQuery) next(after reservation.HoldCursor) url.Values {
-	query := url.Values{"limit": {strconv.Itoa(q.limit)}, "cursor": {encodeHoldCursor(after, q.filter)}}
-	if q.filter.Status != "" {
-		query.Set("status", string(q.filter.Status))
-	}
-	if q.filter.ProductID != nil {
-		query.Set("productId", q.filter.ProductID.String())
-	}
-	if q.filter.WarehouseID != nil {
-		query.Set("warehouseId", q.filter.WarehouseID.String())
-	}
-	return query
-}
-
-// holdCursorSize is a byte for the list's order, the time in microseconds and the id.
-const holdCursorSize = 1 + 8 + 16
-
-// order leads a cursor, as the time in it is another in each order.
-func order(filter reservation.HoldFilter) byte {
+// holdOrder names the order of a list of holds, which depends on its filter.
+func holdOrder(filter reservation.HoldFilter) string {
 	if filter.ByEnd() {
-		return 'e'
+		return orderByEnd
 	}
-	return 'c'
+	return orderByCreated
 }
 
-func encodeHoldCursor(c reservation.HoldCursor, filter reservation.HoldFilter) string {
-	b := make([]byte, 0, holdCursorSize)
-	b = append(b, order(filter))
-	b = binary.BigEndian.AppendUint64(b, uint64(c.At.UnixMicro())) // #nosec G115 -- it is turned back into the same number
-	return base64.RawURLEncoding.EncodeToString(append(b, c.ID[:]...))
-}
-
-func decodeHoldCursor(s string, filter reservation.HoldFilter) (reservation.HoldCursor, bool) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != holdCursorSize || b[0] != order(filter) {
-		return reservation.HoldCursor{}, false
-	}
-	c := reservation.HoldCursor{At: time.UnixMicro(int64(binary.BigEndian.Uint64(b[1:]))).UTC()} // #nosec G115 -- as it was written
-	copy(c.ID[:], b[9:])
-	// What can't be written as RFC 3339 was never in a cursor.
-	return c, c.At.Year() >= 1970 && c.At.Year() <= 9999
-}
-
-// statsDTO is how the shop stands.
+// statsDTO has the operator's figures, all of one moment.
 type statsDTO struct {
 	ServerTime time.Time    `json:"serverTime"`
 	Holds      holdStats    `json:"holds"`

@@ -15,10 +15,11 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// replayedHeader marks an answer that was given before, under the same Idempotency-Key.
+// replayedHeader marks an answer that repeats an earlier one, under the same Idempotency-Key.
 const replayedHeader = "Idempotency-Replayed"
 
-// reservationDTO is a hold as the contract writes it. The product, the warehouse and the times of what didn't happen are null.
+// reservationDTO is a hold in the contract's form. Quantity, ProductID and WarehouseID are null
+// unless the hold has one line; the times of transitions that didn't happen are null.
 type reservationDTO struct {
 	ID          uuid.UUID          `json:"id"`
 	Status      reservation.Status `json:"status"`
@@ -42,7 +43,11 @@ type itemDTO struct {
 
 func newReservationDTO(h reservation.Hold) reservationDTO {
 	dto := reservationDTO{
-		ID: h.ID, Status: h.Status, ExpiresAt: h.ExpiresAt, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt,
+		ID:          h.ID,
+		Status:      h.Status,
+		ExpiresAt:   h.ExpiresAt,
+		CreatedAt:   h.CreatedAt,
+		UpdatedAt:   h.UpdatedAt,
 		ConfirmedAt: h.ResolvedAt(reservation.Confirmed),
 		ReleasedAt:  h.ResolvedAt(reservation.Released),
 		ExpiredAt:   h.ResolvedAt(reservation.Expired),
@@ -57,15 +62,16 @@ func newReservationDTO(h reservation.Hold) reservationDTO {
 	return dto
 }
 
-// reservationAnswer is the body of every verb that changes a hold.
+// reservationAnswer is the body of every POST that changes a hold.
 type reservationAnswer struct {
 	Reservation reservationDTO `json:"reservation"`
 }
 
-// buffers are those that answers are encoded in.
+// buffers keeps the buffers that answers are encoded in.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// writeJSON encodes before it writes the status, so that a value that can't be encoded is a 500 and not half an answer.
+// writeJSON encodes the body before it writes the status: if that fails, the caller gets a whole
+// 500 and not half an answer.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
 	b := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(b)
@@ -75,11 +81,11 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // the caller is gone: there is nobody to tell
+	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
 	return nil
 }
 
-// writeAnswer writes what a verb did, which is its outcome unless it had done so before.
+// writeAnswer answers with the hold of a verb that succeeded, and records the outcome.
 func writeAnswer(w *recorder, status int, outcome string, a reservation.Answer) error {
 	w.outcome = outcome
 	if a.Replayed {
@@ -89,14 +95,14 @@ func writeAnswer(w *recorder, status int, outcome string, a reservation.Answer) 
 	return writeJSON(w, status, reservationAnswer{newReservationDTO(a.Hold)})
 }
 
-// itemRequest is a line as it is asked for. Pointers tell what is missing from what is zero.
+// itemRequest is a line of a request. Pointers tell a missing field from a zero.
 type itemRequest struct {
 	ProductID   *string `json:"productId"`
 	WarehouseID *string `json:"warehouseId"`
 	Quantity    *int64  `json:"quantity"`
 }
 
-// reserveRequest asks for one line in its own fields, or for several as items.
+// reserveRequest asks for one line by fields of its own, or for several lines by Items.
 type reserveRequest struct {
 	ProductID   *string       `json:"productId"`
 	WarehouseID *string       `json:"warehouseId"`
@@ -105,19 +111,7 @@ type reserveRequest struct {
 	TTLSeconds  *int64        `json:"ttlSeconds"`
 }
 
-// fields collects what is wrong with a request.
-type fields map[string][]string
-
-func (f fields) add(name, message string) { f[name] = append(f[name], message) }
-
-func (f fields) err() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return &reservation.InvalidError{Fields: f}
-}
-
-// lines reads the request's lines, in whichever form it has them.
+// lines reads the request's lines from either form.
 func (q reserveRequest) lines() ([]reservation.Line, error) {
 	bad := fields{}
 	single := q.ProductID != nil || q.WarehouseID != nil || q.Quantity != nil
@@ -136,8 +130,8 @@ func (q reserveRequest) lines() ([]reservation.Line, error) {
 	return lines, bad.err()
 }
 
-// line checks that the fields are there and what they are; their limits are the service's to check, but for a quantity that
-// its type can't hold.
+// line checks that the fields are there and well-formed. The service checks the limits; the range
+// of a quantity is checked here too, as an int may be too small for the request's number.
 func (q itemRequest) line(prefix string, bad fields) reservation.Line {
 	line := reservation.Line{
 		ProductID:   id(prefix+"productId", q.ProductID, bad),
@@ -147,7 +141,8 @@ func (q itemRequest) line(prefix string, bad fields) reservation.Line {
 	case q.Quantity == nil:
 		bad.add(prefix+"quantity", "is required")
 	case *q.Quantity < 1 || *q.Quantity > reservation.MaxQuantity:
-		bad.add(prefix+"quantity", fmt.Sprintf("must be a whole number from 1 to %d", reservation.MaxQuantity))
+		const message = "must be a whole number from 1 to %d"
+		bad.add(prefix+"quantity", fmt.Sprintf(message, reservation.MaxQuantity))
 	default:
 		line.Quantity = int(*q.Quantity)
 	}
@@ -166,10 +161,10 @@ func id(field string, value *string, bad fields) uuid.UUID {
 	return id
 }
 
-// maxSeconds is the most that a duration can be asked for, so that no number of seconds overflows it.
+// maxSeconds is the largest number of seconds that a time.Duration can hold.
 const maxSeconds = int64(math.MaxInt64 / time.Second)
 
-// ttl reads ttlSeconds. How long a hold may last is the service's to say.
+// ttl reads ttlSeconds. The service checks it against the longest time of a hold.
 func ttl(seconds *int64) (time.Duration, error) {
 	if *seconds < 1 || *seconds > maxSeconds {
 		return 0, invalid("ttlSeconds", "must be a whole number from 1")
@@ -211,7 +206,7 @@ func (a *API) release(w *recorder, r *http.Request) error {
 	return a.resolve(w, r, a.service.Release)
 }
 
-// resolve ends a hold by one of its verbs, which take no body, or an empty object.
+// resolve ends a hold by confirm or release. Their body is empty or an empty object.
 func (a *API) resolve(w *recorder, r *http.Request,
 	verb func(context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) error {
@@ -239,7 +234,7 @@ func (a *API) resolve(w *recorder, r *http.Request,
 	return writeAnswer(w, http.StatusOK, string(answer.Hold.Status), answer)
 }
 
-// extendRequest asks for a new end of a hold.
+// extendRequest asks for a new end of a hold, counted from now.
 type extendRequest struct {
 	TTLSeconds *int64 `json:"ttlSeconds"`
 }
@@ -271,7 +266,7 @@ func (a *API) extend(w *recorder, r *http.Request) error {
 	return writeAnswer(w, http.StatusOK, outcomeExtended, answer)
 }
 
-// holdAnswer is a hold with what a page needs to show it.
+// holdAnswer is a hold with the names, the time left and the clock that a page shows beside it.
 type holdAnswer struct {
 	Reservation      reservationDTO `json:"reservation"`
 	Product          *productRef    `json:"product"`
@@ -306,7 +301,7 @@ func (a *API) getReservation(w *recorder, r *http.Request) error {
 	})
 }
 
-// remaining rounds up, so that a hold is at nought seconds only when it is dead.
+// remaining is the time left in seconds, rounded up: only a dead hold has 0.
 func remaining(view reservation.HoldView) int64 {
 	if view.Hold.Status != reservation.Pending {
 		return 0

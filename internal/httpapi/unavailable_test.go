@@ -23,14 +23,14 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// everyRoute asks each route once for what takes the database.
+// everyRoute sends each route one request that needs the database.
 func (c client) everyRoute() []answer {
 	c.t.Helper()
 	return []answer{
 		c.get("/api/products"),
 		c.get("/api/warehouses"),
-		c.post("/api/reservations", line("1", "")),
-		c.post("/api/reservations", cart(different(2)...)),
+		c.post("/api/reservations", lineBody("1", "")),
+		c.post("/api/reservations", cartBody(differentLines(2)...)),
 		c.get("/api/reservations"),
 		c.get("/api/reservations?status=PENDING"),
 		c.get("/api/stats"),
@@ -52,7 +52,7 @@ func wantUnavailable(t *testing.T, answers ...answer) {
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestNothingListensAtTheDatabase(t *testing.T) {
 	t.Parallel()
 
 	wantUnavailable(t, newClient(t, unreachable).everyRoute()...)
@@ -61,7 +61,12 @@ func TestNobodyListens(t *testing.T) {
 func TestTheDatabaseDoesNotExist(t *testing.T) {
 	t.Parallel()
 
-	wantUnavailable(t, newClient(t, strings.Replace(pgtest.New(t).URL, "allo_test_", "allo_nowhere_", 1)).everyRoute()...)
+	wantUnavailable(
+		t,
+		newClient(
+			t,
+			strings.Replace(pgtest.New(t).URL, "allo_test_", "allo_nowhere_", 1),
+		).everyRoute()...)
 }
 
 func TestTheServerHangsUp(t *testing.T) {
@@ -69,18 +74,20 @@ func TestTheServerHangsUp(t *testing.T) {
 
 	address := listen(t, func(conn net.Conn) { conn.Close() })
 
-	wantUnavailable(t, newClient(t, "postgres://allo@"+address+"/allo?sslmode=disable").everyRoute()...)
+	wantUnavailable(
+		t,
+		newClient(t, "postgres://allo@"+address+"/allo?sslmode=disable").everyRoute()...)
 }
 
-// A server that accepts and then says nothing is what a frozen host or a full accept queue looks like.
-func TestTheServerSaysNothing(t *testing.T) {
+// A frozen host or a full accept queue looks like this: the server accepts and stays silent.
+func TestTheServerStaysSilent(t *testing.T) {
 	t.Parallel()
 
 	address := listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	c := newClient(t, "postgres://allo@"+address+"/allo?sslmode=disable")
 	start := time.Now()
 
-	wantUnavailable(t, c.post("/api/reservations", line("1", "")))
+	wantUnavailable(t, c.post("/api/reservations", lineBody("1", "")))
 
 	if took := time.Since(start); took > 9*time.Second {
 		t.Errorf("the answer took %s, want less than a function has", took)
@@ -115,12 +122,12 @@ func listen(t *testing.T, serve func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
-func TestEveryConnectionIsTaken(t *testing.T) {
+func TestThePoolIsExhausted(t *testing.T) {
 	t.Parallel()
 
 	pool := newPool(t, pgtest.New(t).URL)
 	c := newClientWith(t, pool, io.Discard)
-	// The platform's deadline comes first here, as it does when it has been lowered below ours.
+	// The platform's deadline is shorter than ours here, as on a function with a lower timeout.
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	r := httptest.NewRequest("GET", "/api/products", nil).WithContext(ctx)
@@ -136,12 +143,15 @@ func TestEveryConnectionIsTaken(t *testing.T) {
 	wantUnavailable(t, answer{w.Code, w.Header(), w.Body.Bytes(), "GET /api/products"})
 }
 
-// panicky is an API whose handlers panic: without a service there is nothing to call.
+// panicky has the options of an API without a service, whose handlers panic.
 func panicky(log io.Writer) httpapi.Options {
-	return httpapi.Options{Log: newLog(log), RequestID: func(context.Context) string { return "the request's id" }}
+	return httpapi.Options{
+		Log:       newLog(log),
+		RequestID: func(context.Context) string { return "the request's id" },
+	}
 }
 
-func TestAPanicIsA500ThatSaysNothingAndALineThatSaysAll(t *testing.T) {
+func TestAPanicAnswersAGeneric500AndLogsItsStack(t *testing.T) {
 	t.Parallel()
 
 	var log bytes.Buffer
@@ -152,7 +162,8 @@ func TestAPanicIsA500ThatSaysNothingAndALineThatSaysAll(t *testing.T) {
 
 	a := answer{w.Code, w.Header(), w.Body.Bytes(), "GET /api/health"}
 	a.want(t, http.StatusInternalServerError, "INTERNAL")
-	if want := "Something went wrong on our side."; decode[problem](t, a).Detail != want || bytes.Contains(a.body, []byte("nil")) {
+	if want := "Something went wrong on our side."; decode[problemBody](t, a).Detail != want ||
+		bytes.Contains(a.body, []byte("nil")) {
 		t.Errorf("body = %s, want %q and nothing of the cause", a.body, want)
 	}
 	var entry struct {
@@ -162,25 +173,32 @@ func TestAPanicIsA500ThatSaysNothingAndALineThatSaysAll(t *testing.T) {
 	if err := json.Unmarshal(log.Bytes(), &entry); err != nil {
 		t.Fatalf("the log is %q: %v", log.String(), err)
 	}
-	if entry.Level != "ERROR" || entry.Status != 500 || entry.Route != "GET /api/health" || entry.RequestID != "the request's id" {
+	if entry.Level != "ERROR" || entry.Status != 500 || entry.Route != "GET /api/health" ||
+		entry.RequestID != "the request's id" {
 		t.Errorf("the log's line is %+v, want an error with the route and the id", entry)
 	}
-	if !strings.Contains(entry.Error, "nil pointer") || !strings.Contains(entry.Error, "catalog.go") {
+	if !strings.Contains(entry.Error, "nil pointer") ||
+		!strings.Contains(entry.Error, "catalog.go") {
 		t.Errorf("the log's error is %q, want the panic and its stack", entry.Error)
 	}
 }
 
-func TestTheLogHasALineARequestAndNothingThatTheClientWrote(t *testing.T) {
+func TestTheLogHasOneLineARequestAndNoTextOfTheClient(t *testing.T) {
 	t.Parallel()
 
 	var log bytes.Buffer
 	c := newClientWith(t, newPool(t, unreachable), &log)
 
-	c.post("/api/reservations", line("1", `,"secret":1`), "Idempotency-Key", "secret").want(t, 400, "VALIDATION_FAILED")
+	c.post("/api/reservations", lineBody("1", `,"secret":1`), "Idempotency-Key", "secret").
+		want(t, 400, "VALIDATION_FAILED")
 	c.get("/api/reservations/secret").want(t, 404, "RESERVATION_NOT_FOUND")
 	c.get("/api/products?cursor=secret").want(t, 400, "VALIDATION_FAILED")
 
-	if got := strings.Count(log.String(), "\n"); got != 3 || strings.Contains(log.String(), "secret") {
+	if got := strings.Count(
+		log.String(),
+		"\n",
+	); got != 3 ||
+		strings.Contains(log.String(), "secret") {
 		t.Errorf("the log of three requests is\n%s", log.String())
 	}
 }
@@ -191,7 +209,9 @@ func TestEveryProblemHasTheSevenFields(t *testing.T) {
 	c := newClient(t, unreachable)
 	var log bytes.Buffer
 	bug := httptest.NewRecorder()
-	httpapi.New(nil, panicky(&log)).Function("health").ServeHTTP(bug, httptest.NewRequest("GET", "/api/health", nil))
+	httpapi.New(nil, panicky(&log)).
+		Function("health").
+		ServeHTTP(bug, httptest.NewRequest("GET", "/api/health", nil))
 	seven := []string{"code", "detail", "error", "requestId", "status", "title", "type"}
 
 	for _, a := range []answer{
@@ -201,7 +221,10 @@ func TestEveryProblemHasTheSevenFields(t *testing.T) {
 		c.post("/api/reservations", "{}", "Content-Type", "text/plain"),
 		{bug.Code, bug.Header(), bug.Body.Bytes(), "a bug"},
 	} {
-		if diff := cmp.Diff(seven, slices.Sorted(maps.Keys(decode[map[string]any](t, a)))); diff != "" {
+		if diff := cmp.Diff(
+			seven,
+			slices.Sorted(maps.Keys(decode[map[string]any](t, a))),
+		); diff != "" {
 			t.Errorf("%s: the fields, want (-) and got (+):\n%s", a.sent, diff)
 		}
 		if got := a.header.Get("Cache-Control"); got != "no-store" {
@@ -209,12 +232,15 @@ func TestEveryProblemHasTheSevenFields(t *testing.T) {
 		}
 	}
 	invalid := c.post("/api/reservations", "{}")
-	if diff := cmp.Diff(append([]string{"code", "detail", "details"}, seven[2:]...), slices.Sorted(maps.Keys(decode[map[string]any](t, invalid)))); diff != "" {
+	if diff := cmp.Diff(
+		append([]string{"code", "detail", "details"}, seven[2:]...),
+		slices.Sorted(maps.Keys(decode[map[string]any](t, invalid))),
+	); diff != "" {
 		t.Errorf("%s: the fields, want (-) and got (+):\n%s", invalid.sent, diff)
 	}
 }
 
-func TestTheRequestsIDIsThePlatformsOrFresh(t *testing.T) {
+func TestTheRequestIDIsThePlatformsOrRandom(t *testing.T) {
 	t.Parallel()
 
 	id := func(options httpapi.Options) string {
@@ -223,14 +249,20 @@ func TestTheRequestsIDIsThePlatformsOrFresh(t *testing.T) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", "/api/health", nil)
 		r.Header.Set("X-Request-Id", "the caller's")
-		httpapi.New(reservation.New(pool, reservation.Options{}), options).Function("health").ServeHTTP(w, r)
+		httpapi.New(reservation.New(pool, reservation.Options{}), options).
+			Function("health").
+			ServeHTTP(w, r)
 		return w.Header().Get("X-Request-Id")
 	}
 
 	if got := id(panicky(io.Discard)); got != "the request's id" {
 		t.Errorf("X-Request-Id = %q, want the platform's", got)
 	}
-	one, two := id(httpapi.Options{}), id(httpapi.Options{RequestID: func(context.Context) string { return "" }})
+	one, two := id(
+		httpapi.Options{},
+	), id(
+		httpapi.Options{RequestID: func(context.Context) string { return "" }},
+	)
 	if one == "" || two == "" || one == two || one == "the caller's" {
 		t.Errorf("X-Request-Id = %q and %q, want two fresh ones", one, two)
 	}

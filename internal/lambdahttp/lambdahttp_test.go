@@ -313,7 +313,7 @@ func TestPanicIsAnswered500AndLogged(t *testing.T) {
 			}
 			const sentence = "Something went wrong on our side."
 			want := map[string]any{
-				"type": "urn:allo:problem:INTERNAL", "title": "Internal Server Error", "status": 500.0,
+				"type": "urn:allo:problem:INTERNAL", "title": "Internal server error", "status": 500.0,
 				"detail": sentence, "code": "INTERNAL", "error": sentence, "requestId": "request-1",
 			}
 			if diff := cmp.Diff(want, document); diff != "" {

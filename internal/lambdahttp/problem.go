@@ -1,73 +1,51 @@
 package lambdahttp
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/allo/reservations/internal/problem"
 )
 
-// problem is the RFC 9457 document of the HTTP contract, for the answers that no handler gives.
-type problem struct {
-	Type      string `json:"type"`
-	Title     string `json:"title"`
-	Status    int    `json:"status"`
-	Detail    string `json:"detail"`
-	Code      string `json:"code"`
-	Error     string `json:"error"`
-	RequestID string `json:"requestId"`
-}
+// ownAnswer is an error that this package answers with by itself, without the handler.
+type ownAnswer struct{ problem problem.Problem }
 
-func newProblem(status int, code, detail, requestID string) problem {
-	return problem{
-		Type:      "urn:allo:problem:" + code,
-		Title:     http.StatusText(status),
-		Status:    status,
-		Detail:    detail,
-		Code:      code,
-		Error:     detail,
-		RequestID: requestID,
-	}
-}
-
-// internalError says nothing about what happened: the log has it, under the same request id.
-func internalError(requestID string) problem {
-	return newProblem(http.StatusInternalServerError, "INTERNAL", "Something went wrong on our side.", requestID)
+// internalError answers for a bug. It gives no reason: the log has it, under the same request id.
+func internalError(requestID string) ownAnswer {
+	return newOwnAnswer(problem.Internal(), requestID)
 }
 
 // malformed answers an event that newRequest refused.
 func malformed(err error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		detail := fmt.Sprintf("The request is malformed: %v.", err)
-		newProblem(http.StatusBadRequest, "MALFORMED_REQUEST", detail, RequestID(r.Context())).write(w)
+		p := problem.New(http.StatusBadRequest, "MALFORMED_REQUEST", "Malformed request", detail)
+		newOwnAnswer(p, RequestID(r.Context())).write(w)
 	}
 }
 
-func (p problem) write(w http.ResponseWriter) {
-	for name, value := range p.headers() {
-		w.Header().Set(name, value)
+// newOwnAnswer cleans the id, as a header must be able to carry it.
+func newOwnAnswer(p problem.Problem, requestID string) ownAnswer {
+	p.RequestID = clean(requestID)
+	return ownAnswer{p}
+}
+
+func (a ownAnswer) write(w http.ResponseWriter) {
+	w.Header().Set("X-Request-Id", a.problem.RequestID)
+	a.problem.Write(w)
+}
+
+// response makes the same answer without the library, for when the library has failed.
+func (a ownAnswer) response() events.APIGatewayV2HTTPResponse {
+	return events.APIGatewayV2HTTPResponse{
+		StatusCode: a.problem.Status,
+		Headers: map[string]string{
+			"Cache-Control": "no-store",
+			"Content-Type":  problem.ContentType,
+			"X-Request-Id":  a.problem.RequestID,
+		},
+		Body: string(a.problem.JSON()),
 	}
-	w.WriteHeader(p.Status)
-	// Both writers are buffers and never fail.
-	_, _ = w.Write(p.body())
-}
-
-// response is for where the library, which makes every other response, has failed.
-func (p problem) response() events.APIGatewayV2HTTPResponse {
-	return events.APIGatewayV2HTTPResponse{StatusCode: p.Status, Headers: p.headers(), Body: string(p.body())}
-}
-
-func (p problem) headers() map[string]string {
-	return map[string]string{
-		"Cache-Control": "no-store",
-		"Content-Type":  "application/problem+json",
-		"X-Request-Id":  clean(p.RequestID),
-	}
-}
-
-// body can't fail to marshal: a problem is strings and a number.
-func (p problem) body() []byte {
-	body, _ := json.Marshal(p)
-	return body
 }

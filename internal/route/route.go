@@ -1,24 +1,28 @@
-// Package route is the one table of what the service answers. The HTTP handlers, the local gateway, the CDK stack and the
-// OpenAPI test all read it, so that a route can't exist in one of them and be missing from another.
+// Package route has the one table of the service's routes. The HTTP handlers, the local gateway,
+// the CDK stack and the OpenAPI test all read it, so none of them can have a route that another
+// lacks.
 package route
+
+import "net/http"
 
 // Route binds a method and a path to the Lambda function that answers it.
 type Route struct {
-	// Function is the name of the Lambda, which is also the name of its directory under functions/.
+	// Function is the name of the Lambda and of its directory under functions/.
 	Function string
 	// Method is an upper-case HTTP method.
 	Method string
-	// Path is written as API Gateway writes it: {id} takes one segment, {proxy+} takes the rest.
+	// Path is in API Gateway's syntax: {id} matches one segment, {proxy+} matches all that follow.
 	Path string
-	// Scope is what a caller must be granted where the gateway asks who calls, empty for what every shopper may do.
+	// Scope is the permission that a caller needs where the gateway authorizes callers. It is empty
+	// for a route that every shopper may call.
 	Scope string
 }
 
-// The scopes that a route may ask for.
+// The scopes of the routes.
 const (
-	// ScopeConfirm is the payment side's: a shopper who had it could take stock without paying.
+	// ScopeConfirm belongs to the payment side: a shopper with it could take stock without paying.
 	ScopeConfirm = "reservations:confirm"
-	// ScopeRead is the operator's: who holds what, and how the shop goes, is nobody else's business.
+	// ScopeRead belongs to the operator: it shows everybody's holds and the shop's figures.
 	ScopeRead = "inventory:read"
 )
 
@@ -27,31 +31,40 @@ func (r Route) Key() string { return r.Method + " " + r.Path }
 
 // API lists the routes of the reservation API, in the order of the contract.
 func API() []Route {
+	const reservations, reservation = "/api/reservations", "/api/reservations/{id}"
 	return []Route{
 		{Function: "list-products", Method: "GET", Path: "/api/products"},
 		{Function: "list-warehouses", Method: "GET", Path: "/api/warehouses"},
-		{Function: "reserve", Method: "POST", Path: "/api/reservations"},
-		{Function: "list-reservations", Method: "GET", Path: "/api/reservations", Scope: ScopeRead},
-		{Function: "get-reservation", Method: "GET", Path: "/api/reservations/{id}"},
-		{Function: "confirm", Method: "POST", Path: "/api/reservations/{id}/confirm", Scope: ScopeConfirm},
-		{Function: "release", Method: "POST", Path: "/api/reservations/{id}/release"},
-		{Function: "extend", Method: "POST", Path: "/api/reservations/{id}/extend"},
+		{Function: "reserve", Method: "POST", Path: reservations},
+		{Function: "list-reservations", Method: "GET", Path: reservations, Scope: ScopeRead},
+		{Function: "get-reservation", Method: "GET", Path: reservation},
+		{Function: "confirm", Method: "POST", Path: reservation + "/confirm", Scope: ScopeConfirm},
+		{Function: "release", Method: "POST", Path: reservation + "/release"},
+		{Function: "extend", Method: "POST", Path: reservation + "/extend"},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}
 }
 
-// Web lists the routes of the storefront: its pages, their files and the document that describes the API. None of them
-// needs the database.
+// Web lists the routes of the function that needs no database. It serves the pages and their files,
+// /api/openapi.json and /api/docs, and a 404 page for every other address. Package webui has its own
+// table of these, so that a page costs no route of the gateway.
 func Web() []Route {
 	return []Route{
 		{Function: "web", Method: "GET", Path: "/"},
-		{Function: "web", Method: "GET", Path: "/reservation/{id}"},
-		{Function: "web", Method: "GET", Path: "/ops"},
-		{Function: "web", Method: "GET", Path: "/assets/{proxy+}"},
-		{Function: "web", Method: "GET", Path: "/api/openapi.json"},
+		{Function: "web", Method: "GET", Path: "/{proxy+}"},
 	}
 }
 
-// All lists every route of the service.
-func All() []Route { return append(API(), Web()...) }
+// All lists every route of the gateway: those of API and Web, and for each GET a HEAD, as the
+// gateway matches a method exactly. A request that matches none of them gets the gateway's own 404.
+func All() []Route {
+	all := append(API(), Web()...)
+	for _, r := range all {
+		if r.Method == http.MethodGet {
+			r.Method = http.MethodHead
+			all = append(all, r)
+		}
+	}
+	return all
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strconv"
@@ -12,46 +13,58 @@ import (
 	"time"
 )
 
-// How long a browser may keep what it has: a page and an asset under another deployment's name until it has asked again, an asset under its
-// own name for good, as another content would have another name.
+// The Cache-Control of the files.
 const (
+	// revalidated is for a page, and for an asset under the name of another version: a browser must
+	// ask before it uses its copy.
 	revalidated = "no-cache"
-	immutable   = "public, max-age=31536000, immutable"
+	// immutable is for an asset under its own name: another content would have another name.
+	immutable = "public, max-age=31536000, immutable"
 )
 
 // file is one embedded file, with its references rewritten.
 type file struct {
-	hashed       string // the name that it is served under, if it isn't a page
-	body         []byte
+	hashed       string // the name in its URL, unless it is a page
+	body         func() []byte
 	contentType  string
 	cacheControl string
 	hash         string
 	compressed   func() []byte
 }
 
-// newFile describes a file. It is compressed when it is first asked for: a Lambda's start needn't wait for all of them, and most browsers
-// ask an instance for none but the page.
-func newFile(name, body string) (*file, error) {
+// newFile describes a file. The first request for it compresses it, so that a Lambda starts without
+// that work: most instances are asked for little more than a page.
+//
+// A large file is embedded as gzip, under its name with .gz: it would make the binary too large.
+func newFile(name, content string) (*file, error) {
+	name, isCompressed := strings.CutSuffix(name, ".gz")
 	extension := path.Ext(name)
 	contentType, err := contentTypeOf(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &file{body: []byte(body), contentType: contentType, hash: hashOf(body), cacheControl: immutable}
+	f := &file{contentType: contentType, hash: hashOf(content), cacheControl: immutable}
 	f.hashed = strings.TrimSuffix(name, extension) + "." + f.hash + extension
 	if f.isPage() {
 		f.cacheControl = revalidated
 	}
-	f.compressed = sync.OnceValue(func() []byte { return compress(f.body) })
+	if isCompressed {
+		f.compressed = func() []byte { return []byte(content) }
+		f.body = sync.OnceValue(func() []byte { return decompress(content) })
+	} else {
+		f.body = func() []byte { return []byte(content) }
+		f.compressed = sync.OnceValue(func() []byte { return compress(content) })
+	}
 	return f, nil
 }
 
 func (f *file) isPage() bool { return strings.HasPrefix(f.contentType, "text/html") }
 
-// url is where an asset is served.
+// url is the address of an asset.
 func (f *file) url() string { return "/assets/" + f.hashed }
 
-// contentTypeOf knows every kind of file we embed. The mime package would ask the machine, and machines disagree.
+// contentTypeOf returns the type of a file that we embed. Package mime would read the machine's
+// tables, which differ.
 func contentTypeOf(name string) (string, error) {
 	switch path.Ext(name) {
 	case ".css":
@@ -67,7 +80,7 @@ func contentTypeOf(name string) (string, error) {
 	}
 }
 
-// ServeHTTP answers with the file, or 304 to a browser that has it.
+// ServeHTTP answers with the file, or with 304 to a browser that has it.
 func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.serve(w, r, f.cacheControl) }
 
 func (f *file) serve(w http.ResponseWriter, r *http.Request, cacheControl string) {
@@ -77,15 +90,16 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request, cacheControl string
 	header.Set("Vary", "Accept-Encoding")
 	body, etag := f.body, f.hash
 	if acceptsGzip(r.Header) {
-		// The bytes are others, and so is the strong ETag.
+		// Other bytes need another strong ETag.
 		header.Set("Content-Encoding", "gzip")
-		body, etag = f.compressed(), f.hash+"-gzip"
+		body, etag = f.compressed, f.hash+"-gzip"
 	}
 	header.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body()))
 }
 
-// acceptsGzip reports whether a caller takes gzip (RFC 9110, section 12.5.3). A proxy may have split the header's list over lines.
+// acceptsGzip reports whether a caller accepts gzip (RFC 9110, section 12.5.3). A proxy may have
+// split the list over several headers.
 func acceptsGzip(header http.Header) bool {
 	for coding := range strings.SplitSeq(strings.Join(header.Values("Accept-Encoding"), ","), ",") {
 		name, parameter, _ := strings.Cut(coding, ";")
@@ -99,12 +113,12 @@ func acceptsGzip(header http.Header) bool {
 	return false
 }
 
-// compress cannot fail: it writes to memory, at a level that exists.
-func compress(body []byte) []byte {
+// compress can't fail: it writes to memory, at a valid level.
+func compress(body string) []byte {
 	var out bytes.Buffer
 	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err == nil {
-		_, err = w.Write(body)
+		_, err = io.WriteString(w, body)
 	}
 	if err == nil {
 		err = w.Close()
@@ -113,4 +127,17 @@ func compress(body []byte) []byte {
 		panic(err)
 	}
 	return out.Bytes()
+}
+
+// decompress can't fail: vendor.sh compressed the content, and a test reads it.
+func decompress(content string) []byte {
+	r, err := gzip.NewReader(strings.NewReader(content))
+	if err != nil {
+		panic(err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		panic(err)
+	}
+	return body
 }

@@ -11,15 +11,18 @@ import (
 	"strings"
 )
 
-// hashLength is how much of a file's hash stands in its name, in hexadecimal digits: enough that two contents never share one.
+// hashLength is the number of hexadecimal digits of a file's hash in its name. They are enough that
+// no two contents share a name.
 const hashLength = 16
 
-// packages are the names by which modules import what npm brought. A browser would need an import map for them, which is an inline
-// script, and so forbidden by our policy.
-var packages = map[string]string{"preact": "preact.mjs", "preact/hooks": "hooks.mjs", "htm": "htm.mjs"}
+// packages maps the names by which modules import vendored packages to their files. A browser would
+// need an import map for the names, and that is an inline script, which our policy forbids.
+var packages = map[string]string{
+	"preact": "preact.mjs", "preact/hooks": "hooks.mjs", "htm": "htm.mjs",
+}
 
-// references tells how a file of a kind refers to others: each expression has what comes before the reference, the reference, and
-// what comes after it.
+// references has for each kind of file the pattern of a reference to another file. Its groups are
+// the text before the reference, the reference and the text after it.
 var references = map[string]*regexp.Regexp{
 	".html": regexp.MustCompile(`((?:href|src)=")(/assets/[^"]*)(")`),
 	".css":  regexp.MustCompile(`(url\(")([^":]*)("\))`),
@@ -27,33 +30,50 @@ var references = map[string]*regexp.Regexp{
 	".mjs":  regexp.MustCompile(`(\b(?:from|import)\s*\(?")([^"]*)(")`),
 }
 
-// sourceMap is the last line of a vendored module. We don't serve the maps, and a browser's tools would ask for them.
+// sourceMap matches the last line of a vendored module. We serve no source maps, and a browser's
+// developer tools would ask for them.
 var sourceMap = regexp.MustCompile(`(?m)^//# sourceMappingURL=.*\n?`)
 
-// fileset is what is served, by the names that its authors gave.
+// fileset has the served files by their plain names.
 type fileset map[string]*file
 
-// loader gives every file below static its hashed name. A file's content holds the names of those that it refers to, so these come
-// first; two that refer to each other could have no names at all.
+// loader gives every file below static its hashed name. A file's content has the names of the files
+// that it refers to, so those files come first. Two files can't refer to each other.
 type loader struct {
-	sources map[string]string
-	open    []string // whose references are being resolved
+	sources map[string]source
+	open    []string // the files whose references are being resolved
 	done    fileset
 }
 
-// load reads every file below static, by its last name, but for licences, which are there for who reads the repository. It
-// fails over a reference to a file that isn't there: then a page would be broken.
+// source is a file as it is embedded.
+type source struct {
+	file string // its name without the folder
+	body string
+	// isOpaque is true for a file of a vendored package that isn't a module: it refers to no other
+	// file, although some of its text may look so.
+	isOpaque bool
+}
+
+// load reads every file below static, except for the licences. It fails over a reference to a file
+// that isn't there, as a page would be broken.
 func load(fsys fs.FS) (fileset, error) {
-	l := loader{sources: make(map[string]string), done: make(fileset)}
+	l := loader{sources: make(map[string]source), done: make(fileset)}
 	err := fs.WalkDir(fsys, "static", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || entry.Name() == "LICENSE" {
+		if err != nil || entry.IsDir() || isLicence(entry.Name()) {
 			return err
 		}
-		if _, twice := l.sources[entry.Name()]; twice {
-			return fmt.Errorf("webui: two files are named %s, and served names have no directories", entry.Name())
+		plain := strings.TrimSuffix(entry.Name(), ".gz")
+		if _, twice := l.sources[plain]; twice {
+			return fmt.Errorf(
+				"webui: two files are named %s, but served names have no folders",
+				plain,
+			)
 		}
 		body, err := fs.ReadFile(fsys, name)
-		l.sources[entry.Name()] = string(body)
+		l.sources[plain] = source{
+			file: entry.Name(), body: string(body),
+			isOpaque: strings.HasPrefix(name, "static/vendor/") && path.Ext(name) != ".mjs",
+		}
 		return err
 	})
 	if err != nil {
@@ -67,38 +87,51 @@ func load(fsys fs.FS) (fileset, error) {
 	return l.done, nil
 }
 
-// resolve makes the file of a name, after those that it refers to.
+// isLicence reports whether a file is there for readers of the repository, not of the pages.
+func isLicence(name string) bool {
+	return strings.HasPrefix(name, "LICENSE") || name == "NOTICE"
+}
+
+// resolve returns the file with a plain name. It resolves the files that this one refers to first.
 func (l *loader) resolve(name string) (*file, error) {
 	if f, ok := l.done[name]; ok {
 		return f, nil
 	}
-	source, ok := l.sources[name]
+	src, ok := l.sources[name]
 	if !ok {
-		return nil, fmt.Errorf("webui: %s refers to %s, which isn't embedded", l.open[len(l.open)-1], name)
+		return nil, fmt.Errorf(
+			"webui: %s refers to %s, which isn't embedded",
+			l.open[len(l.open)-1],
+			name,
+		)
 	}
 	if slices.Contains(l.open, name) {
-		return nil, fmt.Errorf("webui: %s refers to itself by way of %s", name, strings.Join(l.open, ", "))
+		return nil, fmt.Errorf(
+			"webui: %s refers to itself through %s",
+			name,
+			strings.Join(l.open, ", "),
+		)
 	}
 	l.open = append(l.open, name)
-	body, err := l.rewrite(path.Ext(name), source)
+	body, err := l.rewrite(path.Ext(name), src)
 	if err != nil {
 		return nil, err
 	}
 	l.open = l.open[:len(l.open)-1]
 
-	f, err := newFile(name, body)
+	f, err := newFile(src.file, body)
 	l.done[name] = f
 	return f, err
 }
 
-// rewrite puts the hashed names in place of the references of a source.
-func (l *loader) rewrite(kind, source string) (string, error) {
+// rewrite replaces the references of a source by hashed names.
+func (l *loader) rewrite(kind string, src source) (string, error) {
 	reference, ok := references[kind]
-	if !ok {
-		return source, nil
+	if !ok || src.isOpaque {
+		return src.body, nil
 	}
 	var failure error
-	body := reference.ReplaceAllStringFunc(source, func(match string) string {
+	body := reference.ReplaceAllStringFunc(src.body, func(match string) string {
 		parts := reference.FindStringSubmatch(match)
 		name, isPackage := packages[parts[2]]
 		if !isPackage {
@@ -117,7 +150,7 @@ func (l *loader) rewrite(kind, source string) (string, error) {
 	return body, failure
 }
 
-// hashOf is the part of a served name that changes with the content.
+// hashOf returns the part of a served name that changes with the content.
 func hashOf(body string) string {
 	sum := sha256.Sum256([]byte(body))
 	return hex.EncodeToString(sum[:])[:hashLength]

@@ -1,55 +1,87 @@
-// Package webui is the storefront and the operator's page: three pages, two stylesheets and a few ES modules, embedded in the binary.
-// There is no build step, and no template either: the pages hold no data. Their scripts read the reservation's id from the address
-// and everything else from the API of the same origin.
+// Package webui has the pages: the shop, a hold, the operator's page, the API's documentation and
+// the 404 page. They are embedded in the binary. There is no build step and no template: the pages
+// hold no data. Their scripts read the reservation's id from the address, and all else from the API
+// of the same origin.
 //
-// The files name each other as their authors wrote them. When they are loaded each is given a name with a hash of its content, and
-// the references to it are rewritten, see load: a page is asked for again each time, and what it refers to is kept for a year.
+// The files refer to each other by their plain names. When they are loaded, each gets a name with a
+// hash of its content, and load rewrites the references. So a browser may keep a file for a year,
+// while it asks for a page each time.
 //
-// What is under static/vendor is other people's: `make vendor-web` fetched it from npm and checked its integrity, see vendor.sh.
+// The files under static/vendor are packages of others: vendor.sh fetched them from npm and checked
+// their integrity.
 package webui
 
 import (
 	"embed"
 	"net/http"
 	"strings"
+
+	"github.com/allo/reservations/internal/problem"
 )
 
 //go:embed static
 var static embed.FS
 
-// contentSecurityPolicy lets a page load from its own origin only, and nothing inline: a name in the catalog that carries
-// markup stays text, even if a script forgot to treat it so.
-const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+// contentSecurityPolicy lets a page load files from its own origin only, and allows nothing inline.
+// Markup in a product's name stays text, even if a script forgot to treat it so.
+const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; " +
+	"form-action 'self'"
 
-// Handler serves the pages and their assets. It panics over embedded files that don't fit together, which only a change to
-// this package can cause.
+// Handler serves the pages and their assets. Any other address answers 404: with a page to a
+// browser and with a problem to a program. Handler panics over embedded files that don't fit
+// together, which only a change to this package can cause.
 func Handler() http.Handler {
 	files, err := load(static)
 	if err != nil {
 		panic(err)
 	}
-
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", files["shop.html"])
-	mux.Handle("GET /reservation/{id}", files["hold.html"])
-	mux.Handle("GET /ops", files["ops.html"])
-	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
-		asset, isCurrent, ok := files.asset(r.PathValue("file"))
-		switch {
-		case !ok:
-			http.NotFound(w, r)
-		case !isCurrent:
-			asset.serve(w, r, revalidated)
-		default:
-			asset.ServeHTTP(w, r)
-		}
-	})
-
-	return withSecurityHeaders(mux)
+	return withSecurityHeaders(files)
 }
 
-// asset finds what a hashed name stands for. While a release rolls out, a page of one deployment may ask the other for its files: that
-// one's file of the same name is better than none, but not to be kept under a name that isn't its own. Hence isCurrent.
+// ServeHTTP answers a GET or a HEAD; the gateway routes no other method here. It uses no ServeMux,
+// which would answer an address like //ops with a redirect.
+func (files fileset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	address := r.URL.EscapedPath()
+	if page := files.page(address); page != nil {
+		page.ServeHTTP(w, r)
+		return
+	}
+	if shorter, ok := strings.CutSuffix(address, "/"); ok && files.page(shorter) != nil {
+		http.Redirect(w, r, shorter, http.StatusPermanentRedirect)
+		return
+	}
+	name, _ := strings.CutPrefix(address, "/assets/")
+	asset, isCurrent, ok := files.asset(name)
+	switch {
+	case !ok:
+		files.notFound(w, r)
+	case !isCurrent:
+		asset.serve(w, r, revalidated)
+	default:
+		asset.ServeHTTP(w, r)
+	}
+}
+
+// page returns the page at an address, or nil. A hold's page is the same for every id.
+func (files fileset) page(address string) *file {
+	switch address {
+	case "/":
+		return files["shop.html"]
+	case "/ops":
+		return files["ops.html"]
+	case "/api/docs":
+		return files["docs.html"]
+	}
+	id, ok := strings.CutPrefix(address, "/reservation/")
+	if ok && id != "" && !strings.Contains(id, "/") {
+		return files["hold.html"]
+	}
+	return nil
+}
+
+// asset returns the file with a hashed name. While a release rolls out, a page of one version may
+// ask the other version for a file. That version's file of the same plain name is better than none,
+// but nobody may keep it under a hash that isn't its own: then isCurrent is false.
 func (files fileset) asset(hashed string) (f *file, isCurrent, ok bool) {
 	parts := strings.Split(hashed, ".")
 	if len(parts) != 3 || len(parts[1]) != hashLength {
@@ -60,6 +92,31 @@ func (files fileset) asset(hashed string) (f *file, isCurrent, ok bool) {
 		return nil, false, false
 	}
 	return f, f.hashed == hashed, true
+}
+
+// notFound answers with a page outside /api to a caller who accepts HTML, and else with a problem.
+func (files fileset) notFound(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Vary", "Accept")
+	if strings.HasPrefix(r.URL.Path+"/", "/api/") || !acceptsHTML(r.Header) {
+		problem.NotFound().Write(w)
+		return
+	}
+	page := files["missing.html"]
+	w.Header().Set("Content-Type", page.contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = w.Write(page.body()) // an error means that the caller has gone
+}
+
+// acceptsHTML reports whether a caller asks for HTML by name, as browsers do for a page.
+func acceptsHTML(header http.Header) bool {
+	for part := range strings.SplitSeq(strings.Join(header.Values("Accept"), ","), ",") {
+		media, _, _ := strings.Cut(part, ";")
+		if strings.EqualFold(strings.TrimSpace(media), "text/html") {
+			return true
+		}
+	}
+	return false
 }
 
 func withSecurityHeaders(next http.Handler) http.Handler {

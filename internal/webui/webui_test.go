@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,25 +16,34 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/webui"
 )
 
 const (
-	// maxFirstView is what a page and all that it refers to may weigh, compressed. The headers and the data come on top, up to 60,000 bytes.
+	// maxFirstView is the most bytes of a page with its assets, compressed. Headers and data add up
+	// to 60,000 bytes.
 	maxFirstView = 40_000
-	// aHold is the page of some hold.
+	// maxDocsView is the same for the page of the API, most of which is Swagger UI.
+	maxDocsView = 500_000
+	// aHold is the address of a hold's page.
 	aHold = "/reservation/0197c2a8-0000-7000-8000-000000000001"
 )
 
-// pages are where the pages are served.
-var pages = []string{"/", aHold, "/ops"}
+// pages are the addresses of the pages, and the most bytes of each.
+var pages = map[string]int{
+	"/": maxFirstView, aHold: maxFirstView, "/ops": maxFirstView, "/api/docs": maxDocsView,
+}
 
-// site is everything that is served: the pages, and what they and their assets refer to, by URL.
+func isPage(url string) bool { return pages[url] > 0 }
+
+// site maps the address of every served file to its content: the pages, and the files that they and
+// their assets refer to.
 func site(t *testing.T, handler http.Handler) map[string]string {
 	t.Helper()
 	reference := regexp.MustCompile(`["(](/assets/[^")]+)`)
 	found := map[string]string{}
-	for queue := slices.Clone(pages); len(queue) > 0; queue = queue[1:] {
+	for queue := slices.Sorted(maps.Keys(pages)); len(queue) > 0; queue = queue[1:] {
 		if _, ok := found[queue[0]]; ok {
 			continue
 		}
@@ -47,7 +57,7 @@ func site(t *testing.T, handler http.Handler) map[string]string {
 		}
 	}
 	if len(found) < 15 {
-		t.Fatalf("the site has %d files, want more", len(found))
+		t.Fatalf("the site has %d files, want at least 15", len(found))
 	}
 	return found
 }
@@ -65,7 +75,7 @@ func TestFilesAreServedWithTheirTypesAndHeaders(t *testing.T) {
 	handler := webui.Handler()
 	for url, body := range site(t, handler) {
 		cache := "public, max-age=31536000, immutable"
-		if slices.Contains(pages, url) {
+		if isPage(url) {
 			cache = "no-cache"
 		}
 		plain := get(t, handler, url, nil)
@@ -78,10 +88,15 @@ func TestFilesAreServedWithTheirTypesAndHeaders(t *testing.T) {
 		}
 		checkHeader(t, packed, "Content-Encoding", "gzip")
 		if got := unpack(t, packed.Body); got != body {
-			t.Errorf("GET %s with gzip unpacks to %d bytes, want the %d of it without", url, len(got), len(body))
+			t.Errorf(
+				"GET %s with gzip unpacks to %d bytes, want the %d without",
+				url,
+				len(got),
+				len(body),
+			)
 		}
 		if plain.Header().Get("ETag") == packed.Header().Get("ETag") {
-			t.Errorf("GET %s has the same ETag with gzip and without, want each its own", url)
+			t.Errorf("GET %s has the same ETag with gzip and without, want two", url)
 		}
 	}
 }
@@ -99,16 +114,18 @@ func unpack(t *testing.T, packed io.Reader) string {
 	return string(body)
 }
 
-func TestGzipIsForWhoAcceptsIt(t *testing.T) {
+func TestGzipIsOnlySentToCallersThatAcceptIt(t *testing.T) {
 	t.Parallel()
 
 	handler := webui.Handler()
 	for accepted, want := range map[string]string{
-		"": "", "br": "", "identity": "", "gzip;q=0": "", "gzip; q=0.000": "", "gzip;q=nonsense": "", "xgzip": "", "*": "",
+		"": "", "br": "", "identity": "", "gzip;q=0": "", "gzip; q=0.000": "",
+		"gzip;q=nonsense": "", "xgzip": "", "*": "",
 		"gzip": "gzip", "GZIP": "gzip", "br,gzip": "gzip", "deflate , gzip ; q=0.1": "gzip",
 	} {
-		if got := get(t, handler, "/", http.Header{"Accept-Encoding": {accepted}}).Header().Get("Content-Encoding"); got != want {
-			t.Errorf("Accept-Encoding: %q is answered with Content-Encoding: %q, want %q", accepted, got, want)
+		resp := get(t, handler, "/", http.Header{"Accept-Encoding": {accepted}})
+		if got := resp.Header().Get("Content-Encoding"); got != want {
+			t.Errorf("Accept-Encoding %q gets Content-Encoding %q, want %q", accepted, got, want)
 		}
 	}
 }
@@ -120,21 +137,31 @@ func TestIfNoneMatchSavesTheBody(t *testing.T) {
 	seen := make(map[string]string)
 	for url := range site(t, handler) {
 		for _, encoding := range []string{"", "gzip"} {
-			etag := get(t, handler, url, http.Header{"Accept-Encoding": {encoding}}).Header().Get("ETag")
+			etag := get(
+				t,
+				handler,
+				url,
+				http.Header{"Accept-Encoding": {encoding}},
+			).Header().
+				Get("ETag")
 			if other, ok := seen[etag]; ok || len(etag) < 10 {
-				t.Errorf("ETag of %s = %q, want one of its own (%s)", url, etag, other)
+				t.Errorf("ETag of %s = %q, want another than that of %s", url, etag, other)
 			}
 			seen[etag] = url
 
 			for _, condition := range []string{etag, "W/" + etag, `"other", ` + etag} {
-				resp := get(t, handler, url, http.Header{"If-None-Match": {condition}, "Accept-Encoding": {encoding}})
+				resp := get(t, handler, url, http.Header{
+					"If-None-Match": {condition}, "Accept-Encoding": {encoding},
+				})
 				if resp.Code != http.StatusNotModified || resp.Body.Len() != 0 {
-					t.Errorf("GET %s if none match %s = %d with %d bytes, want a bare 304", url, condition, resp.Code, resp.Body.Len())
+					t.Errorf("GET %s if none match %s = %d with %d bytes, want a bare 304",
+						url, condition, resp.Code, resp.Body.Len())
 				}
 				checkHeader(t, resp, "ETag", etag)
 				checkSecurityHeaders(t, resp)
 			}
-			if resp := get(t, handler, url, http.Header{"If-None-Match": {`"other"`}}); resp.Code != http.StatusOK {
+			resp := get(t, handler, url, http.Header{"If-None-Match": {`"other"`}})
+			if resp.Code != http.StatusOK {
 				t.Errorf("GET %s if none match another = %d, want 200", url, resp.Code)
 			}
 		}
@@ -148,8 +175,10 @@ func TestUnknownPathsAre404(t *testing.T) {
 	for _, target := range []string{
 		"/assets/", "/assets/missing.js", "/assets/missing.0123456789abcdef.js",
 		"/assets/api.js", "/assets/api.0123.js", "/assets/shop.0123456789abcdef.html",
-		"/assets/LICENSE", "/assets/%2e%2e/shop.html", "/assets/..%2fshop.html", "/assets/vendor/preact/preact.mjs",
-		"/index.html", "/shop.html", "/static/shop.html", "/reservation/", "/reservation/a/b", "/ops/", "/ops/x",
+		"/assets/LICENSE", "/assets/%2e%2e/shop.html", "/assets/..%2fshop.html",
+		"/assets/vendor/preact/preact.mjs", "/index.html", "/shop.html", "/static/shop.html",
+		"/reservation/", "/reservation/a/b", "/reservation//", "/ops/x", "/ops//", "//ops",
+		"/../ops", "/nothing", "/nothing/", "/api/", "/api/nothing", "/api/docs/x",
 	} {
 		resp := get(t, handler, target, nil)
 
@@ -163,13 +192,65 @@ func TestUnknownPathsAre404(t *testing.T) {
 	}
 }
 
-// While a release rolls out, the page of one deployment may ask the other for its files.
-func TestAnotherDeploymentsNameIsAnsweredAndNotKept(t *testing.T) {
+func TestAnUnknownPathIsAPageToABrowserAndAProblemToAProgram(t *testing.T) {
+	t.Parallel()
+
+	const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	handler := webui.Handler()
+	for _, test := range []struct{ target, accept, contentType string }{
+		{"/nothing", browser, "text/html; charset=utf-8"},
+		{"/nothing", "Text/HTML", "text/html; charset=utf-8"},
+		{"/assets/missing.js", browser, "text/html; charset=utf-8"},
+		{"/apinothing", browser, "text/html; charset=utf-8"},
+		{"/api/nothing", browser, problem.ContentType},
+		{"/api", browser, problem.ContentType},
+		{"/nothing", "", problem.ContentType},
+		{"/nothing", "*/*", problem.ContentType},
+		{"/nothing", "application/json", problem.ContentType},
+	} {
+		resp := get(t, handler, test.target, http.Header{"Accept": {test.accept}})
+
+		if resp.Code != http.StatusNotFound {
+			t.Errorf("GET %s = %d, want 404", test.target, resp.Code)
+		}
+		checkHeader(t, resp, "Content-Type", test.contentType)
+		checkHeader(t, resp, "Cache-Control", "no-store")
+		checkHeader(t, resp, "Vary", "Accept")
+		checkSecurityHeaders(t, resp)
+		want := "Page not found"
+		if test.contentType == problem.ContentType {
+			want = `"code":"NOT_FOUND"`
+		}
+		if !strings.Contains(resp.Body.String(), want) {
+			t.Errorf("GET %s = %s, want %s in it", test.target, resp.Body, want)
+		}
+	}
+}
+
+func TestASlashAfterAPageIsRedirected(t *testing.T) {
+	t.Parallel()
+
+	handler := webui.Handler()
+	for page := range pages {
+		if page == "/" {
+			continue
+		}
+		resp := get(t, handler, page+"/", nil)
+		if resp.Code != http.StatusPermanentRedirect || resp.Header().Get("Location") != page {
+			t.Errorf("GET %s/ = %d to %q, want 308 to %s",
+				page, resp.Code, resp.Header().Get("Location"), page)
+		}
+		checkSecurityHeaders(t, resp)
+	}
+}
+
+// While a release rolls out, a page of one version may ask the other version for a file.
+func TestAnAssetUnderTheNameOfAnotherVersionIsServedButNotCached(t *testing.T) {
 	t.Parallel()
 
 	handler := webui.Handler()
 	for url, body := range site(t, handler) {
-		if slices.Contains(pages, url) {
+		if isPage(url) {
 			continue
 		}
 		parts := strings.Split(url, ".")
@@ -187,7 +268,8 @@ func TestEveryHoldHasTheSamePage(t *testing.T) {
 	handler := webui.Handler()
 	page := get(t, handler, aHold, nil).Body.String()
 	for _, id := range []string{"nonsense", "a%2Fb", "%25"} {
-		if resp := get(t, handler, "/reservation/"+id, nil); resp.Code != http.StatusOK || resp.Body.String() != page {
+		resp := get(t, handler, "/reservation/"+id, nil)
+		if resp.Code != http.StatusOK || resp.Body.String() != page {
 			t.Errorf("GET /reservation/%s = %d, want 200 with the page", id, resp.Code)
 		}
 	}
@@ -198,8 +280,7 @@ func TestPagesObeyTheirOwnPolicy(t *testing.T) {
 
 	handler := webui.Handler()
 	for url, body := range site(t, handler) {
-		isPage := slices.Contains(pages, url)
-		if !isPage && path.Ext(url) != ".svg" {
+		if !isPage(url) && path.Ext(url) != ".svg" {
 			continue
 		}
 		found, err := inspect(body)
@@ -209,8 +290,13 @@ func TestPagesObeyTheirOwnPolicy(t *testing.T) {
 		if len(found.inline) > 0 {
 			t.Errorf("%s has inline %q, want none: the policy blocks it", url, found.inline)
 		}
-		if isPage && (found.title == "" || len(found.references) == 0) {
-			t.Errorf("%s has the title %q and refers to %q, want both", url, found.title, found.references)
+		if isPage(url) && (found.title == "" || len(found.references) == 0) {
+			t.Errorf(
+				"%s has the title %q and refers to %q, want both",
+				url,
+				found.title,
+				found.references,
+			)
 		}
 		for _, target := range found.references {
 			if !strings.HasPrefix(target, "/") {
@@ -241,7 +327,8 @@ func TestInspectFindsWhatThePolicyBlocks(t *testing.T) {
 func TestScriptsMakeNoMarkup(t *testing.T) {
 	t.Parallel()
 
-	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|\beval\b|new Function|\.style\b|style=|DOMParser`)
+	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|` +
+		`\beval\b|new Function|\.style\b|style=|DOMParser`)
 	ours, err := filepath.Glob("static/assets/*.js")
 	if err != nil || len(ours) < 5 {
 		t.Fatalf("static/assets has the scripts %q, %v, want more", ours, err)
@@ -252,7 +339,7 @@ func TestScriptsMakeNoMarkup(t *testing.T) {
 			t.Fatal(err)
 		}
 		if found := markup.FindString(string(body)); found != "" {
-			t.Errorf("%s uses %s, want data to reach the page as text only, and no inline style", name, found)
+			t.Errorf("%s uses %s, want data to become text only, and no inline style", name, found)
 		}
 	}
 }
@@ -262,7 +349,7 @@ func TestFirstViewsAreSmall(t *testing.T) {
 
 	handler := webui.Handler()
 	gzipped := http.Header{"Accept-Encoding": {"gzip"}}
-	for _, page := range pages {
+	for page, most := range pages {
 		found, err := inspect(get(t, handler, page, nil).Body.String())
 		if err != nil {
 			t.Fatal(err)
@@ -274,13 +361,18 @@ func TestFirstViewsAreSmall(t *testing.T) {
 			}
 		}
 		t.Logf("%s takes %d bytes", page, total)
-		if total > maxFirstView {
-			t.Errorf("%s takes %d bytes, want at most %d", page, total, maxFirstView)
+		if total > most {
+			t.Errorf("%s takes %d bytes, want at most %d", page, total, most)
 		}
 	}
 }
 
-func get(t *testing.T, handler http.Handler, target string, header http.Header) *httptest.ResponseRecorder {
+func get(
+	t *testing.T,
+	handler http.Handler,
+	target string,
+	header http.Header,
+) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
 	for name, values := range header {
@@ -306,14 +398,15 @@ func checkSecurityHeaders(t *testing.T, resp *httptest.ResponseRecorder) {
 	checkHeader(t, resp, "Referrer-Policy", "same-origin")
 }
 
-// document is what inspect finds in a page.
+// document has the findings of inspect.
 type document struct {
 	title      string
 	references []string
 	inline     []string
 }
 
-// inspect walks a page's elements and notes what it refers to and what a policy without 'unsafe-inline' would block.
+// inspect walks a page's elements. It collects the references, and all that a policy without
+// 'unsafe-inline' would block.
 func inspect(page string) (document, error) {
 	decoder := xml.NewDecoder(strings.NewReader(page))
 	decoder.Strict = false
@@ -346,7 +439,9 @@ func (d *document) attributes(attributes []xml.Attr) {
 	for _, attribute := range attributes {
 		name := strings.ToLower(attribute.Name.Local)
 		switch {
-		case name == "style", strings.HasPrefix(name, "on"), strings.HasPrefix(attribute.Value, "javascript:"):
+		case name == "style",
+			strings.HasPrefix(name, "on"),
+			strings.HasPrefix(attribute.Value, "javascript:"):
 			d.inline = append(d.inline, name)
 		case name == "href", name == "src", name == "action":
 			d.references = append(d.references, attribute.Value)

@@ -1,5 +1,5 @@
-// Package web wires the web function, which serves the pages and the API's document. It is apart
-// from package app because it needs no database and so links no driver.
+// Package web builds the handler of the web function, which serves the pages and the OpenAPI
+// document. It is apart from package app because it needs no database, and so links no driver.
 package web
 
 import (
@@ -14,16 +14,23 @@ import (
 	"github.com/allo/reservations/internal/webui"
 )
 
-// Handler serves the pages, their files and the API's document.
+// Handler serves the pages, their files and the document. It uses no ServeMux, which would answer
+// an address like //ops with a redirect.
 func Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /api/openapi.json", openapi.Handler())
-	mux.Handle("/", webui.Handler())
-	return mux
+	document, pages := openapi.Handler(), webui.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/openapi.json" {
+			document.ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	})
 }
 
-// Lambda returns the handler of the web function.
-func Lambda() func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+// Lambda returns the web function's handler for lambda.Start.
+func Lambda() func(
+	context.Context, events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error) {
 	_, log := config.Start(false)
 	return lambdahttp.New(Handler(), log)
 }

@@ -10,21 +10,25 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// A dialog tells of its end a moment after it closed: another that was opened meanwhile stays.
+// A dialog reports its end a moment after it closes. Another that opened meanwhile stays open.
 func TestTheCartOpensRightAfterADialogClosed(t *testing.T) {
 	t.Parallel()
 	b := newStack(t).newTab()
 	b.visit("/")
 	b.click(reserveButton("Ceramic Mug", "New York"))
 	b.until("document.querySelector('dialog[open]')")
-	eval[chromedp.Void](b, "document.querySelector('dialog [aria-label=Close]').click(); document.querySelector('button.cart').click()")
+	eval[chromedp.Void](
+		b,
+		"document.querySelector('dialog [aria-label=Close]').click(); "+
+			"document.querySelector('button.cart').click()",
+	)
 	b.sees("dialog[open]", "Your cart")
 	b.settle()
 	b.settle()
 	b.sees("dialog[open]", "It is empty")
 }
 
-// Who comes back to a page that the browser kept finds its button ready.
+// A customer who returns to a page from the browser's cache finds its button ready.
 func TestBackAfterReserveAgain(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -44,7 +48,7 @@ func TestBackAfterReserveAgain(t *testing.T) {
 	s.wantHolds(3)
 }
 
-// hears tells whether a text is in the accessibility tree: what is inert isn't.
+// hears reports whether a text is in the accessibility tree. Inert text isn't.
 func (b *tab) hears(text string) bool {
 	b.t.Helper()
 	tree := command(b, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
@@ -64,8 +68,8 @@ func TestAnAnnouncementInADialogIsHeard(t *testing.T) {
 	b.click("dialog button[aria-label='Remove Ceramic Mug from New York']")
 	b.sees("dialog .announcer", "Removed Ceramic Mug.")
 	waitFor(t, func() bool { return b.hears("Removed Ceramic Mug.") })
-	// The control: outside of the dialog nothing is heard.
-	if b.hears("Reserve what you want to buy") {
+	// The control: text outside of the dialog is silent.
+	if b.hears("Reserve the items you want") {
 		t.Error("what is behind the dialog is heard, want it inert")
 	}
 }
@@ -107,14 +111,17 @@ func TestTheCartCountsWhatItHas(t *testing.T) {
 		field.value = ""; field.dispatchEvent(new Event("input", { bubbles: true })); }`)
 	b.until("document.querySelector('dialog button[type=submit]').textContent === 'Reserve'")
 
-	// A hundred lines are as many as one request takes.
-	eval[chromedp.Void](b, `sessionStorage.setItem("cart", JSON.stringify(Array.from({ length: 100 }, (_, i) => (
-		{ productId: "p" + i, warehouseId: "w", productName: "Thing " + i, warehouseName: "W", quantity: 1 }))))`)
+	// A request may have at most a hundred lines.
+	eval[chromedp.Void](
+		b,
+		`sessionStorage.setItem("cart", JSON.stringify(Array.from({ length: 100 }, (_, i) => (
+		{ productId: "p" + i, warehouseId: "w", productName: "Thing " + i, warehouseName: "W", quantity: 1 }))))`,
+	)
 	b.reload()
 	b.sees("button.cart", "100")
 	b.click(reserveButton("Ceramic Mug", "New York"))
 	b.click("dialog footer button.secondary")
-	b.sees("#quantity-note", "The cart is full at 100 lines: reserve what is in it first.")
+	b.sees("#quantity-note", "The cart is full at 100 lines: reserve these first.")
 
 	eval[chromedp.Void](b, `sessionStorage.setItem("cart", "{nonsense")`)
 	b.reload()

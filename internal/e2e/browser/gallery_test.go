@@ -10,7 +10,7 @@ import (
 	"github.com/allo/reservations/internal/local/demo"
 )
 
-// The gallery is every page in every state: a picture of each, looked at by axe.
+// The gallery is every page in every state. Each gets a picture and a check by axe.
 
 func TestGalleryOfTheShop(t *testing.T) {
 	t.Parallel()
@@ -25,7 +25,11 @@ func TestGalleryOfTheShop(t *testing.T) {
 	s.mend()
 	s.reserve(600, line(mug, losAngeles, 1))
 	s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 4))
-	s.exec("UPDATE inventory SET total = 0 WHERE product_id = $1 AND warehouse_id = $2", demo.Products()[headphones].ID, demo.Warehouses()[newYork].ID)
+	s.exec(
+		"UPDATE inventory SET total = 0 WHERE product_id = $1 AND warehouse_id = $2",
+		demo.Products()[headphones].ID,
+		demo.Warehouses()[newYork].ID,
+	)
 	b.figures("Mechanical Keyboard", "New York", 1, 2, 3)
 	b.figures("Ceramic Mug", "Los Angeles", 0, 1, 1)
 	b.figures("Wireless Headphones", "New York", 0, 0, 0)
@@ -56,7 +60,12 @@ func TestGalleryOfTheCart(t *testing.T) {
 	s := newStack(t)
 	b := s.newTab()
 	b.visit("/")
-	for _, row := range [][2]string{{"Mechanical Keyboard", "New York"}, {"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "San Francisco"}} {
+	rows := [][2]string{
+		{"Mechanical Keyboard", "New York"},
+		{"Ceramic Mug", "Los Angeles"},
+		{"Wireless Headphones", "San Francisco"},
+	}
+	for _, row := range rows {
 		b.click(reserveButton(row[0], row[1]))
 		b.click("dialog button.secondary[type=button]:not([aria-label])")
 		b.until("!document.querySelector('dialog')")
@@ -159,12 +168,12 @@ func TestGalleryOfTheEndOfAHold(t *testing.T) {
 	h := s.reserve(600, line(mug, losAngeles, 1))
 	b.visit("/reservation/" + h.ID)
 	b.sees("h1", "Held for you")
-	// The page believes for a moment that it has time: it hears of no other end than by its confirm.
+	// The page believes for a moment that it has time: it learns of the end only by its confirm.
 	s.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
 		return r.Method == http.MethodGet && unavailable(w, r)
 	})
 	b.sees(".connection", "busy or restarting")
-	s.kill(h.ID)
+	s.expireNow(h.ID)
 	b.click(".actions button")
 	b.sees("h1", "Expired")
 	b.sees(".result", "Too late: the time was up, so nothing was bought.")
@@ -173,14 +182,20 @@ func TestGalleryOfTheEndOfAHold(t *testing.T) {
 	b.until("!document.querySelector('.connection').textContent")
 	s.reserve(600, line(mug, losAngeles, 1)) // somebody is faster
 	b.click(".actions button")
-	b.sees(".about", "Ceramic Mug: Not reserved: somebody was faster, and none are left in Los Angeles.")
+	b.sees(
+		".about",
+		"Ceramic Mug: Not reserved: somebody was faster, and none are left in Los Angeles.",
+	)
 	b.look("hold-expired-409")
 
 	long := s.reserve(3599, line(headphones, newYork, 1))
 	b.visit("/reservation/" + long.ID)
 	b.click(".actions button:nth-child(2)")
 	b.sees(".result", "It can’t be held five minutes longer. Confirm it, or let it go.")
-	b.until("document.activeElement.id === 'heading' && !document.querySelector('.actions').textContent.includes('5 more minutes')")
+	b.until(
+		"document.activeElement.id === 'heading' && " +
+			"!document.querySelector('.actions').textContent.includes('5 more minutes')",
+	)
 	b.sees(".actions button:nth-child(2)", "Cancel")
 	b.look("hold-limit")
 
@@ -228,7 +243,7 @@ func TestGalleryOfTheOperator(t *testing.T) {
 	b.look("ops-error")
 }
 
-// refused answers the API's requests whose path has this end as an authorizer does that says no.
+// refused answers requests to paths with this end as an authorizer does that refuses them.
 func refused(suffix string) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/api/") || !strings.HasSuffix(r.URL.Path, suffix) {
@@ -279,8 +294,8 @@ func TestGalleryOfWhoMayNot(t *testing.T) {
 	b.sees("h1", "Purchased")
 }
 
-// The control to the minute of rest: an error that may pass is looked after every two seconds, and within the time of three such looks a
-// refused page doesn't look.
+// The control of the minute's pause after a refusal: after any other error the page reads every two
+// seconds. A refused page doesn't read within the time of three such reads.
 func TestARefusedPageRests(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -320,13 +335,13 @@ func TestGalleryOfTheHoldOffline(t *testing.T) {
 	b.offline(false)
 	b.until("!document.querySelector('.connection').textContent")
 
-	// Offline before anything was read: the page came, and its data didn't.
+	// Offline before the first read: the page has arrived, and its data hasn't.
 	s.breakWith(unavailable)
 	b.visit("/")
 	b.sees("main", "We can’t show this right now")
 	b.offline(true)
 	b.sees("main", "You are offline")
-	b.sees("main", "This page will fill as soon as you are back online.")
+	b.sees("main", "This page loads as soon as you are back online.")
 	b.look("shop-offline-at-first")
 	s.mend()
 	b.offline(false)

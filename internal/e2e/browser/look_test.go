@@ -12,16 +12,17 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// axe finds what keeps people out. It runs in the page, but isn't served by it.
+// axe is the source of axe-core, which finds barriers for people with disabilities. The test runs
+// it in the page.
 var axe = sync.OnceValues(func() (string, error) {
 	source, err := os.ReadFile("testdata/axe-core/axe.min.js")
 	return string(source), err
 })
 
-// screenshots is where every page and state is put for people to look at.
+// screenshots is the folder of the pictures of every page and state.
 var screenshots = filepath.FromSlash("../../../build/screenshots")
 
-// look takes a state's pictures in both schemes, narrow and wide, and has axe look at each.
+// look takes pictures of a state in both colour schemes, narrow and wide, and runs axe on each.
 func (b *tab) look(name string) {
 	b.t.Helper()
 	for _, scheme := range []string{"light", "dark"} {
@@ -44,27 +45,37 @@ func (b *tab) look(name string) {
 	}
 }
 
-// settle waits for two frames: then what was set has been drawn.
+// settle waits for two frames, after which all changes are drawn.
 func (b *tab) settle() {
 	b.t.Helper()
-	eval[bool](b, "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+	eval[bool](
+		b,
+		"new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => "+
+			"done(true))))",
+	)
 }
 
 func (b *tab) shoot(name string) {
 	b.t.Helper()
-	// Behind a dialog there is only the window.
-	height := eval[float64](b, "document.querySelector('dialog[open]') ? innerHeight : Math.max(document.documentElement.scrollHeight, innerHeight)")
+	// With an open dialog only the window is visible.
+	height := eval[float64](
+		b,
+		"document.querySelector('dialog[open]') ? innerHeight : "+
+			"Math.max(document.documentElement.scrollHeight, innerHeight)",
+	)
 	width := eval[float64](b, "innerWidth")
 	beyond := true
 	picture := command(b, page.CaptureScreenshot, page.CaptureScreenshotParams{
-		Format: page.CaptureScreenshotFormatPng, CaptureBeyondViewport: &beyond, Clip: &page.Viewport{Width: width, Height: height, Scale: 1},
+		Format:                page.CaptureScreenshotFormatPng,
+		CaptureBeyondViewport: &beyond,
+		Clip:                  &page.Viewport{Width: width, Height: height, Scale: 1},
 	})
 	b.must(os.MkdirAll(screenshots, 0o755))
 	b.must(os.WriteFile(filepath.Join(screenshots, name+".png"), picture.Data, 0o644))
 }
 
-// axe are the violations of WCAG 2.2 AA, and of what axe calls best practice. Text in the colour of its ground is no violation to axe, which
-// takes it for hidden on purpose; here nothing is.
+// axe returns the violations of WCAG 2.2 AA and of axe's best practices. axe takes text in the
+// colour of its background for hidden on purpose; here it is an error.
 func (b *tab) axe() []string {
 	b.t.Helper()
 	source, err := axe()
@@ -75,20 +86,24 @@ func (b *tab) axe() []string {
 	return eval[[]string](b, `axe.run(document, {
 		resultTypes: ["violations", "incomplete"], rules: { "target-size": { enabled: true } },
 	}).then(({ violations, incomplete }) => {
-		const invisible = incomplete.map((v) => ({ ...v, nodes: v.nodes.filter((n) => n.any.some((c) => c.data?.messageKey === "equalRatio")) }));
-		return violations.concat(invisible.filter((v) => v.nodes.length > 0)).map((v) => v.id + " (" + v.impact + "): " +
-			v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + n.any.concat(n.all, n.none).map((c) => c.message).join("; ")).join(" | "));
+		const isInvisible = (n) => n.any.some((c) => c.data?.messageKey === "equalRatio");
+		const invisible = incomplete.map((v) => ({ ...v, nodes: v.nodes.filter(isInvisible) }));
+		const messages = (n) => n.any.concat(n.all, n.none).map((c) => c.message).join("; ");
+		const describe = (n) => n.target.join(" ") + " " + messages(n);
+		return violations.concat(invisible.filter((v) => v.nodes.length > 0)).map((v) =>
+			v.id + " (" + v.impact + "): " + v.nodes.slice(0, 3).map(describe).join(" | "));
 	})`)
 }
 
-// The control: what is said never to happen would be seen.
+// The control: the tests would see an injected script, a layout shift and an exception.
 func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	b := newStack(t).newTab()
 	b.visit("/")
 	b.until("document.querySelector('.cards article')")
 	eval[chromedp.Void](b, `{
-		const script = Object.assign(document.createElement("script"), { textContent: "window.injected = true" });
+		const script = document.createElement("script");
+		script.textContent = "window.injected = true";
 		document.body.append(script);
 		const push = document.createElement("div");
 		push.setAttribute("style", "height: 1px");
@@ -96,7 +111,10 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 		document.querySelector("main").prepend(push);
 		setTimeout(() => { throw new Error("on purpose"); });
 	}`)
-	b.until("seen.shift > 0.01 && seen.refused.some((r) => r.startsWith('script-src')) && seen.refused.some((r) => r.startsWith('style-src'))")
+	b.until(
+		"seen.shift > 0.01 && seen.refused.some((r) => r.startsWith('script-src')) && " +
+			"seen.refused.some((r) => r.startsWith('style-src'))",
+	)
 	if eval[bool](b, "Boolean(window.injected)") {
 		t.Error("an inline script ran, want it refused")
 	}
@@ -110,7 +128,7 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 	b.mu.Unlock()
 }
 
-// The control: axe must be able to find something, in a page under our policy.
+// The control: axe finds errors in a page under our policy.
 func TestAxeFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	b := newStack(t).newTab()
@@ -118,7 +136,8 @@ func TestAxeFindsWhatIsWrong(t *testing.T) {
 	b.until("document.querySelector('.cards article')")
 	eval[chromedp.Void](b, `{
 		const main = document.querySelector("main");
-		const ghost = Object.assign(document.createElement("p"), { textContent: "Unseen words", className: "ghost" });
+		const ghost = document.createElement("p");
+		Object.assign(ghost, { textContent: "Unseen words", className: "ghost" });
 		main.append(document.createElement("button"), ghost);
 		const sheet = new CSSStyleSheet();
 		sheet.replaceSync(".ghost { color: #fff; background: #fff; }");

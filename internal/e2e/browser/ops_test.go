@@ -24,7 +24,9 @@ func TestTheOperatorReadsOnAndFilters(t *testing.T) {
 	b.until("document.querySelectorAll('" + rows + "').length === 50")
 	b.sees(rows, "2 × Mechanical Keyboard, Los Angeles")
 	b.click(".more button")
-	b.until("document.querySelectorAll('" + rows + "').length === 53 && !document.querySelector('.more button')")
+	b.until(
+		"document.querySelectorAll('" + rows + "').length === 53 && !document.querySelector('.more button')",
+	)
 
 	b.choose("Product", demo.Products()[headphones].ID.String())
 	b.sees("main", "1 hold, the next to end first")
@@ -44,8 +46,8 @@ func TestTheOperatorSeesWhatIsWrong(t *testing.T) {
 	b.sees(".tiles", "none has run yet")
 	h := s.reserve(600, line(mug, losAngeles, 1))
 	b.sees(".tiles", "Live holds11 unit")
-	s.kill(h.ID)
-	b.sees(".tiles .bad", "1 dead hold to write down")
+	s.expireNow(h.ID)
+	b.sees(".tiles .bad", "1 dead hold to sweep")
 	s.exec("INSERT INTO last_audit (at, violations, unfinished) VALUES (now(), 2, true)")
 	b.sees(".tiles", "Audit2 violations")
 	b.sees(".tiles", "unfinished")
@@ -53,7 +55,7 @@ func TestTheOperatorSeesWhatIsWrong(t *testing.T) {
 	b.look("ops-wrong")
 }
 
-// A look reads the first page anew, and what was fetched behind it stays as it is.
+// Each read fetches the first page again. The pages behind it stay as they were.
 func TestTheOperatorsOlderPagesAreFetchedOnce(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -80,13 +82,13 @@ func TestTheOperatorsOlderPagesAreFetchedOnce(t *testing.T) {
 	if got := older.Load(); got != 1 {
 		t.Errorf("the second page was read %d times, want once", got)
 	}
-	// One more that ends before the others pushes another off the first page, and all are still there.
+	// A new hold that ends first pushes another off the first page. All must still be listed.
 	s.reserve(60, line(keyboard, newYork, 1))
 	b.until("document.querySelectorAll('" + rows + "').length === 52")
 	b.sees(rows, "1 × Mechanical Keyboard, New York")
 }
 
-// A page of the API ends after so many holds looked at, whether or not one matched.
+// A page of the API ends after so many holds searched, even if none matched.
 func TestTheOperatorLooksFurther(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -106,11 +108,13 @@ func TestTheOperatorLooksFurther(t *testing.T) {
 	})
 	b := s.newTab()
 	b.visit("/ops")
-	b.sees(".nothing", "None among the 10,000 next to end looked at.")
+	b.sees(".nothing", "None among the 10,000 next to end searched.")
 	b.choose("Status", "")
-	b.sees(".nothing", "None among the newest 10,000 looked at.")
+	b.sees(".nothing", "None among the newest 10,000 searched.")
 	b.look("ops-further")
 	b.sees(".more button", "Look further")
 	b.click(".more button")
-	b.until("document.querySelectorAll('" + rows + "').length === 1 && !document.querySelector('.more button')")
+	b.until(
+		"document.querySelectorAll('" + rows + "').length === 1 && !document.querySelector('.more button')",
+	)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 )
 
-// The README's picture is taken anew when it is asked for: a run that changes nothing shouldn't change it.
+// Without this flag a run doesn't change the README's picture.
 var keepPicture = flag.Bool("picture", false, "put the README's picture into internal/webui")
 
 const (
@@ -25,11 +25,17 @@ const (
 	maxPicture    = 150_000 // bytes, which everybody who clones the repository gets
 )
 
-// TestPicture makes the picture that opens the README: the shop, and beside it a hold, as a telephone shows it.
+// TestPicture makes the README's picture: the shop, and beside it a hold on a telephone.
 func TestPicture(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 5), line(mug, newYork, 12), line(headphones, newYork, 3))
+	s.reserve(
+		600,
+		line(keyboard, newYork, 2),
+		line(headphones, sanFrancisco, 5),
+		line(mug, newYork, 12),
+		line(headphones, newYork, 3),
+	)
 	held := s.reserve(600, line(mug, losAngeles, 1))
 	shop, hold := s.newTab(), s.newTab()
 	shop.visit("/")
@@ -38,8 +44,20 @@ func TestPicture(t *testing.T) {
 	hold.sees(".items", "Ceramic Mug")
 
 	both := image.NewRGBA(image.Rect(0, 0, shopWidth+holdWidth, pictureHeight))
-	draw.Draw(both, image.Rect(0, 0, shopWidth, pictureHeight), shop.window("light", shopWidth, 1), image.Point{}, draw.Src)
-	draw.Draw(both, image.Rect(shopWidth, 0, shopWidth+holdWidth, pictureHeight), hold.window("dark", holdWidth, holdScale), image.Point{}, draw.Src)
+	draw.Draw(
+		both,
+		image.Rect(0, 0, shopWidth, pictureHeight),
+		shop.window("light", shopWidth, 1),
+		image.Point{},
+		draw.Src,
+	)
+	draw.Draw(
+		both,
+		image.Rect(shopWidth, 0, shopWidth+holdWidth, pictureHeight),
+		hold.window("dark", holdWidth, holdScale),
+		image.Point{},
+		draw.Src,
+	)
 	var out bytes.Buffer
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, both); err != nil {
 		t.Fatal(err)
@@ -56,15 +74,24 @@ func TestPicture(t *testing.T) {
 	t.Logf("%s has %d bytes", path, out.Len())
 }
 
-// window is what a window shows that is so many of the picture's pixels wide.
+// window returns the picture of a window with a width in pixels of the README's picture.
 func (b *tab) window(scheme string, width, scale float64) image.Image {
 	b.t.Helper()
 	b.dress(scheme, int64(width))
 	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-		Width: int64(width / scale), Height: int64(pictureHeight / scale), DeviceScaleFactor: scale, Mobile: true,
+		Width: int64(
+			width / scale,
+		),
+		Height:            int64(pictureHeight / scale),
+		DeviceScaleFactor: scale,
+		Mobile:            true,
 	})
 	b.settle()
-	shot := command(b, page.CaptureScreenshot, page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatPng})
+	shot := command(
+		b,
+		page.CaptureScreenshot,
+		page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatPng},
+	)
 	picture, err := png.Decode(bytes.NewReader(shot.Data))
 	b.must(err)
 	return picture

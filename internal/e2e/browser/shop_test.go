@@ -51,7 +51,10 @@ func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 	both.Wait()
 
 	for _, b := range tabs {
-		b.until("location.pathname.startsWith('/reservation/') || document.querySelector('#quantity-note')?.textContent")
+		b.until(
+			"location.pathname.startsWith('/reservation/') || " +
+				"document.querySelector('#quantity-note')?.textContent",
+		)
 	}
 	slices.SortFunc(tabs, func(a, b *tab) int { return -strings.Compare(a.path(), b.path()) })
 	winner, loser := tabs[0], tabs[1]
@@ -85,7 +88,8 @@ func TestACartIsReservedWhole(t *testing.T) {
 	s := newStack(t)
 	b := s.newTab()
 	b.visit("/")
-	for _, row := range [][2]string{{"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "New York"}} {
+	rows := [][2]string{{"Ceramic Mug", "Los Angeles"}, {"Wireless Headphones", "New York"}}
+	for _, row := range rows {
 		b.click(reserveButton(row[0], row[1]))
 		b.click("dialog footer button.secondary")
 		b.wantAnnounced("Added to the cart: 1 × " + row[0])
@@ -121,10 +125,12 @@ func TestCancelGivesTheUnitsBack(t *testing.T) {
 func TestExpiryIsWatchedToZero(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, func(c *config.Config) { c.HoldTTL = 12 * time.Second })
-	b := s.newTab(`window.times = new Set(); addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+	b := s.newTab(
+		`window.times = new Set(); addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
 		const text = document.getElementById("countdown")?.textContent;
 		if (text) { times.add(text); }
-	}).observe(document.body, { childList: true, characterData: true, subtree: true }));`)
+	}).observe(document.body, { childList: true, characterData: true, subtree: true }));`,
+	)
 	shop := s.newTab()
 	shop.visit("/")
 	b.reserveOne("Ceramic Mug", "Los Angeles")
@@ -136,7 +142,12 @@ func TestExpiryIsWatchedToZero(t *testing.T) {
 	seen := eval[[]string](b, "[...times]")
 	last := []string{"0:05", "0:04", "0:03", "0:02", "0:01"}
 	const most = 2 // of these that a busy machine may not come to draw
-	if missed := slices.DeleteFunc(last, func(time string) bool { return slices.Contains(seen, time) }); len(missed) > most {
+	if missed := slices.DeleteFunc(
+		last,
+		func(time string) bool { return slices.Contains(seen, time) },
+	); len(
+		missed,
+	) > most {
 		t.Errorf("the countdown showed %q, and not %q", seen, missed)
 	}
 	b.click(".actions button")
@@ -171,11 +182,17 @@ func TestEveryTabFollows(t *testing.T) {
 	}
 }
 
-// Two clicks in one task are as fast as two can be: nothing was drawn in between.
+// Two clicks in one task are the fastest possible: nothing is drawn between them.
 func (b *tab) clickTwice(selector string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf("document.querySelector(%q)", selector))
-	eval[chromedp.Void](b, fmt.Sprintf("{ const node = document.querySelector(%q); node.click(); node.click(); }", selector))
+	eval[chromedp.Void](
+		b,
+		fmt.Sprintf(
+			"{ const node = document.querySelector(%q); node.click(); node.click(); }",
+			selector,
+		),
+	)
 }
 
 func TestADoubleClickActsOnce(t *testing.T) {
@@ -197,7 +214,7 @@ func TestADoubleClickActsOnce(t *testing.T) {
 	}
 }
 
-// countPosts notes the keys of the POSTs that come.
+// countPosts collects the Idempotency-Keys of the POSTs.
 func (s *stack) countPosts() (keys func() []string) {
 	var mu sync.Mutex
 	var seen []string
@@ -222,7 +239,11 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	b := s.newTab()
 	b.visit("/")
 
-	lost := s.losing(http.MethodPost, "/api/reservations", 1) // the page asks again by itself, or Chromium does
+	lost := s.losing(
+		http.MethodPost,
+		"/api/reservations",
+		1,
+	) // the page asks again by itself, or Chromium does
 	b.click(reserveButton("Ceramic Mug", "New York"))
 	b.click(submit)
 	b.sees("h1", "Held for you")
@@ -238,19 +259,27 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	before := s.count("SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations")
 	b.click(extend)
 	b.sees(".result", "Held until")
-	if after := s.count("SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations"); after != before {
-		t.Errorf("the hold lasts %d s after the retry and %d s before, want it extended once", after, before)
+	if after := s.count(
+		"SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations",
+	); after != before {
+		t.Errorf(
+			"the hold lasts %d s after the retry and %d s before, want it extended once",
+			after,
+			before,
+		)
 	}
 
 	s.losing(http.MethodPost, "/confirm", math.MaxInt64)
 	b.click(confirm)
 	b.sees("h1", "Purchased") // told by the next look
-	if sold := s.count("SELECT 30 - total FROM inventory WHERE total IN (29, 30) AND reserved = 0"); sold != 1 {
+	if sold := s.count(
+		"SELECT 30 - total FROM inventory WHERE total IN (29, 30) AND reserved = 0",
+	); sold != 1 {
 		t.Errorf("%d mugs are sold, want 1", sold)
 	}
 }
 
-// The control: without the key the retry acts again, and so the test above would see it.
+// The control of the test above: without the key the retry acts twice.
 func TestWithoutAKeyALostAnswerActsTwice(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -280,7 +309,7 @@ func TestTheServerGoesDownAndComesBack(t *testing.T) {
 	h.reserveOne("Wireless Headphones", "New York")
 
 	s.down()
-	b.sees(".connection", "The shop can’t be reached. This was so at")
+	b.sees(".connection", "The shop can’t be reached. The numbers are from")
 	h.sees(".connection", "The shop can’t be reached")
 	b.click(reserveButton("Ceramic Mug", "Los Angeles"))
 	b.click(submit)
@@ -294,7 +323,7 @@ func TestTheServerGoesDownAndComesBack(t *testing.T) {
 	s.wantHolds(2)
 }
 
-// tabTo presses Tab until something has the focus.
+// tabTo presses Tab until the element has the focus.
 func (b *tab) tabTo(selector string) {
 	b.t.Helper()
 	const most = 60 // elements of a page
@@ -320,17 +349,28 @@ func TestTheKeyboardAloneDoesEverything(t *testing.T) {
 	b.until("document.activeElement.id === 'quantity'")
 	for range 8 { // round the dialog, never out of it
 		b.press(kb.Tab)
-		b.until("document.activeElement === document.body || document.querySelector('dialog').contains(document.activeElement)")
+		b.until(
+			"document.activeElement === document.body || " +
+				"document.querySelector('dialog').contains(document.activeElement)",
+		)
 	}
 	b.press(kb.Escape)
-	b.until(fmt.Sprintf("!document.querySelector('dialog') && document.activeElement === document.querySelector(%q)", reserve))
+	b.until(
+		fmt.Sprintf(
+			"!document.querySelector('dialog') && document.activeElement === "+
+				"document.querySelector(%q)",
+			reserve,
+		),
+	)
 
 	b.press(kb.Enter)
 	b.until("document.activeElement.id === 'quantity'")
 	b.fill("#quantity", "9")
 	b.press(kb.Enter)
 	b.sees("#quantity-note", "Only 3 left here.")
-	b.until("document.activeElement.id === 'quantity' && document.activeElement.ariaInvalid === 'true'")
+	b.until(
+		"document.activeElement.id === 'quantity' && document.activeElement.ariaInvalid === 'true'",
+	)
 	b.fill("#quantity", "2")
 	b.press(kb.Enter)
 	b.sees("h1", "Held for you")
@@ -353,7 +393,7 @@ func TestTheKeyboardAloneDoesEverything(t *testing.T) {
 	b.until("document.activeElement.matches('button.cart')")
 }
 
-// The browser's clock is not asked: shift puts it elsewhere, before a page's own scripts run.
+// The pages must not read the browser's clock. shift moves that clock before their scripts run.
 func TestTheServersClockCountsDown(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -367,15 +407,26 @@ func TestTheServersClockCountsDown(t *testing.T) {
 		b.visit("/reservation/" + h.ID)
 		b.until("document.getElementById('countdown')")
 		before := time.Until(h.ExpiresAt)
-		shown := eval[int](b, "document.getElementById('countdown').textContent.split(':').reduce((sum, part) => sum * 60 + Number(part), 0)")
+		shown := eval[int](
+			b,
+			"document.getElementById('countdown').textContent.split(':').reduce((sum, part) => "+
+				"sum * 60 + Number(part), 0)",
+		)
 		least, most := int(time.Until(h.ExpiresAt).Seconds())-1, int(before.Seconds())+2
 		if shown < least || shown > most {
-			t.Errorf("with the browser's clock %d days off the countdown shows %d s, want %d to %d", days, shown, least, most)
+			t.Errorf(
+				"with the browser's clock %d days off the countdown shows %d s, want %d to %d",
+				days,
+				shown,
+				least,
+				most,
+			)
 		}
 	}
 }
 
-// A change anywhere is on the page within three seconds, in the same elements: nothing flashes, and what has the focus keeps it.
+// A change is on the page within three seconds, in the same elements: nothing flashes, and the
+// focus stays.
 func TestStockFollowsWithoutAFlash(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -383,7 +434,14 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 	b.visit("/")
 	b.figures("Ceramic Mug", "San Francisco", 50, 0, 50)
 	button := reserveButton("Ceramic Mug", "San Francisco")
-	eval[chromedp.Void](b, fmt.Sprintf("window.before = [...document.querySelectorAll('main *')]; document.querySelector(%q).focus()", button))
+	eval[chromedp.Void](
+		b,
+		fmt.Sprintf(
+			"window.before = [...document.querySelectorAll('main *')]; "+
+				"document.querySelector(%q).focus()",
+			button,
+		),
+	)
 	var took []time.Duration
 	for i := range 5 {
 		s.reserve(600, line(mug, sanFrancisco, 1))
@@ -395,41 +453,59 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 	if slowest := slices.Max(took); slowest > 3*time.Second {
 		t.Errorf("a change took %v (of %v), want at most 3 s for each", slowest, took)
 	}
-	if replaced := eval[int](b, "before.filter((node) => !node.isConnected).length"); replaced != 0 {
+	if replaced := eval[int](
+		b,
+		"before.filter((node) => !node.isConnected).length",
+	); replaced != 0 {
 		t.Errorf("%d elements were replaced, want none", replaced)
 	}
 	b.until(fmt.Sprintf("document.activeElement.matches(%q)", button))
 	b.wantStill()
 
-	// Where a badge comes there was room for it, on a telephone too.
+	// There is room for a badge before it appears, on a telephone too.
 	b.dress("light", 320)
 	b.reload()
 	b.figures("Ceramic Mug", "Los Angeles", 1, 0, 1)
 	height := eval[int](b, "document.documentElement.scrollHeight")
-	s.reserve(600, line(mug, losAngeles, 1), line(keyboard, newYork, 3), line(headphones, sanFrancisco, 10))
+	s.reserve(
+		600,
+		line(mug, losAngeles, 1),
+		line(keyboard, newYork, 3),
+		line(headphones, sanFrancisco, 10),
+	)
 	b.figures("Ceramic Mug", "Los Angeles", 0, 1, 1)
 	b.figures("Wireless Headphones", "San Francisco", 2, 10, 12)
 	b.settle()
 	b.wantStill()
 	if got := eval[int](b, "document.documentElement.scrollHeight"); got != height {
-		t.Errorf("with three badges the page is %d pixels high, and %d without, want the same", got, height)
+		t.Errorf(
+			"with three badges the page is %d pixels high, and %d without, want the same",
+			got,
+			height,
+		)
 	}
 }
 
 func TestMoreProductsAreAClickAway(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.exec("INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || i FROM generate_series(1, 60) i")
+	s.exec(
+		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || " +
+			"i FROM generate_series(1, 60) i",
+	)
 	b := s.newTab()
 	b.visit("/")
 	b.until("document.querySelectorAll('.card').length === 50")
-	b.sees(".cards", "Not kept in any warehouse.")
+	b.sees(".cards", "No warehouse stocks it.")
 	b.click(".more button")
-	b.until("document.querySelectorAll('.card').length === 63 && !document.querySelector('.more button')")
+	b.until(
+		"document.querySelectorAll('.card').length === 63 && !document.querySelector('.more " +
+			"button')",
+	)
 	b.figures("Wireless Headphones", "New York", 5, 0, 5)
 }
 
-// A tab that nobody sees asks for nothing. Another, seen, tells how much time went by: so long that three looks were due.
+// A hidden tab sends no requests. A visible tab measures the time: it waits for three reads.
 func TestAHiddenTabRests(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -451,15 +527,25 @@ func TestAHiddenTabRests(t *testing.T) {
 	names := []string{"seen", "hidden"}
 	tabs := map[string]*tab{}
 	for _, name := range names {
-		b := s.newTab(`window.isHidden = false; Object.defineProperty(Document.prototype, "hidden", { get: () => isHidden });`)
+		b := s.newTab(
+			`window.isHidden = false;
+			Object.defineProperty(Document.prototype, "hidden", { get: () => isHidden });`,
+		)
 		command(b, network.Enable, network.EnableParams{})
-		command(b, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"X-Tab": name}})
+		command(
+			b,
+			network.SetExtraHTTPHeaders,
+			network.SetExtraHTTPHeadersParams{Headers: network.Headers{"X-Tab": name}},
+		)
 		b.visit("/")
 		b.figures("Ceramic Mug", "Los Angeles", 1, 0, 1)
 		tabs[name] = b
 	}
 	hide := func(is bool) {
-		eval[chromedp.Void](tabs["hidden"], fmt.Sprintf("isHidden = %v; document.dispatchEvent(new Event('visibilitychange'))", is))
+		eval[chromedp.Void](
+			tabs["hidden"],
+			fmt.Sprintf("isHidden = %v; document.dispatchEvent(new Event('visibilitychange'))", is),
+		)
 	}
 	hide(true)
 	hiddenBefore, seenBefore := count("hidden"), count("seen")
@@ -472,7 +558,7 @@ func TestAHiddenTabRests(t *testing.T) {
 	waitFor(t, func() bool { return count("hidden") > rested })
 }
 
-// waitFor waits for a condition outside of the browser.
+// waitFor waits for a condition outside the browser.
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
 	deadline := time.After(patience)

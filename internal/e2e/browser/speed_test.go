@@ -10,7 +10,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// The slow connection is Lighthouse's "slow 4G": 1.6 Mbit/s down, 750 kbit/s up, and 150 ms until an answer begins.
+// The slow connection is Lighthouse's "slow 4G": 1.6 Mbit/s down, 750 kbit/s up, and 150 ms of
+// latency.
 const (
 	slowLatency  = 150 // ms
 	slowDownload = 1.6e6 / 8
@@ -22,8 +23,8 @@ const (
 	maxWait     = time.Second
 )
 
-// A first view is usable when its stock can be reserved. The test runs alone, before those that run in parallel, and the best of five
-// counts: what is asserted is what the pages need, not what other work left of this machine.
+// The first view is usable when its stock can be reserved. The test runs alone, before the parallel
+// ones, and takes the best of five: it measures the pages' needs, not this machine's load.
 func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 	s := newStack(t)
 	s.newTab().visit("/") // starts the functions, as somebody before did
@@ -34,7 +35,12 @@ func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 		waits = append(waits, wait)
 		bytes = transferred
 	}
-	t.Logf("over 1.6 Mbit/s with 150 ms, on a cold cache, the shop was usable after %v; it takes %d bytes", waits, bytes)
+	t.Logf(
+		"over 1.6 Mbit/s with 150 ms, on a cold cache, the shop was usable after %v; it takes "+
+			"%d bytes",
+		waits,
+		bytes,
+	)
 	if best := slices.Min(waits); best > maxWait {
 		t.Errorf("the shop was usable after %v at best, want %v", best, maxWait)
 	}
@@ -45,11 +51,14 @@ func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 
 func (s *stack) firstView() (wait time.Duration, transferred int64) {
 	s.t.Helper()
-	b := s.newTab(`window.usable = new Promise((done) => addEventListener("DOMContentLoaded", () => {
-		const look = () => document.querySelector('button[aria-label^="Reserve "]') && done(performance.now());
+	b := s.newTab(
+		`window.usable = new Promise((done) => addEventListener("DOMContentLoaded", () => {
+		const look = () => document.querySelector('button[aria-label^="Reserve "]') &&
+			done(performance.now());
 		new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
 		look();
-	}));`)
+	}));`,
+	)
 	var bytes atomic.Int64
 	b.must(chromedp.Listen(b.ctx, func(event any) {
 		if e, ok := event.(*network.EventLoadingFinished); ok {
@@ -58,7 +67,9 @@ func (s *stack) firstView() (wait time.Duration, transferred int64) {
 	}))
 	command(b, network.Enable, network.EnableParams{})
 	command(b, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
-		MatchedNetworkConditions: []*network.Conditions{{Latency: slowLatency, DownloadThroughput: slowDownload, UploadThroughput: slowUpload}},
+		MatchedNetworkConditions: []*network.Conditions{
+			{Latency: slowLatency, DownloadThroughput: slowDownload, UploadThroughput: slowUpload},
+		},
 	})
 	b.visit("/")
 	ms := eval[float64](b, "usable")

@@ -1,5 +1,5 @@
-// Package browser looks at the pages with a person's eyes and hands: headless Chromium, the built functions behind the local gateway,
-// and a real Postgres. Whatever a test waits for is a condition with a deadline.
+// Package browser tests the pages in headless Chromium, with the functions behind the local gateway
+// and a real Postgres. Every wait is for a condition and has a deadline.
 package browser
 
 import (
@@ -32,7 +32,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// stack is the service with a database of its own, at an address that stays the same when the server goes down and comes back.
+// stack is the service with its own database. Its address stays the same when the server stops and
+// starts again.
 type stack struct {
 	t       *testing.T
 	browser context.Context // a Chromium of the test's own
@@ -40,23 +41,34 @@ type stack struct {
 	db      pgtest.Database
 	gateway http.Handler
 	server  *http.Server
-	// fault answers, or does worse, in place of the gateway, and reports whether it did.
+	// fault may handle a request in place of the gateway. It reports whether it did.
 	fault atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
 
-// newStack serves the demo catalog. Changes make the configuration another.
+// newStack serves the demo catalog, with changes to the configuration.
 func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	t.Helper()
 	s := &stack{t: t, db: pgtest.New(t), browser: startChromium(t)}
 	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	c := config.Config{DatabaseURL: s.db.URL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
+	c := config.Config{
+		DatabaseURL: s.db.URL,
+		HoldTTL:     10 * time.Minute,
+		MaxHold:     time.Hour,
+		LogLevel:    slog.LevelError,
+	}
 	for _, change := range changes {
 		change(&c)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	functions, err := local.Built(builttest.Functions(t, "browser"), c.Environ(), 0, t.Output(), log)
+	functions, err := local.Built(
+		builttest.Functions(t, "browser"),
+		c.Environ(),
+		0,
+		t.Output(),
+		log,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +81,7 @@ func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	return s
 }
 
-// up listens; down lets go of the port and of every connection, in the middle of an answer too.
+// up starts the server. down closes its port and every connection, even in the middle of an answer.
 func (s *stack) up(address string) {
 	s.t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", address)
@@ -90,14 +102,14 @@ func (s *stack) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.gateway.ServeHTTP(w, r)
 }
 
-// breakWith puts a fault between the browser and the gateway, until mended.
+// breakWith puts a fault between the browser and the gateway until mend is called.
 func (s *stack) breakWith(fault func(w http.ResponseWriter, r *http.Request) bool) {
 	s.fault.Store(&fault)
 }
 
 func (s *stack) mend() { s.fault.Store(nil) }
 
-// unavailable answers the API's requests as an overloaded service does.
+// unavailable is a fault that answers the API's requests as an overloaded service does.
 func unavailable(w http.ResponseWriter, r *http.Request) bool {
 	if !strings.HasPrefix(r.URL.Path, "/api/") {
 		return false
@@ -105,11 +117,16 @@ func unavailable(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Retry-After", "1")
 	w.WriteHeader(http.StatusServiceUnavailable)
-	_, _ = io.WriteString(w, `{"type":"urn:allo:problem:UNAVAILABLE","title":"Unavailable","status":503,"code":"UNAVAILABLE","error":"x","detail":"x"}`)
+	_, _ = io.WriteString(
+		w,
+		`{"type":"urn:allo:problem:UNAVAILABLE","title":"Unavailable","status":503,`+
+			`"code":"UNAVAILABLE","error":"x","detail":"x"}`,
+	)
 	return true
 }
 
-// hanging lets the API's requests wait until the browser has given up, or done is closed.
+// hanging returns a fault that blocks the API's requests until the browser gives up or done is
+// closed.
 func hanging(done <-chan struct{}) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(_ http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/api/") {
@@ -124,7 +141,7 @@ func hanging(done <-chan struct{}) func(w http.ResponseWriter, r *http.Request) 
 	}
 }
 
-// losing lets a matching request act, and loses its answer so many times.
+// losing lets matching requests take effect, and drops the answers of the first ones.
 func (s *stack) losing(method, suffix string, times int64) *atomic.Int64 {
 	var lost atomic.Int64
 	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -137,13 +154,13 @@ func (s *stack) losing(method, suffix string, times int64) *atomic.Int64 {
 	return &lost
 }
 
-// hold is a reservation as the API tells it.
+// hold is a reservation in an answer of the API.
 type hold struct {
 	ID, Status string
 	ExpiresAt  time.Time
 }
 
-// reserve holds units without a browser.
+// reserve makes a hold without the browser.
 func (s *stack) reserve(ttl int, lines ...string) hold {
 	s.t.Helper()
 	body := fmt.Sprintf(`{"items":[%s],"ttlSeconds":%d}`, strings.Join(lines, ","), ttl)
@@ -157,7 +174,12 @@ func (s *stack) resolve(id, verb string) hold {
 
 func (s *stack) call(path, body string, want int) hold {
 	s.t.Helper()
-	r := httptest.NewRequestWithContext(s.t.Context(), http.MethodPost, path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(
+		s.t.Context(),
+		http.MethodPost,
+		path,
+		strings.NewReader(body),
+	)
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -170,18 +192,23 @@ func (s *stack) call(path, body string, want int) hold {
 	return answer.Reservation
 }
 
-// line is one line of a reservation: so many of the demo's product p from its warehouse w.
+// line is the JSON of one line: a quantity of the demo's product p from its warehouse w.
 func line(p, w, quantity int) string {
-	return fmt.Sprintf(`{"productId":"%s","warehouseId":"%s","quantity":%d}`, demo.Products()[p].ID, demo.Warehouses()[w].ID, quantity)
+	return fmt.Sprintf(
+		`{"productId":"%s","warehouseId":"%s","quantity":%d}`,
+		demo.Products()[p].ID,
+		demo.Warehouses()[w].ID,
+		quantity,
+	)
 }
 
-// The demo's products and warehouses, by their places in it.
+// The indexes of the demo's products and warehouses.
 const (
 	headphones, keyboard, mug         = 0, 1, 2
 	sanFrancisco, newYork, losAngeles = 0, 1, 2
 )
 
-// exec changes the database past the API.
+// exec changes the database directly.
 func (s *stack) exec(sql string, arguments ...any) {
 	s.t.Helper()
 	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
@@ -194,28 +221,43 @@ func (s *stack) exec(sql string, arguments ...any) {
 	}
 }
 
-// kill moves a hold's whole life into the past, so that it is dead now.
-func (s *stack) kill(id string) {
+// expireNow moves a hold's life into the past, so that it is dead now.
+func (s *stack) expireNow(id string) {
 	s.t.Helper()
-	s.exec(`UPDATE reservations SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
-	                                expires_at = expires_at - interval '1 day' WHERE id = $1`, id)
-	s.exec("UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE reservation_id = $1", id)
+	s.exec(
+		`UPDATE reservations SET created_at = created_at - interval '1 day',
+			updated_at = updated_at - interval '1 day',
+	                                expires_at = expires_at - interval '1 day' WHERE id = $1`,
+		id,
+	)
+	s.exec(
+		"UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE "+
+			"reservation_id = $1",
+		id,
+	)
 }
 
-// pastHour fills the last hour with holds and what became of them: a history, which leaves the stock as it is.
+// pastHour adds resolved holds to the last hour. It leaves the stock as it is.
 func (s *stack) pastHour() {
 	s.t.Helper()
 	s.exec(`
-INSERT INTO reservations (id, product_id, warehouse_id, created_at, updated_at, expires_at, quantity, status)
-SELECT gen_random_uuid(), $1, $2, made, CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
+INSERT INTO reservations (id, product_id, warehouse_id,
+                          created_at, updated_at, expires_at, quantity, status)
+SELECT gen_random_uuid(), $1, $2, made,
+CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
        made + interval '5 minutes', 1 + i % 3, status::reservation_status
 FROM (SELECT i, now() - interval '1 minute' * (6 + (i * i * 7) % 53) AS made,
-             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED', 'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
-      FROM generate_series(1, 160) i) history`, demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
-	s.exec("INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 minutes', 0, false)")
+             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED',
+                     'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
+      FROM generate_series(1, 160) i) history`,
+		demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
+	s.exec(
+		"INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 " +
+			"minutes', 0, false)",
+	)
 }
 
-// count is what a query counts.
+// count returns the number that a query selects.
 func (s *stack) count(sql string, arguments ...any) int {
 	s.t.Helper()
 	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
@@ -230,7 +272,7 @@ func (s *stack) count(sql string, arguments ...any) int {
 	return n
 }
 
-// wantHolds fails the test unless there are so many reservations, whatever has become of them.
+// wantHolds fails the test unless the number of reservations, in any status, is want.
 func (s *stack) wantHolds(want int) {
 	s.t.Helper()
 	if got := s.count("SELECT count(*) FROM reservations"); got != want {
@@ -245,7 +287,12 @@ func startChromium(t *testing.T) context.Context {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.Flag("hide-scrollbars", true))
+	options := append(
+		chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.DisableGPU,
+		chromedp.Flag("hide-scrollbars", true),
+	)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium refuses root otherwise
 	}
@@ -261,14 +308,17 @@ func startChromium(t *testing.T) context.Context {
 	return ctx
 }
 
-// errNoChromium says how to get one.
-var errNoChromium = errors.New("no Chromium was found: install it (Debian: apt-get install chromium), or name it in CHROMIUM")
+// errNoChromium tells how to install Chromium.
+var errNoChromium = errors.New(
+	"no Chromium found: install it (Debian: apt-get install chromium), or set CHROMIUM to its path",
+)
 
 func findChromium() (string, error) {
 	if path := os.Getenv("CHROMIUM"); path != "" {
 		return path, nil
 	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
+	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}

@@ -17,25 +17,35 @@ import (
 )
 
 const (
-	// patience is how long a condition may take on a machine that has other things to do. What must be faster is measured.
+	// patience bounds every wait, on a busy machine too. Speed is measured elsewhere.
 	patience = 40 * time.Second
-	// lookEvery is how often a condition is looked at.
+	// lookEvery is the pause between two checks of a condition.
 	lookEvery = 25 * time.Millisecond
 )
 
-// watch runs before a page's own scripts: it collects what the page shifts, what its policy refuses and what was announced.
+// watch runs before a page's own scripts. It collects layout shifts, refusals of the policy and
+// announcements.
 const watch = `
 window.seen = { shift: 0, moved: [], refused: [], announced: [] };
-new PerformanceObserver((list) => list.getEntries().filter((e) => !e.hadRecentInput).forEach((e) => {
+new PerformanceObserver((list) => list.getEntries().forEach((e) => {
+  if (e.hadRecentInput) {
+    return;
+  }
   seen.shift += e.value;
-  e.sources.forEach(({ node, previousRect, currentRect }) => seen.moved.push((node?.outerHTML ?? node?.data ?? "").slice(0, 80) +
-    " " + [previousRect, currentRect].map((r) => r.x + "," + r.y + " " + r.width + "x" + r.height).join(" to ")));
+  const text = (r) => r.x + "," + r.y + " " + r.width + "x" + r.height;
+  e.sources.forEach(({ node, previousRect, currentRect }) => seen.moved.push(
+    (node?.outerHTML ?? node?.data ?? "").slice(0, 80) + " " +
+      text(previousRect) + " to " + text(currentRect)));
 }))
   .observe({ type: "layout-shift", buffered: true });
-addEventListener("securitypolicyviolation", (e) => seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
+addEventListener("securitypolicyviolation", (e) =>
+  seen.refused.push(e.violatedDirective + " " + e.blockedURI.slice(0, 60)));
 addEventListener("DOMContentLoaded", () => {
   const region = document.getElementById("announcer");
-  new MutationObserver(() => { if (region.textContent) { seen.announced.push(region.textContent); } })
+  if (!region) {
+    return; // a page without news
+  }
+  new MutationObserver(() => region.textContent && seen.announced.push(region.textContent))
     .observe(region, { childList: true, characterData: true, subtree: true });
 });`
 
@@ -48,7 +58,8 @@ type tab struct {
 	wrong []string // exceptions and refusals that the page caused
 }
 
-// newTab opens a tab in a session of its own: it shares no storage with another. The scripts run before the pages' own.
+// newTab opens a tab with its own session, which shares no storage with others. The scripts run
+// before the page's own.
 func (s *stack) newTab(scripts ...string) *tab {
 	s.t.Helper()
 	return s.open(s.browser, scripts, chromedp.WithNewBrowserContext())
@@ -60,7 +71,11 @@ func (b *tab) sibling(scripts ...string) *tab {
 	return b.s.open(b.ctx, scripts)
 }
 
-func (s *stack) open(parent context.Context, scripts []string, options ...chromedp.ContextOption) *tab {
+func (s *stack) open(
+	parent context.Context,
+	scripts []string,
+	options ...chromedp.ContextOption,
+) *tab {
 	s.t.Helper()
 	ctx, cancel := chromedp.NewContext(parent, options...)
 	b := &tab{t: s.t, s: s, ctx: ctx}
@@ -72,13 +87,17 @@ func (s *stack) open(parent context.Context, scripts []string, options ...chrome
 	command(b, log.Enable, cdp.Empty{})
 	command(b, runtime.Enable, cdp.Empty{})
 	for _, script := range append([]string{watch}, scripts...) {
-		command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+		command(
+			b,
+			page.AddScriptToEvaluateOnNewDocument,
+			page.AddScriptToEvaluateOnNewDocumentParams{Source: script},
+		)
 	}
 	b.dress("light", 1280)
 	return b
 }
 
-// command sends one to the browser. A browser that doesn't answer fails the test.
+// command sends a command to the browser. The test fails if the browser doesn't answer.
 func command[P, R any](b *tab, c cdp.Command[P, R], params P) R {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -95,7 +114,8 @@ func (b *tab) must(err error) {
 	}
 }
 
-// notice collects exceptions and what the browser complains of, but for answers of 4xx and 5xx and lost ones: tests cause these.
+// notice collects exceptions and errors of the browser's log. It skips network errors, as tests
+// cause those.
 func (b *tab) notice(event any) {
 	text := ""
 	switch e := event.(type) {
@@ -127,9 +147,17 @@ func (b *tab) checkWhatWentWrong() {
 // dress sets the colour scheme and the width.
 func (b *tab) dress(scheme string, width int64) {
 	b.t.Helper()
-	command(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
-		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
-	}})
+	command(
+		b,
+		emulation.SetEmulatedMedia,
+		emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+			{
+				Name:  "prefers-color-scheme",
+				Value: scheme,
+			},
+			{Name: "prefers-reduced-motion", Value: "reduce"},
+		}},
+	)
 	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: width, Height: 800, DeviceScaleFactor: 1, Mobile: width < 768,
 	})
@@ -140,9 +168,19 @@ func (b *tab) offline(is bool) {
 	b.t.Helper()
 	command(b, network.Enable, network.EnableParams{})
 	command(b, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
-		MatchedNetworkConditions: []*network.Conditions{{Offline: is, DownloadThroughput: -1, UploadThroughput: -1}},
+		MatchedNetworkConditions: []*network.Conditions{
+			{Offline: is, DownloadThroughput: -1, UploadThroughput: -1},
+		},
 	})
-	command(b, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: is, DownloadThroughput: -1, UploadThroughput: -1})
+	command(
+		b,
+		network.OverrideNetworkState,
+		network.OverrideNetworkStateParams{
+			Offline:            is,
+			DownloadThroughput: -1,
+			UploadThroughput:   -1,
+		},
+	)
 }
 
 func (b *tab) visit(path string) {
@@ -171,7 +209,7 @@ func eval[T any](b *tab, expression string) T {
 	return value
 }
 
-// until waits for an expression to be true. A page that is being replaced has no answer yet.
+// until waits for an expression to be true. It retries when a navigation interrupts the evaluation.
 func (b *tab) until(expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -186,30 +224,41 @@ func (b *tab) until(expression string) {
 		}
 		select {
 		case <-ctx.Done():
-			b.t.Fatalf("after %v it is still not so that %s; %v; the page shows: %s", patience, expression, err, b.shown())
+			b.t.Fatalf(
+				"after %v it is still not so that %s; %v; the page shows: %s",
+				patience,
+				expression,
+				err,
+				b.shown(),
+			)
 		case <-ticker.C:
 		}
 	}
 }
 
-// shown is what the page says, for a failure's message.
+// shown returns the page's text, for failure messages.
 func (b *tab) shown() string {
 	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
 	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.pathname + ": " + document.body.innerText.replace(/\s+/g, " ").slice(0, 900)`))
+	text, err := chromedp.Run(
+		ctx,
+		chromedp.Evaluate[string](
+			`location.pathname + ": " + document.body.innerText.replace(/\s+/g, " ").slice(0, 900)`,
+		),
+	)
 	if err != nil {
 		return err.Error()
 	}
 	return text
 }
 
-// sees waits until an element has a text, whatever stands around it.
+// sees waits until an element contains a text.
 func (b *tab) sees(selector, text string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf("document.querySelector(%q).textContent.includes(%q)", selector, text))
 }
 
-// click waits for an element and presses the mouse in its middle.
+// click waits for an element and clicks its middle with the mouse.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
@@ -220,7 +269,7 @@ func (b *tab) click(selector string) {
 	}
 }
 
-// doubleClick presses twice, faster than any answer.
+// doubleClick clicks twice, faster than any answer.
 func (b *tab) doubleClick(selector string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -230,14 +279,14 @@ func (b *tab) doubleClick(selector string) {
 	}
 }
 
-// fill replaces what stands in a field by what is typed.
+// fill replaces a field's text by typing.
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
 	eval[chromedp.Void](b, fmt.Sprintf("document.querySelector(%q).select()", selector))
 	b.press(text)
 }
 
-// press types keys into whatever has the focus.
+// press types keys into the focused element.
 func (b *tab) press(keys string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -245,17 +294,18 @@ func (b *tab) press(keys string) {
 	b.must(chromedp.Do(ctx, chromedp.KeyEvent(keys)))
 }
 
-// choose picks an option of a select, by the words of its label.
+// choose selects an option of the select with a label.
 func (b *tab) choose(label, value string) {
 	b.t.Helper()
 	eval[chromedp.Void](b, fmt.Sprintf(`{
-		const select = [...document.querySelectorAll("label")].find((label) => label.firstChild.textContent.trim() === %q).querySelector("select");
+		const select = [...document.querySelectorAll("label")]
+			.find((label) => label.firstChild.textContent.trim() === %q).querySelector("select");
 		select.value = %q;
 		select.dispatchEvent(new Event("change", { bubbles: true }));
 	}`, label, value))
 }
 
-// path is where the tab is.
+// path returns the path of the tab's page.
 func (b *tab) path() string {
 	b.t.Helper()
 	return eval[string](b, "location.pathname")
@@ -267,22 +317,35 @@ func (b *tab) wantAnnounced(text string) {
 	b.until(fmt.Sprintf("seen.announced.some((text) => text.includes(%q))", text))
 }
 
-// wantStill fails the test when anything has moved by itself since the page was opened.
+// wantStill fails the test if anything has moved by itself since the page was opened.
 func (b *tab) wantStill() {
 	b.t.Helper()
 	if shift := eval[float64](b, "seen.shift"); shift > 0.001 {
-		b.t.Errorf("%s: the layout shifted by %.4f, want nothing to move by itself: %q", b.path(), shift, eval[[]string](b, "seen.moved"))
+		b.t.Errorf(
+			"%s: the layout shifted by %.4f, want nothing to move by itself: %q",
+			b.path(),
+			shift,
+			eval[[]string](b, "seen.moved"),
+		)
 	}
 }
 
-// reserveButton is the button of a row of stock.
+// reserveButton is the selector of a stock row's button.
 func reserveButton(product, warehouse string) string {
 	return fmt.Sprintf(`button[aria-label="Reserve %s from %s"]`, product, warehouse)
 }
 
-// figures waits for a row's numbers.
+// figures waits for the numbers of a stock row.
 func (b *tab) figures(product, warehouse string, available, held, total int) {
 	b.t.Helper()
-	b.until(fmt.Sprintf("document.querySelector(%q).closest('li').querySelector('.figures').textContent === %q",
-		reserveButton(product, warehouse), fmt.Sprintf("%d available · %d held · %d total", available, held, total)))
+	b.until(
+		fmt.Sprintf(
+			"document.querySelector(%q).closest('li').querySelector('.figures').textContent === %q",
+			reserveButton(
+				product,
+				warehouse,
+			),
+			fmt.Sprintf("%d available · %d held · %d total", available, held, total),
+		),
+	)
 }

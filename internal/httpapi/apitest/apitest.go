@@ -1,4 +1,4 @@
-// Package apitest checks answers against the OpenAPI document that the service embeds. Only tests import it.
+// Package apitest validates answers by the OpenAPI document. Only tests import it.
 package apitest
 
 import (
@@ -23,32 +23,57 @@ import (
 	"github.com/allo/reservations/internal/httpapi/openapi"
 )
 
-// Validate fails the test when the document doesn't allow the answer to the request: its path and method, its status, its headers,
-// or its body. Beside that it checks what the document can't say: that the parts of a problem agree with each other and with the
-// answer that carries it. It is safe for concurrent use.
-func Validate(t testing.TB, req *http.Request, reqBody []byte, status int, header http.Header, body []byte) {
+// Validate fails the test if the document doesn't allow the answer: the request's path and method,
+// or the answer's status, headers or body. It also checks a rule that the document can't express:
+// the fields of a problem agree with each other and with the answer. It is safe for concurrent use.
+func Validate(
+	t testing.TB,
+	req *http.Request,
+	reqBody []byte,
+	status int,
+	header http.Header,
+	body []byte,
+) {
 	t.Helper()
 	if err := validate(req, reqBody, status, header, body); err != nil {
-		t.Errorf("%s %s %.200q = %d %s\nisn't an answer of the document: %v", req.Method, req.URL, reqBody, status, body, err)
+		t.Errorf(
+			"%s %s %.200q = %d %s\nisn't an answer of the document: %v",
+			req.Method,
+			req.URL,
+			reqBody,
+			status,
+			body,
+			err,
+		)
 	}
 }
 
-func validate(req *http.Request, reqBody []byte, status int, header http.Header, body []byte) error {
+func validate(
+	req *http.Request,
+	reqBody []byte,
+	status int,
+	header http.Header,
+	body []byte,
+) error {
 	route, params, err := findRoute(req)
 	if err != nil {
 		return err
 	}
-	// The caller's request is spent by now; the library must not read it.
+	// The handler has read the request's body, so the library gets a copy.
 	spent := req.Clone(context.Background())
 	spent.Body = io.NopCloser(bytes.NewReader(reqBody))
 	input := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: spent, PathParams: params, Route: route},
-		Status:                 status,
-		Header:                 header,
-		Options:                options(),
+		RequestValidationInput: &openapi3filter.RequestValidationInput{
+			Request:    spent,
+			PathParams: params,
+			Route:      route,
+		},
+		Status:  status,
+		Header:  header,
+		Options: options(),
 	}
 	input.SetBodyBytes(body)
-	// A status that the library never validates must be in the document all the same.
+	// The library skips some statuses. They must be in the document too.
 	if route.Operation.Responses.Status(status) == nil {
 		return errors.New("its status is not documented")
 	}
@@ -69,7 +94,7 @@ func findRoute(req *http.Request) (*routers.Route, map[string]string, error) {
 	return router.FindRoute(req)
 }
 
-// loadRouter reads the document as it is served.
+// loadRouter reads the document in its served form.
 var loadRouter = sync.OnceValues(func() (routers.Router, error) {
 	document, err := openapi.JSON()
 	if err != nil {
@@ -85,14 +110,17 @@ var loadRouter = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(doc)
 })
 
-// options makes the library check what it leaves open: any status that isn't documented, and the formats that the contract is
-// stricter about.
+// options makes the library strict: about statuses that aren't documented, and about formats for
+// which the contract has narrower rules.
 func options() *openapi3filter.Options {
 	return &openapi3filter.Options{
 		IncludeResponseStatus: true,
 		SchemaValidationOptions: []openapi3.SchemaValidationOption{
 			openapi3.WithStringFormatValidator("uuid", openapi3.NewCallbackValidator(checkUUID)),
-			openapi3.WithStringFormatValidator("date-time", openapi3.NewCallbackValidator(checkTime)),
+			openapi3.WithStringFormatValidator(
+				"date-time",
+				openapi3.NewCallbackValidator(checkTime),
+			),
 		},
 	}
 }
@@ -115,7 +143,7 @@ func checkTime(s string) error {
 	return nil
 }
 
-// checkProblem holds a problem against the answer that it is the body of.
+// checkProblem compares a problem with the answer that has it as its body.
 func checkProblem(status int, header http.Header, body []byte) error {
 	var p struct {
 		Type      string
@@ -136,7 +164,11 @@ func checkProblem(status int, header http.Header, body []byte) error {
 	case p.Error != p.Detail:
 		return fmt.Errorf("the problem's error is %q and its detail %q", p.Error, p.Detail)
 	case p.RequestID != header.Get("X-Request-Id"):
-		return fmt.Errorf("the problem's requestId is %q and X-Request-Id %q", p.RequestID, header.Get("X-Request-Id"))
+		return fmt.Errorf(
+			"the problem's requestId is %q and X-Request-Id %q",
+			p.RequestID,
+			header.Get("X-Request-Id"),
+		)
 	case (p.Details != nil) != (p.Code == "VALIDATION_FAILED"):
 		return fmt.Errorf("the problem %s has the details %s", p.Code, p.Details)
 	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK"):

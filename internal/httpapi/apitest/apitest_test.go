@@ -7,15 +7,17 @@ import (
 	"testing"
 )
 
-const goodProblem = `{"type":"urn:x","title":"t","status":404,"detail":"d","code":"RESERVATION_NOT_FOUND","error":"d","requestId":"r"}`
+const goodProblem = `{"type":"urn:x","title":"t","status":404,"detail":"d",` +
+	`"code":"RESERVATION_NOT_FOUND","error":"d","requestId":"r"}`
 
-// An answer that the document doesn't allow must fail, or the tests that lean on Validate prove nothing.
+// Validate must refuse wrong answers, or the tests that use it prove nothing.
 func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 	t.Parallel()
 
 	const (
 		hold    = "/api/reservations/019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
-		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug","sku":"CM-300","inventories":[]}]`
+		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug",` +
+			`"sku":"CM-300","inventories":[]}]`
 	)
 	tests := []struct {
 		name, method, path string
@@ -26,22 +28,142 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 	}{
 		{"a problem", "GET", hold, 404, answer("application/problem+json"), goodProblem, ""},
 		{"a list", "GET", "/api/products", 200, answer("application/json"), product, ""},
-		{"a 304", "GET", "/api/openapi.json", 304, with(with(answer(""), "ETag", `"ab"`), "Cache-Control", "public"), "", ""},
-		{"no such path", "GET", "/api/nowhere", 404, answer("application/problem+json"), goodProblem, "no matching operation"},
-		{"no such method", "PUT", hold, 404, answer("application/problem+json"), goodProblem, "method not allowed"},
-		{"undocumented status", "GET", hold, 410, answer("application/problem+json"), goodProblem, "not documented"},
+		{
+			"a 304",
+			"GET",
+			"/api/openapi.json",
+			304,
+			with(with(answer(""), "ETag", `"ab"`), "Cache-Control", "public"),
+			"",
+			"",
+		},
+		{
+			"no such path",
+			"GET",
+			"/api/nowhere",
+			404,
+			answer("application/problem+json"),
+			goodProblem,
+			"no matching operation",
+		},
+		{
+			"no such method",
+			"PUT",
+			hold,
+			404,
+			answer("application/problem+json"),
+			goodProblem,
+			"method not allowed",
+		},
+		{
+			"undocumented status",
+			"GET",
+			hold,
+			410,
+			answer("application/problem+json"),
+			goodProblem,
+			"not documented",
+		},
 		{"undocumented 304", "GET", hold, 304, answer(""), "", "not documented"},
-		{"other media type", "GET", hold, 404, answer("application/json"), goodProblem, "Content-Type"},
-		{"no request id", "GET", hold, 404, http.Header{"Content-Type": {"application/problem+json"}}, goodProblem, "X-Request-Id"},
-		{"a code of another status", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, "RESERVATION", "INVENTORY", 1), "schema"},
-		{"a field is missing", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, `"title":"t",`, "", 1), "title"},
-		{"another status inside", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, "404", "400", 1), "schema"},
-		{"another request id inside", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, `"r"`, `"s"`, 1), "requestId"},
-		{"an error that isn't the detail", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, `"detail":"d"`, `"detail":"e"`, 1), "detail"},
-		{"details where none belong", "GET", hold, 404, answer("application/problem+json"), strings.Replace(goodProblem, "{", `{"details":{"a":["b"]},`, 1), "details"},
-		{"an id that isn't one", "GET", "/api/products", 200, answer("application/json"), strings.Replace(product, "5f0c", "zzzz", 1), "UUID"},
-		{"a link that isn't one", "GET", "/api/products", 200, with(answer("application/json"), "Link", "</x>"), product, "Link"},
-		{"no Retry-After", "GET", "/api/health", 503, answer("application/problem+json"), goodProblem, "Retry-After"},
+		{
+			"other media type",
+			"GET",
+			hold,
+			404,
+			answer("application/json"),
+			goodProblem,
+			"Content-Type",
+		},
+		{
+			"no request id",
+			"GET",
+			hold,
+			404,
+			http.Header{"Content-Type": {"application/problem+json"}},
+			goodProblem,
+			"X-Request-Id",
+		},
+		{
+			"a code of another status",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, "RESERVATION", "INVENTORY", 1),
+			"schema",
+		},
+		{
+			"a field is missing",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, `"title":"t",`, "", 1),
+			"title",
+		},
+		{
+			"another status inside",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, "404", "400", 1),
+			"schema",
+		},
+		{
+			"another request id inside",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, `"r"`, `"s"`, 1),
+			"requestId",
+		},
+		{
+			"an error that isn't the detail",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, `"detail":"d"`, `"detail":"e"`, 1),
+			"detail",
+		},
+		{
+			"details where none belong",
+			"GET",
+			hold,
+			404,
+			answer("application/problem+json"),
+			strings.Replace(goodProblem, "{", `{"details":{"a":["b"]},`, 1),
+			"details",
+		},
+		{
+			"an id that isn't one",
+			"GET",
+			"/api/products",
+			200,
+			answer("application/json"),
+			strings.Replace(product, "5f0c", "zzzz", 1),
+			"UUID",
+		},
+		{
+			"a link that isn't one",
+			"GET",
+			"/api/products",
+			200,
+			with(answer("application/json"), "Link", "</x>"),
+			product,
+			"Link",
+		},
+		{
+			"no Retry-After",
+			"GET",
+			"/api/health",
+			503,
+			answer("application/problem+json"),
+			goodProblem,
+			"Retry-After",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,5 +1,6 @@
-// Package openapi is the document that describes the API. It stands apart from package httpapi so that the function of the pages,
-// which serves the document, links no database, and the functions of the API link no YAML.
+// Package openapi has the document that describes the API. It is apart from package httpapi so that
+// the web function, which serves the document, links no database driver, and the API's functions
+// link no YAML.
 package openapi
 
 import (
@@ -14,16 +15,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// document is the contract. It is kept as YAML because people write it, and served as JSON because programs read it.
+// document is the contract: YAML for the people who write it, served as JSON to programs.
 //
 //go:embed openapi.yaml
 var document []byte
 
-// maxAge is how long a copy of the document may be used without asking. It is short because the answer to asking is too.
+// maxAge lets a copy of the document be used for five minutes. To ask again is cheap: a 304.
 const maxAge = "public, max-age=300"
 
-// JSON is the document in JSON, with the fields of each object in the order of their names. An error means that openapi.yaml
-// isn't YAML, or says what JSON can't, which this package's tests would have found.
+// JSON returns the document as JSON, with the fields of each object ordered by name. It fails if
+// openapi.yaml isn't YAML or has a value that JSON lacks, which this package's tests would find.
 func JSON() ([]byte, error) {
 	var value any
 	if err := yaml.Unmarshal(document, &value); err != nil {
@@ -36,8 +37,9 @@ func JSON() ([]byte, error) {
 	return body, nil
 }
 
-// Handler answers with the document, whatever the path. It panics over a document that it can't read, which only a change to this
-// package can cause. The request's id is made here unless whoever mounts the handler has set X-Request-Id before.
+// Handler serves the document at every path. It panics if it can't read the document, which only a
+// change to this package can cause. It keeps the X-Request-Id that the answer has already, and else
+// sets a random one.
 func Handler() http.Handler {
 	body, err := JSON()
 	if err != nil {
@@ -59,11 +61,12 @@ func Handler() http.Handler {
 		}
 		header.Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
-		_, _ = w.Write(body) // the caller is gone: there is nobody to tell
+		_, _ = w.Write(body) // an error means that the caller has gone
 	})
 }
 
-// matches reports whether an If-None-Match names the tag. A cache on the way may have made the tag a weak one.
+// matches reports whether an If-None-Match header names the tag. A cache on the way may have made
+// the tag a weak one.
 func matches(header []string, tag string) bool {
 	for candidate := range strings.SplitSeq(strings.Join(header, ","), ",") {
 		candidate = strings.TrimSpace(candidate)

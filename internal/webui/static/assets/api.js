@@ -1,18 +1,19 @@
-// Calls to the API, and the keys that make a POST safe to repeat.
+// Calls to the API, with the keys that make a POST safe to repeat.
 
-// A call that takes longer than this counts as lost. The API itself gives up earlier.
+// A call that takes longer than this many ms counts as lost. The API itself gives up earlier.
 const TIMEOUT = 12_000;
 
-// A key is kept this long for a retry. Later than that, the same click is a new wish.
+// A key is kept for so many ms for a retry. After that, the same click is a new request.
 const KEY_LIFE = 10 * 60_000;
 
-// How long to wait before a POST whose outcome is unknown is sent again by itself, in ms. After the last the customer decides.
+// The pauses in ms before a POST with an unknown outcome is sent again by itself. After the last
+// one the customer decides.
 const RETRY_AFTER = [400, 1_600];
-const MAX_RETRY_AFTER = 5_000; // that we wait with a customer watching, whatever the server asks for
+const MAX_RETRY_AFTER = 5_000; // ms: a longer Retry-After is cut, as a customer is waiting
 
 const pending = storage();
 
-// ApiError is an answer that isn't 2xx, or no answer at all: then its status is 0.
+// ApiError is an answer other than 2xx. Without any answer its status is 0.
 export class ApiError extends Error {
   constructor(status, problem = {}, retryAfter = 0) {
     super(problem.detail || problem.error || problem.title || "");
@@ -23,15 +24,22 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter; // in ms
   }
 
-  // isUnknown says that the request may have taken effect, or may yet do so: only a retry with the same key can tell.
+  // isUnknown is true if the request may have taken effect, or may still do so. Only a retry with
+  // the same key can tell.
   get isUnknown() {
-    return this.status === 0 || this.status === 429 || this.status >= 500 ||
-      this.code === "IDEMPOTENCY_KEY_IN_USE";
+    return (
+      this.status === 0 ||
+      this.status === 429 ||
+      this.status >= 500 ||
+      this.code === "IDEMPOTENCY_KEY_IN_USE"
+    );
   }
 
-  // text is the error for a person to read.
+  // text describes the error to a person.
   get text() {
-    const fields = Object.entries(this.details).map(([field, messages]) => `${field}: ${[].concat(messages).join(", ")}`);
+    const fields = Object.entries(this.details).map(
+      ([field, messages]) => `${field}: ${[].concat(messages).join(", ")}`,
+    );
     return fields.join("; ") || this.message || `The shop answered with an error (${this.status}).`;
   }
 }
@@ -42,7 +50,7 @@ async function call(method, url, headers = {}, body = undefined) {
     response = await fetch(url, { method, headers, body, signal: AbortSignal.timeout(TIMEOUT) });
     answer = await response.json();
   } catch {
-    // An answer that was cut off, or isn't the API's, is as good as lost; a status that says no is still a no.
+    // A body that was cut off or isn't JSON counts as lost. An error status still counts.
     throw new ApiError(response && !response.ok ? response.status : 0);
   }
   if (!response.ok) {
@@ -64,7 +72,8 @@ function nextPage(response) {
 
 export const get = (url) => call("GET", url);
 
-// getPages reads the pages of a list from url on, at most so many; next is where to read on, or null.
+// getPages reads at most so many pages of a list, from url on. next is the address of the page
+// after them, or null.
 export async function getPages(url, most) {
   const items = [];
   let next = url;
@@ -76,9 +85,10 @@ export async function getPages(url, most) {
   return { items, next };
 }
 
-// post sends what the customer wants under the key of that intent. The key and the body are made by the first try and kept until
-// an answer settles it, even across a reload: a request that is repeated is the same one, and never acts twice. While it isn't
-// known what became of it the request is repeated by itself, and then left to the customer.
+// post sends a request under the key of its intent. The first attempt makes the key and the body,
+// and both are kept until an answer is final, even across a reload. So a repeated request is the
+// same request and never acts twice. While the outcome is unknown, post repeats the request by
+// itself a few times, and then leaves it to the customer.
 export async function post(url, body = undefined, intent = `${url} ${JSON.stringify(body)}`) {
   const { key, payload } = requestOf(intent, body);
   const headers = { "Idempotency-Key": key };
@@ -114,7 +124,7 @@ function requestOf(intent, body) {
   return fresh;
 }
 
-// parse is what was kept, or null when it was nothing, or isn't JSON.
+// parse reads JSON. It returns null for an empty text and for anything that isn't JSON.
 export function parse(text) {
   try {
     return JSON.parse(text || "null");
@@ -123,7 +133,7 @@ export function parse(text) {
   }
 }
 
-// storage is this tab's sessionStorage, or memory where the browser denies that.
+// storage returns this tab's sessionStorage, or memory where the browser denies that.
 export function storage() {
   try {
     return sessionStorage;
@@ -137,7 +147,7 @@ export function storage() {
   }
 }
 
-// crypto.randomUUID exists in secure contexts only; plain HTTP on another machine's name isn't one.
+// crypto.randomUUID exists in secure contexts only, and plain HTTP from another machine isn't one.
 function uuid() {
   if (crypto.randomUUID) {
     return crypto.randomUUID();

@@ -1,22 +1,32 @@
-// The cart: lines of several products and warehouses, held whole or not at all.
+// The cart: lines of several products and warehouses, of which all are held or none.
 
 import { useEffect, useState } from "preact/hooks";
 import { parse, storage } from "./api.js";
-import { announce, count, Dialog, html, lineKey, plural, Quantity, quantityError } from "./parts.js";
+import {
+  announce,
+  count,
+  Dialog,
+  html,
+  lineKey,
+  plural,
+  Quantity,
+  quantityError,
+} from "./parts.js";
 import { explain, shortage, useReserve } from "./reserve.js";
 
-export const MAX_LINES = 100; // that the API takes in one request
-const NO_LIMIT = 1_000_000; // units; more than that the API takes of nothing
+export const MAX_LINES = 100; // of one request to the API
+const NO_LIMIT = 1_000_000; // units: the API's own limit
 
 const kept = storage();
 
-// read is the cart that was kept. What isn't one, whoever put it there, is an empty one.
+// read returns the cart from the storage, or an empty one if the stored value isn't a cart.
 function read() {
   const lines = parse(kept.getItem("cart"));
   return Array.isArray(lines) ? lines.filter((line) => Number.isInteger(line?.quantity)) : [];
 }
 
-// useCart is this tab's cart. It outlives a reload. forget empties it for the next page, and leaves this one, which is going, as it is.
+// useCart is this tab's cart. It survives a reload. forget empties the stored cart only: this page
+// is about to close and goes on showing its lines.
 export function useCart() {
   const [lines, setLines] = useState(read);
   useEffect(() => addEventListener("pageshow", (event) => event.persisted && setLines(read())), []);
@@ -30,32 +40,37 @@ export function useCart() {
     quantity,
     units: lines.reduce((sum, line) => sum + line.quantity, 0),
     forget: () => kept.removeItem("cart"),
-    set: (key, wanted) => change(lines.map((line) => (lineKey(line) === key ? { ...line, quantity: wanted } : line))),
+    set: (key, wanted) =>
+      change(lines.map((line) => (lineKey(line) === key ? { ...line, quantity: wanted } : line))),
     remove: (key) => change(lines.filter((line) => lineKey(line) !== key)),
-    // add says whether there was room for it.
+    // add returns false if the cart has no room for the line.
     add({ productId, warehouseId, productName, warehouseName }, more) {
       const key = lineKey({ productId, warehouseId });
       const others = lines.filter((line) => lineKey(line) !== key);
       if (others.length >= MAX_LINES) {
         return false;
       }
-      change([...others, { productId, warehouseId, productName, warehouseName, quantity: quantity(key) + more }]);
+      change([
+        ...others,
+        { productId, warehouseId, productName, warehouseName, quantity: quantity(key) + more },
+      ]);
       return true;
     },
   };
 }
 
 export function Cart({ cart, rows, connection, onClose, refresh }) {
-  const [typed, setTyped] = useState({}); // what stands in the fields, if it isn't what the cart has
+  const [typed, setTyped] = useState({}); // by line: text that isn't the cart's quantity
   const [errors, setErrors] = useState({}); // by line
   const [failure, setFailure] = useState("");
   const { isBusy, reserve } = useReserve(refresh);
 
-  // A line of a page of the catalog that isn't shown has no known limit; the API knows it.
+  // The stock of a line is unknown if its page of the catalog isn't shown. The API knows it.
   const available = (line) => rows.get(lineKey(line))?.availableStock ?? NO_LIMIT;
 
   const shown = (line) => typed[lineKey(line)] ?? String(line.quantity);
-  const byLine = (make) => Object.fromEntries(cart.lines.map((line) => [lineKey(line), make(line)]));
+  const byLine = (make) =>
+    Object.fromEntries(cart.lines.map((line) => [lineKey(line), make(line)]));
 
   function type(line, value) {
     const key = lineKey(line);
@@ -69,7 +84,8 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
   function remove(line) {
     cart.remove(lineKey(line));
     announce(`Removed ${line.productName}.`);
-    document.querySelector("dialog [aria-label=Close]").focus(); // the button under the focus is about to go
+    // The focused button is about to disappear.
+    document.querySelector("dialog [aria-label=Close]").focus();
   }
 
   async function submit(event) {
@@ -82,11 +98,15 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
     }
     const first = cart.lines.find((line) => wrong[lineKey(line)]);
     if (first) {
-      setFailure("Nothing was reserved: look at the quantities.");
+      setFailure("Nothing was reserved: check the quantities.");
       document.getElementById(idOf(first)).focus();
       return;
     }
-    const items = cart.lines.map(({ productId, warehouseId, quantity }) => ({ productId, warehouseId, quantity }));
+    const items = cart.lines.map(({ productId, warehouseId, quantity }) => ({
+      productId,
+      warehouseId,
+      quantity,
+    }));
     const { error, reservation } = await reserve({ items });
     if (reservation) {
       cart.forget();
@@ -96,33 +116,42 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
     }
     const short = new Map(error.shortages.map((line) => [lineKey(line), line]));
     setErrors(byLine((line) => shortage(short.get(lineKey(line)), line.warehouseName)));
-    setFailure(short.size > 0
-      ? `Nothing was reserved: ${plural(short.size, "line is", "lines are")} short. Change or remove what is short.`
-      : explain(error, {}));
+    setFailure(
+      short.size > 0
+        ? `Nothing was reserved: ${plural(short.size, "line is", "lines are")} short. ` +
+          "Change or remove the short lines."
+        : explain(error, {}),
+    );
   }
 
   const areTyped = cart.lines.every((line) => !quantityError(shown(line), Infinity));
   const reserveAll = areTyped ? `Reserve ${plural(cart.units, "unit")}` : "Reserve";
-  const lines = cart.lines.map((line) => html`
-    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} most=${available(line)} error=${errors[lineKey(line)]}
-      onType=${(value) => type(line, value)} onRemove=${() => remove(line)} />`);
+  const lines = cart.lines.map(
+    (line) => html`
+    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} most=${available(line)}
+      error=${errors[lineKey(line)]}
+      onType=${(value) => type(line, value)} onRemove=${() => remove(line)} />`,
+  );
 
   return html`
-    <${Dialog} title="Your cart" connection=${connection} onClose=${onClose}>${(close) => (cart.lines.length === 0 ? html`<${Empty} close=${close} />` : html`
+    <${Dialog} title="Your cart" connection=${connection} onClose=${onClose}>${(close) =>
+      cart.lines.length === 0
+        ? html`<${Empty} close=${close} />`
+        : html`
       <form novalidate onSubmit=${submit} aria-busy=${isBusy}>
-        <p>All of it is held, or nothing is.</p>
+        <p>Either all lines are held, or none.</p>
         <ul class="lines">${lines}</ul>
         <p class="note" role="alert">${failure}</p>
         <footer>
           <button type="button" class="secondary" onClick=${close}>Keep shopping</button>
           <button type="submit">${isBusy ? "Reserving…" : reserveAll}</button>
         </footer>
-      </form>`)}
+      </form>`}
     <//>`;
 }
 
 const Empty = ({ close }) => html`
-  <p>It is empty. “Reserve” on any row lets you add to it, across products and warehouses.</p>
+  <p>It is empty. Use “Reserve” on a row to add items, from any product and warehouse.</p>
   <footer><button type="button" onClick=${close}>Keep shopping</button></footer>`;
 
 const idOf = ({ productId, warehouseId }) => `line-${productId}-${warehouseId}`;
@@ -135,10 +164,13 @@ function Line({ line, value, most, error, onType, onRemove }) {
         <strong>${line.productName}</strong><br />
         <small>${line.warehouseName}${most < NO_LIMIT ? ` · ${count(most)} available` : ""}</small>
       </p>
-      <${Quantity} id=${id} label=${`Quantity of ${line.productName} from ${line.warehouseName}`} value=${value} most=${most} error=${error}
+      <${Quantity} id=${id} label=${`Quantity of ${line.productName} from ${line.warehouseName}`}
+        value=${value} most=${most} error=${error}
         onInput=${onType} />
-      <button type="button" class="icon" aria-label=${`Remove ${line.productName} from ${line.warehouseName}`} onClick=${onRemove}>
-        <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 4h10M6 4V2h4v2M5 4l.5 10h5L11 4" /></svg>
+      <button type="button" class="icon"
+        aria-label=${`Remove ${line.productName} from ${line.warehouseName}`} onClick=${onRemove}>
+        <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 4h10M6 4V2h4v2M5 4l.5 10h5L11 4" />
+          </svg>
       </button>
       <p id=${`${id}-note`} class="note">${error}</p>
     </li>`;

@@ -1,13 +1,24 @@
-// A hold: what it holds, how long, and the ways out of it.
+// The page of a hold: its items, its countdown and its buttons.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get, getPages, post } from "./api.js";
 import { Clock, isRefused, useLive, useTick } from "./live.js";
-import { announce, clockTime, Connection, count, duration, Failure, html, lineKey, plural, start } from "./parts.js";
+import {
+  announce,
+  clockTime,
+  Connection,
+  count,
+  duration,
+  Failure,
+  html,
+  lineKey,
+  plural,
+  start,
+} from "./parts.js";
 import { shortage, useReserve } from "./reserve.js";
 
-const MAX_CATALOG_PAGES = 20; // that we read for the names of a cart's lines
-const NAMES_AGAIN = 5_000; // ms until the names are asked for again
+const MAX_CATALOG_PAGES = 20; // read for the names of a cart's lines
+const NAMES_AGAIN = 5_000; // ms until the next attempt to read the names
 const EXTENSION = 5 * 60; // seconds that one click adds
 const TICK = 250; // ms; the seconds change on time, and the ring moves evenly
 const RING = 100; // the ring's length, in its own units
@@ -26,13 +37,16 @@ const texts = {
 
 const isFinal = (view) => view.reservation?.status !== "PENDING";
 
-// read is the hold as the server has it, or nothing when there is none. A dead one is EXPIRED, whether or not the sweep has been.
+// read returns the server's hold, or null without one. A dead hold is EXPIRED before any sweep.
 async function read() {
   const sentAt = performance.now();
   try {
     const { body } = await get(path);
     clock.learn(body.serverTime, sentAt);
-    return { ...body, reservation: body.expired ? { ...body.reservation, status: "EXPIRED" } : body.reservation };
+    return {
+      ...body,
+      reservation: body.expired ? { ...body.reservation, status: "EXPIRED" } : body.reservation,
+    };
   } catch (error) {
     if (error.status === 404) {
       return {};
@@ -41,7 +55,7 @@ async function read() {
   }
 }
 
-// newer is the later of two states of the hold: an answer may have been under way while another changed it.
+// newer returns the later of two states of the hold, as answers may arrive out of order.
 function newer(a, b) {
   if (!a || !b) {
     return a ?? b;
@@ -70,7 +84,9 @@ function Hold() {
     return html`<${Missing} />`;
   }
   if (!hold) {
-    return live.error ? html`<${Failure} error=${live.error} onRetry=${live.refresh} isPage />` : html`<${Loading} />`;
+    return live.error
+      ? html`<${Failure} error=${live.error} onRetry=${live.refresh} isPage />`
+      : html`<${Loading} />`;
   }
   const [title, text] = texts[hold.status];
   return html`
@@ -79,20 +95,24 @@ function Hold() {
       <div class="about">
         <h1 id="heading" tabindex="-1">${title}</h1>
         <p>${text}</p>
-        <ul class="items">${hold.items.map((item) => html`<${Item} key=${lineKey(item)} item=${item} names=${names} />`)}</ul>
-        ${hold.status === "PENDING"
-          ? html`<${Actions} hold=${hold} busy=${busy} act=${act} result=${result} isLongest=${limit === hold.expiresAt} />`
-          : html`<${WayOn} hold=${hold} names=${names} result=${result} />`}
+        <ul class="items">${hold.items.map((item) => html`<${Item} key=${lineKey(item)} item=${item}
+          names=${names} />`)}</ul>
+        ${
+          hold.status === "PENDING"
+            ? html`<${Actions} hold=${hold} busy=${busy} act=${act} result=${result}
+              isLongest=${limit === hold.expiresAt} />`
+            : html`<${WayOn} hold=${hold} names=${names} result=${result} />`
+        }
       </div>
     </section>
     <${Connection} error=${live.error} at=${live.at} />`;
 }
 
-// useActions are the clicks that change the hold, one at a time: while one is under way another does nothing.
+// useActions has the actions of the buttons. While one runs, another does nothing.
 function useActions(newest, refresh) {
   const [busy, setBusy] = useState("");
   const [result, setResult] = useState({ text: "", isError: false });
-  const [limit, setLimit] = useState(""); // the end that the server said can't be later
+  const [limit, setLimit] = useState(""); // the end that the server refused to move
   const isActing = useRef(false);
 
   async function act(verb, body, intent) {
@@ -105,7 +125,10 @@ function useActions(newest, refresh) {
     try {
       const { reservation } = await post(`${path}/${verb}`, body, intent);
       newest.current = newer(newest.current, reservation);
-      setResult({ text: verb === "extend" ? `Held until ${clockTime(new Date(reservation.expiresAt))}.` : "", isError: false });
+      setResult({
+        text: verb === "extend" ? `Held until ${clockTime(new Date(reservation.expiresAt))}.` : "",
+        isError: false,
+      });
     } catch (error) {
       setResult({ text: explain(error, verb), isError: true });
       if (error.code === "EXTENSION_LIMIT") {
@@ -123,8 +146,8 @@ function useActions(newest, refresh) {
   return { busy, result, limit, act };
 }
 
-// useOutcome tells what has become of the hold, whoever did it. The button that had the focus may be gone: then the focus goes to the
-// heading, which says it too.
+// useOutcome announces the end of the hold, whoever caused it. If the focused button has
+// disappeared, the focus goes to the heading, which names the outcome too.
 function useOutcome(status) {
   const last = useRef(undefined);
   useEffect(() => {
@@ -142,13 +165,19 @@ function useOutcome(status) {
   }, [status]);
 }
 
-// outcomes are what a refusal tells of the hold: it is resolved, and there is nothing to wait for.
-const outcomes = { RESERVATION_EXPIRED: "EXPIRED", RESERVATION_RELEASED: "RELEASED", RESERVATION_CONFIRMED: "CONFIRMED" };
+// outcomes maps the code of a refusal to the status of the hold: it is resolved, so don't wait.
+const outcomes = {
+  RESERVATION_EXPIRED: "EXPIRED",
+  RESERVATION_RELEASED: "RELEASED",
+  RESERVATION_CONFIRMED: "CONFIRMED",
+};
 
 function explain(error, verb) {
   switch (error.code) {
     case "RESERVATION_EXPIRED":
-      return verb === "confirm" ? "Too late: the time was up, so nothing was bought." : "Too late: the time was up.";
+      return verb === "confirm"
+        ? "Too late: the time was up, so nothing was bought."
+        : "Too late: the time was up.";
     case "RESERVATION_RELEASED":
       return "This hold was cancelled before, so nothing was bought.";
     case "RESERVATION_CONFIRMED":
@@ -159,16 +188,19 @@ function explain(error, verb) {
   if (isRefused(error)) {
     return "This is for the payment service to do. Pay, and this page will follow.";
   }
-  return error.isUnknown ? "No answer from the shop. Try again: it won’t be done twice." : error.text;
+  return error.isUnknown
+    ? "No answer from the shop. Try again: it won’t be done twice."
+    : error.text;
 }
 
-// Dial shows the time that the server's clock leaves, and an outcome when there is one. Only the server ends the hold, so at zero
-// it is asked.
+// Dial shows the time left by the server's clock, or the outcome. Only the server ends the hold, so
+// at zero the page asks it.
 function Dial({ hold, onEnd }) {
   const isPending = hold.status === "PENDING";
   useTick(TICK, isPending);
   const left = isPending ? secondsLeft(hold) : 0;
-  const whole = Date.parse(hold.expiresAt) - Date.parse(hold.updatedAt); // the last change of a pending hold gave it its end
+  // A pending hold got its end at its last change.
+  const whole = Date.parse(hold.expiresAt) - Date.parse(hold.updatedAt);
   useWarnings(left, isPending);
   useEffect(() => {
     if (isPending && left === 0) {
@@ -182,11 +214,16 @@ function Dial({ hold, onEnd }) {
       <svg viewBox="0 0 120 120" aria-hidden="true">
         <circle class="track" cx="60" cy="60" r="54" pathLength=${RING} />
         <circle class="rest" cx="60" cy="60" r="54" pathLength=${RING} transform="rotate(-90 60 60)"
-          stroke-dasharray=${isPending ? RING : undefined} stroke-dashoffset=${RING * (1 - share)} />
+          stroke-dasharray=${isPending ? RING : undefined}
+            stroke-dashoffset=${RING * (1 - share)} />
         ${!isPending && html`<path class="mark" d=${marks[hold.status]} />`}
       </svg>
-      ${isPending && html`
-        <p role="timer" aria-label="Time left"><b id="countdown">${duration(left)}</b><small>${left > 0 ? "left" : "checking…"}</small></p>`}
+      ${
+        isPending &&
+        html`
+        <p role="timer" aria-label="Time left"><b id="countdown">${duration(left)}</b><small>
+          ${left > 0 ? "left" : "checking…"}</small></p>`
+      }
     </div>`;
 }
 
@@ -196,7 +233,8 @@ const marks = {
   EXPIRED: "M60 32v30l20 12",
 };
 
-// useWarnings announces the last minute, and to whoever opens the page within it what is left of it. An extension begins anew.
+// useWarnings announces the time left at each of WARNINGS, and once to a page that opens in the
+// last minute. An extension starts over.
 function useWarnings(left, isPending) {
   const last = useRef(Infinity);
   useEffect(() => {
@@ -208,8 +246,8 @@ function useWarnings(left, isPending) {
   }, [left, isPending]);
 }
 
-// Actions are what can be done with a pending hold. An extension is counted from now, so what is left is part of it. Its button goes when
-// the server has said no, and if it had the focus, the heading gets that.
+// Actions has the buttons of a pending hold. An extension counts from now, so it includes the time
+// left. Its button disappears after a refusal by the server; the heading then gets the focus.
 function Actions({ hold, busy, act, result, isLongest }) {
   useEffect(() => {
     if (isLongest && document.activeElement === document.body) {
@@ -219,9 +257,14 @@ function Actions({ hold, busy, act, result, isLongest }) {
   const extend = () => act("extend", { ttlSeconds: secondsLeft(hold) + EXTENSION }, `extend ${id}`);
   return html`
     <p class="actions" aria-busy=${busy !== ""}>
-      <button type="button" onClick=${() => act("confirm")}>${busy === "confirm" ? "Confirming…" : "Confirm purchase"}</button>
-      ${!isLongest && html`
-        <button type="button" class="secondary" onClick=${extend}>${busy === "extend" ? "Extending…" : "5 more minutes"}</button>`}
+      <button type="button" onClick=${() => act("confirm")}>
+        ${busy === "confirm" ? "Confirming…" : "Confirm purchase"}</button>
+      ${
+        !isLongest &&
+        html`
+        <button type="button" class="secondary" onClick=${extend}>
+          ${busy === "extend" ? "Extending…" : "5 more minutes"}</button>`
+      }
       <button type="button" class="secondary outline" onClick=${() => act("release")}>
         ${busy === "release" ? "Cancelling…" : "Cancel"}
       </button>
@@ -229,14 +272,16 @@ function Actions({ hold, busy, act, result, isLongest }) {
     <${Result} ...${result} />`;
 }
 
-const Result = ({ text, isError }) => html`<p class=${isError ? "note result" : "result"} role="alert">${text}</p>`;
+const Result = ({ text, isError }) =>
+  html`<p class=${isError ? "note result" : "result"} role="alert">${text}</p>`;
 
-// WayOn is what can be done when nothing can be done with this hold any more. Until something is, it says what the last click came to.
+// WayOn has the links of a hold that has ended, and the result of the last click.
 function WayOn({ hold, names, result }) {
   const [refusal, setRefusal] = useState(null);
   const { isBusy, reserve } = useReserve(() => {});
   if (hold.status === "CONFIRMED") {
-    return html`<p class="actions"><a role="button" href="/">Back to the shop</a></p><${Result} ...${result} />`;
+    return html`<p class="actions"><a role="button" href="/">Back to the shop</a></p><${Result}
+      ...${result} />`;
   }
   async function again() {
     setRefusal("");
@@ -255,25 +300,34 @@ function WayOn({ hold, names, result }) {
 
 function whyNot(error, names) {
   if (error.code === "INSUFFICIENT_STOCK") {
-    return error.shortages.map((short) => {
-      const { product = "A product", warehouse = "its warehouse" } = names?.get(lineKey(short)) ?? {};
-      return `${product}: ${shortage(short, warehouse)}`;
-    }).join(" ");
+    return error.shortages
+      .map((short) => {
+        const { product = "A product", warehouse = "its warehouse" } =
+          names?.get(lineKey(short)) ?? {};
+        return `${product}: ${shortage(short, warehouse)}`;
+      })
+      .join(" ");
   }
-  return error.isUnknown ? "No answer from the shop. Try again: it won’t be reserved twice." : error.text;
+  return error.isUnknown
+    ? "No answer from the shop. Try again: it won’t be reserved twice."
+    : error.text;
 }
 
 function Item({ item, names }) {
-  const { product, warehouse } = names ? names.get(lineKey(item)) ?? {} : { product: "…", warehouse: "…" };
+  const { product, warehouse } = names
+    ? (names.get(lineKey(item)) ?? {})
+    : { product: "…", warehouse: "…" };
   return html`
     <li>
       <b>${count(item.quantity)} ×</b>${" "}
-      <span>${product ?? `Product ${item.productId}`}<br /><small>${warehouse ?? `Warehouse ${item.warehouseId}`}</small></span>
+      <span>${product ?? `Product ${item.productId}`}<br /><small>
+        ${warehouse ?? `Warehouse ${item.warehouseId}`}</small></span>
     </li>`;
 }
 
-// useNames are the names of the hold's lines: the answer has them for a single line, the catalog for a cart. Without them the ids
-// stay, which say it too, and the catalog is asked again.
+// useNames returns the names of the hold's lines. The hold's answer has the names of a single line,
+// and the catalog those of a cart. Until they are known the page shows ids, and reads the catalog
+// again.
 function useNames(view) {
   const [names, setNames] = useState(null);
   const { reservation, product, warehouse } = view ?? {};
@@ -283,27 +337,37 @@ function useNames(view) {
       return undefined;
     }
     let timer;
-    const ask = () => getPages("/api/products?limit=200", MAX_CATALOG_PAGES).then((catalog) => {
-      const found = catalog.items.flatMap((p) => p.inventories.map((stock) => [
-        lineKey({ productId: p.id, warehouseId: stock.warehouseId }), { product: p.name, warehouse: stock.warehouseName },
-      ]));
-      setNames(new Map(found));
-    }, () => {
-      setNames(new Map());
-      timer = setTimeout(ask, NAMES_AGAIN);
-    });
+    const ask = () =>
+      getPages("/api/products?limit=200", MAX_CATALOG_PAGES).then(
+        (catalog) => {
+          const found = catalog.items.flatMap((p) =>
+            p.inventories.map((stock) => [
+              lineKey({ productId: p.id, warehouseId: stock.warehouseId }),
+              { product: p.name, warehouse: stock.warehouseName },
+            ]),
+          );
+          setNames(new Map(found));
+        },
+        () => {
+          setNames(new Map());
+          timer = setTimeout(ask, NAMES_AGAIN);
+        },
+      );
     ask();
     return () => clearTimeout(timer);
   }, [isCart]);
   if (product && warehouse) {
-    return new Map([[lineKey(reservation.items[0]), { product: product.name, warehouse: warehouse.name }]]);
+    return new Map([
+      [lineKey(reservation.items[0]), { product: product.name, warehouse: warehouse.name }],
+    ]);
   }
   return names;
 }
 
 const Loading = () => html`
   <section class="hold waiting" role="status">
-    <div class="dial"><svg viewBox="0 0 120 120" aria-hidden="true"><circle class="track" cx="60" cy="60" r="54" /></svg></div>
+    <div class="dial"><svg viewBox="0 0 120 120" aria-hidden="true"><circle class="track" cx="60"
+      cy="60" r="54" /></svg></div>
     <div class="about"><h1 id="heading" tabindex="-1">Your hold</h1><p>Loading…</p></div>
   </section>`;
 

@@ -1,21 +1,25 @@
-// What keeps a page current: polling, the server's clock, and whether the browser is online.
+// Polling, the server's clock, and whether the browser is online.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-// EVERY is how long a page waits between two looks, in ms: what changes is on the page within three seconds, the answer's own time
-// included.
+// EVERY is the pause in ms between two reads of a page's data. With the time of an answer, a change
+// is on the page within three seconds.
 export const EVERY = 2_000;
 
-// REFUSED_EVERY is how long it waits, in ms, when it was told that it may not look: a permission comes by a person's hand.
+// REFUSED_EVERY is the pause in ms after a refusal: a person has to grant the permission.
 const REFUSED_EVERY = 60_000;
 
-// isRefused says that an error is a no to who asks, not to what is asked.
+// isRefused is true for an error that means that the caller lacks a permission.
 export const isRefused = (error) => error?.status === 401 || error?.status === 403;
 
-// poll runs task now, and again when the delay that task returned (in ms) is over; a task that returns 0 ends it. It rests while
-// the page is hidden, and looks at once when it is shown again or the browser is back online.
+// poll runs task now, and again after the delay in ms that task returned, until task returns 0. It
+// pauses while the page is hidden. It runs task at once when the page is shown again or the browser
+// is back online.
 function poll(task) {
-  let timer, running = false, again = false, ended = false;
+  let timer,
+    running = false,
+    again = false,
+    ended = false;
 
   async function run() {
     clearTimeout(timer);
@@ -51,9 +55,9 @@ function poll(task) {
   return run;
 }
 
-// useLive keeps what task reads current: {data, error, at} with the newest data, the error of the last look if it failed, and
-// when the data was read. It looks at once when an input of the task changes, or refresh is called. isFinal tells data that won't
-// change any more.
+// useLive polls task and returns {data, error, at, refresh}: the newest data, the error of the last
+// read if it failed, and the time at which the data was read. It reads at once when an input of the
+// task changes or refresh is called. isFinal is true for data that won't change any more.
 export function useLive(task, inputs = [], isFinal = () => false) {
   const [state, setState] = useState({ data: null, error: null, at: null });
   const latest = useRef();
@@ -82,9 +86,10 @@ export function useLive(task, inputs = [], isFinal = () => false) {
   return { ...state, refresh: () => refresh.current() };
 }
 
-// Clock tells the server's time, whatever the browser's clock says: it counts from an answer on by the time that has passed since.
-// An answer says what the time was somewhere between its request and its arrival, and only moves us when we are outside of that,
-// so that a slow answer doesn't make the countdown jump.
+// Clock tells the server's time, whatever the browser's clock says. It takes the time of an answer
+// and adds the time that has passed since. An answer's time lies between its request and its
+// arrival. Clock moves only if it is outside of that, so that a slow answer doesn't make the
+// countdown jump.
 export class Clock {
   #offset = NaN; // the server's time minus the browser's monotonic one, in ms
 
@@ -101,7 +106,7 @@ export class Clock {
   }
 }
 
-// useTick renders again every so many ms while it is on and the page is shown.
+// useTick renders again every so many ms while isOn is true and the page is shown.
 export function useTick(every, isOn) {
   const [, setTick] = useState(0);
   useEffect(() => {

@@ -1,23 +1,44 @@
-// The operator's page: what is held and how long, what became of the last hour's holds, and whether expiry keeps up.
+// The operator's page: live holds, the outcomes of the last hour's holds, and whether expiry keeps
+// up.
 
 import { useRef, useState } from "preact/hooks";
 import { get, getPages } from "./api.js";
 import { Bars, Line, Shares } from "./charts.js";
 import { Clock, isRefused, useLive, useTick } from "./live.js";
-import { Bar, clockTime, Connection, count, duration, Failure, html, lineKey, plural, start } from "./parts.js";
+import {
+  Bar,
+  clockTime,
+  Connection,
+  count,
+  duration,
+  Failure,
+  html,
+  lineKey,
+  plural,
+  start,
+} from "./parts.js";
 
 const PAGE = 50; // holds
 const CATALOG_PAGE = 200; // products
-const MAX_CATALOG_PAGES = 5; // more than an operator reads
-const LONG_CATALOG_EVERY = 5; // looks; one that fits a page is read each time
-const LAG_SAMPLES = 60; // of the sweep's lag that we draw
-const SCAN = 10_000; // holds that the API looks at for one page
+const MAX_CATALOG_PAGES = 5; // enough for a person
+const LONG_CATALOG_EVERY = 5; // reads of the page; a catalog of one page is read each time
+const LAG_SAMPLES = 60; // drawn values of the sweep's lag
+const SCAN = 10_000; // holds that the API looks through for one page
 const AUDIT_LATE = 2 * 3600; // seconds: it runs every hour, and one may fail
 const LATE = 90; // seconds: a minute between two sweeps, and half of one for the sweep itself
 
 const held = [{ name: "held", title: "Held" }];
-const ends = [{ name: "confirmed", title: "Confirmed" }, { name: "released", title: "Released" }, { name: "expired", title: "Expired" }];
-const states = { PENDING: "Live", CONFIRMED: "Confirmed", RELEASED: "Released", EXPIRED: "Expired" };
+const ends = [
+  { name: "confirmed", title: "Confirmed" },
+  { name: "released", title: "Released" },
+  { name: "expired", title: "Expired" },
+];
+const states = {
+  PENDING: "Live",
+  CONFIRMED: "Confirmed",
+  RELEASED: "Released",
+  EXPIRED: "Expired",
+};
 
 const clock = new Clock();
 
@@ -31,7 +52,8 @@ function Operations() {
     return html`<${Refused} onRetry=${live.refresh} />`;
   }
   if (!live.data) {
-    return html`<h1>Operations</h1>${live.error ? html`<${Failure} error=${live.error} onRetry=${live.refresh} />` : html`<${Loading} />`}`;
+    return html`<h1>Operations</h1>${live.error ? html`<${Failure} error=${live.error}
+      onRetry=${live.refresh} />` : html`<${Loading} />`}`;
   }
   const { stats, catalog, holds, lags } = live.data;
   function choose(change) {
@@ -48,30 +70,34 @@ function Operations() {
       <${Line} title="Sweep lag" values=${lags} room=${LAG_SAMPLES} least=${60} label=${seconds} />
     </div>
     <${Minutes} minutes=${stats.minutes} />
-    <${Holds} holds=${holds} isCurrent=${holds.filter === filter} catalog=${catalog} filter=${filter} onFilter=${choose}
+    <${Holds} holds=${holds} isCurrent=${holds.filter === filter} catalog=${catalog}
+      filter=${filter} onFilter=${choose}
       onMore=${() => setPages(pages + 1)} />
     <${Stock} catalog=${catalog} />
     <${Connection} error=${live.error} at=${live.at} />`;
 }
 
-// Refused is for who lacks the permission. A person has to give it, so nothing is promised.
+// Refused is shown without the permission. A person has to grant it, so the page promises nothing.
 const Refused = ({ onRetry }) => html`
   <section class="blank">
     <h1>For the operator</h1>
-    <p>What is held, and how the shop does, needs the permission <code>inventory:read</code>, and this page can’t sign in.
-      Ask the API with a token that has it.</p>
+    <p>Holds and figures need the permission <code>inventory:read</code>,
+      and this page can’t sign in. Call the API with a token that has it.</p>
     <button type="button" onClick=${onRetry}>Try again now</button>
   </section>`;
 
-// beyond are the known holds that lie after a page: they were on a page that isn't read again, or have been pushed off this one.
+// beyond returns the known holds that lie after a page: they were on a page that isn't read again,
+// or newer holds pushed them off this page.
 function beyond(first, known, status) {
-  const place = (hold) => (status === "PENDING" ? Date.parse(hold.expiresAt) : -Date.parse(hold.createdAt));
+  const place = (hold) =>
+    status === "PENDING" ? Date.parse(hold.expiresAt) : -Date.parse(hold.createdAt);
   const shown = new Set(first.map((hold) => hold.id));
   const end = first.length > 0 ? place(first.at(-1)) : -Infinity;
   return known.filter((hold) => !shown.has(hold.id) && place(hold) >= end);
 }
 
-// readHolds reads the first page anew, and of the older ones only what it hasn't got yet: they stay as they were fetched.
+// readHolds reads the first page again, and only those older pages that it doesn't have yet. Older
+// pages stay as they were.
 async function readHolds(url, filter, pages, last) {
   const first = await getPages(url, 1);
   let { items, next, read } = { ...first, read: 1 };
@@ -88,16 +114,20 @@ async function readHolds(url, filter, pages, last) {
   return { items, next, read, filter };
 }
 
-// useReader makes one look of what the page shows.
+// useReader returns a function that reads all data of the page once.
 function useReader(filter, pages) {
   const looks = useRef(0);
   const catalog = useRef(null);
   const lags = useRef([]);
   const list = useRef(null);
   return async () => {
-    const query = new URLSearchParams({ limit: PAGE, ...Object.fromEntries(Object.entries(filter).filter(([, value]) => value)) });
+    const query = new URLSearchParams({
+      limit: PAGE,
+      ...Object.fromEntries(Object.entries(filter).filter(([, value]) => value)),
+    });
     const sentAt = performance.now();
-    const isDue = looks.current % LONG_CATALOG_EVERY === 0 || catalog.current.items.length <= CATALOG_PAGE;
+    const isDue =
+      looks.current % LONG_CATALOG_EVERY === 0 || catalog.current.items.length <= CATALOG_PAGE;
     const [stats, holds, products] = await Promise.all([
       get("/api/stats"),
       readHolds(`/api/reservations?${query}`, filter, pages, list.current),
@@ -117,33 +147,46 @@ function Figures({ stats }) {
   const ended = hour.confirmed + hour.released + hour.expired;
   return html`
     <ul class="tiles" aria-label="Right now">
-      <${Figure} title="Live holds" value=${count(holds.live)} note=${plural(holds.liveUnits, "unit")} />
-      <${Figure} title="Stock held" value=${percent(stock.held, stock.total)} note=${`${count(stock.held)} of ${count(stock.total)}`} />
-      <${Figure} title="Conversion" value=${percent(hour.confirmed, ended)} note=${`${count(hour.confirmed)} of ${count(ended)} in the hour`} />
-      <${Figure} title="Sweep lag" value=${seconds(sweep.lagSeconds)} state=${sweep.lagSeconds > LATE ? "bad" : "good"}
-        note=${`${plural(holds.dead, "dead hold")} to write down`} />
+      <${Figure} title="Live holds" value=${count(holds.live)}
+        note=${plural(holds.liveUnits, "unit")} />
+      <${Figure} title="Stock held" value=${percent(stock.held, stock.total)}
+        note=${`${count(stock.held)} of ${count(stock.total)}`} />
+      <${Figure} title="Conversion" value=${percent(hour.confirmed, ended)}
+        note=${`${count(hour.confirmed)} of ${count(ended)} in the hour`} />
+      <${Figure} title="Sweep lag" value=${seconds(sweep.lagSeconds)}
+        state=${sweep.lagSeconds > LATE ? "bad" : "good"}
+        note=${`${plural(holds.dead, "dead hold")} to sweep`} />
       <${Audit} audit=${stats.audit} now=${Date.parse(stats.serverTime)} />
     </ul>`;
 }
 
-const Figure = ({ title, value, note, state }) => html`<li class=${state}><h2>${title}</h2><p><b>${value}</b><small>${note}</small></p></li>`;
+const Figure = ({ title, value, note, state }) =>
+  html`<li class=${state}><h2>${title}</h2><p><b>${value}</b><small>${note}</small></p></li>`;
 
 const percent = (part, whole) => (whole > 0 ? `${Math.round((100 * part) / whole)} %` : "–");
 
-// seconds is for an age that is small when all is well.
+// seconds formats an age that is small when all is well.
 const seconds = (age) => (age < 2 * LATE ? `${Math.round(age)} s` : duration(Math.round(age)));
 
-// ago writes an age for a person.
+// ago formats an age for a person.
 function ago(age) {
-  const [size, unit] = [[86_400, "d"], [3600, "h"], [60, "min"]].find(([least]) => age >= least) ?? [1, "s"];
+  const [size, unit] = [
+    [86_400, "d"],
+    [3600, "h"],
+    [60, "min"],
+  ].find(([least]) => age >= least) ?? [1, "s"];
   return `${count(Math.max(0, Math.floor(age / size)))} ${unit} ago`;
 }
 
-// moment is the time of day, with the date when that isn't today's.
+// moment formats a time of day, with the date unless it is today.
 function moment(time) {
   const date = new Date(time);
   const isToday = date.toDateString() === new Date(clock.now()).toDateString();
-  return isToday ? clockTime(date) : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" })}, ${clockTime(date)}`;
+  if (isToday) {
+    return clockTime(date);
+  }
+  const day = date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+  return `${day}, ${clockTime(date)}`;
 }
 
 function Audit({ audit, now }) {
@@ -154,17 +197,21 @@ function Audit({ audit, now }) {
   const isOld = age > AUDIT_LATE;
   const when = `${ago(age)}${isOld ? ", overdue" : ""}${audit.unfinished ? ", unfinished" : ""}`;
   if (audit.violations > 0) {
-    return html`<${Figure} title="Audit" value=${plural(audit.violations, "violation")} note=${when} state="bad" />`;
+    return html`<${Figure} title="Audit" value=${plural(audit.violations, "violation")} note=${when}
+      state="bad" />`;
   }
   if (audit.unfinished) {
-    return html`<${Figure} title="Audit" value="Unfinished" note=${when} state=${isOld ? "bad" : undefined} />`;
+    return html`<${Figure} title="Audit" value="Unfinished" note=${when}
+      state=${isOld ? "bad" : undefined} />`;
   }
-  return html`<${Figure} title="Audit" value="No violations" note=${when} state=${isOld ? "bad" : "good"} />`;
+  return html`<${Figure} title="Audit" value="No violations" note=${when}
+    state=${isOld ? "bad" : "good"} />`;
 }
 
 const columns = [...held, ...ends];
 
-const Head = ({ titles }) => html`<thead><tr>${titles.map((title) => html`<th scope="col">${title}</th>`)}</tr></thead>`;
+const Head = ({ titles }) =>
+  html`<thead><tr>${titles.map((title) => html`<th scope="col">${title}</th>`)}</tr></thead>`;
 
 const Minutes = ({ minutes }) => html`
   <details>
@@ -172,25 +219,32 @@ const Minutes = ({ minutes }) => html`
     <div class="scroll" tabindex="0" role="region" aria-label="The last hour, minute by minute">
       <table>
         <${Head} titles=${["Minute", ...columns.map(({ title }) => title)]} />
-        <tbody>${minutes.toReversed().map((minute) => html`
+        <tbody>${minutes.toReversed().map(
+          (minute) => html`
           <tr key=${minute.at}>
             <th scope="row">${clockTime(new Date(minute.at)).slice(0, 5)}</th>
             ${columns.map(({ name }) => html`<td>${count(minute[name])}</td>`)}
-          </tr>`)}
+          </tr>`,
+        )}
         </tbody>
       </table>
     </div>
   </details>`;
 
 function Holds({ holds, catalog, filter, onFilter, onMore, isCurrent }) {
-  const warehouses = new Map(catalog.flatMap((p) => p.inventories.map((stock) => [stock.warehouseId, stock.warehouseName])));
+  const warehouses = new Map(
+    catalog.flatMap((p) => p.inventories.map((stock) => [stock.warehouseId, stock.warehouseName])),
+  );
   const names = new Map(catalog.map((p) => [p.id, p.name]));
-  const found = `${holds.next && holds.items.length > 0 ? "The first " : ""}${plural(holds.items.length, "hold")}`;
+  const first = holds.next && holds.items.length > 0 ? "The first " : "";
+  const found = `${first}${plural(holds.items.length, "hold")}`;
+  const order = filter.status === "PENDING" ? "the next to end" : "the newest";
   const pick = (name, label, options, all) => html`
     <label>${label}
       <select value=${filter[name]} onChange=${(event) => onFilter({ [name]: event.target.value })}>
         <option value="">${all}</option>
-        ${[...options].map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}
+        ${[...options].map(([value, text]) => html`<option key=${value} value=${value}>${text}
+          </option>`)}
       </select>
     </label>`;
   return html`
@@ -201,29 +255,40 @@ function Holds({ holds, catalog, filter, onFilter, onMore, isCurrent }) {
         ${pick("productId", "Product", names, "All products")}
         ${pick("warehouseId", "Warehouse", warehouses, "All warehouses")}
       </form>
-      <p role="status" class="muted">${isCurrent ? `${found}, ${filter.status === "PENDING" ? "the next to end" : "the newest"} first` : "Loading…"}</p>
-      ${holds.items.length === 0 ? html`<${None} holds=${holds} />` : html`
+      <p role="status" class="muted">
+        ${isCurrent ? `${found}, ${order} first` : "Loading…"}</p>
+      ${
+        holds.items.length === 0
+          ? html`<${None} holds=${holds} />`
+          : html`
         <div class="scroll" tabindex="0" role="region" aria-label="List of holds">
           <table class="holds">
-            <${Head} titles=${["Status", "What", "Time left", "Held at", "Hold"]} />
-            <tbody>${holds.items.map((hold) => html`<${Hold} key=${hold.id} hold=${hold} names=${names} warehouses=${warehouses} />`)}</tbody>
+            <${Head} titles=${["Status", "Items", "Time left", "Held at", "Hold"]} />
+            <tbody>${holds.items.map((hold) => html`<${Hold} key=${hold.id} hold=${hold}
+              names=${names} warehouses=${warehouses} />`)}</tbody>
           </table>
-        </div>`}
-      ${holds.next && html`<p class="more"><button type="button" class="secondary" onClick=${onMore}>${holds.items.length > 0 ? "Show more" : "Look further"}</button></p>`}
+        </div>`
+      }
+      ${holds.next && html`<p class="more"><button type="button" class="secondary"
+        onClick=${onMore}>${holds.items.length > 0 ? "Show more" : "Look further"}</button></p>`}
     </section>`;
 }
 
-// None tells an empty list from one that wasn't looked through to its end.
+// None tells an empty list from one that wasn't searched to its end.
 function None({ holds: { next, read, filter } }) {
   const looked = count(SCAN * read);
   const which = filter.status === "PENDING" ? `${looked} next to end` : `newest ${looked}`;
-  return html`<p class="nothing">${next ? `None among the ${which} looked at.` : "No holds match."}</p>`;
+  return html`<p class="nothing">${next ? `None among the ${which} searched.` : "No holds match."}
+    </p>`;
 }
 
 function Hold({ hold, names, warehouses }) {
   const status = hold.expired ? "EXPIRED" : hold.status;
-  const what = hold.items.map(({ quantity, productId, warehouseId }) =>
-    `${count(quantity)} × ${names.get(productId) ?? "unknown product"}, ${warehouses.get(warehouseId) ?? "unknown warehouse"}`);
+  const what = hold.items.map(
+    ({ quantity, productId, warehouseId }) =>
+      `${count(quantity)} × ${names.get(productId) ?? "unknown product"}, ` +
+      `${warehouses.get(warehouseId) ?? "unknown warehouse"}`,
+  );
   return html`
     <tr>
       <td><span class=${`status ${status.toLowerCase()}`}>${states[status]}</span></td>
@@ -234,35 +299,46 @@ function Hold({ hold, names, warehouses }) {
     </tr>`;
 }
 
-// Left counts down between two looks, by the server's clock.
+// Left counts down between two reads, by the server's clock.
 function Left({ hold }) {
   useTick(1000, true);
   const end = Date.parse(hold.expiresAt);
   const left = Math.max(0, Math.ceil((end - clock.now()) / 1000));
   const whole = Math.max(1, Math.round((end - Date.parse(hold.updatedAt)) / 1000));
-  return html`<span class="left"><b>${duration(left)}</b><${Bar} held=${Math.min(left, whole)} total=${whole} /></span>`;
+  return html`<span class="left"><b>${duration(left)}</b><${Bar} held=${Math.min(left, whole)}
+    total=${whole} /></span>`;
 }
 
 const Stock = ({ catalog }) => html`
   <section aria-labelledby="stock">
     <h2 id="stock">Stock and its held share</h2>
-    ${catalog.length === 0 ? html`<p class="nothing">There is no stock.</p>` : html`
+    ${
+      catalog.length === 0
+        ? html`<p class="nothing">There is no stock.</p>`
+        : html`
       <div class="scroll" tabindex="0" role="region" aria-label="Stock by product and warehouse">
         <table>
           <${Head} titles=${["Product", "Warehouse", "Held share", "Held", "Available", "Total"]} />
-          <tbody>${catalog.flatMap((product) => product.inventories.map((stock) => html`
+          <tbody>${catalog.flatMap((product) =>
+            product.inventories.map(
+              (stock) => html`
             <tr key=${lineKey({ productId: product.id, ...stock })}>
               <th scope="row">${product.name}</th><td>${stock.warehouseName}</td>
               <td>
                 <span class="left">
-                  <b>${percent(stock.reservedQuantity, stock.totalQuantity)}</b><${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
+                  <b>${percent(stock.reservedQuantity, stock.totalQuantity)}</b><${Bar}
+                    held=${stock.reservedQuantity} total=${stock.totalQuantity} />
                 </span>
               </td>
-              <td>${count(stock.reservedQuantity)}</td><td>${count(stock.availableStock)}</td><td>${count(stock.totalQuantity)}</td>
-            </tr>`))}
+              <td>${count(stock.reservedQuantity)}</td><td>${count(stock.availableStock)}</td><td>
+                ${count(stock.totalQuantity)}</td>
+            </tr>`,
+            ),
+          )}
           </tbody>
         </table>
-      </div>`}
+      </div>`
+    }
   </section>`;
 
 const Loading = () => html`

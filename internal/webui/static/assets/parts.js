@@ -1,4 +1,5 @@
-// What the pages are made of: the dialog, the bar of a stock row, the banner of a lost connection, and announcements.
+// The parts of the pages: the dialog, the bar of a stock row, the banner of a lost connection, and
+// announcements.
 
 import { h, render } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
@@ -7,32 +8,38 @@ import { isRefused, useOnline } from "./live.js";
 
 export const html = htm.bind(h);
 
-// start puts a page's content in place of what its HTML showed until then.
+// start replaces the loading text of a page's HTML by the page.
 export function start(page) {
   const main = document.querySelector("main");
   main.replaceChildren();
   render(page, main);
 }
 
-// announce tells a screen reader what eyes see happen. The same words twice are two announcements.
-// It is said where it can be heard by then: a modal hides what is outside of it.
+// announce tells a screen reader about a visible change. The same words twice are two
+// announcements. It chooses the region when it speaks, as an open dialog hides all regions outside
+// of it.
 export function announce(text) {
-  document.querySelectorAll("#announcer, .announcer").forEach((region) => { region.textContent = ""; });
+  document.querySelectorAll("#announcer, .announcer").forEach((region) => {
+    region.textContent = "";
+  });
   setTimeout(() => {
-    const region = document.querySelector("dialog[open] .announcer") ?? document.getElementById("announcer");
+    const region =
+      document.querySelector("dialog[open] .announcer") ?? document.getElementById("announcer");
     region.textContent = text;
   }, 50);
 }
 
-// Dialog is modal from its first moment: focus goes into it, stays in it, and returns to where it came from. Its children are given
-// the way to close it. It has the banner of a lost connection, {error, at}, for itself: what is outside can't be read.
+// Dialog is modal from the start: the focus goes into it, stays in it, and returns to where it was.
+// Its children get the function that closes it. It has its own banner of a lost connection, {error,
+// at}, as the page's is hidden while it is open.
 export function Dialog({ title, connection, onClose, children }) {
   const node = useRef();
   useLayoutEffect(() => node.current.showModal(), []);
   const close = () => node.current.close();
 
   return html`
-    <dialog ref=${node} aria-labelledby="dialog-title" onClose=${onClose} onClick=${(event) => event.target === node.current && close()}>
+    <dialog ref=${node} aria-labelledby="dialog-title" onClose=${onClose}
+      onClick=${(event) => event.target === node.current && close()}>
       <article>
         <header>
           <h2 id="dialog-title">${title}</h2>
@@ -47,17 +54,18 @@ export function Dialog({ title, connection, onClose, children }) {
     </dialog>`;
 }
 
-// Bar shows a row's stock: what is held, and what is left of the whole.
+// Bar shows the held share of a row's stock.
 export function Bar({ held, total }) {
   const share = total > 0 ? (100 * held) / total : 0;
   return html`
-    <svg class=${total > 0 ? "bar" : "bar empty"} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
+    <svg class=${total > 0 ? "bar" : "bar empty"} viewBox="0 0 100 8" preserveAspectRatio="none"
+      aria-hidden="true">
       <rect class="available" width="100" height="8" />
       <rect class="held" width=${share} height="8" />
     </svg>`;
 }
 
-// Quantity is a number that can be typed, or stepped with two buttons.
+// Quantity is a number field with two buttons that change it by one.
 export function Quantity({ id, value, most, label, error, autofocus, onInput }) {
   const number = Number(value);
   const step = (by) => onInput(String(Math.max(1, (Number.isInteger(number) ? number : 0) + by)));
@@ -65,15 +73,17 @@ export function Quantity({ id, value, most, label, error, autofocus, onInput }) 
     <div class="quantity">
       <button type="button" aria-label=${`One fewer: ${label}`} aria-disabled=${number <= 1}
         onClick=${() => number > 1 && step(-1)}>−</button>
-      <input id=${id} type="number" inputmode="numeric" autocomplete="off" min="1" max=${most} step="1" required autofocus=${autofocus}
-        aria-label=${label} aria-invalid=${error ? "true" : undefined} aria-describedby=${`${id}-note`}
+      <input id=${id} type="number" inputmode="numeric" autocomplete="off" min="1" max=${most}
+        step="1" required autofocus=${autofocus}
+        aria-label=${label} aria-invalid=${error ? "true" : undefined}
+          aria-describedby=${`${id}-note`}
         value=${value} onInput=${(event) => onInput(event.target.value)} />
       <button type="button" aria-label=${`One more: ${label}`} aria-disabled=${number >= most}
         onClick=${() => number < most && step(1)}>+</button>
     </div>`;
 }
 
-// quantityError says what is wrong with a typed quantity, or "".
+// quantityError returns the error of a typed quantity, or "".
 export function quantityError(value, available) {
   const number = Number(value);
   if (!/^\d+$/.test(value.trim()) || number < 1) {
@@ -85,10 +95,10 @@ export function quantityError(value, available) {
   return "";
 }
 
-// Connection says, at the foot of the window and without moving anything, that the numbers may be old.
+// Connection warns at the foot of the window that the numbers may be old. It moves nothing.
 export function Connection({ error, at }) {
   const isOnline = useOnline();
-  const since = at ? ` This was so at ${clockTime(at)}.` : "";
+  const since = at ? ` The numbers are from ${clockTime(at)}.` : "";
   let text = "";
   if (!isOnline) {
     text = `You are offline.${since}`;
@@ -98,44 +108,55 @@ export function Connection({ error, at }) {
   return html`<p class="connection" role="status">${text && html`<span>${text}</span>`}</p>`;
 }
 
-// Failure stands where the content would, when nothing could be read yet. Its heading is the page's, where there is no other.
+// Failure takes the place of content that couldn't be read yet. With isPage, its heading is the
+// page's only one.
 export function Failure({ error, onRetry, isPage = false }) {
   const isOnline = useOnline();
   return html`
     <section class="blank">
       <${Cloud} />
       <${isPage ? "h1" : "h2"}>${isOnline ? "We can’t show this right now" : "You are offline"}<//>
-      <p>${isOnline
-        ? `${reason(error)} We keep trying, and nothing that you hold is lost.`
-        : "This page will fill as soon as you are back online."}</p>
+      <p>${
+        isOnline
+          ? `${reason(error)} We keep trying. Your holds are safe.`
+          : "This page loads as soon as you are back online."
+      }</p>
       <button type="button" onClick=${onRetry}>Try again now</button>
     </section>`;
 }
 
 const Cloud = () => html`
   <svg class="picture" viewBox="0 0 64 48" aria-hidden="true">
-    <path d="M18 38h28a10 10 0 0 0 2-19.8A15 15 0 0 0 19 15a11.5 11.5 0 0 0-1 23z" /><path class="cross" d="M26 24l12 8M38 24l-12 8" />
+    <path d="M18 38h28a10 10 0 0 0 2-19.8A15 15 0 0 0 19 15a11.5 11.5 0 0 0-1 23z" /><path
+      class="cross" d="M26 24l12 8M38 24l-12 8" />
   </svg>`;
 
 function reason(error) {
   if (isRefused(error)) {
-    return "This page is the operator’s: it needs the permission inventory:read.";
+    return "This page is for the operator: it needs the permission inventory:read.";
   }
-  return error?.status === 429 || error?.status === 503 ? "The shop is busy or restarting." : "The shop can’t be reached.";
+  return error?.status === 429 || error?.status === 503
+    ? "The shop is busy or restarting."
+    : "The shop can’t be reached.";
 }
 
 export const count = (number) => number.toLocaleString("en");
 
-export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+export const plural = (number, one, many = `${one}s`) =>
+  `${count(number)} ${number === 1 ? one : many}`;
 
 export const clockTime = (date) => date.toLocaleTimeString("en-GB");
 
-// duration writes seconds as a clock shows them.
+// duration formats seconds as m:ss or h:mm:ss.
 export function duration(seconds) {
-  const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const [hours, minutes, rest] = [
+    Math.floor(seconds / 3600),
+    Math.floor(seconds / 60) % 60,
+    seconds % 60,
+  ];
   const two = (n) => String(n).padStart(2, "0");
   return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-// lineKey names a line of a cart, a hold or a shortage.
+// lineKey identifies a line of a cart, a hold or a shortage by its product and warehouse.
 export const lineKey = ({ productId, warehouseId }) => `${productId} ${warehouseId}`;

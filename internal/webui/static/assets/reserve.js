@@ -1,4 +1,4 @@
-// The dialog that reserves from one row of stock, or puts it into the cart.
+// The dialog that reserves units of one stock row, or puts them into the cart.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { post } from "./api.js";
@@ -9,7 +9,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   const [error, setError] = useState("");
   const { isBusy, reserve } = useReserve(refresh);
 
-  // refuse says what is wrong, if anything is, and whether it is.
+  // refuse shows an error, or clears it when wrong is empty. It returns whether there is an error.
   function refuse(wrong) {
     setError(wrong);
     if (wrong) {
@@ -18,11 +18,13 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
     return wrong !== "";
   }
 
-  // What is in the cart isn't held yet: it leaves the less to add to it, and as much as before to reserve now.
+  // Units in the cart aren't held yet. They count against what can be added to the cart, but not
+  // against what can be reserved now.
   function tooMuch() {
     const wrong = quantityError(value, row.availableStock);
     return wrong || Number(value) <= row.availableStock - inCart
-      ? wrong : `Your cart has ${count(inCart)} of the ${count(row.availableStock)} left here already.`;
+      ? wrong
+      : `Your cart has ${count(inCart)} of the ${count(row.availableStock)} left here already.`;
   }
 
   function add(close) {
@@ -37,7 +39,11 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
       return;
     }
     setError("");
-    const { error: refusal } = await reserve({ productId: row.productId, warehouseId: row.warehouseId, quantity: Number(value) });
+    const { error: refusal } = await reserve({
+      productId: row.productId,
+      warehouseId: row.warehouseId,
+      quantity: Number(value),
+    });
     if (refusal) {
       setError(explain(refusal, row));
       document.getElementById("quantity")?.focus();
@@ -45,15 +51,22 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   }
 
   return html`
-    <${Dialog} title=${`Reserve ${row.productName}`} connection=${connection} onClose=${onClose}>${(close) => html`
+    <${Dialog} title=${`Reserve ${row.productName}`} connection=${connection} onClose=${onClose}>${(
+      close,
+    ) => html`
       <form novalidate onSubmit=${submit} aria-busy=${isBusy}>
         <p>
-          From <strong>${row.warehouseName}</strong>: ${count(row.availableStock)} available of ${count(row.totalQuantity)}.
+          From <strong>${row.warehouseName}
+            </strong>: ${count(row.availableStock)} available of ${count(row.totalQuantity)}.
           ${inCart > 0 && ` ${count(inCart)} in your cart.`}
         </p>
         <label for="quantity">Quantity</label>
-        <${Quantity} id="quantity" autofocus label="Quantity" value=${value} most=${row.availableStock} error=${error}
-          onInput=${(typed) => { setValue(typed); setError(""); }} />
+        <${Quantity} id="quantity" autofocus label="Quantity" value=${value}
+          most=${row.availableStock} error=${error}
+          onInput=${(typed) => {
+            setValue(typed);
+            setError("");
+          }} />
         <p id="quantity-note" class="note" role="alert">${error}</p>
         <footer>
           <button type="button" class="secondary" onClick=${() => add(close)}>Add to cart</button>
@@ -63,12 +76,14 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
     <//>`;
 }
 
-// useReserve makes a hold and goes to its page. While it is under way, and while the page is leaving, nothing else is begun: a double
-// click is one click, and the second is told nothing. Who began is told {reservation}, or {error}; then the numbers are read anew.
+// useReserve makes a hold and goes to its page. While a request runs and while the page closes, a
+// second call does nothing and gets {}: a double click counts once. The first call gets
+// {reservation}, or {error} after a refresh of the numbers.
 export function useReserve(refresh) {
   const [isBusy, setBusy] = useState(false);
   const isLeaving = useRef(false);
-  useEffect(() => { // who comes back to the page has left it
+  useEffect(() => {
+    // the customer may come back to this page from the hold's
     const back = (event) => {
       if (event.persisted) {
         isLeaving.current = false;
@@ -99,13 +114,16 @@ export function useReserve(refresh) {
   return { isBusy, reserve };
 }
 
-// explain says in the customer's words why a line wasn't reserved.
+// explain tells the customer why a line wasn't reserved.
 export function explain(error, row) {
   if (error.code === "INSUFFICIENT_STOCK") {
-    return shortage(error.shortages.find((short) => lineKey(short) === lineKey(row)), row.warehouseName);
+    return shortage(
+      error.shortages.find((short) => lineKey(short) === lineKey(row)),
+      row.warehouseName,
+    );
   }
   if (error.code === "INVENTORY_NOT_FOUND") {
-    return "This isn’t kept in that warehouse any more.";
+    return "That warehouse doesn’t stock this product any more.";
   }
   if (error.isUnknown) {
     return "No answer from the shop. Try again: it won’t be reserved twice.";
@@ -113,7 +131,7 @@ export function explain(error, row) {
   return error.text;
 }
 
-// shortage says what is left of a line that was short, or "" of one that wasn't.
+// shortage tells how many units are left of a short line. It returns "" for any other line.
 export function shortage(short, warehouseName) {
   if (!short) {
     return "";

@@ -7,7 +7,7 @@ import { useLive } from "./live.js";
 import { announce, Bar, Connection, count, Failure, html, lineKey, start } from "./parts.js";
 import { Reserve } from "./reserve.js";
 
-const LOW = 3; // units or fewer that are called low
+const LOW = 3; // units: so few are marked as low
 
 function Shop() {
   const [pages, setPages] = useState(1);
@@ -16,17 +16,19 @@ function Shop() {
   const cart = useCart();
   const rows = rowsOf(catalog.data);
   const closeAll = () => setOpen(null);
-  // A dialog tells of its end a moment later: by then another may be open.
+  // A dialog reports its end a moment later, when another may be open already.
   const close = () => setOpen((now) => (now === open ? null : now));
 
   useEffect(() => addEventListener("pageshow", (event) => event.persisted && closeAll()), []);
 
-  // add tells why it didn't, or "".
+  // add returns an error message, or "".
   function add(row, quantity) {
     if (!cart.add(row, quantity)) {
-      return `The cart is full at ${count(MAX_LINES)} lines: reserve what is in it first.`;
+      return `The cart is full at ${count(MAX_LINES)} lines: reserve these first.`;
     }
-    announce(`Added to the cart: ${count(quantity)} × ${row.productName} from ${row.warehouseName}.`);
+    announce(
+      `Added to the cart: ${count(quantity)} × ${row.productName} from ${row.warehouseName}.`,
+    );
     return "";
   }
 
@@ -35,23 +37,30 @@ function Shop() {
   const isOpen = open === "cart" || rows.has(open);
   return html`
     <div class="intro">
-      <div><h1>Shop</h1><p>Reserve what you want to buy. It is held for you while you pay.</p></div>
-      <button type="button" class="secondary cart" aria-haspopup="dialog" onClick=${() => setOpen("cart")}>
+      <div><h1>Shop</h1><p>Reserve the items you want. We hold them for you while you pay.</p></div>
+      <button type="button" class="secondary cart" aria-haspopup="dialog"
+        onClick=${() => setOpen("cart")}>
         <svg viewBox="0 0 16 16" aria-hidden="true">
-          <path d="M1 2h2l2 8h7l2-6H4" /><circle cx="6" cy="13" r="1" /><circle cx="11" cy="13" r="1" />
+          <path d="M1 2h2l2 8h7l2-6H4" /><circle cx="6" cy="13" r="1" /><circle cx="11" cy="13"
+            r="1" />
         </svg>
         Cart <span class="number">${count(cart.units)}</span>
       </button>
     </div>
     <${Products} catalog=${catalog} onReserve=${(row) => setOpen(lineKey(row))} />
-    ${catalog.data?.next && html`
-      <p class="more"><button type="button" class="secondary" onClick=${() => setPages(pages + 1)}>Show more</button></p>`}
-    ${rows.has(open) && html`<${Reserve} row=${rows.get(open)} inCart=${cart.quantity(open)} onAdd=${add} ...${dialog} />`}
+    ${
+      catalog.data?.next &&
+      html`
+      <p class="more"><button type="button" class="secondary"
+        onClick=${() => setPages(pages + 1)}>Show more</button></p>`
+    }
+    ${rows.has(open) && html`<${Reserve} row=${rows.get(open)} inCart=${cart.quantity(open)}
+      onAdd=${add} ...${dialog} />`}
     ${open === "cart" && html`<${Cart} cart=${cart} rows=${rows} ...${dialog} />`}
     ${!isOpen && html`<${Connection} ...${connection} />`}`;
 }
 
-// rowsOf makes of the catalog what can be reserved: its stock rows, with the names that they go by.
+// rowsOf maps the key of each stock row of the catalog to the row, with the names to show.
 function rowsOf(data) {
   const rows = new Map();
   for (const product of data?.items ?? []) {
@@ -65,7 +74,9 @@ function rowsOf(data) {
 
 function Products({ catalog, onReserve }) {
   if (!catalog.data) {
-    return catalog.error ? html`<${Failure} error=${catalog.error} onRetry=${catalog.refresh} />` : html`<${Loading} />`;
+    return catalog.error
+      ? html`<${Failure} error=${catalog.error} onRetry=${catalog.refresh} />`
+      : html`<${Loading} />`;
   }
   if (catalog.data.items.length === 0) {
     return html`
@@ -74,23 +85,26 @@ function Products({ catalog, onReserve }) {
           <path d="M8 16l24-10 24 10v20L32 46 8 36zM8 16l24 10 24-10M32 26v20" />
         </svg>
         <h2>The shelves are empty</h2>
-        <p>There is nothing for sale yet. What arrives shows up here by itself.</p>
+        <p>There is nothing for sale yet. New products show up here by themselves.</p>
       </section>`;
   }
   return html`
     <ul class="cards">
-      ${catalog.data.items.map((product) => html`<${Card} key=${product.id} product=${product} onReserve=${onReserve} />`)}
+      ${catalog.data.items.map((product) => html`<${Card} key=${product.id} product=${product}
+        onReserve=${onReserve} />`)}
     </ul>`;
 }
 
-// Loading has the measure of the cards that will come.
+// Loading has the size of the cards that will come.
 const Loading = () => html`
   <div role="status"><span class="unseen">Loading the catalog…</span>
-    <ul class="cards" aria-hidden="true">${[0, 1, 2].map(() => html`
+    <ul class="cards" aria-hidden="true">${[0, 1, 2].map(
+      () => html`
       <li class="card waiting">
         <header><span class="tile" /><span class="words" /></header>
         ${[0, 1, 2].map(() => html`<p class="words" />`)}
-      </li>`)}
+      </li>`,
+    )}
     </ul>
   </div>`;
 
@@ -100,12 +114,16 @@ function Card({ product, onReserve }) {
       <article aria-labelledby=${`product-${product.id}`}>
         <header>
           <${Tile} product=${product} />
-          <div><h2 id=${`product-${product.id}`}>${product.name}</h2><small>${product.sku}</small></div>
+          <div><h2 id=${`product-${product.id}`}>${product.name}</h2><small>${product.sku}</small>
+            </div>
         </header>
-        ${product.inventories.length === 0 && html`<p class="muted">Not kept in any warehouse.</p>`}
+        ${product.inventories.length === 0 && html`<p class="muted">No warehouse stocks it.</p>`}
         <ul class="stock">
-          ${product.inventories.map((stock) => html`
-            <${Stock} key=${stock.warehouseId} product=${product} stock=${stock} onReserve=${onReserve} />`)}
+          ${product.inventories.map(
+            (stock) => html`
+            <${Stock} key=${stock.warehouseId} product=${product} stock=${stock}
+              onReserve=${onReserve} />`,
+          )}
         </ul>
       </article>
     </li>`;
@@ -117,7 +135,8 @@ function Stock({ product, stock, onReserve }) {
   const badge = `badge-${product.id}-${stock.warehouseId}`;
   return html`
     <li>
-      <p class="where"><strong>${stock.warehouseName}</strong> <${Badge} id=${badge} stock=${stock} /></p>
+      <p class="where"><strong>${stock.warehouseName}</strong> <${Badge} id=${badge}
+        stock=${stock} /></p>
       <${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
       <p class="figures">
         <b>${count(stock.availableStock)}</b> available ·${" "}
@@ -125,7 +144,8 @@ function Stock({ product, stock, onReserve }) {
         <b>${count(stock.totalQuantity)}</b> total
       </p>
       <button type="button" aria-haspopup="dialog" aria-disabled=${none} aria-describedby=${badge}
-        aria-label=${`Reserve ${product.name} from ${stock.warehouseName}`} onClick=${() => none || onReserve(row)}>Reserve</button>
+        aria-label=${`Reserve ${product.name} from ${stock.warehouseName}`}
+          onClick=${() => none || onReserve(row)}>Reserve</button>
     </li>`;
 }
 
@@ -136,12 +156,18 @@ function Badge({ id, stock: { availableStock, totalQuantity } }) {
   if (availableStock > 0) {
     return html`<span id=${id} class="badge low">Only ${availableStock} left</span>`;
   }
-  return html`<span id=${id} class="badge none">${totalQuantity > 0 ? "All on hold" : "Sold out"}</span>`;
+  return html`<span id=${id} class="badge none">${totalQuantity > 0 ? "All on hold" : "Sold out"}
+    </span>`;
 }
 
-// Tile stands in for a picture: the product's initials on a colour that is always its own.
+// Tile stands in for a picture: the product's initials, on a colour that depends on its id.
 function Tile({ product }) {
-  const initials = product.name.split(/\s+/).slice(0, 2).map((word) => [...word][0] ?? "").join("").toUpperCase();
+  const initials = product.name
+    .split(/\s+/)
+    .slice(0, 2)
+    .map((word) => [...word][0] ?? "")
+    .join("")
+    .toUpperCase();
   const tone = [...product.id].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 997, 7) % 6;
   return html`<span class=${`tile tone-${tone}`} aria-hidden="true">${initials}</span>`;
 }

@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// query reads the parameters of one request. Every route reads them by the same rule: a parameter
+// may be given once, because of two values neither is the obvious one, and a parameter that the
+// route doesn't know is ignored.
+type query struct {
+	values url.Values
+	// known holds the parameters that were read. The link to the next page repeats them.
+	known url.Values
+	bad   fields
+}
+
+func readQuery(r *http.Request) query {
+	return query{values: r.URL.Query(), known: url.Values{}, bad: fields{}}
+}
+
+// read passes a parameter's value to take, if the request has the parameter. When take returns
+// false, message says what a valid value is.
+func (q query) read(name, message string, take func(value string) (ok bool)) {
+	values := q.values[name]
+	switch {
+	case len(values) == 0:
+		return
+	case len(values) > 1:
+		q.bad.add(name, "must be given once")
+	case !take(values[0]):
+		q.bad.add(name, message)
+	}
+	q.known[name] = values
+}
+
+// readID reads a parameter that is a UUID: nil without one.
+func (q query) readID(name string) (id *uuid.UUID) {
+	q.read(name, "must be a UUID", func(value string) bool {
+		parsed, ok := parseID(value)
+		id = &parsed
+		return ok
+	})
+	return id
+}
+
+// readLimit reads the number of entries of a page: from 1 to most.
+func (q query) readLimit(fallback, most int) int {
+	limit := fallback
+	q.read(
+		"limit",
+		fmt.Sprintf("must be a whole number from 1 to %d", most),
+		func(value string) bool {
+			n, err := strconv.Atoi(value)
+			limit = n
+			return err == nil && n >= 1 && n <= most
+		},
+	)
+	return limit
+}
+
+// readCursor passes the parts of the request's cursor to take, if there is one and it belongs to a
+// list in this order. take returns false for a key that the list never had.
+func (q query) readCursor(order string, take func(id uuid.UUID, key []byte) (ok bool)) {
+	const message = "must be the cursor of a Link header of the same list, unchanged"
+	q.read("cursor", message, func(value string) bool {
+		id, key, ok := decodeCursor(order, value)
+		return ok && take(id, key)
+	})
+}
+
+// linkNext adds the Link header (RFC 8288) that leads to the page after cursor. It repeats the
+// parameters of this page.
+func (q query) linkNext(w http.ResponseWriter, r *http.Request, limit int, cursor string) {
+	q.known.Set("limit", strconv.Itoa(limit))
+	q.known.Set("cursor", cursor)
+	w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.Path, q.known.Encode()))
+}
+
+// The orders of the lists. A cursor names its order, as it has no meaning in another one.
+const (
+	orderByName    = "name"
+	orderByEnd     = "end"
+	orderByCreated = "created"
+)
+
+// encodeCursor writes the place behind the entry that has the key, in the list's order, and the
+// id. Callers must treat a cursor as opaque. It is the order, a dot, and the id and the key in
+// base64. The dot keeps cursors of the older format out, which were base64 alone.
+func encodeCursor(order string, id uuid.UUID, key []byte) string {
+	return order + "." + base64.RawURLEncoding.EncodeToString(append(id[:], key...))
+}
+
+// decodeCursor undoes encodeCursor. It refuses a cursor of another order.
+func decodeCursor(order, cursor string) (id uuid.UUID, key []byte, ok bool) {
+	encoded, ok := strings.CutPrefix(cursor, order+".")
+	if !ok {
+		return uuid.UUID{}, nil, false
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil || len(b) < len(id) {
+		return uuid.UUID{}, nil, false
+	}
+	return uuid.UUID(b[:len(id)]), b[len(id):], true
+}
+
+// namePage is the part of a list ordered by name that a request asks for.
+type namePage struct {
+	query query
+	limit int
+	after reservation.Cursor
+}
+
+func readNamePage(r *http.Request, fallback, most int) (namePage, error) {
+	q := readQuery(r)
+	p := namePage{query: q, limit: q.readLimit(fallback, most)}
+	q.readCursor(orderByName, func(id uuid.UUID, key []byte) bool {
+		p.after = reservation.Cursor{ID: id, Name: string(key)}
+		return isName(p.after.Name)
+	})
+	return p, q.bad.err()
+}
+
+// linkNext leads to the page after the entry with this name and id.
+func (p namePage) linkNext(w http.ResponseWriter, r *http.Request, name string, id uuid.UUID) {
+	p.query.linkNext(w, r, p.limit, encodeCursor(orderByName, id, []byte(name)))
+}
+
+// isName reports whether a list can have an entry of this name. Postgres refuses any other text.
+func isName(s string) bool {
+	return s != "" && utf8.ValidString(s) && !strings.ContainsRune(s, 0)
+}
+
+// timeKey writes a time as the key of a cursor: its microseconds since 1970, as Postgres keeps no
+// more of it.
+func timeKey(t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(
+		nil,
+		uint64(t.UnixMicro()),
+	) // #nosec G115 -- parseTimeKey turns it back
+}
+
+// parseTimeKey undoes timeKey. It refuses a time that RFC 3339 can't write, as no list had it.
+func parseTimeKey(key []byte) (t time.Time, ok bool) {
+	if len(key) != 8 {
+		return time.Time{}, false
+	}
+	t = time.UnixMicro(int64(binary.BigEndian.Uint64(key))).
+		UTC()
+		// #nosec G115 -- as timeKey wrote it
+	return t, t.Year() >= 1970 && t.Year() <= 9999
+}
