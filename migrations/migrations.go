@@ -9,8 +9,8 @@ import "embed"
 //go:embed *.sql
 var Schema embed.FS
 
-// Routines has procedures/NAME.sql: each function and procedure once, in its present text, in the file
-// of the routine that it serves.
+// Routines has procedures/NAME.sql: each function and procedure once, in its present text, in the
+// file of the routine that it serves.
 //
 //go:embed procedures/*.sql
 var Routines embed.FS

@@ -174,7 +174,7 @@ func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
 		"a type with its namespace": {func(m *manager) {
 			m.says(http.StatusBadRequest, `{"__type":"com.amazonaws#ResourceNotFoundException","message":"no such secret"}`)
 		}, "400 ResourceNotFoundException: no such secret"},
-		"a proxy's error":                    {func(m *manager) { m.says(http.StatusBadGateway, "<html>") }, "Secrets Manager answers 502"},
+		"a proxy's error":                    {func(m *manager) { m.says(http.StatusBadGateway, "<html>") }, "answer of Secrets Manager: status 502"},
 		"an answer that isn't JSON":          {func(m *manager) { m.says(http.StatusOK, d.url.String()) }, "isn't JSON"},
 		"a secret of bytes":                  {func(m *manager) { m.says(http.StatusOK, `{"SecretBinary":"AAAA"}`) }, "has no text"},
 		"an empty secret":                    {ok(""), "has no text"},

@@ -41,7 +41,8 @@ WITH lines AS (
 
 var checks = []check{
 	{"I1", `
-SELECT format('product %s in warehouse %s: reserved %s of %s', product_id, warehouse_id, reserved, total)
+SELECT format('product %s in warehouse %s: reserved %s of %s',
+              product_id, warehouse_id, reserved, total)
 FROM inventory WHERE reserved < 0 OR reserved > total`},
 	{"I2", heldAndSoldSQL + `
 SELECT format('product %s in warehouse %s: reserved is %s, its holds add up to %s',
@@ -49,7 +50,8 @@ SELECT format('product %s in warehouse %s: reserved is %s, its holds add up to %
 FROM inventory i FULL JOIN stock s USING (product_id, warehouse_id)
 WHERE i.reserved IS DISTINCT FROM coalesce(s.held, 0)`},
 	{"I2", `
-SELECT format('hold %s is %s, yet its line of product %s is still counted', r.id, r.status, l.product_id)
+SELECT format('hold %s is %s, yet its line of product %s is still counted',
+              r.id, r.status, l.product_id)
 FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
 WHERE l.counted AND r.status <> 'PENDING'`},
 	{"I3", `
@@ -57,7 +59,8 @@ SELECT format('line of product %s belongs to no hold: %s', l.product_id, l.reser
 FROM reservation_items l LEFT JOIN reservations r ON r.id = l.reservation_id
 WHERE r.id IS NULL`},
 	{"I4", `
-SELECT format('hold %s was %s at %s, when it had been dead since %s', id, status, updated_at, expires_at)
+SELECT format('hold %s was %s at %s, when it had been dead since %s',
+              id, status, updated_at, expires_at)
 FROM reservations WHERE status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
 	{"I5", `
 SELECT format('the server runs with %s = %s', name, setting)
@@ -81,13 +84,15 @@ SELECT format('cart %s is alive and its line of product %s is not counted', r.id
 FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
 WHERE r.status = 'PENDING' AND r.expires_at > clock_timestamp() AND NOT l.counted`},
 	{"I7", `
-SELECT format('cart %s ends at %s, its line of product %s at %s', r.id, r.expires_at, l.product_id, l.expires_at)
+SELECT format('cart %s ends at %s, its line of product %s at %s',
+              r.id, r.expires_at, l.product_id, l.expires_at)
 FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
 WHERE r.expires_at <> l.expires_at`},
 	{"I8", heldAndSoldSQL + `, moved AS (
-    SELECT product_id, warehouse_id, sum(delta) AS delta FROM stock_adjustments GROUP BY product_id, warehouse_id
+    SELECT product_id, warehouse_id, sum(delta) AS delta
+    FROM stock_adjustments GROUP BY product_id, warehouse_id
 )
-SELECT format('product %s in warehouse %s: total is %s, adjustments of %s less %s sold say otherwise',
+SELECT format('product %s in warehouse %s: total is %s, but adjustments are %s and sales %s',
               product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.sold, 0))
 FROM inventory i
 LEFT JOIN stock s USING (product_id, warehouse_id)

@@ -46,9 +46,9 @@ func API() []Route {
 	}
 }
 
-// Web lists the routes of the function that needs no database. It serves the pages and their files,
-// /api/openapi.json and /api/docs, and a 404 page for every other address. Package webui has its own
-// table of these, so that a page costs no route of the gateway.
+// Web lists the routes of the function that needs no database. It serves the pages and their
+// files, /api/openapi.json and /api/docs, and a 404 page for every other address. Package webui
+// has its own table of these, so that a page costs no route of the gateway.
 func Web() []Route {
 	return []Route{
 		{Function: "web", Method: "GET", Path: "/"},
