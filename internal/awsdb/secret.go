@@ -141,7 +141,8 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read Secrets Manager's response: %w", err)
 	}
 	if len(body) > maxSecret {
-		return "", fmt.Errorf("the response of Secrets Manager has more than %d bytes", maxSecret)
+		return "", fmt.Errorf("the response of Secrets Manager has more than %d bytes, "+
+			"too many for a secret", maxSecret)
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", refusal(response.StatusCode, body)
