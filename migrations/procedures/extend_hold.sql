@@ -33,6 +33,7 @@ BEGIN
                         WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
                         ELSE 'PENDING' END;
         EXIT WHEN outcome <> 'PENDING';
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
         UPDATE reservations SET expires_at = _now + _ttl, updated_at = _now
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
         RETURNING * INTO _hold;
@@ -50,7 +51,8 @@ BEGIN
         EXIT WHEN _tries = max_tries();
     END LOOP;
     IF outcome IN ('PENDING', 'REPLAYED') THEN
-        CALL commit_early();
+        COMMIT;
+        PERFORM write_flush_record();
     ELSE
         ROLLBACK; -- the hold's lock needs no flush
     END IF;

@@ -13,7 +13,7 @@ BEGIN
         RETURN;
     END IF;
     IF (answer ->> 'updated_at')::timestamptz > _now - interval '10 s' THEN
-        PERFORM pg_logical_emit_message(true, 'allo', '');
+        PERFORM write_flush_record();
     END IF;
     answer := jsonb_build_object(
         'hold', answer,

@@ -54,6 +54,8 @@ BEGIN
             PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
         END IF;
 
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+
         -- The stock rows are locked in order and then updated under the guard. One row that is short
         -- undoes the whole cart.
         WITH locked AS MATERIALIZED (
@@ -90,7 +92,8 @@ BEGIN
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
-        CALL commit_early();
+        COMMIT;
+        PERFORM write_flush_record();
     END IF;
 END $$;
 

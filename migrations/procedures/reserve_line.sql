@@ -44,6 +44,8 @@ BEGIN
             PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
         END IF;
 
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+
         -- This guard decides. Postgres evaluates it again after a wait for the row's lock.
         UPDATE inventory SET reserved = reserved - _freed + _quantity
         WHERE product_id = _product AND warehouse_id = _warehouse
@@ -68,7 +70,8 @@ BEGIN
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
-        CALL commit_early();
+        COMMIT;
+        PERFORM write_flush_record();
     END IF;
 END $$;
 

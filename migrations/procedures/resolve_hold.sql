@@ -30,6 +30,8 @@ BEGIN
             EXIT WHEN outcome IS NOT NULL;
         END IF;
 
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+
         -- The update may wait for the hold's lock and then find the hold extended. The time of the
         -- resolution is then no earlier than that of the extension.
         _now := clock_timestamp();
@@ -61,7 +63,8 @@ BEGIN
         EXIT WHEN _tries = max_tries();
     END LOOP;
     IF _success THEN
-        CALL commit_early();
+        COMMIT;
+        PERFORM write_flush_record();
     ELSE
         ROLLBACK; -- the lock that settled_hold took needs no flush
     END IF;
