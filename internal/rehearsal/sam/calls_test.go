@@ -110,7 +110,8 @@ func (a *api) get(t *testing.T, path string) string {
 // reserve holds one mug of the demo and returns the whole answer.
 func (a *api) reserve(t *testing.T, key, more string) answer {
 	t.Helper()
-	return a.call(t, http.MethodPost, "/api/reservations", key, mugRequest(1, more), http.StatusCreated)
+	body := mugRequest(1, more)
+	return a.call(t, http.MethodPost, "/api/reservations", key, body, http.StatusCreated)
 }
 
 // mugRequest is the request to hold some mugs of the demo, with more members, each after a comma.
