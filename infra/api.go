@@ -24,7 +24,8 @@ type api struct {
 }
 
 // newAPI adds a route for each row of the route table, to the alias of the row's function. The
-// gateway answers every other path with its own 404, which costs no invocation.
+// table sends a GET or HEAD of any other path to the function web. The gateway answers every other
+// request with its own 404, which costs no invocation.
 func newAPI(scope constructs.Construct, s Settings, functions []function) api {
 	scope = constructs.NewConstruct(scope, jsii.String("Api"))
 	a := api{http: awsapigatewayv2.NewHttpApi(scope, jsii.String("Http"),

@@ -62,7 +62,9 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 	scopes := map[string]string{
 		"POST /api/reservations/{id}/confirm": "reservations:confirm",
 		"GET /api/reservations":               "inventory:read",
+		"HEAD /api/reservations":              "inventory:read",
 		"GET /api/stats":                      "inventory:read",
+		"HEAD /api/stats":                     "inventory:read",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -43,6 +44,22 @@ func TestEveryFunctionHasItsRuntimeCodeAndRole(t *testing.T) {
 			}
 			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
 				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
+			}
+		}
+	})
+}
+
+// maxDescription is Lambda's limit for a function's description, in characters. Only a deploy would
+// find a longer one.
+const maxDescription = 256
+
+func TestEveryFunctionsDescriptionIsWithinLambdasLimit(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for name, f := range tpl.functions(mode) {
+			description, _ := f.get("Description").(string)
+			if n := utf8.RuneCountInString(description); n == 0 || n > maxDescription {
+				t.Errorf("the description of %s has %d characters, want 1 to %d: %s",
+					name, n, maxDescription, description)
 			}
 		}
 	})

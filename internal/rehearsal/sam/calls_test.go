@@ -14,6 +14,7 @@ import (
 
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/route"
 )
 
 const (
@@ -56,6 +57,7 @@ func answered(t *testing.T, out string) {
 
 	api.reads(t)
 	id := api.buys(t)
+	api.heads(t, id)
 	api.refuses(t, id)
 	api.releases(t)
 	expired := api.letsExpire(t)
@@ -108,11 +110,16 @@ func (a *api) get(t *testing.T, path string) string {
 // reserve holds one mug of the demo and returns the whole answer.
 func (a *api) reserve(t *testing.T, key, more string) answer {
 	t.Helper()
-	body := fmt.Sprintf(
-		`{"productId": %q, "warehouseId": %q, "quantity": 1%s}`, demo.Products()[2].ID,
-		demo.Warehouses()[1].ID, more,
-	)
+	body := mugRequest(1, more)
 	return a.call(t, http.MethodPost, "/api/reservations", key, body, http.StatusCreated)
+}
+
+// mugRequest is the request to hold some mugs of the demo, with more members, each after a comma.
+func mugRequest(quantity int, more ...string) string {
+	return fmt.Sprintf(
+		`{"productId": %q, "warehouseId": %q, "quantity": %d%s}`, demo.Products()[2].ID,
+		demo.Warehouses()[1].ID, quantity, strings.Join(more, ""),
+	)
 }
 
 func (a *api) change(t *testing.T, id, verb, body string) hold {
@@ -157,6 +164,31 @@ func (a *api) reads(t *testing.T) {
 	}
 	if got := decode[struct{ OpenAPI string }](t, a.get(t, "/api/openapi.json")).OpenAPI; got == "" {
 		t.Error("the document of the API has no version")
+	}
+	if got := a.get(t, "/api/docs"); !strings.Contains(got, "<!doctype html>") {
+		t.Errorf("the page of the API's document is %.100s", got)
+	}
+}
+
+// heads calls every route of HEAD, with the id of a hold that exists. Each must answer as its GET.
+func (a *api) heads(t *testing.T, id string) {
+	t.Helper()
+	parameters := strings.NewReplacer("{id}", id, "{proxy+}", "ops")
+	calls := 0
+	for _, r := range route.All() {
+		if r.Method != http.MethodHead {
+			continue
+		}
+		path := parameters.Replace(r.Path)
+		head := a.call(t, http.MethodHead, path, "", "", http.StatusOK)
+		get := a.call(t, http.MethodGet, path, "", "", http.StatusOK)
+		if got, want := head.Header.Get("Content-Type"), get.Header.Get("Content-Type"); got != want {
+			t.Errorf("HEAD %s has the type %q, want %q as GET has", path, got, want)
+		}
+		calls++
+	}
+	if calls == 0 {
+		t.Error("the table has no route for HEAD")
 	}
 }
 
@@ -212,7 +244,7 @@ func (a *api) buys(t *testing.T) string {
 	return h.ID
 }
 
-// refuses makes calls that must fail, each with the code of the contract.
+// refuses makes calls that must fail, each with its code of the contract.
 func (a *api) refuses(t *testing.T, confirmed string) {
 	t.Helper()
 	for _, c := range []struct {
@@ -236,6 +268,13 @@ func (a *api) refuses(t *testing.T, confirmed string) {
 			http.MethodPost, "/api/reservations/" + confirmed + "/release", "",
 			http.StatusConflict, "RESERVATION_CONFIRMED",
 		},
+		{
+			http.MethodPost, "/api/reservations", mugRequest(1000),
+			http.StatusConflict, "INSUFFICIENT_STOCK",
+		},
+		{http.MethodGet, "/api/nothing", "", http.StatusNotFound, "NOT_FOUND"},
+		// No route takes this one. SAM refuses it itself, without a code.
+		{http.MethodDelete, "/api/products", "", http.StatusForbidden, ""},
 	} {
 		answer := a.call(t, c.method, c.path, "", c.body, c.status)
 		if got := decode[struct{ Code string }](t, answer.body).Code; got != c.code {
