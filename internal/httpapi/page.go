@@ -16,9 +16,9 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// query reads the parameters of one request. Every route reads them by the same rule: a parameter
-// may be given once, because of two values neither is the obvious one, and a parameter that the
-// route doesn't know is ignored.
+// query reads the parameters of one request, by one rule for every route. A parameter may be given
+// once, as neither of two values is the obvious one. A parameter that the route doesn't know is
+// ignored.
 type query struct {
 	values url.Values
 	// known holds the parameters that were read. The link to the next page repeats them.
@@ -145,10 +145,8 @@ func isName(s string) bool {
 // timeKey writes a time as the key of a cursor: its microseconds since 1970, as Postgres keeps no
 // more of it.
 func timeKey(t time.Time) []byte {
-	return binary.BigEndian.AppendUint64(
-		nil,
-		uint64(t.UnixMicro()),
-	) // #nosec G115 -- parseTimeKey turns it back
+	microseconds := uint64(t.UnixMicro()) // #nosec G115 -- parseTimeKey turns it back
+	return binary.BigEndian.AppendUint64(nil, microseconds)
 }
 
 // parseTimeKey undoes timeKey. It refuses a time that RFC 3339 can't write, as no list had it.
@@ -156,8 +154,7 @@ func parseTimeKey(key []byte) (t time.Time, ok bool) {
 	if len(key) != 8 {
 		return time.Time{}, false
 	}
-	t = time.UnixMicro(int64(binary.BigEndian.Uint64(key))).
-		UTC()
-		// #nosec G115 -- as timeKey wrote it
+	microseconds := int64(binary.BigEndian.Uint64(key)) // #nosec G115 -- as timeKey wrote it
+	t = time.UnixMicro(microseconds).UTC()
 	return t, t.Year() >= 1970 && t.Year() <= 9999
 }

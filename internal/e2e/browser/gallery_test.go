@@ -287,7 +287,7 @@ func TestGalleryOfWhoMayNot(t *testing.T) {
 	s.breakWith(refused("/confirm"))
 	b.visit("/reservation/" + h.ID)
 	b.click(confirm)
-	b.sees(".result", "This is for the payment service to do.")
+	b.sees(".result", "Only the payment service can do this.")
 	b.sees("h1", "Held for you")
 	b.look("hold-403")
 	s.resolve(h.ID, "confirm") // the payment service does

@@ -186,7 +186,7 @@ function explain(error, verb) {
       return "It can’t be held five minutes longer. Confirm it, or let it go.";
   }
   if (isRefused(error)) {
-    return "This is for the payment service to do. Pay, and this page will follow.";
+    return "Only the payment service can do this. Pay, and this page will show it.";
   }
   return error.isUnknown
     ? "No answer from the shop. Try again: it won’t be done twice."

@@ -311,7 +311,7 @@ function Left({ hold }) {
 
 const Stock = ({ catalog }) => html`
   <section aria-labelledby="stock">
-    <h2 id="stock">Stock and its held share</h2>
+    <h2 id="stock">Stock and the share on hold</h2>
     ${
       catalog.length === 0
         ? html`<p class="nothing">There is no stock.</p>`
