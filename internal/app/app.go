@@ -41,7 +41,9 @@ type App struct {
 }
 
 // HTTPHandler is the handler of a function behind the gateway, as lambda.Start takes it.
-type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
+type HTTPHandler = func(
+	context.Context, events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error)
 
 // New makes an App with a pool of the given size. It doesn't connect.
 func New(
@@ -135,8 +137,9 @@ func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 		OldestSeconds: result.Oldest.Seconds(), More: result.More,
 	}
 	attrs := []any{
-		"expired", report.Expired, "units", report.Units, "keys", report.Keys, "batches", report.Batches,
-		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", took.Milliseconds(),
+		"expired", report.Expired, "units", report.Units, "keys", report.Keys,
+		"batches", report.Batches, "oldestSeconds", report.OldestSeconds, "more", report.More,
+		"tookMs", took.Milliseconds(),
 	}
 	if err != nil {
 		level := slog.LevelError
