@@ -34,7 +34,7 @@ type App struct {
 	log     *slog.Logger
 	pool    *postgres.Pool
 	api     *httpapi.API
-	// metrics is nil where nobody reads them.
+	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
 	// reportedRetries counts the service's retries that the metrics have so far.
 	reportedRetries atomic.Int64

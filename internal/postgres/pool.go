@@ -241,8 +241,8 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 	// A statement stays prepared only where query says so.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.StatementCacheCapacity, config.DescriptionCacheCapacity = maxPrepared, 0
-	// A caller who gives up frees the locks at once: the statement is cancelled and the connection
-	// kept.
+	// When a caller gives up, its statement is cancelled, which releases the locks at once. The
+	// connection stays open.
 	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
 	}

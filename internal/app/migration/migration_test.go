@@ -304,11 +304,11 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := listener.Addr().String()
+	unused := listener.Addr().String()
 	_ = listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	source := postgres.URL("postgres://u:hidden@" + nobody + "/d")
+	source := postgres.URL("postgres://u:hidden@" + unused + "/d")
 	_, err = migration.Handler(source, "", discardLog())(ctx)
 	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
 		strings.Contains(err.Error(), "hidden") {
