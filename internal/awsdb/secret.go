@@ -137,11 +137,11 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxSecret+1))
 	if err != nil {
-		return "", fmt.Errorf("read Secrets Manager's response: %w", err)
+		return "", fmt.Errorf("read the response of Secrets Manager: %w", err)
 	}
 	if len(body) > maxSecret {
 		return "", fmt.Errorf(
-			"Secrets Manager's response has more than %d bytes, too many for a secret", maxSecret)
+			"the response of Secrets Manager has more than %d bytes, too many for a secret", maxSecret)
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", refusal(response.StatusCode, body)
@@ -149,7 +149,7 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 	var answer struct{ SecretString string }
 	if err := json.Unmarshal(body, &answer); err != nil {
 		// The error doesn't quote the response, which may have the secret.
-		return "", errors.New("Secrets Manager's response isn't JSON")
+		return "", errors.New("the response of Secrets Manager isn't JSON")
 	}
 	if answer.SecretString == "" {
 		return "", errors.New("it has no text; store the database's URL in it as text")
@@ -206,6 +206,6 @@ func refusal(status int, body []byte) error {
 	if !found {
 		name = reason.Type
 	}
-	return fmt.Errorf("Secrets Manager answers %d %.*s: %.*s", status, maxReason, name, maxReason,
-		reason.Message)
+	return fmt.Errorf("the answer of Secrets Manager is %d %.*s: %.*s", status, maxReason, name,
+		maxReason, reason.Message)
 }

@@ -209,7 +209,7 @@ func TestTheErrorOfAnUnusableResponseHasTheReason(t *testing.T) {
 			`{"__type":"com.amazonaws#ResourceNotFoundException","message":"no such secret"}`,
 			"400 ResourceNotFoundException: no such secret",
 		},
-		"a proxy's error":   {http.StatusBadGateway, "<html>", "Secrets Manager answers 502"},
+		"a proxy's error":   {http.StatusBadGateway, "<html>", "the answer of Secrets Manager is 502"},
 		"not JSON":          {http.StatusOK, "postgres://allo:100%@h/d", "isn't JSON"},
 		"a binary secret":   {http.StatusOK, `{"SecretBinary":"AAAA"}`, "has no text"},
 		"a too long answer": {http.StatusOK, strings.Repeat(" ", maxSecret+1), "too many for a secret"},

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,7 @@ const backendSQL = `SELECT pg_backend_pid()`
 func afterConnect(ctx context.Context, conn *pgx.Conn) error {
 	try, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
-		return fmt.Errorf("a connection was made outside of acquire")
+		return errors.New("a connection was made outside of acquire")
 	}
 	s := &session{direct: try.mode == cacheStatement, ran: map[string]struct{}{}}
 	if try.mode == "" {
