@@ -34,14 +34,16 @@ type App struct {
 	log     *slog.Logger
 	pool    *postgres.Pool
 	api     *httpapi.API
-	// metrics is nil where nobody reads them.
+	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
 	// reportedRetries counts the service's retries that the metrics have so far.
 	reportedRetries atomic.Int64
 }
 
 // HTTPHandler is the handler of a function behind the gateway, as lambda.Start takes it.
-type HTTPHandler = func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
+type HTTPHandler = func(
+	context.Context, events.APIGatewayV2HTTPRequest,
+) (events.APIGatewayV2HTTPResponse, error)
 
 // New makes an App with a pool of the given size. It doesn't connect.
 func New(
@@ -135,8 +137,9 @@ func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 		OldestSeconds: result.Oldest.Seconds(), More: result.More,
 	}
 	attrs := []any{
-		"expired", report.Expired, "units", report.Units, "keys", report.Keys, "batches", report.Batches,
-		"oldestSeconds", report.OldestSeconds, "more", report.More, "tookMs", took.Milliseconds(),
+		"expired", report.Expired, "units", report.Units, "keys", report.Keys,
+		"batches", report.Batches, "oldestSeconds", report.OldestSeconds, "more", report.More,
+		"tookMs", took.Milliseconds(),
 	}
 	if err != nil {
 		level := slog.LevelError

@@ -30,8 +30,8 @@ type AuditReport struct {
 	Unfinished bool `json:"unfinished,omitempty"`
 }
 
-// wantsAudit reports whether a sweep should also audit: in the first minute of an hour, by the time in
-// the rule's event, and whenever the event's detail is {"audit": true}.
+// wantsAudit reports whether a sweep should also audit: in the first minute of an hour, by the time
+// in the rule's event, and whenever the event's detail is {"audit": true}.
 func wantsAudit(event events.EventBridgeEvent) bool {
 	var detail struct {
 		Audit bool `json:"audit"`
@@ -54,7 +54,8 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	report := &AuditReport{Violations: len(violations), Unfinished: err != nil}
 	a.observeAudit(report)
 	attrs := []any{
-		"found", report.Violations, "unfinished", report.Unfinished, "tookMs", time.Since(start).Milliseconds(),
+		"found", report.Violations, "unfinished", report.Unfinished,
+		"tookMs", time.Since(start).Milliseconds(),
 	}
 	level := slog.LevelInfo
 	if err != nil {

@@ -18,7 +18,7 @@ func TestTheAuditsResultIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	kept := func() (violations int, unfinished, there bool) {
+	stored := func() (violations int, unfinished, found bool) {
 		t.Helper()
 		stats, err := a.Service.Stats(t.Context())
 		if err != nil {
@@ -33,23 +33,27 @@ func TestTheAuditsResultIsStored(t *testing.T) {
 	if _, err := a.Sweep(t.Context(), events.EventBridgeEvent{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, there := kept(); there {
-		t.Error("a sweep without an audit keeps the result of one")
+	if _, _, found := stored(); found {
+		t.Error("a sweep without an audit stored a result")
 	}
 	for _, step := range []struct {
 		sql        string
 		violations int
-	}{{"SELECT 1", 0}, {"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1}, {"UPDATE inventory SET reserved = reserved - 1 WHERE total = 50", 0}} {
+	}{
+		{"SELECT 1", 0},
+		{"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1},
+		{"UPDATE inventory SET reserved = reserved - 1 WHERE total = 50", 0},
+	} {
 		if _, err := conn.Exec(t.Context(), step.sql); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Sweep(t.Context(), asked); err != nil {
+		if _, err := a.Sweep(t.Context(), auditEvent); err != nil {
 			t.Fatal(err)
 		}
-		if violations, unfinished, there := kept(); violations != step.violations || unfinished ||
-			!there {
-			t.Errorf("after %s the audit kept is %d, %t, %t, want %d violations", step.sql,
-				violations, unfinished, there, step.violations)
+		violations, unfinished, found := stored()
+		if violations != step.violations || unfinished || !found {
+			t.Errorf("after %s the stored audit is %d, %t, %t, want %d violations", step.sql,
+				violations, unfinished, found, step.violations)
 		}
 	}
 
@@ -61,15 +65,15 @@ func TestTheAuditsResultIsStored(t *testing.T) {
 		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Sweep(t.Context(), asked); err != nil {
+	if _, err := a.Sweep(t.Context(), auditEvent); err != nil {
 		t.Fatal(err)
 	}
-	if _, unfinished, _ := kept(); !unfinished {
-		t.Error("an audit that didn't end is kept as one that did")
+	if _, unfinished, _ := stored(); !unfinished {
+		t.Error("an unfinished audit is stored as finished")
 	}
 }
 
-// The audit has been told in the log, so a sweep doesn't fail over it.
+// The log has the audit's result too, so the sweep doesn't fail.
 func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	t.Parallel()
 
@@ -83,13 +87,13 @@ func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	report, err := a.Sweep(t.Context(), asked)
+	report, err := a.Sweep(t.Context(), auditEvent)
 
 	if err != nil || report.Audit == nil || report.Audit.Unfinished {
 		t.Fatalf("Sweep() = %+v, %v, want a finished audit", report.Audit, err)
 	}
 	if readAudit(t, log) == nil ||
 		!strings.Contains(log.String(), "the audit's result isn't stored") {
-		t.Errorf("the log says %s, want the audit, and that it isn't kept", log)
+		t.Errorf("the log is %s, want the audit and a line that it isn't stored", log)
 	}
 }

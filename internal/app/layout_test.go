@@ -38,7 +38,7 @@ func functions(t *testing.T) []string {
 	return names
 }
 
-func TestEveryRouteHasAFunctionAndEveryFunctionAUse(t *testing.T) {
+func TestEveryRouteHasAFunctionAndNoFunctionIsUnused(t *testing.T) {
 	t.Parallel()
 
 	want := []string{"sweep", "migrate"}
@@ -48,7 +48,7 @@ func TestEveryRouteHasAFunctionAndEveryFunctionAUse(t *testing.T) {
 	slices.Sort(want)
 	want = slices.Compact(want)
 	if got := functions(t); !slices.Equal(got, want) {
-		t.Errorf("functions/ holds %v, the routes, the rule and the deploy want %v", got, want)
+		t.Errorf("functions/ has %v, want %v for the routes, the rule and the deploy", got, want)
 	}
 }
 
@@ -74,7 +74,8 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 	for _, name := range functions(t) {
 		for _, dep := range list(t, "-deps", "./functions/"+name) {
 			for _, unwanted := range []string{
-				"testing", "github.com/aws/aws-cdk-go", "github.com/aws/jsii-runtime-go", "github.com/getkin/kin-openapi",
+				"testing", "github.com/aws/aws-cdk-go", "github.com/aws/jsii-runtime-go",
+				"github.com/getkin/kin-openapi",
 				module + "/internal/local", module + "/internal/pgtest", module + "/infra",
 			} {
 				if dep == unwanted || strings.HasPrefix(dep, unwanted+"/") {
@@ -91,21 +92,21 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, "github.com/jackc/pgx") {
-				t.Errorf("functions/web links %s, and needs no database", dep)
+				t.Errorf("functions/web links %s, but it needs no database", dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"
 			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/service/") ||
 				strings.HasPrefix(dep, sdk+"/credentials") {
-				t.Errorf("functions/%s links %s: package awsdb says why it does without", name, dep)
+				t.Errorf("functions/%s links %s, which is too large: see package awsdb", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, sdk) {
-				t.Errorf("functions/web links %s, and asks AWS for nothing", dep)
+				t.Errorf("functions/web links %s, but it doesn't call AWS", dep)
 			}
 		}
 	}
 }
 
-// imports maps each of our packages to what it imports, tests left out.
+// imports maps each of our packages to its imports. It leaves tests out.
 func imports(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
@@ -151,7 +152,8 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
-// Every variable is read in one place, so that the table in package config is complete.
+// The table of variables in package config is complete only if no other package reads the
+// environment.
 func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 	t.Parallel()
 
@@ -173,7 +175,7 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 		}
 		dir := filepath.Base(filepath.Dir(path))
 		for _, read := range []string{"os.Getenv", "os.LookupEnv", "os.Environ"} {
-			// pgtest's one switch is for tests and is documented there.
+			// pgtest reads ALLO_TEST_PGBOUNCER, which is for tests only. Its documentation has it.
 			if strings.Contains(string(source), read+"(") && dir != "config" && dir != "pgtest" {
 				t.Errorf("%s calls %s", path, read)
 			}

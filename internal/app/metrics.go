@@ -9,8 +9,9 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// WriteMetrics makes the App write its metrics, at any LOG_LEVEL: an alarm takes missing metrics
-// for a dead sweeper. A Lambda calls it. The local program doesn't, as nobody would read them.
+// WriteMetrics makes the App write its metrics, at any LOG_LEVEL, because an alarm takes missing
+// metrics for a dead sweeper. A Lambda calls it. The local program doesn't, because nobody would
+// read its metrics.
 func (a *App) WriteMetrics(to io.Writer, namespace string) { a.metrics = emf.New(to, namespace) }
 
 // write writes metrics if WriteMetrics was called.

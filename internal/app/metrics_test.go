@@ -23,9 +23,9 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// readMetrics reads what CloudWatch would make of the lines, by name and, where there is a
-// dimension, its value: name/value. It holds each line to the rules of the embedded metric format,
-// and empties the buffer.
+// readMetrics returns the metrics that CloudWatch would make from the lines. A key is the metric's
+// name, or with a dimension "name/value". It checks each line by the rules of the embedded metric
+// format, and empties the buffer.
 func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 	t.Helper()
 	got := map[string]float64{}
@@ -47,10 +47,12 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 		if err := json.Unmarshal(line, &head); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if age := time.Since(
-			time.UnixMilli(head.AWS.Timestamp)); age < -time.Second || age > 5*time.Minute ||
-			len(head.AWS.CloudWatchMetrics) == 0 {
-			t.Errorf("%s: it was written %s ago", line, age)
+		age := time.Since(time.UnixMilli(head.AWS.Timestamp))
+		if age < -time.Second || age > 5*time.Minute {
+			t.Errorf("%s: its timestamp is %s ago, want it now", line, age)
+		}
+		if len(head.AWS.CloudWatchMetrics) == 0 {
+			t.Errorf("%s: it has no directive", line)
 		}
 		for _, d := range head.AWS.CloudWatchMetrics {
 			if d.Namespace != "AlloReservations/test" || len(d.Dimensions) != 1 ||
@@ -79,16 +81,16 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 	return got
 }
 
-func wantMetrics(t *testing.T, what string, got, want map[string]float64) {
+func wantMetrics(t *testing.T, name string, got, want map[string]float64) {
 	t.Helper()
-	for name, value := range want {
-		if n, found := got[name]; !found || n != value {
-			t.Errorf("%s: the metrics are %v, want %s at %v", what, got, name, value)
+	for metric, value := range want {
+		if n, found := got[metric]; !found || n != value {
+			t.Errorf("%s: the metrics are %v, want %s = %v", name, got, metric, value)
 		}
 	}
 }
 
-// measuredApp is an App whose metrics are kept, on a database with a product in two warehouses.
+// measuredApp is an App that writes its metrics into a buffer.
 type measuredApp struct {
 	t       *testing.T
 	app     *app.App
@@ -96,7 +98,12 @@ type measuredApp struct {
 	metrics bytes.Buffer
 }
 
-const mug, east, west = "0192d000-0000-7000-8000-0000000000a1", "0192d000-0000-7000-8000-0000000000b1", "0192d000-0000-7000-8000-0000000000b2"
+// The product and the two warehouses of newStockedApp.
+const (
+	mug  = "0192d000-0000-7000-8000-0000000000a1"
+	east = "0192d000-0000-7000-8000-0000000000b1"
+	west = "0192d000-0000-7000-8000-0000000000b2"
+)
 
 func newMeasuredApp(t *testing.T, databaseURL string) *measuredApp {
 	t.Helper()
@@ -104,10 +111,9 @@ func newMeasuredApp(t *testing.T, databaseURL string) *measuredApp {
 	c := config.Config{DatabaseURL: databaseURL, HoldTTL: time.Minute, MaxHold: time.Hour}
 	var log bytes.Buffer
 	t.Cleanup(func() { t.Log(log.String()) })
+	handler := slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})
 	var err error
-	if s.app, err = app.New(c,
-		slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})),
-		1); err != nil {
+	if s.app, err = app.New(c, slog.New(handler), 1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.app.Close)
@@ -115,6 +121,7 @@ func newMeasuredApp(t *testing.T, databaseURL string) *measuredApp {
 	return s
 }
 
+// newStockedApp makes a measuredApp on a database with 100 mugs in the east and one in the west.
 func newStockedApp(t *testing.T) *measuredApp {
 	t.Helper()
 	db := pgtest.New(t)
@@ -127,8 +134,8 @@ func newStockedApp(t *testing.T) *measuredApp {
 	return s
 }
 
-// call sends an event to a function as the gateway does, and returns the answer's Location and the
-// metrics that it left.
+// call sends an event to a function as the gateway does. It returns the response's Location and the
+// metrics that the function wrote.
 func (s *measuredApp) call(
 	function, method, path, body, key string,
 ) (location string, metrics map[string]float64) {
@@ -155,8 +162,10 @@ func (s *measuredApp) call(
 	return location, readMetrics(s.t, &s.metrics)
 }
 
+// line returns the body of a reserve of mugs.
 func line(warehouse, quantity, ttl string) string {
-	return `{"productId":"` + mug + `","warehouseId":"` + warehouse + `","quantity":` + quantity + `,"ttlSeconds":` + ttl + `}`
+	return `{"productId":"` + mug + `","warehouseId":"` + warehouse + `","quantity":` + quantity +
+		`,"ttlSeconds":` + ttl + `}`
 }
 
 func TestEveryOutcomeIsCounted(t *testing.T) {
@@ -164,6 +173,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 
 	s := newStockedApp(t)
 	seen := map[string]bool{}
+	// want checks that got has the outcome, once, and the other metrics, and nothing else.
 	want := func(outcome string, got map[string]float64, others ...string) {
 		t.Helper()
 		names := append([]string{"Reservations/" + outcome}, others...)
@@ -213,7 +223,8 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	unlock = s.fixture.Lock("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
 	unlock()
-	s.fixture.Exec("ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another")
+	s.fixture.Exec(`
+ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another`)
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
 
 	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
@@ -224,7 +235,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	all := httpapi.Outcomes()
 	slices.Sort(all)
 	if diff := cmp.Diff(all, slices.Sorted(maps.Keys(seen))); diff != "" {
-		t.Errorf("the outcomes seen differ from those there are (-all +seen):\n%s", diff)
+		t.Errorf("the outcomes of this test differ from all outcomes (-all +test):\n%s", diff)
 	}
 }
 
@@ -233,31 +244,41 @@ func (s *measuredApp) awaitDead(id string) {
 	s.fixture.WaitUntil("SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", id)
 }
 
-func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
+func TestShortagesRetriesAndFailedConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
 
 	s := newStockedApp(t)
-	cart := `{"items":[{"productId":"` + mug + `","warehouseId":"` + east + `","quantity":101},{"productId":"` + mug + `","warehouseId":"` + west + `","quantity":2}]}`
+	cart := `{"items":[{"productId":"` + mug + `","warehouseId":"` + east + `","quantity":101},` +
+		`{"productId":"` + mug + `","warehouseId":"` + west + `","quantity":2}]}`
 	_, got := s.call("reserve", http.MethodPost, "/api/reservations", cart, "")
 	wantMetrics(t, "a cart that is short twice", got, map[string]float64{"Shortages": 2})
 
-	// The first two tries end as if they had met another transaction.
+	// The first two tries fail with a serialization failure.
 	s.fixture.Exec("CREATE SEQUENCE tries")
-	s.fixture.Exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-		IF nextval('tries') <= 2 THEN RAISE EXCEPTION 'collided' USING ERRCODE = 'serialization_failure'; END IF; RETURN NEW; END $$`)
-	s.fixture.Exec(
-		"CREATE TRIGGER collide BEFORE INSERT ON reservations FOR EACH ROW EXECUTE FUNCTION collide()",
-	)
+	s.fixture.Exec(`
+CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('tries') <= 2 THEN
+        RAISE EXCEPTION 'collided' USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN NEW;
+END $$`)
+	s.fixture.Exec(`
+CREATE TRIGGER collide BEFORE INSERT ON reservations
+FOR EACH ROW EXECUTE FUNCTION collide()`)
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	wantMetrics(t, "a reserve that collides twice", got,
 		map[string]float64{"Retries": 2, "Reservations/HELD": 1})
 	_, got = s.call("reserve", http.MethodPost, "/api/reservations", line(east, "1", "60"), "")
 	if diff := cmp.Diff(map[string]float64{"Reservations/HELD": 1}, got); diff != "" {
-		t.Errorf("a reserve without trouble: the metrics differ (-want +got):\n%s", diff)
+		t.Errorf("a reserve without a retry: the metrics differ (-want +got):\n%s", diff)
 	}
 
-	// What only reads leaves no line, unless there is no connection.
-	for function, path := range map[string]string{"list-products": "/api/products", "health": "/api/health", "get-reservation": "/api/reservations/" + mug} {
+	// A function that only reads writes no metric, unless it gets no connection.
+	for function, path := range map[string]string{
+		"list-products": "/api/products", "health": "/api/health",
+		"get-reservation": "/api/reservations/" + mug,
+	} {
 		if _, got := s.call(function, http.MethodGet, path, "", ""); len(got) > 0 {
 			t.Errorf("%s: the metrics are %v, want none", function, got)
 		}
@@ -269,7 +290,7 @@ func TestShortLinesAndRetriesAndLostConnectionsAreCounted(t *testing.T) {
 	}
 }
 
-func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
+func TestSweepsAreCountedEvenWhenTheyFail(t *testing.T) {
 	t.Parallel()
 
 	s := newStockedApp(t)
@@ -280,21 +301,22 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 		return readMetrics(t, &s.metrics)
 	}
 	got := sweep()
-	wantMetrics(t, "a sweep of nothing", got,
+	wantMetrics(t, "a sweep without dead holds", got,
 		map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
-	s.fixture.Exec(
-		"UPDATE reservations SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours', " +
-			"expires_at = expires_at - interval '1 hour'",
-	)
+	s.fixture.Exec(`
+UPDATE reservations
+SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours',
+    expires_at = expires_at - interval '1 hour'`)
 	got = sweep()
 	wantMetrics(t, "a sweep of a hold", got, map[string]float64{"Expired": 1, "SweepMore": 0})
-	if lag, duration := got["SweepLag"], got["SweepDuration"]; lag < 3500 || lag > 3700 ||
-		duration <= 0 {
-		t.Errorf("the sweep's lag and duration are %v s and %v ms, want about an hour and some",
-			lag, duration)
+	if lag := got["SweepLag"]; lag < 3500 || lag > 3700 {
+		t.Errorf("the sweep's lag is %v s, want about an hour", lag)
+	}
+	if duration := got["SweepDuration"]; duration <= 0 {
+		t.Errorf("the sweep's duration is %v ms, want more than 0", duration)
 	}
 
-	// Without its procedure the sweep fails before it knows how old the oldest is.
+	// Without its function the sweep fails before it has found the oldest dead hold.
 	s.fixture.Exec("ALTER FUNCTION sweep_holds RENAME TO another")
 	got = sweep()
 	wantMetrics(t, "a sweep that fails", got, map[string]float64{"Expired": 0, "SweepMore": 0})
@@ -307,7 +329,7 @@ func TestASweepIsCountedAlsoWhenItFails(t *testing.T) {
 		map[string]float64{"Expired": 0, "PoolErrors": 1})
 }
 
-// Where the secret can't be read the caller may come again, and the log has the reason.
+// The caller gets 503 and may try again. Only the log has the reason.
 func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 	t.Parallel()
 
@@ -320,9 +342,7 @@ func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 	a, err := app.New(config.Config{
 		DatabaseSecret: "allo/database",
 		AWS: config.AWS{
-			Region:          "eu-central-1",
-			AccessKeyID:     "id",
-			SecretAccessKey: "hidden",
+			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "hidden",
 			SecretsEndpoint: manager.URL,
 		},
 	}, slog.New(slog.NewJSONHandler(&log, nil)), 1)
@@ -349,8 +369,8 @@ func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 		map[string]float64{"PoolErrors": 1})
 }
 
-// The local program has nobody who would read metrics, so its App writes none.
-func TestWithoutAReaderThereAreNoMetrics(t *testing.T) {
+// The local program doesn't call WriteMetrics.
+func TestAnAppWritesNoMetricsUnlessAsked(t *testing.T) {
 	t.Parallel()
 
 	var log bytes.Buffer
@@ -360,8 +380,7 @@ func TestWithoutAReaderThereAreNoMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if _, err := a.Sweep(t.Context(),
-		events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}); err != nil {
+	if _, err := a.Sweep(t.Context(), auditEvent); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(log.String(), "_aws") || !strings.Contains(log.String(), `"msg":"audit"`) {

@@ -19,26 +19,26 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// newSweeper is an App on the demo's database, with what it logs and with its metrics.
-func newSweeper(t *testing.T) (*app.App, pgtest.Database, *bytes.Buffer, *bytes.Buffer) {
+// newSweeper makes an App on a database with the demo's stock. It also returns the buffers of its
+// log and of its metrics.
+func newSweeper(t *testing.T) (a *app.App, db pgtest.Database, logged, metrics *bytes.Buffer) {
 	t.Helper()
-	db := pgtest.New(t)
+	db = pgtest.New(t)
 	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
+	logged, metrics = new(bytes.Buffer), new(bytes.Buffer)
 	c := config.Config{DatabaseURL: db.URL, HoldTTL: time.Minute, MaxHold: time.Hour}
-	a, err := app.New(c, slog.New(slog.NewJSONHandler(&log, nil)), 1)
+	a, err := app.New(c, slog.New(slog.NewJSONHandler(logged, nil)), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	var metrics bytes.Buffer
-	a.WriteMetrics(&metrics, "AlloReservations/test")
-	return a, db, &log, &metrics
+	a.WriteMetrics(metrics, "AlloReservations/test")
+	return a, db, logged, metrics
 }
 
-// auditLine is the log's line of an audit.
+// auditLine is an audit's line in the log.
 type auditLine struct {
 	Level, Msg string
 	Found      int
@@ -46,6 +46,7 @@ type auditLine struct {
 	Violations []struct{ Promise, Detail string }
 }
 
+// readAudit returns the first audit's line in a log, or nil.
 func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
 	t.Helper()
 	for _, line := range bytes.Split(log.Bytes(), []byte("\n")) {
@@ -62,7 +63,8 @@ func readAudit(t *testing.T, log *bytes.Buffer) *auditLine {
 	return nil
 }
 
-var asked = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}
+// auditEvent asks a sweep for an audit.
+var auditEvent = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":true}`)}
 
 func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 	t.Parallel()
@@ -72,9 +74,11 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 		violations int
 		level      string
 	}{
-		"nothing":             {"SELECT 1", 0, "INFO"},
-		"reserved off by one": {"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1, "ERROR"},
-		"a total that moved without a cause": {
+		"no corruption": {"SELECT 1", 0, "INFO"},
+		"reserved is off by one": {
+			"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1, "ERROR",
+		},
+		"total changes without an adjustment": {
 			"UPDATE inventory SET total = total + 1 WHERE total IN (50, 30)", 2, "ERROR",
 		},
 	} {
@@ -91,7 +95,7 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			report, err := a.Sweep(t.Context(), asked)
+			report, err := a.Sweep(t.Context(), auditEvent)
 
 			if err != nil || report.Audit == nil || report.Audit.Unfinished ||
 				report.Audit.Violations != c.violations {
@@ -100,9 +104,8 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 			}
 			line := readAudit(t, log)
 			if line == nil || line.Level != c.level || line.Found != c.violations ||
-				line.Unfinished ||
-				len(line.Violations) != c.violations {
-				t.Fatalf("the log says %s, want %d violations at %s", log, c.violations, c.level)
+				line.Unfinished || len(line.Violations) != c.violations {
+				t.Fatalf("the log is %s, want %d violations at %s", log, c.violations, c.level)
 			}
 			wantMetrics(t, "an audit", readMetrics(t, metrics),
 				map[string]float64{"AuditViolations": float64(c.violations), "AuditUnfinished": 0})
@@ -110,7 +113,7 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 	}
 }
 
-func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
+func TestTheSweeperAuditsInTheFirstMinuteOfAnHour(t *testing.T) {
 	t.Parallel()
 
 	a, _, _, _ := newSweeper(t)
@@ -120,9 +123,9 @@ func TestTheSweeperAuditsInAnHoursFirstMinute(t *testing.T) {
 		{Time: hour.Add(time.Minute)}:      false,
 		{Time: hour.Add(59 * time.Minute)}: false,
 		{}:                                 false,
-		{Detail: json.RawMessage(`{"audit":false}`)}:        false,
-		{Detail: json.RawMessage(`"audit"`)}:                false,
-		{Time: hour.Add(time.Minute), Detail: asked.Detail}: true,
+		{Detail: json.RawMessage(`{"audit":false}`)}:             false,
+		{Detail: json.RawMessage(`"audit"`)}:                     false,
+		{Time: hour.Add(time.Minute), Detail: auditEvent.Detail}: true,
 	} {
 		report, err := a.Sweep(t.Context(), *event)
 		if err != nil || (report.Audit != nil) != want {
@@ -144,24 +147,24 @@ func TestAnUnfinishedAuditIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A sweep of nothing reads no adjustments; the audit does, and may wait for this lock as long
-	// as for any.
+	// The audit reads the adjustments, so it waits for this lock until lock_timeout. The sweep doesn't
+	// read them.
 	if _, err := tx.Exec(t.Context(),
 		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 
-	report, err := a.Sweep(t.Context(), asked)
+	report, err := a.Sweep(t.Context(), auditEvent)
 
 	if err != nil || report.Audit == nil || !report.Audit.Unfinished {
 		t.Fatalf("Sweep() = %+v, %v, want an unfinished audit", report.Audit, err)
 	}
 	if line := readAudit(t, log); line == nil || line.Level != "WARN" || !line.Unfinished {
-		t.Errorf("the log says %s, want that the audit is unfinished", log)
+		t.Errorf("the log is %s, want an unfinished audit at WARN", log)
 	}
 	got := readMetrics(t, metrics)
 	wantMetrics(t, "an unfinished audit", got, map[string]float64{"AuditUnfinished": 1})
 	if _, known := got["AuditViolations"]; known {
-		t.Error("the metrics tell of violations, of which nothing is known")
+		t.Error("there is a metric AuditViolations, though their number is unknown")
 	}
 }

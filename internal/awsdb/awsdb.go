@@ -17,8 +17,8 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// credentials are those of the Lambda's environment. Lambda replaces the environment before they
-// expire.
+// credentials returns the credentials of the Lambda's environment. Lambda replaces the environment
+// before they expire.
 func credentials(a config.AWS) aws.Credentials {
 	return aws.Credentials{
 		AccessKeyID: a.AccessKeyID, SecretAccessKey: a.SecretAccessKey, SessionToken: a.SessionToken,

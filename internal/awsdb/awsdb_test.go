@@ -28,14 +28,13 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// database is a Postgres that takes TLS connections for the host name localhost, with a certificate
-// of an authority of its own.
+// database is a Postgres server with TLS. A certificate authority of its own has signed its
+// certificate, which is for the host name localhost.
 type database struct {
 	t     *testing.T
 	admin *pgx.Conn
-	// url leads there by the certified name, and ca is the authority.
-	url *url.URL
-	ca  string
+	url   *url.URL // for the role allo, with the certified host name
+	ca    string   // the authority's certificate
 }
 
 const password = "a secret: 100%/@"
@@ -68,7 +67,7 @@ func (d *database) exec(sql string) {
 	}
 }
 
-// certify gives the server a certificate, and waits until it takes TLS.
+// certify gives the server a certificate and waits until TLS is on.
 func (d *database) certify() {
 	d.t.Helper()
 	var dir string
@@ -91,25 +90,27 @@ func (d *database) certify() {
 	}
 	d.exec("ALTER SYSTEM SET ssl = on")
 	d.exec("SELECT pg_reload_conf()")
-	for on := ""; on != "on"; { // the question paces it, and the test's deadline ends it
+	for on := ""; on != "on"; { // the query paces the loop, and the test's deadline ends it
 		if err := d.admin.QueryRow(d.t.Context(), "SHOW ssl").Scan(&on); err != nil {
 			d.t.Fatal(err)
 		}
 	}
 }
 
-// with is the URL with one of its parts changed.
+// with returns the URL with a change.
 func (d *database) with(change func(u *url.URL)) string {
 	u := *d.url
 	change(&u)
 	return u.String()
 }
 
-// certificates makes an authority and a certificate of it for localhost, by name and not by
-// address.
+// certificates makes a certificate authority and a certificate that it has signed. The certificate
+// is for the name localhost, and not for 127.0.0.1.
 func certificates(t *testing.T) (certificate, key, ca string) {
 	t.Helper()
-	make := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
+	sign := func(
+		template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey,
+	) (*ecdsa.PrivateKey, []byte) {
 		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -124,18 +125,16 @@ func certificates(t *testing.T) (certificate, key, ca string) {
 		return own, der
 	}
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(
-			1,
-		), Subject: pkix.Name{CommonName: "a provider's own"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a provider's authority"},
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	rootKey, rootDER := make(root, root, nil)
+	rootKey, rootDER := sign(root, root, nil)
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		DNSNames:     []string{"localhost"},
-		NotAfter:     time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"},
+		NotAfter: time.Now().Add(time.Hour),
 	}
-	leafKey, leafDER := make(leaf, root, rootKey)
+	leafKey, leafDER := sign(leaf, root, rootKey)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
 		t.Fatal(err)
@@ -156,23 +155,28 @@ func open(t *testing.T, source postgres.Source) *postgres.Pool {
 	return pool
 }
 
-// session reads the session's user, and whether it uses TLS ("t" or "f").
+// session returns the session's user and whether it uses TLS, as "allo t" or "allo f".
 func session(t *testing.T, pool *postgres.Pool) (string, error) {
 	t.Helper()
-	const sql = "SELECT concat_ws(' ', current_user, ssl) FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+	const sql = `
+SELECT concat_ws(' ', current_user, ssl) FROM pg_stat_ssl WHERE pid = pg_backend_pid()`
 	return postgres.QueryRow(t.Context(), pool, pgx.RowTo[string], sql)
 }
 
-// wantUnavailable holds an error to what callers are told by it: come again, and nothing of the secret.
-func wantUnavailable(t *testing.T, what string, err error, reason string) {
+// wantUnavailable checks that an error lets the caller try again later, names the reason, and
+// doesn't contain a password or a signature.
+func wantUnavailable(t *testing.T, name string, err error, reason string) {
 	t.Helper()
 	if !postgres.Unavailable(err) || !postgres.NoConnection(err) ||
 		!strings.Contains(fmt.Sprint(err), reason) {
-		t.Errorf("%s: the error is %v, want it unavailable, and to say %q", what, err, reason)
+		t.Errorf("%s: the error is %v, want it unavailable and to contain %q", name, err, reason)
 	}
-	for _, secret := range []string{password, url.QueryEscape(password), url.UserPassword("", password).String(), "100%", "X-Amz-Signature"} {
+	for _, secret := range []string{
+		password, url.QueryEscape(password), url.UserPassword("", password).String(), "100%",
+		"X-Amz-Signature",
+	} {
 		if strings.Contains(fmt.Sprint(err), secret) {
-			t.Errorf("%s: the error gives the password away: %v", what, err)
+			t.Errorf("%s: the error contains the password: %v", name, err)
 		}
 	}
 }
@@ -197,28 +201,31 @@ func TestTheFirstVariableThatIsSetNamesTheDatabase(t *testing.T) {
 	}
 	if got, err := Source(config.Config{}); err == nil ||
 		!strings.Contains(err.Error(), "DATABASE_SECRET") {
-		t.Errorf("Source() of nothing = %v, %v, want an error that names the variables", got, err)
+		t.Errorf("Source() without a variable = %v, %v, want an error that names the variables", got,
+			err)
 	}
 }
 
-func TestACertificateIsAlwaysVerifiedInFull(t *testing.T) {
+func TestTheURLAlwaysAsksForAFullVerification(t *testing.T) {
 	t.Parallel()
 
 	for _, mode := range []string{"", "prefer", "require", "verify-ca", "verify-full"} {
 		u, err := verified("postgres://u:p@h/d?sslrootcert=system&sslmode=" + mode)
 		if err != nil || u.Query().Get("sslmode") != "verify-full" ||
 			u.Query().Get("sslrootcert") != "system" {
-			t.Errorf("verified() of sslmode=%s = %v, %v, want it verified in full", mode, u, err)
+			t.Errorf("verified() of sslmode=%s = %v, %v, want sslmode=verify-full", mode, u, err)
 		}
 	}
 	for _, bad := range []string{"disable", "allow", "DISABLE", "verify"} {
 		if _, err := verified("postgres://u:p@h/d?sslmode=" + bad); err == nil ||
 			!strings.Contains(err.Error(), "set it to verify-full") {
-			t.Errorf("verified() of sslmode=%s = %v, want an error that says what to change", bad,
-				err)
+			t.Errorf("verified() of sslmode=%s = %v, want an error with the remedy", bad, err)
 		}
 	}
-	for _, bad := range []string{"", "h/d", "mysql://u:p@h/d", "postgres:///d?host=/tmp", "postgres://u:100%@h/d", "postgres://u:pa/ss@h/d"} {
+	for _, bad := range []string{
+		"", "h/d", "mysql://u:p@h/d", "postgres:///d?host=/tmp", "postgres://u:100%@h/d",
+		"postgres://u:pa/ss@h/d",
+	} {
 		if _, err := verified(bad); !errors.Is(err, errMalformed) {
 			t.Errorf("verified(%q) = %v, want %v", bad, err, errMalformed)
 		}

@@ -18,7 +18,7 @@ var account = config.AWS{
 	SessionToken:    "a session",
 }
 
-func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
+func TestATokenIsForOneUserAndHostAndValidFor15Minutes(t *testing.T) {
 	t.Parallel()
 
 	source, err := NewIAM("postgres://allo_app@db.example:5432/allo?default_query_exec_mode=exec",
@@ -30,7 +30,7 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 		t.Helper()
 		got, err := source.Target(t.Context(), false)
 		if err != nil || got.Roots == nil {
-			t.Fatalf("Target() = %v, want the roots that it is verified with", err)
+			t.Fatalf("Target() = %v, %v, want a target with roots", got.Roots, err)
 		}
 		if target, err = url.Parse(got.URL); err != nil {
 			t.Fatal(err)
@@ -42,14 +42,15 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 	if target.User.Username() != "allo_app" || target.Host != "db.example:5432" ||
 		target.Query().Get("sslmode") != "verify-full" ||
 		target.Query().Get("default_query_exec_mode") != "exec" {
-		t.Errorf("the target is %s, want the URL's own, verified in full", target.Redacted())
+		t.Errorf("the target is %s, want the given URL with sslmode=verify-full", target.Redacted())
 	}
 	signed, err := url.Parse("https://" + token)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"Action": "connect", "DBUser": "allo_app", "X-Amz-Expires": "900", "X-Amz-Security-Token": "a session", "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+		"Action": "connect", "DBUser": "allo_app", "X-Amz-Expires": "900",
+		"X-Amz-Security-Token": "a session", "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
 	} {
 		if got := signed.Query().Get(name); got != want {
 			t.Errorf("the token's %s is %q, want %q", name, got, want)
@@ -61,7 +62,7 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 		t.Errorf("the token is for %s at %s, want this account at the host", scope, signed.Host)
 	}
 
-	// Its time has seconds, so a second later it is another.
+	// A token has its time in seconds, so a second later there is another one.
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		if _, again := read(); again != token {
 			break
@@ -72,13 +73,13 @@ func TestATokenIsForItsUserHostAndAQuarterOfAnHour(t *testing.T) {
 	}
 }
 
-// The token is sent as any password is: here to a server that takes any for one of its users, as
-// RDS does for those of rds_iam that AWS vouches for.
+// The token is sent as the password. RDS checks it with AWS. Here the server accepts any password
+// for the user "trusted" over TLS.
 func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 	t.Parallel()
 
 	d := newDatabase(t)
-	d.exec("CREATE ROLE vouched LOGIN")
+	d.exec("CREATE ROLE trusted LOGIN")
 	d.exec("CREATE ROLE unknown LOGIN PASSWORD 'another'")
 	var hba string
 	if err := d.admin.QueryRow(t.Context(), "SHOW hba_file").Scan(&hba); err != nil {
@@ -89,7 +90,7 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(hba,
-		append([]byte("hostssl all vouched 127.0.0.1/32 trust\n"), rules...), 0o600); err != nil {
+		append([]byte("hostssl all trusted 127.0.0.1/32 trust\n"), rules...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d.exec("SELECT pg_reload_conf()")
@@ -105,25 +106,26 @@ func TestAPoolLogsInByTokenOverAVerifiedConnection(t *testing.T) {
 		}
 		return s
 	}
-	trusting := "?sslrootcert=" + url.QueryEscape(ca)
+	withCA := "?sslrootcert=" + url.QueryEscape(ca)
 
-	if who, err := session(t, open(t, source("vouched", "localhost", trusting))); err != nil ||
-		who != "vouched t" {
-		t.Errorf("the session is %q, %v, want vouched's over TLS", who, err)
+	got, err := session(t, open(t, source("trusted", "localhost", withCA)))
+	if err != nil || got != "trusted t" {
+		t.Errorf("the session is %q, %v, want the user trusted, over TLS", got, err)
 	}
-	_, err = session(t, open(t, source("unknown", "localhost", trusting)))
-	wantUnavailable(t, "a user whom nobody vouches for", err, "refuses the password")
-	_, err = session(t, open(t, source("vouched", "localhost", "")))
-	wantUnavailable(t, "an authority that nobody knows", err,
-		"certificate signed by unknown authority")
-	_, err = session(t, open(t, source("vouched", "127.0.0.1", trusting)))
+	_, err = session(t, open(t, source("unknown", "localhost", withCA)))
+	wantUnavailable(t, "a wrong password", err, "refuses the password")
+	_, err = session(t, open(t, source("trusted", "localhost", "")))
+	wantUnavailable(t, "an unknown authority", err, "certificate signed by unknown authority")
+	_, err = session(t, open(t, source("trusted", "127.0.0.1", withCA)))
 	wantUnavailable(t, "another host's certificate", err, "certificate for 127.0.0.1")
 }
 
 func TestNewIAMRefusesAnInvalidURL(t *testing.T) {
 	t.Parallel()
 
-	for _, bad := range []string{"postgres://u@h:5432/d?sslmode=disable", "https://u@h:5432/d", "postgres://%zz"} {
+	for _, bad := range []string{
+		"postgres://u@h:5432/d?sslmode=disable", "https://u@h:5432/d", "postgres://%zz",
+	} {
 		if _, err := NewIAM(bad, account); err == nil ||
 			!strings.Contains(err.Error(), "DATABASE_IAM_URL") {
 			t.Errorf("NewIAM(%q) = %v, want an error that names the variable", bad, err)

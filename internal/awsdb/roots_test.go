@@ -13,7 +13,7 @@ import (
 func TestEveryRegionsRootHasItsNameAndSignature(t *testing.T) {
 	t.Parallel()
 
-	const least = 27 // regions that the file has had
+	const least = 27 // the file has had roots of 27 regions
 	found := 0
 	for rest := []byte(regionalRoots); ; found++ {
 		var block *pem.Block
@@ -54,13 +54,10 @@ func TestEveryRegionsRootHasItsNameAndSignature(t *testing.T) {
 func TestARegionTrustsItsOwnRootAndNoOthers(t *testing.T) {
 	t.Parallel()
 
-	verify := func(region, by string) error {
-		_, err := regionalRoot(region).Verify(
-			x509.VerifyOptions{
-				Roots:     regionRoots(by),
-				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-			},
-		)
+	verify := func(region, trusting string) error {
+		_, err := regionalRoot(region).Verify(x509.VerifyOptions{
+			Roots: regionRoots(trusting), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		})
 		return err
 	}
 	if err := verify("eu-central-1", "eu-central-1"); err != nil {
@@ -91,7 +88,7 @@ func TestThePublicRootsAreTrustedOnAMachineWithoutRoots(t *testing.T) {
 	}
 }
 
-// BenchmarkRoots is what the first connection of an environment pays for its roots.
+// BenchmarkRoots measures the parsing of the roots, which delays an environment's first connection.
 func BenchmarkRoots(b *testing.B) {
 	for b.Loop() {
 		pool, err := x509.SystemCertPool()

@@ -49,7 +49,7 @@ type Secret struct {
 	now     func() time.Time
 
 	mu     sync.Mutex
-	client *http.Client // made late: parsing its roots takes milliseconds that a start would wait for
+	client *http.Client // made at the first read, because parsing its roots takes milliseconds
 	target postgres.Target
 	read   time.Time
 }
@@ -96,8 +96,8 @@ func parseSecret(text, region string) (postgres.Target, error) {
 		content.URL = ""
 		if err := json.Unmarshal([]byte(text), &content); err != nil {
 			return postgres.Target{}, errors.New(
-				`it begins like JSON but isn't valid JSON; it must be a URL, or {"url": "postgres://...", "ca": "..."}`,
-			)
+				`it begins like JSON but isn't valid JSON; it must be a URL, or ` +
+					`{"url": "postgres://...", "ca": "..."}`)
 		}
 	}
 	if content.URL == "" {
@@ -113,8 +113,7 @@ func parseSecret(text, region string) (postgres.Target, error) {
 		trusted = x509.NewCertPool() // a provider's own authority is the only one trusted
 		if !trusted.AppendCertsFromPEM([]byte(content.CA)) {
 			return postgres.Target{}, errors.New(
-				`its "ca" holds no certificate; it must be the PEM file of the provider's authority`,
-			)
+				`its "ca" holds no certificate; it must be the PEM file of the provider's authority`)
 		}
 	}
 	return postgres.Target{URL: u.String(), Roots: trusted}, nil
@@ -138,11 +137,11 @@ func (s *Secret) get(ctx context.Context) (string, error) {
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxSecret+1))
 	if err != nil {
-		return "", fmt.Errorf("read Secrets Manager's response: %w", err)
+		return "", fmt.Errorf("read the response of Secrets Manager: %w", err)
 	}
 	if len(body) > maxSecret {
-		return "", fmt.Errorf("the response of Secrets Manager has more than %d bytes, "+
-			"too many for a secret", maxSecret)
+		return "", fmt.Errorf(
+			"the response of Secrets Manager has more than %d bytes, too many for a secret", maxSecret)
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", refusal(response.StatusCode, body)
@@ -207,6 +206,6 @@ func refusal(status int, body []byte) error {
 	if !found {
 		name = reason.Type
 	}
-	return fmt.Errorf("answer of Secrets Manager: status %d %.*s: %.*s",
-		status, maxReason, name, maxReason, reason.Message)
+	return fmt.Errorf("the answer of Secrets Manager is %d %.*s: %.*s", status, maxReason, name,
+		maxReason, reason.Message)
 }

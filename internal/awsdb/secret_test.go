@@ -19,14 +19,14 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// manager stands in for Secrets Manager, and looks at how it is asked.
+// manager stands in for Secrets Manager. It checks each request and its signature.
 type manager struct {
 	t   *testing.T
 	url string
 
-	mu     sync.Mutex
-	answer func(w http.ResponseWriter, r *http.Request)
-	reads  int
+	mu      sync.Mutex
+	respond http.HandlerFunc
+	reads   int
 }
 
 func newManager(t *testing.T) *manager {
@@ -47,19 +47,19 @@ func (m *manager) serve(w http.ResponseWriter, r *http.Request) {
 		r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" ||
 		r.Header.Get("Content-Type") != "application/x-amz-json-1.1" ||
 		r.Header.Get("X-Amz-Security-Token") != account.SessionToken {
-		m.t.Errorf("Secrets Manager is asked %s %v %s", r.Method, r.Header, body)
+		m.t.Errorf("the request to Secrets Manager is %s %v %s", r.Method, r.Header, body)
 	}
 	if got, want := r.Header.Get("Authorization"), m.sign(r, body); got != want {
 		m.t.Errorf("the request's signature is %s, want %s", got, want)
 	}
 	m.mu.Lock()
 	m.reads++
-	answer := m.answer
+	respond := m.respond
 	m.mu.Unlock()
-	answer(w, r)
+	respond(w, r)
 }
 
-// sign makes the signature anew, from what has arrived.
+// sign computes the signature of a received request.
 func (m *manager) sign(r *http.Request, body []byte) string {
 	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil {
@@ -80,23 +80,24 @@ func (m *manager) sign(r *http.Request, body []byte) string {
 	return again.Header.Get("Authorization")
 }
 
-func (m *manager) says(status int, body string) {
+// respondWith makes the manager answer with this status and body.
+func (m *manager) respondWith(status int, body string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.answer = func(w http.ResponseWriter, _ *http.Request) {
+	m.respond = func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		fmt.Fprint(w, body)
 	}
 }
 
-// holds makes the manager give a secret of this text.
-func (m *manager) holds(text string) {
+// store makes the manager answer with a secret of this text.
+func (m *manager) store(text string) {
 	m.t.Helper()
 	body, err := json.Marshal(map[string]string{"Name": "allo/database", "SecretString": text})
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.says(http.StatusOK, string(body))
+	m.respondWith(http.StatusOK, string(body))
 }
 
 func (m *manager) secret() *Secret {
@@ -105,16 +106,16 @@ func (m *manager) secret() *Secret {
 	return NewSecret("allo/database", a)
 }
 
-func (m *manager) wantReads(what string, want int) {
+func (m *manager) wantReads(name string, want int) {
 	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.reads != want {
-		m.t.Errorf("%s: the secret was read %d times, want %d", what, m.reads, want)
+		m.t.Errorf("after %s the secret was read %d times, want %d", name, m.reads, want)
 	}
 }
 
-// withCA is the secret of a provider that has an authority of its own.
+// withCA returns the text of a secret with the database's URL and its authority.
 func withCA(t *testing.T, databaseURL, ca string) string {
 	t.Helper()
 	text, err := json.Marshal(map[string]string{"url": databaseURL, "ca": ca})
@@ -128,72 +129,96 @@ func TestAChangedPasswordCausesNoError(t *testing.T) {
 	t.Parallel()
 
 	d, m := newDatabase(t), newManager(t)
-	m.holds(withCA(t, d.url.String(), d.ca))
+	m.store(withCA(t, d.url.String(), d.ca))
 	pool := open(t, m.secret())
 	for range 3 {
-		if who, err := session(t, pool); err != nil || who != "allo t" {
-			t.Fatalf("the session is %q, %v, want allo's over TLS", who, err)
+		if got, err := session(t, pool); err != nil || got != "allo t" {
+			t.Fatalf("the session is %q, %v, want the user allo, over TLS", got, err)
 		}
-		pool.Reset() // the next one connects anew
+		pool.Reset() // the next caller needs a new connection
 	}
 	m.wantReads("three connections", 1)
 
 	d.exec("ALTER ROLE allo PASSWORD 'rotated'")
-	m.holds(
-		withCA(t, d.with(func(u *url.URL) { u.User = url.UserPassword("allo", "rotated") }), d.ca))
+	rotated := d.with(func(u *url.URL) { u.User = url.UserPassword("allo", "rotated") })
+	m.store(withCA(t, rotated, d.ca))
 	if _, err := session(t, pool); err != nil {
 		t.Errorf("the first caller after the change gets %v", err)
 	}
-	m.wantReads("a change", 2)
+	m.wantReads("a change of the password", 2)
 
-	// Where the secret didn't change as well the caller is told, after one more look.
+	// When the secret still has the old password, it is read once more, and the caller gets the error.
 	d.exec("ALTER ROLE allo PASSWORD 'rotated twice'")
 	pool.Reset()
 	_, err := session(t, pool)
-	wantUnavailable(t, "a password that the secret doesn't know", err, "refuses the password")
-	m.wantReads("a change that the secret missed", 3)
+	wantUnavailable(t, "a password that isn't in the secret", err, "refuses the password")
+	m.wantReads("a change without the secret", 3)
 }
 
-func TestASecretThatCannotBeUsedSaysWhy(t *testing.T) {
+func TestTheErrorOfAnUnusableSecretHasTheReason(t *testing.T) {
 	t.Parallel()
 
 	d := newDatabase(t)
-	ok := func(text string) func(*manager) { return func(m *manager) { m.holds(text) } }
-	for name, c := range map[string]struct {
-		answer func(m *manager)
-		reason string
-	}{
-		"no authority of that name": {ok(d.url.String()), "certificate signed by unknown authority"},
-		"another host's certificate": {
-			ok(withCA(t, d.with(func(u *url.URL) { u.Host = "127.0.0.1:" + u.Port() }), d.ca)), "certificate for 127.0.0.1",
+	secretsURL := d.url.String()
+	byAddress := d.with(func(u *url.URL) { u.Host = "127.0.0.1:" + u.Port() })
+	for name, c := range map[string]struct{ secret, reason string }{
+		"no authority":        {secretsURL, "certificate signed by unknown authority"},
+		"another host's name": {withCA(t, byAddress, d.ca), "certificate for 127.0.0.1"},
+		"no TLS": {
+			withCA(t, secretsURL+"?sslmode=disable", d.ca), "set it to verify-full",
 		},
-		"an address without TLS's verification": {ok(withCA(t, d.url.String()+"?sslmode=disable", d.ca)), "set it to verify-full"},
-		"no permission": {func(m *manager) {
-			m.says(http.StatusBadRequest, `{"__type":"AccessDeniedException","Message":"User x is not authorized to perform secretsmanager:GetSecretValue"}`)
-		}, "400 AccessDeniedException: User x is not authorized"},
-		"a type with its namespace": {func(m *manager) {
-			m.says(http.StatusBadRequest, `{"__type":"com.amazonaws#ResourceNotFoundException","message":"no such secret"}`)
-		}, "400 ResourceNotFoundException: no such secret"},
-		"a proxy's error":                    {func(m *manager) { m.says(http.StatusBadGateway, "<html>") }, "answer of Secrets Manager: status 502"},
-		"an answer that isn't JSON":          {func(m *manager) { m.says(http.StatusOK, d.url.String()) }, "isn't JSON"},
-		"a secret of bytes":                  {func(m *manager) { m.says(http.StatusOK, `{"SecretBinary":"AAAA"}`) }, "has no text"},
-		"an empty secret":                    {ok(""), "has no text"},
-		"a secret of blanks":                 {ok(" \n"), "holds no URL"},
-		"half a JSON":                        {ok(`{"url": "` + d.url.String()), "begins like JSON but isn't"},
-		"a JSON without a URL":               {ok(`{"username": "allo"}`), "holds no URL"},
-		"an authority that is none":          {ok(withCA(t, d.url.String(), "none")), "holds no certificate"},
-		"a password that isn't encoded":      {ok("postgres://allo:" + password + "@localhost/d"), "percent-encoded"},
-		"a mode that isn't there":            {ok(withCA(t, d.url.String()+"?default_query_exec_mode=simple_protocol", d.ca)), "must be cache_statement or exec"},
-		"a parameter the driver can't parse": {ok(withCA(t, d.url.String()+"?connect_timeout=soon", d.ca)), "the database's URL can't be read"},
-		"an answer without an end": {func(m *manager) {
-			m.says(http.StatusOK, strings.Repeat(" ", maxSecret+1))
-		}, "too many for a secret"},
+		"an empty secret":       {"", "has no text"},
+		"blanks":                {" \n", "holds no URL"},
+		"truncated JSON":        {`{"url": "` + secretsURL, "begins like JSON but isn't"},
+		"JSON without a URL":    {`{"username": "allo"}`, "holds no URL"},
+		"an invalid authority":  {withCA(t, secretsURL, "none"), "holds no certificate"},
+		"an unencoded password": {"postgres://allo:" + password + "@localhost/d", "percent-encoded"},
+		"an unsupported mode": {
+			withCA(t, secretsURL+"?default_query_exec_mode=simple_protocol", d.ca),
+			"must be cache_statement or exec",
+		},
+		"an invalid parameter": {
+			withCA(t, secretsURL+"?connect_timeout=soon", d.ca), "the database's URL can't be read",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
 			m := newManager(t)
-			c.answer(m)
+			m.store(c.secret)
+			_, err := session(t, open(t, m.secret()))
+			wantUnavailable(t, name, err, c.reason)
+		})
+	}
+}
+
+func TestTheErrorOfAnUnusableResponseHasTheReason(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		status       int
+		body, reason string
+	}{
+		"no permission": {
+			http.StatusBadRequest,
+			`{"__type":"AccessDeniedException","Message":"User x is not authorized"}`,
+			"400 AccessDeniedException: User x is not authorized",
+		},
+		"a type with a namespace": {
+			http.StatusBadRequest,
+			`{"__type":"com.amazonaws#ResourceNotFoundException","message":"no such secret"}`,
+			"400 ResourceNotFoundException: no such secret",
+		},
+		"a proxy's error":   {http.StatusBadGateway, "<html>", "the answer of Secrets Manager is 502"},
+		"not JSON":          {http.StatusOK, "postgres://allo:100%@h/d", "isn't JSON"},
+		"a binary secret":   {http.StatusOK, `{"SecretBinary":"AAAA"}`, "has no text"},
+		"a too long answer": {http.StatusOK, strings.Repeat(" ", maxSecret+1), "too many for a secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			m := newManager(t)
+			m.respondWith(c.status, c.body)
 			_, err := session(t, open(t, m.secret()))
 			wantUnavailable(t, name, err, c.reason)
 		})
@@ -206,7 +231,7 @@ func TestTheWaitForSecretsManagerIsBounded(t *testing.T) {
 	m := newManager(t)
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
-	m.answer = func(_ http.ResponseWriter, _ *http.Request) { <-over }
+	m.respond = func(http.ResponseWriter, *http.Request) { <-over }
 	start := time.Now()
 	_, err := session(t, open(t, m.secret()))
 	wantUnavailable(t, "no answer", err, "context deadline exceeded")
@@ -219,7 +244,7 @@ func TestASecretIsReadAgainAfterItsLifetime(t *testing.T) {
 	t.Parallel()
 
 	m := newManager(t)
-	m.holds("postgres://allo:one@h/d")
+	m.store("postgres://allo:one@h/d")
 	s := m.secret()
 	now := time.Now()
 	s.now = func() time.Time { return now }
@@ -232,16 +257,16 @@ func TestASecretIsReadAgainAfterItsLifetime(t *testing.T) {
 		return got.URL
 	}
 	first := target()
-	m.holds("postgres://allo:two@h/d")
+	m.store("postgres://allo:two@h/d")
 	now = now.Add(secretLife - time.Second)
 	if got := target(); got != first {
-		t.Error("the secret was read again before it was old")
+		t.Error("the secret was read again within its lifetime")
 	}
 	now = now.Add(2 * time.Second)
 	if got := target(); got == first {
-		t.Error("the secret wasn't read again when it was old")
+		t.Error("the secret wasn't read again after its lifetime")
 	}
-	m.wantReads("two that are old", 2)
+	m.wantReads("one lifetime", 2)
 }
 
 func TestTheEndpointIsTheRegionsOwn(t *testing.T) {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// The bounds of the settings. A typing error should stop the start, not the shop.
+// The bounds of the settings. With them a typing error stops the start.
 const (
 	// holdLimit is the longest MAX_HOLD. A longer hold takes stock out of the shop.
 	holdLimit = 24 * time.Hour
-	// sweepLimit is the longest SWEEP_INTERVAL. The written-down statuses lag behind by as much.
+	// sweepLimit is the longest SWEEP_INTERVAL. Dead holds are stored as PENDING for as long.
 	sweepLimit = time.Hour
 )
 
@@ -75,8 +75,8 @@ func Start(needsDatabase bool) (Config, *slog.Logger) {
 	return c, log
 }
 
-// checkDatabase checks that a database is named, and that the credentials of the last two ways are
-// set.
+// checkDatabase checks that one of the three variables names a database. DatabaseIAMURL and
+// DatabaseSecret also need the region and the credentials.
 func (c Config) checkDatabase() error {
 	if c.DatabaseURL != "" {
 		return nil
@@ -87,7 +87,8 @@ func (c Config) checkDatabase() error {
 	}
 	var errs []error
 	for name, value := range map[string]string{
-		"AWS_REGION": c.AWS.Region, "AWS_ACCESS_KEY_ID": c.AWS.AccessKeyID, "AWS_SECRET_ACCESS_KEY": c.AWS.SecretAccessKey,
+		"AWS_REGION": c.AWS.Region, "AWS_ACCESS_KEY_ID": c.AWS.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY": c.AWS.SecretAccessKey,
 	} {
 		if value == "" {
 			errs = append(errs, fmt.Errorf("%s is not set; DATABASE_IAM_URL and DATABASE_SECRET "+
@@ -234,8 +235,8 @@ func (r *reader) databaseURL(name string) string {
 	return value
 }
 
-// iamURL also needs a user and a host, for which the token is made, and no password, because the
-// token takes its place.
+// iamURL also checks that there is a user, a host and a port, for which the token is made, and no
+// password, because the token takes its place.
 func (r *reader) iamURL(name string) string {
 	value := r.databaseURL(name)
 	u, err := url.Parse(value)
@@ -251,7 +252,8 @@ func (r *reader) iamURL(name string) string {
 	return value
 }
 
-// defaultNamespace is METRIC_NAMESPACE's default. The stack appends its own name.
+// defaultNamespace is the default of METRIC_NAMESPACE. The stack sets another one, which ends in
+// the stack's name.
 const defaultNamespace = "AlloReservations"
 
 // shape limits a value to a length and to ASCII letters, digits and some other characters. A

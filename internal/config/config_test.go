@@ -40,23 +40,33 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 
-	got, err := load(
-		env("DATABASE_URL", "postgres://u:p@h/d", "HOST", "0.0.0.0", "PORT", "8080", "HOLD_TTL",
-			"30s", "MAX_HOLD", "2m", "SWEEP_INTERVAL", "5s", "LOG_LEVEL", "debug",
-			"DATABASE_IAM_URL", "postgres://app@h:5432/d", "DATABASE_SECRET", "allo/database",
-			"APP_ROLE", "allo_app", "AWS_REGION", "eu-central-1", "AWS_ACCESS_KEY_ID", "id",
-			"AWS_SECRET_ACCESS_KEY", "key", "AWS_SESSION_TOKEN", "token",
-			"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000", "AWS_ENDPOINT_URL",
-			"http://localhost:6000", "METRIC_NAMESPACE", "AlloReservations/allo-prod"),
-	)
+	got, err := load(env(
+		"DATABASE_URL", "postgres://u:p@h/d",
+		"DATABASE_IAM_URL", "postgres://app@h:5432/d",
+		"DATABASE_SECRET", "allo/database",
+		"APP_ROLE", "allo_app",
+		"METRIC_NAMESPACE", "AlloReservations/allo-prod",
+		"AWS_REGION", "eu-central-1",
+		"AWS_ACCESS_KEY_ID", "id",
+		"AWS_SECRET_ACCESS_KEY", "key",
+		"AWS_SESSION_TOKEN", "token",
+		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000",
+		"AWS_ENDPOINT_URL", "http://localhost:6000",
+		"HOST", "0.0.0.0",
+		"PORT", "8080",
+		"HOLD_TTL", "30s",
+		"MAX_HOLD", "2m",
+		"SWEEP_INTERVAL", "5s",
+		"LOG_LEVEL", "debug",
+	))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
 		MaxHold: 2 * time.Minute, SweepInterval: 5 * time.Second, LogLevel: slog.LevelDebug,
-		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database", AppRole: "allo_app",
-		MetricNamespace: "AlloReservations/allo-prod",
+		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
+		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000",
@@ -67,7 +77,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 }
 
-// documented reads the table of the package's documentation: the default of each variable.
+// documented reads the table in the package's documentation. It returns the default of each
+// variable.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
 	source, err := os.ReadFile("doc.go")
@@ -75,7 +86,8 @@ func documented(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	defaults := map[string]string{}
-	for _, row := range regexp.MustCompile(`(?m)^//\t([A-Z_]+)  +(\S+)  +\S`).FindAllStringSubmatch(string(source), -1) {
+	rows := regexp.MustCompile(`(?m)^//\t([A-Z_]+)  +(\S+)  +\S`)
+	for _, row := range rows.FindAllStringSubmatch(string(source), -1) {
 		defaults[row[1]] = row[2]
 	}
 	return defaults
@@ -92,7 +104,7 @@ func TestTheDocumentationHasEveryVariableAndItsDefault(t *testing.T) {
 	table := documented(t)
 	slices.Sort(read)
 	if diff := cmp.Diff(slices.Compact(read), slices.Sorted(maps.Keys(table))); diff != "" {
-		t.Errorf("the table has other variables than load() reads (-read +table):\n%s", diff)
+		t.Errorf("the table's variables differ from those that load() reads (-read +table):\n%s", diff)
 	}
 	for name, value := range table {
 		if value == "-" {
@@ -146,12 +158,12 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		}
 		if err != nil && strings.HasSuffix(c.name, "_URL") && c.name != "AWS_ENDPOINT_URL" &&
 			strings.Contains(err.Error(), "secret") {
-			t.Errorf("load() with %s gives away its value: %v", c.name, err)
+			t.Errorf("the error of load() with %s contains its value: %v", c.name, err)
 		}
 	}
 }
 
-func TestOneStartNamesEveryBadVariable(t *testing.T) {
+func TestTheErrorNamesEveryInvalidVariable(t *testing.T) {
 	t.Parallel()
 
 	_, err := load(env("PORT", "x", "HOLD_TTL", "y"))
@@ -173,8 +185,16 @@ func TestALambdaNeedsADatabaseAndItsCredentials(t *testing.T) {
 		{Config{DatabaseIAMURL: "postgres://u@h:5432/d", AWS: account}, nil},
 		{Config{DatabaseSecret: "s", AWS: account}, nil},
 		{Config{}, []string{"DATABASE_URL", "DATABASE_IAM_URL", "DATABASE_SECRET"}},
-		{Config{DatabaseSecret: "s"}, []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}},
-		{Config{DatabaseIAMURL: "postgres://u@h:5432/d", AWS: AWS{Region: "r", AccessKeyID: "id"}}, []string{"AWS_SECRET_ACCESS_KEY"}},
+		{
+			Config{DatabaseSecret: "s"},
+			[]string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+		},
+		{
+			Config{
+				DatabaseIAMURL: "postgres://u@h:5432/d", AWS: AWS{Region: "r", AccessKeyID: "id"},
+			},
+			[]string{"AWS_SECRET_ACCESS_KEY"},
+		},
 	} {
 		err := c.config.checkDatabase()
 		if (err != nil) != (c.want != nil) {

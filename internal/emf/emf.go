@@ -40,7 +40,7 @@ type Writer struct {
 	now       func() time.Time
 }
 
-// New makes a Writer to an output, for a namespace of CloudWatch.
+// New makes a Writer that writes to an output, for a namespace of CloudWatch.
 func New(to io.Writer, namespace string) *Writer {
 	return &Writer{to: to, namespace: namespace, now: time.Now}
 }
@@ -84,7 +84,7 @@ func (w *Writer) Write(groups ...Group) {
 		Timestamp         int64
 		CloudWatchMetrics []directive
 	}{w.now().UnixMilli(), directives}
-	// Only an infinite number or a NaN doesn't encode. A failed write to the standard output can't
+	// Only an infinite value or a NaN can't be encoded. A failed write to the standard output can't
 	// be reported anywhere.
 	if text, err := json.Marshal(line); err == nil {
 		_, _ = w.to.Write(append(text, '\n'))

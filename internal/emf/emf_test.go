@@ -17,19 +17,26 @@ func TestALineHasTheEmbeddedMetricFormat(t *testing.T) {
 		{nil, ""},
 		{[]Group{{Dimension: "Outcome", Value: "HELD"}}, ""},
 		{
-			[]Group{{Metrics: []Metric{{"Expired", Count, 3}, {"SweepLag", Seconds, 1.5}, {"SweepDuration", Milliseconds, 0}}}},
-			`{"Expired":3,"SweepDuration":0,"SweepLag":1.5,"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
-				`{"Namespace":"Allo/dev","Dimensions":[[]],"Metrics":[{"Name":"Expired","Unit":"Count"},` +
-				`{"Name":"SweepLag","Unit":"Seconds"},{"Name":"SweepDuration","Unit":"Milliseconds"}]}]}}` + "\n",
+			[]Group{{Metrics: []Metric{
+				{"Expired", Count, 3}, {"SweepLag", Seconds, 1.5}, {"SweepDuration", Milliseconds, 0},
+			}}},
+			`{"Expired":3,"SweepDuration":0,"SweepLag":1.5,` +
+				`"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
+				`{"Namespace":"Allo/dev","Dimensions":[[]],"Metrics":[` +
+				`{"Name":"Expired","Unit":"Count"},{"Name":"SweepLag","Unit":"Seconds"},` +
+				`{"Name":"SweepDuration","Unit":"Milliseconds"}]}]}}` + "\n",
 		},
 		{
 			[]Group{
-				{Dimension: "Outcome", Value: "INSUFFICIENT_STOCK", Metrics: []Metric{{"Reservations", Count, 1}}},
+				{Dimension: "Outcome", Value: "HELD", Metrics: []Metric{{"Reservations", Count, 1}}},
 				{Metrics: []Metric{{"Shortages", Count, 2}}},
 			},
-			`{"Outcome":"INSUFFICIENT_STOCK","Reservations":1,"Shortages":2,"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
-				`{"Namespace":"Allo/dev","Dimensions":[["Outcome"]],"Metrics":[{"Name":"Reservations","Unit":"Count"}]},` +
-				`{"Namespace":"Allo/dev","Dimensions":[[]],"Metrics":[{"Name":"Shortages","Unit":"Count"}]}]}}` + "\n",
+			`{"Outcome":"HELD","Reservations":1,"Shortages":2,` +
+				`"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
+				`{"Namespace":"Allo/dev","Dimensions":[["Outcome"]],` +
+				`"Metrics":[{"Name":"Reservations","Unit":"Count"}]},` +
+				`{"Namespace":"Allo/dev","Dimensions":[[]],` +
+				`"Metrics":[{"Name":"Shortages","Unit":"Count"}]}]}}` + "\n",
 		},
 		{[]Group{{Metrics: []Metric{{"Expired", Count, math.NaN()}}}}, ""},
 	} {

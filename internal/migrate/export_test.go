@@ -1,4 +1,4 @@
 package migrate
 
-// UpWith is Up with the files of any release.
+// UpWith is Up with the files of another release.
 var UpWith = up

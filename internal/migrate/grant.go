@@ -9,11 +9,16 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// rights are what the service does, table by table: it deletes nothing but old idempotency keys, it doesn't touch what a hold is of, and it
-// makes neither products nor stock. What it calls runs with the caller's rights, so these are all that it can do.
+// tableRights are privileges on one table, as GRANT takes them.
+type tableRights struct{ table, privileges string }
+
+// serviceRights are the privileges of the service's role. It may delete old idempotency keys and
+// nothing else. It can't change the product, the warehouse or the quantity of a hold, and it can't
+// make products or stock. The routines run with their caller's rights, so they add nothing.
 //
-// A release that needs more adds it here, and one that needs less takes it away one release later: while traffic moves, both run.
-var rights = []struct{ table, privileges string }{
+// A release that needs another right adds it here. A right that a release no longer needs goes one
+// release later, because both releases run while a deploy moves the traffic.
+var serviceRights = []tableRights{
 	{"products", "SELECT"},
 	{"warehouses", "SELECT"},
 	{"inventory", "SELECT, UPDATE (total, reserved)"},
@@ -24,21 +29,24 @@ var rights = []struct{ table, privileges string }{
 	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
 }
 
-// operatorRights are those of the database's owner, who isn't the tables' owner where the migrations are a role's of their own: to look at
-// everything, to keep the catalog, and to adjust stock.
-var operatorRights = []struct{ table, privileges string }{
+// operatorRights are the privileges of the database's owner: to read everything, to keep the
+// catalog and to adjust stock. The owner needs them when the migrations run as a role of their own,
+// which then owns the tables.
+var operatorRights = []tableRights{
 	{"products", "SELECT, INSERT, UPDATE"},
 	{"warehouses", "SELECT, INSERT, UPDATE"},
 	{"inventory", "SELECT, INSERT, UPDATE"},
 	{"stock_adjustments", "SELECT, INSERT"},
-	{"reservations", "SELECT, UPDATE (status, updated_at)"}, // adjust_stock takes back what dead holds occupy
-	{"reservation_items", "SELECT, UPDATE (counted)"},       // and dead carts
+	{"reservations", "SELECT, UPDATE (status, updated_at)"}, // adjust_stock expires dead holds
+	{"reservation_items", "SELECT, UPDATE (counted)"},       // and uncounts the lines of dead carts
 	{"idempotency_keys", "SELECT"},
 	{"last_audit", "SELECT"},
 }
 
-// Grant gives a role what the service needs, and nothing else of the tables, and sets its Defaults. The role that the source names owns the
-// tables and may administer the other. It may be called again, at any time: each call sets all of it anew, in one transaction.
+// Grant gives a role the privileges that the service needs, revokes its other privileges on our
+// tables, and gives it the settings of [Defaults]. The source's role must own the tables and be
+// allowed to alter the other role. Grant may be called again at any time: each call does all of
+// this in one transaction.
 func Grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()
@@ -47,12 +55,8 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 			return err
 		}
 		statements = append(statements, "GRANT USAGE ON SCHEMA public TO "+name)
-		for _, r := range rights {
-			statements = append(statements, fmt.Sprintf("GRANT %s ON public.%s TO %s", r.privileges, r.table, name))
-		}
-		for _, r := range operatorRights {
-			statements = append(statements, fmt.Sprintf("GRANT %s ON public.%s TO pg_database_owner", r.privileges, r.table))
-		}
+		statements = append(statements, grants(serviceRights, name)...)
+		statements = append(statements, grants(operatorRights, "pg_database_owner")...)
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return fmt.Errorf("%s: %w", statement, err)
@@ -62,9 +66,24 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 	})
 }
 
-// revocations take everything from a role that it may do with our tables. Others' tables, such as an extension's, aren't ours to judge.
+// grants returns the statements that give rights to a role, as SQL writes its name.
+func grants(rights []tableRights, role string) []string {
+	var statements []string
+	for _, r := range rights {
+		statements = append(statements,
+			fmt.Sprintf("GRANT %s ON public.%s TO %s", r.privileges, r.table, role))
+	}
+	return statements
+}
+
+// revocations returns the statements that take all privileges on our tables from a role. Other
+// owners' tables, such as an extension's, are left alone.
 func revocations(ctx context.Context, tx pgx.Tx, role string) ([]string, error) {
-	rows, err := tx.Query(ctx, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user ORDER BY 1")
+	const sql = `
+SELECT tablename::text FROM pg_tables
+WHERE schemaname = 'public' AND tableowner = current_user
+ORDER BY 1`
+	rows, err := tx.Query(ctx, sql)
 	if err != nil {
 		return nil, fmt.Errorf("list our tables: %w", err)
 	}
@@ -74,7 +93,8 @@ func revocations(ctx context.Context, tx pgx.Tx, role string) ([]string, error) 
 	}
 	var statements []string
 	for _, table := range tables {
-		statements = append(statements, fmt.Sprintf("REVOKE ALL ON public.%s FROM %s", pgx.Identifier{table}.Sanitize(), role))
+		statements = append(statements,
+			fmt.Sprintf("REVOKE ALL ON public.%s FROM %s", pgx.Identifier{table}.Sanitize(), role))
 	}
 	return statements, nil
 }

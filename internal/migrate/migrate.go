@@ -19,18 +19,20 @@ import (
 	"github.com/allo/reservations/migrations"
 )
 
-// The service's waits inside Postgres, set on the role because a pooler in transaction mode refuses them at connect and
-// forgets them when set in a session. Each is shorter than the one around it: lock, statement, request, function, gateway.
+// The limits of the service's waits inside Postgres. They are settings of the role: a pooler in
+// transaction mode refuses them as start-up parameters, and forgets them when a session sets them.
+// Each limit is shorter than the one around it: lock, statement, request, function, gateway.
 const (
-	lockTimeout              = 2 * time.Second
+	lockTimeout = 2 * time.Second
+	// StatementTimeout bounds one statement of the service, its waits for locks included.
 	StatementTimeout         = 5 * time.Second
 	idleInTransactionTimeout = 10 * time.Second
 )
 
-// The lock keeps two deploys from migrating at once. It is a row with a lease, not a session's advisory
-// lock, which a pooler in transaction mode would leak. A deploy waits for it for a minute. The lease is
-// short, so that a deploy that was killed doesn't block the next one for long, and it is renewed while
-// a migration runs.
+// The migration lock keeps two deploys from migrating at once. It is a row with a lease, not a
+// session's advisory lock, which a pooler in transaction mode would leak. A deploy waits up to a
+// minute for it. The lease is renewed while a migration runs. It is short, so that a killed deploy
+// doesn't block the next one for long.
 const (
 	lockRetryEvery = 250 * time.Millisecond
 	lockRetries    = 240
@@ -38,29 +40,32 @@ const (
 	lockHeartbeat  = time.Second
 )
 
-// Tables of the migrations' own. versionTable isn't goose's default name, because that table marks a
-// database of the files from before the first release.
+// The tables in which goose records the applied files. versionTable isn't goose's default name:
+// unreleasedVersions is, and it marks a database that was made before the first release.
 const (
 	versionTable       = "goose_versions"
 	unreleasedVersions = "goose_db_version"
 )
 
-// ErrUnreleasedDatabase means that the database was made by migrations from before the first release,
-// which can't be taken over.
+// ErrUnreleasedDatabase means that the database was made by migrations from before the first
+// release. It can't be migrated.
 var ErrUnreleasedDatabase = errors.New("this database was made by an unreleased version " +
 	"and can't be migrated: run `make reset`, or give an empty database")
 
 // Up applies the versioned files that the database lacks, in order, installs the routines that have
-// changed, and sets the role's Defaults. It returns the files that it applied or installed. On a
-// database that lacks nothing it writes nothing. Two calls may run at once: the second waits and finds
-// nothing to do. It must reach Postgres directly, not through a pooler. It returns
-// ErrUnreleasedDatabase, having changed nothing, for a database of the old files.
+// changed, and gives the source's role the settings of [Defaults]. It returns the files that it
+// applied or installed. When there is nothing to do, it writes nothing. Two calls may run at once:
+// the second waits and finds nothing to do. Up must reach Postgres directly, not through a pooler.
+// It returns ErrUnreleasedDatabase, and changes nothing, for a database from before the first
+// release.
 func Up(ctx context.Context, source postgres.Source) (applied []string, err error) {
 	return up(ctx, source, migrations.Schema, migrations.Routines)
 }
 
 // up is Up with the files of any release.
-func up(ctx context.Context, source postgres.Source, schema, routines fs.FS) (applied []string, err error) {
+func up(
+	ctx context.Context, source postgres.Source, schema, routines fs.FS,
+) (applied []string, err error) {
 	db := sql.OpenDB(connector{source})
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema,
@@ -77,11 +82,11 @@ func up(ctx context.Context, source postgres.Source, schema, routines fs.FS) (ap
 	if err := refuseUnreleased(ctx, conn); err != nil {
 		return nil, err
 	}
-	lacks, err := lacksAnything(ctx, conn, provider, routines)
+	outdated, err := isOutdated(ctx, conn, provider, routines)
 	if err != nil {
 		return nil, err
 	}
-	if lacks {
+	if outdated {
 		if applied, err = applyUnderLock(ctx, db, conn, provider, routines); err != nil {
 			return applied, err
 		}
@@ -97,11 +102,11 @@ func refuseUnreleased(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// lacksAnything looks, without the lock, whether there is a file to apply or to install.
-func lacksAnything(
+// isOutdated reports whether there is a file to apply or to install. It takes no lock.
+func isOutdated(
 	ctx context.Context, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
 ) (bool, error) {
-	// Without its table the provider would make it, which needs the lock.
+	// HasPending would make a missing version table, and that needs the lock.
 	there, err := tableExists(ctx, conn, versionTable)
 	if err != nil || !there {
 		return true, err
@@ -126,7 +131,8 @@ func tableExists(ctx context.Context, conn *pgx.Conn, name string) (there bool, 
 	return there, nil
 }
 
-// applyUnderLock applies and installs what the database lacks once it has the lock.
+// applyUnderLock waits for the migration lock, then applies the pending files and installs the
+// changed routines. It returns the files of both.
 func applyUnderLock(
 	ctx context.Context, db *sql.DB, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
 ) (applied []string, err error) {
@@ -153,35 +159,38 @@ func applyUnderLock(
 	return append(applied, installed...), err
 }
 
-// connector makes goose's connections. Each is made to where the source says at that moment, as a token for IAM grows old within minutes.
+// connector makes goose's connections. It asks the source for each one, because an IAM token is
+// valid for minutes only.
 type connector struct{ source postgres.Source }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	return postgres.Connect(ctx, c.source, func(ctx context.Context, target postgres.Target) (driver.Conn, error) {
+	dial := func(ctx context.Context, target postgres.Target) (driver.Conn, error) {
 		config, err := configure(target)
 		if err != nil {
 			return nil, &postgres.SourceError{Err: err}
 		}
-		// A migration may take longer than a request may: the role's defaults are for the service.
+		// The role's statement_timeout is for requests. A migration may take longer.
 		config.RuntimeParams["statement_timeout"] = "0"
 		return stdlib.GetConnector(*config).Connect(ctx)
-	})
+	}
+	return postgres.Connect(ctx, c.source, dial)
 }
 
 func (c connector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
-// connect makes a connection for what isn't goose's.
+// connect makes a connection for the statements that don't go through goose.
 func connect(ctx context.Context, source postgres.Source) (*pgx.Conn, error) {
-	return postgres.Connect(ctx, source, func(ctx context.Context, target postgres.Target) (*pgx.Conn, error) {
+	dial := func(ctx context.Context, target postgres.Target) (*pgx.Conn, error) {
 		config, err := configure(target)
 		if err != nil {
 			return nil, &postgres.SourceError{Err: err}
 		}
 		return pgx.ConnectConfig(ctx, config)
-	})
+	}
+	return postgres.Connect(ctx, source, dial)
 }
 
-// connectTimeout bounds a connect to one address. A deploy can wait for longer than a caller can.
+// connectTimeout bounds a connect to one address. A deploy can wait longer than a request can.
 const connectTimeout = 15 * time.Second
 
 func configure(target postgres.Target) (*pgx.ConnConfig, error) {
@@ -193,15 +202,20 @@ func configure(target postgres.Target) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// Defaults sets the timeouts and the planner's settings of the role that the source names, in that database only. Sessions opened later have
-// them.
+// Defaults sets timeouts and planner settings on the source's role, for the source's database only.
+// Sessions that are opened later have them.
 func Defaults(ctx context.Context, source postgres.Source) error {
-	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error { return setDefaults(ctx, tx, currentUser) })
+	return inTransaction(ctx, source, "set the role's defaults", func(tx pgx.Tx) error {
+		return setDefaults(ctx, tx, currentUser)
+	})
 }
 
-// inTransaction runs fn while nobody else changes roles: Postgres refuses two changes of one role's settings or of one table's rights at once
-// instead of letting one wait.
-func inTransaction(ctx context.Context, source postgres.Source, what string, fn func(tx pgx.Tx) error) error {
+// inTransaction runs fn in a transaction that holds an advisory lock. Without the lock, two
+// concurrent changes of one role's settings or of one table's privileges would fail: Postgres
+// refuses the second one instead of letting it wait.
+func inTransaction(
+	ctx context.Context, source postgres.Source, what string, fn func(tx pgx.Tx) error,
+) error {
 	conn, err := connect(ctx, source)
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", what, err)
@@ -209,7 +223,8 @@ func inTransaction(ctx context.Context, source postgres.Source, what string, fn 
 	defer conn.Close(context.WithoutCancel(ctx))
 
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"); err != nil {
+		const lock = "SELECT pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"
+		if _, err := tx.Exec(ctx, lock); err != nil {
 			return err
 		}
 		return fn(tx)
@@ -220,8 +235,9 @@ func inTransaction(ctx context.Context, source postgres.Source, what string, fn 
 	return nil
 }
 
-// defaults are the role's settings. The planner's keep what a verb costs from depending on when its session began: a plan is made once,
-// for any arguments, and never reads a whole table, however small the table was when the plan was made.
+// defaults are the role's settings. With the planner settings the cost of a verb doesn't depend on
+// when its session began: a plan is made once, for any arguments, and never reads a whole table,
+// even if the table was small when the plan was made.
 func defaults() map[string]string {
 	return map[string]string{
 		"lock_timeout":                        lockTimeout.String(),
@@ -233,10 +249,10 @@ func defaults() map[string]string {
 	}
 }
 
-// currentUser is how ALTER ROLE names the role that runs it.
+// currentUser is the name by which ALTER ROLE knows the role that runs it.
 const currentUser = "CURRENT_USER"
 
-// setDefaults sets those of the defaults that the role, as SQL writes it, doesn't have yet.
+// setDefaults sets the defaults that the role doesn't have yet. role is its name as SQL writes it.
 func setDefaults(ctx context.Context, tx pgx.Tx, role string) error {
 	var database string
 	if err := tx.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
@@ -250,7 +266,8 @@ func setDefaults(ctx context.Context, tx pgx.Tx, role string) error {
 		if slices.Contains(set, name+"="+value) {
 			continue
 		}
-		stmt := fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = '%s'", role, pgx.Identifier{database}.Sanitize(), name, value)
+		stmt := fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = '%s'", role,
+			pgx.Identifier{database}.Sanitize(), name, value)
 		if _, err := tx.Exec(ctx, stmt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -258,7 +275,7 @@ func setDefaults(ctx context.Context, tx pgx.Tx, role string) error {
 	return nil
 }
 
-// roleSettings lists a role's settings in this database, as name=value.
+// roleSettings lists a role's settings for this database, each as name=value.
 func roleSettings(ctx context.Context, tx pgx.Tx, role string) (settings []string, err error) {
 	const sql = `
 SELECT coalesce((

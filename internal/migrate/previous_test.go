@@ -22,8 +22,8 @@ const (
 	keyHash   = `\x0000000000000000000000000000000000000000000000000000000000000000`
 )
 
-// recordedCall is a statement as the previous release (commit 9373b8c) sends it: its text, its
-// arguments in text form, and what the first row of the answer has in it, column by column.
+// recordedCall is a statement that the previous release (commit 9373b8c) sends. The arguments are
+// in text form. Each column of the first row of the answer must contain the text in want.
 type recordedCall struct {
 	sql  string
 	args []string // "" is null
@@ -108,16 +108,22 @@ LIMIT $3`,
 	{"SELECT keep_audit($1, $2)", []string{"0", "false"}, []string{""}},
 	{
 		`
-SELECT to_json(s) FROM (SELECT expired, units, coalesce(extract(epoch FROM oldest), 0) AS oldest, more FROM sweep_holds($1)) s`,
+SELECT to_json(s) FROM (
+    SELECT expired, units, coalesce(extract(epoch FROM oldest), 0) AS oldest, more
+    FROM sweep_holds($1)) s`,
 		[]string{"1000"},
 		[]string{`"expired":0`},
 	},
 	{`SELECT to_json(s) FROM sweep_keys($1) s`, []string{"1000"}, []string{"0"}},
-	{"SELECT adjust_stock($1, $2, $3, $4)", []string{product, warehouse, "5", "delivery"}, []string{""}},
+	{
+		"SELECT adjust_stock($1, $2, $3, $4)",
+		[]string{product, warehouse, "5", "delivery"},
+		[]string{""},
+	},
 }
 
-// While a deploy moves the traffic, the previous release goes on calling the new schema.
-func TestThePreviousReleasesCallsWork(t *testing.T) {
+// The previous release calls the new schema until a deploy has moved the traffic.
+func TestCallsOfThePreviousReleaseWork(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.New(t)
@@ -144,7 +150,8 @@ SELECT p.id, w.id, 9 FROM products p, warehouses w`)
 		}
 		result := conn.ExecParams(t.Context(), call.sql, args, nil, nil, nil).Read()
 		if result.Err != nil || len(result.Rows) == 0 || len(result.Rows[0]) != len(call.want) {
-			t.Errorf("%s with %v = %q, %v, want %q", call.sql, call.args, result.Rows, result.Err, call.want)
+			t.Errorf("%s with %v = %q, %v, want %q", call.sql, call.args, result.Rows, result.Err,
+				call.want)
 			continue
 		}
 		for i, want := range call.want {

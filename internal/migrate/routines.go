@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A routine's comment is "allo: FILE HASH" while the folder has it, and "allo: FILE retired" after that.
+// The comment on a routine is "allo: FILE HASH" while its file defines it, and "allo: FILE retired"
+// after that.
 const (
 	commentPrefix = "allo: "
 	retiredMark   = "retired"
@@ -26,12 +27,12 @@ type routine struct {
 	Mark      string // the hash of that file's text, or retiredMark
 }
 
-// routineChange is the difference between the folder and what is installed.
+// routineChange is the difference between the folder and the installed routines.
 type routineChange struct {
-	texts     map[string]string // the folder's files by their paths
-	before    []routine         // what is installed
+	texts     map[string]string // the text of each file in the folder, by its path
+	before    []routine         // the installed routines
 	files     []string          // the files to install, in order
-	abandoned []routine         // the routines to retire because the folder has lost their file
+	abandoned []routine         // the routines to retire because their file is gone
 }
 
 func (c routineChange) none() bool { return len(c.files) == 0 && len(c.abandoned) == 0 }
@@ -41,7 +42,7 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// planRoutines compares the folder with what is installed.
+// planRoutines compares the folder with the installed routines.
 func planRoutines(ctx context.Context, db querier, folder fs.FS) (c routineChange, err error) {
 	if c.texts, err = routineTexts(folder); err != nil {
 		return c, err
@@ -58,15 +59,18 @@ func planRoutines(ctx context.Context, db querier, folder fs.FS) (c routineChang
 	return c, nil
 }
 
-// installRoutines makes the database's routines those of the folder, and returns the files that it
-// installed. Its caller holds the migration lock. When nothing has changed, it writes nothing.
-func installRoutines(ctx context.Context, conn *pgx.Conn, folder fs.FS) (installed []string, err error) {
+// installRoutines installs the changed files, retires and drops old routines, and returns the files
+// that it installed. Its caller holds the migration lock. When nothing has changed, it writes
+// nothing.
+func installRoutines(
+	ctx context.Context, conn *pgx.Conn, folder fs.FS,
+) (installed []string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		change, err := planRoutines(ctx, tx, folder)
 		if err != nil || change.none() {
 			return err
 		}
-		defined := map[string]string{} // signature to file, of the files that are installed now
+		defined := map[string]string{} // the file of each signature that this transaction installs
 		for _, file := range change.files {
 			if err := installFile(ctx, tx, file, change.texts[file], defined); err != nil {
 				return err
@@ -81,7 +85,7 @@ func installRoutines(ctx context.Context, conn *pgx.Conn, folder fs.FS) (install
 	return installed, nil
 }
 
-// routineTexts reads the folder's files by their paths.
+// routineTexts reads the folder. It returns the text of each file by its path.
 func routineTexts(folder fs.FS) (map[string]string, error) {
 	paths, err := fs.Glob(folder, "procedures/*.sql")
 	if err != nil {
@@ -101,7 +105,8 @@ func routineTexts(folder fs.FS) (map[string]string, error) {
 // installedRoutines lists the routines of the schema public that carry our comment.
 func installedRoutines(ctx context.Context, db querier) ([]routine, error) {
 	const sql = `
-SELECT p.oid::regprocedure::text, split_part(d.description, ' ', 2), split_part(d.description, ' ', 3)
+SELECT p.oid::regprocedure::text,
+       split_part(d.description, ' ', 2), split_part(d.description, ' ', 3)
 FROM pg_proc p
 JOIN pg_description d ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
 WHERE p.pronamespace = 'public'::regnamespace AND starts_with(d.description, $1)
@@ -117,7 +122,7 @@ ORDER BY 1`
 	return routines, nil
 }
 
-// changedFiles lists the files of which not every routine is installed from the present text, in order.
+// changedFiles lists, in order, each file that has a routine not installed from its present text.
 func changedFiles(texts map[string]string, before []routine) []string {
 	current := map[string]int{}
 	for _, r := range before {
@@ -137,8 +142,10 @@ func changedFiles(texts map[string]string, before []routine) []string {
 // definitions counts the routines that a file defines.
 func definitions(text string) int { return strings.Count(text, "CREATE OR REPLACE ") }
 
-// installFile runs a file and comments the routines that it defined, which it adds to defined.
-func installFile(ctx context.Context, tx pgx.Tx, file, text string, defined map[string]string) error {
+// installFile runs a file. It marks the routines that the file defined and adds them to defined.
+func installFile(
+	ctx context.Context, tx pgx.Tx, file, text string, defined map[string]string,
+) error {
 	if _, err := tx.Exec(ctx, text); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -171,8 +178,8 @@ ORDER BY 1`
 	return nil
 }
 
-// retire marks the routines that the folder doesn't define any more, and drops those that an earlier Up
-// has marked.
+// retire marks the routines that the folder no longer defines, and drops the ones that an earlier
+// Up has marked.
 func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[string]string) error {
 	for _, r := range change.before {
 		unchanged := r.Mark == hash(change.texts[r.File])
@@ -191,6 +198,7 @@ func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[st
 	return nil
 }
 
+// mark sets a routine's comment.
 func mark(ctx context.Context, tx pgx.Tx, signature, file, mark string) error {
 	comment := commentPrefix + file + " " + mark
 	statement := fmt.Sprintf("COMMENT ON ROUTINE %s IS '%s'",

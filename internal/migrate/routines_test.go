@@ -15,7 +15,7 @@ import (
 	"github.com/allo/reservations/migrations"
 )
 
-// release is a release's folder of routines: each text by the name of its file.
+// release is the routines of a release: the text of each file by its name.
 type release map[string]string
 
 // deploy runs Up with a release's routines and returns the files that it installed.
@@ -32,13 +32,13 @@ func deploy(t *testing.T, url string, r release) []string {
 	return installed
 }
 
-// function is the text of a function without arguments that answers a number.
+// function returns the text of a function without arguments that returns a number.
 func function(name, answer string) string {
 	return "CREATE OR REPLACE FUNCTION " + name + "() RETURNS integer LANGUAGE plpgsql AS $$ " +
 		"BEGIN RETURN " + answer + "; END $$;\n"
 }
 
-// testDatabase is a database whose routines are the present release's, and a connection to it.
+// testDatabase makes a database with the present release's routines, and a connection to it.
 func testDatabase(t *testing.T) (url string, conn *pgx.Conn) {
 	t.Helper()
 	url = pgtest.New(t).DirectURL
@@ -60,7 +60,7 @@ func openConn(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-// answer calls a function. A function that isn't there answers -1.
+// answer calls a function and returns its result, or -1 when there is no such function.
 func answer(t *testing.T, conn *pgx.Conn, call string) int {
 	t.Helper()
 	var there bool
@@ -93,7 +93,7 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 		{one, []string{"procedures/a.sql", "procedures/b.sql"}, 1},
 		{one, nil, 1},
 		{two, []string{"procedures/a.sql"}, 2},
-		{one, []string{"procedures/a.sql"}, 1}, // a deploy that goes back
+		{one, []string{"procedures/a.sql"}, 1}, // a deploy of the older release
 	} {
 		if got := deploy(t, url, step.release); !slices.Equal(got, step.want) {
 			t.Errorf("the deploy installed %v, want %v", got, step.want)
@@ -104,8 +104,9 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 	}
 }
 
-// The release before still calls a routine that this release has lost, or has under another signature.
-func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
+// The previous release still calls a routine that this release has removed, or whose signature this
+// release has changed.
+func TestARemovedRoutineStaysForOneMoreRelease(t *testing.T) {
 	t.Parallel()
 
 	url, conn := testDatabase(t)
@@ -119,7 +120,7 @@ func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	deploy(t, url, first)
 	deploy(t, url, second)
 	if got := old(); got != [2]int{1, 1} {
-		t.Errorf("after the second release the first one's a() and b() answer %v, want 1 and 1", got)
+		t.Errorf("after the second release a() and b() of the first answer %v, want 1 and 1", got)
 	}
 	deploy(t, url, second)
 	if got := old(); got != [2]int{1, 1} {
@@ -131,8 +132,8 @@ func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	}
 }
 
-// Until the traffic has moved back, the newer release goes on calling what only it has.
-func TestADeployThatGoesBackKeepsTheNewerReleasesRoutines(t *testing.T) {
+// The newer release calls its own routines until the traffic has moved back.
+func TestADeployOfAnOlderReleaseKeepsTheNewerRoutines(t *testing.T) {
 	t.Parallel()
 
 	url, conn := testDatabase(t)
@@ -170,8 +171,7 @@ func TestUpLeavesForeignRoutinesAlone(t *testing.T) {
 	}
 }
 
-// All routines are installed, or none.
-func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
+func TestAFileThatFailsLeavesEveryRoutineUnchanged(t *testing.T) {
 	t.Parallel()
 
 	url, conn := testDatabase(t)
@@ -195,7 +195,7 @@ func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 	}
 }
 
-// A call that waits in the middle of a routine while the routine is replaced ends in the old body.
+// The call waits for a lock in the middle of a routine while the routine is replaced.
 func TestARunningCallFinishesInTheOldBody(t *testing.T) {
 	t.Parallel()
 

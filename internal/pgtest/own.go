@@ -10,8 +10,9 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// NewServer starts a server of the test's own, which may be killed or starved, with a migrated database on it. It has Postgres's own
-// settings but for those given, and is stopped when the test ends.
+// NewServer starts a server for this test alone, with a migrated database on it. The test may kill
+// the server or change its settings. The given settings replace Postgres's defaults. The server is
+// stopped when the test ends.
 func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Database) {
 	t.Helper()
 	root, err := checkout()
@@ -24,7 +25,9 @@ func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Data
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	server, err := pgserver.Start(ctx, pgserver.Config{BinDir: binDir, DataDir: filepath.Join(t.TempDir(), dataName), Settings: settings})
+	dataDir := filepath.Join(t.TempDir(), dataName)
+	server, err := pgserver.Start(ctx,
+		pgserver.Config{BinDir: binDir, DataDir: dataDir, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}

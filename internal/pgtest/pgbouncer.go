@@ -22,22 +22,22 @@ const (
 	// poolerStartTimeout bounds the start of PgBouncer, which takes milliseconds.
 	poolerStartTimeout = 10 * time.Second
 
-	// poolerStopTimeout bounds its end after it was told to go at once.
+	// poolerStopTimeout bounds the end of PgBouncer after it was told to end at once.
 	poolerStopTimeout = 5 * time.Second
 
-	// poolerPollInterval is how often we try to connect while it starts.
+	// poolerPollInterval is the pause between two tries to connect while PgBouncer starts.
 	poolerPollInterval = 5 * time.Millisecond
 )
 
-// loopback is where both the server and PgBouncer listen.
+// loopback is the address on which the server and PgBouncer listen.
 const loopback = "127.0.0.1"
 
-// poolerConfig is the whole of pgbouncer.ini; the verbs stand for the server's
-// port, PgBouncer's port and the file with the password.
+// poolerConfig is the whole of pgbouncer.ini. Its formatting verbs are the server's port,
+// PgBouncer's port and the file with the password.
 //
-// It ignores no start-up parameter and resets nothing between transactions,
-// since managed poolers don't either. Server connections that idle are dropped
-// soon: each database has a pool of its own, and each test a database.
+// Like managed poolers, it ignores no start-up parameter and resets nothing between transactions.
+// It drops idle server connections soon, because each test has a database of its own and PgBouncer
+// keeps a pool for each database.
 const poolerConfig = `[databases]
 * = host=127.0.0.1 port=%d
 
@@ -63,8 +63,8 @@ type pooler struct {
 	child   *pgserver.Child
 }
 
-// startPooler starts a PgBouncer for every database of the server, with its
-// files in dir, and returns when a query passes through it.
+// startPooler starts a PgBouncer for all databases of the server, with its files in dir. It returns
+// when PgBouncer has carried a query.
 func startPooler(ctx context.Context, dir string, server *pgserver.Server) (*pooler, error) {
 	program, err := findPooler()
 	if err != nil {
@@ -80,39 +80,40 @@ func startPooler(ctx context.Context, dir string, server *pgserver.Server) (*poo
 	return p, p.start(ctx)
 }
 
-// start runs the program, for the first time or again.
+// start runs the program and waits until it carries a query. It may be called again after an end.
 func (p *pooler) start(ctx context.Context) error {
 	// PgBouncer, like Postgres, refuses to be root.
 	attr, err := pgserver.Unprivileged(p.dir)
 	if err != nil {
 		return err
 	}
-	// It outlives the context, which is for the start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.program, filepath.Join(p.dir, "pgbouncer.ini"))
+	// ctx bounds the start only, and PgBouncer runs on after it.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.program,
+		filepath.Join(p.dir, "pgbouncer.ini"))
 	cmd.SysProcAttr = attr
-	cmd.Dir = "/" // Our directory may be closed to PgBouncer's user.
+	cmd.Dir = "/" // PgBouncer's user may not be allowed to enter our directory
 	log := filepath.Join(p.dir, "pgbouncer.log")
 	if err := p.spawn(cmd, log); err != nil {
 		return fmt.Errorf("start pgbouncer: %w", err)
 	}
 	if err := p.await(ctx); err != nil {
-		said, _ := os.ReadFile(log) // The error does without it.
-		return errors.Join(fmt.Errorf("start pgbouncer: %w: %s", err, said), p.stop())
+		text, _ := os.ReadFile(log) // without the log the error is still useful
+		return errors.Join(fmt.Errorf("start pgbouncer: %w: %s", err, text), p.stop())
 	}
 	return nil
 }
 
-// Pooler is a PgBouncer of a test's own, in transaction mode.
+// Pooler is a PgBouncer in transaction mode, for one test.
 type Pooler struct{ pooler *pooler }
 
-// NewPooler starts one before the server. It skips the test where PgBouncer
-// isn't installed.
+// NewPooler starts a PgBouncer in front of the server. It skips the test when PgBouncer isn't
+// installed.
 func NewPooler(t testing.TB, server *pgserver.Server) *Pooler {
 	t.Helper()
 	if _, err := findPooler(); err != nil {
 		t.Skip(err)
 	}
-	// As root it runs as another user, who can't pass through a test's own directory.
+	// For root PgBouncer runs as another user, which may not enter t.TempDir.
 	dir, err := os.MkdirTemp("", dirPrefix)
 	if err != nil {
 		t.Fatal(err)
@@ -135,13 +136,12 @@ func NewPooler(t testing.TB, server *pgserver.Server) *Pooler {
 	return &Pooler{p}
 }
 
-// URL leads to a database through the pooler.
+// URL turns a database's direct URL into one that leads through the pooler.
 func (p *Pooler) URL(direct string) string { return p.pooler.url(direct) }
 
-// Restart ends the pooler at once, whoever is connected, and starts it again
-// on the same port.
+// Restart kills the pooler and with it all connections, and starts it again on the same port.
 func (p *Pooler) Restart(ctx context.Context) error {
-	// Newer ones wait for their clients when they are asked to end.
+	// Newer PgBouncers wait for their clients when they get SIGTERM.
 	if err := p.pooler.child.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
@@ -151,32 +151,33 @@ func (p *Pooler) Restart(ctx context.Context) error {
 	return p.pooler.start(ctx)
 }
 
-// spawn starts the program with a log.
+// spawn starts the program and sends its output to the log file.
 func (p *pooler) spawn(cmd *exec.Cmd, log string) error {
 	file, err := os.Create(log)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // The child has its own, and we wrote nothing.
+	defer func() { _ = file.Close() }() // the child has its own copy, and we wrote nothing
 	cmd.Stdout, cmd.Stderr = file, file
-	// To PgBouncer this signal means to leave at once, whoever is connected.
+	// An older PgBouncer ends at once on SIGTERM. A newer one waits for its clients first.
 	p.child, err = pgserver.Spawn(cmd, syscall.SIGTERM)
 	return err
 }
 
-// findPooler returns the pgbouncer program. Debian puts it where an ordinary
-// user's PATH doesn't look.
+// findPooler returns the path of pgbouncer. Debian puts it into /usr/sbin, which isn't on an
+// ordinary user's PATH.
 func findPooler() (string, error) {
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if program, err := exec.LookPath(name); err == nil {
 			return program, nil
 		}
 	}
-	return "", errors.New("ALLO_TEST_PGBOUNCER=1 needs pgbouncer, which is not installed: type `apt-get install pgbouncer`")
+	return "", errors.New("pgbouncer isn't installed: run `apt-get install pgbouncer`, " +
+		"or unset ALLO_TEST_PGBOUNCER")
 }
 
-// configure writes PgBouncer's files. The password is in plain text because
-// PgBouncer has to log in to the server with it.
+// configure writes PgBouncer's files. The password is in plain text, because PgBouncer logs in to
+// the server with it.
 func (p *pooler) configure() error {
 	server, err := url.Parse(p.server)
 	if err != nil {
@@ -186,16 +187,17 @@ func (p *pooler) configure() error {
 	if err != nil {
 		return err
 	}
-	password, _ := server.User.Password() // A URL of pgserver has one.
+	password, _ := server.User.Password() // every URL of pgserver has one
 	users := filepath.Join(p.dir, "userlist.txt")
+	ini := fmt.Appendf(nil, poolerConfig, serverPort, p.port, users)
 	return errors.Join(
 		os.Mkdir(p.dir, 0o700),
 		os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", server.User.Username(), password), 0o600),
-		os.WriteFile(filepath.Join(p.dir, "pgbouncer.ini"), fmt.Appendf(nil, poolerConfig, serverPort, p.port, users), 0o600),
+		os.WriteFile(filepath.Join(p.dir, "pgbouncer.ini"), ini, 0o600),
 	)
 }
 
-// await waits until PgBouncer passes a query on.
+// await waits until PgBouncer has carried a query.
 func (p *pooler) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, poolerStartTimeout)
 	defer cancel()
@@ -209,20 +211,20 @@ func (p *pooler) await(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-p.child.Done():
-			return errors.New("it ended while starting")
+			return errors.New("it ended during its start")
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
-// ping asks one question over a connection of its own.
+// ping runs one query over a new connection.
 func ping(ctx context.Context, url string) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
-	// The simple protocol is the one that every version passes on.
+	// Every version of PgBouncer carries the simple protocol.
 	_, err = conn.Exec(ctx, "SELECT 1", pgx.QueryExecModeSimpleProtocol)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -230,12 +232,11 @@ func ping(ctx context.Context, url string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// url turns the URL of a database on the server into one that leads through
-// PgBouncer.
+// url turns a database's direct URL into one that leads through PgBouncer.
 func (p *pooler) url(direct string) string {
 	u, err := url.Parse(direct)
 	if err != nil {
-		return direct // Not a URL of pgserver; connecting to it will say so.
+		return direct // the connect will report the malformed URL
 	}
 	u.Host = net.JoinHostPort(loopback, strconv.Itoa(p.port))
 	return u.String()

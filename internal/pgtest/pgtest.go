@@ -1,18 +1,16 @@
-// Package pgtest gives every test a Postgres database of its own: a fresh clone
-// of one that has all migrations.
+// Package pgtest gives every test a Postgres database of its own: a fresh clone of a template that
+// has all migrations.
 //
-// One server per test program starts with the first call of New, in a temporary
-// directory, and is as durable as production's: the service refuses a server
-// without fsync, and a test of a crash would prove nothing on one. A package
-// that uses it says so once:
+// The first call of New starts one server for the whole test program, in a temporary directory. The
+// server is as durable as a production server: the service refuses a server without fsync, and a
+// crash test would prove nothing on one. A package that uses pgtest needs this function:
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// With ALLO_TEST_PGBOUNCER=1 in the environment the service under test reaches
-// its database through a PgBouncer in transaction mode, as it may in production:
-// what a pooler can't carry, such as settings of a session or prepared
-// statements, then fails here. It takes a pgbouncer on this machine. Besides
-// internal/config this package is the only one that reads the environment.
+// With ALLO_TEST_PGBOUNCER=1 in the environment, the service under test reaches its database
+// through a PgBouncer in transaction mode, as it may in production. Session settings, prepared
+// statements and other features that such a pooler can't carry then fail. This needs the program
+// pgbouncer. Apart from internal/config, this is the only package that reads the environment.
 package pgtest
 
 import (
@@ -34,16 +32,16 @@ import (
 )
 
 const (
-	// startTimeout bounds the start of everything the tests share: initdb, the
-	// server, the migrations and PgBouncer take two seconds on a laptop and many
-	// times that on a build machine that runs every package's tests at once.
+	// startTimeout bounds the start of initdb, the server, the migrations and PgBouncer together. It
+	// takes two seconds on a laptop, and many times that on a build machine that runs the tests of
+	// all packages at once.
 	startTimeout = 2 * time.Minute
 
-	// cloneTimeout bounds making or dropping one database, which takes a tenth of
-	// a second unless a disk is saturated by the tests that run beside it.
+	// cloneTimeout bounds making or dropping one database. That takes a tenth of a second, unless
+	// other tests saturate the disk.
 	cloneTimeout = time.Minute
 
-	// closeTimeout bounds the goodbye to a server that has answered already.
+	// closeTimeout bounds the closing of a connection.
 	closeTimeout = time.Second
 )
 
@@ -54,28 +52,27 @@ const (
 	dataName  = "data"
 )
 
-// template is the database with all migrations that every test's is cloned from.
+// template is the database with all migrations. Every test's database is a clone of it.
 const template = "allo_template"
 
-// maintenance is the database we connect to in order to make and drop others.
+// maintenance is the database that we connect to for making and dropping others.
 const maintenance = "postgres"
 
-// settings make tests quick without making anything less durable. No test lives
-// long enough for a checkpoint or an autovacuum to matter, and either would
-// only compete for the disk.
+// settings make tests quick and keep commits durable. No test runs long enough to need a checkpoint
+// or an autovacuum, which would only compete for the disk.
 var settings = map[string]string{
-	"max_connections":                 "300", // Many tests at once, each with a pool.
+	"max_connections":                 "300", // many tests run at once, each with a pool
 	"shared_buffers":                  "64MB",
 	"checkpoint_timeout":              "1h",
 	"max_wal_size":                    "4GB",
 	"autovacuum":                      "off",
-	"max_logical_replication_workers": "0", // One process less to start and stop.
+	"max_logical_replication_workers": "0", // one process less to start and stop
 }
 
 // Database is one test's database.
 type Database struct {
-	// URL is what the service connects to: the server itself, or the PgBouncer
-	// before it when ALLO_TEST_PGBOUNCER=1.
+	// URL is for the service under test. It leads to the server itself, or with
+	// ALLO_TEST_PGBOUNCER=1 through PgBouncer.
 	URL string
 
 	// DirectURL always leads to the server itself.
@@ -85,25 +82,25 @@ type Database struct {
 	Name string
 }
 
-// shared is what all tests of a program use. It is the one package-level state
-// here, because the testing package offers no other place that outlives a test.
+// shared is the cluster of all tests of the program. It is a package variable, because the testing
+// package offers no other place that outlives a test.
 var shared cluster
 
-// cluster is the server, the template on it, and the pooler before it.
+// cluster is the server with the template, and the pooler in front of it.
 type cluster struct {
 	start sync.Once
-	err   error // Why there is none, for every test that asks.
+	err   error // the reason for which the start failed, reported to every test
 
 	dir     string
 	server  *pgserver.Server
-	pooler  *pooler // Nil unless the environment asks for one.
-	clone   sync.Mutex
-	counter int // Of clones; guarded by clone.
+	pooler  *pooler    // nil unless the environment asks for one
+	clone   sync.Mutex // held while the template is copied; guards counter
+	counter int        // the number of clones so far
 }
 
-// Main runs a package's tests, stops the server that they started, if they did,
-// and exits with the tests' result. It also stops the server when the tests are
-// interrupted; a second interrupt doesn't wait for that.
+// Main runs a package's tests, stops the server if they started one, and exits with the tests'
+// result. It also stops the server when the tests are interrupted. A second interrupt ends the
+// program at once.
 func Main(m *testing.M) {
 	ctx, restoreDefault := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -114,8 +111,8 @@ func Main(m *testing.M) {
 	exit(m.Run())
 }
 
-// exit stops the shared server and ends the program. Whoever comes second, of
-// the tests' end and an interrupt, finds the server stopped and changes nothing.
+// exit stops the shared server and ends the program. It may be called twice, at the end of the
+// tests and by an interrupt. The second call finds the server stopped.
 func exit(code int) {
 	if err := shared.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
@@ -124,8 +121,8 @@ func exit(code int) {
 	os.Exit(code)
 }
 
-// New returns a database for one test, with all migrations and nothing else in
-// it. It is dropped when the test ends, whoever is still connected.
+// New makes a database for one test, with all migrations and nothing else in it. It is dropped when
+// the test ends, even if there are connections left.
 func New(t testing.TB) Database {
 	t.Helper()
 	c := running(t)
@@ -146,18 +143,18 @@ func New(t testing.TB) Database {
 	return db
 }
 
-// Server returns the server that all tests of this program share. A test that
-// kills it must not run beside others.
+// Server returns the server that all tests of this program share. A test that kills a server needs
+// one of its own, from [NewServer].
 func Server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	return running(t).server
 }
 
-// running returns the shared cluster, started by whoever comes first.
+// running returns the shared cluster. The first call starts it.
 func running(t testing.TB) *cluster {
 	t.Helper()
 	shared.start.Do(func() {
-		// The first test's context would end the start with that test.
+		// The start mustn't depend on the first test's context, which ends with that test.
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		shared.err = shared.launch(ctx)
@@ -182,8 +179,8 @@ func (c *cluster) launch(ctx context.Context) (err error) {
 	if c.dir, err = os.MkdirTemp("", dirPrefix); err != nil {
 		return fmt.Errorf("make a directory for the server: %w", err)
 	}
-	// As root the server runs as another user, who must pass through here. What
-	// is secret below has a mode of its own.
+	// For root the server runs as another user, which must be able to enter the directory. The data
+	// directory in it has a stricter mode of its own.
 	if err := os.Chmod(c.dir, 0o711); err != nil {
 		return fmt.Errorf("open the server's directory: %w", err)
 	}
@@ -202,8 +199,8 @@ func (c *cluster) launch(ctx context.Context) (err error) {
 	return err
 }
 
-// checkout finds the root of the module, above the directory in which go test
-// runs a package's tests.
+// checkout finds the root of the module. go test runs a package's tests in the package's directory,
+// which is below it.
 func checkout() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -219,8 +216,8 @@ func checkout() (string, error) {
 	}
 }
 
-// makeTemplate makes the database with all migrations, then closes it: Postgres
-// clones only a database to which nobody is connected.
+// makeTemplate makes the database with all migrations. It then forbids connections to it, because
+// Postgres clones only a database that has none.
 func (c *cluster) makeTemplate(ctx context.Context) error {
 	if err := c.exec(ctx, "CREATE DATABASE "+template); err != nil {
 		return err
@@ -231,30 +228,30 @@ func (c *cluster) makeTemplate(ctx context.Context) error {
 	return c.exec(ctx, "ALTER DATABASE "+template+" WITH ALLOW_CONNECTIONS false")
 }
 
-// newClone makes a database of the template and returns its name.
+// newClone makes a copy of the template and returns its name.
 func (c *cluster) newClone() (name string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cloneTimeout)
 	defer cancel()
 	if name, err = c.cloneTemplate(ctx); err != nil {
 		return "", err
 	}
-	// A clone has what is in the template, and not what is said about it: the
-	// role's settings belong to the database's name.
+	// The role's settings belong to one database, and CREATE DATABASE doesn't copy them.
 	return name, migrate.Defaults(ctx, postgres.URL(c.server.URL(name)))
 }
 
-// cloneTemplate copies the template, one caller at a time: two copies at once
-// would meet in the template and on the disk.
+// cloneTemplate copies the template, for one caller at a time. Two copies at once would fight for
+// the template and for the disk.
 func (c *cluster) cloneTemplate(ctx context.Context) (string, error) {
 	c.clone.Lock()
 	defer c.clone.Unlock()
 	c.counter++
 	name := fmt.Sprintf("allo_test_%d", c.counter)
-	return name, c.exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE "+template)
+	return name, c.exec(ctx,
+		"CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" TEMPLATE "+template)
 }
 
-// drop removes a database and everyone who is connected to it. A test may leave
-// the server stopped; then there is nothing to tidy up.
+// drop removes a database and ends its connections. It does nothing when a test has stopped the
+// server.
 func (c *cluster) drop(name string) error {
 	select {
 	case <-c.server.Done():
@@ -266,8 +263,8 @@ func (c *cluster) drop(name string) error {
 	return c.exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
 }
 
-// exec runs one statement over a connection of its own, so that a server that a
-// test restarted is no obstacle to the next statement.
+// exec runs one statement over a new connection. A kept connection would break when a test restarts
+// the server.
 func (c *cluster) exec(ctx context.Context, statement string) error {
 	conn, err := pgx.Connect(ctx, c.server.URL(maintenance))
 	if err != nil {
@@ -280,11 +277,11 @@ func (c *cluster) exec(ctx context.Context, statement string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// errStopped is what a test hears that asks for a database after the end.
+// errStopped is the error of a test that asks for a database after the cluster has stopped.
 var errStopped = errors.New("the tests are over")
 
-// stop ends what launch started, as far as it came, and removes its files. It
-// waits for a launch that is under way, and prevents a later one.
+// stop ends the processes that launch started and removes their files, even if launch failed half
+// way. It waits for a running launch and prevents a later one.
 func (c *cluster) stop() error {
 	c.start.Do(func() { c.err = errStopped })
 	var errs []error
@@ -300,16 +297,15 @@ func (c *cluster) stop() error {
 	return errors.Join(errs...)
 }
 
-// removeLeftovers removes the directories of test programs that were killed. A
-// server that still runs on one ends by itself when its files are gone. It is
-// only tidying: what can't be removed, such as another user's, stays.
+// removeLeftovers removes the directories of killed test programs. It leaves a directory alone when
+// a server still uses it, and when removing fails, as it does for another user's directory.
 func removeLeftovers() {
 	// Glob fails only on a malformed pattern.
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	for _, dir := range dirs {
 		info, err := os.Stat(dir)
 		if err != nil || time.Since(info.ModTime()) < startTimeout {
-			continue // It may be so young that its server isn't there yet.
+			continue // it may be so new that its server hasn't started yet
 		}
 		if !pgserver.InUse(filepath.Join(dir, dataName)) {
 			_ = os.RemoveAll(dir)

@@ -34,7 +34,7 @@ func TestCheckRefusesUnsafeSettings(t *testing.T) {
 			t.Errorf("Check() = %v, want nil", err)
 		}
 		if c.want != "" && (!errors.As(err, &unsafe) || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("Check() with %s = %v, want it to say %q", c.set, err, c.want)
+			t.Errorf("Check() with %s = %v, want an error with %q", c.set, err, c.want)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func explain(err error) error {
 	return &connectError{text: remedy(failed), err: err}
 }
 
-// remedy tells why a connect failed, and what to look at.
+// remedy says why a connect failed and what to check.
 func remedy(failed *pgconn.ConnectError) string {
 	config := failed.Config
 	server := net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
@@ -132,11 +132,8 @@ func remedy(failed *pgconn.ConnectError) string {
 	case errors.As(failed, &pg):
 		return refusal(pg, server, config)
 	case errors.As(failed, &dns):
-		return fmt.Sprintf(
-			"the host %s can't be resolved: check its spelling in the database's URL, "+
-				"and this machine's DNS",
-			config.Host,
-		)
+		return fmt.Sprintf("the host %s can't be resolved: check its spelling in the database's URL, "+
+			"and this machine's DNS", config.Host)
 	case errors.Is(failed, syscall.ECONNREFUSED), errors.Is(failed, syscall.ENOENT):
 		return server + " refuses the connection: is Postgres running there, and is the port right?"
 	case errors.Is(failed, context.DeadlineExceeded),
@@ -149,23 +146,15 @@ func remedy(failed *pgconn.ConnectError) string {
 	}
 }
 
-// refusal tells why the server itself refused a connection.
+// refusal says why the server refused a connection.
 func refusal(pg *pgconn.PgError, server string, config *pgconn.Config) string {
 	switch pg.Code {
 	case invalidPassword:
-		return fmt.Sprintf(
-			"the server at %s refuses the password of user %q: check the user and the "+
-				"password in the database's URL",
-			server,
-			config.User,
-		)
+		return fmt.Sprintf("the server at %s refuses the password of user %q: check the user and the "+
+			"password in the database's URL", server, config.User)
 	case unknownDatabase:
-		return fmt.Sprintf(
-			"the server at %s has no database %q: create it, or correct the name in the "+
-				"database's URL",
-			server,
-			config.Database,
-		)
+		return fmt.Sprintf("the server at %s has no database %q: create it, or correct the name in "+
+			"the database's URL", server, config.Database)
 	default:
 		return fmt.Sprintf("the server at %s refuses the connection: %s (SQLSTATE %s)", server,
 			pg.Message, pg.Code)

@@ -21,6 +21,8 @@ func TestErrorsAreClassified(t *testing.T) {
 	t.Parallel()
 
 	state := func(code string) error { return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code}) }
+	reset := fmt.Errorf("read: %w",
+		&net.OpError{Op: "read", Err: errors.New("connection reset by peer")})
 	for _, c := range []struct {
 		err                                 error
 		retryable, lockTimeout, unavailable bool
@@ -40,7 +42,7 @@ func TestErrorsAreClassified(t *testing.T) {
 		{context.DeadlineExceeded, false, false, true},
 		{context.Canceled, false, false, true},
 		{io.ErrUnexpectedEOF, false, false, true},
-		{fmt.Errorf("read: %w", &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}), false, false, true},
+		{reset, false, false, true},
 		{pgconn.ErrConnClosed, false, false, true},
 		{errors.New("a bug"), false, false, false},
 	} {
@@ -56,7 +58,7 @@ func TestErrorsAreClassified(t *testing.T) {
 	}
 }
 
-// refusedAddress is an address on which nobody listens.
+// refusedAddress returns an address on which nobody listens.
 func refusedAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +69,7 @@ func refusedAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// These are a newcomer's first errors.
+// A newcomer meets these errors first.
 func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 	t.Parallel()
 
@@ -79,7 +81,7 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 	with := func(change func(u *url.URL)) string {
 		u := *db
 		u.User = url.UserPassword(db.User.Username(), password)
-		u.RawQuery = "" // sslmode is prefer then, so the driver connects twice
+		u.RawQuery = "" // makes sslmode prefer, with which the driver connects twice
 		change(&u)
 		return u.String()
 	}
@@ -92,7 +94,8 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 		},
 		"unknown host": {
 			with(func(u *url.URL) { u.Host = "unknown.invalid:5432" }),
-			"the host unknown.invalid can't be resolved: check its spelling in the database's URL, and this machine's DNS",
+			"the host unknown.invalid can't be resolved: check its spelling in the database's URL, " +
+				"and this machine's DNS",
 		},
 		"no answer": {
 			with(func(u *url.URL) { u.Host = silent }),
@@ -100,7 +103,8 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 		},
 		"no socket": {
 			"postgres://u:" + password + "@/d?host=/nowhere&port=5433",
-			"/nowhere/.s.PGSQL.5433 refuses the connection: is Postgres running there, and is the port right?",
+			"/nowhere/.s.PGSQL.5433 refuses the connection: is Postgres running there, " +
+				"and is the port right?",
 		},
 		"wrong password": {
 			with(func(*url.URL) {}),
@@ -109,11 +113,13 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 		},
 		"unknown database": {
 			with(func(u *url.URL) { u.User = db.User; u.Path = "/nowhere" }),
-			"the server at " + db.Host + " has no database \"nowhere\": create it, or correct the name in the database's URL",
+			"the server at " + db.Host + " has no database \"nowhere\": create it, " +
+				"or correct the name in the database's URL",
 		},
 		"no TLS": {
 			with(func(u *url.URL) { u.RawQuery = "sslmode=require" }),
-			"can't connect to " + db.Host + ": " + db.Host + " (127.0.0.1): tls error: server refused TLS connection",
+			"can't connect to " + db.Host + ": " + db.Host +
+				" (127.0.0.1): tls error: server refused TLS connection",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,9 +127,9 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 
 			pool := open(t, c.url, func(config *pgxpool.Config) {
 				lookup := config.ConnConfig.LookupFunc
+				// Without a network the machine's resolver may take long.
 				config.ConnConfig.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
-					if strings.HasSuffix(host,
-						".invalid") { // a resolver without a network may take long
+					if strings.HasSuffix(host, ".invalid") {
 						return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 					}
 					return lookup(ctx, host)
@@ -136,7 +142,7 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 				t.Errorf("Exec() = %v\nwant %s", err, want)
 			}
 			if strings.Contains(fmt.Sprint(err), password) {
-				t.Errorf("the error has the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 		})
 	}

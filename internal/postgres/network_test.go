@@ -9,14 +9,15 @@ import (
 	"testing"
 )
 
-// network is a way to a server that can forget its connections: they stay open, and nothing passes
-// any more. New connections pass. The request to cancel a statement never does.
+// network carries connections to a server until the test calls forget. The connections then stay
+// open and carry nothing more, while new ones work. It never carries a request to cancel a
+// statement.
 type network struct {
 	t      *testing.T
 	server string
 	url    string // the server's URL through the network
 	mu     sync.Mutex
-	lost   chan struct{} // closed when the connections so far are forgotten
+	lost   chan struct{} // closed by forget; later connections get another channel
 }
 
 func newNetwork(t *testing.T, address string) *network {
@@ -49,7 +50,7 @@ func newNetwork(t *testing.T, address string) *network {
 	return n
 }
 
-// forget forgets the connections that are open now.
+// forget cuts the connections that are open now, without closing them.
 func (n *network) forget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -57,7 +58,8 @@ func (n *network) forget() {
 	n.lost = make(chan struct{})
 }
 
-// cancelCode is the second word of a request to cancel, where other clients name the protocol.
+// cancelCode is the second word of a request to cancel. Other connections send the protocol's
+// version there.
 var cancelCode = []byte{4, 210, 22, 46}
 
 func (n *network) carry(client net.Conn) {

@@ -28,7 +28,7 @@ const (
 	pingTimeout = time.Second
 	// maxLifetime bounds how long a fail-over or a changed password goes unnoticed.
 	maxLifetime = 5 * time.Minute
-	// lifetimeJitter keeps a thousand environments from reconnecting at the same moment.
+	// lifetimeJitter keeps many environments from reconnecting at the same moment.
 	lifetimeJitter = time.Minute
 	// cancelTimeout bounds a cancelled statement and the request that cancels it. The connection is
 	// closed after it.
@@ -36,8 +36,8 @@ const (
 	// maxPrepared bounds the prepared statements of a connection. The service has about ten.
 	maxPrepared = 32
 	// maxWaiting bounds the callers in the queue for a connection. A Lambda has one caller. In a
-	// process with many, a longer queue would only delay the same refusal: with eight connections
-	// and 20 ms a call, the last one waits two thirds of a second.
+	// process with many, a longer queue would only delay the refusals: with eight connections and
+	// 20 ms a call, the last caller of a full queue waits for two thirds of a second.
 	maxWaiting = 256
 )
 
@@ -59,7 +59,7 @@ type Pool struct {
 }
 
 // Option changes the pool's configuration before it opens. Of ConnConfig only DialFunc and
-// LookupFunc are kept, as the Source decides about the rest for each connection.
+// LookupFunc are kept, because the Source decides the rest for each connection.
 type Option func(*pgxpool.Config)
 
 // Open makes a pool of at most size connections. It doesn't connect. It returns an error for a
@@ -96,8 +96,8 @@ func Open(source Source, size int, options ...Option) (*Pool, error) {
 // Close waits until every connection is given back, and closes them.
 func (p *Pool) Close() { p.pool.Close() }
 
-// Reset closes the connections, those in use when they are given back. Later connections start with
-// the role's current settings.
+// Reset closes all connections. It closes a connection in use when it is given back. Later
+// connections start with the role's current settings.
 func (p *Pool) Reset() { p.pool.Reset() }
 
 // attempt is one call of pgxpool's Acquire, which may connect. It reaches the hooks through the
@@ -207,8 +207,9 @@ func boundedLookup(lookup pgconn.LookupFunc) pgconn.LookupFunc {
 	}
 }
 
-// abandon closes the socket of a connection that failed. The driver would read from it for up to 15
-// s, and so long the connection keeps its place in the pool. A healthy one is closed by the pool.
+// abandon closes the socket of a failed connection. The driver would read from it for up to 15 s,
+// and the connection would keep its place in the pool for as long. The pool itself closes a healthy
+// connection.
 func abandon(c *pgx.Conn) {
 	if c.IsClosed() {
 		_ = c.PgConn().Conn().Close() // nobody needs it any more
@@ -240,13 +241,13 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 	// A statement stays prepared only where query says so.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.StatementCacheCapacity, config.DescriptionCacheCapacity = maxPrepared, 0
-	// A caller who gives up frees the locks at once: the statement is cancelled and the connection
-	// kept.
+	// When a caller gives up, its statement is cancelled, which releases the locks at once. The
+	// connection stays open.
 	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
 	}
-	// A server that has become read-only is the old writer after a fail-over. A new connection
-	// reaches the new one.
+	// A server that has become read-only is the old writer after a fail-over. Its connection is
+	// closed, because a new connection reaches the new writer.
 	keep := config.OnPgError
 	config.OnPgError = func(c *pgconn.PgConn, pg *pgconn.PgError) bool {
 		return pg.Code != readOnlyTransaction && keep(c, pg)

@@ -115,11 +115,13 @@ func TestAnIdleConnectionThatDiedIsReplaced(t *testing.T) {
 	}
 }
 
-// A network may forget a connection during a freeze. Nothing is sent back then, not even a reset.
+// A network may lose a connection during a freeze. The client then gets no answer, not even a
+// reset.
 func TestAPingHasADeadlineOfItsOwn(t *testing.T) {
 	t.Parallel()
 
-	const limit = 4500 * time.Millisecond // a ping, its cancellation and a connect; a request has 7 s
+	// A ping, its cancellation and a connect. A request has 7 s.
+	const limit = 4500 * time.Millisecond
 	network := newNetwork(t, pgtest.New(t).DirectURL)
 	p := open(t, network.url)
 	p.SetPingAfter(0)
@@ -127,7 +129,7 @@ func TestAPingHasADeadlineOfItsOwn(t *testing.T) {
 	network.forget()
 	start := time.Now()
 	if again := queryOne[int](t, p, backendSQL); again == pid {
-		t.Errorf("the query ran on backend %d, to which the network has no connection", pid)
+		t.Errorf("the query ran on backend %d, whose connection was lost", pid)
 	}
 	if took := time.Since(start); took > limit {
 		t.Errorf("the query took %v, want at most %v", took, limit)
@@ -170,7 +172,8 @@ func TestACancelledStatementEndsAndKeepsItsConnection(t *testing.T) {
 	pid := queryOne[int](t, p, backendSQL)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		const running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"
+		const running = `
+SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'`
 		for {
 			n, err := postgres.QueryRow(ctx, admin, pgx.RowTo[int], running, pid)
 			if err != nil || n > 0 {
@@ -185,7 +188,8 @@ func TestACancelledStatementEndsAndKeepsItsConnection(t *testing.T) {
 	if again := queryOne[int](t, p, backendSQL); again != pid {
 		t.Errorf("the next query ran on backend %d, want %d again", again, pid)
 	}
-	const active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+	const active = `
+SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'`
 	if n := queryOne[int](t, admin, active); n != 0 {
 		t.Errorf("%d cancelled statements still run", n)
 	}
@@ -209,7 +213,7 @@ func TestTheNameLookUpCountsTowardsTheConnectTimeout(t *testing.T) {
 	}
 }
 
-// Each address has a limit of its own in pgx. The pool has one for all of them.
+// pgx limits the time for each address. The pool limits the time for all of them together.
 func TestAllAddressesShareTheConnectTimeout(t *testing.T) {
 	t.Parallel()
 
@@ -254,25 +258,22 @@ func TestACallerWaitsNoLongerThanItsContext(t *testing.T) {
 func TestTooManyCallersAreTurnedAwayAtOnce(t *testing.T) {
 	t.Parallel()
 
-	const tooMany = 20
+	const excess = 20
 	p := open(t, pgtest.New(t).URL)
 	answers := make(chan error)
-	err := p.Transaction(
-		t.Context(),
-		pgx.TxOptions{},
-		func(pgx.Tx) error { // takes the one connection
-			for range postgres.MaxWaiting + tooMany {
-				go func() { answers <- p.Exec(t.Context(), "SELECT 1") }()
+	// The transaction uses the only connection.
+	err := p.Transaction(t.Context(), pgx.TxOptions{}, func(pgx.Tx) error {
+		for range postgres.MaxWaiting + excess {
+			go func() { answers <- p.Exec(t.Context(), "SELECT 1") }()
+		}
+		for range excess {
+			err := <-answers
+			if !errors.Is(err, postgres.ErrSaturated) || !postgres.Unavailable(err) {
+				t.Errorf("a caller beyond the queue gets %v, want %v", err, postgres.ErrSaturated)
 			}
-			for range tooMany {
-				if err := <-answers; !errors.Is(err, postgres.ErrSaturated) ||
-					!postgres.Unavailable(err) {
-					t.Errorf("a caller too many gets %v, want %v", err, postgres.ErrSaturated)
-				}
-			}
-			return nil
-		},
-	)
+		}
+		return nil
+	})
 	if err != nil {
 		t.Error(err)
 	}
@@ -282,7 +283,7 @@ func TestTooManyCallersAreTurnedAwayAtOnce(t *testing.T) {
 		}
 	}
 	if n := p.Waiting(); n != 0 {
-		t.Errorf("%d callers wait after the last has left", n)
+		t.Errorf("Waiting() = %d after all answers, want 0", n)
 	}
 }
 

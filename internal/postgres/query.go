@@ -24,9 +24,9 @@ const sessionName = "allo"
 
 const backendSQL = `SELECT pg_backend_pid()`
 
-// afterConnect learns what the pool needs to know about a new connection, in one round trip. A
-// server tells each connection the process number of its session. When a statement runs in a
-// session with another number, there is a pooler in between.
+// afterConnect finds out whether a new connection is direct, in one round trip. A server tells each
+// connection the process number of its session. When a statement runs in a session with another
+// number, there is a pooler in between.
 func afterConnect(ctx context.Context, conn *pgx.Conn) error {
 	try, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
@@ -45,9 +45,9 @@ func afterConnect(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // mode decides how a statement runs. The first time on a connection it runs unnamed, in one round
-// trip. From the second time on it is prepared, if the connection is direct: parsing a CALL and
-// looking its procedure up anew takes a sixth of a reserve's time in the server. Preparing it takes
-// one round trip more, once.
+// trip. From the second time on it is prepared, if the connection is direct, because parsing a CALL
+// and looking up its procedure takes a sixth of a reserve's time in the server. Preparing a
+// statement takes one more round trip, once.
 func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
 	s, ok := conn.Conn().PgConn().CustomData()[sessionName].(*session)
 	if !ok || !s.direct || p.unnamed.Load() {
@@ -68,10 +68,10 @@ func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
 // Arguments are strings, numbers, booleans, bytes, durations, pointers to them, or slices. An id is
 // a string: pgx encodes a string in the text form of the parameter's type, prepared or not.
 //
-// The URL's default_query_exec_mode overrides what the pool found out about a pooler, because
-// PgBouncer tracks prepared statements from 1.21 on. Where that is wrong, the server refuses the
-// statement before it runs. The statement is then sent unnamed, and so are all later ones. A wrong
-// statement can't run, as a prepared statement's name is a digest of its text.
+// The URL's default_query_exec_mode overrides the pool's own choice, because PgBouncer tracks
+// prepared statements from 1.21 on. If the pooler doesn't, the server refuses the statement before
+// it runs. The statement is then sent unnamed, and so are all later ones. A wrong statement can't
+// run, because a prepared statement's name is a digest of its text.
 func Query[T any](
 	ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any,
 ) (result []T, err error) {

@@ -19,11 +19,14 @@ import (
 func TestArgumentsAreTheSameUnnamedAndPrepared(t *testing.T) {
 	t.Parallel()
 
-	const id, other = "0192d000-0000-7000-8000-000000000001", "0192d000-0000-7000-8000-000000000002"
+	const (
+		id    = "0192d000-0000-7000-8000-000000000001"
+		other = "0192d000-0000-7000-8000-000000000002"
+	)
 	const sql = `
 SELECT $1::text, $2::text, $3::int, $4::bytea, $5::bytea, $6::interval::text, $7::uuid::text,
-       $8::uuid[]::text, $9::int[]::text, $10::reservation_status::text, $11::boolean, $12::jsonb::text,
-       $13::timestamptz = 'infinity'`
+       $8::uuid[]::text, $9::int[]::text, $10::reservation_status::text, $11::boolean,
+       $12::jsonb::text, $13::timestamptz = 'infinity'`
 	type row struct {
 		Text     string
 		Null     *string
@@ -64,7 +67,7 @@ const (
 	preparedSQL = "SELECT count(*) FROM pg_prepared_statements WHERE statement = '" + addSQL + "'"
 )
 
-func TestAStatementStaysPreparedUnlessTheURLSaysNot(t *testing.T) {
+func TestTheURLDecidesWhetherAStatementStaysPrepared(t *testing.T) {
 	t.Parallel()
 
 	address := pgtest.New(t).DirectURL
@@ -84,11 +87,11 @@ func TestAStatementStaysPreparedUnlessTheURLSaysNot(t *testing.T) {
 	}
 	_, err := postgres.Open(postgres.URL(withParameter(t, address, execMode, "simple_protocol")), 1)
 	if err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
-		t.Errorf("Open() in another mode = %v, want an error that names the two", err)
+		t.Errorf("Open() with simple_protocol = %v, want an error that names the two modes", err)
 	}
 }
 
-// With ALLO_TEST_PGBOUNCER=1 this test runs behind a pooler.
+// With ALLO_TEST_PGBOUNCER=1 this test runs through a pooler.
 func TestNoStatementStaysPreparedBehindAPooler(t *testing.T) {
 	t.Parallel()
 
@@ -106,21 +109,25 @@ func TestNoStatementStaysPreparedBehindAPooler(t *testing.T) {
 	}
 }
 
-// A pooler that doesn't track statements joins a connection to a session that has lost them, or has
-// another client's statement under the same name.
+// A pooler that doesn't track prepared statements may give a connection another session. That
+// session lacks the statement, or has another client's statement under its name.
 func TestAStatementThatAPoolerLostIsSentAgain(t *testing.T) {
 	t.Parallel()
 
 	const other = addSQL + "::int"
 	for name, interfere := range map[string]func(other string) string{
-		"lost":               func(string) string { return "DEALLOCATE ALL" },
-		"another client's":   func(other string) string { return "PREPARE " + other + " (int) AS SELECT $1 + 1" },
-		"lost and another's": func(other string) string { return "DEALLOCATE ALL; PREPARE " + other + " (int) AS SELECT $1 + 1" },
+		"no statement": func(string) string { return "DEALLOCATE ALL" },
+		"another client's statement": func(other string) string {
+			return "PREPARE " + other + " (int) AS SELECT $1 + 1"
+		},
+		"only another client's statement": func(other string) string {
+			return "DEALLOCATE ALL; PREPARE " + other + " (int) AS SELECT $1 + 1"
+		},
 	} {
 		address := withParameter(t, pgtest.New(t).DirectURL, execMode, "cache_statement")
 		otherName := preparedName(t, address, other)
 		p := open(t, address)
-		for range 2 { // from the second time on it is prepared
+		for range 2 { // the second run prepares the statement
 			queryOne[int](t, p, addSQL, 1)
 		}
 		for statement := range strings.SplitSeq(interfere(otherName), "; ") {
@@ -141,7 +148,7 @@ func TestAStatementThatAPoolerLostIsSentAgain(t *testing.T) {
 	}
 }
 
-// preparedName is the name under which pgx prepares a statement.
+// preparedName returns the name under which pgx prepares a statement.
 func preparedName(t *testing.T, address, sql string) string {
 	t.Helper()
 	p := open(t, address)
@@ -167,7 +174,7 @@ func TestAConnectionPreparesNoMoreThanItsLimit(t *testing.T) {
 	}
 }
 
-func TestATransactionEndsAsItsFunctionDoes(t *testing.T) {
+func TestATransactionCommitsOnlyWhenItsFunctionSucceeds(t *testing.T) {
 	t.Parallel()
 
 	p := open(t, pgtest.New(t).URL)
@@ -201,18 +208,15 @@ func TestATransactionEndsAsItsFunctionDoes(t *testing.T) {
 	if err != nil {
 		t.Errorf("Transaction() = %v", err)
 	}
-	err = p.Transaction(
-		t.Context(),
-		pgx.TxOptions{AccessMode: pgx.ReadOnly},
-		func(tx pgx.Tx) error {
-			var readOnly string
-			err := tx.QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly)
-			if readOnly != "on" {
-				t.Errorf("transaction_read_only is %q, want on", readOnly)
-			}
-			return err
-		},
-	)
+	readOnly := pgx.TxOptions{AccessMode: pgx.ReadOnly}
+	err = p.Transaction(t.Context(), readOnly, func(tx pgx.Tx) error {
+		var setting string
+		err := tx.QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&setting)
+		if setting != "on" {
+			t.Errorf("transaction_read_only is %q, want on", setting)
+		}
+		return err
+	})
 	names := queryOne[string](t, p, "SELECT string_agg(name, ', ') FROM warehouses")
 	if err != nil || names != "done" {
 		t.Errorf("the warehouses are %q, %v, want only the committed one", names, err)

@@ -38,7 +38,7 @@ func (u URL) Target(context.Context, bool) (Target, error) { return Target{URL: 
 type SourceError struct{ Err error }
 
 func (e *SourceError) Error() string {
-	return "find out how to reach the database: " + e.Err.Error()
+	return "find the database: " + e.Err.Error()
 }
 
 func (e *SourceError) Unwrap() error { return e.Err }

@@ -14,17 +14,18 @@ type Violation struct {
 	Detail  string // the rows that break it, and how
 }
 
-// maxViolations bounds the rows that one check reports. The first few show what is wrong.
+// maxViolations bounds the rows that one check reports. The first few are enough to see the error.
 const maxViolations = 20
 
-// check is a promise as a query. Each row is a violation, described in its one column.
+// check is a promise as a query. Each row of the result is a violation, described in its one
+// column.
 type check struct {
 	promise string
 	sql     string
 }
 
-// heldAndSoldSQL begins a check: the table stock has, for each stock row, the units that are
-// counted in reserved and the units that were confirmed.
+// heldAndSoldSQL begins a check. Its table stock has, for each stock row, the units that count
+// towards reserved and the confirmed units.
 const heldAndSoldSQL = `
 WITH lines AS (
     SELECT r.product_id, r.warehouse_id, r.quantity, r.status = 'PENDING' AS counted, r.status
@@ -50,23 +51,22 @@ SELECT format('product %s in warehouse %s: reserved is %s, its holds add up to %
 FROM inventory i FULL JOIN stock s USING (product_id, warehouse_id)
 WHERE i.reserved IS DISTINCT FROM coalesce(s.held, 0)`},
 	{"I2", `
-SELECT format('hold %s is %s, yet its line of product %s is still counted',
+SELECT format('hold %s is %s, but its line of product %s is still counted',
               r.id, r.status, l.product_id)
 FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
 WHERE l.counted AND r.status <> 'PENDING'`},
 	{"I3", `
-SELECT format('line of product %s belongs to no hold: %s', l.product_id, l.reservation_id)
+SELECT format('line of product %s has no hold %s', l.product_id, l.reservation_id)
 FROM reservation_items l LEFT JOIN reservations r ON r.id = l.reservation_id
 WHERE r.id IS NULL`},
 	{"I4", `
-SELECT format('hold %s was %s at %s, when it had been dead since %s',
-              id, status, updated_at, expires_at)
+SELECT format('hold %s was %s at %s, after its end, %s', id, status, updated_at, expires_at)
 FROM reservations WHERE status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
 	{"I5", `
 SELECT format('the server runs with %s = %s', name, setting)
 FROM pg_settings WHERE (name IN ('fsync', 'synchronous_commit')) AND setting = 'off'`},
 	{"I6", `
-SELECT format('key %s answers with hold %s, which does not exist', k.key, k.answer ->> 'id')
+SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
 FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
 WHERE r.id IS NULL`},
 	{"I7", `
@@ -76,7 +76,7 @@ FROM reservations r LEFT JOIN reservation_items l ON l.reservation_id = r.id
 WHERE r.product_id IS NULL
 GROUP BY r.id HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`},
 	{"I7", `
-SELECT format('hold %s has one line and a cart''s lines too', r.id)
+SELECT format('hold %s of one line has rows of lines too', r.id)
 FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
 WHERE r.product_id IS NOT NULL`},
 	{"I7", `
@@ -92,7 +92,7 @@ WHERE r.expires_at <> l.expires_at`},
     SELECT product_id, warehouse_id, sum(delta) AS delta
     FROM stock_adjustments GROUP BY product_id, warehouse_id
 )
-SELECT format('product %s in warehouse %s: total is %s, but adjustments are %s and sales %s',
+SELECT format('product %s in warehouse %s: total is %s, adjustments add up to %s, sold are %s',
               product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.sold, 0))
 FROM inventory i
 LEFT JOIN stock s USING (product_id, warehouse_id)
@@ -104,9 +104,9 @@ FROM reservations WHERE status = 'EXPIRED' AND updated_at <> expires_at`},
 }
 
 // Audit checks every promise that the data can break, on one snapshot. It returns the violations,
-// at most maxViolations for each check. It reads whole tables, until the context's deadline. When
-// it doesn't end in time, it returns the violations found so far together with the error. On a
-// large database, run it on a replica or in a quiet hour.
+// at most maxViolations for each check. It reads whole tables. When it doesn't end before the
+// context's deadline, it returns the violations found so far together with the error. On a large
+// database, run it on a replica or in a quiet hour.
 func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
 	var found []Violation
 	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}

@@ -1,233 +1,217 @@
 package reservation_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// planted is a world in which every kind of row is there, for corruptions to be planted in.
-type planted struct {
+// auditShop is a database with at least one row of every kind. A test then corrupts one of them.
+type auditShop struct {
 	*fixture
 	row                          reservation.Line
 	live, confirmed, dead        reservation.Hold
-	cart, deadCart, resolvedCart reservation.Hold
+	cart, deadCart, releasedCart reservation.Hold
 }
 
-func plant(t *testing.T) planted {
+func newAuditShop(t *testing.T) auditShop {
 	t.Helper()
 	f := newFixture(t, 0)
 	ctx := f.Context()
 	rows := f.stocks(100, 100)
 	s := newService(f.own)
-	p := planted{
+	shop := auditShop{
 		fixture: f, row: rows[0],
 		live: f.hold(rows[0]), confirmed: f.hold(rows[0]), dead: f.hold(rows[0]),
-		cart: f.hold(rows...), deadCart: f.hold(rows...), resolvedCart: f.hold(rows...),
+		cart: f.hold(rows...), deadCart: f.hold(rows...), releasedCart: f.hold(rows...),
 	}
-	if _, err := s.Confirm(ctx, p.confirmed.ID, "key"); err != nil {
+	if _, err := s.Confirm(ctx, shop.confirmed.ID, "key"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Release(ctx, p.resolvedCart.ID, ""); err != nil {
+	if _, err := s.Release(ctx, shop.releasedCart.ID, ""); err != nil {
 		t.Fatal(err)
 	}
-	p.kill(p.dead, p.deadCart)
-	p.mustAudit(t)
-	return p
+	shop.kill(shop.dead, shop.deadCart)
+	shop.mustAudit(t)
+	return shop
 }
 
-// corrupt does what the schema would refuse: without triggers and foreign keys, and without the
-// check that is named, if any.
-func (p planted) corrupt(check, sql string, args ...any) {
-	p.t.Helper()
-	ctx := p.Context()
-	if check != "" {
-		p.Exec(check)
+// corrupt runs a change that the schema would refuse. It drops a constraint first, unless dropSQL
+// is empty, and switches triggers and foreign keys off. The change must hit exactly one row.
+func (shop auditShop) corrupt(dropSQL, sql string, args ...any) {
+	shop.t.Helper()
+	ctx := shop.Context()
+	if dropSQL != "" {
+		shop.Exec(dropSQL)
 	}
-	err := pgx.BeginFunc(ctx, p.Admin, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, shop.Admin, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, sql, args...)
 		if err == nil && tag.RowsAffected() != 1 {
-			p.t.Fatalf("%s changed %d rows, want 1", sql, tag.RowsAffected())
+			shop.t.Fatalf("%s changed %d rows, want 1", sql, tag.RowsAffected())
 		}
 		return err
 	})
 	if err != nil {
-		p.t.Fatalf("%s: %v", sql, err)
+		shop.t.Fatalf("%s: %v", sql, err)
 	}
 }
 
 const (
-	dropWithin = "ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total"
+	dropWithinTotalSQL = "ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total"
+	// firstLine selects one line of the cart $1.
+	firstLine = `
+WHERE reservation_id = $1
+  AND product_id = (SELECT min(product_id::text)::uuid FROM reservation_items)`
 )
 
-// corruption is what may be wrong with the data, and the promises that Audit must find broken by
-// it.
+// corruption is an error in the data, and the promises that Audit must report as broken.
 type corruption struct {
 	promises []string
-	check    string // the statement that drops the constraint in its way, or empty
+	dropSQL  string // drops the constraint that would refuse the change; may be empty
 	sql      string
-	on       func(planted) reservation.Hold // whose id is $1; nil means that $1 is the product's
+	hold     func(auditShop) reservation.Hold // its id is $1; when nil, $1 is the product's id
 }
+
+// The holds to corrupt.
+func liveHold(shop auditShop) reservation.Hold      { return shop.live }
+func confirmedHold(shop auditShop) reservation.Hold { return shop.confirmed }
+func deadHold(shop auditShop) reservation.Hold      { return shop.dead }
+func cartHold(shop auditShop) reservation.Hold      { return shop.cart }
+func releasedHold(shop auditShop) reservation.Hold  { return shop.releasedCart }
 
 var corruptions = map[string]corruption{
-	"reserved below zero": {
-		[]string{"I1", "I2"},
-		dropWithin,
-		"UPDATE inventory SET reserved = -1 WHERE product_id = $1",
-		nil,
+	"reserved is negative": {
+		promises: []string{"I1", "I2"}, dropSQL: dropWithinTotalSQL,
+		sql: "UPDATE inventory SET reserved = -1 WHERE product_id = $1",
 	},
-	"reserved above total": {
-		[]string{"I1", "I2"},
-		dropWithin,
-		"UPDATE inventory SET reserved = total + 1 WHERE product_id = $1",
-		nil,
+	"reserved exceeds total": {
+		promises: []string{"I1", "I2"}, dropSQL: dropWithinTotalSQL,
+		sql: "UPDATE inventory SET reserved = total + 1 WHERE product_id = $1",
 	},
-	"reserved off by one": {
-		[]string{"I2"},
-		"",
-		"UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1",
-		nil,
+	"reserved is off by one": {
+		promises: []string{"I2"},
+		sql:      "UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1",
 	},
-	"a hold without its stock row": {
-		[]string{"I2"},
-		"",
-		"DELETE FROM inventory WHERE product_id = $1",
-		nil,
+	"a stock row with holds is deleted": {
+		promises: []string{"I2"},
+		sql:      "DELETE FROM inventory WHERE product_id = $1",
 	},
-	"a live hold turned to expired by hand": {
-		[]string{"I2"},
-		"", "UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at WHERE id = $1",
-		func(p planted) reservation.Hold { return p.live },
+	"a live hold is set to EXPIRED by hand": {
+		promises: []string{"I2"}, hold: liveHold,
+		sql: "UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at WHERE id = $1",
 	},
-	"a confirmed hold of other units": {
-		[]string{"I8"},
-		"", "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
-		func(p planted) reservation.Hold { return p.confirmed },
+	"the quantity of a confirmed hold changes": {
+		promises: []string{"I8"}, hold: confirmedHold,
+		sql: "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
 	},
-	"a released hold turned to confirmed": {
-		[]string{"I8"},
-		"", "UPDATE reservations SET status = 'CONFIRMED' WHERE id = $1",
-		func(p planted) reservation.Hold { return p.resolvedCart },
+	"a released hold becomes CONFIRMED": {
+		promises: []string{"I8"}, hold: releasedHold,
+		sql: "UPDATE reservations SET status = 'CONFIRMED' WHERE id = $1",
 	},
-	"a line of a resolved hold still counted": {
-		[]string{"I2"},
-		"",
-		"UPDATE reservation_items SET counted = true WHERE reservation_id = $1 AND product_id = (SELECT min(product_id::text)::uuid FROM reservation_items)",
-		func(p planted) reservation.Hold { return p.resolvedCart },
+	"a line of a resolved hold is counted": {
+		promises: []string{"I2"}, hold: releasedHold,
+		sql: "UPDATE reservation_items SET counted = true" + firstLine,
 	},
-	"lines without a hold": {
-		[]string{"I3", "I2"},
-		"",
-		"DELETE FROM reservations WHERE id = $1",
-		func(p planted) reservation.Hold { return p.cart },
+	"the hold of some lines is deleted": {
+		promises: []string{"I3", "I2"}, hold: cartHold,
+		sql: "DELETE FROM reservations WHERE id = $1",
 	},
-	"confirmed after its end": {
-		[]string{"I4"},
-		"", "UPDATE reservations SET updated_at = expires_at + interval '1 s' WHERE id = $1",
-		func(p planted) reservation.Hold { return p.confirmed },
+	"a hold was confirmed after its end": {
+		promises: []string{"I4"}, hold: confirmedHold,
+		sql: "UPDATE reservations SET updated_at = expires_at + interval '1 s' WHERE id = $1",
 	},
-	"a key whose hold is gone": {
-		[]string{"I6", "I8"},
-		"",
-		"DELETE FROM reservations WHERE id = $1",
-		func(p planted) reservation.Hold { return p.confirmed },
+	"the hold of a key is deleted": {
+		promises: []string{"I6", "I8"}, hold: confirmedHold,
+		sql: "DELETE FROM reservations WHERE id = $1",
 	},
-	"a cart of other units than its lines": {
-		[]string{"I7"},
-		"", "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
-		func(p planted) reservation.Hold { return p.cart },
+	"a cart's quantity isn't the sum of its lines": {
+		promises: []string{"I7"}, hold: cartHold,
+		sql: "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
 	},
-	"a live cart with a line given back": {
-		[]string{"I2", "I7"},
-		"",
-		"UPDATE reservation_items SET counted = false WHERE reservation_id = $1 AND product_id = (SELECT min(product_id::text)::uuid FROM reservation_items)",
-		func(p planted) reservation.Hold { return p.cart },
+	"a line of a live cart isn't counted": {
+		promises: []string{"I2", "I7"}, hold: cartHold,
+		sql: "UPDATE reservation_items SET counted = false" + firstLine,
 	},
-	"a line that ends at another time than its cart": {
-		[]string{"I7"},
-		"",
-		"UPDATE reservation_items SET expires_at = expires_at - interval '1 s' WHERE reservation_id = $1 AND product_id = (SELECT min(product_id::text)::uuid FROM reservation_items)",
-		func(p planted) reservation.Hold { return p.cart },
+	"a line ends before its cart": {
+		promises: []string{"I7"}, hold: cartHold,
+		sql: "UPDATE reservation_items SET expires_at = expires_at - interval '1 s'" + firstLine,
 	},
-	"a hold of one line with lines besides": {
-		[]string{"I7", "I2"},
-		"",
-		"INSERT INTO reservation_items SELECT id, product_id, warehouse_id, expires_at, 1, true FROM reservations WHERE id = $1",
-		func(p planted) reservation.Hold { return p.live },
+	"a hold of one line also has a row of lines": {
+		promises: []string{"I7", "I2"}, hold: liveHold,
+		sql: `INSERT INTO reservation_items
+SELECT id, product_id, warehouse_id, expires_at, 1, true FROM reservations WHERE id = $1`,
 	},
-	"total moved without a reason": {
-		[]string{"I8"},
-		"",
-		"UPDATE inventory SET total = total + 1 WHERE product_id = $1",
-		nil,
+	"total changes without an adjustment": {
+		promises: []string{"I8"},
+		sql:      "UPDATE inventory SET total = total + 1 WHERE product_id = $1",
 	},
-	"a resolved hold turned around": {
-		[]string{"I8"},
-		"", "UPDATE reservations SET status = 'RELEASED' WHERE id = $1",
-		func(p planted) reservation.Hold { return p.confirmed },
+	"a confirmed hold becomes RELEASED": {
+		promises: []string{"I8"}, hold: confirmedHold,
+		sql: "UPDATE reservations SET status = 'RELEASED' WHERE id = $1",
 	},
-	"a resolved hold alive again": {
-		[]string{"I2", "I8"},
-		"", "UPDATE reservations SET status = 'PENDING' WHERE id = $1",
-		func(p planted) reservation.Hold { return p.confirmed },
+	"a confirmed hold becomes PENDING": {
+		promises: []string{"I2", "I8"}, hold: confirmedHold,
+		sql: "UPDATE reservations SET status = 'PENDING' WHERE id = $1",
 	},
-	"expired at another time than its end": {
-		[]string{"I2", "I9"},
-		"",
-		"UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '1 s' WHERE id = $1",
-		func(p planted) reservation.Hold { return p.dead },
+	"a hold expired before its end": {
+		promises: []string{"I2", "I9"}, hold: deadHold,
+		sql: `UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '1 s'
+WHERE id = $1`,
 	},
-	"a database that isn't durable": {[]string{"I5"}, "", "SELECT 1 WHERE $1 <> ''", nil},
 }
 
-func TestAuditFindsEachPlantedCorruption(t *testing.T) {
+func TestAuditFindsEachCorruption(t *testing.T) {
 	t.Parallel()
 
-	for name, test := range corruptions {
+	for name, c := range corruptions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			p := plant(t)
-			on := p.row.ProductID.String()
-			if test.on != nil {
-				on = test.on(p).ID.String()
+			shop := newAuditShop(t)
+			id := shop.row.ProductID.String()
+			if c.hold != nil {
+				id = c.hold(shop).ID.String()
 			}
-			p.corrupt(test.check, test.sql, on)
-			if test.promises[0] == "I5" {
-				p.Exec(
-					"ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{
-						p.Name,
-					}.Sanitize() + " SET synchronous_commit = off",
-				)
-				p.own.Reset()
-			}
+			shop.corrupt(c.dropSQL, c.sql, id)
 
-			var r report
-			violations, err := newService(p.own).Audit(p.Context())
-			if err != nil {
-				t.Fatalf("Audit() = %v", err)
-			}
-			r.found = violations
-			for _, promise := range test.promises {
-				found := false
-				for _, v := range violations {
-					found = found || v.Promise == promise
-				}
-				if !found {
-					t.Errorf("Audit() finds %v broken, want %s among them:%s", r.broken(), promise,
-						&r)
-				}
-			}
+			wantBroken(t, shop.own, c.promises...)
 		})
 	}
 }
 
-func TestAuditBoundsItsReport(t *testing.T) {
+func TestAuditFindsAServerThatIsNotDurable(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
+		" SET synchronous_commit = off")
+
+	wantBroken(t, f.own, "I5")
+}
+
+// wantBroken fails unless Audit finds that each of the promises is broken.
+func wantBroken(t *testing.T, pool *postgres.Pool, promises ...string) {
+	t.Helper()
+	violations, err := newService(pool).Audit(t.Context())
+	if err != nil {
+		t.Fatalf("Audit() = %v", err)
+	}
+	r := report{found: violations}
+	for _, promise := range promises {
+		if !slices.Contains(r.broken(), promise) {
+			t.Errorf("Audit() finds %v broken, want %s among them:%s", r.broken(), promise, &r)
+		}
+	}
+}
+
+func TestAuditReportsAtMostTwentyViolationsOfACheck(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)

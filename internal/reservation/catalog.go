@@ -15,7 +15,7 @@ type Product struct {
 	SKU  string    `json:"sku"`
 }
 
-// Warehouse is a place where stock lies.
+// Warehouse is a place where stock is kept.
 type Warehouse struct {
 	ID   uuid.UUID `json:"id"`
 	Name string    `json:"name"`
@@ -43,7 +43,8 @@ type Cursor struct {
 	ID   uuid.UUID
 }
 
-// The most entries of a page. A page of products is shorter, as each has a row for each warehouse.
+// The most entries of a page. A page of products has fewer, because each product has a row for
+// every warehouse.
 const (
 	MaxProductPage   = 200
 	MaxWarehousePage = 1000
@@ -53,7 +54,7 @@ const listProductsSQL = `
 SELECT product_id, product_name, sku, warehouse_id, warehouse_name, total, reserved
 FROM list_products($1, $2, $3)`
 
-// stockRow is a row of list_products. A product without stock has one, with nulls.
+// stockRow is a row of list_products. A product without stock has one row, with nulls.
 type stockRow struct {
 	ID            uuid.UUID
 	Name, SKU     string
@@ -66,8 +67,7 @@ type stockRow struct {
 // ListProducts reads a page of the catalog, ordered by name. It also reports whether more entries
 // follow. It returns ErrBusy or ErrUnavailable.
 //
-// The catalog is a snapshot. It may show a hold a moment before the hold is on disk, and promises
-// nothing.
+// The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, more bool, err error) {
@@ -90,7 +90,7 @@ func catalog(rows []stockRow) []CatalogEntry {
 			entries = append(entries, CatalogEntry{Product: product, Stocks: []Stock{}})
 		}
 		if row.WarehouseID == nil {
-			continue // no warehouse has it
+			continue // the product has no stock row
 		}
 		last := &entries[len(entries)-1]
 		last.Stocks = append(last.Stocks, Stock{

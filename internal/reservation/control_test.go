@@ -16,12 +16,11 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// These are the negative controls: each takes one guard away in a database of its own, and the race
-// that holds on the real statements must break. Each says what it takes away and why nothing else
-// makes up for it.
+// These are the negative controls. Each removes one guard in a database of its own. The race that
+// keeps its promises on the real statements must then break one. Where other guards stand in for
+// the removed one, the control removes those too.
 
-// dropCheck takes away the last line of defence, so that what the guards before it are for can
-// show.
+// dropCheck drops the check constraint of I1, the last guard against overselling.
 func dropCheck(f *fixture) {
 	f.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 }
@@ -34,10 +33,11 @@ const (
 	cartGuard = "AND i.total - i.reserved >= l.units"
 )
 
-func TestReserveOversellsWithItsGuardOnlyInTheFirstLook(t *testing.T) {
+func TestReserveOversellsWithoutTheGuardInItsUpdate(t *testing.T) {
 	t.Parallel()
 
-	// The look before the insert stays, and judges by a snapshot that others have outdated.
+	// The procedure still looks at the stock row before its insert, but on a snapshot that may be
+	// out of date when it updates the row.
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)
 		f.mutate("reserve_line", lineGuard, "")
@@ -47,24 +47,21 @@ func TestReserveOversellsWithItsGuardOnlyInTheFirstLook(t *testing.T) {
 func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 	t.Parallel()
 
-	// A sub-select reads by the statement's snapshot, also when the update has waited and looks at
-	// its row anew.
+	// After a wait for the row's lock Postgres evaluates the WHERE again, but a sub-select in it
+	// still reads the statement's old snapshot.
+	const subselect = `AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
+		WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)
-		f.mutate(
-			"reserve_line",
-			lineGuard,
-			`AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
-			WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`,
-		)
+		f.mutate("reserve_line", lineGuard, subselect)
 	}, raceForLastUnit)
 }
 
-func TestTheCheckConstraintHoldsWithoutTheGuard(t *testing.T) {
+func TestTheCheckConstraintPreventsOversellingWithoutTheGuard(t *testing.T) {
 	t.Parallel()
 
-	// With the guard gone but the check in place nobody oversells, but the losers get a fault of
-	// the service for their answer.
+	// The constraint stays, so nobody oversells, but the losers get an internal error instead of a
+	// shortage.
 	mustBreak(t, manyCallers, "error", func(f *fixture) { f.mutate("reserve_line", lineGuard, "") },
 		raceForLastUnit)
 }
@@ -78,20 +75,19 @@ func TestCartsOversellWithoutTheirGuard(t *testing.T) {
 	}, raceForLastCart)
 }
 
-func TestCartsAreHeldInPartWithoutTheCountOfTheirLines(t *testing.T) {
+func TestCartsAreHeldInPartWithoutTheCountOfUpdatedRows(t *testing.T) {
 	t.Parallel()
 
-	// The guard stays, so no row oversells, but a cart whose last line didn't pass it is held all
-	// the same.
+	// The guard stays, so no stock row oversells. But a cart is held even though one of its lines
+	// didn't pass the guard.
 	mustBreak(t, someCallers, "I1",
 		func(f *fixture) { f.mutate("reserve_cart", "IF _found = _lines", "IF true") },
 		raceForLastCart)
 }
 
-// lookWithoutLock makes confirm and release what they are at first try: the status is read, and the
-// update trusts that look. Here it is a sub-select, which reads by the statement's snapshot also
-// when the update has waited and looks at its row anew.
-func lookWithoutLock(f *fixture) {
+// checkStatusInASubselect moves the status guard of resolve_hold into a sub-select. After a wait
+// for the hold's lock the sub-select still reads the statement's old snapshot.
+func checkStatusInASubselect(f *fixture) {
 	f.mutate("resolve_hold", "AND status::text = 'PENDING' ",
 		"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")
 }
@@ -101,7 +97,7 @@ func TestConfirmsTakeTheStockTwiceWithoutTheStatusGuard(t *testing.T) {
 
 	mustBreak(t, someCallers, "I2", func(f *fixture) {
 		dropTrigger(f)
-		lookWithoutLock(f)
+		checkStatusInASubselect(f)
 	}, raceOfConfirms)
 }
 
@@ -110,30 +106,30 @@ func TestReleasesGiveTheStockBackTwiceWithoutTheStatusGuard(t *testing.T) {
 
 	mustBreak(t, someCallers, "I2", func(f *fixture) {
 		dropTrigger(f)
-		lookWithoutLock(f)
+		checkStatusInASubselect(f)
 	}, raceOfReleases)
 }
 
-func TestConfirmsAndReleasesBothWinWithTheStatusReadBefore(t *testing.T) {
+func TestConfirmsAndReleasesBothSucceedWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I3", func(f *fixture) {
 		dropTrigger(f)
-		lookWithoutLock(f)
+		checkStatusInASubselect(f)
 	}, raceOfConfirmsAndReleases)
 }
 
-func TestTheTriggerHoldsWithoutTheStatusGuard(t *testing.T) {
+func TestTheTriggerRefusesASecondConfirmWithoutTheStatusGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "error", lookWithoutLock, raceOfConfirms)
+	mustBreak(t, someCallers, "error", checkStatusInASubselect, raceOfConfirms)
 }
 
-// The controls of the lock order call the function as the service would without MergeLines.
+// The controls of the lock order call the procedure directly, without MergeLines.
 
 const reserveCartSQL = `CALL reserve_cart($1, $2, $3, $4, '10 min', NULL, NULL, NULL, NULL)`
 
-// reserveUnmerged holds a cart with its lines just as they are given.
+// reserveUnmerged holds a cart whose lines are neither merged nor sorted.
 func reserveUnmerged(ctx context.Context, f *fixture, caller int, lines []reservation.Line) error {
 	var products, warehouses []string
 	var quantities []int
@@ -154,7 +150,8 @@ func reserveUnmerged(ctx context.Context, f *fixture, caller int, lines []reserv
 	return err
 }
 
-// raceOfUnsortedCarts is raceOfOppositeCarts without what the service does to the lines.
+// raceOfUnsortedCarts is like raceOfOppositeCarts, but the service doesn't sort the lines. Only the
+// procedure does.
 func raceOfUnsortedCarts(ctx context.Context, f *fixture, r *report) {
 	const carts, units = 12, 10_000
 	rows := f.stocks(units, units, units, units)
@@ -162,7 +159,7 @@ func raceOfUnsortedCarts(ctx context.Context, f *fixture, r *report) {
 
 	together(len(f.callers), func(i int) {
 		for range carts {
-			if r.spoiled() {
+			if r.anyBroken() {
 				return
 			}
 			err := reserveUnmerged(ctx, f, i, [][]reservation.Line{rows, backwards}[i%2])
@@ -171,7 +168,7 @@ func raceOfUnsortedCarts(ctx context.Context, f *fixture, r *report) {
 	})
 }
 
-func TestUnsortedCartsAreSortedByTheStatementToo(t *testing.T) {
+func TestUnsortedCartsDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, fewCallers)
@@ -180,29 +177,29 @@ func TestUnsortedCartsAreSortedByTheStatementToo(t *testing.T) {
 	}
 }
 
-// hasten lets the server look for a deadlock sooner than after a second, in sessions opened from
-// now on.
-func hasten(f *fixture) {
+// checkDeadlocksSooner makes sessions that are opened later look for a deadlock after 20 ms instead
+// of a second.
+func checkDeadlocksSooner(f *fixture) {
 	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '20ms'")
 }
 
 func TestUnsortedCartsDeadlockWithoutTheSort(t *testing.T) {
 	t.Parallel()
 
-	// The rows are locked as they come: a sort by the place in the request stands for none, which
-	// would leave it to the planner.
+	// The rows are locked in the order of the request. Without any ORDER BY the planner would choose
+	// the order.
 	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
-		hasten(f)
+		checkDeadlocksSooner(f)
 		f.mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY array_position(_products, i.product_id) FOR NO KEY UPDATE")
 	}, raceOfUnsortedCarts)
 }
 
-func TestResolvingDeadlocksInAnotherLockOrder(t *testing.T) {
+func TestConfirmsAndReleasesDeadlockInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
-		hasten(f)
+		checkDeadlocksSooner(f)
 		f.mutate("give_up_units", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
 	}, raceOfOppositeCarts)
@@ -212,7 +209,7 @@ func TestSweepDeadlocksInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, fewCallers, deadlock, func(f *fixture) {
-		hasten(f)
+		checkDeadlocksSooner(f)
 		f.mutate("sweep_holds", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
 	}, raceOfSweepAndCarts)
@@ -224,7 +221,7 @@ func TestSweepAndCartsNeverDeadlock(t *testing.T) {
 	mustHold(t, fewCallers, raceOfSweepAndCarts)
 }
 
-// raceOfSweepAndCarts sweeps dead carts of the rows that others hold and release meanwhile.
+// raceOfSweepAndCarts sweeps dead carts while other callers reserve the same rows.
 func raceOfSweepAndCarts(ctx context.Context, f *fixture, r *report) {
 	const turns, deadCarts, units = 10, 30, 10_000
 	services := f.services()
@@ -235,7 +232,7 @@ func raceOfSweepAndCarts(ctx context.Context, f *fixture, r *report) {
 
 	together(len(services), func(i int) {
 		for range turns {
-			if r.spoiled() {
+			if r.anyBroken() {
 				return
 			}
 			if i == 0 {
@@ -255,41 +252,38 @@ func raceOfSweepAndCarts(ctx context.Context, f *fixture, r *report) {
 	r.checkRetries(services)
 }
 
-// raceOfTwins holds a cart that names one row twice, for more than the row has in all.
-func raceOfTwins(ctx context.Context, f *fixture, r *report) {
+// raceOfRepeatedLines holds a cart with two lines of one stock row, which are not merged.
+func raceOfRepeatedLines(ctx context.Context, f *fixture, r *report) {
 	rows := f.stocks(5, 5)
 	err := reserveUnmerged(ctx, f, 0, []reservation.Line{of(rows[0], 2), of(rows[0], 2), rows[1]})
 	r.check(err == nil, "error", "%v", err)
 	r.checkStock(f, rows[0], counts{Total: 5, Reserved: 4})
 }
 
-func TestTwinLinesFailWithoutMerging(t *testing.T) {
+func TestRepeatedLinesFailWithoutMerging(t *testing.T) {
 	t.Parallel()
 
-	// The items' primary key refuses what the service would send if it didn't merge.
-	mustBreak(t, 1, "error", func(*fixture) {}, raceOfTwins)
+	// The primary key of reservation_items refuses the second line.
+	mustBreak(t, 1, "error", func(*fixture) {}, raceOfRepeatedLines)
 }
 
-func TestTwinLinesLoseUnitsWithoutMergingAndTheSchema(t *testing.T) {
+func TestRepeatedLinesLoseUnitsWithoutThePrimaryKey(t *testing.T) {
 	t.Parallel()
 
-	// An update from a join applies one of two lines of a row, and the stock falls behind its
-	// holds.
+	// An UPDATE from a join applies only one of the two lines to the stock row, so reserved is less
+	// than the sum of the holds.
 	mustBreak(t, 1, "I2", func(f *fixture) {
 		f.Exec("ALTER TABLE reservation_items DROP CONSTRAINT reservation_items_pkey")
 		f.mutate("reserve_cart", "IF _found = _lines", "IF true")
-	}, raceOfTwins)
+	}, raceOfRepeatedLines)
 }
 
-// The controls of the clock make a verb wait for a lock until the hold is past its end.
+// The controls of the clock make a verb wait for a lock until its hold has died.
 
-// lateVerb calls a verb whose hold another session has locked, and lets the hold end while the verb
-// stands in line.
-func lateVerb(
-	ctx context.Context,
-	f *fixture,
-	r *report,
-	lockStock bool,
+// raceWithTheEnd calls a verb while another session has locked the verb's hold, or with lockStock
+// its stock row. The hold ends while the verb waits, so the verb must return ErrExpired.
+func raceWithTheEnd(
+	ctx context.Context, f *fixture, r *report, lockStock bool,
 	verb func(*reservation.Service, reservation.Hold) error,
 ) {
 	for _, n := range []int{1, 2} {
@@ -300,9 +294,9 @@ func lateVerb(
 			f.t.Fatal(err)
 		}
 		defer tx.Rollback(context.WithoutCancel(ctx))
-		lock, id := "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", hold.ID
+		lock, id := lockHoldSQL, hold.ID
 		if lockStock {
-			lock, id = "SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE", lines[0].ProductID
+			lock, id = lockStockSQL, lines[0].ProductID
 			f.Exec(endSoonSQL, hold.ID.String(), 250*time.Millisecond)
 		}
 		if _, err := tx.Exec(ctx, lock, id.String()); err != nil {
@@ -319,9 +313,7 @@ func lateVerb(
 			if err == nil && !lockStock {
 				_, err = tx.Exec(ctx, endSoonSQL, hold.ID.String(), time.Duration(0))
 			} else if err == nil {
-				err = pgtest.Wait(ctx, f.Admin,
-					"SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1",
-					hold.ID.String())
+				err = pgtest.Wait(ctx, f.Admin, isDeadSQL, hold.ID.String())
 			}
 			r.check(err == nil, "error", "the other session: %v", err)
 			r.check(tx.Commit(ctx) == nil, "error", "commit the other session")
@@ -334,7 +326,7 @@ func lateVerb(
 }
 
 func raceOfLateExtend(ctx context.Context, f *fixture, r *report) {
-	lateVerb(ctx, f, r, false, func(s *reservation.Service, h reservation.Hold) error {
+	raceWithTheEnd(ctx, f, r, false, func(s *reservation.Service, h reservation.Hold) error {
 		_, err := s.Extend(ctx, h.ID, time.Minute, "late extend "+h.ID.String())
 		return err
 	})
@@ -345,12 +337,11 @@ func raceOfLateConfirm(ctx context.Context, f *fixture, r *report) {
 		_, err := s.Confirm(ctx, h.ID, "late confirm "+h.ID.String())
 		return err
 	}
-	lateVerb(ctx, f, r, false, confirm)
-	lateVerb(ctx, f, r, true, confirm)
+	raceWithTheEnd(ctx, f, r, false, confirm)
+	raceWithTheEnd(ctx, f, r, true, confirm)
 }
 
-// raceOfLateRelease expects EXPIRED as its answer, and turns that into the error that the others
-// expect.
+// raceOfLateRelease expects the status EXPIRED. It turns that into ErrExpired for raceWithTheEnd.
 func raceOfLateRelease(ctx context.Context, f *fixture, r *report) {
 	release := func(s *reservation.Service, h reservation.Hold) error {
 		answer, err := s.Release(ctx, h.ID, "late release "+h.ID.String())
@@ -359,14 +350,16 @@ func raceOfLateRelease(ctx context.Context, f *fixture, r *report) {
 		}
 		return err
 	}
-	lateVerb(ctx, f, r, false, release)
-	lateVerb(ctx, f, r, true, release)
+	raceWithTheEnd(ctx, f, r, false, release)
+	raceWithTheEnd(ctx, f, r, true, release)
 }
 
-func TestVerbThatWaitedPastTheHoldsEndFindsItDead(t *testing.T) {
+func TestAVerbThatWaitsPastTheEndFindsTheHoldDead(t *testing.T) {
 	t.Parallel()
 
-	for name, body := range map[string]race{"extend": raceOfLateExtend, "confirm": raceOfLateConfirm, "release": raceOfLateRelease} {
+	for name, body := range map[string]race{
+		"extend": raceOfLateExtend, "confirm": raceOfLateConfirm, "release": raceOfLateRelease,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
@@ -375,7 +368,7 @@ func TestVerbThatWaitedPastTheHoldsEndFindsItDead(t *testing.T) {
 	}
 }
 
-func TestLateExtendSucceedsWithItsClockBeforeTheLock(t *testing.T) {
+func TestLateExtendSucceedsWhenTheClockIsReadBeforeTheLock(t *testing.T) {
 	t.Parallel()
 
 	const lock = "SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;"
@@ -393,7 +386,7 @@ func TestLateExtendSucceedsWithTheTransactionsClock(t *testing.T) {
 	}, raceOfLateExtend)
 }
 
-func TestLateConfirmSucceedsWithoutTheSecondLookAtTheClock(t *testing.T) {
+func TestLateConfirmSucceedsWithoutReadingTheClockAgain(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(f *fixture) {
@@ -409,7 +402,7 @@ func TestLateReleaseSucceedsWithTheTransactionsClock(t *testing.T) {
 	}, raceOfLateRelease)
 }
 
-func TestStockIsRefusedBecauseOfDeadHoldsWithoutCountingThem(t *testing.T) {
+func TestReserveIsRefusedWithoutCountingDeadUnits(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I4", func(f *fixture) {
@@ -420,7 +413,7 @@ func TestStockIsRefusedBecauseOfDeadHoldsWithoutCountingThem(t *testing.T) {
 func TestDeadUnitsAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	t.Parallel()
 
-	// The lock and the guard both keep a second reclaim off a hold that the first has expired.
+	// The lock and the guard each prevent a second reclaim of the same hold, so both go.
 	mustBreak(t, manyCallers, "I2", func(f *fixture) {
 		dropTrigger(f)
 		dropCheck(f)
@@ -442,18 +435,17 @@ func TestDeadLinesAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	}, raceForDeadUnits)
 }
 
-// lateForItsLines lets a verb lock a live cart and then wait for one of its lines until the cart is
-// dead and another caller has reclaimed the other line.
-func lateForItsLines(
-	ctx context.Context,
-	f *fixture,
-	r *report,
+// raceWithTheReclaimOfALine calls a verb for a live cart of two lines. The verb waits for the lock
+// of the first line until the cart is dead and another caller has reclaimed the second line.
+func raceWithTheReclaimOfALine(
+	ctx context.Context, f *fixture, r *report,
 	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) {
 	rows := f.stocks(1, 1)
 	cart := f.hold(rows...)
 	f.Exec(endSoonSQL, cart.ID.String(), 250*time.Millisecond)
-	const lockLineSQL = "SELECT 1 FROM reservation_items WHERE reservation_id = $1 AND product_id = $2 FOR UPDATE"
+	const lockLineSQL = `
+SELECT 1 FROM reservation_items WHERE reservation_id = $1 AND product_id = $2 FOR UPDATE`
 	tx := f.lock(lockLineSQL, cart.ID.String(), rows[0].ProductID.String())
 	services := f.services()
 	var late error
@@ -462,16 +454,12 @@ func lateForItsLines(
 		if i == 0 {
 			answer, err := verb(services[0], ctx, cart.ID, "")
 			if late = err; err == nil && answer.Hold.Status == reservation.Expired {
-				late = reservation.ErrExpired // which is how a release puts it
+				late = reservation.ErrExpired // a release answers with the status
 			}
 			return
 		}
-		err := errors.Join(
-			pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
-			pgtest.Wait(ctx, f.Admin,
-				"SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1",
-				cart.ID.String()),
-		)
+		err := errors.Join(pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
+			pgtest.Wait(ctx, f.Admin, isDeadSQL, cart.ID.String()))
 		r.check(err == nil, "error", "the other session: %v", err)
 		_, err = services[1].Reserve(ctx, reservation.Request{Lines: rows[1:]})
 		r.check(err == nil, "I4", "Reserve() of a line of a dead cart = %v", err)
@@ -485,29 +473,28 @@ func lateForItsLines(
 }
 
 func raceOfConfirmAndReclaim(ctx context.Context, f *fixture, r *report) {
-	lateForItsLines(ctx, f, r, (*reservation.Service).Confirm)
+	raceWithTheReclaimOfALine(ctx, f, r, (*reservation.Service).Confirm)
 }
 
 func raceOfReleaseAndReclaim(ctx context.Context, f *fixture, r *report) {
-	lateForItsLines(ctx, f, r, (*reservation.Service).Release)
+	raceWithTheReclaimOfALine(ctx, f, r, (*reservation.Service).Release)
 }
 
 func raceOfExtendAndReclaim(ctx context.Context, f *fixture, r *report) {
-	lateForItsLines(
-		ctx,
-		f,
-		r,
-		func(s *reservation.Service, ctx context.Context, id uuid.UUID, key string) (reservation.Answer, error) {
-			return s.Extend(ctx, id, time.Minute, key)
-		},
-	)
+	extend := func(
+		s *reservation.Service, ctx context.Context, id uuid.UUID, key string,
+	) (reservation.Answer, error) {
+		return s.Extend(ctx, id, time.Minute, key)
+	}
+	raceWithTheReclaimOfALine(ctx, f, r, extend)
 }
 
-func TestVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
+func TestAVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
 	t.Parallel()
 
 	for name, body := range map[string]race{
-		"confirm": raceOfConfirmAndReclaim, "release": raceOfReleaseAndReclaim, "extend": raceOfExtendAndReclaim,
+		"confirm": raceOfConfirmAndReclaim, "release": raceOfReleaseAndReclaim,
+		"extend": raceOfExtendAndReclaim,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -517,11 +504,11 @@ func TestVerbWhoseLineWasReclaimedFindsTheCartDead(t *testing.T) {
 	}
 }
 
-func TestConfirmTakesReclaimedLinesWithoutItsGuards(t *testing.T) {
+func TestConfirmTakesReclaimedUnitsWithoutItsTwoGuards(t *testing.T) {
 	t.Parallel()
 
-	// The clock's second look and the count of the lines each suffice alone; without both, a line's
-	// units are taken twice.
+	// Reading the clock again and counting the lines each suffice alone. Without both, the units of
+	// a line are taken twice.
 	mustBreak(t, 2, "I2", func(f *fixture) {
 		dropCheck(f)
 		f.mutate("resolve_hold", "clock_timestamp() < _hold.expires_at", "true")
@@ -544,13 +531,13 @@ func TestSweepsExpireEachHoldOnce(t *testing.T) {
 	mustHold(t, 4, raceOfSweeps)
 }
 
-// raceOfSweeps lets four sweeps write down the same dead holds, whose units they must give back
+// raceOfSweeps lets four sweeps expire the same dead holds. Together they must give each unit back
 // once.
 func raceOfSweeps(ctx context.Context, f *fixture, r *report) {
 	const holds = 40
 	services := f.services()
 	rows := f.stocks(1000, 1000)
-	f.hold(of(rows[0], 10*bystanders), of(rows[1], 10*bystanders))
+	f.hold(of(rows[0], 10*otherUnits), of(rows[1], 10*otherUnits))
 	for i := range holds {
 		f.kill(f.hold(rows[:1+i%2]...))
 	}
@@ -567,7 +554,7 @@ func raceOfSweeps(ctx context.Context, f *fixture, r *report) {
 		"the sweeps expired %d holds of %d units, want %d of %d", expired.Load(), units.Load(),
 		holds, holds*3/2)
 	for _, row := range rows {
-		r.checkStock(f, row, counts{Total: 1000, Reserved: 10 * bystanders})
+		r.checkStock(f, row, counts{Total: 1000, Reserved: 10 * otherUnits})
 	}
 }
 
@@ -583,8 +570,8 @@ func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 	}, raceOfSweeps)
 }
 
-// raceOfSweepAndLockedHold sweeps past a dead hold that somebody else has locked, without waiting
-// for it.
+// raceOfSweepAndLockedHold sweeps while another session has locked one of two dead holds. The sweep
+// must not wait for it.
 func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 	row := f.stock(10)
 	locked, free := f.hold(row), f.hold(row)
@@ -594,8 +581,7 @@ func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE",
-		locked.ID.String()); err != nil {
+	if _, err := tx.Exec(ctx, lockHoldSQL, locked.ID.String()); err != nil {
 		f.t.Fatal(err)
 	}
 
@@ -609,13 +595,13 @@ func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 		"Sweep() afterwards = %+v, %v, want the first one expired", result, err)
 }
 
-func TestSweepPassesByLockedHolds(t *testing.T) {
+func TestSweepSkipsALockedHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, raceOfSweepAndLockedHold)
 }
 
-func TestSweepIsStoppedByALockedHoldWithoutSkippingIt(t *testing.T) {
+func TestSweepWaitsForALockedHoldWithoutSkipLocked(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I9", func(f *fixture) {
@@ -624,23 +610,23 @@ func TestSweepIsStoppedByALockedHoldWithoutSkippingIt(t *testing.T) {
 }
 
 const (
-	claim    = "PERFORM pg_advisory_xact_lock(hashtextextended(_key, 0));"
-	keptOnce = "\n    WHERE k.created_at <= _now - interval '24 hours'"
+	keyLock   = "PERFORM pg_advisory_xact_lock(hashtextextended(_key, 0));"
+	keepGuard = "\n    WHERE k.created_at <= _now - interval '24 hours'"
 )
 
-func TestOneKeyMakesTwoHoldsWithoutItsLock(t *testing.T) {
+func TestOneKeyMakesTwoHoldsWithoutTheLock(t *testing.T) {
 	t.Parallel()
 
-	// The key's row is the second defence, so it goes too.
+	// The guard of keep_answer is the second defence, so it goes too.
 	mustBreak(t, someCallers, "I6", func(f *fixture) {
-		f.mutate("claim_key", claim, "NULL;")
-		f.mutate("keep_answer", keptOnce, "")
+		f.mutate("claim_key", keyLock, "NULL;")
+		f.mutate("keep_answer", keepGuard, "")
 	}, raceOfOneKeyToReserve)
 }
 
-func TestTheKeysPrimaryKeyHoldsWithoutItsLock(t *testing.T) {
+func TestKeepAnswerRefusesASecondHoldWithoutTheLock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", claim, "NULL;") },
+	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", keyLock, "NULL;") },
 		raceOfOneKeyToReserve)
 }

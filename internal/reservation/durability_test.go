@@ -18,22 +18,25 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// ledger remembers what callers were told with success: all of it must still be so after a crash
-// (I5).
+// ledger records the successful answers of all callers. After a crash the database must still agree
+// with each of them (I5).
 type ledger struct {
-	mu       sync.Mutex
-	statuses map[uuid.UUID]reservation.Status
-	keys     map[string]uuid.UUID
-	asked    map[uuid.UUID]bool // holds that somebody has begun to resolve, whatever came of it
+	mu        sync.Mutex
+	statuses  map[uuid.UUID]reservation.Status
+	keys      map[string]uuid.UUID
+	resolving map[uuid.UUID]bool // the holds for which a confirm or a release was sent
 
-	target int           // how many holds are enough
-	enough chan struct{} // closed when there are
+	target int           // how many holds to make before the crash
+	enough chan struct{} // closed when the target is reached
 }
 
 func newLedger(target int) *ledger {
 	return &ledger{
-		statuses: map[uuid.UUID]reservation.Status{}, keys: map[string]uuid.UUID{}, asked: map[uuid.UUID]bool{},
-		target: target, enough: make(chan struct{}),
+		statuses:  map[uuid.UUID]reservation.Status{},
+		keys:      map[string]uuid.UUID{},
+		resolving: map[uuid.UUID]bool{},
+		target:    target,
+		enough:    make(chan struct{}),
 	}
 }
 
@@ -43,8 +46,7 @@ func (l *ledger) with(fn func()) {
 	fn()
 }
 
-// load reserves, replays, confirms and releases until the server is gone, and writes down what it
-// was told.
+// load reserves, replays, confirms and releases until a call fails, and records each success.
 func (l *ledger) load(
 	ctx context.Context, s *reservation.Service, rows []reservation.Line, seed int,
 ) error {
@@ -77,7 +79,7 @@ func (l *ledger) load(
 		case 2:
 			verb, to = s.Release, reservation.Released
 		}
-		l.with(func() { l.asked[id] = true })
+		l.with(func() { l.resolving[id] = true })
 		if _, err := verb(ctx, id, ""); err != nil {
 			return err
 		}
@@ -85,42 +87,43 @@ func (l *ledger) load(
 	}
 }
 
-// lost counts what was acknowledged and isn't there.
+const (
+	statusOrGoneSQL = "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')"
+	answerOrGoneSQL = `
+SELECT coalesce((SELECT answer ->> 'id' FROM idempotency_keys WHERE key = $1), 'gone')`
+)
+
+// lost counts the acknowledged holds and answers that the database doesn't have any more.
 func (l *ledger) lost(t *testing.T, f *fixture) int {
 	t.Helper()
 	n := 0
-	for id, told := range l.statuses {
+	for id, acknowledged := range l.statuses {
 		var got reservation.Status
-		const sql = "SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')"
-		if err := f.Admin.QueryRow(f.Context(), sql, id.String()).Scan(&got); err != nil {
+		if err := f.Admin.QueryRow(f.Context(), statusOrGoneSQL, id.String()).Scan(&got); err != nil {
 			t.Fatal(err)
 		}
-		// A resolve whose answer never came may have happened or not.
-		if got != told && (got == "gone" || told != reservation.Pending || !l.asked[id]) {
+		// A confirm or release without an answer may have taken effect or not.
+		unanswered := acknowledged == reservation.Pending && l.resolving[id]
+		if got != acknowledged && (got == "gone" || !unanswered) {
 			n++
 		}
 	}
 	for key, id := range l.keys {
-		const sql = "SELECT coalesce((SELECT answer ->> 'id' FROM idempotency_keys WHERE key = $1), 'gone')"
-		if got := queryOne[string](f, sql, key); got != id.String() {
+		if got := queryOne[string](f, answerOrGoneSQL, key); got != id.String() {
 			n++
 		}
 	}
 	return n
 }
 
-// crash lets 16 callers work and kills the server under them. It returns how many acknowledged
-// effects were lost.
+// crash lets 16 callers work, kills the server when they have made enough holds, and restarts it.
+// It returns how many acknowledged effects were lost.
 func crash(
-	t *testing.T,
-	server *pgserver.Server,
-	db pgtest.Database,
-	rows []reservation.Line,
-	acknowledged int,
+	t *testing.T, server *pgserver.Server, db pgtest.Database, rows []reservation.Line, holds int,
 ) int {
 	t.Helper()
 	before := open(t, db, fewCallers)
-	l := newLedger(acknowledged)
+	l := newLedger(holds)
 	var failures atomic.Int64
 	ctx := before.Context()
 
@@ -164,41 +167,42 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// barrier is the statement of commit_early that makes a verb wait for the disk.
-const barrier = "PERFORM pg_logical_emit_message(true, 'allo', '');"
+// logRecord is the statement of commit_early that makes the second commit wait for the disk.
+const logRecord = "PERFORM pg_logical_emit_message(true, 'allo', '');"
 
-// TestAcknowledgedHoldsAreLostWithoutTheBarrier takes the second transaction's record out of every
-// procedure, so that nothing waits for the disk. The log's writer sleeps as long as it may, which
-// changes nothing for those who wait.
-func TestAcknowledgedHoldsAreLostWithoutTheBarrier(t *testing.T) {
+// lazyWriter makes Postgres's log writer sleep for as long as it can. A commit that doesn't wait
+// for the disk is then lost in a crash. A commit that waits is flushed at once.
+var lazyWriter = map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
+
+// Without the second transaction's record its commit waits for nothing.
+func TestAcknowledgedHoldsAreLostWithoutTheLogRecord(t *testing.T) {
 	t.Parallel()
 
 	const kills = 5
-	server, db := pgtest.NewServer(t,
-		map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, lazyWriter)
 	f := open(t, db, 0)
 	rows := f.stocks(1_000_000, 1_000_000, 1_000_000)
-	f.mutate("commit_early", barrier, "NULL;")
-	f.Exec("CHECKPOINT") // what the set-up wrote is not at stake
+	f.mutate("commit_early", logRecord, "NULL;")
+	f.Exec("CHECKPOINT") // so that no crash loses the set-up
 
 	for n := range kills {
 		if lost := crash(t, server, db, rows, 300); lost != 0 {
-			t.Logf("kill %d lost %d acknowledged effects, as it must", n+1, lost)
+			t.Logf("kill %d lost %d acknowledged effects, as expected", n+1, lost)
 			return
 		}
 	}
-	t.Errorf("%d kills lost nothing without the barrier, want something lost", kills)
+	t.Errorf("%d kills lost nothing without the log record, want a loss", kills)
 }
 
-// confirmWithoutBarrier confirms while another session has the lock without which the test's
-// commit_early leaves its barrier out.
-func confirmWithoutBarrier(f *fixture, h reservation.Hold) error {
+// confirmWithoutFlush confirms while another session holds advisory lock 1. The mutated
+// commit_early of [TestReadsAndRepeatedConfirmsWaitForTheDisk] then writes no log record.
+func confirmWithoutFlush(f *fixture, h reservation.Hold) error {
 	ctx := f.Context()
 	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(ctx) // gives the lock back, and writes nothing to the log
+	defer tx.Rollback(ctx) // releases the lock, and writes nothing to the log
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(1)"); err != nil {
 		return err
 	}
@@ -206,12 +210,10 @@ func confirmWithoutBarrier(f *fixture, h reservation.Hold) error {
 	return err
 }
 
-// lastWords reads a hold while its transaction is committed but not on disk, kills the server, and
-// returns the status that is left, or "gone".
-func lastWords(
-	t *testing.T,
-	server *pgserver.Server,
-	db pgtest.Database,
+// readAndCrash makes a hold whose commit isn't on disk yet, reads it, and kills the server. It
+// returns the hold's status after the restart, or "gone".
+func readAndCrash(
+	t *testing.T, server *pgserver.Server, db pgtest.Database,
 	read func(*fixture, reservation.Hold) error,
 ) (string, error) {
 	t.Helper()
@@ -223,73 +225,69 @@ func lastWords(
 	if err := errors.Join(server.Kill(), server.Restart(f.Context())); err != nil {
 		return "", err
 	}
-	return queryOne[string](open(t, db, 0),
-		"SELECT coalesce((SELECT status::text FROM reservations WHERE id = $1), 'gone')",
-		hold.ID.String()), nil
+	return queryOne[string](open(t, db, 0), statusOrGoneSQL, hold.ID.String()), nil
 }
 
-// The barriers are out of the first calls, so their commits aren't on disk when another caller
-// learns of them. That caller's answer must wait for the disk.
-func TestReadsAndRepeatsWaitForTheDisk(t *testing.T) {
+// The first calls don't wait for the disk, so their commits aren't on disk when another caller sees
+// their effect. That caller's answer must wait for the disk.
+func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 	t.Parallel()
 
-	server, db := pgtest.NewServer(t,
-		map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"})
+	server, db := pgtest.NewServer(t, lazyWriter)
 	f := open(t, db, 0)
-	f.mutate("reserve_line", "CALL commit_early();", "PERFORM set_config('synchronous_commit', 'off', true);")
-	f.mutate("commit_early", barrier,
-		"IF pg_try_advisory_xact_lock_shared(1) THEN "+barrier+" END IF;")
+	f.mutate("reserve_line", "CALL commit_early();",
+		"PERFORM set_config('synchronous_commit', 'off', true);")
+	f.mutate("commit_early", logRecord,
+		"IF pg_try_advisory_xact_lock_shared(1) THEN "+logRecord+" END IF;")
 	get := func(f *fixture, h reservation.Hold) error {
 		_, err := newService(f.callers[0]).Get(f.Context(), h.ID)
 		return err
 	}
 	confirmAndGet := func(f *fixture, h reservation.Hold) error {
-		if err := confirmWithoutBarrier(f, h); err != nil {
+		if err := confirmWithoutFlush(f, h); err != nil {
 			return err
 		}
 		return get(f, h)
 	}
 	confirmTwice := func(f *fixture, h reservation.Hold) error {
-		if err := confirmWithoutBarrier(f, h); err != nil {
+		if err := confirmWithoutFlush(f, h); err != nil {
 			return err
 		}
 		_, err := newService(f.callers[0]).Confirm(f.Context(), h.ID, "")
 		return err
 	}
 
-	if status, err := lastWords(t, server, db, get); err != nil || status != "PENDING" {
+	if status, err := readAndCrash(t, server, db, get); err != nil || status != "PENDING" {
 		t.Errorf("a hold that was read before the crash is %s, %v, want PENDING", status, err)
 	}
-	if status, err := lastWords(t, server, db, confirmAndGet); err != nil || status != "CONFIRMED" {
+	if status, err := readAndCrash(t, server, db, confirmAndGet); err != nil || status != "CONFIRMED" {
 		t.Errorf("a hold that was read as CONFIRMED before the crash is %s, %v, want CONFIRMED",
 			status, err)
 	}
 
-	if status, err := lastWords(t, server, db, confirmTwice); err != nil || status != "CONFIRMED" {
+	if status, err := readAndCrash(t, server, db, confirmTwice); err != nil || status != "CONFIRMED" {
 		t.Errorf("a hold that was confirmed again before the crash is %s, %v, want CONFIRMED",
 			status, err)
 	}
 
-	// The control: a read that doesn't wait tells of what a crash takes back, unless the log's
-	// writer happens to wake just then.
-	open(t, db, 0).mutate("read_hold", "PERFORM pg_logical_emit_message(true, 'allo', '');",
-		"NULL;")
+	// The control: a read that doesn't wait shows a hold that the crash undoes, unless the log writer
+	// happens to wake up just then.
+	open(t, db, 0).mutate("read_hold", logRecord, "NULL;")
 	var status string
 	for n := 0; n < 3 && status != "gone"; n++ {
 		var err error
-		if status, err = lastWords(t, server, db, get); err != nil {
+		if status, err = readAndCrash(t, server, db, get); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if status != "gone" {
-		t.Errorf("without its wait a read told of a hold that is %s after the crash, want it gone",
-			status)
+		t.Errorf("a hold that was read without a wait is %s after the crash, want it gone", status)
 	}
 }
 
-// TestEveryProcedureEndsInABarrier keeps a new verb from forgetting what the tests above show on
-// some.
-func TestEveryProcedureEndsInABarrier(t *testing.T) {
+// The tests above show durability for some verbs. This one checks that no verb, present or future,
+// commits in another way.
+func TestEveryVerbEndsInCommitEarly(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
@@ -302,7 +300,6 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 	}
 	defer rows.Close()
 
-	// A verb ends in commit_early and commits nowhere else.
 	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+CALL commit_early\(\);\s+` +
 		`(ELSE\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
 	commits := regexp.MustCompile(`(?m)^\s*COMMIT;`)
@@ -314,7 +311,7 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 		}
 		n++
 		if !ends.MatchString(source) || commits.MatchString(source) {
-			t.Errorf("procedure %s doesn't end in commit_early alone", name)
+			t.Errorf("procedure %s doesn't end in commit_early, or commits before it", name)
 		}
 	}
 	if err := rows.Err(); err != nil || n != 4 {
@@ -322,10 +319,10 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 	}
 }
 
-// settleTimeout is how long a caller may take to notice that its server is gone.
-const settleTimeout = 5 * time.Second
+// noticeTimeout bounds the time in which a caller must notice that its server is gone.
+const noticeTimeout = 5 * time.Second
 
-func TestCallersOfAKilledServerGetAnAnswerSoon(t *testing.T) {
+func TestCallersOfAKilledServerGetAnErrorSoon(t *testing.T) {
 	t.Parallel()
 
 	server, db := pgtest.NewServer(t, nil)
@@ -340,10 +337,10 @@ func TestCallersOfAKilledServerGetAnAnswerSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for range 2 { // once on the connection that it had, once on one that it can't make
+	for range 2 { // the first uses the open connection, the second has to connect
 		start := time.Now()
 		_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
-		if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > settleTimeout {
+		if !errors.Is(err, reservation.ErrUnavailable) || time.Since(start) > noticeTimeout {
 			t.Errorf("Reserve() on a killed server = %v after %s, want %v", err, time.Since(start),
 				reservation.ErrUnavailable)
 		}

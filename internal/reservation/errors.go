@@ -11,7 +11,7 @@ import (
 
 // The refusals of a verb. Each is an answer of the contract, not a fault of the service.
 var (
-	// ErrNotFound means that there is no hold of that id.
+	// ErrNotFound means that there is no hold with that id.
 	ErrNotFound = errors.New("reservation not found")
 	// ErrInventoryNotFound means that a line's product has no stock row in its warehouse.
 	ErrInventoryNotFound = errors.New("no stock row for this product and warehouse")
@@ -29,7 +29,7 @@ var (
 	// ErrKeyInUse means that the first request under the Idempotency-Key is still running.
 	ErrKeyInUse = errors.New("idempotency key in use")
 	// ErrBusy means that a lock wasn't free in time, or that other callers were faster at every
-	// try. Nothing happened.
+	// try. Nothing changed.
 	ErrBusy = errors.New("the rows are busy")
 	// ErrUnavailable means that the database couldn't be reached or didn't answer in time. The call
 	// may have taken effect. A retry under the same Idempotency-Key is safe.

@@ -16,25 +16,31 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-func TestConfirmMeetsExpiryAtTheVeryInstant(t *testing.T) {
+func TestConfirmsAtTheEndOfAHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 8, raceOfConfirmAndExpiry)
 }
 
+// isDeadSQL reports whether the hold $1 is past its end.
+const isDeadSQL = "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1"
+
+// endSoonSQL lets the hold $1 end after the time $2.
 const endSoonSQL = `
 WITH soon AS (
     UPDATE reservations
-    SET created_at = clock_timestamp() - interval '30 min', updated_at = clock_timestamp() - interval '30 min',
+    SET created_at = clock_timestamp() - interval '30 min',
+        updated_at = clock_timestamp() - interval '30 min',
         expires_at = clock_timestamp() + $2::interval
     WHERE id = $1
     RETURNING id, expires_at
 )
-UPDATE reservation_items l SET expires_at = soon.expires_at FROM soon WHERE l.reservation_id = soon.id`
+UPDATE reservation_items l SET expires_at = soon.expires_at
+FROM soon WHERE l.reservation_id = soon.id`
 
-// raceOfConfirmAndExpiry lets four callers confirm a hold around its end while two sweeps and two
-// reserves would have its units. The hold has the whole of its row, so whoever gets a unit must
-// have taken it from the hold's death.
+// raceOfConfirmAndExpiry lets four callers confirm a hold around its end, while two sweeps expire
+// it and two callers reserve its units. The hold has all units of its row, so a reserve can succeed
+// only after the hold's death.
 func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 	const rounds, confirmers, sweepers = 60, 4, 2
 	services := f.services()
@@ -51,24 +57,21 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 				_, err := services[i].Confirm(ctx, hold.ID, "")
 				r.check(err == nil || errors.Is(err, reservation.ErrExpired), "error",
 					"Confirm() = %v", err)
-				confirmed.Add(b2i(err == nil))
-				denied.Add(b2i(err != nil))
+				confirmed.Add(countIf(err == nil))
+				denied.Add(countIf(err != nil))
 			case i < confirmers+sweepers:
 				_, err := services[i].Sweep(ctx)
 				r.check(err == nil, "error", "Sweep() = %v", err)
 			default:
 				_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines[:1]})
 				r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
-				taken.Add(b2i(err == nil))
+				taken.Add(countIf(err == nil))
 			}
 		})
 
-		if err := pgtest.Wait(
-			ctx,
-			f.Admin,
-			"SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1",
-			hold.ID.String(),
-		); err != nil {
+		const over = `
+SELECT status <> 'PENDING' OR expires_at < clock_timestamp() FROM reservations WHERE id = $1`
+		if err := pgtest.Wait(ctx, f.Admin, over, hold.ID.String()); err != nil {
 			r.check(false, "error", "%v", err)
 		}
 		if _, err := services[0].Sweep(ctx); err != nil {
@@ -78,10 +81,9 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 		ended[status]++
 		r.check((status == reservation.Confirmed) == (confirmed.Load() > 0), "I3",
 			"%d confirms of a hold that is %s succeeded", confirmed.Load(), status)
-		// A confirm that came first was told of its success; one that came after it finds CONFIRMED
-		// and is a success too.
+		// Every confirm of a confirmed hold succeeds, the first and the later ones.
 		r.check(status != reservation.Confirmed || denied.Load() == 0, "I4",
-			"%d confirms of a CONFIRMED hold were told it is dead", denied.Load())
+			"%d confirms of a CONFIRMED hold were told that it is dead", denied.Load())
 		want := counts{Total: 1, Reserved: int(taken.Load())}
 		if status == reservation.Confirmed {
 			want.Total = 0
@@ -92,14 +94,14 @@ func raceOfConfirmAndExpiry(ctx context.Context, f *fixture, r *report) {
 	f.t.Logf("the holds ended %v", ended)
 }
 
-func TestDeadUnitsGoToExactlyAsManyCallers(t *testing.T) {
+func TestEachDeadUnitGoesToOneCaller(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, manyCallers, raceForDeadUnits)
 }
 
-// raceForDeadUnits fills a row with dead holds of one line and dead carts, then lets 64 callers
-// have its units before any sweep.
+// raceForDeadUnits fills a row with dead holds of one line and dead carts. Then 64 callers reserve
+// its units, before any sweep.
 func raceForDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const units = 12
 	services := f.services()
@@ -115,20 +117,19 @@ func raceForDeadUnits(ctx context.Context, f *fixture, r *report) {
 
 	together(len(services), func(i int) {
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: rows[:1]})
-		won.Add(b2i(err == nil))
-		short.Add(b2i(isShort(err)))
+		won.Add(countIf(err == nil))
+		short.Add(countIf(isShort(err)))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
-		// Nobody is told that stock is short while a unit is left that only the dead hold.
+		// No caller may be refused while dead holds still occupy a unit.
 		r.check(!isShort(err) || f.liveUnits(ctx, rows[0]) >= units, "I4",
 			"Reserve() = %v while live holds have fewer than all units", err)
 	})
 
-	r.check(won.Load() == units, "I4",
-		"%d callers hold units that %d dead ones occupied (%d were told it is short)", won.Load(),
-		units, short.Load())
+	r.check(won.Load() == units, "I4", "%d callers got one of %d dead units (%d were refused)",
+		won.Load(), units, short.Load())
 	r.checkStock(f, rows[0], counts{Total: units, Reserved: units})
-	r.checkStock(f, rows[1],
-		counts{Total: 2 * units, Reserved: 4}) // only the short row's lines were reclaimed
+	// Only the lines of the short row were reclaimed.
+	r.checkStock(f, rows[1], counts{Total: 2 * units, Reserved: 4})
 	r.checkRetries(services)
 	result, err := services[0].Sweep(ctx)
 	r.check(err == nil && result.Expired == 4 && result.Units == 4, "I9",
@@ -141,10 +142,12 @@ SELECT coalesce(sum(quantity), 0) FROM (
     SELECT quantity FROM reservations
     WHERE status = 'PENDING' AND expires_at > clock_timestamp() AND product_id = $1
     UNION ALL
-    SELECT quantity FROM reservation_items WHERE counted AND expires_at > clock_timestamp() AND product_id = $1) live`
+    SELECT quantity FROM reservation_items
+    WHERE counted AND expires_at > clock_timestamp() AND product_id = $1
+) live`
 
-// liveUnits counts what live holds have of a row, or is huge when it can't be asked, for the
-// callers' own errors tell more.
+// liveUnits counts the units of live holds on a row. When the query fails, it returns more than any
+// row has, because the callers' own errors tell more.
 func (f *fixture) liveUnits(ctx context.Context, line reservation.Line) int {
 	var n int
 	if err := f.Admin.QueryRow(ctx, liveUnitsSQL, line.ProductID.String()).Scan(&n); err != nil {
@@ -153,14 +156,14 @@ func (f *fixture) liveUnits(ctx context.Context, line reservation.Line) int {
 	return n
 }
 
-func TestDeadUnitsGoToCallersWhoNeedSeveral(t *testing.T) {
+func TestSeveralDeadUnitsGoToOneCaller(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, raceForSeveralDeadUnits)
 }
 
-// raceForSeveralDeadUnits lets each caller need three dead holds at once, of which others may have
-// locked one or two already.
+// raceForSeveralDeadUnits lets each caller reserve the units of three dead holds. Other callers may
+// have locked one or two of them.
 func raceForSeveralDeadUnits(ctx context.Context, f *fixture, r *report) {
 	const winners = 4
 	services := f.services()
@@ -173,11 +176,11 @@ func raceForSeveralDeadUnits(ctx context.Context, f *fixture, r *report) {
 	together(len(services), func(i int) {
 		_, err := services[i].Reserve(ctx,
 			reservation.Request{Lines: []reservation.Line{of(row, 3)}})
-		won.Add(b2i(err == nil))
+		won.Add(countIf(err == nil))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
-	r.check(won.Load() == winners, "I4", "%d callers hold three units each, want %d", won.Load(),
+	r.check(won.Load() == winners, "I4", "%d callers got three units each, want %d", won.Load(),
 		winners)
 	r.checkStock(f, row, counts{Total: 3 * winners, Reserved: 3 * winners})
 	r.checkRetries(services)
@@ -189,8 +192,8 @@ func TestDeadUnitsOfSeveralRowsGoToCarts(t *testing.T) {
 	mustHold(t, someCallers, raceForDeadCarts)
 }
 
-// raceForDeadCarts fills two rows with dead holds and lets carts of both rows, listed either way
-// round, have them.
+// raceForDeadCarts fills two rows with dead holds. Then callers reserve carts of both rows, half of
+// them with the lines in reverse order.
 func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 	const winners = 5
 	services := f.services()
@@ -206,12 +209,11 @@ func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 			slices.Reverse(lines)
 		}
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
-		won.Add(b2i(err == nil))
+		won.Add(countIf(err == nil))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
-	r.check(won.Load() == winners, "I4", "%d carts hold what dead ones occupied, want %d",
-		won.Load(), winners)
+	r.check(won.Load() == winners, "I4", "%d carts got dead units, want %d", won.Load(), winners)
 	for _, row := range rows {
 		r.checkStock(f, row, counts{Total: winners, Reserved: winners})
 	}
@@ -221,13 +223,13 @@ func raceForDeadCarts(ctx context.Context, f *fixture, r *report) {
 func TestADeadHoldsUnitIsFreeAfterItsLockIsReleased(t *testing.T) {
 	t.Parallel()
 
-	mustHold(t, someCallers, raceAfterALockGoesBack)
+	mustHold(t, someCallers, raceForAnUnlockedDeadHold)
 }
 
-// raceAfterALockGoesBack lets all callers stand in line for the one dead hold, which another
-// session has locked and lets go without resolving it: one of them must have its unit, and the
-// others learn that there is none.
-func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
+// raceForAnUnlockedDeadHold lets all callers wait for one dead hold. Another session has locked the
+// hold and unlocks it without resolving it. One caller must get the hold's unit, and the others
+// must be refused.
+func raceForAnUnlockedDeadHold(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	row := f.stock(1)
 	hold := f.hold(row)
@@ -237,8 +239,7 @@ func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
 		f.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE",
-		hold.ID.String()); err != nil {
+	if _, err := tx.Exec(ctx, lockHoldSQL, hold.ID.String()); err != nil {
 		f.t.Fatal(err)
 	}
 	var won atomic.Int64
@@ -252,11 +253,11 @@ func raceAfterALockGoesBack(ctx context.Context, f *fixture, r *report) {
 			return
 		}
 		_, err := services[i].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
-		won.Add(b2i(err == nil))
+		won.Add(countIf(err == nil))
 		r.check(err == nil || isShort(err), "error", "Reserve() = %v", err)
 	})
 
-	r.check(won.Load() == 1, "I4", "%d callers hold the unit that a dead one occupied", won.Load())
+	r.check(won.Load() == 1, "I4", "%d callers got the one dead unit", won.Load())
 	r.checkStock(f, row, counts{Total: 1, Reserved: 1})
 }
 
@@ -333,7 +334,7 @@ func (f *fixture) mustAudit(t *testing.T) {
 	}
 }
 
-func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
+func TestReclaimTakesOnlyTheLinesOfShortRows(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -345,7 +346,7 @@ func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{rows[0], rows[1]}})
 		r.check(err == nil, "I4", "Reserve() = %v, want the dead cart's units", err)
 
-		// Row 0 was short, so its line went; row 1 had enough of its own.
+		// Row 0 was short, so the dead cart's line was reclaimed. Row 1 had enough free units.
 		r.checkStock(f, rows[0], counts{Total: 2, Reserved: 1})
 		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 4})
 		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 4})
@@ -368,9 +369,8 @@ func TestReclaimTakesOnlyTheLinesOfShortRowsAndTheSweepTheRest(t *testing.T) {
 	})
 }
 
-// TestReadIsNeverPendingPastItsEnd reads a hold over and over around its end: what one answer says
-// must fit together.
-func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
+// The status, the end and the time of each answer must agree.
+func TestGetShowsNoHoldAsPendingPastItsEnd(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 2)
@@ -387,8 +387,8 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 					t.Errorf("Get() = %v", err)
 					return
 				}
-				if dead := !view.Now.Before(
-					view.Hold.ExpiresAt); dead != (view.Hold.Status == reservation.Expired) {
+				dead := !view.Now.Before(view.Hold.ExpiresAt)
+				if dead != (view.Hold.Status == reservation.Expired) {
 					t.Errorf("Get() = %s at %s, when its end is %s", view.Hold.Status, view.Now,
 						view.Hold.ExpiresAt)
 				}
@@ -400,30 +400,29 @@ func TestReadIsNeverPendingPastItsEnd(t *testing.T) {
 	}
 }
 
-// raceOfReserveBehindAYoungerDeadHold needs two dead holds of which somebody has the younger locked
-// for a while: the reserve must have its units as soon as they can be had, though the oldest dead
-// hold is none to wait for.
+// raceOfReserveBehindAYoungerDeadHold reserves the units of two dead holds while another session
+// has locked the younger one. The reserve must succeed soon after the unlock. Waiting for the
+// oldest dead hold doesn't help it, because that one isn't locked.
 func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *report) {
 	row := f.stock(2)
 	older, younger := f.hold(row), f.hold(row)
 	f.kill(older, younger)
 	f.Exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1",
 		older.ID.String())
-	tx := f.lock("SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE", younger.ID.String())
+	tx := f.lock(lockHoldSQL, younger.ID.String())
 
 	together(2, func(i int) {
 		if i == 0 {
 			_, err := newService(f.callers[0]).Reserve(ctx,
 				reservation.Request{Lines: []reservation.Line{of(row, 2)}})
-			r.check(err == nil, "I4",
-				"Reserve() of two dead units, of which somebody had one locked for a while = %v",
-				err)
+			r.check(err == nil, "I4", "Reserve() of two dead units, one of them locked = %v", err)
 			return
 		}
-		var released time.Time
-		err := errors.Join(
-			f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '300 ms'").Scan(&released),
-			pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released),
+		const soon = "SELECT clock_timestamp() + interval '300 ms'"
+		var unlock time.Time
+		err := f.Admin.QueryRow(ctx, soon).Scan(&unlock)
+		err = errors.Join(err,
+			pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", unlock),
 			tx.Commit(ctx))
 		r.check(err == nil, "error", "the other session: %v", err)
 	})
@@ -435,7 +434,7 @@ func TestReserveTakesTheUnitsOfAYoungerDeadHold(t *testing.T) {
 	mustHold(t, 1, raceOfReserveBehindAYoungerDeadHold)
 }
 
-func TestReserveGivesUpAtOnceWithoutAPauseBetweenItsTries(t *testing.T) {
+func TestReserveGivesUpTooSoonWithoutAPauseBetweenTries(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4",

@@ -19,26 +19,22 @@ func TestOneKeyMakesOneHold(t *testing.T) {
 	mustHold(t, someCallers, raceOfOneKeyToReserve)
 }
 
-// raceOfOneKeyToReserve sends one request many times at once, for a hold of one line and for a
-// cart.
+// raceOfOneKeyToReserve sends one request many times at once: first for a hold of one line, then
+// for a cart.
 func raceOfOneKeyToReserve(ctx context.Context, f *fixture, r *report) {
 	rows := f.stocks(1000, 1000)
 	for _, lines := range [][]reservation.Line{rows[:1], rows} {
-		request := reservation.Request{
-			Lines: lines,
-			Key:   "reserve " + rows[0].ProductID.String() + string(rune('0'+len(lines))),
-		}
-		raceOfOneKey(
-			f,
-			r,
-			func(s *reservation.Service) (reservation.Answer, error) { return s.Reserve(ctx, request) },
-		)
+		request := reservation.Request{Lines: lines, Key: uuid.NewString()}
+		raceOfOneKey(f, r, func(s *reservation.Service) (reservation.Answer, error) {
+			return s.Reserve(ctx, request)
+		})
 	}
 	r.checkStock(f, rows[0], counts{Total: 1000, Reserved: 2})
 	r.checkStock(f, rows[1], counts{Total: 1000, Reserved: 1})
 }
 
-// raceOfOneKey lets every caller send the same, and expects one effect and one answer.
+// raceOfOneKey lets every caller send the same request under one key. All must get the same answer,
+// all but one as a replay. It returns the hold of that answer.
 func raceOfOneKey(
 	f *fixture, r *report, call func(*reservation.Service) (reservation.Answer, error),
 ) reservation.Hold {
@@ -98,7 +94,7 @@ func TestAReplayGivesTheFirstAnswerEvenAfterTheHoldChanged(t *testing.T) {
 		r.check(err == nil && !first.Replayed, "error", "Reserve() = %+v, %v", first, err)
 		_, err = s.Confirm(ctx, first.Hold.ID, "")
 		r.check(err == nil, "error", "Confirm() = %v", err)
-		// The lines bind the key, and not the order or the pieces in which they came.
+		// The key binds the lines, not their order.
 		request.Lines = []reservation.Line{rows[1], rows[0]}
 
 		again, err := s.Reserve(ctx, request)
@@ -130,20 +126,26 @@ func TestKeyOfAnotherRequestIsRefused(t *testing.T) {
 				_, err := s.Reserve(ctx, reservation.Request{Lines: rows[1:], Key: key})
 				return err
 			},
-			"a cart": func() error { _, err := s.Reserve(ctx, reservation.Request{Lines: rows, Key: key}); return err },
-			"another time": func() error {
+			"a cart": func() error {
+				_, err := s.Reserve(ctx, reservation.Request{Lines: rows, Key: key})
+				return err
+			},
+			"another TTL": func() error {
 				_, err := s.Reserve(ctx,
 					reservation.Request{Lines: rows[:1], TTL: time.Minute, Key: key})
 				return err
 			},
-			"the default time, spelled out": func() error {
+			"an explicit default TTL": func() error {
 				_, err := s.Reserve(ctx,
 					reservation.Request{Lines: rows[:1], TTL: holdTTL, Key: key})
 				return err
 			},
 			"confirm": func() error { _, err := s.Confirm(ctx, first.Hold.ID, key); return err },
 			"release": func() error { _, err := s.Release(ctx, first.Hold.ID, key); return err },
-			"extend":  func() error { _, err := s.Extend(ctx, first.Hold.ID, time.Minute, key); return err },
+			"extend": func() error {
+				_, err := s.Extend(ctx, first.Hold.ID, time.Minute, key)
+				return err
+			},
 		}
 		for name, call := range others {
 			err := call()
@@ -182,12 +184,12 @@ func TestKeyIsFreeAgainAfterADay(t *testing.T) {
 		s := f.services()[0]
 		row := f.stock(10)
 		request := reservation.Request{
-			Lines: []reservation.Line{row},
-			Key:   "k" + row.ProductID.String(),
+			Lines: []reservation.Line{row}, Key: "k" + row.ProductID.String(),
 		}
 		first, err := s.Reserve(ctx, request)
 		r.check(err == nil, "error", "Reserve() = %v", err)
-		const age = "UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE key = $1"
+		const age = `
+UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE key = $1`
 
 		f.Exec(age, request.Key, 24*time.Hour-time.Minute)
 		young, err := s.Reserve(ctx, request)
@@ -195,7 +197,7 @@ func TestKeyIsFreeAgainAfterADay(t *testing.T) {
 			"Reserve() under a key of less than a day = %+v, %v, want it replayed", young, err)
 
 		f.Exec(age, request.Key, 24*time.Hour)
-		request.Lines[0].Quantity = 2 // any request may have the key now
+		request.Lines[0].Quantity = 2 // any request may use the key now
 		old, err := s.Reserve(ctx, request)
 		r.check(err == nil && !old.Replayed && old.Hold.ID != first.Hold.ID, "I6",
 			"Reserve() under a key of a day = %+v, %v, want a new hold", old, err)
@@ -229,20 +231,20 @@ func TestFailedCallLeavesItsKeyFree(t *testing.T) {
 			row.WarehouseID.String())
 		answer, err := s.Reserve(ctx, request)
 		r.check(err == nil && !answer.Replayed, "I6",
-			"Reserve() after the stock came = %+v, %v, want a hold", answer, err)
+			"Reserve() after stock came in = %+v, %v, want a hold", answer, err)
 	})
 }
 
-func TestARetryUnderTheKeySettlesACallThatWasCutOff(t *testing.T) {
+func TestARetryUnderTheKeyFinishesAnInterruptedCall(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
-	mustHold(t, 8, raceOfCutOffCalls)
+	mustHold(t, 8, raceOfInterruptedCalls)
 }
 
-// raceOfCutOffCalls gives each call too little time, then sends it again until it is answered.
-// Whether the first try took effect or not, there is one hold for each key in the end.
-func raceOfCutOffCalls(ctx context.Context, f *fixture, r *report) {
+// raceOfInterruptedCalls gives each call too little time and sends it again until it succeeds. An
+// interrupted try may have taken effect or not. In the end each key must have one hold.
+func raceOfInterruptedCalls(ctx context.Context, f *fixture, r *report) {
 	const calls = 12
 	services := f.services()
 	rows := f.stocks(1000, 1000)
@@ -251,18 +253,18 @@ func raceOfCutOffCalls(ctx context.Context, f *fixture, r *report) {
 		for n := range calls {
 			request := reservation.Request{Lines: rows[:1+n%2], Key: uuid.NewString()}
 			for try := 0; ; try++ {
-				patience := rand.N(4 * time.Millisecond)
+				timeout := rand.N(4 * time.Millisecond)
 				if try > 3 {
-					patience = testTimeout
+					timeout = testTimeout
 				}
-				short, cancel := context.WithTimeout(ctx, patience)
-				_, err := services[i].Reserve(short, request)
+				callCtx, cancel := context.WithTimeout(ctx, timeout)
+				_, err := services[i].Reserve(callCtx, request)
 				cancel()
 				if err == nil {
 					break
 				}
 				if !errors.Is(err, reservation.ErrUnavailable) || try > 3 {
-					r.check(false, "error", "Reserve() within %s = %v", patience, err)
+					r.check(false, "error", "Reserve() within %s = %v", timeout, err)
 					break
 				}
 			}

@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// invalidFields are the fields that a request is refused for, or nil.
+// invalidFields returns the fields of an *InvalidError, or nil for another error.
 func invalidFields(err error) []string {
 	var invalid *reservation.InvalidError
 	if !errors.As(err, &invalid) {
@@ -26,7 +27,7 @@ func invalidFields(err error) []string {
 	return fields
 }
 
-func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
+func TestReserveChecksTheLimitsOfLines(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -39,27 +40,34 @@ func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
 	}
 	hundredAndOne = append(hundredAndOne, hundred...)
 	hundredAndOne = append(hundredAndOne, row)
-	twins := append(append([]reservation.Line{}, hundred...), hundred...)
+	eachTwice := slices.Concat(hundred, hundred)
+	sum := func(quantities ...int) []reservation.Line {
+		var lines []reservation.Line
+		for _, n := range quantities {
+			lines = append(lines, of(row, n))
+		}
+		return lines
+	}
 
 	for name, test := range map[string]struct {
 		lines   []reservation.Line
-		refused string // the field, or empty
-		holds   int    // lines, when it isn't refused
+		refused string // the invalid field, or empty
+		holds   int    // the number of lines, unless the request is refused
 	}{
-		"no unit":                        {lines: []reservation.Line{of(row, 0)}, refused: "items[0].quantity"},
-		"fewer than none":                {lines: []reservation.Line{of(row, -1)}, refused: "items[0].quantity"},
-		"one unit":                       {lines: []reservation.Line{of(row, 1)}, holds: 1},
-		"the most units":                 {lines: []reservation.Line{of(row, 1_000_000)}, holds: 1},
-		"one unit more":                  {lines: []reservation.Line{of(row, 1_000_001)}, refused: "items[0].quantity"},
-		"no line":                        {refused: "items"},
-		"the most lines":                 {lines: hundred, holds: 100},
-		"one line more":                  {lines: hundredAndOne, refused: "items"},
-		"the most lines, each twice":     {lines: twins, holds: 100},
-		"twins that merge into one line": {lines: []reservation.Line{of(row, 2), of(row, 3)}, holds: 1},
-		"twins that add up to the most":  {lines: []reservation.Line{of(row, 999_999), row}, holds: 1},
-		"twins that add up to more":      {lines: []reservation.Line{of(row, 1_000_000), row}, refused: "items"},
-		"a negative hidden in a sum":     {lines: []reservation.Line{of(row, 5), of(row, -3)}, refused: "items[1].quantity"},
-		"two that add up to none":        {lines: []reservation.Line{of(row, 5), of(row, -5)}, refused: "items[1].quantity"},
+		"no unit":                    {lines: sum(0), refused: "items[0].quantity"},
+		"a negative quantity":        {lines: sum(-1), refused: "items[0].quantity"},
+		"one unit":                   {lines: sum(1), holds: 1},
+		"the most units":             {lines: sum(1_000_000), holds: 1},
+		"one unit too many":          {lines: sum(1_000_001), refused: "items[0].quantity"},
+		"no line":                    {refused: "items"},
+		"the most lines":             {lines: hundred, holds: 100},
+		"one line too many":          {lines: hundredAndOne, refused: "items"},
+		"the most lines, each twice": {lines: eachTwice, holds: 100},
+		"two lines of one row":       {lines: sum(2, 3), holds: 1},
+		"a sum of the most units":    {lines: sum(999_999, 1), holds: 1},
+		"a sum that is too large":    {lines: sum(1_000_000, 1), refused: "items"},
+		"a negative number in a sum": {lines: sum(5, -3), refused: "items[1].quantity"},
+		"two lines that add up to 0": {lines: sum(5, -5), refused: "items[1].quantity"},
 	} {
 		answer, err := s.Reserve(ctx, reservation.Request{Lines: test.lines})
 		if test.refused != "" {
@@ -72,18 +80,18 @@ func TestReserveTakesLinesUpToTheirLimits(t *testing.T) {
 			t.Errorf("%s: Reserve() = %d lines, %v, want %d", name, len(answer.Hold.Lines), err,
 				test.holds)
 		}
-		sum := 0
+		units := 0
 		for _, line := range test.lines {
-			sum += line.Quantity
+			units += line.Quantity
 		}
-		if answer.Hold.Quantity != sum {
-			t.Errorf("%s: Reserve() holds %d units, want %d", name, answer.Hold.Quantity, sum)
+		if answer.Hold.Quantity != units {
+			t.Errorf("%s: Reserve() holds %d units, want %d", name, answer.Hold.Quantity, units)
 		}
 	}
 	f.mustAudit(t)
 }
 
-func TestHoldLastsAsLongAsAsked(t *testing.T) {
+func TestAHoldLastsForTheRequestedTime(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -93,12 +101,12 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 
 	for _, test := range []struct {
 		ttl     time.Duration
-		reserve bool // accepted by reserve
-		extend  bool // accepted by extend
+		reserve bool // whether reserve accepts it
+		extend  bool // whether extend accepts it
 		lasts   time.Duration
 	}{
 		{ttl: -time.Second},
-		{ttl: 0, reserve: true, lasts: holdTTL}, // not given
+		{ttl: 0, reserve: true, lasts: holdTTL}, // the default
 		{ttl: time.Nanosecond},
 		{ttl: time.Second - 1},
 		{ttl: time.Second, reserve: true, extend: true, lasts: time.Second},
@@ -128,12 +136,12 @@ func TestHoldLastsAsLongAsAsked(t *testing.T) {
 	}
 }
 
-func TestExtensionEndsWithTheLongestHold(t *testing.T) {
+func TestExtensionsAreLimitedByMaxHold(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
-		// The clock of this database's extend stands still at half of the longest time, so that the
-		// limit is met to the second.
+		// In this database extend's clock always shows half of maxHold after the hold's creation, so
+		// that the test can reach the limit exactly.
 		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock",
 			"_now := _hold.created_at + interval '30 min';")
 		s := f.services()[0]
@@ -151,15 +159,15 @@ func TestExtensionEndsWithTheLongestHold(t *testing.T) {
 				"Get() after a refused extension = %+v, %v", view, err)
 			for _, ttl := range []time.Duration{maxHold/2 - time.Second, maxHold / 2} {
 				answer, err = s.Extend(ctx, hold.ID, ttl, "")
-				r.check(
-					err == nil && answer.Hold.ExpiresAt.Equal(hold.CreatedAt.Add(maxHold/2+ttl)),
-					"limit", "Extend(%s) = %+v, %v", ttl, answer, err)
+				end := hold.CreatedAt.Add(maxHold/2 + ttl)
+				r.check(err == nil && answer.Hold.ExpiresAt.Equal(end), "limit",
+					"Extend(%s) = %+v, %v, want its end at %s", ttl, answer, err, end)
 			}
 		}
 	})
 }
 
-func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
+func TestKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -171,18 +179,18 @@ func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 		key string
 		ok  bool
 	}{
-		"one character":      {"k", true},
-		"the longest":        {strings.Repeat("k", 255), true},
-		"one character more": {strings.Repeat("k", 256), false},
-		"first and last":     {"! key ~", true},
-		"comma":              {"a,b", false},
-		"newline":            {"a\nb", false},
-		"tab":                {"a\tb", false},
-		"NUL":                {"a\x00b", false},
-		"DEL":                {"a\x7fb", false},
-		"not ASCII":          {"schlüssel", false},
-		"not UTF-8":          {"a\xffb", false},
-		"quotes":             {`'"; DROP TABLE inventory --`, true},
+		"one character":  {"k", true},
+		"the longest":    {strings.Repeat("k", 255), true},
+		"one too many":   {strings.Repeat("k", 256), false},
+		"first and last": {"! key ~", true},
+		"comma":          {"a,b", false},
+		"newline":        {"a\nb", false},
+		"tab":            {"a\tb", false},
+		"NUL":            {"a\x00b", false},
+		"DEL":            {"a\x7fb", false},
+		"not ASCII":      {"schlüssel", false},
+		"not UTF-8":      {"a\xffb", false},
+		"quotes":         {`'"; DROP TABLE inventory --`, true},
 	} {
 		hold := f.hold(row)
 		_, reserve := s.Reserve(ctx,
@@ -192,8 +200,8 @@ func TestKeysAreCheckedByTheirCharacters(t *testing.T) {
 		_, extend := s.Extend(ctx, hold.ID, time.Minute, test.key)
 		if test.ok {
 			if reserve != nil || !errors.Is(confirm, reservation.ErrKeyReused) {
-				t.Errorf("%s: Reserve(Key: %q) = %v, Confirm() = %v, want it taken", name, test.key,
-					reserve, confirm)
+				t.Errorf("%s: Reserve(Key: %q) = %v, Confirm() = %v, want a hold and %v", name,
+					test.key, reserve, confirm, reservation.ErrKeyReused)
 			}
 			continue
 		}
@@ -212,12 +220,14 @@ func TestUnknownIdsAreNotFound(t *testing.T) {
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
 		s := f.services()[0]
 		row := f.stock(5)
-		nobody := uuid.New()
-		_, confirm := s.Confirm(ctx, nobody, "")
-		_, release := s.Release(ctx, nobody, "key")
-		_, extend := s.Extend(ctx, nobody, time.Minute, "")
-		_, get := s.Get(ctx, nobody)
-		for verb, err := range map[string]error{"confirm": confirm, "release": release, "extend": extend, "get": get} {
+		id := uuid.New()
+		_, confirm := s.Confirm(ctx, id, "")
+		_, release := s.Release(ctx, id, "key")
+		_, extend := s.Extend(ctx, id, time.Minute, "")
+		_, get := s.Get(ctx, id)
+		for verb, err := range map[string]error{
+			"confirm": confirm, "release": release, "extend": extend, "get": get,
+		} {
 			r.check(errors.Is(err, reservation.ErrNotFound), "error",
 				"%s of an unknown hold = %v, want %v", verb, err, reservation.ErrNotFound)
 		}
@@ -242,15 +252,15 @@ func TestAResolvedHoldRefusesByItsStatus(t *testing.T) {
 		confirmed, released := f.hold(row), f.hold(row)
 		first, err := s.Confirm(ctx, confirmed.ID, "")
 		r.check(err == nil, "error", "Confirm() = %v", err)
-		gone, err := s.Release(ctx, released.ID, "")
+		firstRelease, err := s.Release(ctx, released.ID, "")
 		r.check(err == nil, "error", "Release() = %v", err)
 
 		again, err := s.Confirm(ctx, confirmed.ID, confirmed.ID.String())
 		r.check(err == nil && cmp.Equal(first, again), "I3", "Confirm() again = %+v, %v, want %+v",
 			again, err, first)
-		againGone, err := s.Release(ctx, released.ID, released.ID.String())
-		r.check(err == nil && cmp.Equal(gone, againGone), "I3",
-			"Release() again = %+v, %v, want %+v", againGone, err, gone)
+		secondRelease, err := s.Release(ctx, released.ID, released.ID.String())
+		r.check(err == nil && cmp.Equal(firstRelease, secondRelease), "I3",
+			"Release() again = %+v, %v, want %+v", secondRelease, err, firstRelease)
 		_, err = s.Release(ctx, confirmed.ID, "")
 		r.check(errors.Is(err, reservation.ErrConfirmed), "I3",
 			"Release() of a confirmed hold = %v", err)
@@ -267,14 +277,9 @@ func TestAResolvedHoldRefusesByItsStatus(t *testing.T) {
 		view, err := s.Get(ctx, confirmed.ID)
 		r.check(err == nil && cmp.Equal(view.Hold, first.Hold), "I3", "Get() = %+v, %v, want %+v",
 			view.Hold, err, first.Hold)
-		r.check(
-			view.Product != nil && view.Product.ID == row.ProductID && view.Warehouse != nil &&
-				view.Warehouse.ID == row.WarehouseID,
-			"error",
-			"Get() shows product %+v in %+v",
-			view.Product,
-			view.Warehouse,
-		)
+		r.check(view.Product != nil && view.Product.ID == row.ProductID &&
+			view.Warehouse != nil && view.Warehouse.ID == row.WarehouseID,
+			"error", "Get() shows product %+v in %+v", view.Product, view.Warehouse)
 	})
 }
 
@@ -284,42 +289,23 @@ func TestARefusalNamesEveryShortLineAndItsAvailableUnits(t *testing.T) {
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
 		s := f.services()[0]
 		rows := f.stocks(10, 10, 10, 0)
-		f.hold(of(rows[0], 8))                          // two are left
-		f.kill(f.hold(of(rows[1], 7)))                  // its dead units can be had
-		f.kill(f.hold(of(rows[1], 2), of(rows[2], 10))) // and those of a cart
+		f.hold(of(rows[0], 8))                          // two units are available
+		f.kill(f.hold(of(rows[1], 7)))                  // dead units count as available
+		f.kill(f.hold(of(rows[1], 2), of(rows[2], 10))) // so do a dead cart's
 
-		_, err := s.Reserve(
-			ctx,
-			reservation.Request{
-				Lines: []reservation.Line{
-					of(rows[3], 1),
-					of(rows[0], 3),
-					of(rows[1], 11),
-					of(rows[2], 10),
-				},
-			},
-		)
+		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{
+			of(rows[3], 1), of(rows[0], 3), of(rows[1], 11), of(rows[2], 10),
+		}})
 
 		var short *reservation.InsufficientStockError
+		shortage := func(row reservation.Line, requested, available int) reservation.Shortage {
+			return reservation.Shortage{
+				ProductID: row.ProductID, WarehouseID: row.WarehouseID,
+				Requested: requested, Available: available,
+			}
+		}
 		want := []reservation.Shortage{
-			{
-				ProductID:   rows[0].ProductID,
-				WarehouseID: rows[0].WarehouseID,
-				Requested:   3,
-				Available:   2,
-			},
-			{
-				ProductID:   rows[1].ProductID,
-				WarehouseID: rows[1].WarehouseID,
-				Requested:   11,
-				Available:   10,
-			},
-			{
-				ProductID:   rows[3].ProductID,
-				WarehouseID: rows[3].WarehouseID,
-				Requested:   1,
-				Available:   0,
-			},
+			shortage(rows[0], 3, 2), shortage(rows[1], 11, 10), shortage(rows[3], 1, 0),
 		}
 		if !errors.As(err, &short) {
 			r.check(false, "error", "Reserve() = %v, want it short", err)
@@ -327,16 +313,13 @@ func TestARefusalNamesEveryShortLineAndItsAvailableUnits(t *testing.T) {
 		}
 		diff := cmp.Diff(want, short.Shortages)
 		r.check(diff == "", "I4", "the shortages differ (-want +got):\n%s", diff)
-		// A refusal changes nothing: the dead holds wait for the sweep.
+		// A refusal changes nothing, so the dead holds are left for the sweep.
 		r.checkStock(f, rows[1], counts{Total: 10, Reserved: 9})
 		r.checkStock(f, rows[2], counts{Total: 10, Reserved: 10})
 
-		_, err = s.Reserve(
-			ctx,
-			reservation.Request{
-				Lines: []reservation.Line{of(rows[0], 2), of(rows[1], 10), of(rows[2], 10)},
-			},
-		)
-		r.check(err == nil, "I4", "Reserve() of all there is = %v", err)
+		_, err = s.Reserve(ctx, reservation.Request{
+			Lines: []reservation.Line{of(rows[0], 2), of(rows[1], 10), of(rows[2], 10)},
+		})
+		r.check(err == nil, "I4", "Reserve() of all available units = %v", err)
 	})
 }

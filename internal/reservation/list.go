@@ -14,22 +14,22 @@ const (
 	// MaxHoldPage is the most holds of one page.
 	MaxHoldPage = 200
 	// maxHoldScan is how many holds one page reads to find those of a product or a warehouse. That
-	// takes 20 ms on the benchmark's machine. A page that finds too few says where the next one
-	// goes on.
+	// takes 20 ms on the benchmark's machine. A page that finds too few has a cursor for the next
+	// one, which continues there.
 	maxHoldScan = 10_000
 )
 
 // HoldFilter says which holds to list. The zero HoldFilter lists all.
 type HoldFilter struct {
-	// Status is the status as a reader of the hold sees it: a dead hold is EXPIRED even before a
-	// sweep. Empty is any.
+	// Status is the status that a reader sees: a dead hold is EXPIRED even before a sweep. Empty
+	// means any.
 	Status Status
-	// ProductID and WarehouseID select the holds that have a line of both. Nil is any.
+	// ProductID and WarehouseID select the holds that have a line of both. Nil means any.
 	ProductID, WarehouseID *uuid.UUID
 }
 
-// ByEnd reports whether the filter's holds are ordered by expires_at, the next to die first. All
-// others are ordered by created_at, the newest first.
+// ByEnd reports whether the list is ordered by expires_at, the next to die first. Other lists are
+// ordered by created_at, the newest first.
 func (f HoldFilter) ByEnd() bool { return f.Status == Pending }
 
 // scan is how many holds to read for a page of limit holds.
@@ -40,9 +40,9 @@ func (f HoldFilter) scan(limit int) int {
 	return maxHoldScan
 }
 
-// HoldCursor is a place in a list of holds: just after the hold with this id and, in At, this time
-// of the list's order. Only an extension changes a hold's place, so a cursor stays valid. The zero
-// HoldCursor is the beginning.
+// HoldCursor is a place in a list of holds, just after the hold with this id. At is that hold's
+// expires_at or created_at, by which the list is ordered. Only an extension changes a hold's place,
+// so a cursor stays valid. The zero HoldCursor is the beginning.
 type HoldCursor struct {
 	At time.Time
 	ID uuid.UUID
@@ -75,7 +75,7 @@ SELECT hold, matches, walked, seen_at
 FROM list_holds($1, $2, $3, $4, $5, $6, $7)`
 )
 
-// listedHold is a row of both.
+// listedHold is a row of list_live_holds and of list_holds.
 type listedHold struct {
 	Hold    holdRow
 	Matches bool // false only for the last hold that was read, if the filter excludes it
@@ -83,9 +83,9 @@ type listedHold struct {
 	SeenAt  time.Time
 }
 
-// ListHolds reads a page of the holds for the operator, in the order that [HoldFilter.ByEnd] tells.
-// While a caller reads page after page, a hold that is made, resolved or extended may be missed or
-// seen twice. Any other is seen once. It returns ErrBusy or ErrUnavailable.
+// ListHolds reads a page of the holds for the operator, in the order of [HoldFilter.ByEnd]. When a
+// hold is made, resolved or extended while a caller reads page after page, the caller may miss it
+// or see it twice. The caller sees every other hold once. It returns ErrBusy or ErrUnavailable.
 //
 // Like the catalog, the list is a snapshot that locks nothing and waits for no disk. A hold whose
 // confirm came in time may show as EXPIRED until the confirm commits.
@@ -128,7 +128,7 @@ func (f HoldFilter) page(rows []listedHold, limit, scan int) HoldPage {
 	return page
 }
 
-// place returns the cursor's two values as the statements take them.
+// place returns the cursor's time and id as arguments of the statements.
 func (c HoldCursor) place(filter HoldFilter) (at, id string) {
 	switch {
 	case c != HoldCursor{}:

@@ -14,21 +14,37 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// listed is a hold as the model of the list sees it.
+// listed is a hold of the model, with which the lists are compared.
 type listed struct {
-	id                  uuid.UUID
-	status              reservation.Status
-	lines               []reservation.Line
-	createdAt, expireAt time.Time
+	id                   uuid.UUID
+	status               reservation.Status
+	lines                []reservation.Line
+	createdAt, expiresAt time.Time
 }
 
-// variety makes holds of every status and of every kind of line, some with the same times as
-// others, and some dead that no sweep has found.
-func variety(f *fixture) []reservation.Line {
+var allStatuses = []reservation.Status{
+	reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired,
+}
+
+// copyTimesSQL gives the hold $1 the times of the oldest live hold.
+const copyTimesSQL = `
+WITH oldest AS (
+    SELECT min(created_at) AS created_at, min(expires_at) AS expires_at
+    FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()
+), copied AS (
+    UPDATE reservations r
+    SET created_at = o.created_at, updated_at = o.created_at, expires_at = o.expires_at
+    FROM oldest o WHERE r.id = $1
+)
+UPDATE reservation_items l SET expires_at = o.expires_at
+FROM oldest o WHERE l.reservation_id = $1`
+
+// makeVariedHolds makes holds of every status, of one and of several lines. Some have the same
+// times, and some are dead holds that no sweep has expired. It returns the three stock rows.
+func makeVariedHolds(f *fixture) []reservation.Line {
 	f.t.Helper()
 	ctx := f.Context()
 	s := newService(f.own)
@@ -60,24 +76,20 @@ func variety(f *fixture) []reservation.Line {
 	for _, lines := range carts {
 		f.hold(lines...)
 		twin := f.hold(lines...)
-		f.Exec(
-			"UPDATE reservations SET created_at = t.created_at, updated_at = t.created_at, expires_at = t.expires_at FROM (SELECT min(created_at) AS created_at, min(expires_at) AS expires_at FROM reservations WHERE status = 'PENDING' AND expires_at > clock_timestamp()) t WHERE id = $1",
-			twin.ID.String(),
-		)
-		f.Exec(
-			"UPDATE reservation_items l SET expires_at = r.expires_at FROM reservations r WHERE r.id = l.reservation_id AND r.id = $1",
-			twin.ID.String(),
-		)
+		f.Exec(copyTimesSQL, twin.ID.String())
 		f.kill(f.hold(lines...))
 	}
 	return rows
 }
 
-// everyHold reads all holds from the tables, as they are to a reader now.
-func everyHold(f *fixture) []listed {
+// readModel reads all holds from the tables. A dead hold counts as EXPIRED.
+func readModel(f *fixture) []listed {
 	f.t.Helper()
 	rows, err := f.Admin.Query(f.Context(), `
-SELECT id::text, CASE WHEN status = 'PENDING' AND expires_at <= clock_timestamp() THEN 'EXPIRED' ELSE status::text END, created_at, expires_at
+SELECT id::text,
+       CASE WHEN status = 'PENDING' AND expires_at <= clock_timestamp()
+            THEN 'EXPIRED' ELSE status::text END,
+       created_at, expires_at
 FROM reservations`)
 	if err != nil {
 		f.t.Fatal(err)
@@ -85,15 +97,12 @@ FROM reservations`)
 	var all []listed
 	var id string
 	var h listed
-	if _, err := pgx.ForEachRow(
-		rows,
-		[]any{&id, &h.status, &h.createdAt, &h.expireAt},
-		func() error {
-			h.id = uuid.MustParse(id)
-			all = append(all, h)
-			return nil
-		},
-	); err != nil {
+	columns := []any{&id, &h.status, &h.createdAt, &h.expiresAt}
+	if _, err := pgx.ForEachRow(rows, columns, func() error {
+		h.id = uuid.MustParse(id)
+		all = append(all, h)
+		return nil
+	}); err != nil {
 		f.t.Fatal(err)
 	}
 	for i := range all {
@@ -106,13 +115,13 @@ FROM reservations`)
 	return all
 }
 
-// expect is the model: the ids that the filter takes, in their order.
-func expect(all []listed, f reservation.HoldFilter) []uuid.UUID {
+// expectedIDs returns the ids of the model's holds that the filter selects, in the list's order.
+func expectedIDs(all []listed, f reservation.HoldFilter) []uuid.UUID {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b listed) int {
 		order := b.createdAt.Compare(a.createdAt)
 		if f.Status == reservation.Pending {
-			order = a.expireAt.Compare(b.expireAt)
+			order = a.expiresAt.Compare(b.expiresAt)
 		}
 		switch {
 		case order != 0:
@@ -136,32 +145,31 @@ func expect(all []listed, f reservation.HoldFilter) []uuid.UUID {
 	return ids
 }
 
-// filters are those of every status with every combination of what may be asked of a line, and of
-// what is nowhere.
+// filters returns every combination of a status, a product and a warehouse, each of which may be
+// left open. It includes a product and a warehouse without holds.
 func filters(rows []reservation.Line) []reservation.HoldFilter {
-	nowhere := uuid.UUID{}
+	unknown := uuid.UUID{}
+	products := []*uuid.UUID{nil, &rows[0].ProductID, &rows[1].ProductID, &unknown}
+	warehouses := []*uuid.UUID{
+		nil, &rows[0].WarehouseID, &rows[1].WarehouseID, &rows[2].WarehouseID, &unknown,
+	}
 	var all []reservation.HoldFilter
-	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
-		for _, product := range []*uuid.UUID{nil, &rows[0].ProductID, &rows[1].ProductID, &nowhere} {
-			for _, warehouse := range []*uuid.UUID{nil, &rows[0].WarehouseID, &rows[1].WarehouseID, &rows[2].WarehouseID, &nowhere} {
-				all = append(
-					all,
-					reservation.HoldFilter{
-						Status:      status,
-						ProductID:   product,
-						WarehouseID: warehouse,
-					},
-				)
+	for _, status := range append([]reservation.Status{""}, allStatuses...) {
+		for _, product := range products {
+			for _, warehouse := range warehouses {
+				all = append(all, reservation.HoldFilter{
+					Status: status, ProductID: product, WarehouseID: warehouse,
+				})
 			}
 		}
 	}
 	return all
 }
 
-// maxPages bounds a walk through a list, so that a cursor that doesn't move fails the test.
+// maxPages bounds the pages of a list, so that a cursor that doesn't move fails the test.
 const maxPages = 1000
 
-// readHolds follows the cursors from the first page to the last.
+// readHolds reads all pages of a list.
 func readHolds(
 	ctx context.Context, s *reservation.Service, f reservation.HoldFilter, limit int,
 ) (holds []reservation.Hold, err error) {
@@ -193,62 +201,77 @@ func TestHoldsAreListedByEveryFilterInPagesOfAnySize(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
-	rows := variety(f)
+	rows := makeVariedHolds(f)
 	for _, diff := range listDiffs(f, rows) {
 		t.Error(diff)
 	}
 	f.mustAudit(t)
 }
 
-// listDiffs holds every list against the model, in pages of several sizes, and tells where they
-// differ.
+// listDiffs compares every list with the model, in pages of several sizes, and returns the
+// differences.
 func listDiffs(f *fixture, rows []reservation.Line) (diffs []string) {
 	f.t.Helper()
 	ctx := f.Context()
 	s := f.services()[0]
-	all := everyHold(f)
+	all := readModel(f)
 	for _, filter := range filters(rows) {
-		want := expect(all, filter)
-		for _, limit := range []int{1, 3, max(len(want), 1), len(want) + 1, reservation.MaxHoldPage} {
+		want := expectedIDs(all, filter)
+		n := len(want)
+		for _, limit := range []int{1, 3, max(n, 1), n + 1, reservation.MaxHoldPage} {
 			got, err := readHolds(ctx, s, filter, limit)
 			if err != nil {
 				diffs = append(diffs, err.Error())
 			} else if diff := cmp.Diff(want, ids(got)); diff != "" {
-				diffs = append(
-					diffs,
-					fmt.Sprintf("the holds of %+v in pages of %d differ (-want +got):\n%s", filter,
-						limit, diff),
-				)
+				diffs = append(diffs, fmt.Sprintf(
+					"the holds of %+v in pages of %d differ (-want +got):\n%s", filter, limit, diff))
 			}
 		}
 	}
 	return diffs
 }
 
-// Each takes one thing away that a list stands on; the comparison with the model must find it
-// missing.
-func TestAWrongListDiffersFromTheModel(t *testing.T) {
+// Each case removes one part of a list's statement. The comparison with the model must show it.
+func TestABrokenListDiffersFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ function, old, replacement string }{
-		"a tie is skipped in the live list":       {"list_live_holds", "(r.expires_at, r.id) > (_at, _id)", "r.expires_at > _at"},
-		"a tie is skipped in the others":          {"list_holds", "(r.created_at, r.id) < (_at, _id)", "r.created_at < _at"},
-		"the dead that aren't swept are missing":  {"list_holds", "AND r.expires_at <= _now", "AND false"},
-		"the dead that aren't swept are alive":    {"list_live_holds", "AND r.expires_at > _now", ""},
-		"the live are missing among all":          {"list_holds", "_status IS NULL AND", "false AND"},
-		"any line of a cart will do for each":     {"has_line", "AND l.product_id = coalesce(_product, l.product_id)", ""},
-		"a warehouse isn't asked for":             {"has_line", " AND _hold.warehouse_id = coalesce(_warehouse, _hold.warehouse_id)", ""},
-		"the order is that of the ids":            {"list_holds", "ORDER BY w.created_at DESC, w.id DESC", "ORDER BY w.id DESC"},
-		"the last that was looked at isn't found": {"list_holds", " OR w.n = _scan", " AND w.n <> _scan"},
+		"list_live_holds skips holds of the same end": {
+			"list_live_holds", "(r.expires_at, r.id) > (_at, _id)", "r.expires_at > _at",
+		},
+		"list_holds skips holds of the same time": {
+			"list_holds", "(r.created_at, r.id) < (_at, _id)", "r.created_at < _at",
+		},
+		"list_holds misses dead holds": {
+			"list_holds", "AND r.expires_at <= _now", "AND false",
+		},
+		"list_live_holds shows dead holds": {
+			"list_live_holds", "AND r.expires_at > _now", "",
+		},
+		"list_holds misses live holds when it lists all": {
+			"list_holds", "_status IS NULL AND", "false AND",
+		},
+		"has_line ignores the product of a cart's line": {
+			"has_line", "AND l.product_id = coalesce(_product, l.product_id)", "",
+		},
+		"has_line ignores the warehouse of a hold of one line": {
+			"has_line", " AND _hold.warehouse_id = coalesce(_warehouse, _hold.warehouse_id)", "",
+		},
+		"list_holds orders by id": {
+			"list_holds", "ORDER BY w.created_at DESC, w.id DESC", "ORDER BY w.id DESC",
+		},
+		"list_holds doesn't return the last hold that it read": {
+			"list_holds", " OR w.n = _scan", " AND w.n <> _scan",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
 			f := newFixture(t, 1)
-			rows := variety(f)
+			rows := makeVariedHolds(f)
 			f.mutate(c.function, c.old, c.replacement)
 			if diffs := listDiffs(f, rows); len(diffs) == 0 {
-				t.Error("the lists agree with the model all the same")
+				t.Error("the lists agree with the model, want a difference")
 			}
 		})
 	}
@@ -260,7 +283,7 @@ func TestListAndGetShowTheSameHold(t *testing.T) {
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	s := f.services()[0]
-	variety(f)
+	makeVariedHolds(f)
 
 	page, err := s.ListHolds(ctx, reservation.HoldFilter{}, reservation.HoldCursor{},
 		reservation.MaxHoldPage)
@@ -277,12 +300,12 @@ func TestListAndGetShowTheSameHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want.Hold, got); diff != "" {
-			t.Errorf("Get() and ListHolds() tell of one hold differently (-get +list):\n%s", diff)
+			t.Errorf("Get() and ListHolds() show a hold differently (-get +list):\n%s", diff)
 		}
 	}
 }
 
-func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
+func TestAHoldIsListedAsExpiredFromItsEnd(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -307,49 +330,47 @@ func TestAHoldIsListedAsExpiredTheMomentItDies(t *testing.T) {
 		t.Fatal("a live hold isn't listed as PENDING alone")
 	}
 
-	if err := pgtest.Wait(ctx, f.Admin,
-		"SELECT clock_timestamp() > expires_at FROM reservations WHERE id = $1",
-		answer.Hold.ID.String()); err != nil {
-		t.Fatal(err)
-	}
+	f.WaitUntil(isDeadSQL, answer.Hold.ID.String())
 
 	if count(reservation.Pending) != 0 || count(reservation.Expired) != 1 ||
 		f.status(answer.Hold) != reservation.Pending {
-		t.Error("a dead hold that no sweep has found isn't listed as EXPIRED alone")
+		t.Error("a dead hold that no sweep has expired isn't listed as EXPIRED alone")
 	}
 }
 
-// rare puts so many resolved holds of one stock row between a new and an old one of another.
-func rare(f *fixture, between int) (common, scarce reservation.Line) {
+// makeRareLine makes two resolved holds of one stock row, a new and an old one, and many holds of
+// another stock row between them. It returns the first row.
+func makeRareLine(f *fixture, between int) reservation.Line {
 	f.t.Helper()
 	rows := f.stocks(1_000_000, 10)
 	const insert = `
-INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+INSERT INTO reservations
+       (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
 SELECT gen_random_uuid(), $1, $2, 1, t, t, t + interval '1 min', 'RELEASED'
-FROM generate_series(1, $3::integer) n, LATERAL (SELECT clock_timestamp() - interval '1 h' - $4::integer * interval '1 h' AS t) made`
-	for i, n := range []int{1, between, 1} {
-		line := rows[1]
-		if i == 1 {
-			line = rows[0]
-		}
-		f.Exec(insert, line.ProductID.String(), line.WarehouseID.String(), n, i)
+FROM generate_series(1, $3::integer) n,
+     LATERAL (SELECT clock_timestamp() - ($4::integer + 1) * interval '1 h' AS t) made`
+	for age, holds := range []struct {
+		line reservation.Line
+		n    int
+	}{{rows[1], 1}, {rows[0], between}, {rows[1], 1}} {
+		f.Exec(insert, holds.line.ProductID.String(), holds.line.WarehouseID.String(), holds.n, age)
 	}
-	return rows[0], rows[1]
+	return rows[1]
 }
 
-func TestASearchForARareLineIsPaged(t *testing.T) {
+func TestHoldsOfARareProductAreFoundPageByPage(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	s := f.services()[0]
-	_, scarce := rare(f, 20_500)
+	line := makeRareLine(f, 20_500)
 	for _, status := range []reservation.Status{"", reservation.Released} {
-		f := reservation.HoldFilter{Status: status, ProductID: &scarce.ProductID}
+		filter := reservation.HoldFilter{Status: status, ProductID: &line.ProductID}
 		var after reservation.HoldCursor
 		var found []int
 		for range maxPages {
-			page, err := s.ListHolds(ctx, f, after, 50)
+			page, err := s.ListHolds(ctx, filter, after, 50)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -360,11 +381,8 @@ func TestASearchForARareLineIsPaged(t *testing.T) {
 			after = *page.Next
 		}
 		if diff := cmp.Diff([]int{1, 0, 1}, found); diff != "" {
-			t.Errorf(
-				"the pages of a rare product's holds (%q) have other numbers of holds (-want +got):\n%s",
-				status,
-				diff,
-			)
+			t.Errorf("status %q: the numbers of holds on the pages differ (-want +got):\n%s",
+				status, diff)
 		}
 	}
 }
@@ -373,7 +391,7 @@ func TestAnEmptyListHasNoNextPage(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
-	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
+	for _, status := range append([]reservation.Status{""}, allStatuses...) {
 		page, err := f.services()[0].ListHolds(f.Context(), reservation.HoldFilter{Status: status},
 			reservation.HoldCursor{}, 50)
 		if err != nil || len(page.Holds) != 0 || page.Next != nil {
@@ -382,26 +400,26 @@ func TestAnEmptyListHasNoNextPage(t *testing.T) {
 	}
 }
 
-// A list is read page by page while others reserve, confirm, release, die and are swept. What
-// nobody touches is seen once and in its place, however often it is read.
+// The lists are read page by page while other callers reserve, confirm, release and extend. Each
+// hold that doesn't change must appear once, in its place.
 func TestPagesNeitherRepeatNorSkipUnchangedHolds(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 4)
 	ctx := f.Context()
-	rows := variety(f)
+	rows := makeVariedHolds(f)
 	other := f.stock(100_000)
-	still := map[uuid.UUID]bool{}
-	for _, h := range everyHold(f) {
-		still[h.id] = true
+	unchanged := map[uuid.UUID]bool{}
+	for _, h := range readModel(f) {
+		unchanged[h.id] = true
 	}
 	stop := make(chan struct{})
-	var churn sync.WaitGroup
+	var changers sync.WaitGroup
 	var changes [3]int
 	for i, s := range f.services()[1:] {
-		churn.Go(func() { changes[i] = churning(ctx, t, s, other, stop) })
+		changers.Go(func() { changes[i] = changeHolds(ctx, t, s, other, stop) })
 	}
-	all := everyHoldOf(f, still)
+	all := slices.DeleteFunc(readModel(f), func(h listed) bool { return !unchanged[h.id] })
 
 	for range 6 {
 		for _, filter := range []reservation.HoldFilter{
@@ -417,37 +435,27 @@ func TestPagesNeitherRepeatNorSkipUnchangedHolds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := slices.DeleteFunc(ids(holds), func(id uuid.UUID) bool { return !still[id] })
-			if diff := cmp.Diff(expect(all, filter), got); diff != "" {
-				t.Errorf("what didn't change is listed by %+v otherwise (-want +got):\n%s", filter,
-					diff)
+			got := slices.DeleteFunc(ids(holds), func(id uuid.UUID) bool { return !unchanged[id] })
+			if diff := cmp.Diff(expectedIDs(all, filter), got); diff != "" {
+				t.Errorf("the unchanged holds of %+v differ (-want +got):\n%s", filter, diff)
 			}
 		}
 	}
 
 	close(stop)
-	churn.Wait()
+	changers.Wait()
 	for i, n := range changes {
 		if n == 0 {
-			t.Errorf("caller %d changed nothing meanwhile, so the test shows nothing", i)
+			t.Errorf("caller %d changed nothing during the test, so it proves nothing", i)
 		}
 	}
 	f.mustAudit(t)
 }
 
-// everyHoldOf is everyHold of the holds that are given.
-func everyHoldOf(f *fixture, of map[uuid.UUID]bool) []listed {
-	return slices.DeleteFunc(everyHold(f), func(h listed) bool { return !of[h.id] })
-}
-
-// churning changes holds of its own until it is stopped, and answers how many it changed. Every
-// hold is resolved, so that the lists don't grow faster than they are read; one in four isn't at
-// once.
-func churning(
-	ctx context.Context,
-	t *testing.T,
-	s *reservation.Service,
-	row reservation.Line,
+// changeHolds makes and changes holds until stop is closed. It returns the number of changes. It
+// resolves nearly all of its holds, so that the live list stays short.
+func changeHolds(
+	ctx context.Context, t *testing.T, s *reservation.Service, row reservation.Line,
 	stop chan struct{},
 ) (changes int) {
 	var left []uuid.UUID
@@ -477,13 +485,13 @@ func churning(
 	}
 }
 
-// A list that waited for a lock, or took one, would be in the way of those who reserve.
-func TestTheOperatorsReadsWaitForNoLock(t *testing.T) {
+// A list that took locks or waited for them would delay the callers that reserve.
+func TestListAndStatsWaitForNoLock(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	ctx := f.Context()
-	variety(f)
+	makeVariedHolds(f)
 	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -15,15 +15,15 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// The role's lock_timeout is two seconds. What waits for a lock ends soon after, with time for a
-// loaded machine.
+// lockTimeout is the role's lock_timeout. lockSlack is the time that a loaded machine may take
+// beyond it.
 const (
 	lockTimeout = 2 * time.Second
 	lockSlack   = 2 * time.Second
 )
 
-// lock takes a row's lock in a session of its own until the test ends, or the transaction that it
-// returns does.
+// lock runs a statement that locks something, in a session of its own. The lock lasts until the
+// returned transaction or the test ends.
 func (f *fixture) lock(sql string, args ...any) pgx.Tx {
 	f.t.Helper()
 	ctx := f.Context()
@@ -39,14 +39,14 @@ func (f *fixture) lock(sql string, args ...any) pgx.Tx {
 }
 
 const (
+	lockHoldSQL   = "SELECT 1 FROM reservations WHERE id = $1 FOR UPDATE"
 	lockStockSQL  = "SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE"
 	lockStocksSQL = "SELECT 1 FROM inventory WHERE product_id = ANY ($1) FOR UPDATE"
 	lockHoldsSQL  = "SELECT 1 FROM reservations WHERE id = ANY ($1) FOR UPDATE"
 )
 
-// Each call waits for rows of its own: behind another waiter it would wait for that one's end as
-// well.
-func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
+// Each call waits for a row of its own. Two calls in one queue would wait one after the other.
+func TestCallsOfLockedRowsAreBusyAndChangeNothing(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 7)
@@ -78,7 +78,10 @@ func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 		},
 		func() error { _, err := services[2].Confirm(ctx, confirmed.ID, "confirm"); return err },
 		func() error { _, err := services[3].Release(ctx, released.ID, "release"); return err },
-		func() error { _, err := services[4].Extend(ctx, extended.ID, time.Minute, "extend"); return err },
+		func() error {
+			_, err := services[4].Extend(ctx, extended.ID, time.Minute, "extend")
+			return err
+		},
 		func() error { _, err := services[5].Get(ctx, read.ID); return err },
 		func() error { _, err := services[6].Confirm(ctx, late.ID, "late"); return err },
 	}
@@ -109,10 +112,9 @@ func TestALockedRowAnswersBusyInTimeAndNothingIsHalfDone(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// TestQueueForALockedRowIsAnsweredInTime lets many wait for one row. Whoever stands behind the
-// first waiter waits for that one's end and then anew, so it is the statement's timeout, of five
-// seconds, that bounds the last.
-func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
+// A caller behind the first one waits for the end of that one, and then for the lock itself. So
+// statement_timeout, five seconds, bounds the wait of the last caller.
+func TestEveryCallerInAQueueForALockedRowGetsAnAnswer(t *testing.T) {
 	t.Parallel()
 
 	const statementTimeout = 5 * time.Second
@@ -139,7 +141,7 @@ func TestQueueForALockedRowIsAnsweredInTime(t *testing.T) {
 	f.mustAudit(t)
 }
 
-func TestRefusalWaitsForNoLock(t *testing.T) {
+func TestARefusalWaitsForNoLock(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
@@ -151,7 +153,8 @@ func TestRefusalWaitsForNoLock(t *testing.T) {
 		_, err := f.services()[0].Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}})
 
 		r.check(isShort(err) && time.Since(start) < lockTimeout, "error",
-			"Reserve() of a sold-out, locked row = %v after %s", err, time.Since(start))
+			"Reserve() of a sold-out and locked row = %v after %s, want it short at once", err,
+			time.Since(start))
 		r.check(tx.Rollback(ctx) == nil, "error", "roll back the other session")
 	})
 }
@@ -162,8 +165,9 @@ func TestAHoldThatWaitedForItsRowBeginsWhenItGetsTheLock(t *testing.T) {
 	mustHold(t, 1, raceOfLateReserve)
 }
 
-// raceOfLateReserve lets a reserve wait for its stock row for a third of the time that its hold is
-// to last: none of it may be lost, and the answer that its key keeps is the one that was given.
+// raceOfLateReserve lets a reserve wait for its stock row for a third of its TTL. The hold must
+// still last for the whole TTL, and the answer that is stored under the key must be the one that
+// the caller got.
 func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 	const ttl = time.Second
 	s := f.services()[0]
@@ -180,22 +184,18 @@ func raceOfLateReserve(ctx context.Context, f *fixture, r *report) {
 				r.check(err == nil, "error", "Reserve() = %v", err)
 				return
 			}
-			err = errors.Join(
-				pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
-				f.Admin.QueryRow(ctx, "SELECT clock_timestamp() + interval '350 ms'").Scan(
-					&released),
-			)
-			err = errors.Join(
-				err,
+			const soon = "SELECT clock_timestamp() + interval '350 ms'"
+			err = errors.Join(pgtest.Wait(ctx, f.Admin, waitingSQL, 1),
+				f.Admin.QueryRow(ctx, soon).Scan(&released))
+			err = errors.Join(err,
 				pgtest.Wait(ctx, f.Admin, "SELECT clock_timestamp() >= $1", released),
-				tx.Commit(ctx),
-			)
+				tx.Commit(ctx))
 			r.check(err == nil, "error", "the other session: %v", err)
 		})
 
 		hold := answer.Hold
 		r.check(!hold.CreatedAt.Before(released), "I4",
-			"a hold that stood in line until %s began at %s", released, hold.CreatedAt)
+			"a hold that waited until %s began at %s", released, hold.CreatedAt)
 		r.check(hold.ExpiresAt.Sub(hold.CreatedAt) == ttl, "I4",
 			"the hold lasts from %s to %s, want %s", hold.CreatedAt, hold.ExpiresAt, ttl)
 		replay, err := s.Reserve(ctx, request)
@@ -208,7 +208,8 @@ func TestAHoldThatWaitedIsShorterWithoutARestart(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I4", func(f *fixture) {
-		f.mutate("reserve_line", "IF clock_timestamp() > _now + lost_time(_ttl) THEN", "IF false THEN")
+		f.mutate("reserve_line", "IF clock_timestamp() > _now + lost_time(_ttl) THEN",
+			"IF false THEN")
 	}, raceOfLateReserve)
 }
 
@@ -241,30 +242,35 @@ func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close() // It takes connections and never says a word.
+	defer listener.Close() // it accepts connections and answers nothing
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	refusing.Close()
 
-	for name, address := range map[string]string{"silent": listener.Addr().String(), "refusing": refusing.Addr().String()} {
+	for name, address := range map[string]string{
+		"silent": listener.Addr().String(), "refusing": refusing.Addr().String(),
+	} {
 		pool := openPool(t, "postgres://nobody@"+address+"/nothing?sslmode=disable", 1)
 		s := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold})
-		id, line := uuid.New(), reservation.Line{
-			ProductID:   uuid.New(),
-			WarehouseID: uuid.New(),
-			Quantity:    1,
-		}
+		id := uuid.New()
+		line := reservation.Line{ProductID: uuid.New(), WarehouseID: uuid.New(), Quantity: 1}
 		for verb, call := range map[string]func(context.Context) error{
 			"Reserve": func(ctx context.Context) error {
 				_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{line}})
 				return err
 			},
-			"Confirm":      func(ctx context.Context) error { _, err := s.Confirm(ctx, id, ""); return err },
-			"Extend":       func(ctx context.Context) error { _, err := s.Extend(ctx, id, time.Minute, ""); return err },
-			"Get":          func(ctx context.Context) error { _, err := s.Get(ctx, id); return err },
-			"ListProducts": func(ctx context.Context) error { _, _, err := s.ListProducts(ctx, reservation.Cursor{}, 1); return err },
+			"Confirm": func(ctx context.Context) error { _, err := s.Confirm(ctx, id, ""); return err },
+			"Extend": func(ctx context.Context) error {
+				_, err := s.Extend(ctx, id, time.Minute, "")
+				return err
+			},
+			"Get": func(ctx context.Context) error { _, err := s.Get(ctx, id); return err },
+			"ListProducts": func(ctx context.Context) error {
+				_, _, err := s.ListProducts(ctx, reservation.Cursor{}, 1)
+				return err
+			},
 			"ListWarehouses": func(ctx context.Context) error {
 				_, _, err := s.ListWarehouses(ctx, reservation.Cursor{}, 1)
 				return err
@@ -316,17 +322,16 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 		}
 		cancel()
 	})
-	f.Exec(
-		"ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{
-			f.Name,
-		}.Sanitize() + " SET statement_timeout = '100ms'",
-	)
+	f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
+		" SET statement_timeout = '100ms'")
 	f.callers[0].Reset()
-	late := reserve(f.Context())
+	timedOut := reserve(f.Context())
 
-	for what, err := range map[string]error{"terminated": terminated, "cancelled": cancelled, "timed out": late} {
+	for name, err := range map[string]error{
+		"was terminated": terminated, "was cancelled": cancelled, "timed out": timedOut,
+	} {
 		if !errors.Is(err, reservation.ErrUnavailable) {
-			t.Errorf("Reserve() that was %s = %v, want %v", what, err, reservation.ErrUnavailable)
+			t.Errorf("Reserve() that %s = %v, want %v", name, err, reservation.ErrUnavailable)
 		}
 	}
 	if got := f.counts(row); got != (counts{Total: 5}) {
@@ -334,16 +339,15 @@ func TestInterruptedCallIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestADeadlockWithAnotherProgramIsRetried(t *testing.T) {
+func TestADeadlockWithAnotherSessionIsRetried(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	rows := f.stocks(5, 5)
-	// The server looks for a circle once, this long after a wait began: the stranger closes it in
-	// the meantime.
-	f.Exec(
-		"ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
+	// A session looks for a deadlock once, deadlock_timeout after its wait began. The stranger closes
+	// the circle of waits before that, so the service's session finds the deadlock.
+	f.Exec("ALTER DATABASE " + pgx.Identifier{f.Name}.Sanitize() + " SET deadlock_timeout = '400ms'")
 	stranger := f.lock("SET LOCAL deadlock_timeout = '1min'")
 	if _, err := stranger.Exec(ctx, lockStockSQL, rows[1].ProductID.String()); err != nil {
 		t.Fatal(err)
@@ -367,8 +371,8 @@ func TestADeadlockWithAnotherProgramIsRetried(t *testing.T) {
 		}
 	})
 
-	// The try after the first may lock its first row again before the stranger wakes up, and meet
-	// it once more.
+	// The second try may lock its first row before the stranger wakes up, and so meet a second
+	// deadlock.
 	if err != nil || s.Retries() < 1 {
 		t.Errorf("Reserve() in a deadlock = %v after %d retries, want success after one or two",
 			err, s.Retries())
@@ -385,7 +389,7 @@ func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 	for _, test := range []struct {
 		code    string
 		retries int64
-		want    error // nil means that it is no answer of the contract
+		want    error // nil for an internal error
 	}{
 		{"40P01", 3, reservation.ErrBusy},
 		{"40001", 3, reservation.ErrBusy},
@@ -403,7 +407,7 @@ func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 
 			f := newFixture(t, 1)
 			f.mutate("reserve_line", "_freed := 0;",
-				"RAISE EXCEPTION 'planted' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
+				"RAISE EXCEPTION 'a test' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
 			row := f.stock(1)
 			s := f.services()[0]
 
@@ -413,8 +417,8 @@ func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 				t.Errorf("Reserve() that fails with %s was tried again %d times, want %d",
 					test.code, s.Retries(), test.retries)
 			}
-			busy, unavailable := errors.Is(err, reservation.ErrBusy), errors.Is(err,
-				reservation.ErrUnavailable)
+			busy := errors.Is(err, reservation.ErrBusy)
+			unavailable := errors.Is(err, reservation.ErrUnavailable)
 			if err == nil || busy != errors.Is(test.want, reservation.ErrBusy) ||
 				unavailable != errors.Is(test.want, reservation.ErrUnavailable) {
 				t.Errorf("Reserve() that fails with %s = %v, want %v", test.code, err, test.want)

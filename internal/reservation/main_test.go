@@ -20,28 +20,29 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const (
-	// testTimeout bounds every wait. A test that meets it has failed.
+	// testTimeout bounds every wait. A test that reaches it has failed.
 	testTimeout = time.Minute
 
 	holdTTL = 10 * time.Minute
 	maxHold = time.Hour
 
-	// ownConnections are in a fixture's own pool, straight to the server.
+	// ownConnections is the size of a fixture's own pool.
 	ownConnections = 3
 
-	// maxConnections bounds the connections of all tests that run at once. The server takes 300.
+	// maxConnections bounds the connections of all running tests together. The server allows 300.
 	maxConnections = 250
 )
 
-// connections are shared by the tests. Each takes all of its own at once.
+// connections counts the connections of all running tests. A test acquires all of its connections
+// at once, so that two tests can't wait for each other.
 var connections = semaphore.NewWeighted(maxConnections)
 
-// fixture is a test's database and its callers. Each caller has a pool of one connection, as a
-// Lambda has.
+// fixture is a test's database and its callers. Each caller has a pool of one connection, like a
+// Lambda.
 type fixture struct {
 	*pgtest.Fixture
 	t       testing.TB
-	own     *postgres.Pool // straight to the server, for the set-up's holds and the audit
+	own     *postgres.Pool // leads to the server itself; for the set-up and the audit
 	callers []*postgres.Pool
 }
 
@@ -79,9 +80,8 @@ func openPool(t testing.TB, url string, size int, options ...postgres.Option) *p
 	return pool
 }
 
-// withoutPooler skips a test that cancels statements when they would go through a pooler. PgBouncer
-// 1.18, which is Debian's, may crash over the request to cancel (its issue 801), and all other
-// tests with it.
+// withoutPooler skips a test that cancels statements when the tests run through a pooler. Debian's
+// PgBouncer 1.18 may crash on a request to cancel (its issue 801), and then all other tests fail.
 func withoutPooler(t *testing.T) {
 	t.Helper()
 	if db := pgtest.New(t); db.URL != db.DirectURL {
@@ -89,7 +89,7 @@ func withoutPooler(t *testing.T) {
 	}
 }
 
-// services makes a service for each caller.
+// services makes a Service for each caller.
 func (f *fixture) services() []*reservation.Service {
 	services := make([]*reservation.Service, len(f.callers))
 	for i, pool := range f.callers {
@@ -108,8 +108,7 @@ func queryOne[T any](f *fixture, sql string, args ...any) T {
 	return pgtest.QueryOne[T](f.Fixture, sql, args...)
 }
 
-// stock makes a stock row of a new product in a new warehouse. It returns a line for one unit of
-// it.
+// stock makes a stock row of a new product in a new warehouse. It returns a line for one unit.
 func (f *fixture) stock(total int) reservation.Line {
 	f.t.Helper()
 	return f.elsewhere(reservation.Line{ProductID: f.Product(), Quantity: 1}, total)
@@ -153,7 +152,7 @@ func (f *fixture) counts(line reservation.Line) counts {
 	return f.Counts(line.ProductID, line.WarehouseID)
 }
 
-// hold reserves for the set-up.
+// hold reserves the lines, over the fixture's own pool. It ends the test when it fails.
 func (f *fixture) hold(lines ...reservation.Line) reservation.Hold {
 	f.t.Helper()
 	answer, err := newService(f.own).Reserve(f.Context(), reservation.Request{Lines: lines})
@@ -163,7 +162,7 @@ func (f *fixture) hold(lines ...reservation.Line) reservation.Hold {
 	return answer.Hold
 }
 
-// kill moves the holds' times into the past. No other clock may be turned by a test.
+// kill moves the holds' times into the past. A test can't change the database's clock.
 func (f *fixture) kill(holds ...reservation.Hold) {
 	f.t.Helper()
 	for _, h := range holds {
@@ -176,13 +175,14 @@ func (f *fixture) status(h reservation.Hold) reservation.Status {
 	return reservation.Status(f.Status(h.ID))
 }
 
-// mutate replaces a part of a function's source. A negative control takes a guard away like this.
+// mutate replaces a part of a routine's source. Negative controls use it to remove a guard.
 func (f *fixture) mutate(function, old, replacement string) {
 	f.t.Helper()
 	pgtest.Mutate(f.t, f.Database, function, old, replacement)
 }
 
-// together runs fn n times at once: all wait until the last is ready.
+// together runs n calls of fn at the same moment, each in a goroutine of its own, and waits for
+// them.
 func together(n int, fn func(i int)) {
 	var ready, done sync.WaitGroup
 	gate := make(chan struct{})
@@ -199,14 +199,14 @@ func together(n int, fn func(i int)) {
 	done.Wait()
 }
 
-// report gathers what a race broke. The same race that must report nothing on the real statements
-// must report something on those of its negative control.
+// report collects the violations of a race. A race must report none on the real statements, and at
+// least one on the statements of its negative control.
 type report struct {
 	mu    sync.Mutex
 	found []reservation.Violation
 }
 
-// check reports a broken promise unless ok.
+// check reports a broken promise unless ok is true.
 func (r *report) check(ok bool, promise, format string, args ...any) {
 	if ok {
 		return
@@ -217,19 +217,17 @@ func (r *report) check(ok bool, promise, format string, args ...any) {
 		reservation.Violation{Promise: promise, Detail: fmt.Sprintf(format, args...)})
 }
 
-// spoiled says whether something broke already. A race whose callers wait for one another at length
-// ends then.
-func (r *report) spoiled() bool {
+// anyBroken reports whether a promise is broken already. A long race then ends early.
+func (r *report) anyBroken() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.found) > 0
 }
 
-// deadlock is reported in place of a promise's number when calls waited for one another in a
-// circle.
+// deadlock stands for a promise in a report: no two calls deadlock.
 const deadlock = "deadlock"
 
-// broken lists the promises that were.
+// broken lists the broken promises.
 func (r *report) broken() []string {
 	var names []string
 	for _, v := range r.found {
@@ -251,18 +249,17 @@ func (r *report) String() string {
 	return b.String()
 }
 
-// race is one contest: it sets up what is fought for, lets the callers loose, and reports what
-// broke.
+// race sets up stock and holds, lets the callers compete for them, and reports broken promises.
 type race func(ctx context.Context, f *fixture, r *report)
 
-// run holds a race and lets Audit have the last word. No race may ever deadlock.
+// run runs a race and then checks that there was no deadlock and that Audit finds no violation.
 func (f *fixture) run(body race) *report {
 	f.t.Helper()
 	ctx := f.Context()
 	before := f.deadlocks(ctx)
 	var r report
 	body(ctx, f, &r)
-	r.check(f.deadlocks(ctx) == before, deadlock, "pg_stat_database counts %d deadlocks more",
+	r.check(f.deadlocks(ctx) == before, deadlock, "pg_stat_database counts %d more deadlocks",
 		f.deadlocks(ctx)-before)
 	violations, err := newService(f.own).Audit(ctx)
 	if err != nil {
@@ -272,9 +269,9 @@ func (f *fixture) run(body race) *report {
 	return &r
 }
 
-// deadlocks is how many the server has seen in this database. Backends report what they count now
-// and then, so each is told to. Through a pooler not all of them can be told; there the services'
-// count of retries stands alone.
+// deadlocks returns how many deadlocks the server has counted in this database. Backends report
+// their counts from time to time, so it first makes each backend report. A pooler may hide some
+// backends. There the services' count of retries must show the deadlocks.
 func (f *fixture) deadlocks(ctx context.Context) int {
 	const flush = "SELECT pg_stat_force_next_flush()"
 	for _, pool := range append(slices.Clone(f.callers), f.own) {
@@ -289,7 +286,7 @@ func (f *fixture) deadlocks(ctx context.Context) int {
 		"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }
 
-// mustHold runs a race and fails when it breaks a promise.
+// mustHold runs a race and fails the test when a promise breaks.
 func mustHold(t *testing.T, callers int, body race) {
 	t.Helper()
 	if r := newFixture(t, callers).run(body); len(r.found) != 0 {
@@ -297,38 +294,41 @@ func mustHold(t *testing.T, callers int, body race) {
 	}
 }
 
-// biteRounds bounds how often a control tries to break what the guard no longer holds.
-const biteRounds = 40
+// controlRounds is how often a negative control runs its race before it fails.
+const controlRounds = 40
 
-// mustBreak is a negative control: it takes a guard away and holds the race until the promise
-// breaks. A race that can't fail proves nothing.
+// mustBreak is a negative control. It removes a guard with mutate and runs the race until the
+// promise breaks. It fails the test when the promise never breaks, because a race that can't fail
+// proves nothing.
 func mustBreak(t *testing.T, callers int, promise string, mutate func(f *fixture), body race) {
 	t.Helper()
 	f := newFixture(t, callers)
 	mutate(f)
 	var others []string
-	for range biteRounds {
+	for range controlRounds {
 		r := f.run(body)
 		if slices.Contains(r.broken(), promise) {
 			first := slices.IndexFunc(r.found,
 				func(v reservation.Violation) bool { return v.Promise == promise })
-			t.Logf("broken, as it must be: %.300s", r.found[first].Detail)
+			t.Logf("broken, as expected: %.300s", r.found[first].Detail)
 			return
 		}
 		others = r.broken()
 	}
 	t.Errorf("without the guard the race broke %v in %d rounds, want %s among them", others,
-		biteRounds, promise)
+		controlRounds, promise)
 }
 
-// waitingSQL says whether somebody in this database waits for a lock.
+// waitingSQL reports whether at least $1 sessions of this database wait for a lock.
 const waitingSQL = `
-SELECT count(*) >= $1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+SELECT count(*) >= $1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'`
 
-// terminateSQL ends the backend of whoever waits for a lock in this database, and says whether
-// there was one.
+// terminateSQL ends the session that waits for a lock in this database. It reports whether there
+// was one.
 const terminateSQL = `
-SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'`
 
 func isShort(err error) bool {
 	var short *reservation.InsufficientStockError

@@ -16,15 +16,16 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// The sizes of the races. Each is large enough for its controls to bite within a few rounds.
+// The sizes of the races. Each is large enough for the negative controls to break a promise within
+// a few rounds.
 const (
 	manyCallers = 64
 	someCallers = 24
 	fewCallers  = 16
 
-	// bystanders are units of other holds on the same stock row, so that a second taking isn't
-	// stopped by the bare count.
-	bystanders = 50
+	// otherUnits are units of other holds on the same stock row. Without them the check constraint
+	// would refuse to take a unit twice, and hide the error.
+	otherUnits = 50
 )
 
 func TestLastUnitGoesToOneOfManyCallers(t *testing.T) {
@@ -61,25 +62,25 @@ func raceForLastUnit(ctx context.Context, f *fixture, r *report) {
 			r.check(false, "error", "Reserve(%+v) = %v", line, err)
 		}
 	}
-	r.check(won == 1, "I1", "%d of %d callers hold the last unit", won, len(services))
+	r.check(won == 1, "I1", "%d of %d callers got the last unit", won, len(services))
 	r.checkStock(f, line, counts{Total: 1, Reserved: 1})
 }
 
-// checkStock reports units that a race took twice, or lost.
+// checkStock reports a stock row that differs: a race took a unit twice or lost one.
 func (r *report) checkStock(f *fixture, line reservation.Line, want counts) {
 	f.t.Helper()
 	got := f.counts(line)
 	r.check(got == want, "I2", "product %s: %+v, want %+v", line.ProductID, got, want)
 }
 
-func TestLastUnitsOfCartsGoToOneOfManyCallers(t *testing.T) {
+func TestLastUnitGoesToOneOfManyCarts(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, raceForLastCart)
 }
 
-// raceForLastCart gives each caller a row of its own beside the one that all fight for: a loser
-// must leave its own untouched (I7).
+// raceForLastCart lets every caller reserve a cart of the last unit of one row and a unit of a row
+// of its own. A refused cart must leave the caller's own row unchanged (I7).
 func raceForLastCart(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	last := f.stock(1)
@@ -105,7 +106,7 @@ func raceForLastCart(ctx context.Context, f *fixture, r *report) {
 		}
 		r.checkStock(f, own[i], counts{Total: 5, Reserved: reserved})
 	}
-	r.check(won == 1, "I1", "%d of %d carts hold the last unit", won, len(services))
+	r.check(won == 1, "I1", "%d of %d carts got the last unit", won, len(services))
 	r.checkStock(f, last, counts{Total: 1, Reserved: 1})
 }
 
@@ -129,14 +130,14 @@ func raceOfReleases(ctx context.Context, f *fixture, r *report) {
 	raceToResolve(ctx, f, r, reservation.Released, (*reservation.Service).Release)
 }
 
-// raceToResolve lets every caller resolve the same hold the same way, once a hold of one line and
-// once a cart.
+// raceToResolve lets every caller resolve the same hold in the same way: first a hold of one line,
+// then a cart.
 func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.Status,
 	verb func(*reservation.Service, context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) {
 	services := f.services()
 	rows := f.stocks(200, 200)
-	f.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	f.hold(of(rows[0], otherUnits), of(rows[1], otherUnits))
 	sold := 0
 	for _, lines := range [][]reservation.Line{{rows[0]}, rows} {
 		hold := f.hold(lines...)
@@ -154,12 +155,12 @@ func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.St
 		if to == reservation.Confirmed {
 			sold++
 		}
-		r.checkStock(f, rows[0], counts{Total: 200 - sold, Reserved: bystanders})
+		r.checkStock(f, rows[0], counts{Total: 200 - sold, Reserved: otherUnits})
 	}
-	r.checkStock(f, rows[1], counts{Total: 200 - sold/2, Reserved: bystanders})
+	r.checkStock(f, rows[1], counts{Total: 200 - sold/2, Reserved: otherUnits})
 }
 
-func TestEitherTheConfirmsOrTheReleasesWin(t *testing.T) {
+func TestEitherAllConfirmsOrAllReleasesSucceed(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, raceOfConfirmsAndReleases)
@@ -169,7 +170,7 @@ func raceOfConfirmsAndReleases(ctx context.Context, f *fixture, r *report) {
 	const rounds = 10
 	services := f.services()
 	rows := f.stocks(1000, 1000)
-	f.hold(of(rows[0], bystanders), of(rows[1], bystanders))
+	f.hold(of(rows[0], otherUnits), of(rows[1], otherUnits))
 	sold := 0
 	for round := range rounds {
 		hold := f.hold(rows[:1+round%2]...)
@@ -180,13 +181,13 @@ func raceOfConfirmsAndReleases(ctx context.Context, f *fixture, r *report) {
 				_, err := services[i].Confirm(ctx, hold.ID, "")
 				r.check(err == nil || errors.Is(err, reservation.ErrReleased), "error",
 					"Confirm(%s) = %v", hold.ID, err)
-				confirmed.Add(b2i(err == nil))
+				confirmed.Add(countIf(err == nil))
 				return
 			}
 			_, err := services[i].Release(ctx, hold.ID, "")
 			r.check(err == nil || errors.Is(err, reservation.ErrConfirmed), "error",
 				"Release(%s) = %v", hold.ID, err)
-			released.Add(b2i(err == nil))
+			released.Add(countIf(err == nil))
 		})
 
 		half := int64(len(services) / 2)
@@ -196,11 +197,11 @@ func raceOfConfirmsAndReleases(ctx context.Context, f *fixture, r *report) {
 		if c > 0 {
 			sold++
 		}
-		r.checkStock(f, rows[0], counts{Total: 1000 - sold, Reserved: bystanders})
+		r.checkStock(f, rows[0], counts{Total: 1000 - sold, Reserved: otherUnits})
 	}
 }
 
-func b2i(b bool) int64 {
+func countIf(b bool) int64 {
 	if b {
 		return 1
 	}
@@ -213,8 +214,8 @@ func TestCartsInOppositeOrderNeverDeadlock(t *testing.T) {
 	mustHold(t, fewCallers, raceOfOppositeCarts)
 }
 
-// raceOfOppositeCarts lets half of the callers list their lines backwards, and every other cart be
-// resolved.
+// raceOfOppositeCarts lets all callers reserve the same rows, half of them with the lines in
+// reverse order. A third of the carts are confirmed and a third released.
 func raceOfOppositeCarts(ctx context.Context, f *fixture, r *report) {
 	const carts, units = 12, 10_000
 	services := f.services()
@@ -229,7 +230,7 @@ func raceOfOppositeCarts(ctx context.Context, f *fixture, r *report) {
 			slices.Reverse(lines)
 		}
 		for n := range carts {
-			if r.spoiled() {
+			if r.anyBroken() {
 				return
 			}
 			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
@@ -260,15 +261,15 @@ func (r *report) checkRetries(services []*reservation.Service) {
 	}
 }
 
-func TestEverythingAtOnceKeepsEveryPromise(t *testing.T) {
+func TestAllVerbsAtOnceKeepEveryPromise(t *testing.T) {
 	t.Parallel()
 
-	mustHold(t, someCallers, raceOfEverything)
+	mustHold(t, someCallers, raceOfAllVerbs)
 }
 
-// raceOfEverything lets all verbs, the death of holds, and two sweeps meet on a few rows, some of
-// which run short all the time.
-func raceOfEverything(ctx context.Context, f *fixture, r *report) {
+// raceOfAllVerbs runs all verbs and two sweeps on a few rows while holds die. Some rows are short
+// most of the time.
+func raceOfAllVerbs(ctx context.Context, f *fixture, r *report) {
 	const turns = 25
 	services := f.services()
 	totals := []int{15, 40, 2000, 2000}
@@ -301,23 +302,16 @@ func raceOfEverything(ctx context.Context, f *fixture, r *report) {
 	if _, err := services[0].Sweep(ctx); err != nil {
 		r.check(false, "error", "Sweep() = %v", err)
 	}
-	dead := queryOne[int](
-		f,
-		"SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()",
-	)
+	dead := queryOne[int](f, `
+SELECT count(*) FROM reservations WHERE status = 'PENDING' AND expires_at <= clock_timestamp()`)
 	r.check(dead == 0, "I9", "%d dead holds are left after the last sweep", dead)
 }
 
-// takeTurn reserves some lines in any order, then does one of the things that may become of a hold,
-// and adds up what was sold.
+// takeTurn reserves some lines in a random order, then confirms, releases or extends the hold,
+// alive or dead. It adds the confirmed units to sold.
 func takeTurn(
-	ctx context.Context,
-	f *fixture,
-	r *report,
-	s *reservation.Service,
-	random *rand.Rand,
-	rows []reservation.Line,
-	sold []atomic.Int64,
+	ctx context.Context, f *fixture, r *report, s *reservation.Service, random *rand.Rand,
+	rows []reservation.Line, sold []atomic.Int64,
 ) {
 	var lines []reservation.Line
 	for _, n := range random.Perm(len(rows))[:1+random.IntN(len(rows))] {
@@ -331,7 +325,6 @@ func takeTurn(
 	id := answer.Hold.ID
 	end := random.IntN(5)
 	if end >= 3 {
-		// It may be a live hold that dies, or one that another verb is told to be dead.
 		if err := pgtest.KillHold(ctx, f.Admin, id); err != nil {
 			r.check(false, "error", "%v", err)
 		}
@@ -341,9 +334,8 @@ func takeTurn(
 		_, err = s.Confirm(ctx, id, "")
 		for _, line := range lines {
 			if err == nil {
-				sold[slices.IndexFunc(rows, func(l reservation.Line) bool { return l.ProductID == line.ProductID })].Add(
-					int64(line.Quantity),
-				)
+				same := func(l reservation.Line) bool { return l.ProductID == line.ProductID }
+				sold[slices.IndexFunc(rows, same)].Add(int64(line.Quantity))
 			}
 		}
 	case 1, 4:
@@ -365,8 +357,8 @@ func TestRandomVerbsSellExactlyTheStock(t *testing.T) {
 	mustHold(t, fewCallers, raceToSellOut)
 }
 
-// raceToSellOut ends when every unit is sold: one that was taken twice, or lost on the way, would
-// show.
+// raceToSellOut runs until every unit is sold. Taking a unit twice or losing one would change the
+// number of sold units.
 func raceToSellOut(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	totals := []int{25, 40, 60}
@@ -383,7 +375,7 @@ func raceToSellOut(ctx context.Context, f *fixture, r *report) {
 
 	together(len(services), func(i int) {
 		random := rand.New(rand.NewPCG(uint64(i), 9))
-		for !r.spoiled() && !soldOut() {
+		for !r.anyBroken() && !soldOut() {
 			n := random.IntN(len(rows))
 			answer, err := services[i].Reserve(ctx,
 				reservation.Request{Lines: []reservation.Line{of(rows[n], 1+random.IntN(2))}})

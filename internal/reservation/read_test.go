@@ -17,16 +17,17 @@ func TestCatalogIsReadInPagesByName(t *testing.T) {
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	s := f.services()[0]
-	// Two of one name follow one another by their id, and a capital comes before a small letter.
+	// The order is by bytes: capitals come before small letters. Entries of one name are ordered by
+	// id.
 	names := []string{"B", "a", "a", "b", "ä"}
 	for i, name := range names {
 		f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", uuid.NewString(), name,
 			fmt.Sprint("SKU-", i))
 		f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.NewString(), name)
 	}
-	f.Exec(
-		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'",
-	)
+	f.Exec(`
+INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'`)
 
 	for limit := 1; limit <= len(names)+1; limit++ {
 		var products, warehouses []string
@@ -72,6 +73,7 @@ func TestCatalogIsReadInPagesByName(t *testing.T) {
 	}
 }
 
+// readAll reads page after page from the beginning, as long as there are more.
 func readAll(t *testing.T, page func(reservation.Cursor) (reservation.Cursor, bool)) {
 	t.Helper()
 	after, more := page(reservation.Cursor{})
@@ -105,8 +107,8 @@ func TestTheCatalogIsConsistentWhileHoldsDieAndAreSwept(t *testing.T) {
 	mustHold(t, 6, raceOfCatalogAndSweep)
 }
 
-// raceOfCatalogAndSweep never leaves a live hold, so that whoever lists must see nothing reserved,
-// whatever is being written down.
+// raceOfCatalogAndSweep lists the catalog while a sweep expires dead holds. There are no live
+// holds, so the catalog must never show a reserved unit.
 func raceOfCatalogAndSweep(ctx context.Context, f *fixture, r *report) {
 	const rounds, dead = 15, 6
 	services := f.services()

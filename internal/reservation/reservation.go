@@ -61,7 +61,7 @@ func (h Hold) ResolvedAt(in Status) *time.Time {
 	if h.Status != in {
 		return nil
 	}
-	at := h.UpdatedAt // a pointer into h would put all of h on the heap, also when it is nil
+	at := h.UpdatedAt // a pointer into h itself would move all of h to the heap
 	return &at
 }
 
@@ -152,12 +152,11 @@ func validateKey(invalid *InvalidError, key string) {
 // fingerprint encodes the part of a request that an Idempotency-Key binds: its meaning, not its
 // spelling. Each part begins with its length, so no two requests have the same bytes.
 func fingerprint(verb string, parts ...[]byte) []byte {
-	out := append(
-		[]byte{byte(len(verb))},
-		verb...) // #nosec G115 -- the longest verb has seven letters
+	out := []byte{byte(len(verb))} // #nosec G115 -- a verb's name is short
+	out = append(out, verb...)
 	for _, part := range parts {
-		out = binary.BigEndian.AppendUint32(out,
-			uint32(len(part))) // #nosec G115 -- a body has 64 KiB at most
+		length := uint32(len(part)) // #nosec G115 -- a body has at most 64 KiB
+		out = binary.BigEndian.AppendUint32(out, length)
 		out = append(out, part...)
 	}
 	return out

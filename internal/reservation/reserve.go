@@ -19,8 +19,8 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	// A UUIDv7 begins with the time, so new rows go to the end of the primary key. 62 of its bits
-	// are random.
+	// A UUIDv7 begins with the time, so new rows go to the end of the primary key's index. 62 of its
+	// bits are random.
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Answer{}, fmt.Errorf("make an id: %w", err)
@@ -29,8 +29,8 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	if ttl == 0 {
 		ttl = s.opts.HoldTTL
 	}
-	// The hash has the requested TTL, not the resulting one: a new default between two tries must
-	// not make them different requests.
+	// The hash has the requested TTL, not the one in effect. Otherwise a changed default would make
+	// a retry a different request.
 	name, hash := keyArgs(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
 	v := verb{success: []string{outcomeHeld}}
 	v.newHold = func(at time.Time) Hold {
@@ -76,8 +76,8 @@ func lineBytes(lines []Line) []byte {
 	for _, line := range lines {
 		b = append(b, line.ProductID[:]...)
 		b = append(b, line.WarehouseID[:]...)
-		b = binary.BigEndian.AppendUint32(b,
-			uint32(line.Quantity)) // #nosec G115 -- at most MaxQuantity
+		quantity := uint32(line.Quantity) // #nosec G115 -- at most MaxQuantity
+		b = binary.BigEndian.AppendUint32(b, quantity)
 	}
 	return b
 }

@@ -28,8 +28,8 @@ func (s *Service) Release(
 	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
 }
 
-// resolve brings a hold into the first of the statuses. All of them count as success. verbName goes
-// into the key's hash, so it must stay the same across releases.
+// resolve sets a hold to the first of the statuses. An answer with any of them is a success.
+// verbName goes into the key's hash, so it must stay the same across releases.
 func (s *Service) resolve(
 	ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status,
 ) (Answer, error) {
@@ -63,8 +63,8 @@ func (s *Service) Extend(
 		return Answer{}, err
 	}
 	name, hash := keyArgs(idempotencyKey, "extend_hold", id[:], seconds(ttl))
-	// Postgres's intervals end before Go's durations do. A second over the limit is over the limit
-	// just as well.
+	// The longest durations don't fit into Postgres's interval. Every TTL above MaxHold is refused
+	// alike, so a shorter one takes their place.
 	ttl = min(ttl, s.opts.MaxHold+time.Second)
 	return s.call(ctx, verb{
 		procedure: extendHold,

@@ -17,46 +17,56 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// loadSQL fills the tables as a shop that has been open for a while: most holds are resolved, some
-// are live. Every product is in four warehouses; every tenth hold is a cart of two lines. Its size
-// is what makes a whole table the worse choice; nothing checks it on the way in, which would take
-// most of the time.
+// loadSQL fills the tables like those of a shop that has been open for a while: most holds are
+// resolved, some are live, every product is in four warehouses, and every tenth hold is a cart of
+// two lines. The tables are so large that reading a whole one is slower than using an index.
+// Triggers and foreign keys are off, because they would take most of the time.
 var loadSQL = []string{
 	"SET LOCAL session_replication_role = replica",
-	"INSERT INTO warehouses (id, name) SELECT gen_random_uuid(), 'warehouse ' || n FROM generate_series(1, 3000) n",
-	"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'product ' || n, 'sku ' || n FROM generate_series(1, 30000) n",
+	`INSERT INTO warehouses (id, name)
+	 SELECT gen_random_uuid(), 'warehouse ' || n FROM generate_series(1, 3000) n`,
+	`INSERT INTO products (id, name, sku)
+	 SELECT gen_random_uuid(), 'product ' || n, 'sku ' || n FROM generate_series(1, 30000) n`,
 	`INSERT INTO inventory (product_id, warehouse_id, total)
 	 SELECT p.id, w.id, 1000 FROM products p, (SELECT id FROM warehouses LIMIT 4) w`,
-	`INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
-	 SELECT gen_random_uuid(), product_id, warehouse_id, 1, now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
+	`INSERT INTO reservations
+	        (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+	 SELECT gen_random_uuid(), product_id, warehouse_id, 1,
+	        now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
 	 FROM inventory LIMIT 30000`,
 	`WITH carts AS (
 	     INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at, status)
-	     SELECT gen_random_uuid(), 2, now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
+	     SELECT gen_random_uuid(), 2,
+	            now() - interval '2 h', now() - interval '90 min', now() - interval '1 h', 'RELEASED'
 	     FROM generate_series(1, 3000)
 	     RETURNING id, expires_at
 	 )
-	 INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity, counted)
+	 INSERT INTO reservation_items
+	        (reservation_id, product_id, warehouse_id, expires_at, quantity, counted)
 	 SELECT c.id, i.product_id, i.warehouse_id, c.expires_at, 1, false
 	 FROM (SELECT *, row_number() OVER () AS n FROM carts) c
 	 CROSS JOIN generate_series(0, 1) second
 	 JOIN (SELECT *, row_number() OVER () AS n FROM inventory LIMIT 3001) i ON i.n = c.n + second`,
 	`WITH held AS (
-	     INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-	     SELECT gen_random_uuid(), product_id, warehouse_id, 1, now(), now(), now() + interval '1 h' FROM inventory LIMIT 3000
+	     INSERT INTO reservations
+	            (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
+	     SELECT gen_random_uuid(), product_id, warehouse_id, 1, now(), now(), now() + interval '1 h'
+	     FROM inventory LIMIT 3000
 	     RETURNING product_id, warehouse_id
 	 )
 	 UPDATE inventory i SET reserved = 1 FROM held
 	 WHERE held.product_id = i.product_id AND held.warehouse_id = i.warehouse_id`,
 	`INSERT INTO idempotency_keys (key, request_hash, answer, created_at)
-	 SELECT 'key ' || row_number() OVER (), sha256('request'), jsonb_build_object('id', id), now() FROM reservations LIMIT 10000`,
+	 SELECT 'key ' || row_number() OVER (), sha256('request'), jsonb_build_object('id', id), now()
+	 FROM reservations LIMIT 10000`,
 	"ANALYZE",
 }
 
-// scans is how often each index was scanned, and under "seq" each table that was read whole.
+// scans returns how often each index was scanned, by its name, and how often each table was read
+// whole, by "all of " and its name.
 func scans(ctx context.Context, f *fixture) map[string]int {
 	f.t.Helper()
-	f.deadlocks(ctx) // which makes the backends tell what they count
+	f.deadlocks(ctx) // makes the backends report their counts
 	rows, err := f.Admin.Query(ctx, `
 SELECT indexrelname::text, idx_scan FROM pg_stat_user_indexes WHERE relname NOT LIKE 'goose%'
 UNION ALL
@@ -74,8 +84,8 @@ SELECT 'all of ' || relname, seq_scan FROM pg_stat_user_tables WHERE relname NOT
 	return counted
 }
 
-// TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable counts what was scanned, on tables of a size
-// at which it matters. Each verb is called often enough for the server to settle on a general plan.
+// The test counts the scans of all verbs on large tables. It calls each verb often enough for the
+// server to use a generic plan.
 func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 
@@ -99,12 +109,12 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	before := scans(ctx, f)
 
 	for _, pair := range rows {
-		callEverything(ctx, t, f, pair[0], pair[1])
+		callEveryVerb(ctx, t, f, pair[0], pair[1])
 	}
 
 	var unused, whole []string
 	for name, n := range scans(ctx, f) {
-		isTable := len(name) > 7 && name[:7] == "all of "
+		isTable := strings.HasPrefix(name, "all of ")
 		switch {
 		case isTable && n > before[name]:
 			whole = append(whole, name)
@@ -113,23 +123,24 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 		}
 	}
 	slices.Sort(unused)
-	// These two only keep things unique.
+	// These two indexes only keep values unique.
 	if diff := cmp.Diff([]string{"products_sku_key", "stock_adjustments_pkey"},
 		unused); diff != "" {
 		t.Errorf("indexes that no verb uses differ (-want +got):\n%s", diff)
 	}
-	// The stats tell what lies on all shelves, and nothing else reads them all.
+	// The stats add up the stock of all rows. Nothing else reads a whole table.
 	if diff := cmp.Diff([]string{"all of inventory"}, whole); diff != "" {
 		t.Errorf("tables that are read whole differ (-want +got):\n%s", diff)
 	}
 	if n := scans(ctx, f)["all of inventory"] - before["all of inventory"]; n != len(rows) {
-		t.Errorf("the stock rows were all read %d times by %d looks at the stats", n, len(rows))
+		t.Errorf("%d calls of Stats() read all stock rows %d times, want once each", len(rows), n)
 	}
 }
 
-// A session keeps the plans that it made while the tables were empty, when every index looks as
-// good as the primary key's. What finds a hold by its id must not go through all live ones later.
-func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
+// A session keeps the plans that it made while the tables were empty, when every index seems as
+// good as the primary key. A statement that finds a hold by its id must not scan all live holds
+// later.
+func TestVerbsFindAHoldByItsPrimaryKeyEvenWithPlansOfEmptyTables(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -139,7 +150,11 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 	s := f.services()[0]
 	for range 3 {
 		for _, lines := range [][]reservation.Line{rows[:1], rows} {
-			for _, resolve := range []func(context.Context, uuid.UUID, string) (reservation.Answer, error){s.Confirm, s.Release} {
+			for _, to := range []reservation.Status{reservation.Confirmed, reservation.Released} {
+				resolve := s.Confirm
+				if to == reservation.Released {
+					resolve = s.Release
+				}
 				answer, err := s.Reserve(ctx,
 					reservation.Request{Lines: lines, Key: uuid.NewString()})
 				id := answer.Hold.ID
@@ -156,14 +171,14 @@ func TestVerbsThatKnowTheHoldFindItByItsIDEvenInEmptyTables(t *testing.T) {
 
 	for name, n := range scans(ctx, f) {
 		if strings.HasPrefix(name, "reservations_live") && n != 0 {
-			t.Errorf("%s was scanned %d times by verbs that know the hold's id", name, n)
+			t.Errorf("verbs that know the hold's id scanned %s %d times, want 0", name, n)
 		}
 	}
 }
 
-// callEverything makes each verb run each of its statements, also those for dead holds and old
-// keys. What it does besides goes by primary keys, as the counts of scans are at stake.
-func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other reservation.Line) {
+// callEveryVerb makes each verb run each of its statements, including those for dead holds and old
+// keys. Its own statements use primary keys only, so they don't disturb the counts of scans.
+func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other reservation.Line) {
 	t.Helper()
 	s := f.services()[0]
 	must := func(answer reservation.Answer, err error) uuid.UUID {
@@ -182,8 +197,9 @@ func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other re
 
 	f.Kill(reserve(of(row, 4)))
 	f.Kill(reserve(of(row, 4), other))
-	must(s.Extend(ctx, reserve(row, other), time.Minute, uuid.NewString())) // it reclaims the hold
-	resolved := reserve(of(row, 7), other)                                  // and this one the line
+	extended := reserve(row, other) // reclaims the dead hold
+	must(s.Extend(ctx, extended, time.Minute, uuid.NewString()))
+	resolved := reserve(of(row, 7), other) // reclaims the dead cart's line
 	must(s.Confirm(ctx, resolved, uuid.NewString()))
 	must(s.Release(ctx, reserve(other), ""))
 	for _, id := range []uuid.UUID{resolved, reserve(other)} {
@@ -204,26 +220,27 @@ func callEverything(ctx context.Context, t *testing.T, f *fixture, row, other re
 		row.WarehouseID.String())
 	f.Kill(reserve(other))
 	f.Kill(reserve(row, other))
-	f.Exec(
-		"UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1",
-		key,
-	)
+	f.Exec(`
+UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1`, key)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
 	}
 }
 
-// operatorReads lists the holds of each status, with and without a line to look for, and reads the
-// stats.
+// operatorReads lists the holds of each status, with and without a product and a warehouse, and
+// reads the stats.
 func operatorReads(
 	ctx context.Context, t *testing.T, s *reservation.Service, row reservation.Line,
 ) {
 	t.Helper()
-	for _, status := range []reservation.Status{"", reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired} {
-		for _, f := range []reservation.HoldFilter{{Status: status}, {Status: status, ProductID: &row.ProductID, WarehouseID: &row.WarehouseID}} {
-			page, err := s.ListHolds(ctx, f, reservation.HoldCursor{}, 20)
+	for _, status := range append([]reservation.Status{""}, allStatuses...) {
+		for _, filter := range []reservation.HoldFilter{
+			{Status: status},
+			{Status: status, ProductID: &row.ProductID, WarehouseID: &row.WarehouseID},
+		} {
+			page, err := s.ListHolds(ctx, filter, reservation.HoldCursor{}, 20)
 			if err == nil && page.Next != nil {
-				_, err = s.ListHolds(ctx, f, *page.Next, 20)
+				_, err = s.ListHolds(ctx, filter, *page.Next, 20)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -235,41 +252,60 @@ func operatorReads(
 	}
 }
 
-func TestSchemaRefusesWhatBreaksAPromise(t *testing.T) {
+func TestTheSchemaRefusesBrokenPromises(t *testing.T) {
 	t.Parallel()
 
-	p := plant(t)
-	for promise, test := range map[string]struct{ sql, code string }{
-		"I1, above":              {"UPDATE inventory SET reserved = total + 1", "23514"},
-		"I1, below":              {"UPDATE inventory SET reserved = -1", "23514"},
-		"I1, by an adjustment":   {"SELECT adjust_stock(product_id, warehouse_id, -1000, 'test') FROM inventory", "23514"},
-		"I3, the status":         {"UPDATE reservations SET status = 'RELEASED' WHERE status = 'CONFIRMED'", "23514"},
-		"I3, the end":            {"UPDATE reservations SET expires_at = expires_at + interval '1 h' WHERE status = 'RELEASED'", "23514"},
-		"I4, confirmed late":     {"UPDATE reservations SET status = 'CONFIRMED', updated_at = expires_at WHERE status = 'PENDING'", "23514"},
-		"I4, expired early":      {"UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '1 s' WHERE status = 'PENDING'", "23514"},
-		"I6, one key twice":      {"INSERT INTO idempotency_keys SELECT * FROM idempotency_keys", "23505"},
-		"I7, a line twice":       {"INSERT INTO reservation_items SELECT * FROM reservation_items", "23505"},
-		"I7, half a line":        {"UPDATE reservations SET product_id = NULL WHERE status = 'PENDING' AND product_id IS NOT NULL", "23514"},
-		"a hold of nothing":      {"UPDATE reservations SET quantity = 0 WHERE status = 'PENDING'", "23514"},
-		"a line of nothing":      {"UPDATE reservation_items SET quantity = 0", "23514"},
-		"a line without a hold":  {"UPDATE reservation_items SET reservation_id = gen_random_uuid()", "23503"},
-		"a hold with its lines":  {"DELETE FROM reservations", "23503"},
-		"stock with its holds":   {"DELETE FROM inventory", "23503"},
-		"an adjustment of none":  {"SELECT adjust_stock(product_id, warehouse_id, 0, 'test') FROM inventory", "23514"},
-		"an adjustment unsaid":   {"SELECT adjust_stock(product_id, warehouse_id, 1, '') FROM inventory", "23514"},
-		"a key that is too long": {"UPDATE idempotency_keys SET key = repeat('k', 256)", "23514"},
-		"an empty key":           {"UPDATE idempotency_keys SET key = ''", "23514"},
+	const checkViolation, uniqueViolation, foreignKeyViolation = "23514", "23505", "23503"
+	shop := newAuditShop(t)
+	for code, statements := range map[string]map[string]string{
+		checkViolation: {
+			"I1: reserved exceeds total": "UPDATE inventory SET reserved = total + 1",
+			"I1: reserved is negative":   "UPDATE inventory SET reserved = -1",
+			"I1: an adjustment leaves less than is held": `
+SELECT adjust_stock(product_id, warehouse_id, -1000, 'test') FROM inventory`,
+			"I3: the status of a resolved hold changes": `
+UPDATE reservations SET status = 'RELEASED' WHERE status = 'CONFIRMED'`,
+			"I3: the end of a resolved hold changes": `
+UPDATE reservations SET expires_at = expires_at + interval '1 h' WHERE status = 'RELEASED'`,
+			"I4: a hold is confirmed at its end": `
+UPDATE reservations SET status = 'CONFIRMED', updated_at = expires_at WHERE status = 'PENDING'`,
+			"I4: a hold expires before its end": `
+UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '1 s'
+WHERE status = 'PENDING'`,
+			"I7: a hold has a warehouse and no product": `
+UPDATE reservations SET product_id = NULL WHERE status = 'PENDING' AND product_id IS NOT NULL`,
+			"a hold of no units": "UPDATE reservations SET quantity = 0 WHERE status = 'PENDING'",
+			"a line of no units": "UPDATE reservation_items SET quantity = 0",
+			"an adjustment by 0": `
+SELECT adjust_stock(product_id, warehouse_id, 0, 'test') FROM inventory`,
+			"an adjustment without a reason": `
+SELECT adjust_stock(product_id, warehouse_id, 1, '') FROM inventory`,
+			"a key that is too long": "UPDATE idempotency_keys SET key = repeat('k', 256)",
+			"an empty key":           "UPDATE idempotency_keys SET key = ''",
+		},
+		uniqueViolation: {
+			"I6: the same key twice":  "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys",
+			"I7: the same line twice": "INSERT INTO reservation_items SELECT * FROM reservation_items",
+		},
+		foreignKeyViolation: {
+			"a line without a hold": `
+UPDATE reservation_items SET reservation_id = gen_random_uuid()`,
+			"a deleted hold that has lines": "DELETE FROM reservations",
+			"a deleted row that had stock":  "DELETE FROM inventory",
+		},
 	} {
-		_, err := p.Admin.Exec(p.Context(), test.sql)
-		var refused *pgconn.PgError
-		if !errors.As(err, &refused) || refused.Code != test.code {
-			t.Errorf("%s: %s = %v, want SQLSTATE %s", promise, test.sql, err, test.code)
+		for name, sql := range statements {
+			_, err := shop.Admin.Exec(shop.Context(), sql)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || refused.Code != code {
+				t.Errorf("%s: %s = %v, want SQLSTATE %s", name, sql, err, code)
+			}
 		}
 	}
-	p.mustAudit(t)
+	shop.mustAudit(t)
 }
 
-func TestStockChangesAreRecorded(t *testing.T) {
+func TestAdjustStockRecordsEachChange(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
@@ -287,7 +323,7 @@ func TestStockChangesAreRecorded(t *testing.T) {
 	_, err := f.Admin.Exec(f.Context(),
 		"SELECT adjust_stock(gen_random_uuid(), gen_random_uuid(), 1, 'nowhere')")
 	if err == nil {
-		t.Error("adjust_stock() of a row that isn't there succeeded, want an error")
+		t.Error("adjust_stock() without a stock row succeeded, want an error")
 	}
 	f.mustAudit(t)
 }

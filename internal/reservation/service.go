@@ -32,7 +32,7 @@ type Service struct {
 func New(pool *postgres.Pool, opts Options) *Service { return &Service{pool: pool, opts: opts} }
 
 // Retries counts the transactions that ran again after a deadlock or a serialization failure. It
-// stays at zero unless something else takes locks in another order.
+// stays at zero unless another program takes locks in another order.
 func (s *Service) Retries() int64 { return s.retries.Load() }
 
 // Ping reports whether the database answers. It returns ErrUnavailable.
@@ -43,8 +43,8 @@ func (s *Service) Ping(ctx context.Context) error {
 	return nil
 }
 
-// The bounds of a retry. A deadlock with a sensible program is over after three more tries. The
-// random pauses keep two losers from meeting again.
+// The bounds of a retry. The random pauses keep two transactions that met in a deadlock from
+// meeting again.
 const (
 	maxTries  = 4
 	baseDelay = 5 * time.Millisecond
@@ -101,7 +101,7 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// classify wraps a database error in the error that the caller is promised.
+// classify wraps a database error in the error that the package documents for it.
 func classify(err error) error {
 	switch {
 	case err == nil:

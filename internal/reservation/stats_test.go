@@ -11,36 +11,39 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// life is a hold of the model.
-type life struct {
-	status   reservation.Status // as it is written down
+// modelHold is a hold of the model.
+type modelHold struct {
+	status   reservation.Status // the stored status
 	quantity int
 	created  time.Time
 	updated  time.Time
 	expires  time.Time
 }
 
-// lives makes up holds of the last two hours, some of whose times are on the very edge of a minute.
-func lives(random *rand.Rand, now time.Time, n int) []life {
-	var all []life
+// makeModelHolds makes random holds of the last two hours. A fifth of them begin exactly at a full
+// minute.
+func makeModelHolds(random *rand.Rand, now time.Time, n int) []modelHold {
+	var all []modelHold
 	for range n {
-		created := now.Add(-time.Duration(random.Int64N(int64(2 * time.Hour)))).Truncate(
-			time.Microsecond)
+		age := time.Duration(random.Int64N(int64(2 * time.Hour)))
+		created := now.Add(-age).Truncate(time.Microsecond)
 		if random.IntN(5) == 0 {
 			created = created.Truncate(time.Minute)
 		}
-		l := life{
+		l := modelHold{
 			quantity: 1 + random.IntN(3),
 			created:  created,
 			updated:  created,
 			expires:  created.Add(time.Duration(1+random.IntN(3000)) * time.Second),
 		}
-		soon := created.Add(
-			time.Duration(random.Int64N(int64(l.expires.Sub(created)))) + time.Microsecond,
-		).Truncate(time.Microsecond)
+		after := time.Duration(random.Int64N(int64(l.expires.Sub(created)))) + time.Microsecond
+		resolved := created.Add(after).Truncate(time.Microsecond)
+		inTime := resolved.Before(now) && resolved.Before(l.expires)
 		switch kind := random.IntN(4); {
-		case kind < 2 && soon.Before(now) && soon.Before(l.expires):
-			l.status, l.updated = []reservation.Status{reservation.Confirmed, reservation.Released}[kind], soon
+		case kind == 0 && inTime:
+			l.status, l.updated = reservation.Confirmed, resolved
+		case kind == 1 && inTime:
+			l.status, l.updated = reservation.Released, resolved
 		case kind == 2 && l.expires.Before(now):
 			l.status, l.updated = reservation.Expired, l.expires
 		default:
@@ -51,8 +54,8 @@ func lives(random *rand.Rand, now time.Time, n int) []life {
 	return all
 }
 
-// statsOf is the model of Stats.
-func statsOf(all []life, total int64, now time.Time) reservation.Stats {
+// modelStats computes the stats from the model's holds.
+func modelStats(all []modelHold, total int64, now time.Time) reservation.Stats {
 	want := reservation.Stats{Now: now, Total: total}
 	first := now.Truncate(time.Minute).Add(-(reservation.StatsMinutes - 1) * time.Minute)
 	for n := range reservation.StatsMinutes {
@@ -64,7 +67,7 @@ func statsOf(all []life, total int64, now time.Time) reservation.Stats {
 			n < reservation.StatsMinutes {
 			return &want.Minutes[n]
 		}
-		return new(reservation.Minute) // too long ago
+		return new(reservation.Minute) // outside of the last hour
 	}
 	for _, l := range all {
 		minute(l.created).Held++
@@ -88,36 +91,36 @@ func statsOf(all []life, total int64, now time.Time) reservation.Stats {
 	return want
 }
 
-// plantLives writes the holds down as they are, half of them carts of two lines.
-func plantLives(f *fixture, rows []reservation.Line, all []life) {
+// insertModelHolds inserts the model's holds. Those of more than one unit become carts of two
+// lines.
+func insertModelHolds(f *fixture, rows []reservation.Line, all []modelHold) {
 	f.t.Helper()
 	var batch pgx.Batch
 	const hold = `
 WITH made AS (
-    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+    INSERT INTO reservations
+           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
     VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7::text::reservation_status)
     RETURNING id, expires_at, status
 )
-INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity, counted)
+INSERT INTO reservation_items
+       (reservation_id, product_id, warehouse_id, expires_at, quantity, counted)
 SELECT id, product_id, warehouse_id, expires_at, quantity, status = 'PENDING'
 FROM made, unnest($8::uuid[], $9::uuid[], $10::integer[]) l (product_id, warehouse_id, quantity)`
+	product, warehouse := rows[0].ProductID.String(), rows[0].WarehouseID.String()
+	product2, warehouse2 := rows[1].ProductID.String(), rows[1].WarehouseID.String()
 	for _, l := range all {
-		product, warehouse := rows[0].ProductID.String(), rows[0].WarehouseID.String()
-		one := []*string{&product, &warehouse}
+		// A hold of one line has a product and a warehouse. A cart has arrays of them instead.
+		oneProduct, oneWarehouse := &product, &warehouse
 		var products, warehouses []string
 		var quantities []int
 		if l.quantity > 1 {
-			one = []*string{nil, nil}
-			products, warehouses = []string{
-				product,
-				rows[1].ProductID.String(),
-			}, []string{
-				warehouse,
-				rows[1].WarehouseID.String(),
-			}
+			oneProduct, oneWarehouse = nil, nil
+			products = []string{product, product2}
+			warehouses = []string{warehouse, warehouse2}
 			quantities = []int{1, l.quantity - 1}
 		}
-		batch.Queue(hold, one[0], one[1], l.quantity, l.created, l.updated, l.expires,
+		batch.Queue(hold, oneProduct, oneWarehouse, l.quantity, l.created, l.updated, l.expires,
 			string(l.status), products, warehouses, quantities)
 	}
 	if err := f.Admin.SendBatch(f.Context(), &batch).Close(); err != nil {
@@ -125,18 +128,22 @@ FROM made, unnest($8::uuid[], $9::uuid[], $10::integer[]) l (product_id, warehou
 	}
 	f.Exec(`
 WITH lines AS (
-    SELECT r.product_id, r.warehouse_id, r.quantity, r.status FROM reservations r WHERE r.product_id IS NOT NULL
+    SELECT r.product_id, r.warehouse_id, r.quantity, r.status
+    FROM reservations r WHERE r.product_id IS NOT NULL
     UNION ALL
-    SELECT l.product_id, l.warehouse_id, l.quantity, r.status FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+    SELECT l.product_id, l.warehouse_id, l.quantity, r.status
+    FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
 )
 UPDATE inventory i SET reserved = s.held, total = total - s.sold
-FROM (SELECT product_id, warehouse_id, coalesce(sum(quantity) FILTER (WHERE status = 'PENDING'), 0) AS held,
-             coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold FROM lines GROUP BY 1, 2) s
+FROM (SELECT product_id, warehouse_id,
+             coalesce(sum(quantity) FILTER (WHERE status = 'PENDING'), 0) AS held,
+             coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold
+      FROM lines GROUP BY 1, 2) s
 WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id`)
 }
 
-// roughly compares what floating point carries.
-var roughly = cmp.Comparer(
+// withinAMicrosecond compares durations that went through floating point.
+var withinAMicrosecond = cmp.Comparer(
 	func(a, b time.Duration) bool { return (a - b).Abs() < time.Microsecond })
 
 func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
@@ -147,9 +154,9 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	ctx := f.Context()
 	s := f.services()[0]
 	rows := f.stocks(5000, 5000)
-	all := lives(rand.New(rand.NewPCG(seed, seed)),
+	all := makeModelHolds(rand.New(rand.NewPCG(seed, seed)),
 		queryOne[time.Time](f, "SELECT clock_timestamp()"), holds)
-	plantLives(f, rows, all)
+	insertModelHolds(f, rows, all)
 	total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
 	f.mustAudit(t)
 
@@ -157,12 +164,12 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := statsOf(all, total, before.Now)
-	if diff := cmp.Diff(want, before, roughly); diff != "" {
+	want := modelStats(all, total, before.Now)
+	if diff := cmp.Diff(want, before, withinAMicrosecond); diff != "" {
 		t.Errorf("Stats() before the sweep differ (-want +got):\n%s", diff)
 	}
 	if want.Live == 0 || want.Dead == 0 || want.SweepLag < time.Minute {
-		t.Fatalf("the model's stats are %+v, which show nothing", want)
+		t.Fatalf("the model's stats are %+v, want live holds, dead holds and a lag", want)
 	}
 
 	if _, err := s.Sweep(ctx); err != nil {
@@ -172,37 +179,46 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A hold that was alive may have died in between; but for those, of which the model knows
-	// nothing, it says what is to be seen.
-	want = statsOf(all, total, after.Now)
+	// More holds may have died since the sweep. The model doesn't know which dead holds were swept, so
+	// Dead and SweepLag are taken from the answer.
+	want = modelStats(all, total, after.Now)
 	if after.SweepLag > after.Now.Sub(before.Now) || (after.Dead == 0) != (after.SweepLag == 0) {
-		t.Errorf("Stats() after the sweep know %d dead holds, for %v", after.Dead, after.SweepLag)
+		t.Errorf("Stats() after the sweep shows %d dead holds and a lag of %v", after.Dead,
+			after.SweepLag)
 	}
 	want.Dead, want.SweepLag = after.Dead, after.SweepLag
-	if diff := cmp.Diff(want, after, roughly); diff != "" {
+	if diff := cmp.Diff(want, after, withinAMicrosecond); diff != "" {
 		t.Errorf("Stats() after the sweep differ (-want +got):\n%s", diff)
 	}
 }
 
-func TestWrongStatsDifferFromTheModel(t *testing.T) {
+func TestBrokenStatsDifferFromTheModel(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct{ old, replacement string }{
-		"the dead count as alive":                 {"r.expires_at <= _now AS dead", "false AS dead"},
-		"an hour and a minute":                    {"interval '59 minutes'", "interval '60 minutes'"},
-		"what was resolved wasn't held":           {"SELECT began AS minute, 'HELD' AS event, n FROM lives", "SELECT began AS minute, 'HELD' AS event, n FROM lives WHERE status IS NULL"},
-		"what was made before the hour is missed": {"r.updated_at >= _first", "r.created_at >= _first"},
-		"the holds of the last minute are missed": {"r.updated_at >= _first", "r.updated_at >= _first AND r.updated_at < _first + interval '59 min'"},
-		"the lag of the youngest":                 {"min(p.expires_at)", "max(p.expires_at)"},
+		"dead holds count as live": {"r.expires_at <= _now AS dead", "false AS dead"},
+		"61 minutes":               {"interval '59 minutes'", "interval '60 minutes'"},
+		"resolved holds don't count as held": {
+			"SELECT began AS minute, 'HELD' AS event, n FROM lives",
+			"SELECT began AS minute, 'HELD' AS event, n FROM lives WHERE status IS NULL",
+		},
+		"holds made before the hour are missing": {
+			"r.updated_at >= _first", "r.created_at >= _first",
+		},
+		"the last minute is missing": {
+			"r.updated_at >= _first",
+			"r.updated_at >= _first AND r.updated_at < _first + interval '59 min'",
+		},
+		"the lag of the youngest dead hold": {"min(p.expires_at)", "max(p.expires_at)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
 			f := newFixture(t, 1)
 			rows := f.stocks(5000, 5000)
-			all := lives(rand.New(rand.NewPCG(6, 6)),
+			all := makeModelHolds(rand.New(rand.NewPCG(6, 6)),
 				queryOne[time.Time](f, "SELECT clock_timestamp()"), 600)
-			plantLives(f, rows, all)
+			insertModelHolds(f, rows, all)
 			total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
 			f.mutate("operator_stats", c.old, c.replacement)
 
@@ -210,8 +226,8 @@ func TestWrongStatsDifferFromTheModel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if cmp.Diff(statsOf(all, total, got.Now), got, roughly) == "" {
-				t.Error("the stats agree with the model all the same")
+			if cmp.Diff(modelStats(all, total, got.Now), got, withinAMicrosecond) == "" {
+				t.Error("the stats agree with the model, want a difference")
 			}
 		})
 	}
@@ -224,7 +240,7 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 	ctx := f.Context()
 	s := f.services()[0]
 	rows := f.stocks(10, 20)
-	look := func() reservation.Stats {
+	readStats := func() reservation.Stats {
 		t.Helper()
 		stats, err := s.Stats(ctx)
 		if err != nil {
@@ -232,12 +248,10 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 		}
 		return stats
 	}
-	empty := look()
+	empty := readStats()
 	if empty.Live != 0 || empty.LiveUnits != 0 || empty.Dead != 0 || empty.SweepLag != 0 ||
-		empty.Total != 30 ||
-		len(empty.Minutes) != 60 ||
-		empty.Audit != nil {
-		t.Errorf("Stats() of a shop that just opened = %+v, want 30 units and nothing held", empty)
+		empty.Total != 30 || len(empty.Minutes) != 60 || empty.Audit != nil {
+		t.Errorf("Stats() without holds = %+v, want 30 units, none held", empty)
 	}
 
 	f.hold(of(rows[0], 2))
@@ -251,8 +265,8 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 	}
 	f.kill(dead)
 
-	// The dead hold was made an hour before its death, a second ago.
-	got := look()
+	// kill has moved the dead hold's creation out of the hour.
+	got := readStats()
 	var sum reservation.Minute
 	for _, m := range got.Minutes {
 		sum.Held += m.Held
@@ -264,29 +278,29 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 		t.Errorf("the minutes add up to %+v, want %+v", sum, want)
 	}
 	if got.Live != 1 || got.LiveUnits != 2 || got.Dead != 1 || got.Total != 26 ||
-		got.SweepLag < time.Second ||
-		got.SweepLag > testTimeout {
-		t.Errorf(
-			"Stats() = %+v, want one live hold of 2 units of 26 and one that died a second ago",
-			got)
+		got.SweepLag < time.Second || got.SweepLag > testTimeout {
+		t.Errorf("Stats() = %+v, want a live hold of 2 units, one that died a second ago, and "+
+			"a total of 26", got)
 	}
 	if _, err := s.Sweep(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if swept := look(); swept.Dead != 0 || swept.SweepLag != 0 || swept.Live != 1 {
+	if swept := readStats(); swept.Dead != 0 || swept.SweepLag != 0 || swept.Live != 1 {
 		t.Errorf("Stats() after the sweep = %+v, want none dead", swept)
 	}
 	f.mustAudit(t)
 }
 
-func TestTheLastAuditIsKept(t *testing.T) {
+func TestStatsShowTheLastAudit(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	s := f.services()[0]
 	var last time.Time
-	for _, want := range []reservation.AuditResult{{Violations: 3, Unfinished: true}, {}, {Violations: 1}} {
+	for _, want := range []reservation.AuditResult{
+		{Violations: 3, Unfinished: true}, {}, {Violations: 1},
+	} {
 		if err := s.KeepAudit(ctx, want.Violations, want.Unfinished); err != nil {
 			t.Fatal(err)
 		}
@@ -296,8 +310,8 @@ func TestTheLastAuditIsKept(t *testing.T) {
 		}
 		if !stats.Audit.At.After(last) || stats.Audit.At.After(stats.Now) ||
 			stats.Audit.At.Location() != time.UTC {
-			t.Errorf("the audit is of %v, want between %v and %v in UTC", stats.Audit.At, last,
-				stats.Now)
+			t.Errorf("the audit's time is %v, want one between %v and %v, in UTC", stats.Audit.At,
+				last, stats.Now)
 		}
 		last = stats.Audit.At
 		want.At = last
@@ -306,6 +320,6 @@ func TestTheLastAuditIsKept(t *testing.T) {
 		}
 	}
 	if n := queryOne[int](f, "SELECT count(*) FROM last_audit"); n != 1 {
-		t.Errorf("%d audits are kept, want one", n)
+		t.Errorf("%d audits are stored, want one", n)
 	}
 }

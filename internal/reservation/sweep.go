@@ -24,7 +24,7 @@ const (
 
 // SweepResult counts the work of a sweep.
 type SweepResult struct {
-	// Expired counts the holds that were written down as expired, Units their units.
+	// Expired counts the holds that became EXPIRED, Units their units.
 	Expired, Units int64
 	// Keys counts the removed idempotency keys.
 	Keys int64
@@ -39,18 +39,18 @@ type SweepResult struct {
 	More bool
 }
 
-// Sweep writes down the dead holds as expired, in batches, and then removes the idempotency keys
-// that are older than a day. It stops before the context's deadline. It may run at any time, more
-// than once at a time, and die anywhere (I9).
+// Sweep stores the status EXPIRED for the dead holds, in batches, and then removes the idempotency
+// keys that are older than a day. It stops before the context's deadline. It may run at any time,
+// twice at once, and die anywhere (I9).
 //
-// When somebody locks a stock row for longer than lock_timeout, the sweep of the holds ends with
-// ErrBusy. The rest of the holds stay dead until the next sweep, and the keys are still removed. It
-// returns ErrBusy or ErrUnavailable together with the work done so far.
+// When a stock row stays locked for longer than lock_timeout, the sweep of the holds ends with
+// ErrBusy. The other dead holds stay PENDING until the next sweep, and the keys are still removed.
+// Sweep returns ErrBusy or ErrUnavailable together with the work done so far.
 func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 	var result SweepResult
 	end := time.Now().Add(sweepLimit)
 	if deadline, ok := ctx.Deadline(); ok {
-		// A tenth of a short deadline, so that a sweep of a second still sweeps.
+		// The margin is at most a tenth of the time, so that a sweep with one second still sweeps.
 		end = deadline.Add(-min(sweepMargin, time.Until(deadline)/10))
 	}
 	moreHolds, holdsErr := repeat(end, func() (bool, error) { return s.sweepHolds(ctx, &result) })

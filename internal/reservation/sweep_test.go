@@ -16,16 +16,22 @@ import (
 )
 
 const bulkSQL = `
-WITH held AS (
-    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
-    SELECT gen_random_uuid(), $1, $2, 1, t - interval '1 h', CASE $4 WHEN 'EXPIRED' THEN t ELSE t - interval '1 h' END, t, $4::reservation_status
-    FROM (SELECT clock_timestamp() - n * interval '1 s' AS t FROM generate_series(1, $3::integer) n) ends
+WITH ends AS (
+    SELECT clock_timestamp() - n * interval '1 s' AS t FROM generate_series(1, $3::integer) n
+), held AS (
+    INSERT INTO reservations
+           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+    SELECT gen_random_uuid(), $1, $2, 1, t - interval '1 h',
+           CASE $4 WHEN 'EXPIRED' THEN t ELSE t - interval '1 h' END, t, $4::reservation_status
+    FROM ends
     RETURNING 1
 )
-UPDATE inventory SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT count(*) FROM held) ELSE 0 END
+UPDATE inventory
+SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT count(*) FROM held) ELSE 0 END
 WHERE product_id = $1 AND warehouse_id = $2`
 
-// bulk makes n holds that ended a second apart, the last one a second ago.
+// bulk makes n dead holds of one unit, PENDING or EXPIRED. Their ends are a second apart, the
+// latest one a second ago.
 func (f *fixture) bulk(row reservation.Line, n int, status reservation.Status) {
 	f.t.Helper()
 	f.Exec(bulkSQL, row.ProductID.String(), row.WarehouseID.String(), n, string(status))
@@ -45,7 +51,7 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 
 	oldest := result.Oldest
 	result.Oldest = 0
-	// Three batches of holds, the last of them short, and one that finds no keys.
+	// There are three batches of holds, the last one with 500, and one batch that finds no keys.
 	want := reservation.SweepResult{Expired: 2500, Units: 2500, Batches: 4, Looked: true}
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
@@ -53,8 +59,11 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	if oldest < 2500*time.Second || oldest > 2500*time.Second+testTimeout {
 		t.Errorf("Sweep() found the oldest dead for %s, want %s", oldest, 2500*time.Second)
 	}
-	if got := f.counts(row); got != (counts{Total: 10_000, Reserved: 1}) || f.status(live) != reservation.Pending {
-		t.Errorf("after the sweep the stock is %+v and the live hold %s", got, f.status(live))
+	if got := f.counts(row); got != (counts{Total: 10_000, Reserved: 1}) {
+		t.Errorf("after the sweep the stock is %+v, want one unit reserved", got)
+	}
+	if got := f.status(live); got != reservation.Pending {
+		t.Errorf("after the sweep the live hold is %s, want PENDING", got)
 	}
 	if again, err := s.Sweep(ctx); err != nil ||
 		again != (reservation.SweepResult{Batches: 2, Looked: true}) {
@@ -63,7 +72,7 @@ func TestSweepWorksInBatchesAndCounts(t *testing.T) {
 	f.mustAudit(t)
 }
 
-func TestSweepsAtOnceShareTheBatches(t *testing.T) {
+func TestConcurrentSweepsShareTheHolds(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, 3, func(ctx context.Context, f *fixture, r *report) {
@@ -87,14 +96,14 @@ func TestSweepsAtOnceShareTheBatches(t *testing.T) {
 	})
 }
 
-// hurried is a context that says when it ends but doesn't end, so that a slow machine can't cut a
-// batch off.
-type hurried struct {
+// softDeadline is a context with a deadline at which it doesn't end. On a slow machine a real
+// deadline could interrupt a batch.
+type softDeadline struct {
 	context.Context
 	end time.Time
 }
 
-func (h hurried) Deadline() (time.Time, bool) { return h.end, true }
+func (h softDeadline) Deadline() (time.Time, bool) { return h.end, true }
 
 func TestSweepStopsBeforeItsDeadline(t *testing.T) {
 	t.Parallel()
@@ -105,30 +114,33 @@ func TestSweepStopsBeforeItsDeadline(t *testing.T) {
 	f.bulk(row, holds, reservation.Pending)
 	s := f.services()[0]
 
-	over, err := s.Sweep(hurried{f.Context(), time.Now().Add(-time.Second)})
+	over, err := s.Sweep(softDeadline{f.Context(), time.Now().Add(-time.Second)})
 	if want := (reservation.SweepResult{More: true}); err != nil || over != want {
 		t.Errorf("Sweep() after its deadline = %+v, %v, want %+v", over, err, want)
 	}
-	result, err := s.Sweep(hurried{f.Context(), time.Now().Add(100 * time.Millisecond)})
+	result, err := s.Sweep(softDeadline{f.Context(), time.Now().Add(100 * time.Millisecond)})
 	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds ||
 		result.Expired%1000 != 0 {
 		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result,
 			err)
 	}
-	if got, want := f.counts(row), (counts{Total: holds, Reserved: holds - int(result.Units)}); got != want {
+	want := counts{Total: holds, Reserved: holds - int(result.Units)}
+	if got := f.counts(row); got != want {
 		t.Errorf("the stock is %+v, want %+v", got, want)
 	}
 	f.mustAudit(t)
 }
 
-func TestSweepRemovesKeysOfADay(t *testing.T) {
+func TestSweepRemovesKeysAfterADay(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	hold := f.hold(f.stock(1))
 	const keysSQL = `
 INSERT INTO idempotency_keys (key, request_hash, answer, created_at)
-SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_timestamp() - $3::interval FROM generate_series(1, $4::integer) n`
+SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text),
+       clock_timestamp() - $3::interval
+FROM generate_series(1, $4::integer) n`
 	f.Exec(keysSQL, "old", hold.ID.String(), 24*time.Hour, 2100)
 	f.Exec(keysSQL, "young", hold.ID.String(), 24*time.Hour-time.Minute, 10)
 
@@ -144,7 +156,7 @@ SELECT $1 || n, sha256('request'), jsonb_build_object('id', $2::text), clock_tim
 	}
 }
 
-func TestASweepWithoutDeadHoldsReadsLittle(t *testing.T) {
+func TestAnIdleSweepReadsFewPages(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
@@ -162,7 +174,7 @@ func TestASweepWithoutDeadHoldsReadsLittle(t *testing.T) {
 	const sweep = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM sweep_holds(1000)"
 
 	var answer []byte
-	for range 2 { // the first one reads the function and makes its plan
+	for range 2 { // the first run also reads the function and makes its plan
 		if err := conn.QueryRow(ctx, sweep).Scan(&answer); err != nil {
 			t.Fatal(err)
 		}
@@ -179,12 +191,13 @@ func TestASweepWithoutDeadHoldsReadsLittle(t *testing.T) {
 	}
 	pages := queryOne[int](f, "SELECT pg_relation_size('reservations') / 8192")
 	if n := plans[0].Plan.Hit + plans[0].Plan.Read; n > 12 || pages < 200 {
-		t.Errorf("an idle sweep of a table of %d pages touched %d, want a few", pages, n)
+		t.Errorf("an idle sweep of a table of %d pages read %d, want at most 12 of 200 or more",
+			pages, n)
 	}
 }
 
-// Twenty stock rows have a hundred dead holds each, which died in turns. Batches of the oldest
-// would update every row in each of them.
+// Twenty stock rows have a hundred dead holds each, which died in turns. If a batch simply took the
+// oldest holds, each batch would update every row.
 func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	t.Parallel()
 
@@ -196,12 +209,12 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 			f.bulk(row, 100, reservation.Pending)
 		}
 		f.Exec("CREATE TABLE updates ()")
-		f.Exec(
-			"CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'",
-		)
-		f.Exec(
-			"CREATE TRIGGER count_update AFTER UPDATE ON inventory FOR EACH ROW EXECUTE FUNCTION count_update()",
-		)
+		f.Exec(`
+CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql
+AS 'BEGIN INSERT INTO updates DEFAULT VALUES; RETURN NULL; END'`)
+		f.Exec(`
+CREATE TRIGGER count_update AFTER UPDATE ON inventory
+FOR EACH ROW EXECUTE FUNCTION count_update()`)
 		result, err := f.services()[0].Sweep(f.Context())
 		if err != nil || result.Expired != 2000 {
 			t.Errorf("Sweep() = %+v, %v, want 2000 holds", result, err)
@@ -212,25 +225,25 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	if n := updates(func(*fixture) {}); n != 20 {
 		t.Errorf("the sweep made %d updates of 20 stock rows, want one of each", n)
 	}
-	// Taking no more of a row than its oldest, as the sweep once did, is what this test would
-	// notice.
+	// The control: a sweep that takes only a few of a row's dead holds updates the row again and
+	// again.
 	if n := updates(func(f *fixture) {
 		f.mutate("sweep_holds", "ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED",
 			"ORDER BY r.expires_at LIMIT 50 FOR UPDATE SKIP LOCKED")
 	}); n < 40 {
-		t.Errorf("a sweep that takes fifty of a row made %d updates, want 40 or more", n)
+		t.Errorf("a sweep that takes fifty holds of a row made %d updates, want 40 or more", n)
 	}
 }
 
-// Others may have locked the oldest, more of them than a batch begins with: the sweep steps past
-// them.
-func TestSweepPassesByManyLockedHolds(t *testing.T) {
+// Other callers may have locked the oldest dead holds, and more of them than one batch looks at.
+// The sweep must skip them all.
+func TestSweepSkipsManyLockedHolds(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
 	rows := f.stocks(3000, 3000)
 	f.bulk(rows[1], 300, reservation.Pending)
-	f.bulk(rows[0], 1500, reservation.Pending) // it has the oldest
+	f.bulk(rows[0], 1500, reservation.Pending) // this row has the oldest holds
 	tx := f.lock("SELECT 1 FROM reservations WHERE product_id = $1 FOR UPDATE",
 		rows[0].ProductID.String())
 
@@ -249,8 +262,8 @@ func TestSweepPassesByManyLockedHolds(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// A batch looks at a fifth of the carts that it finds: there are more, then.
-func TestASweepTakesMoreCartsThanOneBatch(t *testing.T) {
+// A batch takes carts for at most a fifth of its limit, 200, so the sweep needs a second batch.
+func TestSweepExpiresMoreCartsThanOneBatchHolds(t *testing.T) {
 	t.Parallel()
 
 	const carts = 250
@@ -268,7 +281,7 @@ func TestASweepTakesMoreCartsThanOneBatch(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// A sweep that finds all locked ends instead of asking for them again and again.
+// A sweep that finds only locked holds must end instead of searching again and again.
 func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 	t.Parallel()
 
@@ -280,7 +293,8 @@ func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 	result, err := f.services()[0].Sweep(f.Context())
 
 	if err != nil || result.Expired != 0 || result.Batches != 2 || result.More {
-		t.Errorf("Sweep() while all is locked = %+v, %v, want it to end at once", result, err)
+		t.Errorf("Sweep() while all holds are locked = %+v, %v, want 2 batches and no hold", result,
+			err)
 	}
 	if err := tx.Rollback(f.Context()); err != nil {
 		t.Fatal(err)
@@ -291,7 +305,7 @@ func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 	f.mustAudit(t)
 }
 
-func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
+func TestAKilledSweepChangesNothingByHalves(t *testing.T) {
 	t.Parallel()
 	withoutPooler(t)
 
@@ -302,34 +316,34 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 		f.kill(f.hold(rows...))
 		cancelled, cancel := context.WithCancel(ctx)
 		defer cancel()
-		ways := []struct {
-			ctx context.Context
-			end func() error
+		kills := []struct {
+			ctx  context.Context
+			kill func() error
 		}{
 			{ctx, func() error { return pgtest.Wait(ctx, f.Admin, terminateSQL) }},
-			{
-				cancelled,
-				func() error { defer cancel(); return pgtest.Wait(ctx, f.Admin, waitingSQL, 1) },
-			},
+			{cancelled, func() error {
+				defer cancel()
+				return pgtest.Wait(ctx, f.Admin, waitingSQL, 1)
+			}},
 		}
-		var expired, units int64 // by the batches before the one that is killed
-		for i, way := range ways {
+		var expired, units int64 // counted by the batches before the killed one
+		for i, k := range kills {
 			tx := f.lock(lockStockSQL, rows[1].ProductID.String())
 
 			together(2, func(n int) {
 				if n == 1 {
-					err := way.end()
-					r.check(err == nil, "error", "end the sweep: %v", err)
+					err := k.kill()
+					r.check(err == nil, "error", "kill the sweep: %v", err)
 					return
 				}
-				result, err := newService(f.callers[i]).Sweep(way.ctx)
+				result, err := newService(f.callers[i]).Sweep(k.ctx)
 				r.check(errors.Is(err, reservation.ErrUnavailable), "error",
 					"Sweep() that is killed = %+v, %v, want %v", result, err,
 					reservation.ErrUnavailable)
 				expired, units = expired+result.Expired, units+result.Units
 			})
 
-			r.check(tx.Rollback(ctx) == nil, "error", "let the stock row go")
+			r.check(tx.Rollback(ctx) == nil, "error", "unlock the stock row")
 			violations, err := newService(f.own).Audit(ctx)
 			r.check(err == nil && len(violations) == 0, "I9",
 				"Audit() after a killed sweep = %v, %v", violations, err)
@@ -346,7 +360,7 @@ func TestKilledSweepLeavesNothingHalfDone(t *testing.T) {
 	})
 }
 
-func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
+func TestSweepOfALockedStockRowIsBusyAndStillRemovesKeys(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 1)
@@ -358,16 +372,14 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.kill(answer.Hold)
-	f.Exec(
-		"UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'",
-	)
+	f.Exec(`
+UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '24 h' WHERE key = 'old'`)
 	f.lock(lockStockSQL, row.ProductID.String())
 
 	result, err := f.services()[0].Sweep(ctx)
 
-	if want := (reservation.SweepResult{Keys: 1, Batches: 1}); !errors.Is(err,
-		reservation.ErrBusy) ||
-		result != want {
+	want := reservation.SweepResult{Keys: 1, Batches: 1}
+	if !errors.Is(err, reservation.ErrBusy) || result != want {
 		t.Errorf("Sweep() beside a locked stock row = %+v, %v, want %+v, %v", result, err, want,
 			reservation.ErrBusy)
 	}
@@ -377,8 +389,8 @@ func TestSweepIsBusyWhenAStockRowStaysLockedAndStillRemovesKeys(t *testing.T) {
 	f.mustAudit(t)
 }
 
-// A thousand carts of a hundred lines would be a hundred thousand rows in one transaction: the
-// batch counts lines too.
+// A thousand carts of a hundred lines have a hundred thousand rows, too many for one transaction.
+// So a batch also limits the lines.
 func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 	t.Parallel()
 
@@ -397,12 +409,10 @@ func TestSweepBatchesCountTheLinesOfCarts(t *testing.T) {
 	result, err := s.Sweep(f.Context())
 
 	result.Oldest = 0
-	// Ten carts have the thousand lines of a batch: three batches, and one that finds no keys.
+	// Ten carts have the thousand lines of a batch, so there are three batches of carts, and one that
+	// finds no keys.
 	want := reservation.SweepResult{
-		Expired: carts,
-		Units:   carts * reservation.MaxLines,
-		Batches: 4,
-		Looked:  true,
+		Expired: carts, Units: carts * reservation.MaxLines, Batches: 4, Looked: true,
 	}
 	if diff := cmp.Diff(want, result); err != nil || diff != "" {
 		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)

@@ -27,15 +27,15 @@ func (c countingConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// countWrites opens a pool of one connection and counts its writes, apart from those that make the
-// connection ready.
+// countWrites opens a pool of one connection and counts its writes. It doesn't count the writes
+// that set up the connection.
 func countWrites(t *testing.T, f *fixture) (*postgres.Pool, *atomic.Int64) {
 	t.Helper()
 	writes := new(atomic.Int64)
 	pool := openPool(t, f.URL, 1, func(c *pgxpool.Config) {
 		dial, afterConnect := c.ConnConfig.DialFunc, c.AfterConnect
-		c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dial(ctx, network, address)
+		c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
 			return countingConn{conn, writes}, err
 		}
 		c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
@@ -47,9 +47,11 @@ func countWrites(t *testing.T, f *fixture) (*postgres.Pool, *atomic.Int64) {
 	return pool, writes
 }
 
-// verbCalls returns a call of each verb that expects its usual answer, and of the refusals that
-// matter most.
-func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service) error {
+// verbCall calls a verb. It returns an error unless the verb gives the expected answer.
+type verbCall func(context.Context, *reservation.Service) error
+
+// verbCalls returns a call of each verb, and the most frequent refusals.
+func verbCalls(f *fixture) map[string]verbCall {
 	rows := f.stocks(1000, 1000)
 	var cart []reservation.Line
 	for range reservation.MaxLines {
@@ -57,38 +59,41 @@ func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service
 	}
 	dead := f.hold(rows...)
 	f.kill(dead)
-	key := uuid.NewString
-	reserve := func(ctx context.Context, s *reservation.Service, key string, lines ...reservation.Line) error {
-		_, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: key})
-		return err
+	newKey := uuid.NewString
+	reserve := func(key func() string, lines ...reservation.Line) verbCall {
+		return func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.Reserve(ctx, reservation.Request{Lines: lines, Key: key()})
+			return err
+		}
 	}
-	const replayKey = "replayed"
-	return map[string]func(context.Context, *reservation.Service) error{
-		"reserve a line":       func(ctx context.Context, s *reservation.Service) error { return reserve(ctx, s, "", rows[0]) },
-		"reserve under a key":  func(ctx context.Context, s *reservation.Service) error { return reserve(ctx, s, key(), rows[0]) },
-		"reserve a cart":       func(ctx context.Context, s *reservation.Service) error { return reserve(ctx, s, "", rows...) },
-		"reserve a large cart": func(ctx context.Context, s *reservation.Service) error { return reserve(ctx, s, key(), cart...) },
-		"replay":               func(ctx context.Context, s *reservation.Service) error { return reserve(ctx, s, replayKey, rows[1]) },
+	noKey := func() string { return "" }
+	reserveTooMuch := reserve(noKey, of(rows[0], 5000))
+	return map[string]verbCall{
+		"reserve a line":       reserve(noKey, rows[0]),
+		"reserve under a key":  reserve(newKey, rows[0]),
+		"reserve a cart":       reserve(noKey, rows...),
+		"reserve a large cart": reserve(newKey, cart...),
+		"replay":               reserve(func() string { return "replayed" }, rows[1]),
 		"be refused": func(ctx context.Context, s *reservation.Service) error {
-			if err := reserve(ctx, s, "", of(rows[0], 5000)); !isShort(err) {
+			if err := reserveTooMuch(ctx, s); !isShort(err) {
 				return errors.Join(errors.New("want it short"), err)
 			}
 			return nil
 		},
 		"confirm": func(ctx context.Context, s *reservation.Service) error {
-			_, err := s.Confirm(ctx, f.hold(rows...).ID, key())
+			_, err := s.Confirm(ctx, f.hold(rows...).ID, newKey())
 			return err
 		},
 		"release": func(ctx context.Context, s *reservation.Service) error {
-			_, err := s.Release(ctx, f.hold(rows[0]).ID, key())
+			_, err := s.Release(ctx, f.hold(rows[0]).ID, newKey())
 			return err
 		},
-		"release a dead one": func(ctx context.Context, s *reservation.Service) error {
+		"release a dead hold": func(ctx context.Context, s *reservation.Service) error {
 			_, err := s.Release(ctx, dead.ID, "")
 			return err
 		},
 		"extend": func(ctx context.Context, s *reservation.Service) error {
-			_, err := s.Extend(ctx, f.hold(rows...).ID, time.Minute, key())
+			_, err := s.Extend(ctx, f.hold(rows...).ID, time.Minute, newKey())
 			return err
 		},
 		"get": func(ctx context.Context, s *reservation.Service) error {
@@ -115,8 +120,8 @@ func verbCalls(f *fixture) map[string]func(context.Context, *reservation.Service
 	}
 }
 
-// The second call of a statement on a connection prepares it, which takes one round trip more,
-// unless a pooler is in between.
+// The second call of a statement on a connection also prepares it, which takes one more round trip.
+// Through a pooler no statement is prepared.
 func TestEveryVerbIsOneRoundTrip(t *testing.T) {
 	t.Parallel()
 

@@ -23,8 +23,12 @@ type Answer struct {
 type procedure struct{ name, sql string }
 
 var (
-	reserveLine = procedure{"reserve_line", "CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
-	reserveCart = procedure{"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)"}
+	reserveLine = procedure{
+		"reserve_line", "CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
+	}
+	reserveCart = procedure{
+		"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
+	}
 	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, NULL, NULL)"}
 	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
 )
@@ -35,18 +39,18 @@ type verb struct {
 	args []any
 	// success lists the outcomes that are a success, apart from a replay.
 	success []string
-	// newHold makes the hold of a reserve from the instant at which it began. The procedure returns
-	// nothing else, because the caller knows the rest.
+	// newHold makes the hold of a reserve from the time at which it begins. The procedure returns
+	// only that time, because the caller knows the rest.
 	newHold func(at time.Time) Hold
 }
 
-// outcome is what a procedure returns: the name of the outcome and its data as JSON, or nil.
+// outcome is the result of a procedure: the outcome's name, and its data as JSON or nil.
 type outcome struct {
 	Name string
 	Data []byte
 }
 
-// The outcomes of the procedures. Others are named like the hold's status.
+// The outcomes of the procedures, apart from the hold's statuses.
 const (
 	outcomeHeld           = "HELD"
 	outcomeReplayed       = "REPLAYED"
@@ -59,8 +63,7 @@ const (
 	outcomeKeyInUse       = "KEY_IN_USE"
 )
 
-// call runs a verb in one round trip. The procedure has committed and waited for the flush when it
-// returns.
+// call runs a verb in one round trip. When it returns a success, the effect is on disk (I5).
 func (s *Service) call(ctx context.Context, v verb) (Answer, error) {
 	out, err := queryRow(ctx, s, pgx.RowToStructByPos[outcome], v.sql, v.args...)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// as is a URL with another user, whose password is the user's name.
+// as returns the URL with another user, whose password is the user's name.
 func as(t *testing.T, address, user string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -58,8 +58,9 @@ func exec(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// empty makes a database without anything in it.
-func empty(t *testing.T, owner string) string {
+// emptyDatabase makes a database with nothing in it and returns its URL. owner is a clause of
+// CREATE DATABASE, or empty.
+func emptyDatabase(t *testing.T, owner string) string {
 	t.Helper()
 	server := pgtest.Server(t)
 	name := "empty_" + strings.ToLower(rand.Text())
@@ -67,18 +68,18 @@ func empty(t *testing.T, owner string) string {
 	return server.URL(name)
 }
 
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and
-// is no superuser, on a server with the role rds_iam, after bootstrap.sql, run twice. The two roles
-// log in by password here.
-func bootstrapped(t *testing.T) (address string) {
+// bootstrappedDatabase makes a database like the stack's and returns its URL. The server has the
+// role rds_iam. The owner, master, may make roles and isn't a superuser. bootstrap.sql has run,
+// twice. Unlike in RDS, the roles that it makes log in by password.
+func bootstrappedDatabase(t *testing.T) (address string) {
 	t.Helper()
 	root := connect(t, pgtest.Server(t).URL("postgres"))
 	exec(t, root, "CREATE ROLE rds_iam",
 		"CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
 		"GRANT rds_iam TO master WITH ADMIN OPTION", "GRANT pg_monitor TO master")
-	address = empty(t, " OWNER master")
+	address = emptyDatabase(t, " OWNER master")
 	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
 	if err != nil {
 		t.Fatal(err)
@@ -87,59 +88,56 @@ func bootstrapped(t *testing.T) (address string) {
 		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
 	}
 	exec(t, connect(t, as(t, address, "master")), string(statement), string(statement))
-	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
-	for role, want := range map[string]bool{"allo_migrator": false, "allo_app": false, "pg_monitor": true} {
+	wantMember := func(role, of string, want bool) {
+		t.Helper()
 		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role('master', $1, 'MEMBER')",
-			role).Scan(
-			&member,
-		); err != nil ||
-			member != want {
-			t.Errorf("the master user is a member of %s: %t, %v, want %t", role, member, err, want)
+		const sql = "SELECT pg_has_role($1, $2, 'MEMBER')"
+		err := root.QueryRow(t.Context(), sql, role, of).Scan(&member)
+		if err != nil || member != want {
+			t.Errorf("%s is a member of %s: %t, %v, want %t", role, of, member, err, want)
 		}
 	}
-	for _, role := range []string{"allo_migrator", "allo_app"} {
-		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role($1, 'rds_iam', 'MEMBER')",
-			role).Scan(
-			&member,
-		); err != nil ||
-			!member {
-			t.Errorf("%s is a member of rds_iam: %t, %v, want it to log in by IAM", role, member,
-				err)
-		}
-	}
+	// RDS refuses the password of a direct or indirect member of rds_iam. The master user logs in by
+	// password, the other two by IAM.
+	wantMember("master", "allo_migrator", false)
+	wantMember("master", "allo_app", false)
+	wantMember("master", "pg_monitor", true)
+	wantMember("allo_migrator", "rds_iam", true)
+	wantMember("allo_app", "rds_iam", true)
 	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'",
 		"ALTER ROLE allo_app PASSWORD 'allo_app'")
 	return address
 }
 
-const product, here, there = "0192d000-0000-7000-8000-00000000000a", "0192d000-0000-7000-8000-00000000000b", "0192d000-0000-7000-8000-00000000000c"
+// A product and two warehouses.
+const (
+	product = "0192d000-0000-7000-8000-00000000000a"
+	here    = "0192d000-0000-7000-8000-00000000000b"
+	there   = "0192d000-0000-7000-8000-00000000000c"
+)
 
 func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
 
-	address := bootstrapped(t)
+	address := bootstrappedDatabase(t)
 	migrator := postgres.URL(as(t, address, "allo_migrator"))
-	run := migration.Handler(migrator, "allo_app", quiet())
+	run := migration.Handler(migrator, "allo_app", discardLog())
 	if report, err := run(t.Context()); err != nil || len(report.Applied) == 0 {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
-	// The operator is the database's owner, and owns no table.
-	exec(
-		t,
-		connect(t, as(t, address, "master")),
+	// The operator owns the database, but not the tables.
+	exec(t, connect(t, as(t, address, "master")),
 		"INSERT INTO products VALUES ('"+product+"', 'mug', 'M')",
 		"INSERT INTO warehouses VALUES ('"+here+"', 'here'), ('"+there+"', 'there')",
-		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
-		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')",
-	)
+		"INSERT INTO inventory (product_id, warehouse_id, total) "+
+			"VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
+		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')")
 
-	work(t, as(t, address, "allo_app"))
+	callEveryVerb(t, as(t, address, "allo_app"))
 	wantRefused(t, address)
 
-	// A second deploy takes away what was given by hand, and the release before this one can still
-	// migrate, which finds nothing to do. A table of somebody else's is in nobody's way.
+	// A second deploy revokes rights that were granted by hand. Another owner's table doesn't disturb
+	// it. Nor does a version that only a newer release has: the older release then has nothing to do.
 	exec(t, connect(t, as(t, address, "master")), "CREATE TABLE others ()")
 	owner := connect(t, string(migrator))
 	exec(t, owner, "GRANT DELETE, TRUNCATE ON reservations TO allo_app")
@@ -151,11 +149,11 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
-	work(t, as(t, address, "allo_app"))
+	callEveryVerb(t, as(t, address, "allo_app"))
 }
 
-// work runs every use case.
-func work(t *testing.T, address string) {
+// callEveryVerb runs every use case of the service.
+func callEveryVerb(t *testing.T, address string) {
 	t.Helper()
 	pool, err := postgres.Open(postgres.URL(address), 1)
 	if err != nil {
@@ -163,19 +161,12 @@ func work(t *testing.T, address string) {
 	}
 	defer pool.Close()
 	if err := postgres.Check(t.Context(), pool); err != nil {
-		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
+		t.Errorf("Check() as the app = %v, want its role to have timeouts", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
-	line := reservation.Line{
-		ProductID:   uuid.MustParse(product),
-		WarehouseID: uuid.MustParse(here),
-		Quantity:    1,
-	}
-	other := reservation.Line{
-		ProductID:   uuid.MustParse(product),
-		WarehouseID: uuid.MustParse(there),
-		Quantity:    1,
-	}
+	mug := uuid.MustParse(product)
+	line := reservation.Line{ProductID: mug, WarehouseID: uuid.MustParse(here), Quantity: 1}
+	other := reservation.Line{ProductID: mug, WarehouseID: uuid.MustParse(there), Quantity: 1}
 	reserve := func(ttl time.Duration, lines ...reservation.Line) uuid.UUID {
 		t.Helper()
 		answer, err := s.Reserve(t.Context(),
@@ -203,7 +194,7 @@ func work(t *testing.T, address string) {
 	_, _, err = s.ListWarehouses(t.Context(), reservation.Cursor{}, 10)
 	must(nil, err)
 
-	// Holds that die: one is reclaimed by whoever is short, the cart is swept.
+	// Two holds die. A reserve that is short reclaims the first, and the sweep expires the cart.
 	all := other
 	all.Quantity = 3
 	reserve(time.Second, all)
@@ -233,11 +224,12 @@ func awaitDead(t *testing.T, pool *postgres.Pool, id uuid.UUID) {
 	}
 }
 
-// wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
+// wantRefused runs statements that the service's role must not run. The tables' owner runs them
+// too, to show that they are valid.
 func wantRefused(t *testing.T, address string) {
 	t.Helper()
-	app, owner := connect(t, as(t, address, "allo_app")), connect(t,
-		as(t, address, "allo_migrator"))
+	app := connect(t, as(t, address, "allo_app"))
+	owner := connect(t, as(t, address, "allo_migrator"))
 	try := func(conn *pgx.Conn, statement string) error {
 		tx, err := conn.Begin(t.Context())
 		if err != nil {
@@ -247,14 +239,20 @@ func wantRefused(t *testing.T, address string) {
 		return errors.Join(err, tx.Rollback(t.Context()))
 	}
 	for _, statement := range []string{
-		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text", "TRUNCATE reservation_items",
-		"DELETE FROM reservations WHERE product_id IS NOT NULL", "DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
-		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
-		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
-		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
+		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
+		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
+		"DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
+		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')",
+		"UPDATE warehouses SET name = 'w'",
+		"INSERT INTO inventory (product_id, warehouse_id, total) " +
+			"SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
+		"UPDATE inventory SET product_id = product_id",
+		"UPDATE reservations SET quantity = 1 WHERE false",
 		"SELECT adjust_stock('" + product + "', '" + here + "', 1, 'mine')",
-		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
-		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
+		"CREATE TABLE mine ()",
+		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+		"DROP PROCEDURE commit_early", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
+		"DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
 	} {
@@ -270,34 +268,31 @@ func wantRefused(t *testing.T, address string) {
 	}
 	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil ||
 		!strings.Contains(err.Error(), "permission denied") {
-		t.Errorf("the app makes a temporary table: %v", err)
+		t.Errorf("as the app: CREATE TEMPORARY TABLE = %v, want it refused", err)
 	}
 }
 
-// What the deploy sends is of no matter, and a database that comes late is waited for.
 func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
 
-	address := empty(t, "")
-	gate := newGate(t, address)
+	source := postgres.URL(wakingServer(t, emptyDatabase(t, "")))
 	var log bytes.Buffer
 	handler := lambda.NewHandler(
-		migration.Handler(postgres.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
+		migration.Handler(source, "", slog.New(slog.NewJSONHandler(&log, nil))))
 
 	answer, err := handler.Invoke(t.Context(),
 		[]byte(`{"RequestType": "Create", "any": [1, null]}`))
 	if err != nil || !strings.Contains(string(answer), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the first event is answered %s, %v, want what was applied", answer, err)
+		t.Errorf("the answer to the first event is %s, %v, want the applied files", answer, err)
 	}
 	if !strings.Contains(log.String(), "can't be reached yet") ||
 		!strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the log says %s, want that it waited, and what it applied", log.String())
+		t.Errorf("the log is %s, want a line about the wait, and the applied files", log.String())
 	}
 	for _, event := range []string{`[]`, `"x"`, `null`} {
 		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil ||
 			string(answer) != `{"applied":[]}` {
-			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event,
-				answer, err)
+			t.Errorf("the answer to event %s is %s, %v, want no applied file", event, answer, err)
 		}
 	}
 }
@@ -309,21 +304,21 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := listener.Addr().String()
+	unused := listener.Addr().String()
 	_ = listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err = migration.Handler(postgres.URL("postgres://u:hidden@"+nobody+"/d"), "", quiet())(ctx)
+	source := postgres.URL("postgres://u:hidden@" + unused + "/d")
+	_, err = migration.Handler(source, "", discardLog())(ctx)
 	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
 		strings.Contains(err.Error(), "hidden") {
-		t.Errorf("the migration = %v, want that the database couldn't be reached", err)
+		t.Errorf("the migration = %v, want an error that the database couldn't be reached", err)
 	}
 }
 
-// gate leads to a database after it has turned its first caller away, as a cluster that wakes does.
-type gate struct{ address string }
-
-func newGate(t *testing.T, address string) gate {
+// wakingServer stands in front of a database like a cluster that is waking up: it closes the first
+// connection and carries all others. It returns the database's URL through it.
+func wakingServer(t *testing.T, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -349,7 +344,7 @@ func newGate(t *testing.T, address string) gate {
 		}
 	}()
 	u.Host = listener.Addr().String()
-	return gate{u.String()}
+	return u.String()
 }
 
 func pipe(client net.Conn, address string) {
