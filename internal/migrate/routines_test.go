@@ -7,8 +7,6 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -38,50 +36,18 @@ func function(name, answer string) string {
 		"BEGIN RETURN " + answer + "; END $$;\n"
 }
 
-// testDatabase is a database whose routines are the present release's, and a connection to it.
-func testDatabase(t *testing.T) (url string, conn *pgx.Conn) {
-	t.Helper()
-	url = pgtest.New(t).DirectURL
-	return url, openConn(t, url)
-}
-
-func openConn(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec // routines change under the connection
-	conn, err := pgx.ConnectConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-// answer calls a function. A function that isn't there answers -1.
-func answer(t *testing.T, conn *pgx.Conn, call string) int {
-	t.Helper()
-	var there bool
-	const sql = "SELECT to_regprocedure($1) IS NOT NULL"
-	if err := conn.QueryRow(t.Context(), sql, call).Scan(&there); err != nil {
-		t.Fatal(err)
-	}
-	if !there {
+// callFunction calls a function. A function that isn't there answers -1.
+func callFunction(db *pgtest.Fixture, call string) int {
+	if !pgtest.QueryOne[bool](db, "SELECT to_regprocedure($1) IS NOT NULL", call) {
 		return -1
 	}
-	var n int
-	if err := conn.QueryRow(t.Context(), "SELECT "+call).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return pgtest.QueryOne[int](db, "SELECT "+call)
 }
 
 func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	one := release{"a.sql": function("a", "1"), "b.sql": function("b", "1")}
 	two := release{"a.sql": function("a", "2"), "b.sql": function("b", "1")}
 
@@ -95,10 +61,10 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 		{two, []string{"procedures/a.sql"}, 2},
 		{one, []string{"procedures/a.sql"}, 1}, // a deploy that goes back
 	} {
-		if got := deploy(t, url, step.release); !slices.Equal(got, step.want) {
+		if got := deploy(t, db.DirectURL, step.release); !slices.Equal(got, step.want) {
 			t.Errorf("the deploy installed %v, want %v", got, step.want)
 		}
-		if got := answer(t, conn, "a()"); got != step.a {
+		if got := callFunction(db, "a()"); got != step.a {
 			t.Errorf("a() = %d, want %d", got, step.a)
 		}
 	}
@@ -108,24 +74,24 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	first := release{"a.sql": function("a", "1"), "b.sql": function("b", "1")}
 	second := release{"a.sql": strings.Replace(function("a", "2"), "a()", "a(x integer)", 1)}
 	third := release{"a.sql": strings.Replace(function("a", "3"), "a()", "a(x integer)", 1)}
 	old := func() [2]int {
-		return [2]int{answer(t, conn, "a()"), answer(t, conn, "b()")}
+		return [2]int{callFunction(db, "a()"), callFunction(db, "b()")}
 	}
 
-	deploy(t, url, first)
-	deploy(t, url, second)
+	deploy(t, db.DirectURL, first)
+	deploy(t, db.DirectURL, second)
 	if got := old(); got != [2]int{1, 1} {
 		t.Errorf("after the second release the first one's a() and b() answer %v, want 1 and 1", got)
 	}
-	deploy(t, url, second)
+	deploy(t, db.DirectURL, second)
 	if got := old(); got != [2]int{1, 1} {
 		t.Errorf("after an idle deploy they answer %v, want 1 and 1", got)
 	}
-	deploy(t, url, third)
+	deploy(t, db.DirectURL, third)
 	if got := old(); got != [2]int{-1, -1} {
 		t.Errorf("after the third release they answer %v, want them dropped", got)
 	}
@@ -135,19 +101,19 @@ func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 func TestADeployThatGoesBackKeepsTheNewerReleasesRoutines(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	older := release{"a.sql": function("a", "1")}
 	newer := release{"a.sql": function("a", "2"), "b.sql": function("b", "2")}
 
-	deploy(t, url, older)
-	deploy(t, url, newer)
-	deploy(t, url, older)
+	deploy(t, db.DirectURL, older)
+	deploy(t, db.DirectURL, newer)
+	deploy(t, db.DirectURL, older)
 
-	if a, b := answer(t, conn, "a()"), answer(t, conn, "b()"); a != 1 || b != 2 {
+	if a, b := callFunction(db, "a()"), callFunction(db, "b()"); a != 1 || b != 2 {
 		t.Errorf("after going back a() and b() answer %d and %d, want 1 and 2", a, b)
 	}
-	deploy(t, url, newer)
-	if a, b := answer(t, conn, "a()"), answer(t, conn, "b()"); a != 2 || b != 2 {
+	deploy(t, db.DirectURL, newer)
+	if a, b := callFunction(db, "a()"), callFunction(db, "b()"); a != 2 || b != 2 {
 		t.Errorf("after going forward again they answer %d and %d, want 2 and 2", a, b)
 	}
 }
@@ -155,17 +121,14 @@ func TestADeployThatGoesBackKeepsTheNewerReleasesRoutines(t *testing.T) {
 func TestUpLeavesForeignRoutinesAlone(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
-	if _, err := conn.Exec(t.Context(), function("theirs", "7")+
-		"COMMENT ON FUNCTION theirs() IS 'of the shop''s own';"); err != nil {
-		t.Fatal(err)
-	}
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.Exec(function("theirs", "7") + "COMMENT ON FUNCTION theirs() IS 'of the shop''s own'")
 
 	for _, text := range []string{"1", "2", "3"} {
-		deploy(t, url, release{"a.sql": function("a", text)})
+		deploy(t, db.DirectURL, release{"a.sql": function("a", text)})
 	}
 
-	if got := answer(t, conn, "theirs()"); got != 7 {
+	if got := callFunction(db, "theirs()"); got != 7 {
 		t.Errorf("theirs() = %d, want 7", got)
 	}
 }
@@ -174,8 +137,8 @@ func TestUpLeavesForeignRoutinesAlone(t *testing.T) {
 func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
-	deploy(t, url, release{"a.sql": function("a", "1")})
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	deploy(t, db.DirectURL, release{"a.sql": function("a", "1")})
 
 	for name, text := range map[string]string{
 		"syntax":     "CREATE OR REPLACE FUNCTION b() RETURNS integer AS",
@@ -185,11 +148,11 @@ func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 			"procedures/a.sql": &fstest.MapFile{Data: []byte(function("a", "2"))},
 			"procedures/b.sql": &fstest.MapFile{Data: []byte(text)},
 		}
-		_, err := migrate.UpWith(t.Context(), postgres.URL(url), migrations.Schema, folder)
+		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), migrations.Schema, folder)
 		if err == nil || !strings.Contains(err.Error(), "procedures/b.sql") {
 			t.Errorf("%s: Up() = %v, want an error that names the file", name, err)
 		}
-		if got := answer(t, conn, "a()"); got != 1 {
+		if got := callFunction(db, "a()"); got != 1 {
 			t.Errorf("%s: a() = %d, want 1", name, got)
 		}
 	}
@@ -199,44 +162,28 @@ func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 func TestARunningCallFinishesInTheOldBody(t *testing.T) {
 	t.Parallel()
 
-	url, conn := testDatabase(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	text := func(answer string) string {
 		return "CREATE OR REPLACE FUNCTION a() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN " +
 			"PERFORM pg_advisory_xact_lock(1); RETURN " + answer + "; END $$;\n"
 	}
-	deploy(t, url, release{"a.sql": text("1")})
-	tx, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(1)"); err != nil {
-		t.Fatal(err)
-	}
+	deploy(t, db.DirectURL, release{"a.sql": text("1")})
+	unlock := db.Lock("SELECT pg_advisory_xact_lock(1)")
 	running := make(chan int, 1)
-	caller := openConn(t, url)
 	go func() {
 		var n int
-		_ = caller.QueryRow(context.WithoutCancel(t.Context()), "SELECT a()").Scan(&n)
+		_ = db.Admin.QueryRow(context.WithoutCancel(t.Context()), "SELECT a()").Scan(&n)
 		running <- n
 	}()
-	const waits = `
-SELECT count(*) = 1 FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND query = 'SELECT a()'`
-	for waiting := false; !waiting; {
-		if err := tx.QueryRow(t.Context(), waits).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-	}
+	db.WaitForBlocked(1)
 
-	deploy(t, url, release{"a.sql": text("2")})
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	deploy(t, db.DirectURL, release{"a.sql": text("2")})
+	unlock()
 
 	if got := <-running; got != 1 {
 		t.Errorf("the running call answered %d, want 1 by the old body", got)
 	}
-	if got := answer(t, conn, "a()"); got != 2 {
+	if got := callFunction(db, "a()"); got != 2 {
 		t.Errorf("the next call answered %d, want 2", got)
 	}
 }

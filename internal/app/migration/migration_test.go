@@ -16,7 +16,6 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/app/migration"
@@ -39,32 +38,10 @@ func as(t *testing.T, address, user string) string {
 	return u.String()
 }
 
-func connect(t *testing.T, address string) *pgx.Conn {
+// fixtureAs makes a fixture whose statements run as a user.
+func fixtureAs(t *testing.T, address, user string) *pgtest.Fixture {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-func exec(t *testing.T, conn *pgx.Conn, statements ...string) {
-	t.Helper()
-	for _, statement := range statements {
-		if _, err := conn.Exec(t.Context(), statement); err != nil {
-			t.Fatalf("%.200s: %v", statement, err)
-		}
-	}
-}
-
-// empty makes a database without anything in it.
-func empty(t *testing.T, owner string) string {
-	t.Helper()
-	server := pgtest.Server(t)
-	name := "empty_" + strings.ToLower(rand.Text())
-	exec(t, connect(t, server.URL("postgres")), "CREATE DATABASE "+name+owner)
-	return server.URL(name)
+	return pgtest.NewFixture(t, pgtest.Database{DirectURL: as(t, address, user)})
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -74,11 +51,13 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // log in by password here.
 func bootstrapped(t *testing.T) (address string) {
 	t.Helper()
-	root := connect(t, pgtest.Server(t).URL("postgres"))
-	exec(t, root, "CREATE ROLE rds_iam",
-		"CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
-		"GRANT rds_iam TO master WITH ADMIN OPTION", "GRANT pg_monitor TO master")
-	address = empty(t, " OWNER master")
+	db := pgtest.NewEmpty(t)
+	root := pgtest.NewFixture(t, db)
+	root.Exec("CREATE ROLE rds_iam")
+	root.Exec("CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'")
+	root.Exec("GRANT rds_iam TO master WITH ADMIN OPTION")
+	root.Exec("GRANT pg_monitor TO master")
+	root.Exec("ALTER DATABASE " + db.Name + " OWNER TO master")
 	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
 	if err != nil {
 		t.Fatal(err)
@@ -86,35 +65,31 @@ func bootstrapped(t *testing.T) (address string) {
 	if strings.Contains(string(statement), ":") {
 		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
 	}
-	exec(t, connect(t, as(t, address, "master")), string(statement), string(statement))
+	master := fixtureAs(t, db.DirectURL, "master")
+	for range 2 {
+		master.Exec(string(statement))
+	}
 	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
-	for role, want := range map[string]bool{"allo_migrator": false, "allo_app": false, "pg_monitor": true} {
-		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role('master', $1, 'MEMBER')",
-			role).Scan(
-			&member,
-		); err != nil ||
-			member != want {
-			t.Errorf("the master user is a member of %s: %t, %v, want %t", role, member, err, want)
+	const isMemberSQL = "SELECT pg_has_role($1, $2, 'MEMBER')"
+	for role, want := range map[string]bool{
+		"allo_migrator": false, "allo_app": false, "pg_monitor": true,
+	} {
+		if member := pgtest.QueryOne[bool](root, isMemberSQL, "master", role); member != want {
+			t.Errorf("the master user is a member of %s: %t, want %t", role, member, want)
 		}
 	}
 	for _, role := range []string{"allo_migrator", "allo_app"} {
-		var member bool
-		if err := root.QueryRow(t.Context(), "SELECT pg_has_role($1, 'rds_iam', 'MEMBER')",
-			role).Scan(
-			&member,
-		); err != nil ||
-			!member {
-			t.Errorf("%s is a member of rds_iam: %t, %v, want it to log in by IAM", role, member,
-				err)
+		if !pgtest.QueryOne[bool](root, isMemberSQL, role, "rds_iam") {
+			t.Errorf("%s isn't a member of rds_iam, want it to log in by IAM", role)
 		}
 	}
-	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'",
-		"ALTER ROLE allo_app PASSWORD 'allo_app'")
-	return address
+	root.Exec("ALTER ROLE allo_migrator PASSWORD 'allo_migrator'")
+	root.Exec("ALTER ROLE allo_app PASSWORD 'allo_app'")
+	return db.DirectURL
 }
 
-const product, here, there = "0192d000-0000-7000-8000-00000000000a", "0192d000-0000-7000-8000-00000000000b", "0192d000-0000-7000-8000-00000000000c"
+// stockRows names two stock rows of one product.
+type stockRows struct{ product, here, there uuid.UUID }
 
 func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
@@ -126,36 +101,34 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
 	// The operator is the database's owner, and owns no table.
-	exec(
-		t,
-		connect(t, as(t, address, "master")),
-		"INSERT INTO products VALUES ('"+product+"', 'mug', 'M')",
-		"INSERT INTO warehouses VALUES ('"+here+"', 'here'), ('"+there+"', 'there')",
-		"INSERT INTO inventory (product_id, warehouse_id, total) VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
-		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')",
-	)
+	master := fixtureAs(t, address, "master")
+	rows := stockRows{master.Product(), master.Warehouse(), master.Warehouse()}
+	master.Stock(rows.product, rows.here, 4)
+	master.Stock(rows.product, rows.there, 4)
+	master.Exec("SELECT adjust_stock($1, $2, 1, 'found one')", rows.product.String(),
+		rows.here.String())
 
-	work(t, as(t, address, "allo_app"))
-	wantRefused(t, address)
+	work(t, as(t, address, "allo_app"), rows)
+	wantRefused(t, address, rows)
 
 	// A second deploy takes away what was given by hand, and the release before this one can still
 	// migrate, which finds nothing to do. A table of somebody else's is in nobody's way.
-	exec(t, connect(t, as(t, address, "master")), "CREATE TABLE others ()")
-	owner := connect(t, string(migrator))
-	exec(t, owner, "GRANT DELETE, TRUNCATE ON reservations TO allo_app")
+	master.Exec("CREATE TABLE others ()")
+	owner := fixtureAs(t, address, "allo_migrator")
+	owner.Exec("GRANT DELETE, TRUNCATE ON reservations TO allo_app")
 	if report, err := run(t.Context()); err != nil || len(report.Applied) != 0 {
 		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
 	}
-	wantRefused(t, address)
-	exec(t, owner, "INSERT INTO goose_versions (version_id, is_applied) VALUES (2, true)")
+	wantRefused(t, address, rows)
+	owner.Exec("INSERT INTO goose_versions (version_id, is_applied) VALUES (2, true)")
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
-	work(t, as(t, address, "allo_app"))
+	work(t, as(t, address, "allo_app"), rows)
 }
 
 // work runs every use case.
-func work(t *testing.T, address string) {
+func work(t *testing.T, address string, rows stockRows) {
 	t.Helper()
 	pool, err := postgres.Open(postgres.URL(address), 1)
 	if err != nil {
@@ -166,16 +139,8 @@ func work(t *testing.T, address string) {
 		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
-	line := reservation.Line{
-		ProductID:   uuid.MustParse(product),
-		WarehouseID: uuid.MustParse(here),
-		Quantity:    1,
-	}
-	other := reservation.Line{
-		ProductID:   uuid.MustParse(product),
-		WarehouseID: uuid.MustParse(there),
-		Quantity:    1,
-	}
+	line := reservation.Line{ProductID: rows.product, WarehouseID: rows.here, Quantity: 1}
+	other := reservation.Line{ProductID: rows.product, WarehouseID: rows.there, Quantity: 1}
 	reserve := func(ttl time.Duration, lines ...reservation.Line) uuid.UUID {
 		t.Helper()
 		answer, err := s.Reserve(t.Context(),
@@ -208,7 +173,8 @@ func work(t *testing.T, address string) {
 	all.Quantity = 3
 	reserve(time.Second, all)
 	cart := reserve(time.Second, line, other)
-	awaitDead(t, pool, cart)
+	pgtest.NewFixture(t, pgtest.Database{DirectURL: address}).WaitUntil(
+		"SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", cart.String())
 	must(s.Release(t.Context(), reserve(0, all), ""))
 	result, err := s.Sweep(t.Context())
 	if err != nil || result.Expired == 0 {
@@ -219,27 +185,12 @@ func work(t *testing.T, address string) {
 	}
 }
 
-func awaitDead(t *testing.T, pool *postgres.Pool, id uuid.UUID) {
-	t.Helper()
-	const sql = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
-	for { // the query paces the loop, and the test's deadline ends it
-		dead, err := postgres.QueryRow(t.Context(), pool, pgx.RowTo[bool], sql, id.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if dead {
-			return
-		}
-	}
-}
-
 // wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
-func wantRefused(t *testing.T, address string) {
+func wantRefused(t *testing.T, address string, rows stockRows) {
 	t.Helper()
-	app, owner := connect(t, as(t, address, "allo_app")), connect(t,
-		as(t, address, "allo_migrator"))
-	try := func(conn *pgx.Conn, statement string) error {
-		tx, err := conn.Begin(t.Context())
+	app, owner := fixtureAs(t, address, "allo_app"), fixtureAs(t, address, "allo_migrator")
+	try := func(user *pgtest.Fixture, statement string) error {
+		tx, err := user.Admin.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +203,7 @@ func wantRefused(t *testing.T, address string) {
 		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
 		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
 		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
-		"SELECT adjust_stock('" + product + "', '" + here + "', 1, 'mine')",
+		"SELECT adjust_stock('" + rows.product.String() + "', '" + rows.here.String() + "', 1, 'mine')",
 		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
 		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
@@ -278,7 +229,7 @@ func wantRefused(t *testing.T, address string) {
 func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
 
-	address := empty(t, "")
+	address := pgtest.NewEmpty(t).DirectURL
 	gate := newGate(t, address)
 	var log bytes.Buffer
 	handler := lambda.NewHandler(
