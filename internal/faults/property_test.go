@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/allo/reservations/internal/faults/model"
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 // sequence plays one sequence of calls against the service and the model, one call at a time. Its
