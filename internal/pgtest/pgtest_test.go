@@ -43,7 +43,8 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-func ask(t *testing.T, url, query string, args ...any) string {
+// queryText reads one value as text, over a connection of its own to url.
+func queryText(t *testing.T, url, query string, args ...any) string {
 	t.Helper()
 	var answer string
 	if err := connect(t, url).QueryRow(testContext(t), query, args...).Scan(&answer); err != nil {
@@ -59,17 +60,19 @@ func TestNewHasTheMigrationsAndTheRolesTimeouts(t *testing.T) {
 	template := pgtest.Server(t).URL("postgres")
 
 	for _, url := range []string{db.URL, db.DirectURL} {
-		if got := ask(t, url, "SELECT current_database()::text"); got != db.Name {
+		if got := queryText(t, url, "SELECT current_database()::text"); got != db.Name {
 			t.Errorf("the URL leads to database %s, want %s", got, db.Name)
 		}
-		if got := ask(t, url, "SELECT (count(*) > 0)::text FROM pg_tables WHERE schemaname = 'public'"); got != "true" {
+		const hasTablesSQL = "SELECT (count(*) > 0)::text FROM pg_tables " +
+			"WHERE schemaname = 'public'"
+		if got := queryText(t, url, hasTablesSQL); got != "true" {
 			t.Error("the database has no tables")
 		}
-		if got := ask(t, url, "SHOW lock_timeout"); got == "0" {
+		if got := queryText(t, url, "SHOW lock_timeout"); got == "0" {
 			t.Error("the role has no lock_timeout in the database")
 		}
 	}
-	if got := ask(t, template, "SHOW lock_timeout"); got != "0" {
+	if got := queryText(t, template, "SHOW lock_timeout"); got != "0" {
 		t.Errorf("lock_timeout is %s in another database, want 0", got)
 	}
 }
@@ -80,7 +83,7 @@ func TestServerIsDurable(t *testing.T) {
 	db := pgtest.New(t)
 
 	for _, setting := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
-		if got := ask(t, db.URL, "SHOW "+setting); got != "on" {
+		if got := queryText(t, db.URL, "SHOW "+setting); got != "on" {
 			t.Errorf("%s is %s, want on", setting, got)
 		}
 	}
@@ -95,7 +98,8 @@ func TestDatabasesShareNothing(t *testing.T) {
 	}
 
 	for db, want := range map[pgtest.Database]string{one: "true", two: "false"} {
-		if got := ask(t, db.URL, "SELECT (to_regclass('only_here') IS NOT NULL)::text"); got != want {
+		const isHereSQL = "SELECT (to_regclass('only_here') IS NOT NULL)::text"
+		if got := queryText(t, db.URL, isHereSQL); got != want {
 			t.Errorf("the table is in %s: %s, want %s", db.Name, got, want)
 		}
 	}
@@ -115,7 +119,7 @@ func TestManyTestsGetDatabasesAtOnce(t *testing.T) {
 
 				db := pgtest.New(t)
 				// A session that stays must not keep the database from going.
-				ask(t, db.URL, "SELECT current_database()::text")
+				queryText(t, db.URL, "SELECT current_database()::text")
 				connect(t, db.DirectURL)
 				names[i] = db.Name
 			})
@@ -127,7 +131,7 @@ func TestManyTestsGetDatabasesAtOnce(t *testing.T) {
 		t.Errorf("%d tests got the databases %q, want one each", crowd, names)
 	}
 	query := "SELECT count(*)::text FROM pg_database WHERE datname = ANY($1)"
-	if left := ask(t, pgtest.Server(t).URL("postgres"), query, names); left != "0" {
+	if left := queryText(t, pgtest.Server(t).URL("postgres"), query, names); left != "0" {
 		t.Errorf("%s of the databases %q are left, want 0", left, names)
 	}
 }
@@ -141,8 +145,8 @@ func TestURLLeadsThroughPgBouncerWhenAsked(t *testing.T) {
 		t.Errorf("URL = %s, DirectURL = %s, want them to differ: %t", db.URL, db.DirectURL, pooled)
 	}
 	// Sessions through a pooler in transaction mode share a server connection.
-	first := ask(t, db.URL, "SELECT pg_backend_pid()::text")
-	second := ask(t, db.URL, "SELECT pg_backend_pid()::text")
+	first := queryText(t, db.URL, "SELECT pg_backend_pid()::text")
+	second := queryText(t, db.URL, "SELECT pg_backend_pid()::text")
 	if shared := first == second; shared != (db.URL != db.DirectURL) {
 		t.Errorf("two sessions through %s ran on backends %s and %s", db.URL, first, second)
 	}

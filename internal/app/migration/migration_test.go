@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -197,13 +198,14 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		_, err = tx.Exec(t.Context(), statement)
 		return errors.Join(err, tx.Rollback(t.Context()))
 	}
+	adjust := fmt.Sprintf("SELECT adjust_stock('%s', '%s', 1, 'mine')", rows.product, rows.here)
 	for _, statement := range []string{
 		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text", "TRUNCATE reservation_items",
 		"DELETE FROM reservations WHERE product_id IS NOT NULL", "DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
 		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
 		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
 		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
-		"SELECT adjust_stock('" + rows.product.String() + "', '" + rows.here.String() + "', 1, 'mine')",
+		adjust,
 		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
 		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
