@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
@@ -52,7 +52,7 @@ func eachTransport(t *testing.T, body func(t *testing.T, d *deployment)) {
 // deployment is the service with the demo catalog on its own database, called over one transport.
 type deployment struct {
 	t         *testing.T
-	db        pgtest.Database
+	db        *pgtest.Fixture
 	functions *local.Functions
 	gateway   *local.Gateway
 	url       string // of the gateway over HTTP; empty for the handlers in process
@@ -61,7 +61,7 @@ type deployment struct {
 
 func deploy(t *testing.T, tr transport) *deployment {
 	t.Helper()
-	db := pgtest.New(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
@@ -229,24 +229,8 @@ func (a answer) hold(t *testing.T) hold {
 	return decode[struct{ Reservation hold }](t, a).Reservation
 }
 
-// expireHold moves all times of a hold a day back, so that it has expired.
-func (d *deployment) expireHold(id string) {
+// killDayAgo moves the times of a hold back, so that it died a day ago.
+func (d *deployment) killDayAgo(h hold) {
 	d.t.Helper()
-	conn, err := pgx.Connect(context.Background(), d.db.DirectURL)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range []string{
-		`UPDATE reservations
-SET created_at = created_at - interval '1 day', updated_at = updated_at - interval '1 day',
-    expires_at = expires_at - interval '1 day'
-WHERE id = $1`,
-		`UPDATE reservation_items SET expires_at = expires_at - interval '1 day'
-WHERE reservation_id = $1`,
-	} {
-		if _, err := conn.Exec(context.Background(), sql, id); err != nil {
-			d.t.Fatal(err)
-		}
-	}
+	d.db.KillAgo(24*time.Hour, uuid.MustParse(h.ID))
 }

@@ -202,7 +202,7 @@ func TestExpiredHoldFreesTheLastUnitAtOnce(t *testing.T) {
 			t.Errorf("shortages = %+v, want the mug, 1 of 0", short)
 		}
 
-		d.expireHold(first.ID)
+		d.killDayAgo(first)
 		d.wantStock(mug, losAngeles, 1, 0)
 		second := d.reserve(line(mug, losAngeles, 1))
 		d.post("/api/reservations/"+first.ID+"/confirm", "").
@@ -235,7 +235,7 @@ func TestExpiredHoldReadsTheSameBeforeAndAfterTheSweep(t *testing.T) {
 			v.RemainingSeconds < 590 || v.RemainingSeconds > 600 {
 			t.Errorf("view = %+v, want the headphones with about 600 s left", v)
 		}
-		d.expireHold(h.ID)
+		d.killDayAgo(h)
 		before := decode[view](t, d.get("/api/reservations/"+h.ID).want(t, http.StatusOK, ""))
 		if !before.Expired || before.RemainingSeconds != 0 ||
 			before.Reservation.Status != "EXPIRED" || before.Reservation.ExpiredAt == nil {

@@ -1,16 +1,11 @@
 package e2e
 
 import (
-	"context"
-	"crypto/rand"
 	"encoding/json"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/local/builttest"
@@ -22,21 +17,10 @@ import (
 func TestMigrateFunctionAppliesMissingMigrations(t *testing.T) {
 	t.Parallel()
 
-	server := pgtest.Server(t)
-	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	name := "deployed_" + strings.ToLower(rand.Text())
-	if _, err := conn.Exec(t.Context(),
-		"CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
-		t.Fatal(err)
-	}
 	migrate := local.NewRuntime(local.RuntimeConfig{
 		Name:   "migrate",
 		Binary: filepath.Join(builttest.Functions(t, "e2e"), "migrate", "bootstrap"),
-		Env:    []string{"DATABASE_URL=" + server.URL(name)}, Timeout: time.Minute,
+		Env:    []string{"DATABASE_URL=" + pgtest.NewEmpty(t).URL}, Timeout: time.Minute,
 		Stdout: t.Output(), Stderr: t.Output(),
 	})
 	defer func() {

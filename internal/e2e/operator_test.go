@@ -72,7 +72,7 @@ func TestOperatorListsHoldsByStatusProductAndWarehouse(t *testing.T) {
 		dead := d.reserve(line(mug, losAngeles, 1))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
-		d.expireHold(dead.ID) // this also moves its creation a day back
+		d.killDayAgo(dead) // this also moves its creation a day back
 
 		for range 2 {
 			d.wantList("status=PENDING", first, both, long)
@@ -189,7 +189,7 @@ func TestStatsMatchWhatHappened(t *testing.T) {
 		dead := d.reserve(line(mug, newYork, 5))
 		d.post("/api/reservations/"+sold.ID+"/confirm", "").want(t, http.StatusOK, "")
 		d.post("/api/reservations/"+given.ID+"/release", "").want(t, http.StatusOK, "")
-		d.expireHold(dead.ID) // it expired a day ago, before the last hour
+		d.killDayAgo(dead) // it expired a day ago, before the last hour
 
 		got := readStats()
 		if want := (counts{Held: 3, Confirmed: 1, Released: 1}); got.Hour != want ||

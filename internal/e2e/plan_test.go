@@ -1,11 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"net/http"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 // A session keeps a plan that it made while a table was nearly empty, so the plan must not read the
@@ -15,17 +16,10 @@ func TestVerbsUseIndexesOnTinyTables(t *testing.T) {
 	t.Parallel()
 
 	d := deploy(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), "VACUUM ANALYZE"); err != nil {
-		t.Fatal(err)
-	}
+	d.db.Exec("VACUUM ANALYZE")
 	scans := func() map[string]int64 {
 		t.Helper()
-		rows, err := conn.Query(t.Context(), `
+		rows, err := d.db.Admin.Query(t.Context(), `
 SELECT relname, seq_scan FROM pg_stat_user_tables
 WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inventory')`)
 		if err != nil {
@@ -57,7 +51,7 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 	d.get("/api/stats").want(t, http.StatusOK, "")
 	d.sweep()
 	// A session reports its counts when it ends.
-	d.closeSessions(t, conn)
+	d.endSessions()
 	before["inventory"]++ // the stats read every stock row once
 	for name, after := range scans() {
 		if after != before[name] {
@@ -66,24 +60,14 @@ WHERE relname IN ('reservations', 'reservation_items', 'idempotency_keys', 'inve
 	}
 }
 
-// closeSessions ends the service's connections and waits until they are gone.
-func (d *deployment) closeSessions(t *testing.T, conn *pgx.Conn) {
-	t.Helper()
-	const others = `
-FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
-	for left := 1; left > 0; {
-		if _, err := conn.Exec(t.Context(),
-			"SELECT pg_terminate_backend(pid) "+others); err != nil {
-			t.Fatal(err)
-		}
-		if err := conn.QueryRow(t.Context(), "SELECT count(*) "+others).Scan(&left); err != nil {
-			t.Fatal(err)
-		}
-	}
+// endSessions ends the service's connections and lets the service notice.
+func (d *deployment) endSessions() {
+	d.t.Helper()
+	d.db.EndSessions()
 	// The first ping finds the connection gone, the second has a new one.
-	_ = d.service.Ping(t.Context())
-	if err := d.service.Ping(t.Context()); err != nil {
-		t.Fatal(err)
+	_ = d.service.Ping(d.t.Context())
+	if err := d.service.Ping(d.t.Context()); err != nil {
+		d.t.Fatal(err)
 	}
 }
 
@@ -94,32 +78,19 @@ func TestPageOfResolvedHoldsReadsOnlyItsRows(t *testing.T) {
 
 	const many, page = 5000, 10
 	d := deploy(t, inProcess)
-	conn, err := pgx.Connect(t.Context(), d.db.DirectURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), `
+	d.db.Exec(`
 INSERT INTO reservations (id, product_id, warehouse_id, quantity,
                           created_at, updated_at, expires_at, status)
 SELECT gen_random_uuid(), $1, $2, 1, t, t, t + interval '1 min', 'RELEASED'
 FROM generate_series(1, $3::integer) n,
      LATERAL (SELECT clock_timestamp() - interval '1 h' - n * interval '1 s' AS t) made`,
-		mug, newYork, many); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Exec(t.Context(), "VACUUM ANALYZE"); err != nil {
-		t.Fatal(err)
-	}
-	read := func() (tuples int64) {
+		mug.String(), newYork.String(), many)
+	d.db.Exec("VACUUM ANALYZE")
+	read := func() int64 {
 		t.Helper()
-		d.closeSessions(t, conn)
-		if err := conn.QueryRow(t.Context(),
-			"SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'reservations'").
-			Scan(&tuples); err != nil {
-			t.Fatal(err)
-		}
-		return tuples
+		d.endSessions()
+		return pgtest.QueryOne[int64](d.db, "SELECT sum(idx_tup_read)::bigint "+
+			"FROM pg_stat_user_indexes WHERE relname = 'reservations'")
 	}
 	before := read()
 	d.get("/api/reservations?limit=10&status=RELEASED").want(t, http.StatusOK, "")

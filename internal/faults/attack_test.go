@@ -129,10 +129,10 @@ func TestHostileInputNeverCausesA5xx(t *testing.T) {
 			t.Errorf("%s = %d %s, want it refused", shown, answer.StatusCode, recorder.Body)
 		}
 	}
-	if n := queryValue[int](d, "SELECT count(*) FROM inventory"); n != 1 {
+	if n := pgtest.QueryOne[int](d.db, "SELECT count(*) FROM inventory"); n != 1 {
 		t.Errorf("there are %d stock rows, want 1", n)
 	}
-	if n := queryValue[int](d, "SELECT count(*) FROM reservations"); n != 1 {
+	if n := pgtest.QueryOne[int](d.db, "SELECT count(*) FROM reservations"); n != 1 {
 		t.Errorf("there are %d holds, want 1", n)
 	}
 	d.audit()

@@ -142,9 +142,9 @@ func TestAnswersIgnoreTheSessionsTimeZone(t *testing.T) {
 	d := newDeployment(t)
 	s, row := newClient(d.url, 1), d.addProduct(1, 10)[0]
 	zone := func(name string) {
-		d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name +
+		d.db.Exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ` + "''" + name +
 			"''" + `', current_database()); END $$`)
-		d.disconnect()
+		d.db.EndSessions()
 	}
 	zone("Asia/Kolkata")
 	before := time.Now()

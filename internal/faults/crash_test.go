@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 )
@@ -182,25 +183,17 @@ func (l *load) verify(t *testing.T) {
 		}
 		t.Error(err)
 	}
-	rows, err := l.d.admin.Query(withTimeout(t, testLimit),
+	rows, err := l.d.db.Admin.Query(withTimeout(t, testLimit),
 		"SELECT id::text, status::text FROM reservations")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
 	there := map[uuid.UUID]string{}
-	for rows.Next() {
-		var id uuid.UUID
-		var text, status string
-		if err := rows.Scan(&text, &status); err != nil {
-			t.Fatal(err)
-		}
-		if id, err = uuid.Parse(text); err != nil {
-			t.Fatal(err)
-		}
-		there[id] = status
-	}
-	if err := rows.Err(); err != nil {
+	var id, status string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &status}, func() error {
+		there[uuid.MustParse(id)] = status
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	wrong := 0
@@ -284,9 +277,9 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 		if err := server.Restart(withTimeout(t, testLimit)); err != nil {
 			t.Fatal(err)
 		}
-		d.admin.Reset()
+		d.db.Admin.Reset()
 		for _, id := range told {
-			if queryValue[int](d, "SELECT count(*) FROM reservations WHERE id = $1",
+			if pgtest.QueryOne[int](d.db, "SELECT count(*) FROM reservations WHERE id = $1",
 				id.String()) == 0 {
 				lost++
 			}

@@ -195,21 +195,13 @@ func lateCall(d *deployment, send func(h *history, p *partition, e event)) *hist
 		ttl: time.Second,
 	})
 	hold, _ := p.endingWithin(time.Minute)
-	tx, err := d.admin.Begin(ctx)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-		key); err != nil {
-		d.t.Fatal(err)
-	}
+	unlock := d.db.Lock("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
 	var waits sync.WaitGroup
 	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
-	d.awaitLockWait()
+	d.db.WaitForBlocked(1)
 	sleep(ctx, time.Until(hold.end)+time.Millisecond)
 	h.get(ctx, p, event{caller: 2, id: hold.id})
-	_ = tx.Rollback(ctx)
+	unlock()
 	waits.Wait()
 	h.get(ctx, p, event{caller: 2, id: hold.id})
 	h.catalog(ctx, event{caller: 2})
@@ -271,7 +263,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // hold: the hold, a stock row, or the keys of the calls that come for the hold. Those then wait
 // before they have read the hold, while others see it dead.
 func (h *history) lockSomething(ctx context.Context, n int, p *partition, r *rand.Rand) {
-	tx, err := h.d.admin.Begin(ctx)
+	tx, err := h.d.db.Admin.Begin(ctx)
 	if err != nil {
 		return
 	}
@@ -442,7 +434,7 @@ func (h *history) restock(ctx context.Context, p *partition, e event, r *rand.Ra
 	row := r.IntN(partitionRows)
 	e.verb, e.outcome, e.from = model.Restock, model.Done, time.Now()
 	e.lines = []model.Line{{Row: row, Quantity: restockUnits}}
-	_, err := h.d.admin.Exec(context.WithoutCancel(ctx),
+	_, err := h.d.db.Admin.Exec(context.WithoutCancel(ctx),
 		"SELECT adjust_stock($1, $2, $3, 'delivery')",
 		p.rows[row].Product.String(), p.rows[row].Warehouse.String(), restockUnits)
 	if e.to = time.Now(); err != nil {

@@ -63,12 +63,12 @@ type control struct {
 // dropSchemaGuards removes the schema's own guards, so that only the guard of the statement is on
 // trial.
 func dropSchemaGuards(d *deployment) {
-	d.exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
-	d.exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
+	d.db.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
+	d.db.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
 }
 
 func mutate(function, old, replacement string) func(*deployment) {
-	return func(d *deployment) { pgtest.Mutate(d.t, d.db, function, old, replacement) }
+	return func(d *deployment) { pgtest.Mutate(d.t, d.db.Database, function, old, replacement) }
 }
 
 func combine(changes ...func(*deployment)) func(*deployment) {
@@ -89,7 +89,7 @@ var controls = []control{
 		name: "cart without its lock order",
 		guard: combine(
 			func(d *deployment) {
-				d.exec(`DO $$ BEGIN
+				d.db.Exec(`DO $$ BEGIN
     EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database());
 END $$`)
 			},

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
@@ -72,6 +70,8 @@ const (
 	recoveryLimit = 2 * time.Second
 	// testLimit bounds every other wait of a test.
 	testLimit = time.Minute
+	// ownConnections is how many connections the test itself has at most, for its lockers too.
+	ownConnections = 8
 	// functionConnections is the pool size of each function that runs in this process.
 	functionConnections = 8
 )
@@ -79,8 +79,7 @@ const (
 // deployment is the whole service on its own database, reached through a real socket.
 type deployment struct {
 	t         testing.TB
-	db        pgtest.Database
-	admin     *pgxpool.Pool // straight to the server
+	db        *pgtest.Fixture
 	functions *local.Functions
 	service   *reservation.Service // for Audit
 	url       string
@@ -138,25 +137,14 @@ func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deploy
 // attach wraps a service that already runs at url.
 func attach(t testing.TB, db pgtest.Database, url string) *deployment {
 	t.Helper()
-	d := &deployment{t: t, db: db, url: url}
 	a, err := app.New(settings(db.DirectURL), discardLog(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	d.service = a.Service
-	config, err := pgxpool.ParseConfig(db.DirectURL)
-	if err != nil {
-		t.Fatal(err)
+	return &deployment{
+		t: t, db: pgtest.NewFixtureOfSize(t, db, ownConnections), service: a.Service, url: url,
 	}
-	config.MaxConns = 8
-	// Functions are redefined under its connections.
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if d.admin, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.admin.Close)
-	return d
 }
 
 // withTimeout returns a context that ends after limit, or with the test.
@@ -167,44 +155,21 @@ func withTimeout(t testing.TB, limit time.Duration) context.Context {
 	return ctx
 }
 
-// exec runs a statement of the set-up.
-func (d *deployment) exec(sql string, args ...any) {
-	d.t.Helper()
-	if _, err := d.admin.Exec(withTimeout(d.t, testLimit), sql, args...); err != nil {
-		d.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-// queryValue reads one value.
-func queryValue[T any](d *deployment, sql string, args ...any) T {
-	d.t.Helper()
-	var answer T
-	if err := d.admin.QueryRow(withTimeout(d.t, testLimit), sql,
-		args...).Scan(&answer); err != nil {
-		d.t.Fatalf("%s: %v", sql, err)
-	}
-	return answer
-}
-
 // stockRow names a stock row.
 type stockRow struct{ Product, Warehouse uuid.UUID }
 
 // addProduct adds a product, with a stock row of total units in each of `rows` new warehouses.
 func (d *deployment) addProduct(rows, total int) []stockRow {
 	d.t.Helper()
-	product := uuid.New()
 	d.products++
 	// The names count down, so that the newest product is first in the catalog.
-	d.exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $2)", product.String(),
-		fmt.Sprintf("product %09d", 999_999_999-d.products))
+	name := fmt.Sprintf("product %09d", 999_999_999-d.products)
+	product := d.db.NamedProduct(name, name)
 	var made []stockRow
 	for range rows {
-		s := stockRow{product, uuid.New()}
-		d.exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", s.Warehouse.String(),
-			"warehouse "+s.Warehouse.String())
-		d.exec("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)",
-			s.Product.String(), s.Warehouse.String(), total)
-		made = append(made, s)
+		row := stockRow{product, d.db.Warehouse()}
+		d.db.Stock(row.Product, row.Warehouse, total)
+		made = append(made, row)
 	}
 	return made
 }
@@ -233,25 +198,9 @@ func (d *deployment) audit() {
 // counts at the latest when it ends, so the sessions are ended first.
 func (d *deployment) deadlocks() int {
 	d.t.Helper()
-	d.disconnect()
-	return queryValue[int](d, "SELECT deadlocks FROM pg_stat_database "+
+	d.db.EndSessions()
+	return pgtest.QueryOne[int](d.db, "SELECT deadlocks FROM pg_stat_database "+
 		"WHERE datname = current_database()")
-}
-
-// serviceSessions selects the sessions of the service.
-const serviceSessions = "FROM pg_stat_activity " +
-	"WHERE datname = current_database() AND application_name = 'allo-reservations'"
-
-// disconnect ends every session of the service, as a failover does, and waits until they are gone.
-func (d *deployment) disconnect() {
-	d.t.Helper()
-	d.exec("SELECT pg_terminate_backend(pid) " + serviceSessions)
-	for ctx := withTimeout(d.t, testLimit); queryValue[int](d,
-		"SELECT count(*) "+serviceSessions) > 0; {
-		if ctx.Err() != nil {
-			d.t.Fatal("the service's sessions did not end")
-		}
-	}
 }
 
 // runConcurrently runs fn n times at once and waits for all.

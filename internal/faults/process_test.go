@@ -67,43 +67,20 @@ func signalProcess(t *testing.T, function string, signal syscall.Signal) {
 	}
 }
 
-// awaitLockWait waits until a session waits for a lock.
-func (d *deployment) awaitLockWait() {
-	d.t.Helper()
-	for ctx := withTimeout(d.t, testLimit); ; {
-		const sql = "SELECT count(*) > 0 FROM pg_stat_activity " +
-			"WHERE datname = current_database() AND wait_event_type = 'Lock'"
-		if queryValue[bool](d, sql) {
-			return
-		}
-		if ctx.Err() != nil {
-			d.t.Fatal("no session waits for a lock")
-		}
-	}
-}
-
 // startBlockedReserve starts a reserve that waits for its locked stock row. Call free to let it go
 // on.
 func (d *deployment) startBlockedReserve(
 	s client, row stockRow, key string,
 ) (answer <-chan reply, free func()) {
 	d.t.Helper()
-	tx, err := d.admin.Begin(d.t.Context())
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	free = func() { _ = tx.Rollback(context.Background()) }
-	d.t.Cleanup(free)
-	if _, err := tx.Exec(d.t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
-		row.Product.String()); err != nil {
-		d.t.Fatal(err)
-	}
+	free = d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		row.Product.String())
 	done := make(chan reply, 1)
 	go func() {
 		done <- s.reserve(context.Background(), key, 0,
 			item{row.Product, row.Warehouse, 1})
 	}()
-	d.awaitLockWait()
+	d.db.WaitForBlocked(1)
 	return done, free
 }
 
@@ -128,12 +105,11 @@ func reserveUntilCreated(t *testing.T, s client, row stockRow, key string) reply
 // wantHolds fails the test unless the row has n holds of one unit each.
 func (d *deployment) wantHolds(row stockRow, n int) {
 	d.t.Helper()
-	if got := queryValue[int](d, "SELECT count(*) FROM reservations WHERE product_id = $1",
+	if got := pgtest.QueryOne[int](d.db, "SELECT count(*) FROM reservations WHERE product_id = $1",
 		row.Product.String()); got != n {
 		d.t.Errorf("the row has %d holds, want %d", got, n)
 	}
-	if got := queryValue[int](d, "SELECT reserved FROM inventory WHERE product_id = $1",
-		row.Product.String()); got != n {
+	if got := d.db.Counts(row.Product, row.Warehouse).Reserved; got != n {
 		d.t.Errorf("reserved = %d, want %d", got, n)
 	}
 	d.audit()
@@ -146,7 +122,7 @@ func TestThawedProcessReplacesItsLostConnection(t *testing.T) {
 	s, row := newClient(d.url, 1), d.addProduct(1, 10)[0]
 	reserveUntilCreated(t, s, row, uuid.NewString())
 	signalProcess(t, "reserve", syscall.SIGSTOP)
-	d.disconnect()
+	d.db.EndSessions()
 	signalProcess(t, "reserve", syscall.SIGCONT)
 	r := s.reserve(t.Context(), uuid.NewString(), 0, item{row.Product, row.Warehouse, 1})
 	if r.Status != http.StatusCreated && r.Status != http.StatusServiceUnavailable ||
@@ -169,7 +145,7 @@ func TestProcessFrozenInARequestAnswersAfterTheThaw(t *testing.T) {
 	s, row, key := newClient(d.url, 2), d.addProduct(1, 10)[0], uuid.NewString()
 	answer, free := d.startBlockedReserve(s, row, key)
 	signalProcess(t, "reserve", syscall.SIGSTOP)
-	d.disconnect()
+	d.db.EndSessions()
 	free()
 	time.Sleep(100 * time.Millisecond) // stay frozen for a while
 	signalProcess(t, "reserve", syscall.SIGCONT)
@@ -230,16 +206,9 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 	d.audit() // opens its connection while some are free
 	s := newClient(d.url, processCount)
 	var refused, calls atomic.Int64
-	tx, err := d.admin.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.Background()) }()
 	// The row stays locked until every process runs, so that all of them want a connection at once.
-	if _, err := tx.Exec(t.Context(), "SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
-		row.Product.String()); err != nil {
-		t.Fatal(err)
-	}
+	unlock := d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		row.Product.String())
 	const startLimit = 20 * time.Second // then the row is unlocked anyway
 	runConcurrently(processCount+1, func(n int) {
 		if n == processCount {
@@ -247,7 +216,7 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 				len(processIDs(t, "reserve")) < processCount; {
 				time.Sleep(50 * time.Millisecond)
 			}
-			_ = tx.Rollback(context.Background())
+			unlock()
 			return
 		}
 		key := uuid.NewString()
@@ -276,7 +245,7 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 	if err := d.functions.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for ctx := withTimeout(t, testLimit); d.admin.Ping(ctx) != nil; {
+	for ctx := withTimeout(t, testLimit); d.db.Admin.Ping(ctx) != nil; {
 		if ctx.Err() != nil {
 			t.Fatal("the functions ended, but their connections did not")
 		}

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/allo/reservations/internal/faults/model"
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 // sequence plays one sequence of calls against the service and the model, one call at a time. Its
@@ -198,7 +199,7 @@ func (c *sequence) Sweep(t *rapid.T) {
 func (c *sequence) Restock(t *rapid.T) {
 	row := rapid.IntRange(0, propertyRows-1).Draw(t, "row")
 	units := rapid.IntRange(1, 3).Draw(t, "units")
-	_, err := c.d.admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')",
+	_, err := c.d.db.Admin.Exec(t.Context(), "SELECT adjust_stock($1, $2, $3, 'delivery')",
 		c.rows[row].Product.String(), c.rows[row].Warehouse.String(), units)
 	if err != nil {
 		t.Fatal(err)
@@ -210,21 +211,12 @@ func (c *sequence) Restock(t *rapid.T) {
 // Die expires a pending hold: it moves the hold's times back, and tells the model.
 func (c *sequence) Die(t *rapid.T) {
 	n, hold := c.hold(t)
-	var end time.Time
-	const sql = `
-WITH dead AS (
-    UPDATE reservations
-    SET created_at = created_at - interval '2 h', updated_at = updated_at - interval '2 h',
-        expires_at = expires_at - interval '2 h'
-    WHERE id = $1 AND status = 'PENDING' RETURNING expires_at
-), lines AS (
-    UPDATE reservation_items l SET expires_at = dead.expires_at
-    FROM dead WHERE l.reservation_id = $1
-)
-SELECT expires_at FROM dead`
-	if err := c.d.admin.QueryRow(t.Context(), sql, hold.id.String()).Scan(&end); err != nil {
+	if c.d.db.Status(hold.id) != "PENDING" {
 		t.Skip("the hold is resolved already")
 	}
+	c.d.db.Kill(hold.id)
+	end := pgtest.QueryOne[time.Time](c.d.db, "SELECT expires_at FROM reservations WHERE id = $1",
+		hold.id.String())
 	c.state = c.model.SetEnd(c.state, n, end.UnixMicro())
 }
 

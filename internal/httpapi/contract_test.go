@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,59 +11,40 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// fixture is a client of a service with its own small catalog: a Mug and a Lamp, with ten units
-// each in East and one in West.
-type fixture struct {
+// stockedClient is a client of a service with its own small catalog: a Mug and a Lamp, with ten
+// units each in East and one in West.
+type stockedClient struct {
 	client
-	sql        *pgx.Conn
+	db         *pgtest.Fixture
 	mug, lamp  uuid.UUID
 	east, west uuid.UUID
 }
 
-const seed = `
-INSERT INTO products (id, name, sku) VALUES ($1, 'Mug', 'CM-300'), ($2, 'Lamp', 'LA-400');
-INSERT INTO warehouses (id, name) VALUES ($3, 'East'), ($4, 'West');
-INSERT INTO inventory (product_id, warehouse_id, total)
-VALUES ($1, $3, 10), ($1, $4, 1), ($2, $3, 10), ($2, $4, 1);`
-
-func newFixture(t *testing.T) fixture {
+func newStockedClient(t *testing.T) stockedClient {
 	t.Helper()
-	db := pgtest.New(t)
-	conn, err := pgx.Connect(t.Context(), db.DirectURL)
-	if err != nil {
-		t.Fatal(err)
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	s := stockedClient{
+		client: newClient(t, db.URL), db: db,
+		mug: db.NamedProduct("Mug", "CM-300"), lamp: db.NamedProduct("Lamp", "LA-400"),
+		east: db.NamedWarehouse("East"), west: db.NamedWarehouse("West"),
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	s := fixture{newClient(t, db.URL), conn, uuid.New(), uuid.New(), uuid.New(), uuid.New()}
-	s.exec(t, seed, pgx.QueryExecModeSimpleProtocol, s.mug, s.lamp, s.east, s.west)
+	for _, product := range []uuid.UUID{s.mug, s.lamp} {
+		db.Stock(product, s.east, 10)
+		db.Stock(product, s.west, 1)
+	}
 	return s
 }
 
-func (s fixture) exec(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	if _, err := s.sql.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
+// kill makes the hold at a path of the API die a second ago.
+func (s stockedClient) kill(path string) {
+	s.t.Helper()
+	s.db.Kill(uuid.MustParse(strings.TrimPrefix(path, "/api/reservations/")))
 }
 
-// expireNow moves a hold's life into the past, so that it is dead now.
-func (s fixture) expireNow(t *testing.T, id string) {
-	t.Helper()
-	s.exec(
-		t,
-		`UPDATE reservations SET created_at = created_at - interval '1 day',
-			updated_at = updated_at - interval '1 day',
-		expires_at = expires_at - interval '1 day' WHERE id = $1`,
-		id,
-	)
-}
-
-// reserveBody is the body of a reserve of one line.
 // reserveBody is the body of a reserve of one line.
 func reserveBody(product, warehouse uuid.UUID, quantity int) string {
 	return fmt.Sprintf(
@@ -98,7 +78,7 @@ func (a answer) reservation(t *testing.T) held {
 }
 
 // reserve makes the hold of a body and returns the hold's path.
-func (s fixture) reserve(t *testing.T, body string) string {
+func (s stockedClient) reserve(t *testing.T, body string) string {
 	t.Helper()
 	return s.post("/api/reservations", body).want(t, http.StatusCreated, "").header.Get("Location")
 }
@@ -106,7 +86,7 @@ func (s fixture) reserve(t *testing.T, body string) string {
 func TestReserveOneLine(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 
 	a := s.post("/api/reservations", reserveBody(s.mug, s.east, 2)).want(t, http.StatusCreated, "")
 
@@ -134,7 +114,7 @@ func TestReserveOneLine(t *testing.T) {
 func TestReserveACart(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	body := fmt.Sprintf(
 		`{"items":[%s,%s,%s],"ttlSeconds":60}`,
 		reserveBody(s.mug, s.east, 2),
@@ -170,7 +150,7 @@ func TestReserveACart(t *testing.T) {
 func TestACartOfOneLineIsALine(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 
 	r := s.post("/api/reservations", cartBody(
 		reserveBody(s.mug, s.east, 1), reserveBody(s.mug, s.east, 1),
@@ -187,7 +167,7 @@ func TestACartOfOneLineIsALine(t *testing.T) {
 func TestEveryShortLineIsListed(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	s.reserve(t, reserveBody(s.mug, s.west, 1))
 
 	line := s.post("/api/reservations", reserveBody(s.mug, s.east, 11)).
@@ -224,7 +204,7 @@ func TestEveryShortLineIsListed(t *testing.T) {
 func TestStockThatDoesNotExistIsNotFound(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 
 	s.post("/api/reservations", reserveBody(uuid.New(), s.east, 1)).
 		want(t, http.StatusNotFound, "INVENTORY_NOT_FOUND")
@@ -252,7 +232,7 @@ type view struct {
 func TestAReadHasTheNamesAndTheTimeLeft(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.east, 2))
 
 	v := decode[view](t, s.get(path).want(t, http.StatusOK, ""))
@@ -277,7 +257,7 @@ func TestAReadHasTheNamesAndTheTimeLeft(t *testing.T) {
 func TestACartIsReadWithoutAProduct(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, cartBody(reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1)))
 
 	v := decode[view](t, s.get(path).want(t, http.StatusOK, ""))
@@ -295,7 +275,7 @@ func TestACartIsReadWithoutAProduct(t *testing.T) {
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.east, 2))
 
 	first := s.post(path+"/confirm", "").want(t, http.StatusOK, "")
@@ -324,7 +304,7 @@ func TestConfirm(t *testing.T) {
 func TestRelease(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
 
 	first := s.post(path+"/release", "").want(t, http.StatusOK, "")
@@ -346,9 +326,9 @@ func TestRelease(t *testing.T) {
 func TestADeadHold(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
-	s.expireNow(t, strings.TrimPrefix(path, "/api/reservations/"))
+	s.kill(path)
 
 	s.post(path+"/confirm", "").want(t, http.StatusGone, "RESERVATION_EXPIRED")
 	s.post(path+"/extend", `{"ttlSeconds":60}`).want(t, http.StatusGone, "RESERVATION_EXPIRED")
@@ -369,7 +349,7 @@ func TestADeadHold(t *testing.T) {
 func TestExtend(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
 
 	r := s.post(path+"/extend", `{"ttlSeconds":1200}`).want(t, http.StatusOK, "").reservation(t)
@@ -387,7 +367,7 @@ func TestExtend(t *testing.T) {
 func TestAKeyMakesOneEffectAndOneAnswer(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	body := reserveBody(s.mug, s.west, 1)
 
 	first := s.post("/api/reservations", body, "Idempotency-Key", "a").
@@ -423,7 +403,7 @@ func TestAKeyMakesOneEffectAndOneAnswer(t *testing.T) {
 func TestEveryVerbIsReplayed(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
 	other := s.reserve(t, reserveBody(s.mug, s.east, 1))
 	for _, call := range []struct{ path, body string }{
@@ -450,7 +430,7 @@ func TestEveryVerbIsReplayed(t *testing.T) {
 func TestAnErrorIsNotStoredUnderItsKey(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.west, 1))
 	s.post("/api/reservations", reserveBody(s.mug, s.west, 1), "Idempotency-Key", "a").
 		want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
@@ -467,8 +447,8 @@ func TestAnErrorIsNotStoredUnderItsKey(t *testing.T) {
 func TestAKeyInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
-	s.exec(t, "SELECT pg_advisory_lock(hashtextextended('a', 0))")
+	s := newStockedClient(t)
+	s.db.Lock("SELECT pg_advisory_xact_lock(hashtextextended('a', 0))")
 
 	s.post("/api/reservations", reserveBody(s.mug, s.east, 1), "Idempotency-Key", "a").
 		want(t, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE")
@@ -477,10 +457,9 @@ func TestAKeyInUseIsRefused(t *testing.T) {
 func TestALockedRowAnswers503(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	path := s.reserve(t, reserveBody(s.mug, s.east, 1))
-	s.exec(t, "BEGIN")
-	s.exec(t, "SELECT FROM inventory FOR UPDATE")
+	s.db.Lock("SELECT FROM inventory FOR UPDATE")
 
 	for _, a := range []answer{
 		s.post("/api/reservations", reserveBody(s.mug, s.east, 1)),
@@ -508,13 +487,13 @@ type catalogEntry struct {
 func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	s.reserve(t, reserveBody(s.mug, s.east, 3))
 	dead := s.reserve(t, reserveBody(s.mug, s.east, 4))
-	s.expireNow(t, strings.TrimPrefix(dead, "/api/reservations/"))
+	s.kill(dead)
 	sold := s.reserve(t, reserveBody(s.lamp, s.west, 1))
 	s.post(sold+"/confirm", "").want(t, http.StatusOK, "")
-	s.exec(t, "INSERT INTO products (id, name, sku) VALUES ($1, 'Apron', 'AP-1')", uuid.New())
+	s.db.NamedProduct("Apron", "AP-1")
 
 	var got []string
 	for _, p := range decode[[]catalogEntry](t, s.get("/api/products").want(t, http.StatusOK, "")) {
@@ -555,7 +534,7 @@ func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 var nextLink = regexp.MustCompile(`^<(.+)>; rel="next"$`)
 
 // pages follows the Link headers from a path and lists the names of each page.
-func (s fixture) pages(t *testing.T, path string) (pages [][]string) {
+func (s stockedClient) pages(t *testing.T, path string) (pages [][]string) {
 	t.Helper()
 	const most = 20
 	for range most {
@@ -578,18 +557,12 @@ func (s fixture) pages(t *testing.T, path string) (pages [][]string) {
 func TestPagesAreFollowed(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	// Two of one name, and names that a URL, a header or a JSON text would have to escape.
 	names := []string{"Same", "Same", `"<Quoted>", & more`, "Ünïcödé ☕"}
 	for i, name := range names {
-		s.exec(
-			t,
-			"INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)",
-			uuid.New(),
-			name,
-			fmt.Sprint("P-", i),
-		)
-		s.exec(t, "INSERT INTO warehouses (id, name) VALUES ($1, $2)", uuid.New(), name)
+		s.db.NamedProduct(name, fmt.Sprint("P-", i))
+		s.db.NamedWarehouse(name)
 	}
 	products := []string{names[2], "Lamp", "Mug", "Same", "Same", names[3]}
 	warehouses := []string{names[2], "East", "Same", "Same", "West", names[3]}
@@ -620,12 +593,10 @@ func TestPagesAreFollowed(t *testing.T) {
 func TestAPageOfProductsHas50(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
-	s.exec(
-		t,
-		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM "+
-			"generate_series(1, 199) n",
-	)
+	s := newStockedClient(t)
+	s.db.Exec(`
+INSERT INTO products (id, name, sku)
+SELECT gen_random_uuid(), 'P' || n, 'P' || n FROM generate_series(1, 199) n`)
 
 	pages := s.pages(t, "/api/products")
 	most := s.pages(t, "/api/products?limit=200")

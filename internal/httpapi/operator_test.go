@@ -24,7 +24,7 @@ type listed struct {
 func TestAListShowsEachHoldAsAReadDoes(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	s.reserve(t, reserveBody(s.mug, s.east, 2))
 	s.reserve(t, cartBody(reserveBody(s.mug, s.east, 1), reserveBody(s.lamp, s.east, 1)))
 	dead, sold := s.reserve(
@@ -34,7 +34,7 @@ func TestAListShowsEachHoldAsAReadDoes(t *testing.T) {
 		t,
 		reserveBody(s.lamp, s.east, 1),
 	)
-	s.expireNow(t, strings.TrimPrefix(dead, "/api/reservations/"))
+	s.kill(dead)
 	s.post(sold+"/confirm", "").want(t, http.StatusOK, "")
 
 	all := decode[[]listed](t, s.get("/api/reservations").want(t, http.StatusOK, ""))
@@ -58,7 +58,7 @@ func TestAListShowsEachHoldAsAReadDoes(t *testing.T) {
 func TestAnEmptyListIsAnArray(t *testing.T) {
 	t.Parallel()
 
-	a := newFixture(t).get("/api/reservations?status=CONFIRMED").want(t, http.StatusOK, "")
+	a := newStockedClient(t).get("/api/reservations?status=CONFIRMED").want(t, http.StatusOK, "")
 
 	if string(a.body) != "[]" || a.header.Get("Link") != "" ||
 		a.header.Get("Cache-Control") != "no-store" {
@@ -69,7 +69,7 @@ func TestAnEmptyListIsAnArray(t *testing.T) {
 func TestTheLinkOfAListKeepsItsFilter(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	for range 3 {
 		s.reserve(t, reserveBody(s.mug, s.east, 1))
 	}
@@ -187,9 +187,9 @@ func TestAListAcceptsTheParametersOfTheDocument(t *testing.T) {
 func TestStats(t *testing.T) {
 	t.Parallel()
 
-	s := newFixture(t)
+	s := newStockedClient(t)
 	s.reserve(t, reserveBody(s.mug, s.east, 2))
-	s.exec(t, "SELECT keep_audit(2, true)")
+	s.db.Exec("SELECT keep_audit(2, true)")
 
 	a := s.get("/api/stats").want(t, http.StatusOK, "")
 

@@ -2,7 +2,6 @@ package migrate_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -21,32 +18,6 @@ import (
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-// emptyDatabase creates a database with nothing in it and returns its URL.
-func emptyDatabase(t *testing.T) string {
-	t.Helper()
-	server := pgtest.Server(t)
-	name := "empty_" + strings.ToLower(rand.Text())
-	exec(t, connect(t, server.URL("postgres")), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
-	return server.URL(name)
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func exec(t *testing.T, conn *pgx.Conn, statement string) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), statement); err != nil {
-		t.Fatalf("%s: %v", statement, err)
-	}
-}
 
 // allFiles lists the files that Up applies to an empty database.
 func allFiles(t *testing.T) []string {
@@ -65,7 +36,7 @@ func allFiles(t *testing.T) []string {
 func TestUpAppliesEveryFileOnce(t *testing.T) {
 	t.Parallel()
 
-	url := emptyDatabase(t)
+	url := pgtest.NewEmpty(t).DirectURL
 	want := allFiles(t)
 	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() = %v, %v, want %v", got, err, want)
@@ -79,7 +50,8 @@ func TestUpAppliesEveryFileOnce(t *testing.T) {
 func TestIdleUpWritesNothing(t *testing.T) {
 	t.Parallel()
 
-	url := emptyDatabase(t)
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	url := db.DirectURL
 	if _, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +60,7 @@ func TestIdleUpWritesNothing(t *testing.T) {
 		t.Errorf("idle Up() that can't write = %v, %v, want nothing to do", got, err)
 	}
 
-	exec(t, connect(t, url), "DROP FUNCTION max_tries()")
+	db.Exec("DROP FUNCTION max_tries()")
 	// It waits for the lock, which it can't take.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -104,7 +76,7 @@ func TestIdleUpWritesNothing(t *testing.T) {
 func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 	t.Parallel()
 
-	url := emptyDatabase(t)
+	url := pgtest.NewEmpty(t).DirectURL
 	type result struct {
 		applied []string
 		err     error
@@ -126,10 +98,10 @@ func TestTwoDeploysAtOnceMigrateOnce(t *testing.T) {
 func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 	t.Parallel()
 
-	url := emptyDatabase(t)
-	exec(t, connect(t, url), "CREATE TABLE goose_db_version (version_id bigint)")
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	db.Exec("CREATE TABLE goose_db_version (version_id bigint)")
 
-	applied, err := migrate.Up(t.Context(), postgres.URL(url))
+	applied, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL))
 
 	if !errors.Is(err, migrate.ErrUnreleasedDatabase) || len(applied) != 0 {
 		t.Fatalf("Up() = %v, %v, want it refused", applied, err)
@@ -142,16 +114,15 @@ func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 func TestUpSetsTheRolesTimeoutsAndPlannerSettings(t *testing.T) {
 	t.Parallel()
 
-	conn := connect(t, pgtest.New(t).DirectURL)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	for name, want := range map[string]string{
 		"lock_timeout": "2s", "statement_timeout": "5s",
 		"idle_in_transaction_session_timeout": "10s",
 		"enable_seqscan":                      "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
 	} {
-		var got string
-		err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&got)
-		if err != nil || got != want {
-			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
+		got := pgtest.QueryOne[string](db, "SELECT current_setting($1)", name)
+		if got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
 		}
 	}
 }

@@ -126,10 +126,10 @@ SELECT to_json(s) FROM (
 func TestCallsOfThePreviousReleaseWork(t *testing.T) {
 	t.Parallel()
 
-	db := pgtest.New(t)
-	exec(t, connect(t, db.DirectURL), `
-INSERT INTO products VALUES ('`+product+`', 'mug', 'M'), ('`+other+`', 'lamp', 'L');
-INSERT INTO warehouses VALUES ('`+warehouse+`', 'here');
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.Exec(`
+INSERT INTO products VALUES ('` + product + `', 'mug', 'M'), ('` + other + `', 'lamp', 'L');
+INSERT INTO warehouses VALUES ('` + warehouse + `', 'here');
 INSERT INTO inventory (product_id, warehouse_id, total)
 SELECT p.id, w.id, 9 FROM products p, warehouses w`)
 	conn, err := pgconn.Connect(t.Context(), db.DirectURL)

@@ -11,8 +11,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// FixtureConnections is how many connections a Fixture has at most.
+// FixtureConnections is how many connections a Fixture has at most, unless NewFixtureOfSize made
+// it.
 const FixtureConnections = 3
+
+// fixtureName is the application_name of a Fixture's sessions.
+const fixtureName = "fixture"
 
 // fixtureTimeout bounds a statement of a Fixture and a wait. A test that meets it has failed.
 const fixtureTimeout = time.Minute
@@ -27,14 +31,23 @@ type Fixture struct {
 	t     testing.TB
 }
 
-// NewFixture makes a Fixture of a database. It connects when it is first used.
+// NewFixture makes a Fixture of a database, of which only the DirectURL matters. It connects when
+// it is first used.
 func NewFixture(t testing.TB, db Database) *Fixture {
+	t.Helper()
+	return NewFixtureOfSize(t, db, FixtureConnections)
+}
+
+// NewFixtureOfSize makes a Fixture with at most this many connections, for a test whose goroutines
+// hold several at once.
+func NewFixtureOfSize(t testing.TB, db Database, connections int32) *Fixture {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.MaxConns = FixtureConnections
+	config.MaxConns = connections
+	config.ConnConfig.RuntimeParams["application_name"] = fixtureName
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	admin, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
@@ -97,21 +110,51 @@ func (f *Fixture) WaitUntil(sql string, args ...any) {
 	}
 }
 
+// WaitForBlocked waits until at least n sessions of the database wait for a lock.
+func (f *Fixture) WaitForBlocked(n int) {
+	f.t.Helper()
+	f.WaitUntil(`
+SELECT count(*) >= $1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'`, n)
+}
+
+// EndSessions ends every session of the database except the Fixture's own, as a failover does, and
+// waits until they are gone. Sessions report their statistics by then.
+func (f *Fixture) EndSessions() {
+	f.t.Helper()
+	const others = `
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1`
+	f.Exec("SELECT pg_terminate_backend(pid)"+others, fixtureName)
+	f.WaitUntil("SELECT count(*) = 0"+others, fixtureName)
+}
+
 // Product makes a product and returns its id. The id makes its name and its SKU unique.
 func (f *Fixture) Product() uuid.UUID {
 	f.t.Helper()
+	unique := uuid.NewString()
+	return f.NamedProduct("product "+unique, unique)
+}
+
+// NamedProduct makes a product with a name and an SKU, and returns its id.
+func (f *Fixture) NamedProduct(name, sku string) uuid.UUID {
+	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(),
-		"product "+id.String(), id.String())
+	f.Exec("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", id.String(), name, sku)
 	return id
 }
 
-// Warehouse makes a warehouse and returns its id.
+// Warehouse makes a warehouse with a unique name and returns its id.
 func (f *Fixture) Warehouse() uuid.UUID {
 	f.t.Helper()
+	return f.NamedWarehouse("warehouse " + uuid.NewString())
+}
+
+// NamedWarehouse makes a warehouse with a name and returns its id.
+func (f *Fixture) NamedWarehouse(name string) uuid.UUID {
+	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(),
-		"warehouse "+id.String())
+	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(), name)
 	return id
 }
 
@@ -144,24 +187,39 @@ func (f *Fixture) Status(hold uuid.UUID) string {
 	return QueryOne[string](f, "SELECT status::text FROM reservations WHERE id = $1", hold.String())
 }
 
+// $2 is how long ago the hold died, in seconds.
 const killSQL = `
-WITH dead AS (
+WITH death AS (
+    SELECT clock_timestamp() - make_interval(secs => $2) AS at
+), dead AS (
     UPDATE reservations
-    SET created_at = clock_timestamp() - interval '1 h', updated_at = clock_timestamp() - interval '1 h',
-        expires_at = clock_timestamp() - interval '1 s'
+    SET created_at = death.at - interval '1 h', updated_at = death.at - interval '1 h',
+        expires_at = death.at
+    FROM death
     WHERE id = $1 AND status = 'PENDING'
     RETURNING id, expires_at
 ), lines AS (
-    UPDATE reservation_items l SET expires_at = dead.expires_at FROM dead WHERE l.reservation_id = dead.id
+    UPDATE reservation_items l SET expires_at = dead.expires_at
+    FROM dead WHERE l.reservation_id = dead.id
 )
 SELECT count(*) FROM dead`
+
+// killedAgo is how long ago a killed hold died, unless the test says so.
+const killedAgo = time.Second
 
 // Kill moves the times of PENDING holds into the past, so that they died a second ago. No sweep has
 // written that down.
 func (f *Fixture) Kill(holds ...uuid.UUID) {
 	f.t.Helper()
+	f.KillAgo(killedAgo, holds...)
+}
+
+// KillAgo moves the times of PENDING holds into the past, so that they died that long ago, after a
+// life of an hour.
+func (f *Fixture) KillAgo(ago time.Duration, holds ...uuid.UUID) {
+	f.t.Helper()
 	for _, id := range holds {
-		if err := KillHold(f.Context(), f.Admin, id); err != nil {
+		if err := killHold(f.Context(), f.Admin, id, ago); err != nil {
 			f.t.Fatal(err)
 		}
 	}
@@ -169,8 +227,13 @@ func (f *Fixture) Kill(holds ...uuid.UUID) {
 
 // KillHold is [Fixture.Kill] for one hold, and for any goroutine.
 func KillHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
+	return killHold(ctx, pool, id, killedAgo)
+}
+
+func killHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, ago time.Duration) error {
 	var killed int
-	if err := pool.QueryRow(ctx, killSQL, id.String()).Scan(&killed); err != nil {
+	err := pool.QueryRow(ctx, killSQL, id.String(), ago.Seconds()).Scan(&killed)
+	if err != nil {
 		return fmt.Errorf("kill hold %s: %w", id, err)
 	}
 	if killed != 1 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/app/migration"
@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// as returns the URL with another user, whose password is the user's name.
+// as is a URL with another user, whose password is the user's name.
 func as(t *testing.T, address, user string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -39,47 +39,26 @@ func as(t *testing.T, address, user string) string {
 	return u.String()
 }
 
-func connect(t *testing.T, address string) *pgx.Conn {
+// fixtureAs makes a fixture whose statements run as a user.
+func fixtureAs(t *testing.T, address, user string) *pgtest.Fixture {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
+	return pgtest.NewFixture(t, pgtest.Database{DirectURL: as(t, address, user)})
 }
 
-func exec(t *testing.T, conn *pgx.Conn, statements ...string) {
-	t.Helper()
-	for _, statement := range statements {
-		if _, err := conn.Exec(t.Context(), statement); err != nil {
-			t.Fatalf("%.200s: %v", statement, err)
-		}
-	}
-}
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// emptyDatabase makes a database with nothing in it and returns its URL. owner is a clause of
-// CREATE DATABASE, or empty.
-func emptyDatabase(t *testing.T, owner string) string {
+// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and
+// is no superuser, on a server with the role rds_iam, after bootstrap.sql, run twice. The two roles
+// log in by password here.
+func bootstrapped(t *testing.T) (address string) {
 	t.Helper()
-	server := pgtest.Server(t)
-	name := "empty_" + strings.ToLower(rand.Text())
-	exec(t, connect(t, server.URL("postgres")), "CREATE DATABASE "+name+owner)
-	return server.URL(name)
-}
-
-func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-// bootstrappedDatabase makes a database like the stack's and returns its URL. The server has the
-// role rds_iam. The owner, master, may make roles and isn't a superuser. bootstrap.sql has run,
-// twice. Unlike in RDS, the roles that it makes log in by password.
-func bootstrappedDatabase(t *testing.T) (address string) {
-	t.Helper()
-	root := connect(t, pgtest.Server(t).URL("postgres"))
-	exec(t, root, "CREATE ROLE rds_iam",
-		"CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'",
-		"GRANT rds_iam TO master WITH ADMIN OPTION", "GRANT pg_monitor TO master")
-	address = emptyDatabase(t, " OWNER master")
+	db := pgtest.NewEmpty(t)
+	root := pgtest.NewFixture(t, db)
+	root.Exec("CREATE ROLE rds_iam")
+	root.Exec("CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'")
+	root.Exec("GRANT rds_iam TO master WITH ADMIN OPTION")
+	root.Exec("GRANT pg_monitor TO master")
+	root.Exec("ALTER DATABASE " + db.Name + " OWNER TO master")
 	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
 	if err != nil {
 		t.Fatal(err)
@@ -87,73 +66,70 @@ func bootstrappedDatabase(t *testing.T) (address string) {
 	if strings.Contains(string(statement), ":") {
 		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
 	}
-	exec(t, connect(t, as(t, address, "master")), string(statement), string(statement))
-	wantMember := func(role, of string, want bool) {
-		t.Helper()
-		var member bool
-		const sql = "SELECT pg_has_role($1, $2, 'MEMBER')"
-		err := root.QueryRow(t.Context(), sql, role, of).Scan(&member)
-		if err != nil || member != want {
-			t.Errorf("%s is a member of %s: %t, %v, want %t", role, of, member, err, want)
+	master := fixtureAs(t, db.DirectURL, "master")
+	for range 2 {
+		master.Exec(string(statement))
+	}
+	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
+	const isMemberSQL = "SELECT pg_has_role($1, $2, 'MEMBER')"
+	for role, want := range map[string]bool{
+		"allo_migrator": false, "allo_app": false, "pg_monitor": true,
+	} {
+		if member := pgtest.QueryOne[bool](root, isMemberSQL, "master", role); member != want {
+			t.Errorf("the master user is a member of %s: %t, want %t", role, member, want)
 		}
 	}
-	// RDS refuses the password of a direct or indirect member of rds_iam. The master user logs in by
-	// password, the other two by IAM.
-	wantMember("master", "allo_migrator", false)
-	wantMember("master", "allo_app", false)
-	wantMember("master", "pg_monitor", true)
-	wantMember("allo_migrator", "rds_iam", true)
-	wantMember("allo_app", "rds_iam", true)
-	exec(t, root, "ALTER ROLE allo_migrator PASSWORD 'allo_migrator'",
-		"ALTER ROLE allo_app PASSWORD 'allo_app'")
-	return address
+	for _, role := range []string{"allo_migrator", "allo_app"} {
+		if !pgtest.QueryOne[bool](root, isMemberSQL, role, "rds_iam") {
+			t.Errorf("%s isn't a member of rds_iam, want it to log in by IAM", role)
+		}
+	}
+	root.Exec("ALTER ROLE allo_migrator PASSWORD 'allo_migrator'")
+	root.Exec("ALTER ROLE allo_app PASSWORD 'allo_app'")
+	return db.DirectURL
 }
 
-// A product and two warehouses.
-const (
-	product = "0192d000-0000-7000-8000-00000000000a"
-	here    = "0192d000-0000-7000-8000-00000000000b"
-	there   = "0192d000-0000-7000-8000-00000000000c"
-)
+// stockRows names two stock rows of one product.
+type stockRows struct{ product, here, there uuid.UUID }
 
 func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
 
-	address := bootstrappedDatabase(t)
+	address := bootstrapped(t)
 	migrator := postgres.URL(as(t, address, "allo_migrator"))
-	run := migration.Handler(migrator, "allo_app", discardLog())
+	run := migration.Handler(migrator, "allo_app", quiet())
 	if report, err := run(t.Context()); err != nil || len(report.Applied) == 0 {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
-	// The operator owns the database, but not the tables.
-	exec(t, connect(t, as(t, address, "master")),
-		"INSERT INTO products VALUES ('"+product+"', 'mug', 'M')",
-		"INSERT INTO warehouses VALUES ('"+here+"', 'here'), ('"+there+"', 'there')",
-		"INSERT INTO inventory (product_id, warehouse_id, total) "+
-			"VALUES ('"+product+"', '"+here+"', 4), ('"+product+"', '"+there+"', 4)",
-		"SELECT adjust_stock('"+product+"', '"+here+"', 1, 'found one')")
+	// The operator is the database's owner, and owns no table.
+	master := fixtureAs(t, address, "master")
+	rows := stockRows{master.Product(), master.Warehouse(), master.Warehouse()}
+	master.Stock(rows.product, rows.here, 4)
+	master.Stock(rows.product, rows.there, 4)
+	master.Exec("SELECT adjust_stock($1, $2, 1, 'found one')", rows.product.String(),
+		rows.here.String())
 
-	callEveryVerb(t, as(t, address, "allo_app"))
-	wantRefused(t, address)
+	work(t, as(t, address, "allo_app"), rows)
+	wantRefused(t, address, rows)
 
-	// A second deploy revokes rights that were granted by hand. Another owner's table doesn't disturb
-	// it. Nor does a version that only a newer release has: the older release then has nothing to do.
-	exec(t, connect(t, as(t, address, "master")), "CREATE TABLE others ()")
-	owner := connect(t, string(migrator))
-	exec(t, owner, "GRANT DELETE, TRUNCATE ON reservations TO allo_app")
+	// A second deploy takes away what was given by hand, and the release before this one can still
+	// migrate, which finds nothing to do. A table of somebody else's is in nobody's way.
+	master.Exec("CREATE TABLE others ()")
+	owner := fixtureAs(t, address, "allo_migrator")
+	owner.Exec("GRANT DELETE, TRUNCATE ON reservations TO allo_app")
 	if report, err := run(t.Context()); err != nil || len(report.Applied) != 0 {
 		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
 	}
-	wantRefused(t, address)
-	exec(t, owner, "INSERT INTO goose_versions (version_id, is_applied) VALUES (2, true)")
+	wantRefused(t, address, rows)
+	owner.Exec("INSERT INTO goose_versions (version_id, is_applied) VALUES (2, true)")
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
-	callEveryVerb(t, as(t, address, "allo_app"))
+	work(t, as(t, address, "allo_app"), rows)
 }
 
-// callEveryVerb runs every use case of the service.
-func callEveryVerb(t *testing.T, address string) {
+// work runs every use case.
+func work(t *testing.T, address string, rows stockRows) {
 	t.Helper()
 	pool, err := postgres.Open(postgres.URL(address), 1)
 	if err != nil {
@@ -161,12 +137,11 @@ func callEveryVerb(t *testing.T, address string) {
 	}
 	defer pool.Close()
 	if err := postgres.Check(t.Context(), pool); err != nil {
-		t.Errorf("Check() as the app = %v, want its role to have timeouts", err)
+		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
-	mug := uuid.MustParse(product)
-	line := reservation.Line{ProductID: mug, WarehouseID: uuid.MustParse(here), Quantity: 1}
-	other := reservation.Line{ProductID: mug, WarehouseID: uuid.MustParse(there), Quantity: 1}
+	line := reservation.Line{ProductID: rows.product, WarehouseID: rows.here, Quantity: 1}
+	other := reservation.Line{ProductID: rows.product, WarehouseID: rows.there, Quantity: 1}
 	reserve := func(ttl time.Duration, lines ...reservation.Line) uuid.UUID {
 		t.Helper()
 		answer, err := s.Reserve(t.Context(),
@@ -194,12 +169,13 @@ func callEveryVerb(t *testing.T, address string) {
 	_, _, err = s.ListWarehouses(t.Context(), reservation.Cursor{}, 10)
 	must(nil, err)
 
-	// Two holds die. A reserve that is short reclaims the first, and the sweep expires the cart.
+	// Holds that die: one is reclaimed by whoever is short, the cart is swept.
 	all := other
 	all.Quantity = 3
 	reserve(time.Second, all)
 	cart := reserve(time.Second, line, other)
-	awaitDead(t, pool, cart)
+	pgtest.NewFixture(t, pgtest.Database{DirectURL: address}).WaitUntil(
+		"SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", cart.String())
 	must(s.Release(t.Context(), reserve(0, all), ""))
 	result, err := s.Sweep(t.Context())
 	if err != nil || result.Expired == 0 {
@@ -210,49 +186,28 @@ func callEveryVerb(t *testing.T, address string) {
 	}
 }
 
-func awaitDead(t *testing.T, pool *postgres.Pool, id uuid.UUID) {
+// wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
+func wantRefused(t *testing.T, address string, rows stockRows) {
 	t.Helper()
-	const sql = "SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1"
-	for { // the query paces the loop, and the test's deadline ends it
-		dead, err := postgres.QueryRow(t.Context(), pool, pgx.RowTo[bool], sql, id.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if dead {
-			return
-		}
-	}
-}
-
-// wantRefused runs statements that the service's role must not run. The tables' owner runs them
-// too, to show that they are valid.
-func wantRefused(t *testing.T, address string) {
-	t.Helper()
-	app := connect(t, as(t, address, "allo_app"))
-	owner := connect(t, as(t, address, "allo_migrator"))
-	try := func(conn *pgx.Conn, statement string) error {
-		tx, err := conn.Begin(t.Context())
+	app, owner := fixtureAs(t, address, "allo_app"), fixtureAs(t, address, "allo_migrator")
+	try := func(user *pgtest.Fixture, statement string) error {
+		tx, err := user.Admin.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = tx.Exec(t.Context(), statement)
 		return errors.Join(err, tx.Rollback(t.Context()))
 	}
+	adjust := fmt.Sprintf("SELECT adjust_stock('%s', '%s', 1, 'mine')", rows.product, rows.here)
 	for _, statement := range []string{
-		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
-		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
-		"DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
-		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')",
-		"UPDATE warehouses SET name = 'w'",
-		"INSERT INTO inventory (product_id, warehouse_id, total) " +
-			"SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
-		"UPDATE inventory SET product_id = product_id",
-		"UPDATE reservations SET quantity = 1 WHERE false",
-		"SELECT adjust_stock('" + product + "', '" + here + "', 1, 'mine')",
-		"CREATE TABLE mine ()",
-		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-		"DROP PROCEDURE commit_early", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
-		"DROP INDEX reservations_live_by_expiry",
+		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text", "TRUNCATE reservation_items",
+		"DELETE FROM reservations WHERE product_id IS NOT NULL", "DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
+		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
+		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
+		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
+		adjust,
+		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
+		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
 	} {
@@ -268,31 +223,34 @@ func wantRefused(t *testing.T, address string) {
 	}
 	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil ||
 		!strings.Contains(err.Error(), "permission denied") {
-		t.Errorf("as the app: CREATE TEMPORARY TABLE = %v, want it refused", err)
+		t.Errorf("the app makes a temporary table: %v", err)
 	}
 }
 
+// What the deploy sends is of no matter, and a database that comes late is waited for.
 func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
 
-	source := postgres.URL(wakingServer(t, emptyDatabase(t, "")))
+	address := pgtest.NewEmpty(t).DirectURL
+	gate := newGate(t, address)
 	var log bytes.Buffer
 	handler := lambda.NewHandler(
-		migration.Handler(source, "", slog.New(slog.NewJSONHandler(&log, nil))))
+		migration.Handler(postgres.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
 
 	answer, err := handler.Invoke(t.Context(),
 		[]byte(`{"RequestType": "Create", "any": [1, null]}`))
 	if err != nil || !strings.Contains(string(answer), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the answer to the first event is %s, %v, want the applied files", answer, err)
+		t.Errorf("the first event is answered %s, %v, want what was applied", answer, err)
 	}
 	if !strings.Contains(log.String(), "can't be reached yet") ||
 		!strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the log is %s, want a line about the wait, and the applied files", log.String())
+		t.Errorf("the log says %s, want that it waited, and what it applied", log.String())
 	}
 	for _, event := range []string{`[]`, `"x"`, `null`} {
 		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil ||
 			string(answer) != `{"applied":[]}` {
-			t.Errorf("the answer to event %s is %s, %v, want no applied file", event, answer, err)
+			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event,
+				answer, err)
 		}
 	}
 }
@@ -304,21 +262,21 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unused := listener.Addr().String()
+	nobody := listener.Addr().String()
 	_ = listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	source := postgres.URL("postgres://u:hidden@" + unused + "/d")
-	_, err = migration.Handler(source, "", discardLog())(ctx)
+	_, err = migration.Handler(postgres.URL("postgres://u:hidden@"+nobody+"/d"), "", quiet())(ctx)
 	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
 		strings.Contains(err.Error(), "hidden") {
-		t.Errorf("the migration = %v, want an error that the database couldn't be reached", err)
+		t.Errorf("the migration = %v, want that the database couldn't be reached", err)
 	}
 }
 
-// wakingServer stands in front of a database like a cluster that is waking up: it closes the first
-// connection and carries all others. It returns the database's URL through it.
-func wakingServer(t *testing.T, address string) string {
+// gate leads to a database after it has turned its first caller away, as a cluster that wakes does.
+type gate struct{ address string }
+
+func newGate(t *testing.T, address string) gate {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -344,7 +302,7 @@ func wakingServer(t *testing.T, address string) string {
 		}
 	}()
 	u.Host = listener.Addr().String()
-	return u.String()
+	return gate{u.String()}
 }
 
 func pipe(client net.Conn, address string) {

@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/pgserver"
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 // startLimit bounds the wait for a start. It is long because other tests keep the machine busy.
@@ -208,23 +210,9 @@ func TestTheMinuteRuleSweeps(t *testing.T) {
 	if !running {
 		t.Fatal("no server runs")
 	}
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), `UPDATE reservations
-		SET created_at = created_at - interval '1 h', updated_at = updated_at - interval '1 h', expires_at = expires_at - interval '1 h'`); err != nil {
-		t.Fatal(err)
-	}
-	waitUntil(t, func() bool {
-		var status string
-		err := conn.QueryRow(t.Context(), "SELECT status FROM reservations").Scan(&status)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status == "EXPIRED"
-	})
+	db := pgtest.NewFixture(t, pgtest.Database{DirectURL: url})
+	db.Kill(uuid.MustParse(pgtest.QueryOne[string](db, "SELECT id::text FROM reservations")))
+	db.WaitUntil("SELECT status = 'EXPIRED' FROM reservations")
 }
 
 func TestErrorsNameTheRemedyInOneLine(t *testing.T) {

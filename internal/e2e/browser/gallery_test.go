@@ -25,11 +25,8 @@ func TestGalleryOfTheShop(t *testing.T) {
 	s.mend()
 	s.reserve(600, line(mug, losAngeles, 1))
 	s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 4))
-	s.exec(
-		"UPDATE inventory SET total = 0 WHERE product_id = $1 AND warehouse_id = $2",
-		demo.Products()[headphones].ID,
-		demo.Warehouses()[newYork].ID,
-	)
+	s.db.Exec("UPDATE inventory SET total = 0 WHERE product_id = $1 AND warehouse_id = $2",
+		demo.Products()[headphones].ID.String(), demo.Warehouses()[newYork].ID.String())
 	b.figures("Mechanical Keyboard", "New York", 1, 2, 3)
 	b.figures("Ceramic Mug", "Los Angeles", 0, 1, 1)
 	b.figures("Wireless Headphones", "New York", 0, 0, 0)
@@ -115,7 +112,7 @@ func TestGalleryOfTheShopInTrouble(t *testing.T) {
 	b.offline(false)
 	b.until("!document.querySelector('.connection').textContent")
 
-	s.exec("TRUNCATE products, inventory, stock_adjustments, reservations, reservation_items")
+	s.db.Exec("TRUNCATE products, inventory, stock_adjustments, reservations, reservation_items")
 	b.sees("main", "The shelves are empty")
 	b.look("shop-empty")
 }
@@ -173,7 +170,7 @@ func TestGalleryOfTheEndOfAHold(t *testing.T) {
 		return r.Method == http.MethodGet && unavailable(w, r)
 	})
 	b.sees(".connection", "busy or restarting")
-	s.expireNow(h.ID)
+	s.killDayAgo(h)
 	b.click(".actions button")
 	b.sees("h1", "Expired")
 	b.sees(".result", "Too late: the time was up, so nothing was bought.")

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 const (
@@ -256,12 +257,11 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	b.click(extend)
 	b.sees(".result", "No answer from the shop. Try again: it won’t be done twice.")
 	s.mend()
-	before := s.count("SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations")
+	const lifeSQL = "SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations"
+	before := pgtest.QueryOne[int](s.db, lifeSQL)
 	b.click(extend)
 	b.sees(".result", "Held until")
-	if after := s.count(
-		"SELECT extract(epoch FROM expires_at - created_at)::int FROM reservations",
-	); after != before {
+	if after := pgtest.QueryOne[int](s.db, lifeSQL); after != before {
 		t.Errorf(
 			"the hold lasts %d s after the retry and %d s before, want it extended once",
 			after,
@@ -272,9 +272,8 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	s.losing(http.MethodPost, "/confirm", math.MaxInt64)
 	b.click(confirm)
 	b.sees("h1", "Purchased") // told by the next look
-	if sold := s.count(
-		"SELECT 30 - total FROM inventory WHERE total IN (29, 30) AND reserved = 0",
-	); sold != 1 {
+	const soldSQL = "SELECT 30 - total FROM inventory WHERE total IN (29, 30) AND reserved = 0"
+	if sold := pgtest.QueryOne[int](s.db, soldSQL); sold != 1 {
 		t.Errorf("%d mugs are sold, want 1", sold)
 	}
 }
@@ -489,10 +488,9 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 func TestMoreProductsAreAClickAway(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.exec(
-		"INSERT INTO products (id, name, sku) SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || " +
-			"i FROM generate_series(1, 60) i",
-	)
+	s.db.Exec(`
+INSERT INTO products (id, name, sku)
+SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || i FROM generate_series(1, 60) i`)
 	b := s.newTab()
 	b.visit("/")
 	b.until("document.querySelectorAll('.card').length === 50")

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
-	"github.com/jackc/pgx/v5"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
@@ -38,7 +38,7 @@ type stack struct {
 	t       *testing.T
 	browser context.Context // a Chromium of the test's own
 	url     string
-	db      pgtest.Database
+	db      *pgtest.Fixture
 	gateway http.Handler
 	server  *http.Server
 	// fault may handle a request in place of the gateway. It reports whether it did.
@@ -48,7 +48,7 @@ type stack struct {
 // newStack serves the demo catalog, with changes to the configuration.
 func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	t.Helper()
-	s := &stack{t: t, db: pgtest.New(t), browser: startChromium(t)}
+	s := &stack{t: t, db: pgtest.NewFixture(t, pgtest.New(t)), browser: startChromium(t)}
 	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
@@ -208,39 +208,16 @@ const (
 	sanFrancisco, newYork, losAngeles = 0, 1, 2
 )
 
-// exec changes the database directly.
-func (s *stack) exec(sql string, arguments ...any) {
+// killDayAgo moves the times of a hold back, so that it died a day ago.
+func (s *stack) killDayAgo(h hold) {
 	s.t.Helper()
-	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(s.t.Context()))
-	if _, err := conn.Exec(s.t.Context(), sql, arguments...); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// expireNow moves a hold's life into the past, so that it is dead now.
-func (s *stack) expireNow(id string) {
-	s.t.Helper()
-	s.exec(
-		`UPDATE reservations SET created_at = created_at - interval '1 day',
-			updated_at = updated_at - interval '1 day',
-	                                expires_at = expires_at - interval '1 day' WHERE id = $1`,
-		id,
-	)
-	s.exec(
-		"UPDATE reservation_items SET expires_at = expires_at - interval '1 day' WHERE "+
-			"reservation_id = $1",
-		id,
-	)
+	s.db.KillAgo(24*time.Hour, uuid.MustParse(h.ID))
 }
 
 // pastHour adds resolved holds to the last hour. It leaves the stock as it is.
 func (s *stack) pastHour() {
 	s.t.Helper()
-	s.exec(`
+	s.db.Exec(`
 INSERT INTO reservations (id, product_id, warehouse_id,
                           created_at, updated_at, expires_at, quantity, status)
 SELECT gen_random_uuid(), $1, $2, made,
@@ -250,32 +227,15 @@ FROM (SELECT i, now() - interval '1 minute' * (6 + (i * i * 7) % 53) AS made,
              (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED',
                      'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
       FROM generate_series(1, 160) i) history`,
-		demo.Products()[headphones].ID, demo.Warehouses()[sanFrancisco].ID)
-	s.exec(
-		"INSERT INTO last_audit (at, violations, unfinished) VALUES (now() - interval '20 " +
-			"minutes', 0, false)",
-	)
-}
-
-// count returns the number that a query selects.
-func (s *stack) count(sql string, arguments ...any) int {
-	s.t.Helper()
-	conn, err := pgx.Connect(s.t.Context(), s.db.DirectURL)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(s.t.Context()))
-	var n int
-	if err := conn.QueryRow(s.t.Context(), sql, arguments...).Scan(&n); err != nil {
-		s.t.Fatal(err)
-	}
-	return n
+		demo.Products()[headphones].ID.String(), demo.Warehouses()[sanFrancisco].ID.String())
+	s.db.Exec("INSERT INTO last_audit (at, violations, unfinished) " +
+		"VALUES (now() - interval '20 minutes', 0, false)")
 }
 
 // wantHolds fails the test unless the number of reservations, in any status, is want.
 func (s *stack) wantHolds(want int) {
 	s.t.Helper()
-	if got := s.count("SELECT count(*) FROM reservations"); got != want {
+	if got := pgtest.QueryOne[int](s.db, "SELECT count(*) FROM reservations"); got != want {
 		s.t.Errorf("there are %d reservations, want %d", got, want)
 	}
 }

@@ -5,47 +5,24 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/allo/reservations/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func count(t *testing.T, url, table string) (n int) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func exec(t *testing.T, url, sql string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
-	}
+func countRows(db *pgtest.Fixture, table string) int {
+	return pgtest.QueryOne[int](db, "SELECT count(*) FROM "+table)
 }
 
 func TestSeedEmptyNeverTouchesADatabaseWithData(t *testing.T) {
 	t.Parallel()
 
-	db := pgtest.New(t)
-	exec(t, db.DirectURL, "INSERT INTO warehouses VALUES (gen_random_uuid(), 'Mine')")
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.NamedWarehouse("Mine")
 	if seeded, err := SeedEmpty(t.Context(), db.DirectURL); seeded || err != nil {
 		t.Errorf("SeedEmpty() = %v, %v, want false: a warehouse is there", seeded, err)
 	}
-	if n := count(t, db.DirectURL, "products"); n != 0 {
+	if n := countRows(db, "products"); n != 0 {
 		t.Errorf("products = %d, want none", n)
 	}
 }
@@ -53,7 +30,7 @@ func TestSeedEmptyNeverTouchesADatabaseWithData(t *testing.T) {
 func TestTwoStartsSeedOnce(t *testing.T) {
 	t.Parallel()
 
-	db := pgtest.New(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	results := make(chan bool, 2)
 	for range 2 {
 		go func() {
@@ -67,7 +44,7 @@ func TestTwoStartsSeedOnce(t *testing.T) {
 	if a, b := <-results, <-results; a == b {
 		t.Errorf("two SeedEmpty() = %v and %v, want one true", a, b)
 	}
-	if n := count(t, db.DirectURL, "inventory"); n != 9 {
+	if n := countRows(db, "inventory"); n != 9 {
 		t.Errorf("stock rows = %d, want 9", n)
 	}
 }
@@ -75,19 +52,19 @@ func TestTwoStartsSeedOnce(t *testing.T) {
 func TestResetPutsTheCatalogBack(t *testing.T) {
 	t.Parallel()
 
-	db := pgtest.New(t)
+	db := pgtest.NewFixture(t, pgtest.New(t))
 	if _, err := SeedEmpty(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, db.DirectURL, "UPDATE inventory SET total = 0")
-	exec(t, db.DirectURL, "INSERT INTO warehouses VALUES (gen_random_uuid(), 'Mine')")
+	db.Exec("UPDATE inventory SET total = 0")
+	db.NamedWarehouse("Mine")
 	if err := Reset(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
-	if n := count(t, db.DirectURL, "inventory WHERE total = 0"); n != 0 {
+	if n := countRows(db, "inventory WHERE total = 0"); n != 0 {
 		t.Errorf("stock rows that are empty = %d, want none", n)
 	}
-	if n := count(t, db.DirectURL, "warehouses"); n != 3 {
+	if n := countRows(db, "warehouses"); n != 3 {
 		t.Errorf("warehouses = %d, want the demo's 3", n)
 	}
 }

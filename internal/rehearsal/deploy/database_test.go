@@ -142,8 +142,8 @@ func (d *database) exec(t *testing.T, statement string) {
 	}
 }
 
-// ask runs a query that returns a number.
-func (d *database) ask(ctx context.Context, query string) (n int, err error) {
+// queryNumber runs a query that returns a number.
+func (d *database) queryNumber(ctx context.Context, query string) (n int, err error) {
 	conn, err := pgx.Connect(ctx, d.direct)
 	if err != nil {
 		return 0, err
@@ -156,7 +156,7 @@ func (d *database) ask(ctx context.Context, query string) (n int, err error) {
 // count runs a query that returns a number, and fails the test on an error.
 func (d *database) count(t *testing.T, query string) int {
 	t.Helper()
-	n, err := d.ask(within(t, callLimit), query)
+	n, err := d.queryNumber(within(t, callLimit), query)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}

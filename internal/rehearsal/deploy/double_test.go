@@ -161,8 +161,8 @@ type question struct {
 	path    string
 }
 
-// ask makes a call of AWS and returns the raw answer.
-func (d *double) ask(t *testing.T, q question) []byte {
+// callAWS makes a call of AWS and returns the raw answer.
+func (d *double) callAWS(t *testing.T, q question) []byte {
 	t.Helper()
 	method, path, body := http.MethodPost, "/", []byte("{}")
 	if q.path != "" {
@@ -206,7 +206,7 @@ func (d *double) ask(t *testing.T, q question) []byte {
 // read makes a call of AWS and decodes its JSON answer.
 func read[T any](t *testing.T, d *double, q question) (out T) {
 	t.Helper()
-	answer := d.ask(t, q)
+	answer := d.callAWS(t, q)
 	if err := json.Unmarshal(answer, &out); err != nil {
 		t.Fatalf("%+v = %s: %v", q, answer, err)
 	}

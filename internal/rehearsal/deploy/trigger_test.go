@@ -157,6 +157,6 @@ func (tr *trigger) look() (published []string, tables int, err error) {
 		}
 	}
 	slices.Sort(published)
-	tables, err = tr.database.ask(ctx, countTables)
+	tables, err = tr.database.queryNumber(ctx, countTables)
 	return published, tables, err
 }
