@@ -81,8 +81,8 @@
 // # Early lock release, and why an answer is still durable
 //
 // Postgres keeps a transaction's row locks until its commit record is on disk, so a hot row changes
-// hands no more often than the disk flushes. A verb here is one CALL of a procedure. Each ends in
-// the procedure commit_early, which commits twice:
+// hands no more often than the disk flushes. A verb here is one CALL of a procedure that commits
+// twice:
 //
 //  1. The first transaction, which did the verb's work, commits with synchronous_commit off. This
 //     is set for that transaction only. Its commit record is in the log's buffers, its locks are
@@ -108,7 +108,7 @@
 // the CALL fails, and the service doesn't answer 2xx.
 //
 // An answer that reports the effect of another call must wait for the disk too. A replay and a
-// repeated confirm or release end in commit_early as well. Reading a hold that changed within the
+// repeated confirm or release end in the same two commits. Reading a hold that changed within the
 // last ten seconds waits for the same kind of flush. The catalog, the operator's list and the stats
 // don't wait, because they are snapshots that promise nothing. A refusal doesn't wait either.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -167,8 +168,8 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// logRecord is the statement of commit_early that makes the second commit wait for the disk.
-const logRecord = "PERFORM pg_logical_emit_message(true, 'allo', '');"
+// logRecord is the statement that makes a verb's second commit wait for the disk.
+const logRecord = "PERFORM write_flush_record();"
 
 // lazyWriter makes Postgres's log writer sleep for as long as it can. A commit that doesn't wait
 // for the disk is then lost in a crash. A commit that waits is flushed at once.
@@ -182,7 +183,7 @@ func TestAcknowledgedHoldsAreLostWithoutTheLogRecord(t *testing.T) {
 	server, db := pgtest.NewServer(t, lazyWriter)
 	f := open(t, db, 0)
 	rows := f.stocks(1_000_000, 1_000_000, 1_000_000)
-	f.mutate("commit_early", logRecord, "NULL;")
+	f.mutate("write_flush_record", "pg_logical_emit_message(true, 'allo', '')", "NULL::pg_lsn")
 	f.Exec("CHECKPOINT") // so that no crash loses the set-up
 
 	for n := range kills {
@@ -195,7 +196,7 @@ func TestAcknowledgedHoldsAreLostWithoutTheLogRecord(t *testing.T) {
 }
 
 // confirmWithoutFlush confirms while another session holds advisory lock 1. The mutated
-// commit_early of [TestReadsAndRepeatedConfirmsWaitForTheDisk] then writes no log record.
+// resolve_hold of [TestReadsAndRepeatedConfirmsWaitForTheDisk] then writes no log record.
 func confirmWithoutFlush(f *fixture, h reservation.Hold) error {
 	ctx := f.Context()
 	tx, err := f.Admin.Begin(ctx)
@@ -235,9 +236,8 @@ func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 
 	server, db := pgtest.NewServer(t, lazyWriter)
 	f := open(t, db, 0)
-	f.mutate("reserve_line", "CALL commit_early();",
-		"PERFORM set_config('synchronous_commit', 'off', true);")
-	f.mutate("commit_early", logRecord,
+	f.mutate("reserve_line", logRecord, "NULL;")
+	f.mutate("resolve_hold", logRecord,
 		"IF pg_try_advisory_xact_lock_shared(1) THEN "+logRecord+" END IF;")
 	get := func(f *fixture, h reservation.Hold) error {
 		_, err := newService(f.callers[0]).Get(f.Context(), h.ID)
@@ -287,22 +287,23 @@ func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 
 // The tests above show durability for some verbs. This one checks that no verb, present or future,
 // commits in another way.
-func TestEveryVerbEndsInCommitEarly(t *testing.T) {
+func TestEveryVerbEndsInTwoCommits(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
 	rows, err := f.Admin.Query(f.Context(), `
 SELECT proname::text, pg_get_functiondef(oid) FROM pg_proc
-WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'commit_early'
+WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
   AND obj_description(oid, 'pg_proc') NOT LIKE '%previous_release.sql%'`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Close()
 
-	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+CALL commit_early\(\);\s+` +
+	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+COMMIT;\s+PERFORM write_flush_record\(\);\s+` +
 		`(ELSE\s+ROLLBACK;[^;]*)?END IF;\s+END \$`)
 	commits := regexp.MustCompile(`(?m)^\s*COMMIT;`)
+	const doesNotWait = "PERFORM set_config('synchronous_commit', 'off', true);"
 	n := 0
 	for rows.Next() {
 		var name, source string
@@ -310,8 +311,9 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace AND proname <> 'co
 			t.Fatal(err)
 		}
 		n++
-		if !ends.MatchString(source) || commits.MatchString(source) {
-			t.Errorf("procedure %s doesn't end in commit_early, or commits before it", name)
+		if !ends.MatchString(source) || len(commits.FindAllString(source, -1)) != 1 ||
+			!strings.Contains(source, doesNotWait) {
+			t.Errorf("procedure %s doesn't end in its two commits, or commits before them", name)
 		}
 	}
 	if err := rows.Err(); err != nil || n != 4 {

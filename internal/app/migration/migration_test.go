@@ -206,7 +206,7 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
 		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
 		adjust,
-		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP PROCEDURE commit_early",
+		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION write_flush_record",
 		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
