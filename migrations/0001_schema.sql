@@ -1,6 +1,7 @@
--- The tables, types, triggers, constraints and indexes. The promises I1 to I9 named here are those of
--- internal/reservation/doc.go. The routines that work on these tables are in procedures/; package
--- migrate tells how they are installed. A trigger's function stands here, beside its trigger.
+-- The tables, types, triggers, constraints and indexes. The promises I1 to I9 named here are those
+-- of internal/reservation/doc.go. The routines that work on these tables are in procedures/;
+-- package migrate tells how they are installed. A trigger's function stands here, beside its
+-- trigger.
 --
 -- This file creates everything anew and locks nothing that exists.
 
@@ -26,8 +27,8 @@ CREATE TABLE warehouses (
 CREATE INDEX warehouses_by_name ON warehouses (name, id);
 
 -- One row for each product and warehouse: the row that a flash sale fights for. Only the key is
--- indexed, so that every change of the counts is a heap-only update. The fill factor leaves room for
--- the new row versions on the same page.
+-- indexed, so that every change of the counts is a heap-only update. The fill factor leaves room
+-- for the new row versions on the same page.
 CREATE TABLE inventory (
     product_id   uuid    NOT NULL REFERENCES products,
     warehouse_id uuid    NOT NULL REFERENCES warehouses,
@@ -66,16 +67,16 @@ CREATE TYPE reservation_status AS ENUM ('PENDING', 'CONFIRMED', 'RELEASED', 'EXP
 -- A hold. Most holds have a single line, which stands in the row itself and so costs one insert. A
 -- cart of several lines has no product and no warehouse here, but rows in reservation_items.
 --
--- A resolved hold never changes again (I3), so updated_at is also the time when it was confirmed or
--- released. An expired hold expired at expires_at, whenever that was written down.
+-- A resolved hold never changes again (I3), so updated_at is also the time when it was confirmed
+-- or released. An expired hold expired at expires_at, whenever that was written down.
 --
 -- The key is a UUIDv7, which begins with the time: random keys write nineteen times the log after
 -- each checkpoint.
 --
--- A hold has no foreign key to its stock row: the check would lock the hot row a second time in every
--- reserve, and was measured to halve the rate of 128 callers on one row. The UPDATE that takes the
--- units finds the stock row, or there is no hold. A stock row that ever had stock can't be deleted,
--- because its adjustments refer to it. Audit looks for holds without a stock row.
+-- A hold has no foreign key to its stock row: the check would lock the hot row a second time in
+-- every reserve, and was measured to halve the rate of 128 callers on one row. The UPDATE that
+-- takes the units finds the stock row, or there is no hold. A stock row that ever had stock can't
+-- be deleted, because its adjustments refer to it. Audit looks for holds without a stock row.
 --
 -- Each CHECK is prepared anew by every statement that writes a row, so there is one.
 --
@@ -112,12 +113,12 @@ CREATE INDEX reservations_live_by_stock
 CREATE INDEX reservations_resolved_by_status
     ON reservations (status, created_at, id) WHERE status <> 'PENDING';
 
--- Serves the counts of the last hour. A hold is never resolved before it is made, so the holds that
--- were resolved since an instant are found from there on.
+-- Serves the counts of the last hour. A hold is never resolved before it is made, so the holds
+-- that were resolved since an instant are found from there on.
 CREATE INDEX reservations_resolved_by_time ON reservations (updated_at) WHERE status <> 'PENDING';
 
--- I3 and I4 in SQL: a resolved hold never changes again; a hold is confirmed or released while it is
--- alive, and expires exactly at its end.
+-- I3 and I4 in SQL: a resolved hold never changes again; a hold is confirmed or released while it
+-- is alive, and expires exactly at its end.
 -- +goose StatementBegin
 CREATE FUNCTION refuse_change_of_hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -131,8 +132,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The trigger runs after the update, and its exception undoes the update. A BEFORE trigger would lock
--- the hold first, which writes a log record of its own.
+-- The trigger runs after the update, and its exception undoes the update. A BEFORE trigger would
+-- lock the hold first, which writes a log record of its own.
 CREATE TRIGGER i3_resolved_once_i4_alive AFTER UPDATE ON reservations
     FOR EACH ROW
     WHEN (old.status <> 'PENDING'
@@ -141,9 +142,9 @@ CREATE TRIGGER i3_resolved_once_i4_alive AFTER UPDATE ON reservations
     EXECUTE FUNCTION refuse_change_of_hold();
 
 -- The lines of a cart. counted says whether the line's units are still part of its stock row's
--- reserved: a reserve that is short of one stock row takes back only that row's lines of a dead cart,
--- and the sweep takes back the rest. expires_at repeats the hold's, so that an index finds the dead
--- lines of a stock row.
+-- reserved: a reserve that is short of one stock row takes back only that row's lines of a dead
+-- cart, and the sweep takes back the rest. expires_at repeats the hold's, so that an index finds
+-- the dead lines of a stock row.
 CREATE TABLE reservation_items (
     reservation_id uuid        NOT NULL REFERENCES reservations,
     product_id     uuid        NOT NULL,
@@ -155,7 +156,8 @@ CREATE TABLE reservation_items (
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000,
         autovacuum_analyze_scale_factor = 0.01, autovacuum_analyze_threshold = 5000);
 
--- Serves the dead cart lines of one stock row, as reservations_live_by_stock does for single lines.
+-- Serves the dead cart lines of one stock row, as reservations_live_by_stock does for single
+-- lines.
 CREATE INDEX reservation_items_counted_by_stock
     ON reservation_items (product_id, warehouse_id, expires_at, reservation_id) WHERE counted;
 

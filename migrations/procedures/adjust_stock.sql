@@ -1,7 +1,8 @@
--- adjust_stock changes what lies on the shelf and records the reason, or does neither (I8). Units of
--- dead holds may be taken away, as they may be reserved (I4). I1's check refuses a change that would
--- leave less than is held.
-CREATE OR REPLACE FUNCTION adjust_stock(_product uuid, _warehouse uuid, _delta integer, _reason text)
+-- adjust_stock changes what lies on the shelf and records the reason, or does neither (I8). Units
+-- of dead holds may be taken away, as they may be reserved (I4). I1's check refuses a change that
+-- would leave less than is held.
+CREATE OR REPLACE FUNCTION adjust_stock(
+    _product uuid, _warehouse uuid, _delta integer, _reason text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _freed bigint := reclaim_holds(_product, _warehouse, NULL);

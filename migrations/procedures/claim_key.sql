@@ -1,7 +1,7 @@
--- claim_key makes the requests of one Idempotency-Key follow one another (I6), with an advisory lock
--- of the transaction, and looks for the answer stored under the key. Outcomes: null, when the caller
--- may use the key; REPLAYED, with the stored answer; KEY_REUSED, when another request is stored under
--- the key; KEY_IN_USE, when the lock didn't come in time.
+-- claim_key makes the requests of one Idempotency-Key follow one another (I6), with an advisory
+-- lock of the transaction, and looks for the answer stored under the key. Outcomes: null, when the
+-- caller may use the key; REPLAYED, with the stored answer; KEY_REUSED, when another request is
+-- stored under the key; KEY_IN_USE, when the lock didn't come in time.
 CREATE OR REPLACE FUNCTION claim_key(_key text, _hash bytea, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -27,8 +27,8 @@ BEGIN
     answer := _stored.answer;
 END $$;
 
--- keep_answer stores a success under its key, in the transaction that makes the effect. It replaces an
--- answer that is older than a day and awaits removal, and no other.
+-- keep_answer stores a success under its key, in the transaction that makes the effect. It
+-- replaces an answer that is older than a day and awaits removal, and no other.
 CREATE OR REPLACE FUNCTION keep_answer(_key text, _hash bytea, _answer jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

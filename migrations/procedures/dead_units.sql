@@ -1,7 +1,8 @@
--- dead_units counts the units that dead holds still occupy on a stock row. It is STABLE, so that it
--- reads by its caller's snapshot, in which reserved and the holds agree. It reads the clock after that
--- snapshot was taken: a hold that died in between makes the caller see more units, never fewer.
--- It stops counting after _enough holds, because each has at least one unit; null counts all.
+-- dead_units counts the units that dead holds still occupy on a stock row. It is STABLE, so that
+-- it reads by its caller's snapshot, in which reserved and the holds agree. It reads the clock
+-- after that snapshot was taken: a hold that died in between makes the caller see more units,
+-- never fewer. It stops counting after _enough holds, because each has at least one unit; null
+-- counts all.
 CREATE OR REPLACE FUNCTION dead_units(_product uuid, _warehouse uuid, _enough bigint DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 DECLARE

@@ -1,8 +1,9 @@
--- extend_hold gives a live hold a new end: _ttl from now, and at most _max after the hold was made.
+-- extend_hold gives a live hold a new end: _ttl from now, and at most _max after the hold was
+-- made.
 --
--- Outcomes: PENDING, which is the success; NOT_FOUND; CONFIRMED; RELEASED; EXPIRED; EXTENSION_LIMIT;
--- REPLAYED, with the answer stored under the key; KEY_IN_USE; KEY_REUSED; RETRY when the hold changed
--- during each of max_tries() tries.
+-- Outcomes: PENDING, which is the success; NOT_FOUND; CONFIRMED; RELEASED; EXPIRED;
+-- EXTENSION_LIMIT; REPLAYED, with the answer stored under the key; KEY_IN_USE; KEY_REUSED; RETRY
+-- when the hold changed during each of max_tries() tries.
 --
 -- The steps of one try:
 --
@@ -58,8 +59,8 @@ BEGIN
     END IF;
 END $$;
 
--- extend_lines moves the end of a cart's lines to the hold's new end. It answers false, and the caller
--- must roll back, when a line was reclaimed before its lock came: then the hold is dead.
+-- extend_lines moves the end of a cart's lines to the hold's new end. It answers false, and the
+-- caller must roll back, when a line was reclaimed before its lock came: then the hold is dead.
 CREATE OR REPLACE FUNCTION extend_lines(_hold reservations) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     _lines    integer;

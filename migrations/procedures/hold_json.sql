@@ -1,7 +1,7 @@
--- hold_json is a hold in the form that the service decodes. With _expired a dead hold is shown as the
--- sweep will write it, so that a reader can't tell whether the sweep has run (I4).
-CREATE OR REPLACE FUNCTION hold_json(_hold reservations, _expired boolean DEFAULT false) RETURNS jsonb
-LANGUAGE plpgsql STABLE AS $$
+-- hold_json is a hold in the form that the service decodes. With _expired a dead hold is shown as
+-- the sweep will write it, so that a reader can't tell whether the sweep has run (I4).
+CREATE OR REPLACE FUNCTION hold_json(_hold reservations, _expired boolean DEFAULT false)
+RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _items jsonb;
 BEGIN
@@ -13,7 +13,8 @@ BEGIN
         RETURN to_jsonb(_hold);
     END IF;
     SELECT jsonb_agg(jsonb_build_object('product_id', l.product_id, 'warehouse_id', l.warehouse_id,
-                                        'quantity', l.quantity) ORDER BY l.product_id, l.warehouse_id)
+                                        'quantity', l.quantity)
+                     ORDER BY l.product_id, l.warehouse_id)
     INTO _items
     FROM reservation_items l
     WHERE l.reservation_id = _hold.id;

@@ -1,11 +1,12 @@
--- list_live_holds and list_holds answer up to _limit holds after (_at, _id): the live holds, the next
--- to expire first; and the holds of a status, or of all when it is null, the newest first. They lock
--- nothing. They read the clock after their caller's snapshot was taken, and show a hold that is dead
--- by it as the sweep will write it (I4).
+-- list_live_holds and list_holds answer up to _limit holds after (_at, _id): the live holds, the
+-- next to expire first; and the holds of a status, or of all when it is null, the newest first.
+-- They lock nothing. They read the clock after their caller's snapshot was taken, and show a hold
+-- that is dead by it as the sweep will write it (I4).
 --
--- They look for a line of a product or warehouse in at most _scan holds, so that a rare product doesn't
--- make one call read the whole history. When the bound is met, the last hold that was looked at is
--- answered too, with matches false if it isn't one to show, so that the next call can continue there.
+-- They look for a line of a product or warehouse in at most _scan holds, so that a rare product
+-- doesn't make one call read the whole history. When the bound is met, the last hold that was
+-- looked at is answered too, with matches false if it isn't one to show, so that the next call can
+-- continue there.
 CREATE OR REPLACE FUNCTION list_live_holds(
     _product uuid, _warehouse uuid, _at timestamptz, _id uuid, _limit integer, _scan integer)
 RETURNS TABLE (hold jsonb, matches boolean, walked bigint, seen_at timestamptz)
@@ -27,8 +28,8 @@ BEGIN
     ORDER BY w.expires_at, w.id LIMIT _limit;
 END $$;
 
--- Each branch of the union is in order by its index, or has only the few PENDING holds, so that the
--- merge reads no further than it must.
+-- Each branch of the union is in order by its index, or has only the few PENDING holds, so that
+-- the merge reads no further than it must.
 CREATE OR REPLACE FUNCTION list_holds(
     _status reservation_status, _product uuid, _warehouse uuid, _at timestamptz, _id uuid,
     _limit integer, _scan integer)
@@ -75,9 +76,9 @@ BEGIN
     ORDER BY w.created_at DESC, w.id DESC LIMIT _limit;
 END $$;
 
--- has_line says whether a hold has a line of the product in the warehouse; null stands for any. One
--- line of a cart must match both. The last statement counts instead of asking EXISTS, because the
--- planner would compute an EXISTS for all carts at once.
+-- has_line says whether a hold has a line of the product in the warehouse; null stands for any.
+-- One line of a cart must match both. The last statement counts instead of asking EXISTS, because
+-- the planner would compute an EXISTS for all carts at once.
 CREATE OR REPLACE FUNCTION has_line(_hold reservations, _product uuid, _warehouse uuid)
 RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN

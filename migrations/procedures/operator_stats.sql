@@ -1,7 +1,7 @@
--- operator_stats answers how the shop stands at this moment, by one snapshot, and what happened in each
--- of the last sixty minutes, the running one included. It reads the PENDING holds, the holds that were
--- resolved in these minutes, and the stock rows. A dead hold counts as expired since its end, whether
--- or not that is written down (I4).
+-- operator_stats answers how the shop stands at this moment, by one snapshot, and what happened in
+-- each of the last sixty minutes, the running one included. It reads the PENDING holds, the holds
+-- that were resolved in these minutes, and the stock rows. A dead hold counts as expired since its
+-- end, whether or not that is written down (I4).
 CREATE OR REPLACE FUNCTION operator_stats() RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _now   timestamptz := clock_timestamp();

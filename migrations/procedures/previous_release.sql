@@ -1,8 +1,8 @@
--- The routines that only the previous release calls: each has a signature that changed, and calls its
--- successor. The next release deletes them.
+-- The routines that only the previous release calls: each has a signature that changed, and calls
+-- its successor. The next release deletes them.
 --
--- The previous release passed _early, whether the procedure was to commit by itself. It always passed
--- true; false was for servers that refuse COMMIT in a procedure, which none of ours does.
+-- The previous release passed _early, whether the procedure was to commit by itself. It always
+-- passed true; false was for servers that refuse COMMIT in a procedure, which none of ours does.
 
 CREATE OR REPLACE PROCEDURE reserve_line(
     _early boolean, _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,

@@ -1,8 +1,8 @@
 -- read_hold is one hold with its product and warehouse, and the clock by which it was read.
 --
--- The answer is durable (I5): a hold that changed or expired within the last ten seconds may have been
--- committed without a flush, so the answer waits for one. Postgres flushes such a commit within three
--- times wal_writer_delay (600 ms), a sixteenth of that.
+-- The answer is durable (I5): a hold that changed or expired within the last ten seconds may have
+-- been committed without a flush, so the answer waits for one. Postgres flushes such a commit
+-- within three times wal_writer_delay (600 ms), a sixteenth of that.
 CREATE OR REPLACE FUNCTION read_hold(_id uuid, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,12 +1,12 @@
 -- reclaim_holds expires up to _need dead holds of one stock row, the oldest first, and answers the
--- units that they held; its caller gives these back to the stock row. Each hold has at least one unit,
--- so _need holds are enough for _need units; null takes all.
+-- units that they held; its caller gives these back to the stock row. Each hold has at least one
+-- unit, so _need holds are enough for _need units; null takes all.
 --
--- It skips holds that others have locked, so that sixty callers take sixty different holds. A caller
--- that is left without enough rolls back, and then waits with await_dead_hold and await_dead_line
--- while it holds no lock.
-CREATE OR REPLACE FUNCTION reclaim_holds(_product uuid, _warehouse uuid, _need bigint) RETURNS bigint
-LANGUAGE plpgsql AS $$
+-- It skips holds that others have locked, so that sixty callers take sixty different holds. A
+-- caller that is left without enough rolls back, and then waits with await_dead_hold and
+-- await_dead_line while it holds no lock.
+CREATE OR REPLACE FUNCTION reclaim_holds(_product uuid, _warehouse uuid, _need bigint)
+RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz := clock_timestamp();
     _units bigint;
@@ -26,10 +26,10 @@ BEGIN
     RETURN _units;
 END $$;
 
--- reclaim_lines does the same for the lines of dead carts. It touches only the lines of its own stock
--- row; the sweep expires the cart itself.
-CREATE OR REPLACE FUNCTION reclaim_lines(_product uuid, _warehouse uuid, _need bigint) RETURNS bigint
-LANGUAGE plpgsql AS $$
+-- reclaim_lines does the same for the lines of dead carts. It touches only the lines of its own
+-- stock row; the sweep expires the cart itself.
+CREATE OR REPLACE FUNCTION reclaim_lines(_product uuid, _warehouse uuid, _need bigint)
+RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz := clock_timestamp();
     _units bigint;

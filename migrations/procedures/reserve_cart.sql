@@ -1,13 +1,13 @@
--- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted by
--- (product, warehouse). Outcomes as for reserve_line; SHORT names every short line.
+-- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted
+-- by (product, warehouse). Outcomes as for reserve_line; SHORT names every short line.
 --
 -- The steps of one try, as in reserve_line:
 --
---   step      what is known                     action                              next step
---   look      nothing                           read the stock rows without locks   insert, or reclaim
---   reclaim   a stock row seemed short          refuse, or expire dead holds        insert
---   insert    the rows seem to have the units   insert the hold and its lines       take
---   take      the hold is inserted              lock the rows in order and update   commit, or look again
+--   step     what is known                    action                          next step
+--   look     nothing                          read the stock rows, unlocked   insert, or reclaim
+--   reclaim  a stock row seemed short         refuse, or expire dead holds    insert
+--   insert   the rows seem to have the units  insert the hold and its lines   take
+--   take     the hold is inserted             lock the rows in order, update  commit, or look again
 CREATE OR REPLACE PROCEDURE reserve_cart(
     _id uuid, _products uuid[], _warehouses uuid[], _quantities integer[], _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -47,7 +47,8 @@ BEGIN
             INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
             SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
         )
-        INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, expires_at, quantity)
+        INSERT INTO reservation_items
+               (reservation_id, product_id, warehouse_id, expires_at, quantity)
         SELECT _id, l.product_id, l.warehouse_id, _now + _ttl, l.quantity
         FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
         IF _key IS NOT NULL THEN
@@ -56,8 +57,8 @@ BEGIN
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
 
-        -- The stock rows are locked in order and then updated under the guard. One row that is short
-        -- undoes the whole cart.
+        -- The stock rows are locked in order and then updated under the guard. One row that is
+        -- short undoes the whole cart.
         WITH locked AS MATERIALIZED (
             SELECT i.product_id, i.warehouse_id, l.units
             FROM inventory i
@@ -97,9 +98,10 @@ BEGIN
     END IF;
 END $$;
 
--- reclaim_for_cart looks closely at a cart that has a line that seems short. short names every line
--- that is short even when the units of dead holds are counted as available. If short is null, dead
--- holds were expired, and raise says by how much each line then raises its stock row's reserved.
+-- reclaim_for_cart looks closely at a cart that has a line that seems short. short names every
+-- line that is short even when the units of dead holds are counted as available. If short is null,
+-- dead holds were expired, and raise says by how much each line then raises its stock row's
+-- reserved.
 CREATE OR REPLACE FUNCTION reclaim_for_cart(
     _products uuid[], _warehouses uuid[], _quantities integer[],
     OUT short jsonb, OUT raise bigint[])

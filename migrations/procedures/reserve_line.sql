@@ -1,20 +1,20 @@
 -- reserve_line holds units of one stock row.
 --
--- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under the
--- key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the stock row
--- changed during each of max_tries() tries.
+-- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
+-- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
+-- stock row changed during each of max_tries() tries.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
 --
---   step      what is known                    action                              next step
---   look      nothing                          read the stock row without a lock   insert, or reclaim
---   reclaim   the row seemed short             refuse, or expire dead holds        insert
---   insert    the row seems to have the units  insert the hold                     take
---   take      the hold is inserted             update the row under the guard      commit, or look again
+--   step     what is known                    action                          next step
+--   look     nothing                          read the stock row, unlocked    insert, or reclaim
+--   reclaim  the row seemed short             refuse, or expire dead holds    insert
+--   insert   the row seems to have the units  insert the hold                 take
+--   take     the hold is inserted             update the row under the guard  commit, or look again
 CREATE OR REPLACE PROCEDURE reserve_line(
-    _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval, _key text, _hash bytea,
-    INOUT outcome text, INOUT answer jsonb)
+    _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz;
@@ -75,14 +75,14 @@ BEGIN
     END IF;
 END $$;
 
--- reclaim_for_line decides, without a lock, whether a stock row has room for _quantity units when the
--- units of dead holds are counted as available (I4). If not, outcome says why: INVENTORY_NOT_FOUND, or
--- SHORT with the shortage in answer. Otherwise outcome is null, and the function expires as many dead
--- holds as are needed; freed is what they held.
+-- reclaim_for_line decides, without a lock, whether a stock row has room for _quantity units when
+-- the units of dead holds are counted as available (I4). If not, outcome says why:
+-- INVENTORY_NOT_FOUND, or SHORT with the shortage in answer. Otherwise outcome is null, and the
+-- function expires as many dead holds as are needed; freed is what they held.
 --
 -- The look is one statement, so it has one snapshot, and it reads the clock after that snapshot. A
--- refusal takes no lock, writes no log record and waits for no flush. The dead holds are counted only
--- until they are enough: each has at least one unit.
+-- refusal takes no lock, writes no log record and waits for no flush. The dead holds are counted
+-- only until they are enough: each has at least one unit.
 CREATE OR REPLACE FUNCTION reclaim_for_line(
     _product uuid, _warehouse uuid, _quantity integer,
     OUT outcome text, OUT answer jsonb, OUT freed bigint)
@@ -94,7 +94,8 @@ BEGIN
     SELECT i.total - i.reserved,
            (SELECT coalesce(sum(d.quantity), 0)
             FROM (SELECT r.quantity FROM reservations r
-                  WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
+                  WHERE r.status = 'PENDING'
+                    AND r.product_id = _product AND r.warehouse_id = _warehouse
                     AND r.expires_at <= (SELECT clock_timestamp())
                   ORDER BY r.expires_at LIMIT _quantity) d)
            + (SELECT coalesce(sum(d.quantity), 0)

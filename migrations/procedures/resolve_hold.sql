@@ -1,17 +1,17 @@
--- resolve_hold confirms or releases a live hold. Releasing a dead hold succeeds too, because what its
--- caller wants has happened.
+-- resolve_hold confirms or releases a live hold. Releasing a dead hold succeeds too, because what
+-- its caller wants has happened.
 --
--- Outcomes: the status that the hold has now; NOT_FOUND; REPLAYED, with the answer stored under the
--- key; KEY_IN_USE; KEY_REUSED; RETRY when the hold changed during each of max_tries() tries.
+-- Outcomes: the status that the hold has now; NOT_FOUND; REPLAYED, with the answer stored under
+-- the key; KEY_IN_USE; KEY_REUSED; RETRY when the hold changed during each of max_tries() tries.
 --
 -- The steps of one try. Each lock may come after the hold's end, so the last step reads the clock
 -- once more.
 --
---   step      what is known                  action                                  next step
---   mark      nothing                        set the status if the hold is alive     give up, or settle
---   settle    the hold isn't alive           read its status, under its lock         answer, or mark again
---   give up   the status is set              take the units from its stock rows      check
---   check     all locks are held             compare the clock with the hold's end   commit, or mark again
+--   step     what is known         action                               next step
+--   mark     nothing               set the status if the hold is alive  give up, or settle
+--   settle   the hold isn't alive  read its status, under its lock      answer, or mark again
+--   give up  the status is set     take the units from its stock rows   check
+--   check    all locks are held    compare the clock with its end       commit, or mark again
 CREATE OR REPLACE PROCEDURE resolve_hold(
     _id uuid, _to reservation_status, _key text, _hash bytea,
     INOUT outcome text, INOUT answer jsonb)
@@ -70,9 +70,9 @@ BEGIN
     END IF;
 END $$;
 
--- give_up_units takes a hold's units out of its stock rows' reserved, and out of total as well when
--- they are sold. It answers false, and the caller must roll back, when a line of a cart was reclaimed
--- before its lock came: then the hold is dead.
+-- give_up_units takes a hold's units out of its stock rows' reserved, and out of total as well
+-- when they are sold. It answers false, and the caller must roll back, when a line of a cart was
+-- reclaimed before its lock came: then the hold is dead.
 CREATE OR REPLACE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,6 +1,6 @@
--- restart_hold lets a new hold begin now, because the wait for its stock rows' locks has used up too
--- much of its time. It moves the hold's times and those in the answer stored under its key, and
--- answers the new beginning.
+-- restart_hold lets a new hold begin now, because the wait for its stock rows' locks has used up
+-- too much of its time. It moves the hold's times and those in the answer stored under its key,
+-- and answers the new beginning.
 CREATE OR REPLACE FUNCTION restart_hold(_id uuid, _ttl interval, _key text) RETURNS timestamptz
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -17,8 +17,8 @@ BEGIN
     RETURN _now;
 END $$;
 
--- lost_time is how much of its time a new hold may lose to the waits for locks before it is restarted.
--- The planner replaces the call by the expression.
+-- lost_time is how much of its time a new hold may lose to the waits for locks before it is
+-- restarted. The planner replaces the call by the expression.
 CREATE OR REPLACE FUNCTION lost_time(_ttl interval) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
     SELECT least(interval '250 ms', _ttl / 4)
 $$;

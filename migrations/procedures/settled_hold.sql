@@ -1,6 +1,6 @@
--- settled_hold says what has become of a hold, and by which clock. A hold that looks dead may have a
--- confirm or an extend that came in time and is about to commit, so the function then takes the hold's
--- lock and looks again. Outcomes: NOT_FOUND, or the hold's status.
+-- settled_hold says what has become of a hold, and by which clock. A hold that looks dead may have
+-- a confirm or an extend that came in time and is about to commit, so the function then takes the
+-- hold's lock and looks again. Outcomes: NOT_FOUND, or the hold's status.
 CREATE OR REPLACE FUNCTION settled_hold(
     _id uuid, OUT outcome text, OUT answer jsonb, OUT seen timestamptz)
 LANGUAGE plpgsql AS $$

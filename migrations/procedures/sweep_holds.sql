@@ -1,14 +1,14 @@
--- sweep_holds expires dead holds and gives their units back (I9): up to _limit holds, and up to _limit
--- of their lines, because a cart may have a hundred. It starts with the oldest, and with each takes
--- the other dead holds of its stock row, so that one update of a stock row serves many holds. It skips
--- holds that others have locked, because these callers are resolving or reclaiming them. A sweep that
--- is lost in a crash is swept again, so it doesn't wait for the disk.
+-- sweep_holds expires dead holds and gives their units back (I9): up to _limit holds, and up to
+-- _limit of their lines, because a cart may have a hundred. It starts with the oldest, and with
+-- each takes the other dead holds of its stock row, so that one update of a stock row serves many
+-- holds. It skips holds that others have locked, because these callers are resolving or reclaiming
+-- them. A sweep that is lost in a crash is swept again, so it doesn't wait for the disk.
 --
--- It answers how many holds it expired, the units that it gave back, for how long the oldest dead hold
--- had been dead, and whether there may be more.
+-- It answers how many holds it expired, the units that it gave back, for how long the oldest dead
+-- hold had been dead, and whether there may be more.
 --
--- Each round looks at the next _limit dead holds. It is the last round when it expired a hold or when
--- fewer were left; ten rounds bound the search past locked holds.
+-- Each round looks at the next _limit dead holds. It is the last round when it expired a hold or
+-- when fewer were left; ten rounds bound the search past locked holds.
 CREATE OR REPLACE FUNCTION sweep_holds(
     _limit integer, OUT expired bigint, OUT units bigint, OUT oldest interval, OUT more boolean)
 LANGUAGE plpgsql AS $$
