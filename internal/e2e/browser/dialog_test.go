@@ -115,7 +115,10 @@ func TestTheCartCountsWhatItHas(t *testing.T) {
 	eval[chromedp.Void](
 		b,
 		`sessionStorage.setItem("cart", JSON.stringify(Array.from({ length: 100 }, (_, i) => (
-		{ productId: "p" + i, warehouseId: "w", productName: "Thing " + i, warehouseName: "W", quantity: 1 }))))`,
+		{
+			productId: "p" + i, warehouseId: "w",
+			productName: "Thing " + i, warehouseName: "W", quantity: 1,
+		}))))`,
 	)
 	b.reload()
 	b.sees("button.cart", "100")

@@ -25,7 +25,8 @@ func TestTheOperatorReadsOnAndFilters(t *testing.T) {
 	b.sees(rows, "2 × Mechanical Keyboard, Los Angeles")
 	b.click(".more button")
 	b.until(
-		"document.querySelectorAll('" + rows + "').length === 53 && !document.querySelector('.more button')",
+		"document.querySelectorAll('" + rows + "').length === 53 && " +
+			"!document.querySelector('.more button')",
 	)
 
 	b.choose("Product", demo.Products()[headphones].ID.String())
@@ -115,6 +116,7 @@ func TestTheOperatorLooksFurther(t *testing.T) {
 	b.sees(".more button", "Look further")
 	b.click(".more button")
 	b.until(
-		"document.querySelectorAll('" + rows + "').length === 1 && !document.querySelector('.more button')",
+		"document.querySelectorAll('" + rows + "').length === 1 && " +
+			"!document.querySelector('.more button')",
 	)
 }
