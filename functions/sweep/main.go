@@ -1,4 +1,4 @@
-// Command sweep is the Lambda that an EventBridge rule runs every minute: it writes down the holds that have died.
+// Command sweep is the Lambda that an EventBridge rule runs every minute: it expires dead holds.
 package main
 
 import (

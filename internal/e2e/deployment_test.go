@@ -79,7 +79,10 @@ func deploy(t *testing.T, tr transport) *deployment {
 // deployOn starts the service on a database, with a pool of one connection, as a Lambda has.
 func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Helper()
-	c := config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
+	c := config.Config{
+		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		LogLevel: slog.LevelError,
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	a, err := app.New(c, log, 1)
 	if err != nil {

@@ -96,7 +96,10 @@ func newDeployment(t testing.TB) *deployment {
 type functionStarter func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
-	return config.Config{DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, LogLevel: slog.LevelError}
+	return config.Config{
+		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		LogLevel: slog.LevelError,
+	}
 }
 
 // discardLog returns a log for services whose database is made to fail: their errors are expected.

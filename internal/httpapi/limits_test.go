@@ -449,7 +449,8 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
 	}
 	for path, body := range bodies {
-		for _, key := range []string{"k", printable(), strings.Repeat("k", 254), strings.Repeat("k", 255)} {
+		long := strings.Repeat("k", 255)
+		for _, key := range []string{"k", printable(), long[1:], long} {
 			c.post(path, body, "Idempotency-Key", key).wantAccepted(t)
 			c.post(path, body, "idempotency-key", key).wantAccepted(t)
 		}

@@ -16,7 +16,8 @@ import (
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(`{}`), "GET", "GET /api/reservations/{id}", "/api/reservations/50%", "a=%zz#",
 		"idempotency-key", "a,b", "id", "a/b", "%%%", true)
-	f.Add([]byte(`{"routeKey":"$default","requestContext":{"http":{"method":"POST","sourceIp":"::1"}},"cookies":["a=1"]}`),
+	f.Add([]byte(`{"routeKey":"$default","cookies":["a=1"],`+
+		`"requestContext":{"http":{"method":"POST","sourceIp":"::1"}}}`),
 		"", "", "//x", "\n", "", "\x00", "proxy", "..", "{}", false)
 	f.Add([]byte(`[]`), "PURGE", "ANY /{proxy+}", "\xff", "?", "host", "a b", "proxy", "a//b/../c",
 		"eA==", true)

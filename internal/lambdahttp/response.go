@@ -55,10 +55,11 @@ func (w *recorder) Write(p []byte) (int, error) {
 const maxBody = 4 << 20
 
 // sendTo hands the finished answer to the library. The library joins the values of a header, puts
-// the cookies apart and encodes a body that isn't UTF-8. sendTo cleans the headers as net/http does:
-// it drops those with an invalid name and replaces line breaks by spaces.
+// the cookies apart and encodes a body that isn't UTF-8. sendTo cleans the headers as net/http
+// does: it drops those with an invalid name and replaces line breaks by spaces.
 //
-// The answer to a HEAD keeps its body. The gateway counts it for Content-Length and doesn't send it.
+// The answer to a HEAD keeps its body. The gateway counts it for Content-Length and doesn't send
+// it.
 func (w *recorder) sendTo(library http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 	w.setContentType()

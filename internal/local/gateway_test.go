@@ -437,7 +437,10 @@ func TestAnswersAreDecoded(t *testing.T) {
 		"full": {
 			`{"statusCode":201,"headers":{"content-type":"text/css","Location":"/x","x-n":7,"x-b":true},"multiValueHeaders":{"x-m":["1"]},"cookies":["a=1; Path=/","b=2"],"body":"a{}"}`,
 			201,
-			http.Header{"Content-Type": {"text/css"}, "Location": {"/x"}, "X-N": {"7"}, "X-B": {"true"}, "Set-Cookie": {"a=1; Path=/", "b=2"}},
+			http.Header{
+				"Content-Type": {"text/css"}, "Location": {"/x"}, "X-N": {"7"}, "X-B": {"true"},
+				"Set-Cookie": {"a=1; Path=/", "b=2"},
+			},
 			"a{}",
 		},
 		"base64":               {`{"statusCode":200,"headers":{"Content-Type":"image/png"},"body":"/w==","isBase64Encoded":true}`, 200, http.Header{"Content-Type": {"image/png"}}, "\xff"},

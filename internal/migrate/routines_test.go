@@ -70,7 +70,8 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 	}
 }
 
-// The release before still calls a routine that this release has lost, or has under another signature.
+// The previous release still calls a routine that this release has lost, or has under another
+// signature.
 func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	t.Parallel()
 

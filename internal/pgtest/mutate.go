@@ -7,8 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Mutate replaces old by replacement in the source of one of the database's routines. It makes a negative
-// control, which shows what old is for. It fails the test if the routine's source doesn't have old.
+// Mutate replaces old by replacement in the source of one of the database's routines. It makes a
+// negative control, which shows what old is for. It fails the test if the routine's source doesn't
+// have old.
 func Mutate(t testing.TB, db Database, routine, old, replacement string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
@@ -27,7 +28,7 @@ WHERE pronamespace = 'public'::regnamespace AND proname = $1
 	}
 	mutated := strings.ReplaceAll(source, old, replacement)
 	if mutated == source {
-		t.Fatalf("the source of %s has no %q: change the control together with the statement", routine, old)
+		t.Fatalf("the source of %s has no %q: the control must follow the statement", routine, old)
 	}
 	if _, err := conn.Exec(t.Context(), mutated); err != nil {
 		t.Fatalf("mutate %s: %v", routine, err)

@@ -186,7 +186,8 @@ func work(t *testing.T, address string, rows stockRows) {
 	}
 }
 
-// wantRefused tries what the app has no business to do. That its owner may shows that the statement itself is right.
+// wantRefused tries statements that the service's role may not run. The owner may run them, which
+// shows that the statements themselves are valid.
 func wantRefused(t *testing.T, address string, rows stockRows) {
 	t.Helper()
 	app, owner := fixtureAs(t, address, "allo_app"), fixtureAs(t, address, "allo_migrator")

@@ -53,12 +53,14 @@ type ours struct {
 }
 
 func newOurs(ctx context.Context, url string, n *network) (design, error) {
-	pool, err := postgres.Open(postgres.URL(url), 1, func(c *pgxpool.Config) { c.ConnConfig.DialFunc = n.dial })
+	pool, err := postgres.Open(postgres.URL(url), 1,
+		func(c *pgxpool.Config) { c.ConnConfig.DialFunc = n.dial })
 	if err != nil {
 		return nil, err
 	}
 	err = pool.Exec(ctx, "SELECT 1") // connects
-	return ours{pool, reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})}, err
+	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})
+	return ours{pool, service}, err
 }
 
 func (o ours) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {

@@ -254,7 +254,9 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 		return nil, nil, err
 	}
 	own := "./functions/reserve"
-	packages := []string{"./internal/cmd/bench/coldstart/hello", "./internal/cmd/bench/coldstart/bare", own}
+	packages := []string{
+		"./internal/cmd/bench/coldstart/hello", "./internal/cmd/bench/coldstart/bare", own,
+	}
 	binaries := map[string]string{}
 	for _, pkg := range packages {
 		var err error
@@ -285,16 +287,27 @@ func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, e
 	sizes["largest init ms"] = init
 	return []shape{
 		{
-			Name: "cold start, to the first poll", Wanted: fmt.Sprintf("ours within %g of hello world", wantPoll), Met: poll <= wantPoll,
-			Figures: map[string]float64{"hello ms": median(polls[hello]), "bare pgx ms": median(polls[bare]), "ours ms": median(polls[own]), "ours to hello": poll},
+			Name:   "cold start, to the first poll",
+			Wanted: fmt.Sprintf("ours within %g of hello world", wantPoll),
+			Met:    poll <= wantPoll,
+			Figures: map[string]float64{
+				"hello ms": median(polls[hello]), "bare pgx ms": median(polls[bare]),
+				"ours ms": median(polls[own]), "ours to hello": poll,
+			},
 		},
 		{
-			Name: "cold start, to the first answer", Wanted: fmt.Sprintf("ours, a reserve, within %g of a bare connect and query", wantAnswer),
-			Met:     answer <= wantAnswer,
-			Figures: map[string]float64{"hello ms": median(answers[hello]), "bare pgx ms": median(answers[bare]), "ours ms": median(answers[own]), "ours to bare": answer},
+			Name:   "cold start, to the first answer",
+			Wanted: fmt.Sprintf("ours, a reserve, within %g of a bare connect and query", wantAnswer),
+			Met:    answer <= wantAnswer,
+			Figures: map[string]float64{
+				"hello ms": median(answers[hello]), "bare pgx ms": median(answers[bare]),
+				"ours ms": median(answers[own]), "ours to bare": answer,
+			},
 		},
 		{
-			Name: "binaries", Wanted: fmt.Sprintf("MB for arm64: each that answers callers under %g, no package's init over %g ms", wantMB, wantInit),
+			Name: "binaries",
+			Wanted: fmt.Sprintf("MB for arm64: each that answers callers under %g, "+
+				"no package's init over %g ms", wantMB, wantInit),
 			Met: largest < wantMB && init <= wantInit, Figures: sizes,
 		},
 	}, nil, nil

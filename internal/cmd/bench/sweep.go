@@ -19,7 +19,8 @@ func openService(s *server, connections int) (*reservation.Service, func(), erro
 	if err != nil {
 		return nil, nil, err
 	}
-	return reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL}), pool.Close, nil
+	service := reservation.New(pool, reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})
+	return service, pool.Close, nil
 }
 
 // traffic is the shoppers during a study: each reserves, confirms, and pauses.

@@ -13,7 +13,9 @@ import (
 
 func main() {
 	var conn *pgx.Conn
-	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	lambda.Start(func(ctx context.Context, _ events.APIGatewayV2HTTPRequest) (
+		events.APIGatewayV2HTTPResponse, error,
+	) {
 		var err error
 		if conn == nil {
 			if conn, err = pgx.Connect(ctx, os.Args[1]); err != nil {
@@ -21,7 +23,8 @@ func main() {
 			}
 		}
 		var sum int64
-		if err := conn.QueryRow(ctx, "SELECT coalesce(sum(total), 0) FROM inventory WHERE total < 0").Scan(&sum); err != nil {
+		const sql = "SELECT coalesce(sum(total), 0) FROM inventory WHERE total < 0"
+		if err := conn.QueryRow(ctx, sql).Scan(&sum); err != nil {
 			return events.APIGatewayV2HTTPResponse{}, err
 		}
 		return events.APIGatewayV2HTTPResponse{StatusCode: 200, Body: "asked"}, nil

@@ -10,7 +10,9 @@ import (
 )
 
 func main() {
-	lambda.Start(func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	lambda.Start(func(context.Context, events.APIGatewayV2HTTPRequest) (
+		events.APIGatewayV2HTTPResponse, error,
+	) {
 		return events.APIGatewayV2HTTPResponse{StatusCode: 200, Body: "hello"}, nil
 	})
 }
