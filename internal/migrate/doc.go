@@ -16,7 +16,7 @@
 // text has changed, all in one transaction, under the lock that also keeps two deploys from
 // applying the schema at once. A comment on each installed routine names its file and the hash of
 // the file's text (see [pg_description]). Up leaves a file alone when all its routines carry the
-// present hash, so a deploy that changes nothing writes nothing.
+// present hash, so an Up that has nothing to change writes nothing.
 //
 // The rules for a change:
 //
