@@ -13,7 +13,7 @@ import (
 	"github.com/allo/reservations/migrations"
 )
 
-// release is a release's folder of routines: each text by the name of its file.
+// release is the routines of a release: the text of each file by its name.
 type release map[string]string
 
 // deploy runs Up with a release's routines and returns the files that it installed.
@@ -30,13 +30,13 @@ func deploy(t *testing.T, url string, r release) []string {
 	return installed
 }
 
-// function is the text of a function without arguments that answers a number.
+// function returns the text of a function without arguments that returns a number.
 func function(name, answer string) string {
 	return "CREATE OR REPLACE FUNCTION " + name + "() RETURNS integer LANGUAGE plpgsql AS $$ " +
 		"BEGIN RETURN " + answer + "; END $$;\n"
 }
 
-// callFunction calls a function. A function that isn't there answers -1.
+// callFunction calls a function and returns its result, or -1 when there is no such function.
 func callFunction(db *pgtest.Fixture, call string) int {
 	if !pgtest.QueryOne[bool](db, "SELECT to_regprocedure($1) IS NOT NULL", call) {
 		return -1
@@ -59,7 +59,7 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 		{one, []string{"procedures/a.sql", "procedures/b.sql"}, 1},
 		{one, nil, 1},
 		{two, []string{"procedures/a.sql"}, 2},
-		{one, []string{"procedures/a.sql"}, 1}, // a deploy that goes back
+		{one, []string{"procedures/a.sql"}, 1}, // a deploy of the older release
 	} {
 		if got := deploy(t, db.DirectURL, step.release); !slices.Equal(got, step.want) {
 			t.Errorf("the deploy installed %v, want %v", got, step.want)
@@ -70,9 +70,9 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 	}
 }
 
-// The previous release still calls a routine that this release has lost, or has under another
-// signature.
-func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
+// The previous release still calls a routine that this release has removed, or whose signature this
+// release has changed.
+func TestARemovedRoutineStaysForOneMoreRelease(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.NewFixture(t, pgtest.New(t))
@@ -86,7 +86,7 @@ func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	deploy(t, db.DirectURL, first)
 	deploy(t, db.DirectURL, second)
 	if got := old(); got != [2]int{1, 1} {
-		t.Errorf("after the second release the first one's a() and b() answer %v, want 1 and 1", got)
+		t.Errorf("after the second release a() and b() of the first answer %v, want 1 and 1", got)
 	}
 	deploy(t, db.DirectURL, second)
 	if got := old(); got != [2]int{1, 1} {
@@ -98,8 +98,8 @@ func TestARoutineStaysForOneReleaseAfterItsLast(t *testing.T) {
 	}
 }
 
-// Until the traffic has moved back, the newer release goes on calling what only it has.
-func TestADeployThatGoesBackKeepsTheNewerReleasesRoutines(t *testing.T) {
+// The newer release calls its own routines until the traffic has moved back.
+func TestADeployOfAnOlderReleaseKeepsTheNewerRoutines(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.NewFixture(t, pgtest.New(t))
@@ -134,8 +134,7 @@ func TestUpLeavesForeignRoutinesAlone(t *testing.T) {
 	}
 }
 
-// All routines are installed, or none.
-func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
+func TestAFileThatFailsLeavesEveryRoutineUnchanged(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.NewFixture(t, pgtest.New(t))
@@ -159,7 +158,7 @@ func TestAFileThatFailsLeavesEveryRoutineAsItWas(t *testing.T) {
 	}
 }
 
-// A call that waits in the middle of a routine while the routine is replaced ends in the old body.
+// The call waits for a lock in the middle of a routine while the routine is replaced.
 func TestARunningCallFinishesInTheOldBody(t *testing.T) {
 	t.Parallel()
 

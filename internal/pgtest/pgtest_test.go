@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// testTimeout bounds every wait of a test; one that meets it has failed.
+// testTimeout bounds every wait of a test. A test that reaches it has failed.
 const testTimeout = time.Minute
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -23,7 +23,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// connect uses the simple protocol, which every PgBouncer passes on.
+// connect uses the simple protocol, which every version of PgBouncer carries.
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(url)
@@ -43,41 +43,40 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-// queryText reads one value as text, over a connection of its own to url.
+// queryText reads one value over a new connection.
 func queryText(t *testing.T, url, query string, args ...any) string {
 	t.Helper()
-	var answer string
-	if err := connect(t, url).QueryRow(testContext(t), query, args...).Scan(&answer); err != nil {
+	var text string
+	if err := connect(t, url).QueryRow(testContext(t), query, args...).Scan(&text); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	return answer
+	return text
 }
 
-func TestNewHasTheMigrationsAndTheRolesTimeouts(t *testing.T) {
+func TestANewDatabaseHasTheMigrationsAndTheRolesTimeouts(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.New(t)
-	template := pgtest.Server(t).URL("postgres")
+	another := pgtest.Server(t).URL("postgres")
 
 	for _, url := range []string{db.URL, db.DirectURL} {
 		if got := queryText(t, url, "SELECT current_database()::text"); got != db.Name {
 			t.Errorf("the URL leads to database %s, want %s", got, db.Name)
 		}
-		const hasTablesSQL = "SELECT (count(*) > 0)::text FROM pg_tables " +
-			"WHERE schemaname = 'public'"
-		if got := queryText(t, url, hasTablesSQL); got != "true" {
+		const sql = "SELECT (count(*) > 0)::text FROM pg_tables WHERE schemaname = 'public'"
+		if got := queryText(t, url, sql); got != "true" {
 			t.Error("the database has no tables")
 		}
 		if got := queryText(t, url, "SHOW lock_timeout"); got == "0" {
 			t.Error("the role has no lock_timeout in the database")
 		}
 	}
-	if got := queryText(t, template, "SHOW lock_timeout"); got != "0" {
+	if got := queryText(t, another, "SHOW lock_timeout"); got != "0" {
 		t.Errorf("lock_timeout is %s in another database, want 0", got)
 	}
 }
 
-func TestServerIsDurable(t *testing.T) {
+func TestTheServerIsDurable(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.New(t)
@@ -98,27 +97,25 @@ func TestDatabasesShareNothing(t *testing.T) {
 	}
 
 	for db, want := range map[pgtest.Database]string{one: "true", two: "false"} {
-		const isHereSQL = "SELECT (to_regclass('only_here') IS NOT NULL)::text"
-		if got := queryText(t, db.URL, isHereSQL); got != want {
+		const sql = "SELECT (to_regclass('only_here') IS NOT NULL)::text"
+		if got := queryText(t, db.URL, sql); got != want {
 			t.Errorf("the table is in %s: %s, want %s", db.Name, got, want)
 		}
 	}
 }
 
-// crowd is how many tests want a database at the same moment.
-const crowd = 8
-
-func TestManyTestsGetDatabasesAtOnce(t *testing.T) {
+func TestConcurrentTestsGetDifferentDatabases(t *testing.T) {
 	t.Parallel()
 
-	names := make([]string, crowd)
-	t.Run("crowd", func(t *testing.T) {
+	const tests = 8
+	names := make([]string, tests)
+	t.Run("concurrent", func(t *testing.T) {
 		for i := range names {
 			t.Run("one", func(t *testing.T) {
 				t.Parallel()
 
 				db := pgtest.New(t)
-				// A session that stays must not keep the database from going.
+				// An open session must not keep the database from being dropped.
 				queryText(t, db.URL, "SELECT current_database()::text")
 				connect(t, db.DirectURL)
 				names[i] = db.Name
@@ -127,8 +124,8 @@ func TestManyTestsGetDatabasesAtOnce(t *testing.T) {
 	})
 
 	slices.Sort(names)
-	if distinct := slices.Compact(slices.Clone(names)); len(distinct) != crowd {
-		t.Errorf("%d tests got the databases %q, want one each", crowd, names)
+	if distinct := slices.Compact(slices.Clone(names)); len(distinct) != tests {
+		t.Errorf("%d tests got the databases %q, want one each", tests, names)
 	}
 	query := "SELECT count(*)::text FROM pg_database WHERE datname = ANY($1)"
 	if left := queryText(t, pgtest.Server(t).URL("postgres"), query, names); left != "0" {
@@ -136,7 +133,7 @@ func TestManyTestsGetDatabasesAtOnce(t *testing.T) {
 	}
 }
 
-func TestURLLeadsThroughPgBouncerWhenAsked(t *testing.T) {
+func TestTheURLLeadsThroughPgBouncerWhenTheEnvironmentAsksForIt(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.New(t)
@@ -144,7 +141,7 @@ func TestURLLeadsThroughPgBouncerWhenAsked(t *testing.T) {
 	if pooled := os.Getenv("ALLO_TEST_PGBOUNCER") == "1"; pooled != (db.URL != db.DirectURL) {
 		t.Errorf("URL = %s, DirectURL = %s, want them to differ: %t", db.URL, db.DirectURL, pooled)
 	}
-	// Sessions through a pooler in transaction mode share a server connection.
+	// Two sessions in turn share one server connection of a pooler in transaction mode.
 	first := queryText(t, db.URL, "SELECT pg_backend_pid()::text")
 	second := queryText(t, db.URL, "SELECT pg_backend_pid()::text")
 	if shared := first == second; shared != (db.URL != db.DirectURL) {

@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// as is a URL with another user, whose password is the user's name.
+// as returns the URL with another user, whose password is the user's name.
 func as(t *testing.T, address, user string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -45,12 +45,12 @@ func fixtureAs(t *testing.T, address, user string) *pgtest.Fixture {
 	return pgtest.NewFixture(t, pgtest.Database{DirectURL: as(t, address, user)})
 }
 
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// bootstrapped is a database as the stack makes it: owned by a master user who may make roles and
-// is no superuser, on a server with the role rds_iam, after bootstrap.sql, run twice. The two roles
-// log in by password here.
-func bootstrapped(t *testing.T) (address string) {
+// bootstrappedDatabase makes a database like the stack's and returns its URL. The server has the
+// role rds_iam. The owner, master, may make roles and isn't a superuser. bootstrap.sql has run,
+// twice. Unlike in RDS, the roles that it makes log in by password.
+func bootstrappedDatabase(t *testing.T) (address string) {
 	t.Helper()
 	db := pgtest.NewEmpty(t)
 	root := pgtest.NewFixture(t, db)
@@ -70,20 +70,20 @@ func bootstrapped(t *testing.T) (address string) {
 	for range 2 {
 		master.Exec(string(statement))
 	}
-	// Whom rds_iam reaches, through whichever roles, can't log in by password at RDS.
-	const isMemberSQL = "SELECT pg_has_role($1, $2, 'MEMBER')"
-	for role, want := range map[string]bool{
-		"allo_migrator": false, "allo_app": false, "pg_monitor": true,
-	} {
-		if member := pgtest.QueryOne[bool](root, isMemberSQL, "master", role); member != want {
-			t.Errorf("the master user is a member of %s: %t, want %t", role, member, want)
+	wantMember := func(role, of string, want bool) {
+		t.Helper()
+		const sql = "SELECT pg_has_role($1, $2, 'MEMBER')"
+		if member := pgtest.QueryOne[bool](root, sql, role, of); member != want {
+			t.Errorf("%s is a member of %s: %t, want %t", role, of, member, want)
 		}
 	}
-	for _, role := range []string{"allo_migrator", "allo_app"} {
-		if !pgtest.QueryOne[bool](root, isMemberSQL, role, "rds_iam") {
-			t.Errorf("%s isn't a member of rds_iam, want it to log in by IAM", role)
-		}
-	}
+	// RDS refuses the password of a direct or indirect member of rds_iam. The master user logs in by
+	// password, the other two by IAM.
+	wantMember("master", "allo_migrator", false)
+	wantMember("master", "allo_app", false)
+	wantMember("master", "pg_monitor", true)
+	wantMember("allo_migrator", "rds_iam", true)
+	wantMember("allo_app", "rds_iam", true)
 	root.Exec("ALTER ROLE allo_migrator PASSWORD 'allo_migrator'")
 	root.Exec("ALTER ROLE allo_app PASSWORD 'allo_app'")
 	return db.DirectURL
@@ -95,13 +95,13 @@ type stockRows struct{ product, here, there uuid.UUID }
 func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	t.Parallel()
 
-	address := bootstrapped(t)
+	address := bootstrappedDatabase(t)
 	migrator := postgres.URL(as(t, address, "allo_migrator"))
-	run := migration.Handler(migrator, "allo_app", quiet())
+	run := migration.Handler(migrator, "allo_app", discardLog())
 	if report, err := run(t.Context()); err != nil || len(report.Applied) == 0 {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
-	// The operator is the database's owner, and owns no table.
+	// The operator owns the database, but not the tables.
 	master := fixtureAs(t, address, "master")
 	rows := stockRows{master.Product(), master.Warehouse(), master.Warehouse()}
 	master.Stock(rows.product, rows.here, 4)
@@ -109,11 +109,11 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	master.Exec("SELECT adjust_stock($1, $2, 1, 'found one')", rows.product.String(),
 		rows.here.String())
 
-	work(t, as(t, address, "allo_app"), rows)
+	callEveryVerb(t, as(t, address, "allo_app"), rows)
 	wantRefused(t, address, rows)
 
-	// A second deploy takes away what was given by hand, and the release before this one can still
-	// migrate, which finds nothing to do. A table of somebody else's is in nobody's way.
+	// A second deploy revokes rights that were granted by hand. Another owner's table doesn't disturb
+	// it. Nor does a version that only a newer release has: the older release then has nothing to do.
 	master.Exec("CREATE TABLE others ()")
 	owner := fixtureAs(t, address, "allo_migrator")
 	owner.Exec("GRANT DELETE, TRUNCATE ON reservations TO allo_app")
@@ -125,11 +125,11 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
-	work(t, as(t, address, "allo_app"), rows)
+	callEveryVerb(t, as(t, address, "allo_app"), rows)
 }
 
-// work runs every use case.
-func work(t *testing.T, address string, rows stockRows) {
+// callEveryVerb runs every use case of the service.
+func callEveryVerb(t *testing.T, address string, rows stockRows) {
 	t.Helper()
 	pool, err := postgres.Open(postgres.URL(address), 1)
 	if err != nil {
@@ -137,7 +137,7 @@ func work(t *testing.T, address string, rows stockRows) {
 	}
 	defer pool.Close()
 	if err := postgres.Check(t.Context(), pool); err != nil {
-		t.Errorf("Check() as the app = %v, want its role's time-outs", err)
+		t.Errorf("Check() as the app = %v, want its role to have timeouts", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
 	line := reservation.Line{ProductID: rows.product, WarehouseID: rows.here, Quantity: 1}
@@ -169,7 +169,7 @@ func work(t *testing.T, address string, rows stockRows) {
 	_, _, err = s.ListWarehouses(t.Context(), reservation.Cursor{}, 10)
 	must(nil, err)
 
-	// Holds that die: one is reclaimed by whoever is short, the cart is swept.
+	// Two holds die. A reserve that is short reclaims the first, and the sweep expires the cart.
 	all := other
 	all.Quantity = 3
 	reserve(time.Second, all)
@@ -186,11 +186,12 @@ func work(t *testing.T, address string, rows stockRows) {
 	}
 }
 
-// wantRefused tries statements that the service's role may not run. The owner may run them, which
-// shows that the statements themselves are valid.
+// wantRefused runs statements that the service's role must not run. The tables' owner runs them
+// too, to show that they are valid.
 func wantRefused(t *testing.T, address string, rows stockRows) {
 	t.Helper()
 	app, owner := fixtureAs(t, address, "allo_app"), fixtureAs(t, address, "allo_migrator")
+	adjust := fmt.Sprintf("SELECT adjust_stock('%s', '%s', 1, 'mine')", rows.product, rows.here)
 	try := func(user *pgtest.Fixture, statement string) error {
 		tx, err := user.Admin.Begin(t.Context())
 		if err != nil {
@@ -199,16 +200,21 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		_, err = tx.Exec(t.Context(), statement)
 		return errors.Join(err, tx.Rollback(t.Context()))
 	}
-	adjust := fmt.Sprintf("SELECT adjust_stock('%s', '%s', 1, 'mine')", rows.product, rows.here)
 	for _, statement := range []string{
-		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text", "TRUNCATE reservation_items",
-		"DELETE FROM reservations WHERE product_id IS NOT NULL", "DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
-		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')", "UPDATE warehouses SET name = 'w'",
-		"INSERT INTO inventory (product_id, warehouse_id, total) SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
-		"UPDATE inventory SET product_id = product_id", "UPDATE reservations SET quantity = 1 WHERE false",
+		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
+		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
+		"DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
+		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')",
+		"UPDATE warehouses SET name = 'w'",
+		"INSERT INTO inventory (product_id, warehouse_id, total) " +
+			"SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
+		"UPDATE inventory SET product_id = product_id",
+		"UPDATE reservations SET quantity = 1 WHERE false",
 		adjust,
-		"CREATE TABLE mine ()", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION write_flush_record",
-		"DROP TRIGGER i3_resolved_once_i4_alive ON reservations", "DROP INDEX reservations_live_by_expiry",
+		"CREATE TABLE mine ()",
+		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+		"DROP FUNCTION write_flush_record", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
+		"DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
 	} {
@@ -224,34 +230,31 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 	}
 	if err := try(app, "CREATE TEMPORARY TABLE mine ()"); err == nil ||
 		!strings.Contains(err.Error(), "permission denied") {
-		t.Errorf("the app makes a temporary table: %v", err)
+		t.Errorf("as the app: CREATE TEMPORARY TABLE = %v, want it refused", err)
 	}
 }
 
-// What the deploy sends is of no matter, and a database that comes late is waited for.
 func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	t.Parallel()
 
-	address := pgtest.NewEmpty(t).DirectURL
-	gate := newGate(t, address)
+	source := postgres.URL(wakingServer(t, pgtest.NewEmpty(t).DirectURL))
 	var log bytes.Buffer
 	handler := lambda.NewHandler(
-		migration.Handler(postgres.URL(gate.address), "", slog.New(slog.NewJSONHandler(&log, nil))))
+		migration.Handler(source, "", slog.New(slog.NewJSONHandler(&log, nil))))
 
 	answer, err := handler.Invoke(t.Context(),
 		[]byte(`{"RequestType": "Create", "any": [1, null]}`))
 	if err != nil || !strings.Contains(string(answer), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the first event is answered %s, %v, want what was applied", answer, err)
+		t.Errorf("the answer to the first event is %s, %v, want the applied files", answer, err)
 	}
 	if !strings.Contains(log.String(), "can't be reached yet") ||
 		!strings.Contains(log.String(), `"applied":["0001_schema.sql",`) {
-		t.Errorf("the log says %s, want that it waited, and what it applied", log.String())
+		t.Errorf("the log is %s, want a line about the wait, and the applied files", log.String())
 	}
 	for _, event := range []string{`[]`, `"x"`, `null`} {
 		if answer, err := handler.Invoke(t.Context(), []byte(event)); err != nil ||
 			string(answer) != `{"applied":[]}` {
-			t.Errorf("the event %s is answered %s, %v, want that nothing was applied", event,
-				answer, err)
+			t.Errorf("the answer to event %s is %s, %v, want no applied file", event, answer, err)
 		}
 	}
 }
@@ -263,21 +266,21 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := listener.Addr().String()
+	unused := listener.Addr().String()
 	_ = listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err = migration.Handler(postgres.URL("postgres://u:hidden@"+nobody+"/d"), "", quiet())(ctx)
+	source := postgres.URL("postgres://u:hidden@" + unused + "/d")
+	_, err = migration.Handler(source, "", discardLog())(ctx)
 	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
 		strings.Contains(err.Error(), "hidden") {
-		t.Errorf("the migration = %v, want that the database couldn't be reached", err)
+		t.Errorf("the migration = %v, want an error that the database couldn't be reached", err)
 	}
 }
 
-// gate leads to a database after it has turned its first caller away, as a cluster that wakes does.
-type gate struct{ address string }
-
-func newGate(t *testing.T, address string) gate {
+// wakingServer stands in front of a database like a cluster that is waking up: it closes the first
+// connection and carries all others. It returns the database's URL through it.
+func wakingServer(t *testing.T, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -303,7 +306,7 @@ func newGate(t *testing.T, address string) gate {
 		}
 	}()
 	u.Host = listener.Addr().String()
-	return gate{u.String()}
+	return u.String()
 }
 
 func pipe(client net.Conn, address string) {
