@@ -22,14 +22,18 @@
 //
 //   - A changed text replaces the routine, even while calls are running. A running call finishes in
 //     the body that it started with, and the next call runs the new one.
-//   - A changed signature or result is a new routine. The previous release still calls the old one,
-//     so the old one stays until the next release. Up takes care of that: it first marks a routine
-//     that is in no file any more as retired, and the next Up that installs anything drops it.
-//   - A helper that changes its meaning is a new routine too, because a retired routine may call
-//     it.
+//   - A changed signature is a new routine, and the names of the arguments and the result belong to
+//     the signature. Postgres refuses to replace a routine whose argument names or result changed.
+//     No routine has default arguments, because a default can't be taken back and makes a call of
+//     an older overload ambiguous.
+//   - The previous release still calls the old routine. So Up doesn't drop a routine that is in no
+//     file any more: it marks it as retired, and drops it a week later. The week is counted by the
+//     database's clock and not in deploys, because a deploy may fail and be repeated while the
+//     previous release goes on serving.
+//   - A helper that changes its meaning is a new routine too, because a running call or a retired
+//     routine may call it next.
 //   - A deploy that goes back installs its older text and retires the routines that only the newer
-//     release has. It doesn't drop them, because the newer release calls them until the traffic has
-//     moved.
+//     release has. Until the traffic has moved, the newer release still calls them.
 //
 // A routine without such a comment isn't ours, and Up leaves it alone.
 //

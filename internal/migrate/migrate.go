@@ -40,11 +40,12 @@ const (
 	lockHeartbeat  = time.Second
 )
 
-// The tables in which goose records the applied files. versionTable isn't goose's default name:
-// unreleasedVersions is, and it marks a database that was made before the first release.
+// The tables by which a database's age is known. goose records the applied files in versionTable.
+// Databases from before the first release have goose's default table instead, beside ours.
 const (
 	versionTable       = "goose_versions"
 	unreleasedVersions = "goose_db_version"
+	anyOfOurTables     = "reservations"
 )
 
 // ErrUnreleasedDatabase means that the database was made by migrations from before the first
@@ -95,11 +96,18 @@ func up(
 }
 
 func refuseUnreleased(ctx context.Context, conn *pgx.Conn) error {
-	there, err := tableExists(ctx, conn, unreleasedVersions)
-	if err == nil && there {
-		err = ErrUnreleasedDatabase
+	exists := map[string]bool{}
+	for _, name := range []string{unreleasedVersions, versionTable, anyOfOurTables} {
+		there, err := tableExists(ctx, conn, name)
+		if err != nil {
+			return err
+		}
+		exists[name] = there
 	}
-	return err
+	if exists[unreleasedVersions] && exists[anyOfOurTables] && !exists[versionTable] {
+		return ErrUnreleasedDatabase
+	}
+	return nil
 }
 
 // isOutdated reports whether there is a file to apply or to install. It takes no lock.

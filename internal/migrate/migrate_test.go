@@ -100,6 +100,7 @@ func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 
 	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
 	db.Exec("CREATE TABLE goose_db_version (version_id bigint)")
+	db.Exec("CREATE TABLE reservations (id uuid)")
 
 	applied, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL))
 
@@ -108,6 +109,31 @@ func TestUpRefusesADatabaseOfTheUnreleasedFiles(t *testing.T) {
 	}
 	if text := err.Error(); !strings.Contains(text, "make reset") || strings.Contains(text, "\n") {
 		t.Errorf("the refusal is %q, want one line that names `make reset`", text)
+	}
+}
+
+// Another program that uses goose may share the database.
+func TestUpTakesADatabaseWithAnotherProgramsVersions(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	db.Exec("CREATE TABLE goose_db_version (version_id bigint)")
+	for range 2 {
+		if _, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL)); err != nil {
+			t.Errorf("Up() = %v, want nil", err)
+		}
+	}
+}
+
+func TestNoRoutineHasDefaultArguments(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	const sql = `
+SELECT coalesce(string_agg(oid::regprocedure::text, ', '), '') FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace AND pronargdefaults > 0`
+	if with := pgtest.QueryOne[string](db, sql); with != "" {
+		t.Errorf("%s have default arguments, which a deploy can't take back", with)
 	}
 }
 

@@ -9,33 +9,39 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// The comment on a routine is "allo: FILE HASH" while its file defines it, and "allo: FILE retired"
-// after that.
+// The comment on a routine is "allo: FILE HASH" while its file defines it, and after that
+// "allo: FILE retired TIME".
 const (
 	commentPrefix = "allo: "
 	retiredMark   = "retired"
 )
+
+// keepRetired is how long a retired routine stays. An operator may go back to the previous release
+// for as long. It is counted in time and not in deploys, because a deploy may fail and be repeated.
+const keepRetired = 7 * 24 * time.Hour
 
 // routine is an installed function or procedure of ours.
 type routine struct {
 	Signature string // as regprocedure writes it, fit for DROP ROUTINE
 	File      string // the file that last defined it
 	Mark      string // the hash of that file's text, or retiredMark
+	Overdue   bool   // it was retired longer than keepRetired ago
 }
 
 // routineChange is the difference between the folder and the installed routines.
 type routineChange struct {
-	texts     map[string]string // the text of each file in the folder, by its path
-	before    []routine         // the installed routines
-	files     []string          // the files to install, in order
-	abandoned []routine         // the routines to retire because their file is gone
+	texts   map[string]string // the text of each file in the folder, by its path
+	before  []routine         // the installed routines
+	files   []string          // the files to install, in order
+	removed bool              // a routine has lost its file, or is overdue
 }
 
-func (c routineChange) none() bool { return len(c.files) == 0 && len(c.abandoned) == 0 }
+func (c routineChange) none() bool { return len(c.files) == 0 && !c.removed }
 
 // querier is a connection or a transaction.
 type querier interface {
@@ -52,9 +58,8 @@ func planRoutines(ctx context.Context, db querier, folder fs.FS) (c routineChang
 	}
 	c.files = changedFiles(c.texts, c.before)
 	for _, r := range c.before {
-		if _, there := c.texts[r.File]; !there && r.Mark != retiredMark {
-			c.abandoned = append(c.abandoned, r)
-		}
+		_, there := c.texts[r.File]
+		c.removed = c.removed || r.Overdue || !there && r.Mark != retiredMark
 	}
 	return c, nil
 }
@@ -106,12 +111,15 @@ func routineTexts(folder fs.FS) (map[string]string, error) {
 func installedRoutines(ctx context.Context, db querier) ([]routine, error) {
 	const sql = `
 SELECT p.oid::regprocedure::text,
-       split_part(d.description, ' ', 2), split_part(d.description, ' ', 3)
+       split_part(d.description, ' ', 2), split_part(d.description, ' ', 3),
+       CASE split_part(d.description, ' ', 3) WHEN 'retired'
+       THEN split_part(d.description, ' ', 4)::timestamptz < clock_timestamp() - $2::interval
+       ELSE false END
 FROM pg_proc p
 JOIN pg_description d ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
 WHERE p.pronamespace = 'public'::regnamespace AND starts_with(d.description, $1)
 ORDER BY 1`
-	rows, err := db.Query(ctx, sql, commentPrefix)
+	rows, err := db.Query(ctx, sql, commentPrefix, keepRetired)
 	if err != nil {
 		return nil, fmt.Errorf("list the installed routines: %w", err)
 	}
@@ -140,7 +148,7 @@ func changedFiles(texts map[string]string, before []routine) []string {
 }
 
 // definitions counts the routines that a file defines.
-func definitions(text string) int { return strings.Count(text, "CREATE OR REPLACE ") }
+func definitions(text string) int { return strings.Count("\n"+text, "\nCREATE OR REPLACE ") }
 
 // installFile runs a file. It marks the routines that the file defined and adds them to defined.
 func installFile(
@@ -178,24 +186,37 @@ ORDER BY 1`
 	return nil
 }
 
-// retire marks the routines that the folder no longer defines, and drops the ones that an earlier
-// Up has marked.
+// retire marks the routines that the folder no longer defines, and drops the overdue ones.
 func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[string]string) error {
 	for _, r := range change.before {
 		unchanged := r.Mark == hash(change.texts[r.File])
 		switch {
 		case defined[r.Signature] != "" || unchanged:
+		case r.Mark == retiredMark && !r.Overdue:
 		case r.Mark == retiredMark:
 			if _, err := tx.Exec(ctx, "DROP ROUTINE "+r.Signature); err != nil {
 				return fmt.Errorf("drop %s: %w", r.Signature, err)
 			}
 		default:
-			if err := mark(ctx, tx, r.Signature, r.File, retiredMark); err != nil {
+			now, err := databaseTime(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if err := mark(ctx, tx, r.Signature, r.File, retiredMark+" "+now); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// databaseTime is the database's clock as a mark has it: RFC 3339 in whole seconds.
+func databaseTime(ctx context.Context, tx pgx.Tx) (now string, err error) {
+	const sql = `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`
+	if err := tx.QueryRow(ctx, sql).Scan(&now); err != nil {
+		return "", fmt.Errorf("read the clock: %w", err)
+	}
+	return now, nil
 }
 
 // mark sets a routine's comment.

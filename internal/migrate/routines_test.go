@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -71,30 +72,58 @@ func TestUpInstallsOnlyFilesWhoseTextChanged(t *testing.T) {
 }
 
 // The previous release still calls a routine that this release has removed, or whose signature this
-// release has changed.
-func TestARemovedRoutineStaysForOneMoreRelease(t *testing.T) {
+// release has changed. A deploy may fail and be repeated meanwhile, so the count of deploys says
+// nothing.
+func TestARemovedRoutineStaysForAWeek(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.NewFixture(t, pgtest.New(t))
-	first := release{"a.sql": function("a", "1"), "b.sql": function("b", "1")}
-	second := release{"a.sql": strings.Replace(function("a", "2"), "a()", "a(x integer)", 1)}
-	third := release{"a.sql": strings.Replace(function("a", "3"), "a()", "a(x integer)", 1)}
+	withArgument := func(answer string) string {
+		return strings.Replace(function("a", answer), "a()", "a(x integer)", 1)
+	}
 	old := func() [2]int {
 		return [2]int{callFunction(db, "a()"), callFunction(db, "b()")}
 	}
 
-	deploy(t, db.DirectURL, first)
-	deploy(t, db.DirectURL, second)
-	if got := old(); got != [2]int{1, 1} {
-		t.Errorf("after the second release a() and b() of the first answer %v, want 1 and 1", got)
+	deploy(t, db.DirectURL, release{"a.sql": function("a", "1"), "b.sql": function("b", "1")})
+	for _, answer := range []string{"2", "2", "3", "4"} {
+		deploy(t, db.DirectURL, release{"a.sql": withArgument(answer)})
+		if got := old(); got != [2]int{1, 1} {
+			t.Errorf("a() and b() answer %v after a later deploy, want 1 and 1", got)
+		}
 	}
-	deploy(t, db.DirectURL, second)
-	if got := old(); got != [2]int{1, 1} {
-		t.Errorf("after an idle deploy they answer %v, want 1 and 1", got)
+
+	retiredAt := func(routine, age string) {
+		at := pgtest.QueryOne[string](db,
+			`SELECT to_char(now() - $1::interval, 'YYYY-MM-DD"T"HH24:MI:SSOF')`, age)
+		db.Exec(fmt.Sprintf("COMMENT ON FUNCTION %s IS 'allo: procedures/a.sql retired %s'",
+			routine, at))
 	}
-	deploy(t, db.DirectURL, third)
-	if got := old(); got != [2]int{-1, -1} {
-		t.Errorf("after the third release they answer %v, want them dropped", got)
+	retiredAt("a()", "167 hours")
+	retiredAt("b()", "169 hours")
+	deploy(t, db.DirectURL, release{"a.sql": withArgument("4")})
+	if got := old(); got != [2]int{1, -1} {
+		t.Errorf("a() and b() answer %v, want b() dropped, which was retired a week ago", got)
+	}
+}
+
+// Postgres refuses these, so the deploy fails at once and changes nothing.
+func TestAChangeOfArgumentNamesOrOfTheResultIsRefused(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	first := strings.Replace(function("a", "1"), "a()", "a(x integer)", 1)
+	deploy(t, db.DirectURL, release{"a.sql": first})
+
+	for _, changed := range []string{
+		strings.Replace(first, "x integer", "y integer", 1),
+		strings.Replace(first, "RETURNS integer", "RETURNS bigint", 1),
+	} {
+		folder := fstest.MapFS{"procedures/a.sql": &fstest.MapFile{Data: []byte(changed)}}
+		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), migrations.Schema, folder)
+		if err == nil || !strings.Contains(err.Error(), "cannot change") {
+			t.Errorf("Up() with %s = %v, want it refused", changed, err)
+		}
 	}
 }
 

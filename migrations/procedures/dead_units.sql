@@ -3,7 +3,7 @@
 -- after that snapshot was taken: a hold that died in between makes the caller see more units,
 -- never fewer. It stops counting after _enough holds, because each has at least one unit; null
 -- counts all.
-CREATE OR REPLACE FUNCTION dead_units(_product uuid, _warehouse uuid, _enough bigint DEFAULT NULL)
+CREATE OR REPLACE FUNCTION dead_units(_product uuid, _warehouse uuid, _enough bigint)
 RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _now timestamptz := clock_timestamp();

@@ -39,7 +39,7 @@ BEGIN
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
         RETURNING * INTO _hold;
         IF extend_lines(_hold) THEN
-            answer := hold_json(_hold);
+            answer := hold_json(_hold, false);
             IF _key IS NOT NULL THEN
                 PERFORM keep_answer(_key, _hash, answer);
             END IF;

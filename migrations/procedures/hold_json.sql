@@ -1,6 +1,6 @@
 -- hold_json is a hold in the form that the service decodes. With _expired a dead hold is shown as
 -- the sweep will write it, so that a reader can't tell whether the sweep has run (I4).
-CREATE OR REPLACE FUNCTION hold_json(_hold reservations, _expired boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION hold_json(_hold reservations, _expired boolean)
 RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _items jsonb;

@@ -15,7 +15,7 @@ DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
     RETURN QUERY
-    SELECT hold_json(w.r), w.fits, w.n, _now
+    SELECT hold_json(w.r, false), w.fits, w.n, _now
     FROM (
         SELECT r, r.expires_at, r.id, row_number() OVER (ORDER BY r.expires_at, r.id) AS n,
                has_line(r, _product, _warehouse) AS fits

@@ -1,14 +1,18 @@
 -- The routines that only the previous release calls: each has a signature that changed, and calls
 -- its successor. The next release deletes them.
 --
--- The previous release passed _early, whether the procedure was to commit by itself. It always
--- passed true; false was for servers that refuse COMMIT in a procedure, which none of ours does.
+-- The previous release passed _early: whether the procedure was to commit by itself. It passed false
+-- only with EARLY_RELEASE=off, a setting for servers that refuse COMMIT in a procedure. None of ours
+-- does, and the setting is gone: such a call fails here, before it has done anything.
 
 CREATE OR REPLACE PROCEDURE reserve_line(
     _early boolean, _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF NOT _early THEN
+        RAISE EXCEPTION 'EARLY_RELEASE=off is not supported any more';
+    END IF;
     CALL reserve_line(_id, _product, _warehouse, _quantity, _ttl, _key, _hash, outcome, answer);
 END $$;
 
@@ -17,6 +21,9 @@ CREATE OR REPLACE PROCEDURE reserve_cart(
     _ttl interval, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF NOT _early THEN
+        RAISE EXCEPTION 'EARLY_RELEASE=off is not supported any more';
+    END IF;
     CALL reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash, outcome, answer);
 END $$;
 
@@ -25,6 +32,9 @@ CREATE OR REPLACE PROCEDURE resolve_hold(
     INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF NOT _early THEN
+        RAISE EXCEPTION 'EARLY_RELEASE=off is not supported any more';
+    END IF;
     CALL resolve_hold(_id, _to, _key, _hash, outcome, answer);
 END $$;
 
@@ -33,5 +43,8 @@ CREATE OR REPLACE PROCEDURE extend_hold(
     INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF NOT _early THEN
+        RAISE EXCEPTION 'EARLY_RELEASE=off is not supported any more';
+    END IF;
     CALL extend_hold(_id, _ttl, _max, _key, _hash, outcome, answer);
 END $$;

@@ -52,7 +52,8 @@ BEGIN
         SELECT _id, l.product_id, l.warehouse_id, _now + _ttl, l.quantity
         FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity);
         IF _key IS NOT NULL THEN
-            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
+            PERFORM keep_answer(_key, _hash, hold_json(r, false))
+            FROM reservations r WHERE r.id = _id;
         END IF;
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction

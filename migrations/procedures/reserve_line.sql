@@ -41,7 +41,8 @@ BEGIN
                (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
         VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl);
         IF _key IS NOT NULL THEN
-            PERFORM keep_answer(_key, _hash, hold_json(r)) FROM reservations r WHERE r.id = _id;
+            PERFORM keep_answer(_key, _hash, hold_json(r, false))
+            FROM reservations r WHERE r.id = _id;
         END IF;
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction

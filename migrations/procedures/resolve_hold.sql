@@ -41,7 +41,7 @@ BEGIN
         _marked := FOUND;
         IF _marked THEN
             outcome := _to;
-            answer := hold_json(_hold);
+            answer := hold_json(_hold, false);
         ELSE
             SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
         END IF;
@@ -50,8 +50,9 @@ BEGIN
             PERFORM keep_answer(_key, _hash, answer);
         END IF;
         IF _marked THEN
-            EXIT WHEN give_up_units(_hold, _to = 'CONFIRMED')
-                      AND clock_timestamp() < _hold.expires_at;
+            -- CASE fixes the order: the clock is read after the locks.
+            EXIT WHEN CASE WHEN give_up_units(_hold, _to = 'CONFIRMED')
+                           THEN clock_timestamp() < _hold.expires_at ELSE false END;
         ELSE
             EXIT WHEN outcome <> 'PENDING'; -- PENDING: it was extended while it seemed dead
         END IF;

@@ -12,7 +12,7 @@ BEGIN
     RETURNING * INTO _hold;
     UPDATE reservation_items SET expires_at = _hold.expires_at WHERE reservation_id = _id;
     IF _key IS NOT NULL THEN
-        UPDATE idempotency_keys SET answer = hold_json(_hold) WHERE key = _key;
+        UPDATE idempotency_keys SET answer = hold_json(_hold, false) WHERE key = _key;
     END IF;
     RETURN _now;
 END $$;
