@@ -1,5 +1,5 @@
-# Every target says behind ## what it does; `make` alone lists them. ARGS is passed on where a
-# target says so.
+# The text after ## describes a target, and `make` alone lists these texts. ARGS is passed on
+# where the text says so.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -96,9 +96,13 @@ reset: build/bin/local ## Remove the embedded server's data.
 	@build/bin/local reset
 
 .PHONY: test
-test: postgres ## Run every test that needs only Go and Node (ARGS='-count=20' and the like).
+test: postgres ## Run the tests of the service, which need only Go and Node (ARGS=-count=20).
 	@[ -n "$(RACE)" ] || echo "There is no C compiler, so the tests run without the race detector."
 	go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(TESTED)
+
+.PHONY: test-infra
+test-infra: cdk ## Run the CDK app's tests; the first time the CDK takes minutes to compile.
+	go test -timeout $(TIMEOUT) $(ARGS) ./infra
 
 .PHONY: test-pooled
 test-pooled: postgres ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
@@ -243,7 +247,7 @@ rehearse: postgres cdk ## Rehearse a deploy without an account (internal/rehears
 	  $(CDK) synth --quiet --strict -c $${choice/,/ -c } --output build/synth/$$choice || exit 1; \
 	  $(CFN_LINT) build/synth/$$choice/*.template.json || exit 1; \
 	done
-	go test -count=1 -timeout $(TIMEOUT) ./infra
+	@$(MAKE) --no-print-directory test-infra ARGS=-count=1
 	go test $(RACE) -count=1 -p 1 -v -timeout $(TIMEOUT) $(ARGS) \
 	  ./infra/sam/... ./internal/rehearsal/...
 	@$(MAKE) --no-print-directory coldstart
@@ -285,7 +289,7 @@ IN_TURN = @for part in $(1); do \
 
 .PHONY: check
 check: ## What a change must pass: lint, tests, builds, short attacks (15 minutes on two cores).
-	$(call IN_TURN,lint test reproducible faults-short)
+	$(call IN_TURN,lint test test-infra reproducible faults-short)
 
 .PHONY: nightly
 nightly: ## The rest: PgBouncer, browser, all attacks, fuzzing, security, a deploy rehearsed.

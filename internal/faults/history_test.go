@@ -399,7 +399,7 @@ func (h *history) get(ctx context.Context, p *partition, e event) {
 	h.finish(p, e, h.client.get(ctx, e.id))
 }
 
-// catalog reads all rows at once: that is a call to every partition.
+// catalog reads all rows at once, so it counts as one call in every partition.
 func (h *history) catalog(ctx context.Context, e event) {
 	e.verb, e.from = model.Catalog, time.Now()
 	shelves, r := h.client.catalog(ctx, partitions+otherProducts)
@@ -491,7 +491,7 @@ func (h *history) finish(p *partition, e event, r reply) {
 	p.record(e)
 }
 
-// input is what Porcupine gets of a call.
+// input is the part of a call that Porcupine sees.
 type input struct {
 	call   model.Call
 	answer model.Answer

@@ -199,15 +199,15 @@ func (a *API) reserve(w *recorder, r *http.Request) error {
 }
 
 func (a *API) confirm(w *recorder, r *http.Request) error {
-	return a.resolve(w, r, a.service.Confirm)
+	return a.resolveHold(w, r, a.service.Confirm)
 }
 
 func (a *API) release(w *recorder, r *http.Request) error {
-	return a.resolve(w, r, a.service.Release)
+	return a.resolveHold(w, r, a.service.Release)
 }
 
-// resolve ends a hold by confirm or release. Their body is empty or an empty object.
-func (a *API) resolve(w *recorder, r *http.Request,
+// resolveHold ends a hold by confirm or release. Their body is empty or an empty object.
+func (a *API) resolveHold(w *recorder, r *http.Request,
 	verb func(context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) error {
 	holdID, err := pathID(r)

@@ -225,7 +225,7 @@ func (f *Fixture) KillAgo(ago time.Duration, holds ...uuid.UUID) {
 	}
 }
 
-// KillHold is [Fixture.Kill] for one hold, and for any goroutine.
+// KillHold kills one hold as [Fixture.Kill] does. Any goroutine may call it.
 func KillHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
 	return killHold(ctx, pool, id, killedAgo)
 }

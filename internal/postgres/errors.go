@@ -22,6 +22,7 @@ const (
 	lockNotAvailable     = "55P03"
 	readOnlyTransaction  = "25006"
 	idleInTransaction    = "25P03"
+	internalError        = "XX000"
 	invalidStatementName = "26000"
 	duplicateStatement   = "42P05"
 	invalidPassword      = "28P01"
@@ -65,11 +66,12 @@ func Refused(err error) bool {
 // down or didn't answer in time. The caller may try again later. It can't know whether the
 // statement took effect.
 func Unavailable(err error) bool {
+	var none *NoConnectionError
 	var connect *pgconn.ConnectError
 	var source *SourceError
 	var network net.Error
-	if errors.As(err, &connect) || errors.As(err, &source) || errors.Is(err, ErrSaturated) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &none) || errors.As(err, &connect) || errors.As(err, &source) ||
+		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
 	var pg *pgconn.PgError
@@ -78,14 +80,20 @@ func Unavailable(err error) bool {
 		case "08", "53", "57", "58": // connection, resources, shutdown and cancel, system
 			return true
 		}
-		// The old writer after a fail-over, or a transaction that its client left idle for too
-		// long.
-		return pg.Code == readOnlyTransaction || pg.Code == idleInTransaction
+		// A client left a transaction idle for too long, or the server takes no writes.
+		return pg.Code == idleInTransaction || readOnly(pg)
 	}
 	// Any other error below comes from the network, not from the server.
 	return pgconn.SafeToRetry(err) || errors.As(err, &network) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, puddle.ErrClosedPool) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed)
+}
+
+// readOnly reports whether the server takes no writes: it is a standby, or was the writer before a
+// fail-over. A standby has no SQLSTATE of its own for a transaction that needs an id.
+func readOnly(pg *pgconn.PgError) bool {
+	return pg.Code == readOnlyTransaction ||
+		pg.Code == internalError && strings.Contains(pg.Message, "during recovery")
 }
 
 // lostStatement reports whether a prepared statement is missing from the server's session, or its

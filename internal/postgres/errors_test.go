@@ -30,11 +30,19 @@ func TestErrorsAreClassified(t *testing.T) {
 		{state("40P01"), true, false, false},
 		{state("40001"), true, false, false},
 		{state("55P03"), false, true, false},
-		{state("57014"), false, false, true},  // statement_timeout or a cancel
-		{state("57P01"), false, false, true},  // admin_shutdown
-		{state("53300"), false, false, true},  // too_many_connections
-		{state("08P01"), false, false, true},  // a pooler's error when its server is gone
-		{state("25006"), false, false, true},  // read-only, after a fail-over
+		{state("57014"), false, false, true}, // statement_timeout or a cancel
+		{state("57P01"), false, false, true}, // admin_shutdown
+		{state("53300"), false, false, true}, // too_many_connections
+		{state("08P01"), false, false, true}, // a pooler's error when its server is gone
+		{state("25006"), false, false, true}, // read-only, after a fail-over
+		{
+			&pgconn.PgError{
+				Code: "XX000", Message: "cannot assign TransactionIds during recovery",
+			}, false, false, true,
+		}, // a standby
+		{state("XX000"), false, false, false},
+		{&postgres.NoConnectionError{Err: state("28P01")}, false, false, true}, // through a pooler
+		{&postgres.NoConnectionError{Err: errors.New("no attempt is left")}, false, false, true},
 		{state("25P03"), false, false, true},  // idle in a transaction for too long
 		{state("23514"), false, false, false}, // a violated check is a bug
 		{state("42883"), false, false, false}, // undefined function

@@ -19,7 +19,8 @@ import (
 // runs in the background: pgxpool checks the age of a connection when it lends it out.
 const (
 	// connectTimeout bounds a connect: the source, the name look-up, all addresses and the first
-	// question together. pgx's own limit is for one address, without the look-up.
+	// question together. pgx's own limit is for one address, without the look-up. The second connect
+	// after a refused password has as much again; the request's limit bounds both.
 	connectTimeout = 5 * time.Second
 	// defaultPingAfter is how long a connection may be idle before it is pinged.
 	defaultPingAfter = time.Second
@@ -250,7 +251,7 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 	// closed, because a new connection reaches the new writer.
 	keep := config.OnPgError
 	config.OnPgError = func(c *pgconn.PgConn, pg *pgconn.PgError) bool {
-		return pg.Code != readOnlyTransaction && keep(c, pg)
+		return !readOnly(pg) && keep(c, pg)
 	}
 	return config, mode, nil
 }

@@ -46,17 +46,17 @@ func (s *Service) Ping(ctx context.Context) error {
 // The bounds of a retry. The random pauses keep two transactions that met in a deadlock from
 // meeting again.
 const (
-	maxTries  = 4
-	baseDelay = 5 * time.Millisecond
-	maxDelay  = 50 * time.Millisecond
+	maxAttempts = 4
+	baseDelay   = 5 * time.Millisecond
+	maxDelay    = 50 * time.Millisecond
 )
 
 // retry calls fn until it succeeds, fails with another error than a deadlock or a serialization
-// failure, or has had maxTries. Each call of fn must be a transaction of its own.
+// failure, or has had maxAttempts. Each call of fn must be a transaction of its own.
 func (s *Service) retry(ctx context.Context, fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
-		if err == nil || !postgres.Retryable(err) || try == maxTries {
+		if err == nil || !postgres.Retryable(err) || try == maxAttempts {
 			return classify(err)
 		}
 		s.retries.Add(1)

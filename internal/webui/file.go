@@ -33,7 +33,7 @@ type file struct {
 }
 
 // newFile describes a file. The first request for it compresses it, so that a Lambda starts without
-// that work: most instances are asked for little more than a page.
+// that work: most instances serve only a page.
 //
 // A large file is embedded as gzip, under its name with .gz: it would make the binary too large.
 func newFile(name, content string) (*file, error) {

@@ -23,7 +23,7 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// discard is the log of what is measured: it is written, and thrown away.
+// discard is the log of the measured program. It drops every line after formatting it.
 var discard = slog.New(slog.NewJSONHandler(io.Discard, nil))
 
 // overHTTP reserves through the local gateway and its own Lambda handler, as a caller of the API

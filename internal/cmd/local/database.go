@@ -98,8 +98,7 @@ func explainData(opts options, err error) error {
 	return err
 }
 
-// ping connects to DATABASE_URL, so that one which can't be used is named before anything else is
-// done.
+// ping connects to DATABASE_URL. It runs first, so that an unusable URL is reported at once.
 func (d database) ping(ctx context.Context, c config.Config) error {
 	a, err := app.New(c, c.Logger(), 1)
 	if err != nil {
@@ -109,8 +108,8 @@ func (d database) ping(ctx context.Context, c config.Config) error {
 	return d.explain(a.Service.Ping(ctx))
 }
 
-// explain names DATABASE_URL when it chose the database that can't be used, and leaves out what
-// each layer says about a failed connect but its reason.
+// explain adds the name DATABASE_URL to the error of a database that can't be used. It keeps only
+// the reason of a failed connect, without the text of each layer.
 func (d database) explain(err error) error {
 	if err == nil || d.server != nil {
 		return err

@@ -34,7 +34,7 @@ func runClient(
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 
-	// Ctrl-C belongs to psql, which cancels a query at it. Only SIGTERM ends psql.
+	// psql handles Ctrl-C itself: it cancels the running query. Only SIGTERM ends psql.
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
 	defer stop()
 	address, password, err := splitPassword(d.url)

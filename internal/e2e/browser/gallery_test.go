@@ -291,8 +291,8 @@ func TestGalleryOfWhoMayNot(t *testing.T) {
 	b.sees("h1", "Purchased")
 }
 
-// The control of the minute's pause after a refusal: after any other error the page reads every two
-// seconds. A refused page doesn't read within the time of three such reads.
+// After a refusal the page pauses for a minute, and it doesn't read within the time of three reads.
+// Control: after any other error it goes on reading every two seconds.
 func TestARefusedPageRests(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -96,7 +96,7 @@ func (s Status) String() string {
 type Answer struct {
 	Outcome Outcome
 	// Status and End are the hold's, where the answer shows it. With Settled, Status is the status
-	// that stood in the way.
+	// because of which the call was refused.
 	Status Status
 	End    Instant
 	// Rows are the stock rows that a catalog or a shortage shows.
@@ -317,7 +317,7 @@ func (t *step) learn() bool {
 	return end == t.answer.End
 }
 
-// settle sets the final status of the hold. An unknown end stays untold.
+// settle sets the final status of the hold. If the end is unknown, the model leaves it unknown.
 func (t *step) settle(to Status) {
 	status, end := t.hold(t.call.Hold)
 	if status == EndUnknown {

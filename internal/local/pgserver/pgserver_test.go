@@ -725,7 +725,7 @@ func TestADraftIsRemovedWhileAProcessWritesToIt(t *testing.T) {
 	if err := os.Mkdir(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// A killed initdb leaves a program behind that makes files for another moment.
+	// A killed initdb leaves a child behind, which writes files for a moment longer.
 	const files = 2000
 	wrote := make(chan struct{})
 	go func() {
