@@ -165,9 +165,9 @@ func (a account) attributes(paths ...string) (*syscall.SysProcAttr, error) {
 	return attr, nil
 }
 
-// barrier returns the last directory on the way to path that the account may not enter. If path is a
-// program that the account may not run, it returns path. If the way is free, it returns "". It reads
-// the mode bits only. Where an access list grants more, the program gets a capability that it
+// barrier returns the last directory on the way to path that the account may not enter. If path is
+// a program that the account may not run, it returns path. If the way is free, it returns "". It
+// reads the mode bits only. Where an access list grants more, the program gets a capability that it
 // doesn't need.
 func (a account) barrier(path string) (string, error) {
 	path, err := resolve(path)
