@@ -102,7 +102,8 @@ func encodeCursor(order string, id uuid.UUID, key []byte) string {
 	return order + "." + base64.RawURLEncoding.EncodeToString(append(id[:], key...))
 }
 
-// decodeCursor undoes encodeCursor. It refuses a cursor of another order.
+// decodeCursor undoes encodeCursor. It refuses a cursor of another order, and every text that
+// encodeCursor doesn't write: the base64 decoder ignores line breaks.
 func decodeCursor(order, cursor string) (id uuid.UUID, key []byte, ok bool) {
 	encoded, ok := strings.CutPrefix(cursor, order+".")
 	if !ok {
@@ -112,7 +113,8 @@ func decodeCursor(order, cursor string) (id uuid.UUID, key []byte, ok bool) {
 	if err != nil || len(b) < len(id) {
 		return uuid.UUID{}, nil, false
 	}
-	return uuid.UUID(b[:len(id)]), b[len(id):], true
+	id, key = uuid.UUID(b[:len(id)]), b[len(id):]
+	return id, key, encodeCursor(order, id, key) == cursor
 }
 
 // namePage is the part of a list ordered by name that a request asks for.
