@@ -448,7 +448,7 @@ func TestAKeyInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
 	s := newStockedClient(t)
-	s.db.Lock("SELECT pg_advisory_xact_lock(hashtextextended('a', 0))")
+	s.db.Lock("SELECT pg_advisory_xact_lock(1, hashtext('a'))")
 
 	s.post("/api/reservations", reserveBody(s.mug, s.east, 1), "Idempotency-Key", "a").
 		want(t, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE")
