@@ -18,8 +18,8 @@
 -- parameter's name in the RDS Data API.
 DO $$
 BEGIN
-    -- Two concurrent runs would both find a role missing.
-    PERFORM pg_advisory_xact_lock(hashtextextended('allo role defaults', 0));
+    -- Two concurrent runs would both find a role missing. claim_key.sql lists the lock's class, 2.
+    PERFORM pg_advisory_xact_lock(2, 0);
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'allo_migrator') THEN
         CREATE ROLE allo_maker CREATEROLE;
         GRANT allo_maker TO CURRENT_USER;

@@ -217,7 +217,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	verb("RESERVATION_EXPIRED", "confirm", dying, "")
 	verb("EXPIRED", "release", dying, "")
 
-	unlock := s.fixture.Lock("SELECT pg_advisory_xact_lock(hashtextextended('b', 0))")
+	unlock := s.fixture.Lock("SELECT pg_advisory_xact_lock(1, hashtext('b'))")
 	reserve("IDEMPOTENCY_KEY_IN_USE", line(east, "1", "60"), "b")
 	unlock()
 	unlock = s.fixture.Lock("SELECT FROM inventory FOR UPDATE")

@@ -195,7 +195,7 @@ func lateCall(d *deployment, send func(h *history, p *partition, e event)) *hist
 		ttl: time.Second,
 	})
 	hold, _ := p.endingWithin(time.Minute)
-	unlock := d.db.Lock("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+	unlock := d.db.Lock("SELECT pg_advisory_xact_lock(1, hashtext($1))", key)
 	var waits sync.WaitGroup
 	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
 	d.db.WaitForBlocked(1)
@@ -282,7 +282,7 @@ func (h *history) lockSomething(ctx context.Context, n int, p *partition, r *ran
 	case kind < 3:
 		_, err = tx.Exec(ctx, "SELECT FROM reservations WHERE id = $1 FOR UPDATE", hold.id.String())
 	default:
-		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended(key, 0)) "+
+		_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(1, hashtext(key)) "+
 			"FROM unnest($1::text[]) key", p.announcedKeys(hold.id))
 	}
 	if err == nil && found && kind >= 3 {

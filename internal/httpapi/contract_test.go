@@ -357,8 +357,12 @@ func TestExtend(t *testing.T) {
 	if got := r.ExpiresAt.Sub(r.UpdatedAt); got != 20*time.Minute {
 		t.Errorf("the hold ends %s after it was extended, want 20m", got)
 	}
-	s.post(path+"/extend", `{"ttlSeconds":3600}`).
-		want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+	for _, seconds := range []string{
+		"3600", "3601", "9223372036", "9223372037", "9223372036854775807", "9223372036854775808",
+	} {
+		s.post(path+"/extend", `{"ttlSeconds":`+seconds+`}`).
+			want(t, http.StatusUnprocessableEntity, "EXTENSION_LIMIT")
+	}
 	if again := decode[view](t, s.get(path)).Reservation; !again.ExpiresAt.Equal(r.ExpiresAt) {
 		t.Errorf("a refused extension moved the end from %s to %s", r.ExpiresAt, again.ExpiresAt)
 	}
@@ -448,7 +452,7 @@ func TestAKeyInUseIsRefused(t *testing.T) {
 	t.Parallel()
 
 	s := newStockedClient(t)
-	s.db.Lock("SELECT pg_advisory_xact_lock(hashtextextended('a', 0))")
+	s.db.Lock("SELECT pg_advisory_xact_lock(1, hashtext('a'))")
 
 	s.post("/api/reservations", reserveBody(s.mug, s.east, 1), "Idempotency-Key", "a").
 		want(t, http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE")

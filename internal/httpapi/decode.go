@@ -82,6 +82,27 @@ func decode(body []byte, dst any) error {
 	return invalid("body", "must be one valid JSON value in UTF-8")
 }
 
+// wholeNumber is a JSON number without a fraction or an exponent. A number that doesn't fit becomes
+// the nearest one that does. So the contract's bounds refuse it, and not those of an int64.
+type wholeNumber int64
+
+var errNotWhole = errors.New("not a whole number")
+
+// UnmarshalJSONFrom reads the number.
+func (n *wholeNumber) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	value, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	// Of a number that is out of range, ParseInt returns the nearest one that isn't.
+	parsed, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return errNotWhole
+	}
+	*n = wholeNumber(parsed)
+	return nil
+}
+
 func semanticMessage(e *json.SemanticError) string {
 	if errors.Is(e, json.ErrUnknownName) {
 		return "is not a field of this request"

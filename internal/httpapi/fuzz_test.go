@@ -101,14 +101,14 @@ func checkLines(t *testing.T, lines []reservation.Line) {
 	}
 }
 
-func checkTTL(t *testing.T, seconds *int64) {
+func checkTTL(t *testing.T, seconds *wholeNumber) {
 	t.Helper()
 	if seconds == nil {
 		return
 	}
-	d, err := ttl(seconds)
-	if checkRefusal(t, err); err == nil && (d <= 0 || int64(d.Seconds()) < 1) {
-		t.Errorf("ttl(%d) = %s, want a time to come", *seconds, d)
+	d := ttl(*seconds)
+	if *seconds < 1 && d >= 0 || *seconds >= 1 && d < time.Second || d%time.Second != 0 {
+		t.Errorf("ttl(%d) = %s, want whole seconds of the same sign, not zero", *seconds, d)
 	}
 }
 

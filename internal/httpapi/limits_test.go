@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -295,6 +296,46 @@ func checkUUID(s string) error {
 	return err
 }
 
+// A number's message must name the contract's bounds, however far outside them the number is.
+func TestANumberOutOfRangeIsToldItsRange(t *testing.T) {
+	t.Parallel()
+
+	const (
+		seconds      = "must be a whole number from 1 to 3600"
+		secondsAhead = "must be a whole number from 1"
+		units        = "must be a whole number from 1 to 1000000"
+		entries      = "must be a whole number from 1 to 200"
+	)
+	c := newClient(t, unreachable)
+	check := func(a answer, field, want string) {
+		t.Helper()
+		a.wantInvalid(t, field)
+		got := decode[problemBody](t, a).Details[field]
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("%s is told %q, want %q", a.sent, got, want)
+		}
+	}
+	const reservations = "/api/reservations"
+	tooSmall := []string{"0", "-0", "-1", "-9223372036854775808", "-99999999999999999999"}
+	tooLarge := []string{
+		"1000001", "2147483648", "4294967297", "9223372036", "9223372037", "18446744074",
+		"9223372036854775807", "9223372036854775808", "18446744073709551617",
+		"1" + strings.Repeat("0", 1000),
+	}
+	for _, number := range slices.Concat(tooSmall, tooLarge) {
+		ttl := `,"ttlSeconds":` + number
+		check(c.post(reservations, lineBody("1", ttl)), "ttlSeconds", seconds)
+		check(c.post(reservations, lineBody(number, "")), "quantity", units)
+		check(c.post(reservations, cartBody(lineBody(number, ""))), "items[0].quantity", units)
+		check(c.get(reservations+"?limit="+number), "limit", entries)
+		check(c.get("/api/products?limit="+number), "limit", entries)
+	}
+	for _, number := range tooSmall {
+		check(c.post(reservations+"/"+hold+"/extend", `{"ttlSeconds":`+number+`}`), "ttlSeconds",
+			secondsAhead)
+	}
+}
+
 func TestAllInvalidFieldsAreListedAtOnce(t *testing.T) {
 	t.Parallel()
 
@@ -408,8 +449,10 @@ func TestExtendTakesSeconds(t *testing.T) {
 		`{"ttlSeconds":1.0}`:                  "ttlSeconds",
 		`{"ttlSeconds":"1"}`:                  "ttlSeconds",
 		`{"ttlSeconds":null}`:                 "ttlSeconds",
-		`{"ttlSeconds":9223372036854775807}`:  "ttlSeconds",
-		`{"ttlSeconds":99999999999999999999}`: "ttlSeconds",
+		`{"ttlSeconds":9223372036}`:           "", // as is any longer time
+		`{"ttlSeconds":9223372037}`:           "",
+		`{"ttlSeconds":9223372036854775807}`:  "",
+		`{"ttlSeconds":99999999999999999999}`: "",
 		`{"ttlSeconds":1,"ttlSeconds":1}`:     "ttlSeconds",
 		`{"ttlseconds":1}`:                    "ttlseconds",
 		`{"ttlSeconds":1,"quantity":1}`:       "quantity",

@@ -97,18 +97,18 @@ func writeAnswer(w *recorder, status int, outcome string, a reservation.Answer) 
 
 // itemRequest is a line of a request. Pointers tell a missing field from a zero.
 type itemRequest struct {
-	ProductID   *string `json:"productId"`
-	WarehouseID *string `json:"warehouseId"`
-	Quantity    *int64  `json:"quantity"`
+	ProductID   *string      `json:"productId"`
+	WarehouseID *string      `json:"warehouseId"`
+	Quantity    *wholeNumber `json:"quantity"`
 }
 
 // reserveRequest asks for one line by fields of its own, or for several lines by Items.
 type reserveRequest struct {
 	ProductID   *string       `json:"productId"`
 	WarehouseID *string       `json:"warehouseId"`
-	Quantity    *int64        `json:"quantity"`
+	Quantity    *wholeNumber  `json:"quantity"`
 	Items       []itemRequest `json:"items"`
-	TTLSeconds  *int64        `json:"ttlSeconds"`
+	TTLSeconds  *wholeNumber  `json:"ttlSeconds"`
 }
 
 // lines reads the request's lines from either form.
@@ -162,14 +162,16 @@ func id(field string, value *string, bad fields) uuid.UUID {
 }
 
 // maxSeconds is the largest number of seconds that a time.Duration can hold.
-const maxSeconds = int64(math.MaxInt64 / time.Second)
+const maxSeconds = wholeNumber(math.MaxInt64 / time.Second)
 
-// ttl reads ttlSeconds. The service checks it against the longest time of a hold.
-func ttl(seconds *int64) (time.Duration, error) {
-	if *seconds < 1 || *seconds > maxSeconds {
-		return 0, invalid("ttlSeconds", "must be a whole number from 1")
+// ttl reads ttlSeconds. The service checks its bounds. To the service a TTL of zero is a request
+// without one, so any number below 1 becomes a negative TTL. Longer times than a time.Duration can
+// hold become the longest.
+func ttl(seconds wholeNumber) time.Duration {
+	if seconds < 1 {
+		return -time.Second
 	}
-	return time.Duration(*seconds) * time.Second, nil
+	return time.Duration(min(seconds, maxSeconds)) * time.Second
 }
 
 func (a *API) reserve(w *recorder, r *http.Request) error {
@@ -186,9 +188,7 @@ func (a *API) reserve(w *recorder, r *http.Request) error {
 		return err
 	}
 	if q.TTLSeconds != nil {
-		if request.TTL, err = ttl(q.TTLSeconds); err != nil {
-			return err
-		}
+		request.TTL = ttl(*q.TTLSeconds)
 	}
 	answer, err := a.service.Reserve(r.Context(), request)
 	if err != nil {
@@ -236,7 +236,7 @@ func (a *API) resolveHold(w *recorder, r *http.Request,
 
 // extendRequest asks for a new end of a hold, counted from now.
 type extendRequest struct {
-	TTLSeconds *int64 `json:"ttlSeconds"`
+	TTLSeconds *wholeNumber `json:"ttlSeconds"`
 }
 
 func (a *API) extend(w *recorder, r *http.Request) error {
@@ -255,11 +255,7 @@ func (a *API) extend(w *recorder, r *http.Request) error {
 	if q.TTLSeconds == nil {
 		return invalid("ttlSeconds", "is required")
 	}
-	duration, err := ttl(q.TTLSeconds)
-	if err != nil {
-		return err
-	}
-	answer, err := a.service.Extend(r.Context(), holdID, duration, key)
+	answer, err := a.service.Extend(r.Context(), holdID, ttl(*q.TTLSeconds), key)
 	if err != nil {
 		return err
 	}

@@ -218,6 +218,9 @@ func Defaults(ctx context.Context, source postgres.Source) error {
 	})
 }
 
+// lockRoles takes the advisory lock of changes to the roles. claim_key.sql lists the classes.
+const lockRoles = "SELECT pg_advisory_xact_lock(2, 0)"
+
 // inTransaction runs fn in a transaction that holds an advisory lock. Without the lock, two
 // concurrent changes of one role's settings or of one table's privileges would fail: Postgres
 // refuses the second one instead of letting it wait.
@@ -231,8 +234,7 @@ func inTransaction(
 	defer conn.Close(context.WithoutCancel(ctx))
 
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		const lock = "SELECT pg_advisory_xact_lock(hashtextextended('allo role defaults', 0))"
-		if _, err := tx.Exec(ctx, lock); err != nil {
+		if _, err := tx.Exec(ctx, lockRoles); err != nil {
 			return err
 		}
 		return fn(tx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -149,6 +150,62 @@ func TestUpSetsTheRolesTimeoutsAndPlannerSettings(t *testing.T) {
 		got := pgtest.QueryOne[string](db, "SELECT current_setting($1)", name)
 		if got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// A key is the caller's to choose: it could be the very words of another lock.
+func TestACallersKeyAndADeployDontShareALock(t *testing.T) {
+	t.Parallel()
+
+	const claim = "SELECT c.outcome FROM claim_key('allo role defaults', '') c"
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	source := postgres.URL(db.DirectURL)
+
+	unlock := db.Lock(claim)
+	err := migrate.Defaults(t.Context(), source)
+	unlock()
+	if err != nil {
+		t.Errorf("Defaults() beside a request under a key = %v, want nil", err)
+	}
+
+	unlock = db.Lock(migrate.LockRoles)
+	defer unlock()
+	outcome := pgtest.QueryOne[*string](db, claim)
+	if outcome != nil {
+		t.Errorf("claim_key() beside a deploy = %s, want the key", *outcome)
+	}
+}
+
+func TestEveryAdvisoryLockHasAClassOfTheList(t *testing.T) {
+	t.Parallel()
+
+	bootstrap, err := os.ReadFile("../../infra/bootstrap.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{
+		"infra/bootstrap.sql": string(bootstrap), "internal/migrate": migrate.LockRoles,
+	}
+	for _, path := range allFiles(t) {
+		text, err := fs.ReadFile(migrations.Routines, path)
+		if err != nil {
+			text, err = fs.ReadFile(migrations.Schema, path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = string(text)
+	}
+	list := texts["procedures/claim_key.sql"]
+	call := regexp.MustCompile(`advisory\w*lock\w*\(([^)]*)`)
+	inClass := regexp.MustCompile(`^(\d+), `)
+	for path, text := range texts {
+		for _, arguments := range call.FindAllStringSubmatch(text, -1) {
+			class := inClass.FindStringSubmatch(arguments[1])
+			if class == nil || !strings.Contains(list, "\n--   "+class[1]+"  ") {
+				t.Errorf("%s locks (%s), want a class that claim_key.sql lists", path, arguments[1])
+			}
 		}
 	}
 }

@@ -610,7 +610,7 @@ func TestSweepWaitsForALockedHoldWithoutSkipLocked(t *testing.T) {
 }
 
 const (
-	keyLock   = "PERFORM pg_advisory_xact_lock(hashtextextended(_key, 0));"
+	keyLock   = "PERFORM pg_advisory_xact_lock(1, hashtext(_key));"
 	keepGuard = "\n    WHERE k.created_at <= _now - interval '24 hours'"
 )
 
@@ -624,9 +624,21 @@ func TestOneKeyMakesTwoHoldsWithoutTheLock(t *testing.T) {
 	}, raceOfOneKeyToReserve)
 }
 
-func TestKeepAnswerRefusesASecondHoldWithoutTheLock(t *testing.T) {
+// Two requests of one key don't exclude one another when a deploy changes the lock between them.
+func TestOneKeyMakesOneHoldWhenItsLockChanges(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, someCallers, "error", func(f *fixture) { f.mutate("claim_key", keyLock, "NULL;") },
-		raceOfOneKeyToReserve)
+	mustHold(t, someCallers, func(ctx context.Context, f *fixture, r *report) {
+		f.mutate("claim_key", keyLock, "NULL;")
+		raceOfOneKeyToReserve(ctx, f, r)
+	})
+}
+
+func TestKeepAnswerRefusesASecondHoldForGoodWithAnotherCode(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, someCallers, "error", func(f *fixture) {
+		f.mutate("claim_key", keyLock, "NULL;")
+		f.mutate("keep_answer", "'serialization_failure'", "'raise_exception'")
+	}, raceOfOneKeyToReserve)
 }

@@ -219,7 +219,7 @@ func TestACallWhoseKeyIsInUseIsRefused(t *testing.T) {
 	f := newFixture(t, 1)
 	ctx := f.Context()
 	row := f.stock(1)
-	f.lock("SELECT pg_advisory_xact_lock(hashtextextended('key', 0))")
+	f.lock("SELECT pg_advisory_xact_lock(1, hashtext('key'))")
 	start := time.Now()
 
 	_, err := f.services()[0].Reserve(ctx,
