@@ -2,9 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,28 +18,6 @@ type session struct {
 
 // sessionName is the session's name in the custom data.
 const sessionName = "allo"
-
-const backendSQL = `SELECT pg_backend_pid()`
-
-// afterConnect finds out whether a new connection is direct, in one round trip. A server tells each
-// connection the process number of its session. When a statement runs in a session with another
-// number, there is a pooler in between.
-func afterConnect(ctx context.Context, conn *pgx.Conn) error {
-	try, ok := ctx.Value(attemptKey{}).(*attempt)
-	if !ok {
-		return errors.New("a connection was made outside of acquire")
-	}
-	s := &session{direct: try.mode == cacheStatement, ran: map[string]struct{}{}}
-	if try.mode == "" {
-		var pid uint32
-		if err := conn.QueryRow(ctx, backendSQL).Scan(&pid); err != nil {
-			return fmt.Errorf("ask for the session's process: %w", err)
-		}
-		s.direct = pid == conn.PgConn().PID()
-	}
-	conn.PgConn().CustomData()[sessionName] = s
-	return conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
-}
 
 // mode decides how a statement runs. The first time on a connection it runs unnamed, in one round
 // trip. From the second time on it is prepared, if the connection is direct, because parsing a CALL
