@@ -25,6 +25,7 @@ const (
 	internalError        = "XX000"
 	invalidStatementName = "26000"
 	duplicateStatement   = "42P05"
+	featureNotSupported  = "0A000"
 	invalidPassword      = "28P01"
 	unknownDatabase      = "3D000"
 )
@@ -71,7 +72,8 @@ func Unavailable(err error) bool {
 	var source *SourceError
 	var network net.Error
 	if errors.As(err, &none) || errors.As(err, &connect) || errors.As(err, &source) ||
-		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) {
 		return true
 	}
 	var pg *pgconn.PgError
@@ -99,6 +101,16 @@ func readOnly(pg *pgconn.PgError) bool {
 // lostStatement reports whether a prepared statement is missing from the server's session, or its
 // name is another client's. Postgres refused the statement before it ran.
 func lostStatement(err error) bool { return hasCode(err, invalidStatementName, duplicateStatement) }
+
+// resultChanged reports whether a migration has changed the columns of a prepared statement's
+// result. Postgres refused the statement before it ran. The SQLSTATE is also that of a statement
+// that fails while it runs, and the message is translated, so the name of the server's function
+// decides.
+func resultChanged(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == featureNotSupported &&
+		pg.Routine == "RevalidateCachedQuery"
+}
 
 func hasCode(err error, codes ...string) bool {
 	var pg *pgconn.PgError

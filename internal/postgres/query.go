@@ -46,7 +46,9 @@ func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
 // The URL's default_query_exec_mode overrides the pool's own choice, because PgBouncer tracks
 // prepared statements from 1.21 on. If the pooler doesn't, the server refuses the statement before
 // it runs. The statement is then sent unnamed, and so are all later ones. A wrong statement can't
-// run, because a prepared statement's name is a digest of its text.
+// run, because a prepared statement's name is a digest of its text. When a migration has changed
+// the types of a prepared statement's result, the server refuses it likewise. It is then prepared
+// anew and sent once more.
 func Query[T any](
 	ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any,
 ) (result []T, err error) {
@@ -93,11 +95,17 @@ func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.
 	}
 	mode := p.mode(conn, sql)
 	err = run(mode)
-	if mode == pgx.QueryExecModeCacheStatement && lostStatement(err) {
+	switch {
+	case mode != pgx.QueryExecModeCacheStatement:
+		return err
+	case lostStatement(err):
 		p.unnamed.Store(true)
-		err = run(pgx.QueryExecModeExec)
+		return run(pgx.QueryExecModeExec)
+	case resultChanged(err):
+		return run(mode) // the driver has dropped the statement, as after every error
+	default:
+		return err
 	}
-	return err
 }
 
 // Transaction runs fn in a transaction. It commits when fn returns nil. Otherwise it rolls back and
