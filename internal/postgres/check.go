@@ -21,8 +21,8 @@ func (e *UnsafeServerError) Error() string {
 // greeting is a session's answer to greetingSQL, in its order: the process number of the session,
 // and the settings on which the promises depend.
 type greeting struct {
-	PID                                                     uint32
-	Fsync, SynchronousCommit, LockTimeout, StatementTimeout string
+	PID                                                                        uint32
+	Fsync, SynchronousCommit, LockTimeout, StatementTimeout, ClientMinMessages string
 }
 
 // Aurora has no disk of its own to flush: its storage acknowledges a commit when four of six copies
@@ -31,7 +31,7 @@ const greetingSQL = `
 SELECT pg_backend_pid(),
        CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ELSE 'on' END,
        current_setting('synchronous_commit'), current_setting('lock_timeout'),
-       current_setting('statement_timeout')`
+       current_setting('statement_timeout'), current_setting('client_min_messages')`
 
 // afterConnect greets the server and refuses an unsafe one with an *UnsafeServerError. The check
 // belongs to each connection: a process may start while its database is out of reach, and a
@@ -96,6 +96,10 @@ func (g greeting) unsafe() []string {
 	}
 	if g.StatementTimeout == "0" {
 		unsafe = append(unsafe, "statement_timeout is 0 (the migration sets it on the role)")
+	}
+	if g.ClientMinMessages == "error" {
+		unsafe = append(unsafe, "client_min_messages is error, so the server doesn't tell that a "+
+			"standby lacks a commit")
 	}
 	return unsafe
 }

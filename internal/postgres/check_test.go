@@ -38,6 +38,8 @@ func TestNoStatementRunsOnAnUnsafeServer(t *testing.T) {
 		"synchronous_commit = off": "synchronous_commit is off",
 		"lock_timeout = 0":         "lock_timeout is 0",
 		"statement_timeout = 0":    "statement_timeout is 0",
+
+		"client_min_messages = error": "client_min_messages is error",
 	} {
 		db := pgtest.New(t)
 		admin := open(t, db.DirectURL)

@@ -33,6 +33,10 @@ const (
 // ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
 var ErrSaturated = errors.New("too many callers wait for a connection to the database")
 
+// errUnreplicated means that a statement's effect is committed on the server, but may be missing on
+// its synchronous standby.
+var errUnreplicated = errors.New("the synchronous standby didn't confirm the commit in time")
+
 // NoConnectionError means that no connection could be made or taken from the pool. Nothing was
 // sent.
 type NoConnectionError struct{ Err error }
@@ -64,8 +68,8 @@ func Refused(err error) bool {
 }
 
 // Unavailable reports whether the database couldn't be reached, has no free connection, is shutting
-// down or didn't answer in time. The caller may try again later. It can't know whether the
-// statement took effect.
+// down or didn't answer in time, or whether its standby didn't confirm a commit. The caller may try
+// again later. It can't know whether the statement took effect.
 func Unavailable(err error) bool {
 	var none *NoConnectionError
 	var connect *pgconn.ConnectError
@@ -73,7 +77,7 @@ func Unavailable(err error) bool {
 	var network net.Error
 	if errors.As(err, &none) || errors.As(err, &connect) || errors.As(err, &source) ||
 		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) {
+		errors.Is(err, context.Canceled) || errors.Is(err, errUnreplicated) {
 		return true
 	}
 	var pg *pgconn.PgError

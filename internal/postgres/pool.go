@@ -263,6 +263,7 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
 	}
+	config.OnNotice = onNotice
 	// A server that has become read-only is the old writer after a fail-over. Its connection is
 	// closed, because a new connection reaches the new writer.
 	keep := config.OnPgError
