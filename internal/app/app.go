@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
@@ -25,8 +27,8 @@ import (
 // and a request needs one connection.
 const lambdaConnections = 1
 
-// checkTimeout bounds the check of the server's settings at a start: a connect and a round trip.
-const checkTimeout = 6 * time.Second
+// connectTimeout bounds the connect at a start: it includes the check of the server's settings.
+const connectTimeout = 6 * time.Second
 
 // App is the service with its pool, log and handlers.
 type App struct {
@@ -45,7 +47,8 @@ type HTTPHandler = func(
 	context.Context, events.APIGatewayV2HTTPRequest,
 ) (events.APIGatewayV2HTTPResponse, error)
 
-// New makes an App with a pool of the given size. It doesn't connect.
+// New makes an App with a pool of the given size. It doesn't connect. Every connect that finds the
+// server unsafe writes an error line with the reason, and its caller gets 503.
 func New(
 	c config.Config, log *slog.Logger, connections int, options ...postgres.Option,
 ) (*App, error) {
@@ -53,7 +56,7 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	pool, err := postgres.Open(source, connections, options...)
+	pool, err := postgres.Open(source, connections, append(options, logUnsafe(log))...)
 	if err != nil {
 		return nil, err
 	}
@@ -64,38 +67,43 @@ func New(
 	return a, nil
 }
 
+// logUnsafe is an option that logs why a server was refused. The callers aren't told.
+func logUnsafe(log *slog.Logger) postgres.Option {
+	return func(c *pgxpool.Config) {
+		afterConnect := c.AfterConnect
+		c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			err := afterConnect(ctx, conn)
+			if unsafe := (*postgres.UnsafeServerError)(nil); errors.As(err, &unsafe) {
+				log.Error("connect", "error", err.Error())
+			}
+			return err
+		}
+	}
+}
+
 // Lambda makes an App for a Lambda. It connects in the background, while the runtime polls for the
-// first event, and checks the server's settings. When the server would lose holds, it logs the
-// reason and ends the process.
+// first event. A failed connect ends nothing: the requests connect anew.
 func Lambda() *App {
 	c, log := config.Start(true)
 	a, err := New(c, log, lambdaConnections)
 	if err != nil {
-		exit(log, err)
+		log.Error("can't start", "error", err.Error())
+		os.Exit(1)
 	}
 	a.WriteMetrics(os.Stdout, c.MetricNamespace)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
-		if err := a.Check(ctx); err != nil {
-			var unsafe *postgres.UnsafeServerError
-			if errors.As(err, &unsafe) {
-				exit(log, err)
-			}
-			log.Warn("the database can't be reached yet", "error", err)
+		if err := a.Connect(ctx); err != nil {
+			log.Warn("the database can't be used yet", "error", err.Error())
 		}
 	}()
 	return a
 }
 
-func exit(log *slog.Logger, err error) {
-	log.Error("can't start", "error", err.Error())
-	os.Exit(1)
-}
-
-// Check checks that the database server keeps the commits that it acknowledges. It returns a
-// *postgres.UnsafeServerError when it doesn't.
-func (a *App) Check(ctx context.Context) error { return postgres.Check(ctx, a.pool) }
+// Connect connects to the database, which checks that the server keeps the commits that it
+// acknowledges. The error has a *postgres.UnsafeServerError when it doesn't.
+func (a *App) Connect(ctx context.Context) error { return a.pool.Connect(ctx) }
 
 // Close waits for the running statements and closes the pool.
 func (a *App) Close() { a.pool.Close() }

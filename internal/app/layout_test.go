@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -152,11 +153,9 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
-// The table of variables in package config is complete only if no other package reads the
-// environment.
-func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
-	t.Parallel()
-
+// sources calls check with each Go file of the module that isn't a test.
+func sources(t *testing.T, check func(path, source string)) {
+	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -173,16 +172,41 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		dir := filepath.Base(filepath.Dir(path))
-		for _, read := range []string{"os.Getenv", "os.LookupEnv", "os.Environ"} {
-			// pgtest reads ALLO_TEST_PGBOUNCER, which is for tests only. Its documentation has it.
-			if strings.Contains(string(source), read+"(") && dir != "config" && dir != "pgtest" {
-				t.Errorf("%s calls %s", path, read)
-			}
-		}
+		check(path, string(source))
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The table of variables in package config is complete only if no other package reads the
+// environment.
+func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
+	t.Parallel()
+
+	sources(t, func(path, source string) {
+		dir := filepath.Base(filepath.Dir(path))
+		for _, read := range []string{"os.Getenv", "os.LookupEnv", "os.Environ"} {
+			// pgtest reads ALLO_TEST_PGBOUNCER, which is for tests only. Its documentation has it.
+			if strings.Contains(source, read+"(") && dir != "config" && dir != "pgtest" {
+				t.Errorf("%s calls %s", path, read)
+			}
+		}
+	})
+}
+
+// A statement that names its columns outlives a migration that gives the function more of them.
+func TestEveryStatementNamesAFunctionsColumns(t *testing.T) {
+	t.Parallel()
+
+	all := regexp.MustCompile(`(?i)\bSELECT\s+(\w+\.)?\*\s+FROM\s+\w+\s*\(`)
+	if !all.MatchString("SELECT *\nFROM list_products($1)") {
+		t.Error("the pattern doesn't match a statement that it must find")
+	}
+	sources(t, func(path, source string) {
+		if found := all.FindString(source); found != "" {
+			t.Errorf("%s has %q, want the columns named", path, found)
+		}
+	})
 }

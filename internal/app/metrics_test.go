@@ -3,6 +3,7 @@ package app_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,11 +17,13 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // readMetrics returns the metrics that CloudWatch would make from the lines. A key is the metric's
@@ -367,6 +370,50 @@ func TestAnUnreadableSecretMakesTheDatabaseUnavailable(t *testing.T) {
 	}
 	wantMetrics(t, "a secret that can't be read", readMetrics(t, &metrics),
 		map[string]float64{"PoolErrors": 1})
+}
+
+// A function may start while its database is out of reach. Its later connections check the server
+// all the same. The caller gets 503, and only the log has the reason.
+func TestARequestThatMeetsAnUnsafeServerIsRefusedAndLogged(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	alter := "ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{db.Name}.Sanitize()
+	db.Exec(alter + " SET synchronous_commit = off")
+	var log, metrics bytes.Buffer
+	c := config.Config{DatabaseURL: db.DirectURL, HoldTTL: time.Minute, MaxHold: time.Hour}
+	a, err := app.New(c, slog.New(slog.NewJSONHandler(&log, nil)), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	a.WriteMetrics(&metrics, "AlloReservations/test")
+	event := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: "/api/warehouses"}
+	event.RequestContext.HTTP.Method, event.RequestContext.HTTP.Path = http.MethodGet, event.RawPath
+	call := func(want int) {
+		t.Helper()
+		response, err := a.HTTP("list-warehouses")(t.Context(), event)
+		if err != nil || response.StatusCode != want ||
+			strings.Contains(response.Body, "synchronous_commit") {
+			t.Errorf("the answer is %d %s, %v, want %d without the reason", response.StatusCode,
+				response.Body, err, want)
+		}
+	}
+
+	call(http.StatusServiceUnavailable)
+
+	line, _, _ := strings.Cut(log.String(), "\n")
+	if !strings.Contains(line, `"level":"ERROR"`) ||
+		!strings.Contains(line, "synchronous_commit is off") {
+		t.Errorf("the log begins with %s, want an error with the reason", line)
+	}
+	wantMetrics(t, "an unsafe server", readMetrics(t, &metrics), map[string]float64{"PoolErrors": 1})
+	var unsafe *postgres.UnsafeServerError
+	if err := a.Connect(t.Context()); !errors.As(err, &unsafe) {
+		t.Errorf("Connect() = %v, want the server refused", err)
+	}
+	db.Exec(alter + " RESET synchronous_commit")
+	call(http.StatusOK)
 }
 
 // The local program doesn't call WriteMetrics.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // UnsafeServerError lists the settings for which a server loses acknowledged commits or waits
@@ -16,43 +18,88 @@ func (e *UnsafeServerError) Error() string {
 	return "the database server is not safe to reserve on: " + strings.Join(e.Settings, ", ")
 }
 
-// settings are the server's settings on which the promises depend, in the order of settingsSQL.
-type settings struct{ Fsync, SynchronousCommit, LockTimeout, StatementTimeout string }
+// greeting is a session's answer to greetingSQL, in its order: the process number of the session,
+// and the settings on which the promises depend.
+type greeting struct {
+	PID                                                                        uint32
+	Fsync, SynchronousCommit, LockTimeout, StatementTimeout, ClientMinMessages string
+}
 
 // Aurora has no disk of its own to flush: its storage acknowledges a commit when four of six copies
 // have it, whatever its fsync says.
-const settingsSQL = `
-SELECT CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ELSE 'on' END,
+const greetingSQL = `
+SELECT pg_backend_pid(),
+       CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ELSE 'on' END,
        current_setting('synchronous_commit'), current_setting('lock_timeout'),
-       current_setting('statement_timeout')`
+       current_setting('statement_timeout'), current_setting('client_min_messages')`
 
-// Check reads the server settings on which the promises depend: fsync and synchronous_commit for
-// I5, and the timeouts that limit every wait. It returns an *UnsafeServerError when one of them is
-// off, or the error of the query.
-func Check(ctx context.Context, p *Pool) error {
-	s, err := QueryRow(ctx, p, pgx.RowToStructByPos[settings], settingsSQL)
+// afterConnect greets the server and refuses an unsafe one with an *UnsafeServerError. The check
+// belongs to each connection: a process may start while its database is out of reach, and a
+// fail-over or an ALTER ROLE may change the settings later. A change that reaches open sessions is
+// found by their replacements, after maxLifetime and its jitter. Through a pooler, the check sees
+// one of the server's sessions. The others have the same settings, because a pooler takes them from
+// the role.
+func afterConnect(ctx context.Context, conn *pgx.Conn) error {
+	answer, err := greet(ctx, conn)
 	if err != nil {
-		return fmt.Errorf("read the server's settings: %w", err)
+		return err
 	}
-	if unsafe := s.unsafe(); unsafe != nil {
+	if unsafe := answer.unsafe(); unsafe != nil {
 		return &UnsafeServerError{Settings: unsafe}
 	}
 	return nil
 }
 
-func (s settings) unsafe() []string {
-	var unsafe []string
-	if s.Fsync != "on" {
-		unsafe = append(unsafe, "fsync is "+s.Fsync+", so a crash loses holds")
+// Unchecked is an Option for a pool that needs a server, but not a safe one. Such a pool serves no
+// requests: it waits for a database that isn't migrated yet, or repairs the settings.
+func Unchecked(c *pgxpool.Config) {
+	c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := greet(ctx, conn)
+		return err
 	}
-	if s.SynchronousCommit == "off" {
+}
+
+// greet asks a new connection's first question, in one round trip. The process number tells whether
+// the connection is direct: a server tells each connection the number of its session, and when a
+// statement runs in a session with another number, there is a pooler in between.
+func greet(ctx context.Context, conn *pgx.Conn) (greeting, error) {
+	try, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok {
+		return greeting{}, errOutsideAcquire
+	}
+	rows, err := conn.Query(ctx, greetingSQL)
+	if err != nil {
+		return greeting{}, fmt.Errorf("ask for the session's settings: %w", err)
+	}
+	answer, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[greeting])
+	if err != nil {
+		return greeting{}, fmt.Errorf("ask for the session's settings: %w", err)
+	}
+	direct := try.mode == cacheStatement // the URL's choice comes first
+	if try.mode == "" {
+		direct = answer.PID == conn.PgConn().PID()
+	}
+	conn.PgConn().CustomData()[sessionName] = &session{direct: direct, ran: map[string]struct{}{}}
+	return answer, conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
+}
+
+func (g greeting) unsafe() []string {
+	var unsafe []string
+	if g.Fsync != "on" {
+		unsafe = append(unsafe, "fsync is "+g.Fsync+", so a crash loses holds")
+	}
+	if g.SynchronousCommit == "off" {
 		unsafe = append(unsafe, "synchronous_commit is off, so a crash loses holds")
 	}
-	if s.LockTimeout == "0" {
+	if g.LockTimeout == "0" {
 		unsafe = append(unsafe, "lock_timeout is 0 (the migration sets it on the role)")
 	}
-	if s.StatementTimeout == "0" {
+	if g.StatementTimeout == "0" {
 		unsafe = append(unsafe, "statement_timeout is 0 (the migration sets it on the role)")
+	}
+	if g.ClientMinMessages == "error" {
+		unsafe = append(unsafe, "client_min_messages is error, so the server doesn't tell that a "+
+			"standby lacks a commit")
 	}
 	return unsafe
 }

@@ -25,12 +25,17 @@ const (
 	internalError        = "XX000"
 	invalidStatementName = "26000"
 	duplicateStatement   = "42P05"
+	featureNotSupported  = "0A000"
 	invalidPassword      = "28P01"
 	unknownDatabase      = "3D000"
 )
 
 // ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
 var ErrSaturated = errors.New("too many callers wait for a connection to the database")
+
+// errUnreplicated means that a statement's effect is committed on the server, but may be missing on
+// its synchronous standby.
+var errUnreplicated = errors.New("the synchronous standby didn't confirm the commit in time")
 
 // NoConnectionError means that no connection could be made or taken from the pool. Nothing was
 // sent.
@@ -63,15 +68,16 @@ func Refused(err error) bool {
 }
 
 // Unavailable reports whether the database couldn't be reached, has no free connection, is shutting
-// down or didn't answer in time. The caller may try again later. It can't know whether the
-// statement took effect.
+// down or didn't answer in time, or whether its standby didn't confirm a commit. The caller may try
+// again later. It can't know whether the statement took effect.
 func Unavailable(err error) bool {
 	var none *NoConnectionError
 	var connect *pgconn.ConnectError
 	var source *SourceError
 	var network net.Error
 	if errors.As(err, &none) || errors.As(err, &connect) || errors.As(err, &source) ||
-		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		errors.Is(err, ErrSaturated) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, errUnreplicated) {
 		return true
 	}
 	var pg *pgconn.PgError
@@ -99,6 +105,16 @@ func readOnly(pg *pgconn.PgError) bool {
 // lostStatement reports whether a prepared statement is missing from the server's session, or its
 // name is another client's. Postgres refused the statement before it ran.
 func lostStatement(err error) bool { return hasCode(err, invalidStatementName, duplicateStatement) }
+
+// resultChanged reports whether a migration has changed the columns of a prepared statement's
+// result. Postgres refused the statement before it ran. The SQLSTATE is also that of a statement
+// that fails while it runs, and the message is translated, so the name of the server's function
+// decides.
+func resultChanged(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == featureNotSupported &&
+		pg.Routine == "RevalidateCachedQuery"
+}
 
 func hasCode(err error, codes ...string) bool {
 	var pg *pgconn.PgError

@@ -64,7 +64,9 @@ type Pool struct {
 type Option func(*pgxpool.Config)
 
 // Open makes a pool of at most size connections. It doesn't connect. It returns an error for a
-// malformed URL; other sources are asked when a connection is made.
+// malformed URL; other sources are asked when a connection is made. Each new connection checks the
+// server's settings, unless an option is Unchecked. An unsafe server fails the connect with an
+// *UnsafeServerError inside a *NoConnectionError.
 func Open(source Source, size int, options ...Option) (*Pool, error) {
 	if u, ok := source.(URL); ok {
 		if _, _, err := configure(Target{URL: string(u)}); err != nil {
@@ -94,6 +96,17 @@ func Open(source Source, size int, options ...Option) (*Pool, error) {
 	return p, nil
 }
 
+// Connect connects, unless a connection is free already. It runs nothing on it. Its error is a
+// *NoConnectionError.
+func (p *Pool) Connect(ctx context.Context) error {
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	conn.Release()
+	return nil
+}
+
 // Close waits until every connection is given back, and closes them.
 func (p *Pool) Close() { p.pool.Close() }
 
@@ -113,6 +126,9 @@ type attempt struct {
 }
 
 type attemptKey struct{}
+
+// errOutsideAcquire means that pgxpool connected by itself. The pool's options must not make it.
+var errOutsideAcquire = errors.New("a connection was made outside of acquire")
 
 // errSamePassword means that the source has no other password than the refused one.
 var errSamePassword = errors.New("the source has no other password")
@@ -155,7 +171,7 @@ func (p *Pool) acquireOrConnect(ctx context.Context) (*pgxpool.Conn, error) {
 func (p *Pool) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error {
 	try, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
-		return errors.New("a connection was made outside of acquire")
+		return errOutsideAcquire
 	}
 	try.deadline = time.Now().Add(connectTimeout)
 	ctx, cancel := context.WithDeadline(ctx, try.deadline)
@@ -247,6 +263,7 @@ func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
 	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
 	}
+	config.OnNotice = onNotice
 	// A server that has become read-only is the old writer after a fail-over. Its connection is
 	// closed, because a new connection reaches the new writer.
 	keep := config.OnPgError

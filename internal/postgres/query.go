@@ -2,11 +2,10 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -17,40 +16,60 @@ type session struct {
 	direct bool
 	// ran has the statements that ran here before, up to maxPrepared.
 	ran map[string]struct{}
+	// unreplicated is set when a commit of the present caller didn't wait for its standby.
+	unreplicated bool
 }
 
 // sessionName is the session's name in the custom data.
 const sessionName = "allo"
 
-const backendSQL = `SELECT pg_backend_pid()`
+// sessionOf returns the session of a connection, or nil before its first question is answered.
+func sessionOf(conn *pgconn.PgConn) *session {
+	s, _ := conn.CustomData()[sessionName].(*session)
+	return s
+}
 
-// afterConnect finds out whether a new connection is direct, in one round trip. A server tells each
-// connection the process number of its session. When a statement runs in a session with another
-// number, there is a pooler in between.
-func afterConnect(ctx context.Context, conn *pgx.Conn) error {
-	try, ok := ctx.Value(attemptKey{}).(*attempt)
-	if !ok {
-		return errors.New("a connection was made outside of acquire")
+// lend takes a connection from the pool for one caller.
+func (p *Pool) lend(ctx context.Context) (*pgxpool.Conn, *session, error) {
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	s := &session{direct: try.mode == cacheStatement, ran: map[string]struct{}{}}
-	if try.mode == "" {
-		var pid uint32
-		if err := conn.QueryRow(ctx, backendSQL).Scan(&pid); err != nil {
-			return fmt.Errorf("ask for the session's process: %w", err)
-		}
-		s.direct = pid == conn.PgConn().PID()
+	s := sessionOf(conn.Conn().PgConn())
+	s.unreplicated = false
+	return conn, s, nil
+}
+
+// onNotice remembers a cancelled wait for a synchronous standby. The statement then succeeds with a
+// warning, although a fail-over to the standby would lose its commit. The name of the server's
+// function tells the warning, because its SQLSTATE is that of any warning and its text is
+// translated.
+func onNotice(conn *pgconn.PgConn, n *pgconn.Notice) {
+	if s := sessionOf(conn); s != nil && n.Routine == "SyncRepWaitForLSN" {
+		s.unreplicated = true
 	}
-	conn.PgConn().CustomData()[sessionName] = s
-	return conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
+}
+
+// acknowledged returns the error of a statement that succeeded, when its caller mustn't take it for
+// done. Postgres gives up its wait for a standby when the caller cancels, when statement_timeout
+// ends, or when an operator cancels. A proxy may drop the warning, so a caller who has given up
+// gets an error too.
+func (s *session) acknowledged(ctx context.Context) error {
+	if s.unreplicated {
+		return errUnreplicated
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the caller gave up before the answer came: %w", err)
+	}
+	return nil
 }
 
 // mode decides how a statement runs. The first time on a connection it runs unnamed, in one round
 // trip. From the second time on it is prepared, if the connection is direct, because parsing a CALL
 // and looking up its procedure takes a sixth of a reserve's time in the server. Preparing a
 // statement takes one more round trip, once.
-func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
-	s, ok := conn.Conn().PgConn().CustomData()[sessionName].(*session)
-	if !ok || !s.direct || p.unnamed.Load() {
+func (p *Pool) mode(s *session, sql string) pgx.QueryExecMode {
+	if !s.direct || p.unnamed.Load() {
 		return pgx.QueryExecModeExec
 	}
 	if _, again := s.ran[sql]; again {
@@ -71,7 +90,13 @@ func (p *Pool) mode(conn *pgxpool.Conn, sql string) pgx.QueryExecMode {
 // The URL's default_query_exec_mode overrides the pool's own choice, because PgBouncer tracks
 // prepared statements from 1.21 on. If the pooler doesn't, the server refuses the statement before
 // it runs. The statement is then sent unnamed, and so are all later ones. A wrong statement can't
-// run, because a prepared statement's name is a digest of its text.
+// run, because a prepared statement's name is a digest of its text. When a migration has changed
+// the types of a prepared statement's result, the server refuses it likewise. It is then prepared
+// anew and sent once more.
+//
+// A success means that the server kept its promise: its commit is on disk, and on the synchronous
+// standby if there is one. When the wait for the standby was cut short, or ctx is done when the
+// answer comes, the error is Unavailable.
 func Query[T any](
 	ctx context.Context, p *Pool, to pgx.RowToFunc[T], sql string, args ...any,
 ) (result []T, err error) {
@@ -104,7 +129,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) error {
 
 // query lends a connection to one statement. read reads all of its rows.
 func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
-	conn, err := p.acquire(ctx)
+	conn, s, err := p.lend(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,13 +141,21 @@ func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.
 		}
 		return read(rows)
 	}
-	mode := p.mode(conn, sql)
+	mode := p.mode(s, sql)
 	err = run(mode)
-	if mode == pgx.QueryExecModeCacheStatement && lostStatement(err) {
-		p.unnamed.Store(true)
-		err = run(pgx.QueryExecModeExec)
+	if mode == pgx.QueryExecModeCacheStatement {
+		switch {
+		case lostStatement(err):
+			p.unnamed.Store(true)
+			err = run(pgx.QueryExecModeExec)
+		case resultChanged(err):
+			err = run(mode) // the driver has dropped the statement, as after every error
+		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.acknowledged(ctx)
 }
 
 // Transaction runs fn in a transaction. It commits when fn returns nil. Otherwise it rolls back and
@@ -131,10 +164,13 @@ func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.
 func (p *Pool) Transaction(
 	ctx context.Context, options pgx.TxOptions, fn func(tx pgx.Tx) error,
 ) error {
-	conn, err := p.acquire(ctx)
+	conn, s, err := p.lend(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	return pgx.BeginTxFunc(ctx, conn, options, fn)
+	if err := pgx.BeginTxFunc(ctx, conn, options, fn); err != nil {
+		return err
+	}
+	return s.acknowledged(ctx)
 }

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -145,6 +146,84 @@ func TestAStatementThatAPoolerLostIsSentAgain(t *testing.T) {
 		if !p.Unnamed() {
 			t.Errorf("%s: the pool still prepares statements", name)
 		}
+	}
+}
+
+// A release may replace a routine by one with a wider result while connections have its statement
+// prepared. Postgres refuses such a statement before it runs.
+func TestAStatementWhoseResultChangedIsPreparedAgain(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct{ drop, create, sql string }{
+		"a function": {
+			"DROP FUNCTION answer",
+			"CREATE FUNCTION answer() RETURNS %s LANGUAGE sql AS 'SELECT 7'",
+			"SELECT answer()",
+		},
+		"a set": {
+			"DROP FUNCTION answer",
+			"CREATE FUNCTION answer(OUT n %s, OUT other text) LANGUAGE sql AS $$ SELECT 7, 'x' $$",
+			"SELECT n FROM answer()",
+		},
+		"a procedure": {
+			"DROP PROCEDURE answer",
+			"CREATE PROCEDURE answer(INOUT n %s) LANGUAGE plpgsql AS 'BEGIN n := 7; END'",
+			"CALL answer(NULL)",
+		},
+	} {
+		address := pgtest.New(t).DirectURL
+		p, admin := open(t, address), open(t, address)
+		create := func(result string) {
+			t.Helper()
+			if err := admin.Exec(t.Context(), fmt.Sprintf(c.create, result)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		create("int")
+		for range 3 { // the second run prepares the statement
+			queryOne[int64](t, p, c.sql)
+		}
+		if err := admin.Exec(t.Context(), c.drop); err != nil {
+			t.Fatal(err)
+		}
+		create("bigint")
+
+		for n := range 3 {
+			got, err := postgres.QueryRow(t.Context(), p, pgx.RowTo[int64], c.sql)
+			if got != 7 || err != nil {
+				t.Errorf("%s: run %d after the change = %d, %v, want 7", name, n, got, err)
+			}
+		}
+		if prepared := queryOne[int](t, p, "SELECT count(*) FROM pg_prepared_statements "+
+			"WHERE statement = $1", c.sql); prepared != 1 || p.Unnamed() {
+			t.Errorf("%s: %d statements stay prepared, unnamed %t, want 1 and false", name,
+				prepared, p.Unnamed())
+		}
+	}
+}
+
+// A statement that Postgres refuses while it runs isn't sent again.
+func TestAnUnsupportedFeatureIsNoReasonToTryAgain(t *testing.T) {
+	t.Parallel()
+
+	p := open(t, pgtest.New(t).DirectURL)
+	const raise = `
+CREATE FUNCTION count_and_fail() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM nextval('calls');
+  RAISE 'cached plan must not change result type' USING ERRCODE = '0A000';
+END $$`
+	for _, sql := range []string{"CREATE SEQUENCE calls", raise} {
+		if err := p.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if err := p.Exec(t.Context(), "SELECT count_and_fail()"); !postgres.HasCode(err, "0A000") {
+			t.Errorf("Exec() = %v, want SQLSTATE 0A000", err)
+		}
+	}
+	if calls := queryOne[int](t, p, "SELECT last_value FROM calls"); calls != 3 {
+		t.Errorf("the function ran %d times, want 3", calls)
 	}
 }
 

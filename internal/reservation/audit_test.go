@@ -193,7 +193,7 @@ func TestAuditFindsAServerThatIsNotDurable(t *testing.T) {
 	f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
 		" SET synchronous_commit = off")
 
-	wantBroken(t, f.own, "I5")
+	wantBroken(t, openPool(t, f.DirectURL, 1, postgres.Unchecked), "I5")
 }
 
 // wantBroken fails unless Audit finds that each of the promises is broken.

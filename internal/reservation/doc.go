@@ -112,9 +112,10 @@
 // last ten seconds waits for the same kind of flush. The catalog, the operator's list and the stats
 // don't wait, because they are snapshots that promise nothing. A refusal doesn't wait either.
 //
-// All of this depends on fsync and synchronous_commit, which the service checks when it starts. It
-// also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora has it, and RDS
-// Proxy and PgBouncer carry it. No supported server lacks it, so there is no other way to commit.
+// All of this depends on fsync and synchronous_commit, which package postgres checks on each new
+// connection. It also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora
+// has it, and RDS Proxy and PgBouncer carry it. No supported server lacks it, so there is no other
+// way to commit.
 //
 // # Waits
 //

@@ -31,8 +31,9 @@ var (
 	// ErrBusy means that a lock wasn't free in time, or that other callers were faster at every
 	// try. Nothing changed.
 	ErrBusy = errors.New("the rows are busy")
-	// ErrUnavailable means that the database couldn't be reached or didn't answer in time. The call
-	// may have taken effect. A retry under the same Idempotency-Key is safe.
+	// ErrUnavailable means that the database couldn't be reached or didn't answer in time, or that
+	// its synchronous standby didn't. The call may have taken effect. A retry under the same
+	// Idempotency-Key is safe.
 	ErrUnavailable = errors.New("the database is unavailable")
 )
 

@@ -62,11 +62,12 @@ func Handler(
 	}
 }
 
-// reach waits until the database answers, or fails with an error that waiting won't help.
+// reach waits until the database answers, or fails with an error that waiting won't help. It checks
+// no settings, because the migration sets some of them.
 func reach(ctx context.Context, source postgres.Source, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
-	pool, err := postgres.Open(source, 1)
+	pool, err := postgres.Open(source, 1, postgres.Unchecked)
 	if err != nil {
 		return err
 	}

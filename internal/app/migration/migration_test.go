@@ -136,8 +136,8 @@ func callEveryVerb(t *testing.T, address string, rows stockRows) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if err := postgres.Check(t.Context(), pool); err != nil {
-		t.Errorf("Check() as the app = %v, want its role to have timeouts", err)
+	if err := pool.Connect(t.Context()); err != nil {
+		t.Errorf("Connect() as the app = %v, want its role to have timeouts", err)
 	}
 	s := reservation.New(pool, reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour})
 	line := reservation.Line{ProductID: rows.product, WarehouseID: rows.here, Quantity: 1}

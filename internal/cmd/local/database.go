@@ -98,9 +98,10 @@ func explainData(opts options, err error) error {
 	return err
 }
 
-// ping connects to DATABASE_URL. It runs first, so that an unusable URL is reported at once.
+// ping connects to DATABASE_URL. It runs first, so that an unusable URL is reported at once. It
+// checks no settings, because the migration sets some of them.
 func (d database) ping(ctx context.Context, c config.Config) error {
-	a, err := app.New(c, c.Logger(), 1)
+	a, err := app.New(c, c.Logger(), 1, postgres.Unchecked)
 	if err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func check(ctx context.Context, c config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer a.Close()
-	return a.Check(ctx)
+	return a.Connect(ctx)
 }
 
 func startFunctions(
