@@ -53,8 +53,8 @@ func TestNoStatementRunsOnAnUnsafeServer(t *testing.T) {
 		for _, mode := range []string{"", "cache_statement"} {
 			p := open(t, withParameter(t, db.DirectURL, execMode, mode))
 			queryOne[int](t, p, backendSQL)
-			name, safe, _ := strings.Cut(set, " = ")
-			safe = queryOne[string](t, p, "SHOW "+name)
+			name, _, _ := strings.Cut(set, " = ")
+			safe := queryOne[string](t, p, "SHOW "+name)
 			alter(" SET " + set)
 			p.Reset()
 			wantRefused(t, p, reason)
