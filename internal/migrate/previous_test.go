@@ -36,8 +36,8 @@ var previousCalls = []recordedCall{
 	{"SELECT 1", nil, []string{"1"}},
 	{
 		`
-SELECT CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ELSE 'on' END, ` +
-			`current_setting('synchronous_commit'),
+SELECT CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ` +
+			`ELSE 'on' END, current_setting('synchronous_commit'),
        current_setting('lock_timeout'), current_setting('statement_timeout')`,
 		nil,
 		[]string{"", "on", "2s", "5s"},
