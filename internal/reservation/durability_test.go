@@ -257,6 +257,19 @@ func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 		return err
 	}
 
+	// A flush covers all that was committed before it, so the replay saves the hold too.
+	replay := func(f *fixture, h reservation.Hold) error {
+		request := reservation.Request{Lines: h.Lines, TTL: maxHold, Key: uuid.NewString()}
+		_, first := newService(f.own).Reserve(f.Context(), request)
+		lowered := reservation.New(f.callers[0],
+			reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})
+		_, again := lowered.Reserve(f.Context(), request)
+		return errors.Join(first, again)
+	}
+
+	if status, err := readAndCrash(t, server, db, replay); err != nil || status != "PENDING" {
+		t.Errorf("a hold is %s, %v after a replay and a crash, want PENDING", status, err)
+	}
 	if status, err := readAndCrash(t, server, db, get); err != nil || status != "PENDING" {
 		t.Errorf("a hold that was read before the crash is %s, %v, want PENDING", status, err)
 	}
@@ -272,16 +285,21 @@ func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 
 	// The control: a read that doesn't wait shows a hold that the crash undoes, unless the log writer
 	// happens to wake up just then.
-	open(t, db, 0).mutate("read_hold", logRecord, "NULL;")
-	var status string
-	for n := 0; n < 3 && status != "gone"; n++ {
-		var err error
-		if status, err = readAndCrash(t, server, db, get); err != nil {
-			t.Fatal(err)
+	for routine, read := range map[string]func(*fixture, reservation.Hold) error{
+		"read_hold": get, "replay_answer": replay,
+	} {
+		open(t, db, 0).mutate(routine, logRecord, "NULL;")
+		var status string
+		for n := 0; n < 3 && status != "gone"; n++ {
+			var err error
+			if status, err = readAndCrash(t, server, db, read); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if status != "gone" {
-		t.Errorf("a hold that was read without a wait is %s after the crash, want it gone", status)
+		if status != "gone" {
+			t.Errorf("after a %s without a wait and a crash, the hold is %s, want it gone", routine,
+				status)
+		}
 	}
 }
 

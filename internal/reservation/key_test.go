@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -206,6 +207,76 @@ UPDATE idempotency_keys SET created_at = clock_timestamp() - $2::interval WHERE 
 			"Reserve() again = %+v, %v, want it replayed", again, err)
 		r.checkStock(f, row, counts{Total: 10, Reserved: 3})
 	})
+}
+
+// The two services stand for two instances in a deploy that lowers MAX_HOLD.
+func TestAReplayComesBeforeALimitThatWasLowered(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 2, func(ctx context.Context, f *fixture, r *report) {
+		const ttl = 40 * time.Minute
+		before := newService(f.callers[0])
+		after := reservation.New(f.callers[1],
+			reservation.Options{HoldTTL: holdTTL, MaxHold: ttl - time.Second})
+		rows := f.stocks(9, 9)
+
+		for _, lines := range [][]reservation.Line{rows[:1], rows} {
+			request := reservation.Request{Lines: lines, TTL: ttl, Key: uuid.NewString()}
+			for range 2 { // a refusal leaves the key free
+				_, err := after.Reserve(ctx, request)
+				r.check(slices.Equal(invalidFields(err), []string{"ttlSeconds"}), "limit",
+					"Reserve() above the limit = %v, want ttlSeconds refused", err)
+			}
+			first, err := before.Reserve(ctx, request)
+			r.check(err == nil && !first.Replayed, "error", "Reserve() = %+v, %v", first, err)
+			again, err := after.Reserve(ctx, request)
+			r.check(err == nil && again.Replayed && cmp.Equal(again.Hold, first.Hold), "I6",
+				"Reserve() again, above the limit = %+v, %v, want %+v", again, err, first.Hold)
+
+			other := request
+			other.TTL += time.Minute
+			_, err = after.Reserve(ctx, other)
+			r.check(errors.Is(err, reservation.ErrKeyReused), "I6",
+				"Reserve() of another time under the key = %v, want %v", err,
+				reservation.ErrKeyReused)
+			other.Key = ""
+			_, err = after.Reserve(ctx, other)
+			r.check(slices.Equal(invalidFields(err), []string{"ttlSeconds"}), "limit",
+				"Reserve() without a key = %v, want ttlSeconds refused", err)
+			invalid := request
+			invalid.Lines = []reservation.Line{of(lines[0], 0)}
+			_, err = after.Reserve(ctx, invalid)
+			r.check(len(invalidFields(err)) == 2, "limit",
+				"Reserve() of no unit = %v, want two fields refused", err)
+		}
+
+		hold, key := f.hold(rows[0]), uuid.NewString()
+		_, err := after.Extend(ctx, hold.ID, ttl, key)
+		r.check(errors.Is(err, reservation.ErrExtensionLimit), "limit",
+			"Extend() above the limit = %v, want %v", err, reservation.ErrExtensionLimit)
+		first, err := before.Extend(ctx, hold.ID, ttl, key)
+		r.check(err == nil && !first.Replayed, "error", "Extend() = %+v, %v", first, err)
+		again, err := after.Extend(ctx, hold.ID, ttl, key)
+		r.check(err == nil && again.Replayed && cmp.Equal(again.Hold, first.Hold), "I6",
+			"Extend() again, above the limit = %+v, %v, want %+v", again, err, first.Hold)
+	})
+}
+
+// The first request may still be running on an instance with the higher limit.
+func TestARequestAboveTheLimitWaitsForItsTwin(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	request := reservation.Request{
+		Lines: []reservation.Line{f.stock(1)}, TTL: 2 * maxHold, Key: "key",
+	}
+	f.lock("SELECT pg_advisory_xact_lock(1, hashtext('key'))")
+
+	_, err := f.services()[0].Reserve(f.Context(), request)
+
+	if !errors.Is(err, reservation.ErrKeyInUse) {
+		t.Errorf("Reserve() beside its twin = %v, want %v", err, reservation.ErrKeyInUse)
+	}
 }
 
 func TestFailedCallLeavesItsKeyFree(t *testing.T) {

@@ -3,6 +3,7 @@ package reservation
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	lines, err := r.validate(s.opts.MaxHold)
 	if err != nil {
-		return Answer{}, err
+		return s.refuse(ctx, r, err)
 	}
 	// A UUIDv7 begins with the time, so new rows go to the end of the primary key's index. 62 of its
 	// bits are random.
@@ -29,9 +30,7 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	if ttl == 0 {
 		ttl = s.opts.HoldTTL
 	}
-	// The hash has the requested TTL, not the one in effect. Otherwise a changed default would make
-	// a retry a different request.
-	name, hash := keyArgs(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+	name, hash := r.keyArgs(lines)
 	v := verb{success: []string{outcomeHeld}}
 	v.newHold = func(at time.Time) Hold {
 		return Hold{
@@ -49,6 +48,29 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 		v.args = []any{id.String(), products, warehouses, quantities, ttl, name, hash}
 	}
 	return s.call(ctx, v)
+}
+
+// keyArgs is the function keyArgs for a request that has these lines after merging. The hash has
+// the requested TTL, not the one in effect. Otherwise a changed default would make a retry a
+// different request.
+func (r Request) keyArgs(lines []Line) (name *string, hash []byte) {
+	return keyArgs(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+}
+
+// refuse refuses an invalid request. MaxHold is a setting, so it may have been longer when the
+// first request under the key was answered. A request that only MaxHold refuses gets that answer
+// again (I6). Only such a request with a key costs a round trip.
+func (s *Service) refuse(ctx context.Context, r Request, refusal error) (Answer, error) {
+	lines, err := r.validate(r.TTL)
+	if r.Key == "" || err != nil {
+		return Answer{}, refusal
+	}
+	name, hash := r.keyArgs(lines)
+	answer, err := s.call(ctx, verb{procedure: replayAnswer, args: []any{name, hash}})
+	if errors.Is(err, errKeyUnused) {
+		return Answer{}, refusal
+	}
+	return answer, err
 }
 
 // units adds up the quantities of the lines.

@@ -74,6 +74,14 @@ func verbCalls(f *fixture) map[string]verbCall {
 		"reserve a cart":       reserve(noKey, rows...),
 		"reserve a large cart": reserve(newKey, cart...),
 		"replay":               reserve(func() string { return "replayed" }, rows[1]),
+		"be refused for a long time": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.Reserve(ctx,
+				reservation.Request{Lines: rows[:1], TTL: 2 * maxHold, Key: newKey()})
+			if len(invalidFields(err)) == 0 {
+				return errors.Join(errors.New("want ttlSeconds refused"), err)
+			}
+			return nil
+		},
 		"be refused": func(ctx context.Context, s *reservation.Service) error {
 			if err := reserveTooMuch(ctx, s); !isShort(err) {
 				return errors.Join(errors.New("want it short"), err)

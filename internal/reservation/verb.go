@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,7 +32,14 @@ var (
 	}
 	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, NULL, NULL)"}
 	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
+	// replayAnswer is a function: it only reads.
+	replayAnswer = procedure{
+		"replay_answer", "SELECT outcome, answer FROM replay_answer($1, $2)",
+	}
 )
+
+// errKeyUnused means that no answer is stored under the key.
+var errKeyUnused = errors.New("idempotency key unused")
 
 // verb is one call of a verb's procedure.
 type verb struct {
@@ -61,6 +69,7 @@ const (
 	outcomeExtensionLimit = "EXTENSION_LIMIT"
 	outcomeKeyReused      = "KEY_REUSED"
 	outcomeKeyInUse       = "KEY_IN_USE"
+	outcomeKeyUnused      = "UNUSED"
 )
 
 // call runs a verb in one round trip. When it returns a success, the effect is on disk (I5).
@@ -110,6 +119,8 @@ func (v verb) refusal(name string) error {
 		return ErrKeyReused
 	case outcomeKeyInUse:
 		return ErrKeyInUse
+	case outcomeKeyUnused:
+		return errKeyUnused
 	case outcomeRetry:
 		return fmt.Errorf("%w: the rows changed at every try of %s", ErrBusy, v.name)
 	default:
