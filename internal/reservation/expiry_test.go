@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
@@ -367,6 +368,90 @@ func TestReclaimTakesOnlyTheLinesOfShortRows(t *testing.T) {
 		r.checkStock(f, rows[1], counts{Total: 9, Reserved: 1})
 		r.checkStock(f, rows[2], counts{Total: 9, Reserved: 0})
 	})
+}
+
+// aliveAgainSQL gives the hold $1 an end in the future. A reader sees the same when the database's
+// clock jumps back behind the hold's end.
+const aliveAgainSQL = `
+WITH hold AS (
+    UPDATE reservations SET expires_at = clock_timestamp() + interval '1 h' WHERE id = $1
+    RETURNING id, expires_at
+)
+UPDATE reservation_items l SET expires_at = hold.expires_at
+FROM hold WHERE l.reservation_id = hold.id`
+
+func TestAPartlyReclaimedCartStaysDeadWhenTheClockJumpsBack(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 1, partlyReclaimedCart)
+}
+
+func TestAPartlyReclaimedCartRevivesWithoutALookAtItsLines(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct{ routine, old, replacement string }{
+		{"hold_is_dead", " OR has_lost_line(_hold)", ""},
+		{"resolve_hold", "OR NOT has_lost_line(reservations)", "OR true"},
+		{"extend_hold", "WHEN hold_is_dead(_hold, _now) THEN", "WHEN _hold.expires_at <= _now THEN"},
+		{"list_live_holds", "OR NOT has_lost_line(r)", "OR true"},
+		{"list_holds", "AND NOT l.counted", "AND false"},
+		{"operator_stats", "AND NOT l.counted", "AND false"},
+	} {
+		t.Run(c.routine, func(t *testing.T) {
+			t.Parallel()
+
+			mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(c.routine, c.old, c.replacement) },
+				partlyReclaimedCart)
+		})
+	}
+}
+
+// partlyReclaimedCart calls every verb and reader for a cart of which one line was reclaimed.
+func partlyReclaimedCart(ctx context.Context, f *fixture, r *report) {
+	s := f.services()[0]
+	rows := f.stocks(1, 1)
+	cart := f.hold(rows...)
+	f.kill(cart)
+	taken := f.hold(rows[0]) // reclaims the cart's first line
+	f.Exec(aliveAgainSQL, cart.ID.String())
+
+	for _, key := range []string{"", cart.ID.String() + "1"} {
+		_, err := s.Confirm(ctx, cart.ID, key)
+		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Confirm() = %v", err)
+		_, err = s.Extend(ctx, cart.ID, time.Minute, key)
+		r.check(errors.Is(err, reservation.ErrExpired), "I4", "Extend() = %v", err)
+	}
+	for _, key := range []string{"", cart.ID.String() + "2", cart.ID.String() + "2"} {
+		answer, err := s.Release(ctx, cart.ID, key)
+		r.check(err == nil && answer.Hold.Status == reservation.Expired, "I4",
+			"Release() = %+v, %v, want it EXPIRED", answer, err)
+	}
+	view, err := s.Get(ctx, cart.ID)
+	r.check(err == nil && view.Hold.Status == reservation.Expired, "I4",
+		"Get() = %+v, %v, want it EXPIRED", view, err)
+	for filter, want := range map[reservation.Status][]reservation.Hold{
+		"": {taken, view.Hold}, reservation.Pending: {taken}, reservation.Expired: {view.Hold},
+		reservation.Confirmed: nil, reservation.Released: nil,
+	} {
+		for _, product := range []*uuid.UUID{nil, &rows[0].ProductID} {
+			page, err := s.ListHolds(ctx,
+				reservation.HoldFilter{Status: filter, ProductID: product},
+				reservation.HoldCursor{}, 50)
+			diff := cmp.Diff(want, page.Holds)
+			r.check(err == nil && diff == "", "I4", "ListHolds(%q) differs, %v:\n%s", filter, err,
+				diff)
+		}
+	}
+	stats, err := s.Stats(ctx)
+	r.check(err == nil && stats.Live == 1 && stats.LiveUnits == 1 && stats.Dead == 1 &&
+		stats.SweepLag == 0, "I4", "Stats() = %+v, %v, want 1 live and 1 dead hold", stats, err)
+
+	f.kill(cart)
+	result, err := s.Sweep(ctx)
+	r.check(err == nil && result.Expired == 1 && result.Units == 1, "I9",
+		"Sweep() = %+v, %v, want 1 hold and 1 unit", result, err)
+	r.checkStock(f, rows[0], counts{Total: 1, Reserved: 1})
+	r.checkStock(f, rows[1], counts{Total: 1})
 }
 
 // The status, the end and the time of each answer must agree.

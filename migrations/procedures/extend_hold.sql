@@ -30,7 +30,7 @@ BEGIN
         _now := clock_timestamp(); -- after the lock
         outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
                         WHEN _hold.status <> 'PENDING' THEN _hold.status::text
-                        WHEN _hold.expires_at <= _now THEN 'EXPIRED'
+                        WHEN hold_is_dead(_hold, _now) THEN 'EXPIRED'
                         WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
                         ELSE 'PENDING' END;
         EXIT WHEN outcome <> 'PENDING';

@@ -1,7 +1,8 @@
 -- list_live_holds and list_holds answer up to _limit holds after (_at, _id): the live holds, the
 -- next to expire first; and the holds of a status, or of all when it is null, the newest first.
 -- They lock nothing. They read the clock after their caller's snapshot was taken, and show a hold
--- that is dead by it as the sweep will write it (I4).
+-- that is dead by it as the sweep will write it (I4). After a jump of the clock a cart that lost a
+-- line may be dead before its end.
 --
 -- They look for a line of a product or warehouse in at most _scan holds, so that a rare product
 -- doesn't make one call read the whole history. When the bound is met, the last hold that was
@@ -22,6 +23,7 @@ BEGIN
         FROM reservations r
         WHERE r.status = 'PENDING' AND r.expires_at > _now
           AND r.expires_at >= _at AND (r.expires_at, r.id) > (_at, _id)
+          AND (r.product_id IS NOT NULL OR NOT has_lost_line(r))
         ORDER BY r.expires_at, r.id LIMIT _scan
     ) w
     WHERE w.fits OR w.n = _scan
@@ -39,7 +41,7 @@ DECLARE
     _now timestamptz := clock_timestamp();
 BEGIN
     RETURN QUERY
-    SELECT hold_json(w.r, (w.r).status = 'PENDING' AND (w.r).expires_at <= _now), w.fits, w.n, _now
+    SELECT hold_json(w.r, hold_is_dead(w.r, _now)), w.fits, w.n, _now
     FROM (
         SELECT a.r, a.created_at, a.id,
                row_number() OVER (ORDER BY a.created_at DESC, a.id DESC) AS n,
@@ -68,6 +70,14 @@ BEGIN
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE _status IS NULL AND r.status = 'PENDING'
                AND r.expires_at > _now AND (r.created_at, r.id) < (_at, _id)
+             ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
+            UNION ALL
+            (SELECT r, r.created_at, r.id FROM reservations r
+             WHERE _status = 'EXPIRED' AND r.status = 'PENDING'
+               AND r.expires_at > _now AND (r.created_at, r.id) < (_at, _id)
+               AND r.product_id IS NULL -- then has_lost_line, written out, as there are many
+               AND (SELECT count(*) > 0 FROM reservation_items l
+                    WHERE l.reservation_id = r.id AND NOT l.counted)
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
         ) a
         ORDER BY a.created_at DESC, a.id DESC LIMIT _scan

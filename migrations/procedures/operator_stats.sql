@@ -9,13 +9,16 @@ DECLARE
 BEGIN
     RETURN (
         WITH pending AS MATERIALIZED (
-            SELECT r.created_at, r.expires_at, r.quantity, r.expires_at <= _now AS dead
+            SELECT r.created_at, r.expires_at, r.quantity,
+                   r.expires_at <= _now OR r.product_id IS NULL
+                   AND (SELECT count(*) > 0 FROM reservation_items l -- as has_lost_line does
+                        WHERE l.reservation_id = r.id AND NOT l.counted) AS dead
             FROM reservations r WHERE r.status = 'PENDING'
         ), holds AS MATERIALIZED (
             SELECT count(*) FILTER (WHERE NOT p.dead) AS live,
                    coalesce(sum(p.quantity) FILTER (WHERE NOT p.dead), 0) AS live_units,
                    count(*) FILTER (WHERE p.dead) AS dead,
-                   coalesce(extract(epoch FROM
+                   greatest(extract(epoch FROM
                        _now - min(p.expires_at) FILTER (WHERE p.dead)), 0) AS lag
             FROM pending p
         ), lives AS ( -- by the minutes in which holds began and ended, so that an hour has few rows

@@ -37,6 +37,7 @@ BEGIN
         _now := clock_timestamp();
         UPDATE reservations SET status = _to, updated_at = greatest(updated_at, _now)
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
+          AND (product_id IS NOT NULL OR NOT has_lost_line(reservations))
         RETURNING * INTO _hold;
         _marked := FOUND;
         IF _marked THEN

@@ -14,11 +14,11 @@ BEGIN
         RETURN;
     END IF;
     seen := clock_timestamp();
-    _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+    _dead := hold_is_dead(_hold, seen);
     IF _dead THEN
         SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
         seen := clock_timestamp();
-        _dead := _hold.status = 'PENDING' AND _hold.expires_at <= seen;
+        _dead := hold_is_dead(_hold, seen);
     END IF;
     outcome := CASE WHEN _dead THEN 'EXPIRED' ELSE _hold.status::text END;
     answer := hold_json(_hold, _dead);
