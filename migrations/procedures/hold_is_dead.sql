@@ -1,6 +1,6 @@
--- hold_is_dead says whether a hold is dead by the clock _now: it is PENDING, and its end has come or
--- a line of it was reclaimed. A reclaimed line stays reclaimed, so such a cart stays dead even when
--- the database's clock jumps back behind its end.
+-- hold_is_dead says whether a hold is dead by the clock _now: it is PENDING, and either its end has
+-- come or a line of it was reclaimed. A reclaimed line stays reclaimed, so such a cart stays dead
+-- even when the database's clock jumps back behind its end.
 --
 -- A confirm that commits between the reading of the hold and this call can make the hold look dead.
 -- A caller that decides anything must have the hold's lock.

@@ -8,7 +8,8 @@ CREATE OR REPLACE FUNCTION replay_answer(
     _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT coalesce(c.outcome, 'UNUSED'), c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+    SELECT coalesce(c.outcome, 'UNUSED'), c.answer INTO outcome, answer
+    FROM claim_key(_key, _hash) c;
     IF outcome = 'REPLAYED' THEN
         PERFORM write_flush_record();
     END IF;
