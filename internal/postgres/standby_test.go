@@ -32,6 +32,11 @@ func setStandbys(t *testing.T, p *postgres.Pool, names string) {
 	for queryOne[string](t, p, "SHOW synchronous_standby_names") != names {
 		continue // the query paces the loop, and the test's deadline ends it
 	}
+	for range 2 { // the checkpointer tells all sessions, once it has read the settings itself
+		if err := p.Exec(t.Context(), "CHECKPOINT"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // When the wait for a synchronous standby is cancelled, Postgres answers with a warning and a
@@ -73,17 +78,25 @@ END $$`
 		defer cancel()
 		return run(ctx)
 	}
+	// Without the CASE the server might cancel sessions that don't wait.
+	const cancelSQL = `
+SELECT pid FROM pg_stat_activity
+WHERE CASE WHEN wait_event = 'SyncRep' THEN pg_cancel_backend(pid) END`
 	operatorCancels := func(run func(context.Context) error) error {
 		result := make(chan error, 1)
 		go func() { result <- run(ctx) }()
 		for {
-			pids, err := postgres.Query(ctx, admin, pgx.RowTo[int], "SELECT pid FROM "+
-				"pg_stat_activity WHERE wait_event = 'SyncRep' AND pg_cancel_backend(pid)")
+			pids, err := postgres.Query(ctx, admin, pgx.RowTo[int], cancelSQL)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(pids) > 0 {
 				return <-result
+			}
+			select {
+			case err := <-result:
+				return err // it didn't wait
+			default:
 			}
 		}
 	}

@@ -20,6 +20,9 @@ func (f *fixture) setStandbys(names string) {
 	for queryOne[string](f, "SHOW synchronous_standby_names") != names {
 		continue // the query paces the loop, and the test's deadline ends it
 	}
+	for range 2 { // the checkpointer tells all sessions, once it has read the settings itself
+		f.Exec("CHECKPOINT")
+	}
 }
 
 // A fail-over to a standby loses the commits that it doesn't have. So no verb may report one as
