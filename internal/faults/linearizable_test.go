@@ -101,7 +101,7 @@ END $$`)
 		name: "extend by the clock of the transaction's start",
 		guard: combine(dropSchemaGuards,
 			mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();"),
-			mutate("extend_hold", "_hold.expires_at <= _now", "_hold.expires_at <= now()")),
+			mutate("extend_hold", "hold_is_dead(_hold, _now)", "hold_is_dead(_hold, now())")),
 		attack: lateExtend, quick: true,
 	},
 	{
