@@ -156,7 +156,7 @@ var (
 		`^(https://([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}|https?://localhost)(:[0-9]{1,5})?$`)
 )
 
-// What error messages ask for.
+// The error messages name these as the valid values.
 const (
 	wantName = "a lower-case letter and then up to 20 lower-case letters, digits or single " +
 		"hyphens, without a hyphen at the end"

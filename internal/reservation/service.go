@@ -32,7 +32,8 @@ type Service struct {
 func New(pool *postgres.Pool, opts Options) *Service { return &Service{pool: pool, opts: opts} }
 
 // Retries counts the transactions that ran again after a deadlock or a serialization failure. It
-// stays at zero unless another program takes locks in another order.
+// stays at zero unless another program takes locks in another order, or a deploy changes the lock
+// of the idempotency keys (keep_answer in claim_key.sql).
 func (s *Service) Retries() int64 { return s.retries.Load() }
 
 // Ping reports whether the database answers. It returns ErrUnavailable.
