@@ -114,6 +114,31 @@ func startInProcess(t testing.TB, databaseURL string) *local.Functions {
 	return f
 }
 
+// hastyInvoker gives each call less time than the platform would.
+type hastyInvoker struct {
+	local.Invoker
+	limit time.Duration
+}
+
+func (h hastyInvoker) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.limit)
+	defer cancel()
+	return h.Invoker.Invoke(ctx, payload)
+}
+
+// startHasty runs the functions in this process, with a deadline that ends soon. A fault that
+// outlasts the deadline of every call then takes a moment instead of seven seconds.
+func startHasty(limit time.Duration) functionStarter {
+	return func(t testing.TB, databaseURL string) *local.Functions {
+		t.Helper()
+		f := startInProcess(t, databaseURL)
+		for name, invoker := range f.HTTP {
+			f.HTTP[name] = hastyInvoker{invoker, limit}
+		}
+		return f
+	}
+}
+
 // deploy starts the service on a database. To put a proxy in between, let db.URL lead to it.
 func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deployment {
 	t.Helper()

@@ -1,0 +1,179 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+const (
+	// hastyLimit is the deadline of calls that meet a stalled disk or standby. The handlers answer
+	// 300 ms before it.
+	hastyLimit = 1300 * time.Millisecond
+	// unflushed is longer than Postgres leaves a commit unflushed, unless the disk stalls or the
+	// clock jumps.
+	unflushed = 11 * time.Second
+)
+
+var roomy = map[string]string{"max_connections": "300"}
+
+// removeBarrier lets the second commit of each verb wait for nothing.
+func removeBarrier(d *deployment) {
+	mutate("write_flush_record", "pg_logical_emit_message(true, 'allo', '')", "NULL::pg_lsn")(d)
+}
+
+// crashWhileStalled kills the server while its disk stalls, and starts it again.
+func crashWhileStalled(t *testing.T, server *pgtest.Disturbed, d *deployment) {
+	t.Helper()
+	err := server.Kill()
+	server.ResumeDisk()
+	if err := errors.Join(err, server.Restart(withTimeout(t, testLimit))); err != nil {
+		t.Fatal(err)
+	}
+	d.db.Admin.Reset()
+}
+
+// stallDisk stalls the disk, and lets one commit wait for it. That commit was written to the page
+// cache, which survives a kill. It keeps the lock that every other write of the log needs, so the
+// commits after it stay in the server's memory.
+func (d *deployment) stallDisk(server *pgtest.Disturbed) {
+	d.t.Helper()
+	server.StallDisk()
+	go func() { _, _ = d.db.Admin.Exec(d.t.Context(), "SELECT pg_logical_emit_message(true, '', '')") }()
+	d.db.WaitUntil("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'WalSync'")
+}
+
+// stalledDiskCase is a call whose commit stays in the server's memory, and the calls that could
+// tell of it.
+type stalledDiskCase struct {
+	name string
+	// call has an effect that it isn't answered for.
+	call func(ctx context.Context, c client, id uuid.UUID) reply
+	// tell lists the verbs whose answer would tell of that effect.
+	tell []string
+}
+
+func actCase(verb string, tell ...string) stalledDiskCase {
+	return stalledDiskCase{verb, func(ctx context.Context, c client, id uuid.UUID) reply {
+		return c.act(ctx, id, verb, "")
+	}, tell}
+}
+
+var stalledDiskCases = []stalledDiskCase{
+	actCase("confirm", "get", "release", "extend", "confirm"),
+	actCase("release", "get", "confirm", "extend", "release"),
+	{"extend", func(ctx context.Context, c client, id uuid.UUID) reply {
+		return c.extend(ctx, id, "", 1200)
+	}, []string{"get"}},
+}
+
+// TestStalledDiskMakesNoAnswerUntrue stalls the disk, so that a commit is visible and not on disk.
+// More than ten seconds later by the server's clock other callers ask for the hold. Then the server
+// is killed. What the callers were told must be true afterwards.
+func TestStalledDiskMakesNoAnswerUntrue(t *testing.T) {
+	server, db := pgtest.NewDisturbedServer(t, roomy)
+	d := deploy(t, db, startHasty(hastyLimit))
+	w := newWitness(d)
+	holds := make([]uuid.UUID, len(stalledDiskCases))
+	for n := range stalledDiskCases {
+		holds[n] = reserveUntilCreated(t, w.client, w.rows[0], uuid.NewString()).Reservation.ID
+	}
+	before := pgtest.QueryOne[string](d.db, heldSQL)
+
+	d.stallDisk(server)
+	runConcurrently(len(stalledDiskCases), func(n int) {
+		r := stalledDiskCases[n].call(t.Context(), w.client, holds[n])
+		if r.Status != http.StatusServiceUnavailable {
+			t.Errorf("a %s during the stall = %d %s, want 503", stalledDiskCases[n].name, r.Status,
+				r.Body)
+		}
+	})
+	if after := pgtest.QueryOne[string](d.db, heldSQL); after == before {
+		t.Fatal("the calls have no visible effect: the test proves nothing")
+	}
+	unheard := d.reserveUnheard(w)
+	server.JumpClock(unflushed)
+	runConcurrently(len(stalledDiskCases), func(n int) {
+		tell := stalledDiskCases[n].tell
+		runConcurrently(len(tell), func(m int) {
+			w.hear(tell[m], holds[n], w.tell(tell[m], holds[n]))
+		})
+	})
+	w.hear("get", unheard, w.client.get(t.Context(), unheard))
+
+	crashWhileStalled(t, server, d)
+	w.verify(t, d.db)
+	d.audit()
+}
+
+// heldSQL is the state of all holds.
+const heldSQL = "SELECT string_agg(format('%s %s %s', id, status, expires_at), ',' ORDER BY id) " +
+	"FROM reservations"
+
+func (w *witness) tell(verb string, id uuid.UUID) reply {
+	ctx := context.Background()
+	switch verb {
+	case "get":
+		return w.client.get(ctx, id)
+	case "extend":
+		return w.client.extend(ctx, id, "", 1200)
+	default:
+		return w.client.act(ctx, id, verb, "")
+	}
+}
+
+// reserveUnheard makes a hold whose caller gets no answer, and returns its id.
+func (d *deployment) reserveUnheard(w *witness) uuid.UUID {
+	d.t.Helper()
+	r := w.client.reserve(d.t.Context(), "", 0, item{w.rows[1].Product, w.rows[1].Warehouse, 1})
+	if r.ok() {
+		d.t.Errorf("a reserve during the stall = %d %s, want 503", r.Status, r.Body)
+	}
+	return uuid.MustParse(pgtest.QueryOne[string](d.db, "SELECT max(id::text) FROM reservations"))
+}
+
+// TestStalledDiskUnderLoad stalls the disk at a random moment while callers and readers work, lets
+// the clock jump so that no commit seems young, and kills the server. Nobody repeats a call.
+func TestStalledDiskUnderLoad(t *testing.T) {
+	server, db := pgtest.NewDisturbedServer(t, roomy)
+	d := deploy(t, db, startHasty(hastyLimit))
+	for start, n := time.Now(), uint64(0); n == 0 || time.Since(start) < duration(12*time.Second); n++ {
+		w := newWitness(d)
+		stop := w.start(t, n)
+		w.await(t, "successes", &w.successes, witnessCalls)
+		d.stallDisk(server)
+		w.await(t, "failures", &w.failures, witnessCallers)
+		server.JumpClock(unflushed)
+		w.await(t, "reads", &w.reads, 2*witnessReaders)
+		crashWhileStalled(t, server, d)
+		stop()
+		w.verify(t, d.db)
+		d.audit()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// TestStalledDiskFindsTheRemovedGuard is the control: without the barrier of the second commit,
+// answers tell of commits that are lost.
+func TestStalledDiskFindsTheRemovedGuard(t *testing.T) {
+	server, db := pgtest.NewDisturbedServer(t, roomy)
+	d := deploy(t, db, startHasty(hastyLimit))
+	removeBarrier(d)
+	w := newWitness(d)
+	d.stallDisk(server)
+	for range 5 {
+		w.shop(newRand(6))
+	}
+	crashWhileStalled(t, server, d)
+	if found := w.contradictions(t, d.db); len(found) == 0 {
+		t.Errorf("%d holds were told of and none was lost: the control proves nothing", len(w.told))
+	}
+}
