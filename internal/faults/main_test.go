@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net/http/httptest"
@@ -50,6 +51,19 @@ func duration(normal time.Duration) time.Duration {
 		return normal / 4
 	}
 	return normal
+}
+
+// rounds counts the rounds of a random attack: at least one, until its time is over or a round has
+// failed.
+func rounds(t *testing.T, normal time.Duration) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		start := time.Now()
+		for n := uint64(0); n == 0 || time.Since(start) < duration(normal); n++ {
+			if !yield(n) || t.Failed() {
+				return
+			}
+		}
+	}
 }
 
 // newRand returns a random source for one part of an attack. Equal seeds and parts give equal
