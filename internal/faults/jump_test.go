@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -328,7 +329,17 @@ func (j *jumper) compareReaders(t *testing.T) (differences []string) {
 	for _, id := range recent {
 		got[id] = j.client.get(t.Context(), id)
 	}
+	stats, err := j.d.service.Stats(withTimeout(t, testLimit))
 	after := j.seen(t)
+	living := int64(0)
+	for _, status := range after {
+		if status == reservation.Pending {
+			living++
+		}
+	}
+	if err != nil || maps.Equal(before, after) && stats.Live != living {
+		differ("the stats count %d living holds, %v, want %d", stats.Live, err, living)
+	}
 	for id, want := range before {
 		if after[id] != want {
 			continue
