@@ -64,6 +64,19 @@ func (p *pair) failOver() {
 	p.service.start()
 }
 
+// TestStalledStandbyMakesNoAnswerUntrue promotes a standby that was stalled. What callers were told
+// during the stall must be true afterwards.
+func TestStalledStandbyMakesNoAnswerUntrue(t *testing.T) {
+	p := newPair(t)
+	w := newWitness(p.d)
+	w.tellOfUnheardCalls(t, p.d, p.primary, func() {
+		p.d.commitInBackground()
+		p.stallStandby()
+	})
+	p.failOver()
+	w.verify(t, p.standbyDB)
+}
+
 // TestStalledStandbyIsPromoted stalls the standby while callers and readers work. Then the server
 // dies and the standby takes its place: what answers said must be true there. Its clock is behind,
 // too. The callers go on working.
@@ -81,7 +94,7 @@ func promoteStalledStandby(t *testing.T, part uint64) {
 	p.stallStandby()
 	w.await(t, "failures", &w.failures, 2*witnessCallers)
 	p.primary.JumpClock(unflushed)
-	w.await(t, "reads", &w.reads, 2*witnessReaders)
+	w.await(t, "reads", &w.reads, 4*witnessReaders)
 	p.failOver()
 	promoted := attach(t, p.standbyDB.Database, p.d.url)
 	w.seen.Store(promoted.db.Admin)

@@ -133,7 +133,7 @@ func (w *witness) look(ctx context.Context, r *rand.Rand) {
 func (w *witness) anyHold(ctx context.Context) (uuid.UUID, error) {
 	var id string
 	err := w.seen.Load().QueryRow(ctx, `
-SELECT id::text FROM (SELECT id FROM reservations ORDER BY id DESC LIMIT 64) r
+SELECT id::text FROM (SELECT id FROM reservations ORDER BY id DESC LIMIT 24) r
 ORDER BY random() LIMIT 1`).Scan(&id)
 	if err != nil {
 		return uuid.Nil, err
