@@ -42,6 +42,7 @@ func newPair(t *testing.T) *pair {
 func (p *pair) stallStandby() {
 	p.t.Helper()
 	p.replication.addToxics(`"type":"timeout","stream":"downstream","attributes":{"timeout":0}`)
+	p.d.commitInBackground()
 	p.d.db.WaitUntil("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 }
 
@@ -69,10 +70,7 @@ func (p *pair) failOver() {
 func TestStalledStandbyMakesNoAnswerUntrue(t *testing.T) {
 	p := newPair(t)
 	w := newWitness(p.d)
-	w.tellOfUnheardCalls(t, p.d, p.primary, func() {
-		p.d.commitInBackground()
-		p.stallStandby()
-	})
+	w.tellOfUnheardCalls(t, p.d, p.primary, p.stallStandby)
 	p.failOver()
 	w.verify(t, p.standbyDB)
 }
@@ -110,7 +108,6 @@ func TestStalledStandbyFindsTheRemovedGuard(t *testing.T) {
 	p := newPair(t)
 	removeBarrier(p.d)
 	w := newWitness(p.d)
-	p.d.commitInBackground()
 	p.stallStandby()
 	for range 5 {
 		w.shop(newRand(9))

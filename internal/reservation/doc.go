@@ -93,15 +93,15 @@
 //     cart that lost a line is dead for every verb and reader, even before its end. Its other lines
 //     stay counted until its end comes again, for at most d: no index finds such a cart among the
 //     living, and an index on uncounted lines would grow with every resolved cart.
-//   - I5 doesn't depend on the clock. (Whether a read waits for the disk doesn't, either.)
-//   - I6 holds, for keys that live 24 hours by the clock. A jump forward makes a key d shorter, and
-//     one of a day forgets it. A jump back makes it d longer.
-//   - A hold's updated_at may be earlier than its created_at, and the minutes of the stats show an
-//     event in the minute that the clock read then.
-//   - No jump makes a verb fail with an error of ours. But Postgres measures lock_timeout,
+//   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
+//   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by d,
+//     so a jump of a day forgets every key. A jump back makes it longer by d.
+//   - An extension after a jump back may set updated_at to a time before created_at. The stats show
+//     an event in the minute that the clock read then.
+//   - Every verb still returns one of its documented errors. But Postgres measures lock_timeout,
 //     statement_timeout and pg_sleep by the same clock. A jump forward may end a wait at once:
-//     the verb returns [ErrBusy] or [ErrUnavailable]. A jump back makes a wait longer, up to the
-//     request's own limit of 7 s, which the service's monotonic clock measures.
+//     the verb returns [ErrBusy] or [ErrUnavailable]. A jump back may lengthen a wait, up to the
+//     request's own limit of 7 s, which the service measures by a monotonic clock.
 //
 // # Early lock release, and why an answer is still durable
 //
