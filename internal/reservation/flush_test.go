@@ -96,8 +96,8 @@ func TestAnswersAboutAChangeWaitUntilItIsOnDisk(t *testing.T) {
 
 	// The control: each of them shows a confirm that the crash undoes, unless the log writer happens
 	// to wake up just then.
-	open(t, db, 0).mutate("hold_is_flushed", "bool_and(coalesce(age(c.xmin) > _mark, false))",
-		"true OR bool_and(true)")
+	open(t, db, 0).mutate("hold_is_flushed", "RETURN coalesce((",
+		"RETURN true OR coalesce((")
 	for name, tell := range tellers {
 		status := ""
 		for n := 0; n < 3 && status != "PENDING"; n++ {

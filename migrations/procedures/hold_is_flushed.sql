@@ -7,15 +7,14 @@
 -- then. It counts at most 2^31 of them, so a mark that is further behind isn't used, nor one that
 -- is ahead, which another server wrote before a restore.
 CREATE OR REPLACE FUNCTION hold_is_flushed(_id uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    _mark integer := ( -- null when there is no mark to use
-        SELECT age(m.below::xid) FROM flush_mark m
-        WHERE m.only_row
-          AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint - m.below::text::bigint
-              BETWEEN 0 AND 2147483647);
 BEGIN
     RETURN coalesce((
-        SELECT bool_and(coalesce(age(c.xmin) > _mark, false))
+        SELECT bool_and(coalesce(age(c.xmin) > (
+                   SELECT age(m.below::xid) FROM flush_mark m
+                   WHERE m.only_row
+                     AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+                         - m.below::text::bigint BETWEEN 0 AND 2147483647
+               ), false))
         FROM (SELECT r.xmin FROM reservations r WHERE r.id = _id
               UNION ALL
               SELECT l.xmin FROM reservation_items l WHERE l.reservation_id = _id) c
