@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { get, getPages, post } from "./api.js";
 import { Clock, isRefused, useLive, useTick } from "./live.js";
 import {
+  Alert,
   announce,
   clockTime,
   Connection,
@@ -273,7 +274,7 @@ function Actions({ hold, busy, act, result, isLongest }) {
 }
 
 const Result = ({ text, isError }) =>
-  html`<p class=${isError ? "note result" : "result"} role="alert">${text}</p>`;
+  html`<${Alert} class=${isError ? "note result" : "result"} text=${text} />`;
 
 // WayOn has the links of a hold that has ended, and the result of the last click.
 function WayOn({ hold, names, result }) {

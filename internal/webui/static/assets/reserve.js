@@ -2,7 +2,16 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { post } from "./api.js";
-import { count, Dialog, html, lineKey, Quantity, quantityError } from "./parts.js";
+import {
+  Alert,
+  correct,
+  count,
+  Dialog,
+  html,
+  lineKey,
+  Quantity,
+  quantityError,
+} from "./parts.js";
 
 export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   const [value, setValue] = useState("1");
@@ -13,7 +22,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   function refuse(wrong) {
     setError(wrong);
     if (wrong) {
-      document.getElementById("quantity").focus();
+      correct("quantity");
     }
     return wrong !== "";
   }
@@ -46,7 +55,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
     });
     if (refusal) {
       setError(explain(refusal, row));
-      document.getElementById("quantity")?.focus();
+      correct("quantity");
     }
   }
 
@@ -67,7 +76,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
             setValue(typed);
             setError("");
           }} />
-        <p id="quantity-note" class="note" role="alert">${error}</p>
+        <${Alert} id="quantity-note" class="note" text=${error} />
         <footer>
           <button type="button" class="secondary" onClick=${() => add(close)}>Add to cart</button>
           <button type="submit">${isBusy ? "Reserving…" : "Reserve now"}</button>
