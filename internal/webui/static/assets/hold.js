@@ -16,7 +16,7 @@ import {
   plural,
   start,
 } from "./parts.js";
-import { shortage, useReserve } from "./reserve.js";
+import { remember, shortage, useReserve } from "./reserve.js";
 
 const MAX_CATALOG_PAGES = 20; // read for the names of a cart's lines
 const NAMES_AGAIN = 5_000; // ms until the next attempt to read the names
@@ -80,6 +80,11 @@ function Hold() {
   const hold = newest.current;
 
   useOutcome(hold?.status);
+  useEffect(() => {
+    if (hold) {
+      remember(hold, millisecondsLeft(hold));
+    }
+  }, [hold?.status, hold?.expiresAt]);
 
   if (live.data && !hold) {
     return html`<${Missing} />`;

@@ -66,9 +66,9 @@ export function Bar({ held, total }) {
 }
 
 // Quantity is a field for a number, with two buttons that change it by one, as the arrow keys do.
-// The focus and a click select the whole number, so that typing replaces it. A click alone would put
-// the caret beside the number, also into a field that has the focus. The field isn't of the type
-// number, because the mouse wheel changes the value of such a field.
+// The focus and a click select the whole number, so that typing replaces it. Otherwise a click would
+// put the caret beside the number. The field isn't of the type number, because the mouse wheel
+// changes the value of such a field.
 export function Quantity({ id, value, most, label, error, autofocus, onInput }) {
   const number = Number(value);
   const step = (by) =>
@@ -117,8 +117,8 @@ export function quantityError(value, available) {
   return "";
 }
 
-// Alert is the result of a click, mostly an error. It scrolls into view: it may be beyond the edge of
-// the window, or below the banner of a lost connection.
+// Alert is the result of a click, mostly an error. It scrolls into view: it may be beyond the edge
+// of the window, or below the banner of a lost connection.
 export function Alert({ text, ...attributes }) {
   const node = useRef();
   useEffect(() => {
@@ -174,7 +174,9 @@ function reason(error) {
     : "The shop can’t be reached.";
 }
 
-export const count = (number) => number.toLocaleString("en");
+// One formatter serves every number: toLocaleString makes one for each.
+const numbers = new Intl.NumberFormat("en");
+export const count = (number) => numbers.format(number);
 
 export const plural = (number, one, many = `${one}s`) =>
   `${count(number)} ${number === 1 ? one : many}`;

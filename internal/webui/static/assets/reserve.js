@@ -1,7 +1,7 @@
 // The dialog that reserves units of one stock row, or puts them into the cart.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { post } from "./api.js";
+import { parse, post, storage } from "./api.js";
 import {
   Alert,
   correct,
@@ -83,6 +83,24 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
         </footer>
       </form>`}
     <//>`;
+}
+
+const kept = storage();
+
+// ownHolds are the live holds that this tab has shown: [{id, keys, until}], with the keys of the
+// lines, and the end by the browser's clock.
+export function ownHolds() {
+  const holds = parse(kept.getItem("holds"));
+  return Array.isArray(holds) ? holds.filter((hold) => hold.until > Date.now()) : [];
+}
+
+// remember keeps a hold that is pending, for so many ms, and forgets any other.
+export function remember({ id, status, items }, left) {
+  const holds = ownHolds().filter((hold) => hold.id !== id);
+  if (status === "PENDING") {
+    holds.push({ id, keys: items.map(lineKey), until: Date.now() + left });
+  }
+  kept.setItem("holds", JSON.stringify(holds));
 }
 
 // useReserve makes a hold and goes to its page. While a request runs and while the page closes, a
