@@ -126,15 +126,18 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/route":       {},
 		"internal/config":      {},
 		"internal/problem":     {},
-		"internal/lambdahttp":  {"internal/problem"},
+		"internal/principal":   {},
+		"internal/lambdahttp":  {"internal/principal", "internal/problem"},
 		"internal/webui":       {"internal/problem"},
 		"internal/emf":         {},
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
-		"internal/reservation": {"internal/postgres"},
+		"internal/reservation": {"internal/postgres", "internal/principal"},
 		"infra":                {"internal/config", "internal/route"},
-		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
+		"internal/httpapi": {
+			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+		},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {
