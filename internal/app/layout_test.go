@@ -213,3 +213,33 @@ func TestEveryStatementNamesAFunctionsColumns(t *testing.T) {
 		}
 	})
 }
+
+// A reader copies an example, and callers without authorization share their keys.
+func TestEveryExampleHasARandomIdempotencyKey(t *testing.T) {
+	t.Parallel()
+
+	fixed := regexp.MustCompile(`(?i)idempotency-key:\s*[^$\s].*`)
+	if !fixed.MatchString(`-H "Idempotency-Key: order-17"`) {
+		t.Error("the pattern doesn't match an example that it must find")
+	}
+	pages := 0
+	for _, pattern := range []string{"*.md", "infra/*.md", "internal/*/*.md", "internal/*/*/*.md"} {
+		paths, err := filepath.Glob("../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages++
+			if found := fixed.Find(text); found != nil {
+				t.Errorf("%s has %q, want a variable or a command", path, found)
+			}
+		}
+	}
+	if pages < 4 {
+		t.Errorf("there are %d pages, want the project's", pages)
+	}
+}
