@@ -42,9 +42,9 @@ func iam(arn string) string {
 }
 
 func cognito(identity string) string {
-	return `{"iam": {"userArn": "arn:aws:sts::123456789012:assumed-role/shoppers/CognitoIdentityCredentials",
-		"cognitoIdentity": {"amr": ["authenticated"], "identityPoolId": "eu-west-1:pool",
-		"identityId": "` + identity + `"}}}`
+	const role = "arn:aws:sts::123456789012:assumed-role/shoppers/CognitoIdentityCredentials"
+	return `{"iam": {"userArn": "` + role + `", "cognitoIdentity": {"amr": ["authenticated"],
+		"identityPoolId": "eu-west-1:pool", "identityId": "` + identity + `"}}}`
 }
 
 func TestThePrincipalIsWhomTheAuthorizerFound(t *testing.T) {
@@ -57,42 +57,45 @@ func TestThePrincipalIsWhomTheAuthorizerFound(t *testing.T) {
 	named := func(kind principal.Kind, id string) principal.Principal {
 		return principal.Principal{Kind: kind, ID: id}
 	}
-	for authorizer, want := range map[string]principal.Principal{
-		"null": {},
+	for _, test := range []struct {
+		authorizer string
+		want       principal.Principal
+	}{
+		{"null", principal.Principal{}},
 
-		jwt(`{"iss": "https://id.example", "sub": "7", "client_id": "web", "azp": "web", "jti": "1"}`): named("jwt", `sub "7" of "https://id.example"`),
-		jwt(`{"sub": "7"}`):          named("jwt", `sub "7" of ""`),
-		jwt(`{"sub": "7\" of \"x"}`): named("jwt", `sub "7\" of \"x" of ""`),
-		jwt(`{"iss": "i", "client_id": "payments", "azp": "web"}`):       named("jwt", `client_id "payments" of "i"`),
-		jwt(`{"iss": "i", "sub": "", "client_id": "", "azp": "mobile"}`): named("jwt", `azp "mobile" of "i"`),
-		jwt(`{"iss": "i", "aud": "allo", "scope": "a", "jti": "1"}`):     named("unnamed", ""),
-		jwt(`{}`):    named("unnamed", ""),
-		jwt(`null`):  named("unnamed", ""),
-		`{"jwt":{}}`: named("unnamed", ""),
+		{jwt(`{"iss": "https://id.example", "sub": "7", "client_id": "web", "azp": "web", "jti": "1"}`), named("jwt", `sub "7" of "https://id.example"`)},
+		{jwt(`{"sub": "7"}`), named("jwt", `sub "7" of ""`)},
+		{jwt(`{"sub": "7\" of \"x"}`), named("jwt", `sub "7\" of \"x" of ""`)},
+		{jwt(`{"iss": "i", "client_id": "payments", "azp": "web"}`), named("jwt", `client_id "payments" of "i"`)},
+		{jwt(`{"iss": "i", "sub": "", "client_id": "", "azp": "mobile"}`), named("jwt", `azp "mobile" of "i"`)},
+		{jwt(`{"iss": "i", "aud": "allo", "scope": "a", "jti": "1"}`), named("unnamed", "")},
+		{jwt(`{}`), named("unnamed", "")},
+		{jwt(`null`), named("unnamed", "")},
+		{`{"jwt":{}}`, named("unnamed", "")},
 
-		iam(user + "ann"):                              named("iam", user+"ann"),
-		iam(user + "a/long/path/ann"):                  named("iam", user+"a/long/path/ann"),
-		iam(user + "assumed-role/ann/x"):               named("iam", user+"assumed-role/ann/x"),
-		iam("arn:aws:iam::123456789012:root"):          named("iam", "arn:aws:iam::123456789012:root"),
-		iam(sts + "federated-user/ann"):                named("iam", sts+"federated-user/ann"),
-		iam(sts + "assumed-role/payments/task-1"):      named("iam", sts+"assumed-role/payments"),
-		iam(sts + "assumed-role/payments/task-2"):      named("iam", sts+"assumed-role/payments"),
-		iam(sts + "assumed-role/payments/payments"):    named("iam", sts+"assumed-role/payments"),
-		iam(sts + "assumed-role/refunds/task-1"):       named("iam", sts+"assumed-role/refunds"),
-		iam(sts + "assumed-role/payments"):             named("iam", sts+"assumed-role/payments"),
-		iam("arn:aws-cn:sts::1:assumed-role/r/s@x.cn"): named("iam", "arn:aws-cn:sts::1:assumed-role/r"),
-		iam("not an ARN/a/b"):                          named("iam", "not an ARN/a/b"),
-		iam(""):                                        named("unnamed", ""),
-		`{"iam": {}}`:                                  named("unnamed", ""),
-		cognito("eu-west-1:ann"):                       named("iam", "cognito:eu-west-1:ann"),
-		cognito("eu-west-1:bob"):                       named("iam", "cognito:eu-west-1:bob"),
+		{iam(user + "ann"), named("iam", user+"ann")},
+		{iam(user + "a/long/path/ann"), named("iam", user+"a/long/path/ann")},
+		{iam(user + "assumed-role/ann/x"), named("iam", user+"assumed-role/ann/x")},
+		{iam("arn:aws:iam::123456789012:root"), named("iam", "arn:aws:iam::123456789012:root")},
+		{iam(sts + "federated-user/ann"), named("iam", sts+"federated-user/ann")},
+		{iam(sts + "assumed-role/payments/task-1"), named("iam", sts+"assumed-role/payments")},
+		{iam(sts + "assumed-role/payments/task-2"), named("iam", sts+"assumed-role/payments")},
+		{iam(sts + "assumed-role/payments/payments"), named("iam", sts+"assumed-role/payments")},
+		{iam(sts + "assumed-role/refunds/task-1"), named("iam", sts+"assumed-role/refunds")},
+		{iam(sts + "assumed-role/payments"), named("iam", sts+"assumed-role/payments")},
+		{iam("arn:aws-cn:sts::1:assumed-role/r/s@x.cn"), named("iam", "arn:aws-cn:sts::1:assumed-role/r")},
+		{iam("not an ARN/a/b"), named("iam", "not an ARN/a/b")},
+		{iam(""), named("unnamed", "")},
+		{`{"iam": {}}`, named("unnamed", "")},
+		{cognito("eu-west-1:ann"), named("iam", "cognito:eu-west-1:ann")},
+		{cognito("eu-west-1:bob"), named("iam", "cognito:eu-west-1:bob")},
 
-		`{"lambda": {"sub": "7", "principalId": "7"}}`: named("unnamed", ""),
-		`{"lambda": null}`: named("unnamed", ""),
-		`{}`:               named("unnamed", ""),
+		{`{"lambda": {"sub": "7", "principalId": "7"}}`, named("unnamed", "")},
+		{`{"lambda": null}`, named("unnamed", "")},
+		{`{}`, named("unnamed", "")},
 	} {
-		if got := principalFor(t, authorizer); got != want {
-			t.Errorf("the principal of %s is %+v, want %+v", authorizer, got, want)
+		if got := principalFor(t, test.authorizer); got != test.want {
+			t.Errorf("the principal of %s is %+v, want %+v", test.authorizer, got, test.want)
 		}
 	}
 }

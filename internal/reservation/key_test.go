@@ -356,8 +356,8 @@ func TestOneKeyOfTwoPrincipalsMakesTwoHolds(t *testing.T) {
 	t.Parallel()
 
 	mustHold(t, someCallers, func(ctx context.Context, f *fixture, r *report) {
-		raceOfOneKeyOfTwo(ctx, f, r, named(ctx, "ann"), named(ctx, "bob"))
-		raceOfOneKeyOfTwo(ctx, f, r, named(ctx, "ann"), ctx)
+		raceOfOneKeyOfTwo(named(ctx, "ann"), named(ctx, "bob"), f, r)
+		raceOfOneKeyOfTwo(named(ctx, "ann"), ctx, f, r)
 	})
 }
 
@@ -366,12 +366,12 @@ func TestOneKeyMakesOneHoldWithoutPrincipals(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I6", func(*fixture) {},
-		func(ctx context.Context, f *fixture, r *report) { raceOfOneKeyOfTwo(ctx, f, r, ctx, ctx) })
+		func(ctx context.Context, f *fixture, r *report) { raceOfOneKeyOfTwo(ctx, ctx, f, r) })
 }
 
 // raceOfOneKeyOfTwo lets two principals send the same requests under one key, all at once: first
 // for a hold of one line, then for a cart. Each principal must have one hold of each.
-func raceOfOneKeyOfTwo(ctx context.Context, f *fixture, r *report, one, two context.Context) {
+func raceOfOneKeyOfTwo(one, two context.Context, f *fixture, r *report) {
 	services := f.services()
 	rows := f.stocks(1000, 1000)
 	for _, lines := range [][]reservation.Line{rows[:1], rows} {

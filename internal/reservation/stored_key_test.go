@@ -18,10 +18,16 @@ func TestStoredKeysStayTheSame(t *testing.T) {
 		key, want string
 	}{
 		{principal.Principal{}, "key", "key"},
-		{principal.Principal{Kind: "jwt", ID: `sub "7" of "https://id.example"`}, "key",
-			",ddab56b991122524907ab2fa8bc8beea59626ed458b066cc555a5a396b48a883"},
-		{principal.Principal{Kind: "iam", ID: "arn:aws:iam::123456789012:user/ann"}, "key",
-			",07f355b26906e091d5ec8bf1054ee9282af6603536d5d45eeba27d4f5a36afde"},
+		{
+			principal.Principal{Kind: "jwt", ID: `sub "7" of "https://id.example"`},
+			"key",
+			",ddab56b991122524907ab2fa8bc8beea59626ed458b066cc555a5a396b48a883",
+		},
+		{
+			principal.Principal{Kind: "iam", ID: "arn:aws:iam::123456789012:user/ann"},
+			"key",
+			",07f355b26906e091d5ec8bf1054ee9282af6603536d5d45eeba27d4f5a36afde",
+		},
 	} {
 		if got := storedKey(test.principal, test.key); got != test.want {
 			t.Errorf("storedKey(%+v, %q) = %q, want %q", test.principal, test.key, got, test.want)
@@ -35,8 +41,12 @@ func TestPrincipalsStoredKeysAreDifferentAndNoCallersKey(t *testing.T) {
 	long := strings.Repeat("k", MaxKeyLength)
 	seen := map[string]bool{}
 	for _, p := range []principal.Principal{
-		{Kind: "jwt", ID: "a"}, {Kind: "iam", ID: "a"}, {Kind: "jwt", ID: "ab"},
-		{Kind: "jwt", ID: long}, {Kind: "jwt"}, {Kind: "unnamed"},
+		{Kind: "jwt", ID: "a"},
+		{Kind: "iam", ID: "a"},
+		{Kind: "jwt", ID: "ab"},
+		{Kind: "jwt", ID: long},
+		{Kind: "jwt"},
+		{Kind: "unnamed"},
 	} {
 		for _, key := range []string{"b", "", "bb", long} {
 			stored := storedKey(p, key)

@@ -76,7 +76,8 @@ func TestThePageOfTheAPITriesEachRequestUnderARandomKey(t *testing.T) {
 // wantRandomKeys fails the test unless there are n keys, and each is a random UUID of its own.
 func wantRandomKeys(t *testing.T, keys []string, n int) {
 	t.Helper()
-	random := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	random := regexp.MustCompile(
+		`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	seen := map[string]bool{}
 	for _, key := range keys {
 		if !random.MatchString(key) {
