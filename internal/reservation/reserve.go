@@ -21,7 +21,7 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 		return s.refuse(ctx, r, err)
 	}
 	// A UUIDv7 begins with the time, so new rows go to the end of the primary key's index. 62 of its
-	// bits are random.
+	// bits come from crypto/rand for each id. They keep it secret: who knows it can use the hold.
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Answer{}, fmt.Errorf("make an id: %w", err)
