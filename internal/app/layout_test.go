@@ -126,15 +126,18 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/route":       {},
 		"internal/config":      {},
 		"internal/problem":     {},
-		"internal/lambdahttp":  {"internal/problem"},
+		"internal/principal":   {},
+		"internal/lambdahttp":  {"internal/principal", "internal/problem"},
 		"internal/webui":       {"internal/problem"},
 		"internal/emf":         {},
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
-		"internal/reservation": {"internal/postgres"},
+		"internal/reservation": {"internal/postgres", "internal/principal"},
 		"infra":                {"internal/config", "internal/route"},
-		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
+		"internal/httpapi": {
+			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+		},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {
@@ -209,4 +212,34 @@ func TestEveryStatementNamesAFunctionsColumns(t *testing.T) {
 			t.Errorf("%s has %q, want the columns named", path, found)
 		}
 	})
+}
+
+// A reader copies an example, and callers without authorization share their keys.
+func TestEveryExampleHasARandomIdempotencyKey(t *testing.T) {
+	t.Parallel()
+
+	fixed := regexp.MustCompile(`(?i)idempotency-key:\s*[^$\s].*`)
+	if !fixed.MatchString(`-H "Idempotency-Key: order-17"`) {
+		t.Error("the pattern doesn't match an example that it must find")
+	}
+	pages := 0
+	for _, pattern := range []string{"*.md", "infra/*.md", "internal/*/*.md", "internal/*/*/*.md"} {
+		paths, err := filepath.Glob("../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages++
+			if found := fixed.Find(text); found != nil {
+				t.Errorf("%s has %q, want a variable or a command", path, found)
+			}
+		}
+	}
+	if pages < 4 {
+		t.Errorf("there are %d pages, want the project's", pages)
+	}
 }

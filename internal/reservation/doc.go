@@ -31,7 +31,9 @@
 //	I4  A hold past its expires_at is dead at once: it can't be confirmed or extended, it reads as
 //	    EXPIRED, and its units are available to the next caller and in the catalog before any sweep.
 //	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond.
-//	I6  One Idempotency-Key and one request make one effect and one answer.
+//	I6  One Idempotency-Key of one principal and one request make one effect and one answer, however
+//	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
+//	    block, read or replay it.
 //	I7  A cart is held whole or not at all.
 //	I8  total changes only by confirming a hold or by a recorded stock adjustment.
 //	I9  The sweep may run at any time, twice at once, and die anywhere: every expired hold is expired

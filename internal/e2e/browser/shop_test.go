@@ -215,6 +215,23 @@ func TestADoubleClickActsOnce(t *testing.T) {
 	}
 }
 
+// A page over plain HTTP from another machine has no crypto.randomUUID.
+func TestKeysAreRandomWithoutASecureContext(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	posts := s.countPosts()
+	b := s.newTab()
+	b.visit("/")
+	eval[chromedp.Void](b, "delete Crypto.prototype.randomUUID")
+	b.click(reserveButton("Mechanical Keyboard", "San Francisco"))
+	b.click(submit)
+	b.sees("h1", "Held for you")
+	eval[chromedp.Void](b, "delete Crypto.prototype.randomUUID")
+	b.click(extend)
+	b.sees(".result", "Held until")
+	wantRandomKeys(t, posts(), 2)
+}
+
 // countPosts collects the Idempotency-Keys of the POSTs.
 func (s *stack) countPosts() (keys func() []string) {
 	var mu sync.Mutex
