@@ -45,8 +45,9 @@ var operatorRights = []tableRights{
 
 // Grant gives a role the privileges that the service needs, revokes its other privileges on our
 // tables, and gives it the settings of [Defaults]. The source's role must own the tables and be
-// allowed to alter the other role. Grant may be called again at any time: each call does all of
-// this in one transaction.
+// allowed to alter the other role. If it may grant pg_read_all_stats, Grant does, so that the sweeper
+// sees how old the oldest transaction is. Grant may be called again at any time: each call does all
+// of this in one transaction.
 func Grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()
@@ -57,6 +58,13 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 		statements = append(statements, "GRANT USAGE ON SCHEMA public TO "+name)
 		statements = append(statements, grants(serviceRights, name)...)
 		statements = append(statements, grants(operatorRights, "pg_database_owner")...)
+		may, err := mayGrantStatistics(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if may {
+			statements = append(statements, "GRANT pg_read_all_stats TO "+name)
+		}
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return fmt.Errorf("%s: %w", statement, err)
@@ -64,6 +72,16 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 		}
 		return setDefaults(ctx, tx, name)
 	})
+}
+
+// mayGrantStatistics reports whether the current role may grant pg_read_all_stats. On Aurora it may
+// not, and bootstrap.sql has made the grant.
+func mayGrantStatistics(ctx context.Context, tx pgx.Tx) (may bool, err error) {
+	const sql = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE WITH ADMIN OPTION')"
+	if err := tx.QueryRow(ctx, sql).Scan(&may); err != nil {
+		return false, fmt.Errorf("look for the right to grant pg_read_all_stats: %w", err)
+	}
+	return may, nil
 }
 
 // grants returns the statements that give rights to a role, as SQL writes its name.
