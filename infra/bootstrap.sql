@@ -44,7 +44,8 @@ BEGIN
             EXECUTE format('GRANT %I TO allo_app', _statistics);
             EXIT;
         EXCEPTION WHEN insufficient_privilege THEN
-            CONTINUE; -- the master user may grant the wider role alone, or neither
+            -- The master user may grant the wider role alone, or neither.
+            CONTINUE;
         END;
     END LOOP;
 

@@ -27,7 +27,7 @@ const horizonSQL = `SELECT oldest_seconds, transactions, complete FROM read_hori
 type horizonRow struct {
 	OldestSeconds float64
 	Transactions  int64
-	Complete   bool
+	Complete      bool
 }
 
 // Horizon reads the horizon in one statement, which locks nothing. It returns ErrBusy or
