@@ -35,8 +35,8 @@ func (m Metric) Of(dimension string, value float64) Value {
 	return Value{metric: m, of: dimension, value: value}
 }
 
-// Writer writes the metrics of a namespace. It is safe for concurrent use if its io.Writer is. A nil
-// Writer writes nothing.
+// Writer writes the metrics of a namespace. A nil Writer writes nothing. A Writer is safe for
+// concurrent use if its io.Writer is.
 type Writer struct {
 	to        io.Writer
 	namespace string
@@ -92,9 +92,9 @@ func (w *Writer) Write(values ...Value) {
 func add(
 	directives []directive, namespace string, dimensions []string, metric definition,
 ) []directive {
-	for i, d := range directives {
-		if slices.Equal(d.Dimensions[0], dimensions) {
-			directives[i].Metrics = append(d.Metrics, metric)
+	for i := range directives {
+		if d := &directives[i]; slices.Equal(d.Dimensions[0], dimensions) {
+			d.Metrics = append(d.Metrics, metric)
 			return directives
 		}
 	}

@@ -45,9 +45,9 @@ var operatorRights = []tableRights{
 
 // Grant gives a role the privileges that the service needs, revokes its other privileges on our
 // tables, and gives it the settings of [Defaults]. The source's role must own the tables and be
-// allowed to alter the other role. If it may grant pg_read_all_stats, Grant does, so that the sweeper
-// sees how old the oldest transaction is. Grant may be called again at any time: each call does all
-// of this in one transaction.
+// allowed to alter the other role. If it may grant pg_read_all_stats, Grant does, so that the
+// sweeper sees how old the oldest transaction is. Grant may be called again at any time: each call
+// does all of this in one transaction.
 func Grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()

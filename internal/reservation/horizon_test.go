@@ -194,8 +194,8 @@ func closeConn(f *fixture, conn *pgconn.PgConn) {
 	f.WaitUntil("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1", int32(conn.PID()))
 }
 
-// replicate does what a replica does whose oldest snapshot is of this moment: it streams the log and
-// sends its horizon to the server.
+// replicate does what a replica does whose oldest snapshot is of this moment: it streams the log
+// and sends its horizon to the server.
 func replicate(f *fixture, slot string) (end func()) {
 	f.t.Helper()
 	config, err := pgconn.ParseConfig(f.DirectURL)
