@@ -128,8 +128,8 @@ func TestTheErrorAlarmIgnoresAFewErrors(t *testing.T) {
 	})
 }
 
-// An alarm reaches the topic only if the topic's policy allows it. With a key of KMS it would need a
-// permission on the key too.
+// An alarm reaches the topic only if the topic's policy allows it. With a key of KMS it would need
+// a permission on the key too.
 func TestEveryAlarmNotifiesTheTopic(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		topic := tpl.only(t, "AWS::SNS::Topic")

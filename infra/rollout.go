@@ -13,8 +13,8 @@ import (
 // rollout, as in dev, an alias moves at once. So does the sweeper's: one call a minute can't be
 // split.
 //
-// A function's alarms count all its versions. So while the version in service has faults, CodeDeploy
-// refuses its successor too: the operator deploys the hotfix with rollout=now.
+// A function's alarms count all its versions. So while the version in service has faults,
+// CodeDeploy refuses its successor too: the operator deploys the hotfix with rollout=now.
 func newRollout(
 	scope constructs.Construct, functions []function,
 	alarms map[string][]awscloudwatch.Alarm, api5xx awscloudwatch.Alarm,

@@ -69,8 +69,8 @@ func TestARolloutWatchesItsOwnFunctionAndTheAPI(t *testing.T) {
 	}
 }
 
-// CodeDeploy starts no canary while one of its alarms rings. So a hotfix must not go through it. The
-// rest of the stack stays as it is.
+// CodeDeploy starts no canary while one of its alarms rings. So a hotfix must not go through it.
+// The rest of the stack stays as it is.
 func TestAHotfixGoesPastTheCanaryAndChangesNothingElse(t *testing.T) {
 	settings := map[string]string{"rollout": "now"}
 	for key, value := range modes["aurora-prod"] {
