@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -134,7 +136,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres", "internal/principal"},
-		"infra":                {"internal/config", "internal/route"},
+		"infra":                {"internal/config", "internal/emf", "internal/route"},
 		"internal/httpapi": {
 			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
 		},
@@ -197,6 +199,29 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The stack watches the metrics that package emf names. An alarm on one that nothing writes never
+// rings.
+func TestEveryMetricIsWritten(t *testing.T) {
+	t.Parallel()
+
+	written := regexp.MustCompile(`\bemf\.(\w+)\.(Value|Of)\(`)
+	found := map[string]bool{}
+	sources(t, func(_, source string) {
+		for _, match := range written.FindAllStringSubmatch(source, -1) {
+			found[match[1]] = true
+		}
+	})
+	for _, m := range emf.All() {
+		if !found[m.Name] {
+			t.Errorf("nothing writes the metric %s", m.Name)
+		}
+		delete(found, m.Name)
+	}
+	if len(found) > 0 {
+		t.Errorf("emf.All lacks the metrics %v", slices.Sorted(maps.Keys(found)))
+	}
 }
 
 // A statement that names its columns outlives a migration that gives the function more of them.

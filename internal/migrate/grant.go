@@ -47,7 +47,8 @@ var operatorRights = []tableRights{
 }
 
 // grant does the part of [UpAndGrant] that concerns the role, in one transaction. The source's role
-// must own the tables.
+// must own the tables. If it may grant pg_read_all_stats, grant does, so that the sweeper sees how
+// old the oldest transaction is.
 func grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()
@@ -58,6 +59,13 @@ func grant(ctx context.Context, source postgres.Source, role string) error {
 		statements = append(statements, "GRANT USAGE ON SCHEMA public TO "+name)
 		statements = append(statements, grants(serviceRights, name)...)
 		statements = append(statements, grants(operatorRights, "pg_database_owner")...)
+		may, err := mayGrantStatistics(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if may {
+			statements = append(statements, "GRANT pg_read_all_stats TO "+name)
+		}
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return fmt.Errorf("%s: %w", statement, err)
@@ -65,6 +73,16 @@ func grant(ctx context.Context, source postgres.Source, role string) error {
 		}
 		return setDefaults(ctx, tx, name)
 	})
+}
+
+// mayGrantStatistics reports whether the current role may grant pg_read_all_stats. On Aurora it may
+// not, and bootstrap.sql has made the grant.
+func mayGrantStatistics(ctx context.Context, tx pgx.Tx) (may bool, err error) {
+	const sql = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE WITH ADMIN OPTION')"
+	if err := tx.QueryRow(ctx, sql).Scan(&may); err != nil {
+		return false, fmt.Errorf("look for the right to grant pg_read_all_stats: %w", err)
+	}
+	return may, nil
 }
 
 // grants returns the statements that give rights to a role, as SQL writes its name.
