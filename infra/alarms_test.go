@@ -23,6 +23,7 @@ var wantAlarms = map[string]string{
 	"PoolErrors":    "own PoolErrors - Sum/60s > 5 in 3 of 5",
 	"Retries":       "own Retries - Sum/300s > 0 in 1 of 1",
 	"Errors":        "AWS/Lambda Errors FunctionName,Resource Sum/60s > 0 in 1 of 1",
+	"Faults":        "own Faults Function Sum/60s > 0 in 1 of 1",
 	"Throttles":     "AWS/Lambda Throttles FunctionName,Resource Sum/60s > 0 in 1 of 1",
 	"SweeperDead": "AWS/Lambda Invocations FunctionName,Resource " +
 		"Sum/300s < 3 in 1 of 1 or missing",
@@ -32,6 +33,8 @@ var wantAlarms = map[string]string{
 	"RuleFailed":    "AWS/Events FailedInvocations RuleName Sum/60s > 0 in 1 of 1",
 	"LostSweeps": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
 		"Maximum/60s > 0 in 1 of 1",
+	"OldTransaction":  "own OldestTransaction - Maximum/60s > 300 in 1 of 1",
+	"OldHorizon":      "own HorizonTransactions - Maximum/60s > 200000 in 3 of 3",
 	"AuditViolations": "own AuditViolations - Maximum/3600s > 0 in 1 of 1",
 	"AuditUnfinished": "own AuditUnfinished - Minimum/3600s > 0 in 3 of 3",
 }
@@ -62,12 +65,12 @@ func wantAlarmsOf(mode string) map[string]string {
 		"Maximum/60s > %d in 3 of 3", connections)
 	if mode == "aurora-prod" {
 		want["ProxyPinned"] = "AWS/RDS DatabaseConnectionsCurrentlySessionPinned ProxyName " +
-			"Maximum/60s > 0 in 5 of 5"
+			"Sum/60s > 0 in 5 of 5"
 	}
 	return want
 }
 
-var functionAlarm = regexp.MustCompile(`^(Errors|Throttles)-(.+)$`)
+var functionAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles)-(.+)$`)
 
 func TestEachAlarmWatchesItsMetric(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
@@ -76,7 +79,11 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 			condition := strings.Replace(alarmOf(a), "AlloReservations/"+stackName(mode), "own", 1)
 			if m := functionAlarm.FindStringSubmatch(name); m != nil {
 				name = m[1]
-				if dims := asJSON(a.get("Dimensions")); !strings.Contains(dims, functions[m[2]].id+`"`) {
+				want := functions[m[2]].id
+				if name == "Faults" {
+					want = m[2] // the function writes this metric itself
+				}
+				if dims := asJSON(a.get("Dimensions")); !strings.Contains(dims, `"`+want+`"`) {
 					t.Errorf("the alarm %s-%s watches %s", m[1], m[2], dims)
 				}
 			}
@@ -121,12 +128,20 @@ func TestTheErrorAlarmIgnoresAFewErrors(t *testing.T) {
 	})
 }
 
-// An alarm reaches the topic only if the topic's policy allows it.
+// An alarm reaches the topic only if the topic's policy allows it. With a key of KMS it would need
+// a permission on the key too.
 func TestEveryAlarmNotifiesTheTopic(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		topic := tpl.only(t, "AWS::SNS::Topic")
+		if topic.get("KmsMasterKeyId") != nil {
+			t.Errorf("the topic has the key %s", asJSON(topic.get("KmsMasterKeyId")))
+		}
 		want := asJSON([]any{map[string]any{"Ref": topic.id}})
 		for name, a := range tpl.alarms(mode) {
+			full, _ := a.get("AlarmName").(string)
+			if a.get("ActionsEnabled") == false || !strings.HasPrefix(full, stackName(mode)+"-") {
+				t.Errorf("the topic's policy doesn't cover the alarm %s, or its actions are off", full)
+			}
 			ring, end := asJSON(a.get("AlarmActions")), asJSON(a.get("OKActions"))
 			if ring != want || end != want {
 				t.Errorf("%s notifies %s when it rings and %s when it ends, want the topic both times",

@@ -152,8 +152,8 @@ func (a *aurora) monitor(m *monitoring) {
 	graphs := []graph{
 		newGraph("Database capacity, % of the maximum", capacity),
 		newGraph("Database connections", connections),
-		newGraph("Database: deadlocks, commit latency (ms)",
-			metric("Deadlocks", "Sum"), metric("CommitLatency", "Average")),
+		newGraph("Database: deadlocks a second, commit latency (ms)",
+			metric("Deadlocks", "Maximum"), metric("CommitLatency", "Average")),
 	}
 	if a.proxy != nil {
 		graphs = append(graphs, monitorProxy(m, a.proxy))

@@ -11,12 +11,17 @@
 -- creates them and is dropped. Operators get their rights through pg_database_owner, with the other
 -- grants.
 --
+-- The app may see the statistics of all sessions, because the sweeper reports how old the oldest
+-- transaction is. The report lacks other roles' transactions on a server that refuses both grants.
+--
 -- The migrator has CREATEROLE and creates the app, so that it may set the app's timeouts. They are
 -- defaults of the role because a pooler refuses them when a client connects.
 --
 -- This is one statement, and it can run repeatedly. It must not contain the character that begins a
 -- parameter's name in the RDS Data API.
 DO $$
+DECLARE
+    _statistics text;
 BEGIN
     -- Two concurrent runs would both find a role missing. claim_key.sql lists the lock's class, 2.
     PERFORM pg_advisory_xact_lock(2, 0);
@@ -34,6 +39,15 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_iam') THEN
         GRANT rds_iam TO allo_migrator, allo_app;
     END IF;
+    FOREACH _statistics IN ARRAY ARRAY['pg_read_all_stats', 'pg_monitor'] LOOP
+        BEGIN
+            EXECUTE format('GRANT %I TO allo_app', _statistics);
+            EXIT;
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- The master user may grant the wider role alone, or neither.
+            CONTINUE;
+        END;
+    END LOOP;
 
     -- Postgres grants these to everybody by default, and the app needs none of them.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());

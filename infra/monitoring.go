@@ -7,6 +7,8 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/interfaces/interfacesawscloudwatch"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
+
+	"github.com/allo/reservations/internal/emf"
 )
 
 // monitoring collects the stack's alarms, which all notify one topic, and the dashboard's rows.
@@ -29,8 +31,7 @@ func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
 // its own, so that dev's holds don't count as prod's.
 func metricNamespace(s Settings) string { return "AlloReservations/" + s.StackName() }
 
-// outcomes are the values of the dimension Outcome of the metric Reservations that the dashboard
-// shows. Package internal/app writes the metric.
+// outcomes are the values of the dimension of emf.Reservations that the dashboard shows.
 var outcomes = []string{
 	"HELD", "CONFIRMED", "RELEASED", "EXTENDED", "EXPIRED", "REPLAYED", "INSUFFICIENT_STOCK",
 	"RESERVATION_EXPIRED", "STOCK_BUSY", "DATABASE_UNAVAILABLE",
@@ -43,28 +44,28 @@ func every(minutes float64, statistic string) *awscloudwatch.MetricOptions {
 	}
 }
 
-// serviceMetric returns a metric that the functions write themselves.
-func (m *monitoring) serviceMetric(name, statistic string, minutes float64) awscloudwatch.Metric {
-	return awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
+// serviceMetric returns a metric that the functions write themselves. The value is that of its
+// dimension, or empty for a metric without one.
+func (m *monitoring) serviceMetric(
+	metric emf.Metric, value, statistic string, minutes float64,
+) awscloudwatch.Metric {
+	props := &awscloudwatch.MetricProps{
 		Namespace:  jsii.String(metricNamespace(m.settings)),
-		MetricName: jsii.String(name),
+		MetricName: jsii.String(metric.Name),
 		Statistic:  jsii.String(statistic),
 		Period:     awscdk.Duration_Minutes(jsii.Number(minutes)),
-	})
+	}
+	if metric.Dimension != "" {
+		props.DimensionsMap = &map[string]*string{metric.Dimension: jsii.String(value)}
+	}
+	return awscloudwatch.NewMetric(props)
 }
 
 // outcomeMetrics returns the number of calls each minute, one metric for each outcome.
 func (m *monitoring) outcomeMetrics() []awscloudwatch.IMetric {
 	var metrics []awscloudwatch.IMetric
 	for _, outcome := range outcomes {
-		metrics = append(metrics, awscloudwatch.NewMetric(&awscloudwatch.MetricProps{
-			Namespace:     jsii.String(metricNamespace(m.settings)),
-			MetricName:    jsii.String("Reservations"),
-			DimensionsMap: &map[string]*string{"Outcome": jsii.String(outcome)},
-			Label:         jsii.String(outcome),
-			Statistic:     jsii.String("Sum"),
-			Period:        awscdk.Duration_Minutes(jsii.Number(1)),
-		}))
+		metrics = append(metrics, m.serviceMetric(emf.Reservations, outcome, "Sum", 1))
 	}
 	return metrics
 }
@@ -88,12 +89,12 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 		above: 0.8 * apiTimeout * 1000, breaching: 3, outOf: 5,
 		meaning: "Functions use over 80% of their timeout",
 	})
-	poolErrors := m.serviceMetric("PoolErrors", "Sum", 1)
+	poolErrors := m.serviceMetric(emf.PoolErrors, "", "Sum", 1)
 	m.addAlarm("PoolErrors", poolErrors, alarm{
 		above: 5, breaching: 3, outOf: 5,
 		meaning: "Calls couldn't get a database connection",
 	})
-	m.addAlarm("Retries", m.serviceMetric("Retries", "Sum", 5), alarm{
+	m.addAlarm("Retries", m.serviceMetric(emf.Retries, "", "Sum", 5), alarm{
 		above: 0, breaching: 1, outOf: 1,
 		meaning: "A transaction met a deadlock. The service alone can't cause one: " +
 			"something else locks its rows",
@@ -106,8 +107,9 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 	)
 	m.addRow(
 		newGraph("Reservations by outcome", m.outcomeMetrics()...),
-		newGraph("Short lines, retries, pool errors", m.serviceMetric("Shortages", "Sum", 1),
-			m.serviceMetric("Retries", "Sum", 1), poolErrors),
+		newGraph("Short lines, retries, pool errors",
+			m.serviceMetric(emf.Shortages, "", "Sum", 1),
+			m.serviceMetric(emf.Retries, "", "Sum", 1), poolErrors),
 	)
 	return api5xx
 }
@@ -126,29 +128,38 @@ func errorShare(a api) awscloudwatch.MathExpression {
 	})
 }
 
-// addFunctions adds each function's errors and throttles. It returns the error alarms by the
-// functions' names, for the rollout.
-func (m *monitoring) addFunctions(functions []function) map[string]awscloudwatch.Alarm {
-	alarms := map[string]awscloudwatch.Alarm{}
-	var errors, throttles, concurrent []awscloudwatch.IMetric
+// addFunctions adds each function's errors, faults and throttles. It returns the alarms that end a
+// rollout of each function, by the functions' names.
+func (m *monitoring) addFunctions(functions []function) map[string][]awscloudwatch.Alarm {
+	alarms := map[string][]awscloudwatch.Alarm{}
+	var errors, faults, throttles, concurrent []awscloudwatch.IMetric
 	for _, f := range functions {
 		failed := f.alias.MetricErrors(every(1, "Sum"))
+		faulty := m.serviceMetric(emf.Faults, f.name, "Sum", 1)
 		throttled := f.alias.MetricThrottles(every(1, "Sum"))
-		// A 5xx answer isn't an error of the function, so a single error is a bug.
-		alarms[f.name] = m.addAlarm("Errors-"+f.name, failed, alarm{
-			above: 0, breaching: 1, outOf: 1,
-			meaning: "The function " + f.name + " failed or timed out, which no input may cause",
-		})
+		alarms[f.name] = []awscloudwatch.Alarm{
+			m.addAlarm("Errors-"+f.name, failed, alarm{
+				above: 0, breaching: 1, outOf: 1,
+				meaning: "The function " + f.name + " failed or timed out, which no input may cause",
+			}),
+			// Lambda takes an answer of 500 for a success.
+			m.addAlarm("Faults-"+f.name, faulty, alarm{
+				above: 0, breaching: 1, outOf: 1,
+				meaning: "The function " + f.name + " answered a call with 500, which is a bug",
+			}),
+		}
 		m.addAlarm("Throttles-"+f.name, throttled, alarm{
 			above: 0, breaching: 1, outOf: 1,
 			meaning: "Lambda throttled the function " + f.name + ": no concurrency was left",
 		})
-		errors, throttles = append(errors, failed), append(throttles, throttled)
+		errors, faults = append(errors, failed), append(faults, faulty)
+		throttles = append(throttles, throttled)
 		concurrent = append(concurrent,
 			f.function.Metric(jsii.String("ConcurrentExecutions"), every(1, "Maximum")))
 	}
 	m.addRow(
 		newGraph("Functions: errors", errors...),
+		newGraph("Functions: faults, answers of 500", faults...),
 		newGraph("Functions: throttles", throttles...),
 		newGraph("Functions: concurrent executions", concurrent...),
 	)
@@ -159,8 +170,8 @@ func (m *monitoring) addFunctions(functions []function) map[string]awscloudwatch
 // but the bookkeeping falls behind.
 func (m *monitoring) addSweeper(s sweeper) {
 	deadLetters := s.deadLetters.MetricApproximateNumberOfMessagesVisible(every(1, "Maximum"))
-	violations := m.serviceMetric("AuditViolations", "Maximum", 60)
-	lag := m.serviceMetric("SweepLag", "Maximum", 1)
+	violations := m.serviceMetric(emf.AuditViolations, "", "Maximum", 60)
+	lag := m.serviceMetric(emf.SweepLag, "", "Maximum", 1)
 	duration := s.alias.MetricDuration(every(1, "Maximum"))
 	m.addAlarm("LostSweeps", deadLetters, alarm{
 		above: 0, breaching: 1, outOf: 1,
@@ -170,18 +181,46 @@ func (m *monitoring) addSweeper(s sweeper) {
 		above: 0, breaching: 1, outOf: 1,
 		meaning: "The hourly audit found a broken promise",
 	})
-	m.addAlarm("AuditUnfinished", m.serviceMetric("AuditUnfinished", "Minimum", 60), alarm{
+	unfinished := m.serviceMetric(emf.AuditUnfinished, "", "Minimum", 60)
+	m.addAlarm("AuditUnfinished", unfinished, alarm{
 		above: 0, breaching: 3, outOf: 3,
 		meaning: "No audit has finished in time for three hours, so the promises are unchecked",
 	})
 	if m.settings.Sweeper {
 		m.addSweeperAlarms(s, lag, duration)
 	}
+	m.addHorizon()
 	m.addRow(
-		newGraph("Holds expired by the sweeper", m.serviceMetric("Expired", "Sum", 1)),
+		newGraph("Holds expired by the sweeper, sweeps out of time",
+			m.serviceMetric(emf.Expired, "", "Sum", 1), m.serviceMetric(emf.SweepMore, "", "Sum", 1)),
 		newGraph("Sweep: lag (s)", lag),
-		newGraph("Sweep: duration (ms)", m.serviceMetric("SweepDuration", "Maximum", 1), duration),
+		newGraph("Sweep: duration (ms)",
+			m.serviceMetric(emf.SweepDuration, "", "Maximum", 1), duration),
 		newGraph("Lost sweeps, broken promises", deadLetters, violations),
+	)
+}
+
+// addHorizon adds the two alarms for transactions that make Postgres keep dead row versions. Each
+// call on a hot row reads past these.
+//
+// The first alarm is early: before a sale, nothing is slow yet. The service's own longest statement
+// takes 5 s, and its audit 20 s. The second alarm measures the damage, and covers what has no age:
+// a replica that sends its oldest snapshot, and a replication slot. A call is two transactions, so
+// at 2,500 calls a second the audit's 20 s are 100,000 transactions. The alarm rings at twice that.
+func (m *monitoring) addHorizon() {
+	oldest := m.serviceMetric(emf.OldestTransaction, "", "Maximum", 1)
+	behind := m.serviceMetric(emf.HorizonTransactions, "", "Maximum", 1)
+	m.addAlarm("OldTransaction", oldest, alarm{
+		above: 300, breaching: 1, outOf: 1,
+		meaning: "A transaction is older than five minutes, and Postgres keeps dead rows for it",
+	})
+	m.addAlarm("OldHorizon", behind, alarm{
+		above: 200_000, breaching: 3, outOf: 3,
+		meaning: "Postgres keeps the dead rows of 200,000 transactions, which makes calls slow",
+	})
+	m.addRow(
+		newGraph("Oldest transaction (s)", oldest),
+		newGraph("Transactions whose dead rows are kept", behind),
 	)
 }
 

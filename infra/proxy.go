@@ -21,6 +21,10 @@ const (
 // newProxy creates an RDS Proxy, which shares the cluster's connections among many function
 // environments. It logs in to the cluster by IAM as the app's role. CDK 2.270 doesn't grant that
 // permission to the proxy's role, so newProxy does.
+//
+// RDS writes a proxy's name in lower case, and CloudWatch reports that name. The CDK's default name
+// has capitals, with which an alarm would watch a proxy that doesn't exist. The stack's name is in
+// lower case and within RDS's limit of 63 characters.
 func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
 	proxyRole := awsiam.NewRole(scope, jsii.String("ProxyRole"), &awsiam.RoleProps{
 		AssumedBy: awsiam.NewServicePrincipal(jsii.String("rds.amazonaws.com"), nil),
@@ -32,6 +36,7 @@ func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
 		Description:      jsii.String("The proxy: inbound from the functions, outbound to the cluster"),
 	})
 	proxy := a.cluster.AddProxy(jsii.String("Proxy"), &awsrds.DatabaseProxyOptions{
+		DbProxyName:       jsii.String(a.settings.StackName()),
 		Vpc:               a.network.vpc,
 		VpcSubnets:        a.network.subnets,
 		SecurityGroups:    &[]awsec2.ISecurityGroup{group},
@@ -52,8 +57,9 @@ func monitorProxy(m *monitoring, proxy awsrds.DatabaseProxy) graph {
 		Namespace:     jsii.String("AWS/RDS"),
 		MetricName:    jsii.String("DatabaseConnectionsCurrentlySessionPinned"),
 		DimensionsMap: &map[string]*string{"ProxyName": proxy.DbProxyName()},
-		Statistic:     jsii.String("Maximum"),
-		Period:        awscdk.Duration_Minutes(jsii.Number(1)),
+		// Each of the proxy's machines reports its own connections.
+		Statistic: jsii.String("Sum"),
+		Period:    awscdk.Duration_Minutes(jsii.Number(1)),
 	})
 	m.addAlarm("ProxyPinned", pinned, alarm{
 		above: 0, breaching: 5, outOf: 5,

@@ -69,6 +69,12 @@ func (r *reader) onOff(key string, fallback bool) bool {
 	return r.oneOf(key, words[fallback], "on", "off") == "on"
 }
 
+// rollout reports whether new versions get their traffic by a canary.
+func (r *reader) rollout(canary bool) bool {
+	words := map[bool]string{true: "canary", false: "now"}
+	return r.oneOf("rollout", words[canary], "canary", "now") == "canary"
+}
+
 func (r *reader) integer(key string, fallback, least, most int) int {
 	value := r.text(key, strconv.Itoa(fallback))
 	n, err := strconv.Atoi(value)

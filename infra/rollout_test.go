@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-func TestProdRollsOutByCanaryAndDevAtOnce(t *testing.T) {
+func TestAStackRollsOutByCanaryOrAtOnce(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		groups := tpl.resources("AWS::CodeDeploy::DeploymentGroup")
 		want := 0
-		if isProd(mode) {
+		if usesCanary(mode) {
 			want = len(functionNames()) - 2 // all but sweep and migrate
 		}
 		if len(groups) != want {
@@ -34,7 +34,7 @@ func TestProdRollsOutByCanaryAndDevAtOnce(t *testing.T) {
 		// The alias's update policy hands its moves to CodeDeploy.
 		for _, a := range tpl.resources("AWS::Lambda::Alias") {
 			byCanary := dig(a.attributes, "UpdatePolicy", "CodeDeployLambdaAliasUpdate") != nil
-			if want := isProd(mode) && strings.HasPrefix(a.id, "Functions"); byCanary != want {
+			if want := usesCanary(mode) && strings.HasPrefix(a.id, "Functions"); byCanary != want {
 				t.Errorf("CodeDeploy moves the alias %s: %v, want %v", a.id, byCanary, want)
 			}
 		}
@@ -56,13 +56,54 @@ func TestARolloutWatchesItsOwnFunctionAndTheAPI(t *testing.T) {
 		}
 		slices.Sort(got)
 		// A logical id has the function's name without its hyphens, and then a hash.
-		own := func(alarm string) bool {
-			name := strings.ReplaceAll(strings.TrimPrefix(alarm, "Errors-"), "-", "")
+		own := func(alarm, kind string) bool {
+			function, isKind := strings.CutPrefix(alarm, kind+"-")
+			name := strings.ReplaceAll(function, "-", "")
 			rest, ok := strings.CutPrefix(g.id, "Rollout"+name)
-			return ok && len(rest) == len("12345678")
+			return isKind && ok && len(rest) == len("12345678")
 		}
-		if len(got) != 2 || got[0] != "ApiErrors" || !own(got[1]) {
+		if len(got) != 3 || got[0] != "ApiErrors" || !own(got[1], "Errors") ||
+			!own(got[2], "Faults") {
 			t.Errorf("the rollout %s watches %v", g.id, got)
 		}
 	}
+}
+
+// CodeDeploy starts no canary while one of its alarms rings. So a hotfix must not go through it.
+// The rest of the stack stays as it is.
+func TestAHotfixGoesPastTheCanaryAndChangesNothingElse(t *testing.T) {
+	settings := map[string]string{"rollout": "now"}
+	for key, value := range modes["aurora-prod"] {
+		settings[key] = value
+	}
+	canary := contents(t, synth(t, "aurora-prod"))
+	hotfix := contents(t, synthesizeWith(t, settings))
+	for key, content := range canary {
+		isCanarys := strings.HasPrefix(key, "AWS::CodeDeploy::") || strings.Contains(key, " Rollout")
+		other, there := hotfix[key]
+		switch {
+		case isCanarys == there:
+			t.Errorf("%s is in the hotfix's template: %t, want the rest without the canary", key, there)
+		case strings.HasPrefix(key, "AWS::Lambda::Alias "):
+			if strings.Contains(other, "CodeDeploy") {
+				t.Errorf("CodeDeploy moves %s: %s", key, other)
+			}
+		case there && other != content:
+			t.Errorf("the hotfix changes %s:\n%s", key, other)
+		}
+		delete(hotfix, key)
+	}
+	for key := range hotfix {
+		t.Errorf("the hotfix adds %s", key)
+	}
+}
+
+// contents returns what CloudFormation acts on in each entry of a template, by kind and id.
+func contents(t *testing.T, tpl template) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, e := range mustEntries(t, string(tpl.json)) {
+		all[e.kind+" "+e.id] = e.content
+	}
+	return all
 }

@@ -34,6 +34,10 @@ type Settings struct {
 	// service and the migration use the same role.
 	AppRole string
 
+	// Canary sends a tenth of the traffic to a new version for five minutes first. Otherwise all
+	// traffic moves at once, and no alarm can stop it.
+	Canary bool
+
 	// Arch is the functions' architecture: arm64 or x86_64.
 	Arch string
 	// HoldTTL and MaxHold are durations for the functions. Empty leaves the functions' defaults.
@@ -82,9 +86,7 @@ type Stage struct {
 	// Protected keeps the data when the stack is deleted, and refuses to delete the stack.
 	Protected bool
 	// Reader adds an instance in a second zone, which takes over if the writer's zone is lost.
-	Reader bool
-	// Canary sends a tenth of the traffic to a new version for five minutes first.
-	Canary       bool
+	Reader       bool
 	BackupDays   float64
 	LogRetention awslogs.RetentionDays
 	MinACU       float64
@@ -93,7 +95,7 @@ type Stage struct {
 
 	// Auth guards prod even if the operator forgets to choose.
 	Auth                        Auth
-	Proxy                       bool
+	Canary, Proxy               bool
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
 }
@@ -111,11 +113,11 @@ var stages = map[string]Stage{
 	"prod": {
 		Protected:     true,
 		Reader:        true,
-		Canary:        true,
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
 		MinACU:        0.5,
 		Auth:          AuthIAM,
+		Canary:        true,
 		Proxy:         true,
 		MaxACU:        16,
 		ThrottleRate:  1000,
@@ -192,6 +194,7 @@ func read(r *reader) Settings {
 			"the name of a managed policy of the account"),
 	}
 	s.Stage = stages[s.Env]
+	s.Canary = r.rollout(s.Stage.Canary)
 	s.ThrottleRate = r.integer("throttleRate", s.Stage.ThrottleRate, 1, maxThrottle)
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)

@@ -21,13 +21,13 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
-	errors := monitoring.addFunctions(functions)
+	functionAlarms := monitoring.addFunctions(functions)
 	monitoring.addSweeper(sweeper)
 	db.monitor(monitoring)
 	monitoring.newDashboard()
 
-	if s.Stage.Canary {
-		newRollout(stack, functions, errors, api5xx)
+	if s.Canary {
+		newRollout(stack, functions, functionAlarms, api5xx)
 	}
 	redirectProviderLogs(stack, s)
 	tag(stack, s)

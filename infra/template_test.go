@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -31,8 +32,8 @@ var modes = map[string]map[string]string{
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
 	},
-	"aurora-direct": {"env": "prod", "dbProxy": "off", "auth": "iam"},
-	"external-dev":  {"db": "external", "arch": "x86_64"},
+	"aurora-direct": {"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now"},
+	"external-dev":  {"db": "external", "arch": "x86_64", "rollout": "canary"},
 	"external-prod": {
 		"db": "external", "env": "prod", "auth": "iam", "sweeper": "off",
 		"databaseUrlSecret": "shop/db", "migrateUrlSecret": "shop/migrate", "appRole": "shop",
@@ -77,15 +78,16 @@ func synth(t *testing.T, mode string) template {
 	if tpl, ok := synthesized[mode]; ok {
 		return tpl
 	}
-	tpl := synthesizeMode(t, mode)
+	tpl := synthesizeWith(t, modes[mode])
 	synthesized[mode] = tpl
 	return tpl
 }
 
-func synthesizeMode(t *testing.T, mode string) template {
+// synthesizeWith synthesizes the stack with settings.
+func synthesizeWith(t *testing.T, of map[string]string) template {
 	t.Helper()
 	context := cdkContext(t)
-	for key, value := range modes[mode] {
+	for key, value := range of {
 		context[key] = value
 	}
 	out := t.TempDir()
@@ -282,6 +284,11 @@ func asList(value any) []any {
 }
 
 func isProd(mode string) bool { return modes[mode]["env"] == "prod" }
+
+// usesCanary tells whether a mode's new versions get their traffic by a canary.
+func usesCanary(mode string) bool {
+	return cmp.Or(modes[mode]["rollout"], map[bool]string{true: "canary"}[isProd(mode)]) == "canary"
+}
 
 func isExternal(mode string) bool { return modes[mode]["db"] == "external" }
 

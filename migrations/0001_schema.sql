@@ -161,7 +161,10 @@ CREATE TABLE reservation_items (
 CREATE INDEX reservation_items_counted_by_stock
     ON reservation_items (product_id, warehouse_id, expires_at, reservation_id) WHERE counted;
 
--- I6: the answer given under an Idempotency-Key, with a hash of the request that it answered.
+-- I6: the answer given under an Idempotency-Key, with a hash of the request that it answered. The
+-- key of a caller whom the gateway has named begins with a comma, which no caller can send, and is
+-- a hash of the caller and the key (storedKey in internal/reservation/key.go). So each such caller
+-- has keys of its own, and all others share theirs.
 CREATE TABLE idempotency_keys (
     key          text COLLATE "C" PRIMARY KEY CHECK (length(key) BETWEEN 1 AND 255),
     request_hash bytea       NOT NULL CHECK (octet_length(request_hash) = 32),

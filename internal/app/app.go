@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/allo/reservations/internal/app/fault"
 	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
@@ -43,9 +44,7 @@ type App struct {
 }
 
 // HTTPHandler is the handler of a function behind the gateway, as lambda.Start takes it.
-type HTTPHandler = func(
-	context.Context, events.APIGatewayV2HTTPRequest,
-) (events.APIGatewayV2HTTPResponse, error)
+type HTTPHandler = fault.Handler
 
 // New makes an App with a pool of the given size. It doesn't connect. Every connect that finds the
 // server unsafe writes an error line with the reason, and its caller gets 503.
@@ -110,23 +109,26 @@ func (a *App) Close() { a.pool.Close() }
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
-	return lambdahttp.New(a.api.Function(function), a.log)
+	return fault.Count(function, lambdahttp.New(a.api.Function(function), a.log), a.metrics)
 }
 
 // SweepReport is the sweep function's result. The rule ignores it; it is for a call by hand.
 type SweepReport struct {
-	Expired       int64        `json:"expired"`
-	Units         int64        `json:"units"`
-	Keys          int64        `json:"keys"`
-	Batches       int          `json:"batches"`
-	OldestSeconds float64      `json:"oldestSeconds"`
-	More          bool         `json:"more"`
-	Audit         *AuditReport `json:"audit,omitempty"`
+	Expired       int64   `json:"expired"`
+	Units         int64   `json:"units"`
+	Keys          int64   `json:"keys"`
+	Batches       int     `json:"batches"`
+	OldestSeconds float64 `json:"oldestSeconds"`
+	More          bool    `json:"more"`
+	// Horizon is nil when it couldn't be read.
+	Horizon *HorizonReport `json:"horizon,omitempty"`
+	Audit   *AuditReport   `json:"audit,omitempty"`
 }
 
 // Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
-// and logs one line. In the first minute of an hour, or when the event's detail is {"audit": true},
-// it also audits, even when the sweep failed.
+// and logs one line, which also says how far the database keeps dead row versions. In the first
+// minute of an hour, or when the event's detail is {"audit": true}, it also audits, even when the
+// sweep failed.
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
 	if wantsAudit(event) {
@@ -139,15 +141,21 @@ func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 	start := time.Now()
 	result, err := a.Service.Sweep(ctx)
 	took := time.Since(start)
-	a.observeSweep(result, took, err)
+	horizon, horizonErr := a.horizon(ctx)
+	a.observeSweep(result, took, err, horizon)
 	report := SweepReport{
 		Expired: result.Expired, Units: result.Units, Keys: result.Keys, Batches: result.Batches,
-		OldestSeconds: result.Oldest.Seconds(), More: result.More,
+		OldestSeconds: result.Oldest.Seconds(), More: result.More, Horizon: horizon,
 	}
 	attrs := []any{
 		"expired", report.Expired, "units", report.Units, "keys", report.Keys,
 		"batches", report.Batches, "oldestSeconds", report.OldestSeconds, "more", report.More,
 		"tookMs", took.Milliseconds(),
+	}
+	if horizonErr != nil {
+		attrs = append(attrs, "horizonError", horizonErr)
+	} else {
+		attrs = append(attrs, "horizon", horizon)
 	}
 	if err != nil {
 		level := slog.LevelError

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -126,15 +128,18 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/route":       {},
 		"internal/config":      {},
 		"internal/problem":     {},
-		"internal/lambdahttp":  {"internal/problem"},
+		"internal/principal":   {},
+		"internal/lambdahttp":  {"internal/principal", "internal/problem"},
 		"internal/webui":       {"internal/problem"},
 		"internal/emf":         {},
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
-		"internal/reservation": {"internal/postgres"},
-		"infra":                {"internal/config", "internal/route"},
-		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
+		"internal/reservation": {"internal/postgres", "internal/principal"},
+		"infra":                {"internal/config", "internal/emf", "internal/route"},
+		"internal/httpapi": {
+			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+		},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {
@@ -196,6 +201,29 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 	})
 }
 
+// The stack watches the metrics that package emf names. An alarm on one that nothing writes never
+// rings.
+func TestEveryMetricIsWritten(t *testing.T) {
+	t.Parallel()
+
+	written := regexp.MustCompile(`\bemf\.(\w+)\.(Value|Of)\(`)
+	found := map[string]bool{}
+	sources(t, func(_, source string) {
+		for _, match := range written.FindAllStringSubmatch(source, -1) {
+			found[match[1]] = true
+		}
+	})
+	for _, m := range emf.All() {
+		if !found[m.Name] {
+			t.Errorf("nothing writes the metric %s", m.Name)
+		}
+		delete(found, m.Name)
+	}
+	if len(found) > 0 {
+		t.Errorf("emf.All lacks the metrics %v", slices.Sorted(maps.Keys(found)))
+	}
+}
+
 // A statement that names its columns outlives a migration that gives the function more of them.
 func TestEveryStatementNamesAFunctionsColumns(t *testing.T) {
 	t.Parallel()
@@ -209,4 +237,34 @@ func TestEveryStatementNamesAFunctionsColumns(t *testing.T) {
 			t.Errorf("%s has %q, want the columns named", path, found)
 		}
 	})
+}
+
+// A reader copies an example, and callers without authorization share their keys.
+func TestEveryExampleHasARandomIdempotencyKey(t *testing.T) {
+	t.Parallel()
+
+	fixed := regexp.MustCompile(`(?i)idempotency-key:\s*[^$\s].*`)
+	if !fixed.MatchString(`-H "Idempotency-Key: order-17"`) {
+		t.Error("the pattern doesn't match an example that it must find")
+	}
+	pages := 0
+	for _, pattern := range []string{"*.md", "infra/*.md", "internal/*/*.md", "internal/*/*/*.md"} {
+		paths, err := filepath.Glob("../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages++
+			if found := fixed.Find(text); found != nil {
+				t.Errorf("%s has %q, want a variable or a command", path, found)
+			}
+		}
+	}
+	if pages < 4 {
+		t.Errorf("there are %d pages, want the project's", pages)
+	}
 }

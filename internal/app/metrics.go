@@ -10,42 +10,32 @@ import (
 )
 
 // WriteMetrics makes the App write its metrics, at any LOG_LEVEL, because an alarm takes missing
-// metrics for a dead sweeper. A Lambda calls it. The local program doesn't, because nobody would
-// read its metrics.
+// metrics for a dead sweeper. A Lambda calls it, before HTTP. The local program doesn't, because
+// nobody would read its metrics.
 func (a *App) WriteMetrics(to io.Writer, namespace string) { a.metrics = emf.New(to, namespace) }
-
-// write writes metrics if WriteMetrics was called.
-func (a *App) write(groups ...emf.Group) {
-	if a.metrics != nil {
-		a.metrics.Write(groups...)
-	}
-}
 
 // observe writes the metrics of a request.
 func (a *App) observe(o httpapi.Observation) {
-	var verb emf.Group
+	values := a.troubles(o.NoConnection, o.Shortages)
 	if o.Outcome != "" {
-		one := emf.Metric{Name: "Reservations", Unit: emf.Count, Value: 1}
-		verb = emf.Group{Dimension: "Outcome", Value: o.Outcome, Metrics: []emf.Metric{one}}
+		values = append(values, emf.Reservations.Of(o.Outcome, 1))
 	}
-	a.write(verb, emf.Group{Metrics: a.troubles(o.NoConnection, o.Shortages)})
+	a.metrics.Write(values...)
 }
 
 // troubles returns the metrics that are written only when they aren't zero.
-func (a *App) troubles(noConnection bool, shortages int) []emf.Metric {
-	var metrics []emf.Metric
-	add := func(name string, count int64) {
-		if count > 0 {
-			metrics = append(metrics,
-				emf.Metric{Name: name, Unit: emf.Count, Value: float64(count)})
-		}
+func (a *App) troubles(noConnection bool, shortages int) []emf.Value {
+	var values []emf.Value
+	if shortages > 0 {
+		values = append(values, emf.Shortages.Value(float64(shortages)))
 	}
-	add("Shortages", int64(shortages))
-	add("Retries", a.newRetries())
+	if retries := a.newRetries(); retries > 0 {
+		values = append(values, emf.Retries.Value(float64(retries)))
+	}
 	if noConnection {
-		add("PoolErrors", 1)
+		values = append(values, emf.PoolErrors.Value(1))
 	}
-	return metrics
+	return values
 }
 
 // newRetries counts the service's retries since its last call. In a Lambda they are the request's
@@ -63,22 +53,28 @@ func (a *App) newRetries() int64 {
 }
 
 // observeSweep writes the metrics of a sweep, even of one that failed. The lag is unknown when the
-// search for dead holds failed.
-func (a *App) observeSweep(result reservation.SweepResult, took time.Duration, err error) {
+// search for dead holds failed, and the horizon is nil when it is unknown.
+func (a *App) observeSweep(
+	result reservation.SweepResult, took time.Duration, err error, horizon *HorizonReport,
+) {
 	more := 0.0
 	if result.More {
 		more = 1
 	}
-	metrics := []emf.Metric{
-		{Name: "Expired", Unit: emf.Count, Value: float64(result.Expired)},
-		{Name: "SweepDuration", Unit: emf.Milliseconds, Value: float64(took.Microseconds()) / 1000},
-		{Name: "SweepMore", Unit: emf.Count, Value: more},
+	values := []emf.Value{
+		emf.Expired.Value(float64(result.Expired)),
+		emf.SweepDuration.Value(float64(took.Microseconds()) / 1000),
+		emf.SweepMore.Value(more),
 	}
 	if result.Looked {
-		metrics = append(metrics,
-			emf.Metric{Name: "SweepLag", Unit: emf.Seconds, Value: result.Oldest.Seconds()})
+		values = append(values, emf.SweepLag.Value(result.Oldest.Seconds()))
 	}
-	a.write(emf.Group{Metrics: append(metrics, a.troubles(reservation.NoConnection(err), 0)...)})
+	if horizon != nil {
+		values = append(values,
+			emf.OldestTransaction.Value(horizon.OldestTransactionSeconds),
+			emf.HorizonTransactions.Value(float64(horizon.Transactions)))
+	}
+	a.metrics.Write(append(values, a.troubles(reservation.NoConnection(err), 0)...)...)
 }
 
 // observeAudit writes the metrics of an audit.
@@ -87,12 +83,10 @@ func (a *App) observeAudit(report *AuditReport) {
 	if report.Unfinished {
 		unfinished = 1
 	}
-	metrics := []emf.Metric{{Name: "AuditUnfinished", Unit: emf.Count, Value: unfinished}}
+	values := []emf.Value{emf.AuditUnfinished.Value(unfinished)}
 	// An unfinished audit without a violation says nothing about their number.
 	if !report.Unfinished || report.Violations > 0 {
-		found := float64(report.Violations)
-		metrics = append(metrics,
-			emf.Metric{Name: "AuditViolations", Unit: emf.Count, Value: found})
+		values = append(values, emf.AuditViolations.Value(float64(report.Violations)))
 	}
-	a.write(emf.Group{Metrics: metrics})
+	a.metrics.Write(values...)
 }

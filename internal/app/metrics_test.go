@@ -21,9 +21,11 @@ import (
 
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/route"
 )
 
 // readMetrics returns the metrics that CloudWatch would make from the lines. A key is the metric's
@@ -72,9 +74,11 @@ func readMetrics(t *testing.T, out *bytes.Buffer) map[string]float64 {
 			}
 			for _, m := range d.Metrics {
 				value, isNumber := fields[m.Name].(float64)
-				if !isNumber ||
-					!slices.Contains([]string{"Count", "Seconds", "Milliseconds"}, m.Unit) {
-					t.Errorf("%s: the metric %+v is %v", line, m, fields[m.Name])
+				metric := emf.Metric{
+					Name: m.Name, Unit: emf.Unit(m.Unit), Dimension: strings.Join(d.Dimensions[0], ","),
+				}
+				if !isNumber || !slices.Contains(emf.All(), metric) {
+					t.Errorf("%s: the metric %+v is %v", line, metric, fields[m.Name])
 				}
 				got[m.Name+suffix] += value
 			}
@@ -193,10 +197,10 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		want(outcome, got, others...)
 		return location
 	}
-	verb := func(outcome, name, hold, body string) {
+	verb := func(outcome, name, hold, body string, others ...string) {
 		t.Helper()
 		_, got := s.call(name, http.MethodPost, hold+"/"+name, body, "")
-		want(outcome, got)
+		want(outcome, got, others...)
 	}
 
 	hold := reserve("HELD", line(east, "1", "60"), "a")
@@ -228,7 +232,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	unlock()
 	s.fixture.Exec(`
 ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another`)
-	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`)
+	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`, "Faults/extend")
 
 	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
 	_, got := unreachable.call("reserve", http.MethodPost, "/api/reservations",
@@ -289,6 +293,102 @@ FOR EACH ROW EXECUTE FUNCTION collide()`)
 		_, got := unreachable.call(function, http.MethodGet, path, "", "")
 		if diff := cmp.Diff(map[string]float64{"PoolErrors": 1}, got); diff != "" {
 			t.Errorf("%s without a database: the metrics differ (-want +got):\n%s", function, diff)
+		}
+	}
+}
+
+// A verb that is broken answers 500, which Lambda takes for a success. A request that is refused,
+// and a database that is out of reach, are no faults.
+func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
+	t.Parallel()
+
+	s := newStockedApp(t)
+	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
+	calls := map[string]struct{ method, path, body string }{
+		"list-products":     {http.MethodGet, "/api/products", ""},
+		"list-warehouses":   {http.MethodGet, "/api/warehouses", ""},
+		"list-reservations": {http.MethodGet, "/api/reservations", ""},
+		"stats":             {http.MethodGet, "/api/stats", ""},
+		"reserve":           {http.MethodPost, "/api/reservations", line(west, "2", "60")},
+		"get-reservation":   {http.MethodGet, "/api/reservations/" + mug, ""},
+		"confirm":           {http.MethodPost, "/api/reservations/" + mug + "/confirm", ""},
+		"release":           {http.MethodPost, "/api/reservations/" + mug + "/release", ""},
+		"extend": {
+			http.MethodPost, "/api/reservations/" + mug + "/extend", `{"ttlSeconds":60}`,
+		},
+	}
+	want := func(when, function string, s *measuredApp, faults float64) {
+		t.Helper()
+		c := calls[function]
+		_, got := s.call(function, c.method, c.path, c.body, "")
+		if got["Faults/"+function] != faults {
+			t.Errorf("%s: %s: the metrics are %v, want %v faults", function, when, got, faults)
+		}
+	}
+	for _, r := range route.API() {
+		if r.Function == "health" { // it answers 200 or 503
+			continue
+		}
+		want("a call that succeeds or is refused", r.Function, s, 0)
+		want("without a database", r.Function, unreachable, 0)
+	}
+	// Every statement now fails with an error that no table of errors knows.
+	s.fixture.Exec("ALTER SCHEMA public RENAME TO lost")
+	for function := range calls {
+		want("with a bug", function, s, 1)
+	}
+}
+
+// This is the control of the test above: Lambda counts such a call as a success.
+func TestLambdaSeesNoErrorInAFault(t *testing.T) {
+	t.Parallel()
+
+	s := newStockedApp(t)
+	s.fixture.Exec("ALTER SCHEMA public RENAME TO lost")
+	event := events.APIGatewayV2HTTPRequest{Version: "2.0", RawPath: "/api/products"}
+	event.RequestContext.HTTP.Method, event.RequestContext.HTTP.Path = http.MethodGet, event.RawPath
+	response, err := s.app.HTTP("list-products")(t.Context(), event)
+	if err != nil || response.StatusCode != http.StatusInternalServerError {
+		t.Errorf("the answer is %d, %v, want 500 and no error", response.StatusCode, err)
+	}
+}
+
+// The horizon is reported, and a horizon that can't be read doesn't fail the sweep.
+func TestASweepReportsTheOldestTransaction(t *testing.T) {
+	t.Parallel()
+
+	s := newStockedApp(t)
+	unlock := s.fixture.Lock("SELECT pg_current_xact_id()")
+	const begun = 50
+	for range begun {
+		s.fixture.Exec("SELECT pg_current_xact_id()")
+	}
+
+	report, err := s.app.Sweep(t.Context(), events.EventBridgeEvent{})
+
+	if err != nil || report.Horizon == nil || !report.Horizon.Complete {
+		t.Fatalf("Sweep() = %+v, %v, want a complete horizon", report, err)
+	}
+	h := *report.Horizon
+	if h.Transactions < begun || h.OldestTransactionSeconds <= 0 {
+		t.Errorf("the horizon is %+v, want an age and at least %d transactions", h, begun)
+	}
+	wantMetrics(t, "an open transaction", readMetrics(t, &s.metrics), map[string]float64{
+		"OldestTransaction":   h.OldestTransactionSeconds,
+		"HorizonTransactions": float64(h.Transactions),
+	})
+	unlock()
+
+	s.fixture.Exec("DROP FUNCTION read_horizon")
+	report, err = s.app.Sweep(t.Context(), events.EventBridgeEvent{})
+	if err != nil || report.Horizon != nil {
+		t.Errorf("Sweep() without read_horizon = %+v, %v, want a sweep without a horizon", report, err)
+	}
+	got := readMetrics(t, &s.metrics)
+	wantMetrics(t, "an unknown horizon", got, map[string]float64{"SweepLag": 0})
+	for _, metric := range []string{"OldestTransaction", "HorizonTransactions"} {
+		if _, known := got[metric]; known {
+			t.Errorf("there is a metric %s, though it is unknown", metric)
 		}
 	}
 }

@@ -6,6 +6,7 @@ package emf
 import (
 	"encoding/json"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -19,21 +20,23 @@ const (
 	Milliseconds Unit = "Milliseconds"
 )
 
-// Metric is one value.
-type Metric struct {
-	Name  string
-	Unit  Unit
-	Value float64
+// Value is one value of a metric.
+type Value struct {
+	metric Metric
+	of     string
+	value  float64
 }
 
-// Group is a set of metrics with one dimension or none.
-type Group struct {
-	// Dimension and Value are both empty for metrics without a dimension.
-	Dimension, Value string
-	Metrics          []Metric
+// Value makes a value of a metric without a dimension.
+func (m Metric) Value(value float64) Value { return Value{metric: m, value: value} }
+
+// Of makes a value of a metric for one value of its dimension.
+func (m Metric) Of(dimension string, value float64) Value {
+	return Value{metric: m, of: dimension, value: value}
 }
 
-// Writer writes the metrics of a namespace. It is safe for concurrent use if its io.Writer is.
+// Writer writes the metrics of a namespace. A nil Writer writes nothing. A Writer is safe for
+// concurrent use if its io.Writer is.
 type Writer struct {
 	to        io.Writer
 	namespace string
@@ -45,7 +48,7 @@ func New(to io.Writer, namespace string) *Writer {
 	return &Writer{to: to, namespace: namespace, now: time.Now}
 }
 
-// directive names the fields of a line that are metrics, and their dimension.
+// directive names the fields of a line that are metrics with the same dimension.
 type directive struct {
 	Namespace  string
 	Dimensions [][]string
@@ -57,28 +60,22 @@ type definition struct {
 	Unit Unit
 }
 
-// Write writes the groups in one line. It writes nothing when no group has a metric. The names of
-// all metrics and dimensions of a line must differ.
-func (w *Writer) Write(groups ...Group) {
+// Write writes values in one line, or nothing without a value. A line has at most one value of a
+// metric, and one value of a dimension.
+func (w *Writer) Write(values ...Value) {
+	if w == nil || len(values) == 0 {
+		return
+	}
 	line := map[string]any{}
 	var directives []directive
-	for _, g := range groups {
-		if len(g.Metrics) == 0 {
-			continue
+	for _, v := range values {
+		dimensions := []string{}
+		if v.metric.Dimension != "" {
+			dimensions = append(dimensions, v.metric.Dimension)
+			line[v.metric.Dimension] = v.of
 		}
-		d := directive{Namespace: w.namespace, Dimensions: [][]string{{}}}
-		if g.Dimension != "" {
-			d.Dimensions = [][]string{{g.Dimension}}
-			line[g.Dimension] = g.Value
-		}
-		for _, m := range g.Metrics {
-			d.Metrics = append(d.Metrics, definition{m.Name, m.Unit})
-			line[m.Name] = m.Value
-		}
-		directives = append(directives, d)
-	}
-	if directives == nil {
-		return
+		line[v.metric.Name] = v.value
+		directives = add(directives, w.namespace, dimensions, definition{v.metric.Name, v.metric.Unit})
 	}
 	line["_aws"] = struct {
 		Timestamp         int64
@@ -89,4 +86,17 @@ func (w *Writer) Write(groups ...Group) {
 	if text, err := json.Marshal(line); err == nil {
 		_, _ = w.to.Write(append(text, '\n'))
 	}
+}
+
+// add adds a metric to the directive with its dimensions.
+func add(
+	directives []directive, namespace string, dimensions []string, metric definition,
+) []directive {
+	for i := range directives {
+		if d := &directives[i]; slices.Equal(d.Dimensions[0], dimensions) {
+			d.Metrics = append(d.Metrics, metric)
+			return directives
+		}
+	}
+	return append(directives, directive{namespace, [][]string{dimensions}, []definition{metric}})
 }

@@ -11,15 +11,12 @@ func TestALineHasTheEmbeddedMetricFormat(t *testing.T) {
 	t.Parallel()
 
 	for _, c := range []struct {
-		groups []Group
+		values []Value
 		want   string
 	}{
 		{nil, ""},
-		{[]Group{{Dimension: "Outcome", Value: "HELD"}}, ""},
 		{
-			[]Group{{Metrics: []Metric{
-				{"Expired", Count, 3}, {"SweepLag", Seconds, 1.5}, {"SweepDuration", Milliseconds, 0},
-			}}},
+			[]Value{Expired.Value(3), SweepLag.Value(1.5), SweepDuration.Value(0)},
 			`{"Expired":3,"SweepDuration":0,"SweepLag":1.5,` +
 				`"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
 				`{"Namespace":"Allo/dev","Dimensions":[[]],"Metrics":[` +
@@ -27,25 +24,45 @@ func TestALineHasTheEmbeddedMetricFormat(t *testing.T) {
 				`{"Name":"SweepDuration","Unit":"Milliseconds"}]}]}}` + "\n",
 		},
 		{
-			[]Group{
-				{Dimension: "Outcome", Value: "HELD", Metrics: []Metric{{"Reservations", Count, 1}}},
-				{Metrics: []Metric{{"Shortages", Count, 2}}},
-			},
-			`{"Outcome":"HELD","Reservations":1,"Shortages":2,` +
+			[]Value{Reservations.Of("HELD", 1), Shortages.Value(2), Retries.Value(1)},
+			`{"Outcome":"HELD","Reservations":1,"Retries":1,"Shortages":2,` +
 				`"_aws":{"Timestamp":1732500000123,"CloudWatchMetrics":[` +
 				`{"Namespace":"Allo/dev","Dimensions":[["Outcome"]],` +
 				`"Metrics":[{"Name":"Reservations","Unit":"Count"}]},` +
 				`{"Namespace":"Allo/dev","Dimensions":[[]],` +
-				`"Metrics":[{"Name":"Shortages","Unit":"Count"}]}]}}` + "\n",
+				`"Metrics":[{"Name":"Shortages","Unit":"Count"},{"Name":"Retries","Unit":"Count"}]}` +
+				`]}}` + "\n",
 		},
-		{[]Group{{Metrics: []Metric{{"Expired", Count, math.NaN()}}}}, ""},
+		{[]Value{Expired.Value(math.NaN())}, ""},
 	} {
 		var out bytes.Buffer
 		w := New(&out, "Allo/dev")
 		w.now = func() time.Time { return time.UnixMilli(1732500000123) }
-		w.Write(c.groups...)
+		w.Write(c.values...)
 		if got := out.String(); got != c.want {
-			t.Errorf("Write(%+v) wrote\n%swant\n%s", c.groups, got, c.want)
+			t.Errorf("Write(%+v) wrote\n%swant\n%s", c.values, got, c.want)
+		}
+	}
+}
+
+func TestANilWriterWritesNothing(t *testing.T) {
+	t.Parallel()
+
+	var none *Writer
+	none.Write(Expired.Value(1))
+}
+
+// CloudWatch takes the fields of a line for metrics and dimensions by their names.
+func TestEveryNameIsUsedOnce(t *testing.T) {
+	t.Parallel()
+
+	names := map[string]bool{}
+	for _, m := range All() {
+		for _, name := range []string{m.Name, m.Dimension} {
+			if names[name] {
+				t.Errorf("two metrics or dimensions have the name %s", name)
+			}
+			names[name] = name != ""
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
 )
@@ -149,8 +150,8 @@ func recovered(h handler, w *recorder, r *http.Request) (err error) {
 	return h(w, r)
 }
 
-// logRequest writes a request's line. The line has the route, not the path, and nothing that the
-// client wrote.
+// logRequest writes a request's line. The line has the route, not the path, the kind of caller, not
+// its name, and nothing that the client wrote.
 func (a *API) logRequest(
 	ctx context.Context, routeKey, id string, answer *recorder, took time.Duration, err error,
 ) {
@@ -160,6 +161,7 @@ func (a *API) logRequest(
 		slog.Int("status", answer.status),
 		slog.Float64("tookMs", float64(took.Microseconds())/1000),
 		slog.String("requestId", id),
+		slog.String("principal", principal.From(ctx).Kind.String()),
 	}
 	if answer.Header().Get(replayedHeader) != "" {
 		attrs = append(attrs, slog.Bool("replayed", true))

@@ -16,6 +16,7 @@ import (
 	"github.com/allo/reservations/internal/httpapi/apitest"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
 )
@@ -37,6 +38,8 @@ type client struct {
 	t   *testing.T
 	api *httpapi.API
 	mux *http.ServeMux
+	// principal is the caller.
+	principal principal.Principal
 }
 
 // newClient connects the handlers to a database with a pool of one connection, as a Lambda has.
@@ -88,7 +91,8 @@ type answer struct {
 // send sends a request. Headers are pairs of a name and a value; a name may occur twice.
 func (c client) send(method, path, body string, headers ...string) answer {
 	c.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(c.t.Context())
+	ctx := principal.With(c.t.Context(), c.principal)
+	r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(ctx)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}

@@ -77,6 +77,19 @@ func TestWrongExampleIsFound(t *testing.T) {
 	}
 }
 
+// Callers without authorization share their keys. A page that fills in an example would make all of
+// its users send the same key.
+func TestNoIdempotencyKeyIsAnExample(t *testing.T) {
+	t.Parallel()
+
+	key := loadDocument(t).Components.Parameters["IdempotencyKey"].Value
+	schema := key.Schema.Value
+	if key.Example != nil || len(key.Examples) > 0 || schema.Example != nil ||
+		len(schema.Examples) > 0 || schema.Default != nil {
+		t.Errorf("the parameter Idempotency-Key has an example: %+v", key)
+	}
+}
+
 func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 	t.Parallel()
 

@@ -8,6 +8,7 @@
 // event that can't fail, and this package makes the request and the response that the handler sees:
 //
 //   - request.go rebuilds the URL, the headers and the addresses from the event;
+//   - principal.go finds out who sent the request;
 //   - response.go is the http.ResponseWriter, with net/http's rules;
 //   - problem.go has this package's own answers: 400 for an event that no HTTP request could have
 //     caused, and 500 for a panic.
@@ -31,6 +32,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/awslabs/aws-lambda-go-api-proxy/httpadapter"
 	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/principal"
 )
 
 // deadlineMargin is how long before the Lambda's deadline the request's context ends. In that time
@@ -42,8 +45,8 @@ const deadlineMargin = 300 * time.Millisecond
 // that never returns an error and never panics, whatever the event holds and whatever the handler
 // does.
 //
-// The request's context ends deadlineMargin before the Lambda's deadline and carries the request's
-// id, see RequestID.
+// The request's context ends deadlineMargin before the Lambda's deadline. It carries the request's
+// id, see RequestID, and the caller, see package principal.
 func New(h http.Handler, log *slog.Logger) func(
 	context.Context, events.APIGatewayV2HTTPRequest,
 ) (events.APIGatewayV2HTTPResponse, error) {
@@ -69,7 +72,8 @@ type adapter struct {
 func (a adapter) invoke(
 	ctx context.Context, event events.APIGatewayV2HTTPRequest,
 ) (events.APIGatewayV2HTTPResponse, error) {
-	ctx, cancel := endEarly(context.WithValue(ctx, requestIDKey{}, chooseRequestID(ctx, event)))
+	ctx = context.WithValue(ctx, requestIDKey{}, chooseRequestID(ctx, event))
+	ctx, cancel := endEarly(principal.With(ctx, principalOf(event)))
 	defer cancel()
 
 	req, err := newRequest(event)

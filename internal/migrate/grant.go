@@ -27,6 +27,8 @@ var serviceRights = []tableRights{
 	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},
 	{"idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"},
 	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
+	{"flush_mark", "SELECT, INSERT, UPDATE"}, // by the sweeper
+	{"log_records", "UPDATE"},                // a sequence
 }
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the
@@ -41,13 +43,13 @@ var operatorRights = []tableRights{
 	{"reservation_items", "SELECT, UPDATE (counted)"},       // and uncounts the lines of dead carts
 	{"idempotency_keys", "SELECT"},
 	{"last_audit", "SELECT"},
+	{"flush_mark", "SELECT"},
 }
 
-// Grant gives a role the privileges that the service needs, revokes its other privileges on our
-// tables, and gives it the settings of [Defaults]. The source's role must own the tables and be
-// allowed to alter the other role. Grant may be called again at any time: each call does all of
-// this in one transaction.
-func Grant(ctx context.Context, source postgres.Source, role string) error {
+// grant does the part of [UpAndGrant] that concerns the role, in one transaction. The source's role
+// must own the tables. If it may grant pg_read_all_stats, grant does, so that the sweeper sees how
+// old the oldest transaction is.
+func grant(ctx context.Context, source postgres.Source, role string) error {
 	return inTransaction(ctx, source, "grant "+role+" its rights", func(tx pgx.Tx) error {
 		name := pgx.Identifier{role}.Sanitize()
 		statements, err := revocations(ctx, tx, name)
@@ -57,6 +59,13 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 		statements = append(statements, "GRANT USAGE ON SCHEMA public TO "+name)
 		statements = append(statements, grants(serviceRights, name)...)
 		statements = append(statements, grants(operatorRights, "pg_database_owner")...)
+		may, err := mayGrantStatistics(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if may {
+			statements = append(statements, "GRANT pg_read_all_stats TO "+name)
+		}
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return fmt.Errorf("%s: %w", statement, err)
@@ -64,6 +73,16 @@ func Grant(ctx context.Context, source postgres.Source, role string) error {
 		}
 		return setDefaults(ctx, tx, name)
 	})
+}
+
+// mayGrantStatistics reports whether the current role may grant pg_read_all_stats. On Aurora it may
+// not, and bootstrap.sql has made the grant.
+func mayGrantStatistics(ctx context.Context, tx pgx.Tx) (may bool, err error) {
+	const sql = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE WITH ADMIN OPTION')"
+	if err := tx.QueryRow(ctx, sql).Scan(&may); err != nil {
+		return false, fmt.Errorf("look for the right to grant pg_read_all_stats: %w", err)
+	}
+	return may, nil
 }
 
 // grants returns the statements that give rights to a role, as SQL writes its name.
@@ -76,12 +95,13 @@ func grants(rights []tableRights, role string) []string {
 	return statements
 }
 
-// revocations returns the statements that take all privileges on our tables from a role. Other
-// owners' tables, such as an extension's, are left alone.
+// revocations returns the statements that take all privileges on our tables and sequences from a
+// role. Other owners' tables, such as an extension's, are left alone.
 func revocations(ctx context.Context, tx pgx.Tx, role string) ([]string, error) {
 	const sql = `
-SELECT tablename::text FROM pg_tables
-WHERE schemaname = 'public' AND tableowner = current_user
+SELECT relname::text FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S')
+  AND pg_get_userbyid(relowner) = current_user
 ORDER BY 1`
 	rows, err := tx.Query(ctx, sql)
 	if err != nil {

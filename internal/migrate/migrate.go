@@ -60,12 +60,22 @@ var ErrUnreleasedDatabase = errors.New("this database was made by an unreleased 
 // It returns ErrUnreleasedDatabase, and changes nothing, for a database from before the first
 // release.
 func Up(ctx context.Context, source postgres.Source) (applied []string, err error) {
-	return up(ctx, source, migrations.Schema, migrations.Routines)
+	return up(ctx, source, "", migrations.Schema, migrations.Routines)
 }
 
-// up is Up with the files of any release.
+// UpAndGrant is Up, and gives a role the privileges that the service needs, revokes its other
+// privileges on our tables, and gives it the settings of [Defaults]. The source's role must be
+// allowed to alter the other role. The role gets its rights after the schema has changed and before
+// the routines do: the release that is in service runs the new routines at once.
+func UpAndGrant(
+	ctx context.Context, source postgres.Source, role string,
+) (applied []string, err error) {
+	return up(ctx, source, role, migrations.Schema, migrations.Routines)
+}
+
+// up is UpAndGrant with the files of any release. It grants nothing when role is empty.
 func up(
-	ctx context.Context, source postgres.Source, schema, routines fs.FS,
+	ctx context.Context, source postgres.Source, role string, schema, routines fs.FS,
 ) (applied []string, err error) {
 	db := sql.OpenDB(connector{source})
 	defer db.Close()
@@ -83,14 +93,23 @@ func up(
 	if err := refuseUnreleased(ctx, conn); err != nil {
 		return nil, err
 	}
+	grant := func() error {
+		if role == "" {
+			return nil
+		}
+		return grant(ctx, source, role)
+	}
 	outdated, err := isOutdated(ctx, conn, provider, routines)
 	if err != nil {
 		return nil, err
 	}
 	if outdated {
-		if applied, err = applyUnderLock(ctx, db, conn, provider, routines); err != nil {
-			return applied, err
-		}
+		applied, err = applyUnderLock(ctx, db, conn, provider, routines, grant)
+	} else {
+		err = grant()
+	}
+	if err != nil {
+		return applied, err
 	}
 	return applied, Defaults(ctx, source)
 }
@@ -139,10 +158,11 @@ func tableExists(ctx context.Context, conn *pgx.Conn, name string) (there bool, 
 	return there, nil
 }
 
-// applyUnderLock waits for the migration lock, then applies the pending files and installs the
-// changed routines. It returns the files of both.
+// applyUnderLock waits for the migration lock, then applies the pending files, grants, and installs
+// the changed routines. It returns the files of both.
 func applyUnderLock(
 	ctx context.Context, db *sql.DB, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
+	grant func() error,
 ) (applied []string, err error) {
 	locker, err := lock.NewPostgresTableLocker(
 		lock.WithTableLockTimeout(lockRetryEvery, lockRetries),
@@ -162,6 +182,9 @@ func applyUnderLock(
 	}
 	if err != nil {
 		return applied, fmt.Errorf("migrate: %w", err)
+	}
+	if err := grant(); err != nil {
+		return applied, err
 	}
 	installed, err := installRoutines(ctx, conn, routines)
 	return append(applied, installed...), err

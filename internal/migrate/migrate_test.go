@@ -199,10 +199,13 @@ func TestEveryAdvisoryLockHasAClassOfTheList(t *testing.T) {
 	}
 	list := texts["procedures/claim_key.sql"]
 	call := regexp.MustCompile(`advisory\w*lock\w*\(([^)]*)`)
-	inClass := regexp.MustCompile(`^(\d+), `)
+	inClass := regexp.MustCompile(`^(\d+|_below), `)
 	for path, text := range texts {
 		for _, arguments := range call.FindAllStringSubmatch(text, -1) {
 			class := inClass.FindStringSubmatch(arguments[1])
+			if class != nil && class[1] == "_below" {
+				class[1] = "< 0"
+			}
 			if class == nil || !strings.Contains(list, "\n--   "+class[1]+"  ") {
 				t.Errorf("%s locks (%s), want a class that claim_key.sql lists", path, arguments[1])
 			}
@@ -294,5 +297,43 @@ func TestVersionedFilesCallNoRoutine(t *testing.T) {
 				t.Errorf("%s calls %s", path, match[1])
 			}
 		}
+	}
+}
+
+// The release that is in service runs a new routine as soon as it is installed. So its role has the
+// rights by then.
+func TestTheRoleHasItsRightsBeforeTheRoutinesChange(t *testing.T) {
+	t.Parallel()
+
+	const role = "rights_first"
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	db.Exec("CREATE ROLE " + role)
+	t.Cleanup(func() {
+		for _, statement := range []string{"DROP OWNED BY ", "DROP ROLE "} {
+			if _, err := db.Admin.Exec(context.Background(), statement+role); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	db.Exec(`
+CREATE TABLE granted (at_routine boolean);
+CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO granted VALUES (
+        has_column_privilege('` + role + `', 'inventory', 'reserved', 'UPDATE')
+        AND has_sequence_privilege('` + role + `', 'log_records', 'UPDATE'));
+END $$;
+CREATE EVENT TRIGGER look ON ddl_command_end WHEN tag IN ('CREATE PROCEDURE')
+EXECUTE FUNCTION look()`)
+
+	if _, err := migrate.UpAndGrant(t.Context(), postgres.URL(db.DirectURL), role); err != nil {
+		t.Fatal(err)
+	}
+	const early = "SELECT count(*) FILTER (WHERE NOT at_routine) FROM granted"
+	if n := pgtest.QueryOne[int](db, early); n != 0 {
+		t.Errorf("%d procedures were installed before the role had its rights, want none", n)
+	}
+	if n := pgtest.QueryOne[int](db, "SELECT count(*) FROM granted"); n == 0 {
+		t.Error("no procedure was looked at, want all")
 	}
 }

@@ -24,7 +24,7 @@ func deploy(t *testing.T, url string, r release) []string {
 	for name, text := range r {
 		folder["procedures/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	installed, err := migrate.UpWith(t.Context(), postgres.URL(url), migrations.Schema, folder)
+	installed, err := migrate.UpWith(t.Context(), postgres.URL(url), "", migrations.Schema, folder)
 	if err != nil {
 		t.Fatalf("deploy: %v", err)
 	}
@@ -120,7 +120,7 @@ func TestAChangeOfArgumentNamesOrOfTheResultIsRefused(t *testing.T) {
 		strings.Replace(first, "RETURNS integer", "RETURNS bigint", 1),
 	} {
 		folder := fstest.MapFS{"procedures/a.sql": &fstest.MapFile{Data: []byte(changed)}}
-		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), migrations.Schema, folder)
+		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), "", migrations.Schema, folder)
 		if err == nil || !strings.Contains(err.Error(), "cannot change") {
 			t.Errorf("Up() with %s = %v, want it refused", changed, err)
 		}
@@ -177,7 +177,7 @@ func TestAFileThatFailsLeavesEveryRoutineUnchanged(t *testing.T) {
 			"procedures/a.sql": &fstest.MapFile{Data: []byte(function("a", "2"))},
 			"procedures/b.sql": &fstest.MapFile{Data: []byte(text)},
 		}
-		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), migrations.Schema, folder)
+		_, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), "", migrations.Schema, folder)
 		if err == nil || !strings.Contains(err.Error(), "procedures/b.sql") {
 			t.Errorf("%s: Up() = %v, want an error that names the file", name, err)
 		}

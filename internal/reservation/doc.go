@@ -31,7 +31,9 @@
 //	I4  A hold past its expires_at is dead at once: it can't be confirmed or extended, it reads as
 //	    EXPIRED, and its units are available to the next caller and in the catalog before any sweep.
 //	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond.
-//	I6  One Idempotency-Key and one request make one effect and one answer.
+//	I6  One Idempotency-Key of one principal and one request make one effect and one answer, however
+//	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
+//	    block, read or replay it.
 //	I7  A cart is held whole or not at all.
 //	I8  total changes only by confirming a hold or by a recorded stock adjustment.
 //	I9  The sweep may run at any time, twice at once, and die anywhere: every expired hold is expired
@@ -123,7 +125,7 @@
 // same log.
 //
 // The second transaction must have a transaction id and write a record, or its commit would flush
-// nothing. pg_logical_emit_message writes the smallest record. A pooler in transaction mode, such
+// nothing. It sets a sequence, because each engine must log that (write_log_record). A pooler in transaction mode, such
 // as PgBouncer or RDS Proxy, keeps one statement on one server connection, so both transactions run
 // on the same connection. No session state outlives the CALL: synchronous_commit is set for the
 // transaction only, inside a procedure. A proxy can't see it there, and so doesn't pin the session.
@@ -133,9 +135,12 @@
 // the CALL fails, and the service doesn't answer 2xx.
 //
 // An answer that reports the effect of another call must wait for the disk too. A replay and a
-// repeated confirm or release end in the same two commits. Reading a hold that changed within the
-// last ten seconds waits for the same kind of flush. The catalog, the operator's list and the stats
-// don't wait, because they are snapshots that promise nothing. A refusal doesn't wait either.
+// repeated confirm or release end in the same two commits. Get, and a refusal because of the hold's
+// status or end, wait for the same kind of flush when the hold's last change isn't known to be on
+// disk (hold_is_flushed). They know it by transaction ids, not by a clock: each sweep first flushes
+// the log, and then stores a mark, the id below which every transaction had ended before that flush.
+// The catalog, the operator's list, the stats and a refusal for lack of stock don't wait, because
+// they are snapshots that promise nothing.
 //
 // All of this depends on fsync and synchronous_commit, which package postgres checks on each new
 // connection. It also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora

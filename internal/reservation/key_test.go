@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -344,4 +345,167 @@ func raceOfInterruptedCalls(ctx context.Context, f *fixture, r *report) {
 
 	r.checkStock(f, rows[0], counts{Total: 1000, Reserved: calls * len(services)})
 	r.checkStock(f, rows[1], counts{Total: 1000, Reserved: calls * len(services) / 2})
+}
+
+// named returns a context of a caller with a token.
+func named(ctx context.Context, subject string) context.Context {
+	return principal.With(ctx, principal.Principal{Kind: principal.JWT, ID: subject})
+}
+
+func TestOneKeyOfTwoPrincipalsMakesTwoHolds(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, someCallers, func(ctx context.Context, f *fixture, r *report) {
+		raceOfOneKeyOfTwo(named(ctx, "ann"), named(ctx, "bob"), f, r)
+		raceOfOneKeyOfTwo(named(ctx, "ann"), ctx, f, r)
+	})
+}
+
+// A service without namespaces would know everybody as one principal.
+func TestOneKeyMakesOneHoldWithoutPrincipals(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, someCallers, "I6", func(*fixture) {},
+		func(ctx context.Context, f *fixture, r *report) { raceOfOneKeyOfTwo(ctx, ctx, f, r) })
+}
+
+// raceOfOneKeyOfTwo lets two principals send the same requests under one key, all at once: first
+// for a hold of one line, then for a cart. Each principal must have one hold of each.
+func raceOfOneKeyOfTwo(one, two context.Context, f *fixture, r *report) {
+	services := f.services()
+	rows := f.stocks(1000, 1000)
+	for _, lines := range [][]reservation.Line{rows[:1], rows} {
+		request := reservation.Request{Lines: lines, Key: uuid.NewString()}
+		answers, errs := make([]reservation.Answer, len(services)), make([]error, len(services))
+		together(len(services), func(i int) {
+			answers[i], errs[i] = services[i].Reserve([]context.Context{one, two}[i%2], request)
+		})
+		holds, first := map[uuid.UUID]bool{}, 0
+		for i, answer := range answers {
+			r.check(errs[i] == nil, "error", "Reserve() = %v", errs[i])
+			r.check(answer.Hold.ID == answers[i%2].Hold.ID, "I6",
+				"a principal's requests under one key made the holds %s and %s", answer.Hold.ID,
+				answers[i%2].Hold.ID)
+			holds[answer.Hold.ID] = true
+			if !answer.Replayed {
+				first++
+			}
+		}
+		r.check(len(holds) == 2 && first == 2, "I6",
+			"two principals share a key: they have %d holds, %d not replayed", len(holds), first)
+	}
+	if len(r.found) == 0 {
+		r.checkStock(f, rows[0], counts{Total: 1000, Reserved: 4})
+		r.checkStock(f, rows[1], counts{Total: 1000, Reserved: 2})
+	}
+}
+
+func TestNobodyElsesKeyBlocksAVerb(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 1, func(ctx context.Context, f *fixture, r *report) {
+		s := f.services()[0]
+		row := f.stock(10)
+		paid, dropped, longer := f.hold(row), f.hold(row), f.hold(row)
+		key := uuid.NewString()
+		_, err := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: key})
+		r.check(err == nil, "error", "Reserve() = %v", err)
+
+		_, err = s.Confirm(named(ctx, "payments"), paid.ID, key)
+		r.check(err == nil, "I6", "Confirm() under a stranger's key = %v", err)
+		_, err = s.Release(named(ctx, "ann"), dropped.ID, key)
+		r.check(err == nil, "I6", "Release() under a stranger's key = %v", err)
+		_, err = s.Extend(named(ctx, "bob"), longer.ID, time.Minute, key)
+		r.check(err == nil, "I6", "Extend() under a stranger's key = %v", err)
+
+		_, err = s.Confirm(named(ctx, "payments"), longer.ID, key)
+		r.check(errors.Is(err, reservation.ErrKeyReused), "I6",
+			"Confirm() of another hold under one's own key = %v, want %v", err,
+			reservation.ErrKeyReused)
+		r.checkStock(f, row, counts{Total: 9, Reserved: 2})
+	})
+}
+
+// A limit that was lowered is where a replay takes another way to the key.
+func TestNobodyElsesKeyReplaysAboveALimitThatWasLowered(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 2)
+	ctx := f.Context()
+	after := reservation.New(f.callers[1],
+		reservation.Options{HoldTTL: holdTTL, MaxHold: time.Minute})
+	request := reservation.Request{
+		Lines: []reservation.Line{f.stock(9)}, TTL: 2 * time.Minute, Key: uuid.NewString(),
+	}
+	first, err := newService(f.callers[0]).Reserve(named(ctx, "ann"), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := after.Reserve(named(ctx, "bob"), request); len(invalidFields(err)) != 1 {
+		t.Errorf("bob's Reserve() above the limit = %v, want it refused", err)
+	}
+	again, err := after.Reserve(named(ctx, "ann"), request)
+	if err != nil || !again.Replayed || again.Hold.ID != first.Hold.ID {
+		t.Errorf("ann's Reserve() again = %+v, %v, want %+v", again, err, first)
+	}
+}
+
+// It takes a minute to find a key whose hashtext is that of another one's name in the database. A
+// stranger who keeps that key busy holds the lock of this test.
+func TestAStrangersKeyOfTheSameHashDoesNotBlock(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 1, raceOfKeysWithOneHash)
+}
+
+func TestAStrangersKeyOfTheSameHashBlocksInOneClass(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, 1, "I6", func(f *fixture) {
+		f.mutate("claim_key", "IF left(_key, 1) = ',' THEN", "IF false THEN")
+	}, raceOfKeysWithOneHash)
+}
+
+func raceOfKeysWithOneHash(ctx context.Context, f *fixture, r *report) {
+	s, payments := f.services()[0], named(ctx, "payments")
+	hold, key := f.hold(f.stock(1)), uuid.NewString()
+	_, err := s.Extend(payments, hold.ID, time.Minute, key)
+	r.check(err == nil, "error", "Extend() = %v", err)
+	stored := queryOne[string](f, "SELECT key FROM idempotency_keys")
+
+	unlock := f.Lock("SELECT pg_advisory_xact_lock(1, hashtext($1))", stored)
+	again, err := s.Extend(payments, hold.ID, time.Minute, key)
+	unlock()
+	r.check(err == nil && again.Replayed, "I6", "Extend() beside a stranger = %+v, %v", again, err)
+
+	unlock = f.Lock("SELECT claim_key($1, '')", stored)
+	_, err = s.Extend(payments, hold.ID, time.Minute, key)
+	unlock()
+	r.check(errors.Is(err, reservation.ErrKeyInUse), "I6", "Extend() beside its twin = %v, want %v",
+		err, reservation.ErrKeyInUse)
+	f.Exec("DELETE FROM idempotency_keys")
+}
+
+func TestACallerWhomNothingNamesCanUseNoKey(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	s, row := f.services()[0], f.stock(9)
+	hold := f.hold(row)
+	ctx := principal.With(f.Context(), principal.Principal{Kind: principal.Unnamed})
+
+	_, reserve := s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row}, Key: "key"})
+	_, confirm := s.Confirm(ctx, hold.ID, "key")
+	_, release := s.Release(ctx, hold.ID, "key")
+	_, extend := s.Extend(ctx, hold.ID, time.Minute, "key")
+
+	for _, err := range []error{reserve, confirm, release, extend} {
+		if diff := cmp.Diff([]string{"Idempotency-Key"}, invalidFields(err)); diff != "" {
+			t.Errorf("a call under a key = %v, want the key refused", err)
+		}
+	}
+	if _, err := s.Confirm(ctx, hold.ID, ""); err != nil {
+		t.Errorf("Confirm() without a key = %v", err)
+	}
 }

@@ -2,7 +2,7 @@ package reservation
 
 import (
 	"cmp"
-	"encoding/binary"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -111,7 +111,7 @@ func MergeLines(lines []Line) []Line {
 
 // validate merges the request's lines and checks its limits. It checks each quantity before
 // merging, because a negative one could hide in a sum.
-func (r Request) validate(maxHold time.Duration) ([]Line, error) {
+func (r Request) validate(ctx context.Context, maxHold time.Duration) ([]Line, error) {
 	var invalid InvalidError
 	for i, line := range r.Lines {
 		if line.Quantity < 1 || line.Quantity > MaxQuantity {
@@ -132,32 +132,6 @@ func (r Request) validate(maxHold time.Duration) ([]Line, error) {
 	if r.TTL != 0 && (r.TTL < time.Second || r.TTL > maxHold || r.TTL%time.Second != 0) {
 		invalid.add("ttlSeconds", "must be a whole number from 1 to %d", int(maxHold.Seconds()))
 	}
-	validateKey(&invalid, r.Key)
+	validateKey(ctx, &invalid, r.Key)
 	return lines, invalid.orNil()
-}
-
-// validateKey accepts printable ASCII without a comma. A gateway joins repeated headers with
-// commas, so a key with a comma could be two keys.
-func validateKey(invalid *InvalidError, key string) {
-	ok := len(key) <= MaxKeyLength
-	for _, c := range []byte(key) {
-		ok = ok && c >= ' ' && c <= '~' && c != ','
-	}
-	if !ok {
-		invalid.add("Idempotency-Key", "must be 1 to %d printable ASCII characters without a comma",
-			MaxKeyLength)
-	}
-}
-
-// fingerprint encodes the part of a request that an Idempotency-Key binds: its meaning, not its
-// spelling. Each part begins with its length, so no two requests have the same bytes.
-func fingerprint(verb string, parts ...[]byte) []byte {
-	out := []byte{byte(len(verb))} // #nosec G115 -- a verb's name is short
-	out = append(out, verb...)
-	for _, part := range parts {
-		length := uint32(len(part)) // #nosec G115 -- a body has at most 64 KiB
-		out = binary.BigEndian.AppendUint32(out, length)
-		out = append(out, part...)
-	}
-	return out
 }

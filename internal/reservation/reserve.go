@@ -16,12 +16,12 @@ import (
 // ErrKeyInUse, ErrBusy or ErrUnavailable. Stock that only dead holds occupy is reclaimed, so dead
 // holds never cause an InsufficientStockError (I4).
 func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
-	lines, err := r.validate(s.opts.MaxHold)
+	lines, err := r.validate(ctx, s.opts.MaxHold)
 	if err != nil {
 		return s.refuse(ctx, r, err)
 	}
 	// A UUIDv7 begins with the time, so new rows go to the end of the primary key's index. 62 of its
-	// bits are random.
+	// bits come from crypto/rand for each id. They keep it secret: who knows it can use the hold.
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Answer{}, fmt.Errorf("make an id: %w", err)
@@ -30,7 +30,7 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	if ttl == 0 {
 		ttl = s.opts.HoldTTL
 	}
-	name, hash := r.keyArgs(lines)
+	name, hash := r.keyArgs(ctx, lines)
 	v := verb{success: []string{outcomeHeld}}
 	v.newHold = func(at time.Time) Hold {
 		return Hold{
@@ -53,19 +53,19 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 // keyArgs is the function keyArgs for a request that has these lines after merging. The hash has
 // the requested TTL, not the one in effect. Otherwise a changed default would make a retry a
 // different request.
-func (r Request) keyArgs(lines []Line) (name *string, hash []byte) {
-	return keyArgs(r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+func (r Request) keyArgs(ctx context.Context, lines []Line) (name *string, hash []byte) {
+	return keyArgs(ctx, r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
 }
 
 // refuse refuses an invalid request. MaxHold is a setting, so it may have been longer when the
 // first request under the key was answered. A request that only MaxHold refuses gets that answer
 // again (I6). Only such a request with a key costs a round trip.
 func (s *Service) refuse(ctx context.Context, r Request, refusal error) (Answer, error) {
-	lines, err := r.validate(r.TTL)
+	lines, err := r.validate(ctx, r.TTL)
 	if r.Key == "" || err != nil {
 		return Answer{}, refusal
 	}
-	name, hash := r.keyArgs(lines)
+	name, hash := r.keyArgs(ctx, lines)
 	answer, err := s.call(ctx, verb{procedure: replayAnswer, args: []any{name, hash}})
 	if errors.Is(err, errKeyUnused) {
 		return Answer{}, refusal

@@ -34,11 +34,11 @@ func (s *Service) resolve(
 	ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status,
 ) (Answer, error) {
 	var invalid InvalidError
-	validateKey(&invalid, idempotencyKey)
+	validateKey(ctx, &invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
-	name, hash := keyArgs(idempotencyKey, verbName, id[:])
+	name, hash := keyArgs(ctx, idempotencyKey, verbName, id[:])
 	v := verb{procedure: resolveHold, args: []any{id.String(), string(success[0]), name, hash}}
 	for _, status := range success {
 		v.success = append(v.success, string(status))
@@ -58,11 +58,11 @@ func (s *Service) Extend(
 	if ttl < time.Second || ttl%time.Second != 0 {
 		invalid.add("ttlSeconds", "must be a whole number from 1")
 	}
-	validateKey(&invalid, idempotencyKey)
+	validateKey(ctx, &invalid, idempotencyKey)
 	if err := invalid.orNil(); err != nil {
 		return Answer{}, err
 	}
-	name, hash := keyArgs(idempotencyKey, "extend_hold", id[:], seconds(ttl))
+	name, hash := keyArgs(ctx, idempotencyKey, "extend_hold", id[:], seconds(ttl))
 	// The longest durations don't fit into Postgres's interval. Every TTL above MaxHold is refused
 	// alike, so a shorter one takes their place.
 	ttl = min(ttl, s.opts.MaxHold+time.Second)

@@ -21,7 +21,7 @@ type Options struct {
 }
 
 // Service holds stock. It is safe for concurrent use, and any number of services may work on one
-// database.
+// database. An Idempotency-Key belongs to the caller that package principal finds in the context.
 type Service struct {
 	pool    *postgres.Pool
 	opts    Options

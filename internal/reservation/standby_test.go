@@ -72,6 +72,15 @@ func TestNoVerbSucceedsWhileTheSynchronousStandbyIsStalled(t *testing.T) {
 		return err
 	})
 
+	const mark = "SELECT coalesce(max(below::text), 'none') FROM flush_mark"
+	stalled("a sweep", func(ctx context.Context) error {
+		_, err := s.Sweep(ctx)
+		return err
+	})
+	if got := queryOne[string](f, mark); got != "none" {
+		t.Errorf("the flush mark is %s after a flush that the standby didn't confirm, want none", got)
+	}
+
 	f.setStandbys("")
 	answer, err := s.Reserve(f.Context(), request)
 	if err != nil || !answer.Replayed {

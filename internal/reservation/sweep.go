@@ -39,8 +39,8 @@ type SweepResult struct {
 	More bool
 }
 
-// Sweep stores the status EXPIRED for the dead holds, in batches, and then removes the idempotency
-// keys that are older than a day. It stops before the context's deadline. It may run at any time,
+// Sweep moves the flush mark, stores the status EXPIRED for the dead holds, in batches, and then
+// removes the idempotency keys that are older than a day. It stops before the context's deadline. It may run at any time,
 // twice at once, and die anywhere (I9).
 //
 // When a stock row stays locked for longer than lock_timeout, the sweep of the holds ends with
@@ -53,10 +53,11 @@ func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 		// The margin is at most a tenth of the time, so that a sweep with one second still sweeps.
 		end = deadline.Add(-min(sweepMargin, time.Until(deadline)/10))
 	}
+	markErr := s.moveFlushMark(ctx)
 	moreHolds, holdsErr := repeat(end, func() (bool, error) { return s.sweepHolds(ctx, &result) })
 	moreKeys, keysErr := repeat(end, func() (bool, error) { return s.sweepKeys(ctx, &result) })
 	result.More = moreHolds || moreKeys
-	if err := errors.Join(holdsErr, keysErr); err != nil {
+	if err := errors.Join(markErr, holdsErr, keysErr); err != nil {
 		return result, fmt.Errorf("sweep: %w", err)
 	}
 	return result, nil
@@ -73,6 +74,26 @@ func repeat(end time.Time, batch func() (more bool, err error)) (timedOut bool, 
 			return false, err
 		}
 	}
+}
+
+const (
+	nextFlushMarkSQL = "SELECT next_flush_mark()::text"
+	keepFlushMarkSQL = "SELECT keep_flush_mark($1::text::xid8)"
+)
+
+// moveFlushMark flushes the log and then records which changes are on disk, so that readers of these
+// holds needn't wait for a flush. It takes two transactions, because the mark may be stored only
+// after the first one is known to be on disk, and on the synchronous standby if there is one.
+func (s *Service) moveFlushMark(ctx context.Context) error {
+	below, err := queryRow(ctx, s, pgx.RowTo[string], nextFlushMarkSQL)
+	if err != nil {
+		return fmt.Errorf("flush the log: %w", err)
+	}
+	err = s.retry(ctx, func() error { return s.pool.Exec(ctx, keepFlushMarkSQL, below) })
+	if err != nil {
+		return fmt.Errorf("keep the flush mark: %w", err)
+	}
+	return nil
 }
 
 const sweepHoldsSQL = `

@@ -2,7 +2,6 @@ package reservation
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,14 +125,4 @@ func (v verb) refusal(name string) error {
 	default:
 		return fmt.Errorf("%s returned %q, which I3 doesn't allow", v.name, name)
 	}
-}
-
-// keyArgs returns a procedure's two arguments for an Idempotency-Key: the key and the hash of the
-// request that it binds. Without a key both are null.
-func keyArgs(key, verb string, parts ...[]byte) (name *string, hash []byte) {
-	if key == "" {
-		return nil, nil
-	}
-	sum := sha256.Sum256(fingerprint(verb, parts...))
-	return &key, sum[:]
 }

@@ -10,15 +10,27 @@
 --   1      an idempotency key                      hashtext(key)  here
 --   2      the settings and rights of the roles    0              internal/migrate, and
 --                                                                 infra/bootstrap.sql
+--   < 0    an idempotency key of a named caller    see below      here
 --
--- Two keys may have the same hash. Their requests then wait for one another, and nothing else.
+-- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing
+-- else. It is easy to find a key whose hash is that of a known one, so that won't do for a caller
+-- whom the gateway has named: nobody else may block its keys. Such a key is a comma and a SHA-256
+-- (storedKey in internal/reservation/key.go), and its lock's two numbers are 63 bits of that.
 CREATE OR REPLACE FUNCTION claim_key(_key text, _hash bytea, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
     _stored idempotency_keys;
+    _below  integer; -- a class below 0
+    _number integer;
 BEGIN
     BEGIN
-        PERFORM pg_advisory_xact_lock(1, hashtext(_key));
+        IF left(_key, 1) = ',' THEN
+            _below := ('x' || substr(_key, 2, 8))::bit(32)::integer | (1 << 31);
+            _number := ('x' || substr(_key, 10, 8))::bit(32)::integer;
+            PERFORM pg_advisory_xact_lock(_below, _number);
+        ELSE
+            PERFORM pg_advisory_xact_lock(1, hashtext(_key));
+        END IF;
     EXCEPTION WHEN lock_not_available THEN
         outcome := 'KEY_IN_USE';
         RETURN;

@@ -53,9 +53,12 @@ BEGIN
     END LOOP;
     IF outcome IN ('PENDING', 'REPLAYED') THEN
         COMMIT;
-        PERFORM write_flush_record();
+        PERFORM write_log_record();
     ELSE
         ROLLBACK; -- the hold's lock needs no flush
+        IF NOT hold_is_flushed(_id) THEN
+            PERFORM write_log_record(); -- for the change that the refusal tells of
+        END IF;
     END IF;
 END $$;
 

@@ -1,8 +1,7 @@
 -- read_hold is one hold with its product and warehouse, and the clock by which it was read.
 --
--- The answer is durable (I5): a hold that changed or expired within the last ten seconds may have
--- been committed without a flush, so the answer waits for one. Postgres flushes such a commit
--- within three times wal_writer_delay (600 ms), a sixteenth of that.
+-- The answer is durable (I5): it waits for a flush when the hold's last change isn't known to be on
+-- disk.
 CREATE OR REPLACE FUNCTION read_hold(_id uuid, OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -12,8 +11,8 @@ BEGIN
     IF outcome = 'NOT_FOUND' THEN
         RETURN;
     END IF;
-    IF (answer ->> 'updated_at')::timestamptz > _now - interval '10 s' THEN
-        PERFORM write_flush_record();
+    IF NOT hold_is_flushed(_id) THEN
+        PERFORM write_log_record();
     END IF;
     answer := jsonb_build_object(
         'hold', answer,

@@ -11,6 +11,6 @@ BEGIN
     SELECT coalesce(c.outcome, 'UNUSED'), c.answer INTO outcome, answer
     FROM claim_key(_key, _hash) c;
     IF outcome = 'REPLAYED' THEN
-        PERFORM write_flush_record();
+        PERFORM write_log_record();
     END IF;
 END $$;

@@ -72,7 +72,7 @@ BEGIN
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
         COMMIT;
-        PERFORM write_flush_record();
+        PERFORM write_log_record();
     END IF;
 END $$;
 

@@ -66,9 +66,12 @@ BEGIN
     END LOOP;
     IF _success THEN
         COMMIT;
-        PERFORM write_flush_record();
+        PERFORM write_log_record();
     ELSE
         ROLLBACK; -- the lock that settled_hold took needs no flush
+        IF NOT hold_is_flushed(_id) THEN
+            PERFORM write_log_record(); -- for the change that the refusal tells of
+        END IF;
     END IF;
 END $$;
 

@@ -47,11 +47,12 @@ func Handler(
 		err := reach(ctx, source, log)
 		if err == nil {
 			var applied []string
-			applied, err = migrate.Up(ctx, source)
+			if appRole == "" {
+				applied, err = migrate.Up(ctx, source)
+			} else {
+				applied, err = migrate.UpAndGrant(ctx, source, appRole)
+			}
 			report.Applied = append(report.Applied, applied...)
-		}
-		if err == nil && appRole != "" {
-			err = migrate.Grant(ctx, source, appRole)
 		}
 		if err != nil {
 			log.Error("migrate", "applied", report.Applied, "error", err.Error())

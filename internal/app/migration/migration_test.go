@@ -59,16 +59,8 @@ func bootstrappedDatabase(t *testing.T) (address string) {
 	root.Exec("GRANT rds_iam TO master WITH ADMIN OPTION")
 	root.Exec("GRANT pg_monitor TO master")
 	root.Exec("ALTER DATABASE " + db.Name + " OWNER TO master")
-	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(statement), ":") {
-		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
-	}
-	master := fixtureAs(t, db.DirectURL, "master")
 	for range 2 {
-		master.Exec(string(statement))
+		bootstrap(t, db.DirectURL)
 	}
 	wantMember := func(role, of string, want bool) {
 		t.Helper()
@@ -87,6 +79,19 @@ func bootstrappedDatabase(t *testing.T) (address string) {
 	root.Exec("ALTER ROLE allo_migrator PASSWORD 'allo_migrator'")
 	root.Exec("ALTER ROLE allo_app PASSWORD 'allo_app'")
 	return db.DirectURL
+}
+
+// bootstrap runs bootstrap.sql as the master user.
+func bootstrap(t *testing.T, address string) {
+	t.Helper()
+	statement, err := os.ReadFile("../../../infra/bootstrap.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(statement), ":") {
+		t.Error("bootstrap.sql has a colon, which the RDS Data API takes for a parameter")
+	}
+	fixtureAs(t, address, "master").Exec(string(statement))
 }
 
 // stockRows names two stock rows of one product.
@@ -126,6 +131,41 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
 	}
 	callEveryVerb(t, as(t, address, "allo_app"), rows)
+	wantAgesIfTheMasterMayGrantThem(t, address)
+}
+
+// wantAgesIfTheMasterMayGrantThem checks that bootstrap.sql lets the app see the ages of other
+// roles' transactions, with either right that its server lets the master user grant. Without one
+// bootstrap.sql works all the same.
+func wantAgesIfTheMasterMayGrantThem(t *testing.T, address string) {
+	t.Helper()
+	root := pgtest.NewFixture(t, pgtest.Database{DirectURL: address})
+	app := fixtureAs(t, address, "allo_app")
+	unlock := fixtureAs(t, address, "master").Lock("SELECT pg_current_xact_id()")
+	defer unlock()
+	want := func(with string, want bool) {
+		t.Helper()
+		bootstrap(t, address)
+		const sql = "SELECT oldest_seconds > 0 AND complete FROM read_horizon()"
+		if got := pgtest.QueryOne[bool](app, sql); got != want {
+			t.Errorf("with %s the app sees the age of another's transaction: %t, want %t", with, got,
+				want)
+		}
+	}
+	want("no right", false)
+	for _, right := range []string{"pg_read_all_stats", "pg_monitor"} {
+		root.Exec("GRANT " + right + " TO master WITH ADMIN OPTION")
+		want(right, true)
+		root.Exec("REVOKE " + right + " FROM master CASCADE")
+		want("no right any more", false)
+	}
+	// Where the migrations run as a role that may grant it, they do.
+	root.Exec("GRANT pg_read_all_stats TO allo_migrator WITH ADMIN OPTION")
+	owner := postgres.URL(as(t, address, "allo_migrator"))
+	if _, err := migrate.UpAndGrant(t.Context(), owner, "allo_app"); err != nil {
+		t.Error(err)
+	}
+	want("pg_read_all_stats, granted by the migrator,", true)
 }
 
 // callEveryVerb runs every use case of the service.
@@ -177,6 +217,7 @@ func callEveryVerb(t *testing.T, address string, rows stockRows) {
 	pgtest.NewFixture(t, pgtest.Database{DirectURL: address}).WaitUntil(
 		"SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1", cart.String())
 	must(s.Release(t.Context(), reserve(0, all), ""))
+	must(s.Horizon(t.Context()))
 	result, err := s.Sweep(t.Context())
 	if err != nil || result.Expired == 0 {
 		t.Errorf("Sweep() = %+v, %v, want the dead holds swept", result, err)
@@ -213,7 +254,7 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		adjust,
 		"CREATE TABLE mine ()",
 		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-		"DROP FUNCTION write_flush_record", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
+		"DROP FUNCTION write_log_record", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
 		"DROP INDEX reservations_live_by_expiry",
 		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",

@@ -3,12 +3,12 @@
 package web
 
 import (
-	"context"
 	"net/http"
+	"os"
 
-	"github.com/aws/aws-lambda-go/events"
-
+	"github.com/allo/reservations/internal/app/fault"
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/httpapi/openapi"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/webui"
@@ -28,9 +28,7 @@ func Handler() http.Handler {
 }
 
 // Lambda returns the web function's handler for lambda.Start.
-func Lambda() func(
-	context.Context, events.APIGatewayV2HTTPRequest,
-) (events.APIGatewayV2HTTPResponse, error) {
-	_, log := config.Start(false)
-	return lambdahttp.New(Handler(), log)
+func Lambda() fault.Handler {
+	c, log := config.Start(false)
+	return fault.Count("web", lambdahttp.New(Handler(), log), emf.New(os.Stdout, c.MetricNamespace))
 }

@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"regexp"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -49,5 +50,42 @@ func TestThePageOfTheAPIShowsTheDocument(t *testing.T) {
 	b.sees("#operations-catalog-listProducts .live-responses-table", "Ceramic Mug")
 	if refused := eval[[]string](b, "seen.refused"); len(refused) > 0 {
 		t.Errorf("the policy refused %q", refused)
+	}
+}
+
+// Callers without authorization share their keys, so no example may have a key that all use.
+func TestThePageOfTheAPITriesEachRequestUnderARandomKey(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	posts := s.countPosts()
+	b := s.newTab()
+	b.visit("/api/docs#/reservations/reserve")
+	const operation = "#operations-reservations-reserve "
+	for _, button := range []string{".try-out__btn", ".execute"} {
+		b.until("document.querySelector('" + operation + button + "')")
+		eval[chromedp.Void](b, "document.querySelector('"+operation+button+"').click()")
+	}
+	b.sees(operation+".live-responses-table", "INVENTORY_NOT_FOUND")
+	b.sees(operation+".curl-command", "Idempotency-Key")
+	eval[chromedp.Void](b, "document.querySelector('"+operation+".btn-clear').click()")
+	eval[chromedp.Void](b, "document.querySelector('"+operation+".execute').click()")
+	b.sees(operation+".live-responses-table", "INVENTORY_NOT_FOUND")
+	wantRandomKeys(t, posts(), 2)
+}
+
+// wantRandomKeys fails the test unless there are n keys, and each is a random UUID of its own.
+func wantRandomKeys(t *testing.T, keys []string, n int) {
+	t.Helper()
+	random := regexp.MustCompile(
+		`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	seen := map[string]bool{}
+	for _, key := range keys {
+		if !random.MatchString(key) {
+			t.Errorf("a POST has the key %q, want a random UUID", key)
+		}
+		seen[key] = true
+	}
+	if len(keys) != n || len(seen) != n {
+		t.Errorf("the POSTs have the keys %q, want %d different ones", keys, n)
 	}
 }

@@ -66,12 +66,13 @@ func (b *tab) shoot(name string) {
 		"document.querySelector('dialog[open]') ? innerHeight : "+
 			"Math.max(document.documentElement.scrollHeight, innerHeight)",
 	)
+	top := eval[float64](b, "document.querySelector('dialog[open]') ? scrollY : 0")
 	width := eval[float64](b, "innerWidth")
 	beyond := true
 	picture := command(b, page.CaptureScreenshot, page.CaptureScreenshotParams{
 		Format:                page.CaptureScreenshotFormatPng,
 		CaptureBeyondViewport: &beyond,
-		Clip:                  &page.Viewport{Width: width, Height: height, Scale: 1},
+		Clip:                  &page.Viewport{Y: top, Width: width, Height: height, Scale: 1},
 	})
 	b.must(os.MkdirAll(screenshots, 0o755))
 	b.must(os.WriteFile(filepath.Join(screenshots, name+".png"), picture.Data, 0o644))

@@ -120,3 +120,42 @@ func TestTheOperatorLooksFurther(t *testing.T) {
 			"!document.querySelector('.more button')",
 	)
 }
+
+// A catalog of more than a thousand products isn't read whole at first. The page says so.
+func TestTheOperatorReachesEveryProduct(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.db.Exec(`
+INSERT INTO products (id, name, sku)
+SELECT gen_random_uuid(), 'A thing ' || i, 'T-' || i FROM generate_series(1, 1000) i`)
+	s.reserve(600, line(keyboard, newYork, 1))
+	b := s.newTab()
+	b.visit("/ops")
+	b.sees("main", "The first 1,000 products, by name.")
+	b.sees(rows, "1 × product "+demo.Products()[keyboard].ID.String())
+	b.look("ops-more-products")
+	b.click("section[aria-labelledby=stock] .more button")
+	b.sees("section[aria-labelledby=stock]", "Mechanical Keyboard")
+	b.sees(rows, "1 × Mechanical Keyboard, New York")
+	b.until("!document.querySelector('section[aria-labelledby=stock] .more')")
+}
+
+// A formatter of numbers is expensive to make, and the page draws thousands of numbers. The control
+// is a number that makes one for itself.
+func TestThePagesMakeOneFormatterOfNumbers(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab(`window.made = 0;
+		Intl.NumberFormat = class extends Intl.NumberFormat {
+			constructor(...a) { super(...a); made++; }
+		};
+		const format = Number.prototype.toLocaleString;
+		Number.prototype.toLocaleString = function (...a) { made++; return format.apply(this, a); };`)
+	b.visit("/ops")
+	b.sees("section[aria-labelledby=stock]", "Wireless Headphones")
+	if made := eval[int](b, "made"); made != 1 {
+		t.Errorf("%d formatters were made, want one", made)
+	}
+	if made := eval[int](b, "(1).toLocaleString('en') && made"); made != 2 {
+		t.Errorf("after one more there are %d, want the test to count it", made)
+	}
+}

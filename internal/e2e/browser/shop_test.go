@@ -215,6 +215,23 @@ func TestADoubleClickActsOnce(t *testing.T) {
 	}
 }
 
+// A page over plain HTTP from another machine has no crypto.randomUUID.
+func TestKeysAreRandomWithoutASecureContext(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	posts := s.countPosts()
+	b := s.newTab()
+	b.visit("/")
+	eval[chromedp.Void](b, "delete Crypto.prototype.randomUUID")
+	b.click(reserveButton("Mechanical Keyboard", "San Francisco"))
+	b.click(submit)
+	b.sees("h1", "Held for you")
+	eval[chromedp.Void](b, "delete Crypto.prototype.randomUUID")
+	b.click(extend)
+	b.sees(".result", "Held until")
+	wantRandomKeys(t, posts(), 2)
+}
+
 // countPosts collects the Idempotency-Keys of the POSTs.
 func (s *stack) countPosts() (keys func() []string) {
 	var mu sync.Mutex
@@ -569,4 +586,38 @@ func waitFor(t *testing.T, condition func() bool) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// A shopper who comes back to the shop finds the way to the hold. Nobody else sees it.
+func TestAShoppersOwnHoldSaysSo(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	b, other := s.newTab(), s.newTab()
+	b.reserveOne("Ceramic Mug", "Los Angeles")
+	hold := b.path()
+	row := fmt.Sprintf(
+		"document.querySelector(%q).closest('li').querySelector('.badge')",
+		reserveButton("Ceramic Mug", "Los Angeles"),
+	)
+	for _, page := range []*tab{b, other} {
+		page.visit("/")
+		page.figures("Ceramic Mug", "Los Angeles", 0, 1, 1)
+	}
+	b.until(row + ".textContent === 'Held for you'")
+	if got := eval[int](b, "document.querySelectorAll('.badge.own').length"); got != 1 {
+		t.Errorf("%d rows say that they are held for the shopper, want 1", got)
+	}
+	other.until(row + ".textContent.trim() === 'All on hold'")
+	b.look("shop-own-hold")
+
+	b.click(".badge.own")
+	b.sees("h1", "Held for you")
+	if got := b.path(); got != hold {
+		t.Errorf("the way back leads to %s, want %s", got, hold)
+	}
+	b.click(cancel)
+	b.sees("h1", "Cancelled")
+	b.click(".actions a")
+	b.figures("Ceramic Mug", "Los Angeles", 1, 0, 1)
+	b.until("!document.querySelector('.badge.own')")
 }

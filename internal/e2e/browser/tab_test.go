@@ -147,6 +147,11 @@ func (b *tab) checkWhatWentWrong() {
 // dress sets the colour scheme and the width.
 func (b *tab) dress(scheme string, width int64) {
 	b.t.Helper()
+	b.size(scheme, width, 800)
+}
+
+func (b *tab) size(scheme string, width, height int64) {
+	b.t.Helper()
 	command(
 		b,
 		emulation.SetEmulatedMedia,
@@ -159,7 +164,7 @@ func (b *tab) dress(scheme string, width int64) {
 		}},
 	)
 	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-		Width: width, Height: 800, DeviceScaleFactor: 1, Mobile: width < 768,
+		Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 768,
 	})
 }
 
@@ -279,10 +284,10 @@ func (b *tab) doubleClick(selector string) {
 	}
 }
 
-// fill replaces a field's text by typing.
+// fill replaces a field's text as a person does: with a click and by typing.
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
-	eval[chromedp.Void](b, fmt.Sprintf("document.querySelector(%q).select()", selector))
+	b.click(selector)
 	b.press(text)
 }
 

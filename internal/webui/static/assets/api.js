@@ -148,7 +148,7 @@ export function storage() {
 }
 
 // crypto.randomUUID exists in secure contexts only, and plain HTTP from another machine isn't one.
-function uuid() {
+export function uuid() {
   if (crypto.randomUUID) {
     return crypto.randomUUID();
   }

@@ -3,7 +3,9 @@
 import { useEffect, useState } from "preact/hooks";
 import { parse, storage } from "./api.js";
 import {
+  Alert,
   announce,
+  correct,
   count,
   Dialog,
   html,
@@ -99,7 +101,7 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
     const first = cart.lines.find((line) => wrong[lineKey(line)]);
     if (first) {
       setFailure("Nothing was reserved: check the quantities.");
-      document.getElementById(idOf(first)).focus();
+      correct(idOf(first));
       return;
     }
     const items = cart.lines.map(({ productId, warehouseId, quantity }) => ({
@@ -141,7 +143,7 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
       <form novalidate onSubmit=${submit} aria-busy=${isBusy}>
         <p>Either all lines are held, or none.</p>
         <ul class="lines">${lines}</ul>
-        <p class="note" role="alert">${failure}</p>
+        <${Alert} class="note" text=${failure} />
         <footer>
           <button type="button" class="secondary" onClick=${close}>Keep shopping</button>
           <button type="submit">${isBusy ? "Reserving…" : reserveAll}</button>

@@ -1,5 +1,7 @@
 // The page of the API: Swagger UI shows the document that the service serves.
 
+import { uuid } from "./api.js";
+
 // Swagger UI's dark colours are under a class, and follow no media query by themselves.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -12,4 +14,11 @@ SwaggerUIBundle({
   deepLinking: true, // the address names the operation that is open
   defaultModelsExpandDepth: 0,
   validatorUrl: null, // it would send the document to another host
+  requestInterceptor: (request) => {
+    // Each try is a new request. Whoever knows a key is given its answer, so no key is an example.
+    if (request.method === "POST") {
+      request.headers["Idempotency-Key"] ||= uuid();
+    }
+    return request;
+  },
 });

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { get, getPages, post } from "./api.js";
 import { Clock, isRefused, useLive, useTick } from "./live.js";
 import {
+  Alert,
   announce,
   clockTime,
   Connection,
@@ -15,7 +16,7 @@ import {
   plural,
   start,
 } from "./parts.js";
-import { shortage, useReserve } from "./reserve.js";
+import { remember, shortage, useReserve } from "./reserve.js";
 
 const MAX_CATALOG_PAGES = 20; // read for the names of a cart's lines
 const NAMES_AGAIN = 5_000; // ms until the next attempt to read the names
@@ -79,6 +80,11 @@ function Hold() {
   const hold = newest.current;
 
   useOutcome(hold?.status);
+  useEffect(() => {
+    if (hold) {
+      remember(hold, millisecondsLeft(hold));
+    }
+  }, [hold?.status, hold?.expiresAt]);
 
   if (live.data && !hold) {
     return html`<${Missing} />`;
@@ -273,7 +279,7 @@ function Actions({ hold, busy, act, result, isLongest }) {
 }
 
 const Result = ({ text, isError }) =>
-  html`<p class=${isError ? "note result" : "result"} role="alert">${text}</p>`;
+  html`<${Alert} class=${isError ? "note result" : "result"} text=${text} />`;
 
 // WayOn has the links of a hold that has ended, and the result of the last click.
 function WayOn({ hold, names, result }) {

@@ -1,7 +1,7 @@
 // The operator's page: live holds, the outcomes of the last hour's holds, and whether expiry keeps
 // up.
 
-import { useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import { get, getPages } from "./api.js";
 import { Bars, Line, Shares } from "./charts.js";
 import { Clock, isRefused, useLive, useTick } from "./live.js";
@@ -20,7 +20,7 @@ import {
 
 const PAGE = 50; // holds
 const CATALOG_PAGE = 200; // products
-const MAX_CATALOG_PAGES = 5; // enough for a person
+const CATALOG_PAGES = 5; // read at first, and by each "Show more"
 const LONG_CATALOG_EVERY = 5; // reads of the page; a catalog of one page is read each time
 const LAG_SAMPLES = 60; // drawn values of the sweep's lag
 const SCAN = 10_000; // holds that the API looks through for one page
@@ -45,8 +45,16 @@ const clock = new Clock();
 function Operations() {
   const [filter, setFilter] = useState({ status: "PENDING", productId: "", warehouseId: "" });
   const [pages, setPages] = useState(1);
-  const read = useReader(filter, pages);
-  const live = useLive(read, [filter, pages]);
+  const [catalogPages, setCatalogPages] = useState(CATALOG_PAGES);
+  const read = useReader(filter, pages, catalogPages);
+  const live = useLive(read, [filter, pages, catalogPages]);
+  // The page is drawn at each read, and a long catalog is read less often.
+  const catalog = live.data?.catalog;
+  const onMoreStock = () => setCatalogPages(catalogPages + CATALOG_PAGES);
+  const stock = useMemo(
+    () => catalog && html`<${Stock} catalog=${catalog} onMore=${onMoreStock} />`,
+    [catalog],
+  );
 
   if (!live.data && isRefused(live.error)) {
     return html`<${Refused} onRetry=${live.refresh} />`;
@@ -55,7 +63,7 @@ function Operations() {
     return html`<h1>Operations</h1>${live.error ? html`<${Failure} error=${live.error}
       onRetry=${live.refresh} />` : html`<${Loading} />`}`;
   }
-  const { stats, catalog, holds, lags } = live.data;
+  const { stats, holds, lags } = live.data;
   function choose(change) {
     setPages(1);
     setFilter({ ...filter, ...change });
@@ -70,10 +78,10 @@ function Operations() {
       <${Line} title="Sweep lag" values=${lags} room=${LAG_SAMPLES} least=${60} label=${seconds} />
     </div>
     <${Minutes} minutes=${stats.minutes} />
-    <${Holds} holds=${holds} isCurrent=${holds.filter === filter} catalog=${catalog}
+    <${Holds} holds=${holds} isCurrent=${holds.filter === filter} catalog=${catalog.items}
       filter=${filter} onFilter=${choose}
       onMore=${() => setPages(pages + 1)} />
-    <${Stock} catalog=${catalog} />
+    ${stock}
     <${Connection} error=${live.error} at=${live.at} />`;
 }
 
@@ -115,7 +123,7 @@ async function readHolds(url, filter, pages, last) {
 }
 
 // useReader returns a function that reads all data of the page once.
-function useReader(filter, pages) {
+function useReader(filter, pages, catalogPages) {
   const looks = useRef(0);
   const catalog = useRef(null);
   const lags = useRef([]);
@@ -127,18 +135,20 @@ function useReader(filter, pages) {
     });
     const sentAt = performance.now();
     const isDue =
-      looks.current % LONG_CATALOG_EVERY === 0 || catalog.current.items.length <= CATALOG_PAGE;
+      looks.current % LONG_CATALOG_EVERY === 0 ||
+      catalog.current.items.length <= CATALOG_PAGE ||
+      catalog.current.pages !== catalogPages;
     const [stats, holds, products] = await Promise.all([
       get("/api/stats"),
       readHolds(`/api/reservations?${query}`, filter, pages, list.current),
-      isDue ? getPages(`/api/products?limit=${CATALOG_PAGE}`, MAX_CATALOG_PAGES) : catalog.current,
+      isDue ? getPages(`/api/products?limit=${CATALOG_PAGE}`, catalogPages) : catalog.current,
     ]);
     looks.current++;
-    catalog.current = products;
+    catalog.current = isDue ? { ...products, pages: catalogPages } : products;
     list.current = holds;
     clock.learn(stats.body.serverTime, sentAt);
     lags.current = [...lags.current, stats.body.sweep.lagSeconds].slice(-LAG_SAMPLES);
-    return { stats: stats.body, catalog: products.items, holds, lags: lags.current };
+    return { stats: stats.body, catalog: catalog.current, holds, lags: lags.current };
   };
 }
 
@@ -286,8 +296,8 @@ function Hold({ hold, names, warehouses }) {
   const status = hold.expired ? "EXPIRED" : hold.status;
   const what = hold.items.map(
     ({ quantity, productId, warehouseId }) =>
-      `${count(quantity)} × ${names.get(productId) ?? "unknown product"}, ` +
-      `${warehouses.get(warehouseId) ?? "unknown warehouse"}`,
+      `${count(quantity)} × ${names.get(productId) ?? `product ${productId}`}, ` +
+      `${warehouses.get(warehouseId) ?? `warehouse ${warehouseId}`}`,
   );
   return html`
     <tr>
@@ -309,17 +319,19 @@ function Left({ hold }) {
     total=${whole} /></span>`;
 }
 
-const Stock = ({ catalog }) => html`
+const Stock = ({ catalog: { items, next }, onMore }) => html`
   <section aria-labelledby="stock">
     <h2 id="stock">Stock and the share on hold</h2>
+    ${next && html`<p class="muted">The first ${plural(items.length, "product")}, by name. Holds of
+      the others show the product’s id.</p>`}
     ${
-      catalog.length === 0
+      items.length === 0
         ? html`<p class="nothing">There is no stock.</p>`
         : html`
       <div class="scroll" tabindex="0" role="region" aria-label="Stock by product and warehouse">
         <table>
           <${Head} titles=${["Product", "Warehouse", "Held share", "Held", "Available", "Total"]} />
-          <tbody>${catalog.flatMap((product) =>
+          <tbody>${items.flatMap((product) =>
             product.inventories.map(
               (stock) => html`
             <tr key=${lineKey({ productId: product.id, ...stock })}>
@@ -339,6 +351,8 @@ const Stock = ({ catalog }) => html`
         </table>
       </div>`
     }
+    ${next && html`<p class="more"><button type="button" class="secondary"
+      onClick=${onMore}>Show more products</button></p>`}
   </section>`;
 
 const Loading = () => html`

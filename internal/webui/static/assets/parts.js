@@ -2,7 +2,7 @@
 // announcements.
 
 import { h, render } from "preact";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import htm from "htm";
 import { isRefused, useOnline } from "./live.js";
 
@@ -49,8 +49,8 @@ export function Dialog({ title, connection, onClose, children }) {
         </header>
         ${children(close)}
         <p class="announcer unseen" role="status" />
-        <${Connection} ...${connection} />
       </article>
+      <${Connection} ...${connection} />
     </dialog>`;
 }
 
@@ -65,22 +65,44 @@ export function Bar({ held, total }) {
     </svg>`;
 }
 
-// Quantity is a number field with two buttons that change it by one.
+// Quantity is a field for a number, with two buttons that change it by one, as the arrow keys do.
+// The focus and a click select the whole number, so that typing replaces it. Otherwise a click would
+// put the caret beside the number. The field isn't of the type number, because the mouse wheel
+// changes the value of such a field.
 export function Quantity({ id, value, most, label, error, autofocus, onInput }) {
   const number = Number(value);
-  const step = (by) => onInput(String(Math.max(1, (Number.isInteger(number) ? number : 0) + by)));
+  const step = (by) =>
+    onInput(String(Math.max(1, Math.min(most, (Number.isInteger(number) ? number : 0) + by))));
+  const select = (event) => event.target.select();
+  // A press on selected text may begin to drag it, and its end would undo the click's selection.
+  const deselect = (event) => event.target.setSelectionRange(0, 0);
+  function onKeyDown(event) {
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (by) {
+      event.preventDefault();
+      step(by);
+    }
+  }
   return html`
     <div class="quantity">
       <button type="button" aria-label=${`One fewer: ${label}`} aria-disabled=${number <= 1}
         onClick=${() => number > 1 && step(-1)}>−</button>
-      <input id=${id} type="number" inputmode="numeric" autocomplete="off" min="1" max=${most}
-        step="1" required autofocus=${autofocus}
-        aria-label=${label} aria-invalid=${error ? "true" : undefined}
-          aria-describedby=${`${id}-note`}
-        value=${value} onInput=${(event) => onInput(event.target.value)} />
+      <input id=${id} type="text" inputmode="numeric" autocomplete="off" maxlength="7" required
+        autofocus=${autofocus} aria-label=${label} aria-invalid=${error ? "true" : undefined}
+        aria-describedby=${`${id}-note`} value=${value}
+        onFocus=${select} onMouseDown=${deselect} onClick=${select} onKeyDown=${onKeyDown}
+        onInput=${(event) => onInput(event.target.value)} />
       <button type="button" aria-label=${`One more: ${label}`} aria-disabled=${number >= most}
         onClick=${() => number < most && step(1)}>+</button>
     </div>`;
+}
+
+// correct puts the focus into a field with an error, and selects its text, so that typing replaces
+// it.
+export function correct(id) {
+  const field = document.getElementById(id);
+  field?.focus();
+  field?.select();
 }
 
 // quantityError returns the error of a typed quantity, or "".
@@ -93,6 +115,18 @@ export function quantityError(value, available) {
     return available > 0 ? `Only ${count(available)} left here.` : "None left here right now.";
   }
   return "";
+}
+
+// Alert is the result of a click, mostly an error. It scrolls into view: it may be beyond the edge
+// of the window, or below the banner of a lost connection.
+export function Alert({ text, ...attributes }) {
+  const node = useRef();
+  useEffect(() => {
+    if (text) {
+      node.current.scrollIntoView({ block: "nearest" });
+    }
+  }, [text]);
+  return html`<p ref=${node} role="alert" ...${attributes}>${text}</p>`;
 }
 
 // Connection warns at the foot of the window that the numbers may be old. It moves nothing.
@@ -140,7 +174,9 @@ function reason(error) {
     : "The shop can’t be reached.";
 }
 
-export const count = (number) => number.toLocaleString("en");
+// One formatter serves every number: toLocaleString makes one for each.
+const numbers = new Intl.NumberFormat("en");
+export const count = (number) => numbers.format(number);
 
 export const plural = (number, one, many = `${one}s`) =>
   `${count(number)} ${number === 1 ? one : many}`;

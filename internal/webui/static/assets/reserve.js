@@ -1,8 +1,17 @@
 // The dialog that reserves units of one stock row, or puts them into the cart.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { post } from "./api.js";
-import { count, Dialog, html, lineKey, Quantity, quantityError } from "./parts.js";
+import { parse, post, storage } from "./api.js";
+import {
+  Alert,
+  correct,
+  count,
+  Dialog,
+  html,
+  lineKey,
+  Quantity,
+  quantityError,
+} from "./parts.js";
 
 export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   const [value, setValue] = useState("1");
@@ -13,7 +22,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   function refuse(wrong) {
     setError(wrong);
     if (wrong) {
-      document.getElementById("quantity").focus();
+      correct("quantity");
     }
     return wrong !== "";
   }
@@ -46,7 +55,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
     });
     if (refusal) {
       setError(explain(refusal, row));
-      document.getElementById("quantity")?.focus();
+      correct("quantity");
     }
   }
 
@@ -67,13 +76,31 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
             setValue(typed);
             setError("");
           }} />
-        <p id="quantity-note" class="note" role="alert">${error}</p>
+        <${Alert} id="quantity-note" class="note" text=${error} />
         <footer>
           <button type="button" class="secondary" onClick=${() => add(close)}>Add to cart</button>
           <button type="submit">${isBusy ? "Reserving…" : "Reserve now"}</button>
         </footer>
       </form>`}
     <//>`;
+}
+
+const kept = storage();
+
+// ownHolds are the live holds that this tab has shown: [{id, keys, until}], with the keys of the
+// lines, and the end by the browser's clock.
+export function ownHolds() {
+  const holds = parse(kept.getItem("holds"));
+  return Array.isArray(holds) ? holds.filter((hold) => hold.until > Date.now()) : [];
+}
+
+// remember keeps a hold that is pending, for so many ms, and forgets any other.
+export function remember({ id, status, items }, left) {
+  const holds = ownHolds().filter((hold) => hold.id !== id);
+  if (status === "PENDING") {
+    holds.push({ id, keys: items.map(lineKey), until: Date.now() + left });
+  }
+  kept.setItem("holds", JSON.stringify(holds));
 }
 
 // useReserve makes a hold and goes to its page. While a request runs and while the page closes, a

@@ -5,7 +5,7 @@ import { getPages } from "./api.js";
 import { Cart, MAX_LINES, useCart } from "./cart.js";
 import { useLive } from "./live.js";
 import { announce, Bar, Connection, count, Failure, html, lineKey, start } from "./parts.js";
-import { Reserve } from "./reserve.js";
+import { ownHolds, Reserve } from "./reserve.js";
 
 const LOW = 3; // units: so few are marked as low
 
@@ -15,6 +15,7 @@ function Shop() {
   const catalog = useLive(() => getPages("/api/products", pages), [pages]);
   const cart = useCart();
   const rows = rowsOf(catalog.data);
+  const own = new Map(ownHolds().flatMap(({ id, keys }) => keys.map((key) => [key, id])));
   const closeAll = () => setOpen(null);
   // A dialog reports its end a moment later, when another may be open already.
   const close = () => setOpen((now) => (now === open ? null : now));
@@ -47,7 +48,7 @@ function Shop() {
         Cart <span class="number">${count(cart.units)}</span>
       </button>
     </div>
-    <${Products} catalog=${catalog} onReserve=${(row) => setOpen(lineKey(row))} />
+    <${Products} catalog=${catalog} own=${own} onReserve=${(row) => setOpen(lineKey(row))} />
     ${
       catalog.data?.next &&
       html`
@@ -72,7 +73,7 @@ function rowsOf(data) {
   return rows;
 }
 
-function Products({ catalog, onReserve }) {
+function Products({ catalog, own, onReserve }) {
   if (!catalog.data) {
     return catalog.error
       ? html`<${Failure} error=${catalog.error} onRetry=${catalog.refresh} />`
@@ -91,7 +92,7 @@ function Products({ catalog, onReserve }) {
   return html`
     <ul class="cards">
       ${catalog.data.items.map((product) => html`<${Card} key=${product.id} product=${product}
-        onReserve=${onReserve} />`)}
+        own=${own} onReserve=${onReserve} />`)}
     </ul>`;
 }
 
@@ -108,7 +109,7 @@ const Loading = () => html`
     </ul>
   </div>`;
 
-function Card({ product, onReserve }) {
+function Card({ product, own, onReserve }) {
   return html`
     <li class="card">
       <article aria-labelledby=${`product-${product.id}`}>
@@ -122,6 +123,7 @@ function Card({ product, onReserve }) {
           ${product.inventories.map(
             (stock) => html`
             <${Stock} key=${stock.warehouseId} product=${product} stock=${stock}
+              hold=${own.get(lineKey({ productId: product.id, ...stock }))}
               onReserve=${onReserve} />`,
           )}
         </ul>
@@ -129,14 +131,15 @@ function Card({ product, onReserve }) {
     </li>`;
 }
 
-function Stock({ product, stock, onReserve }) {
+// Stock is a stock row. hold is the id of the shopper's own hold of it, if there is one.
+function Stock({ product, stock, hold, onReserve }) {
   const none = stock.availableStock < 1;
   const row = { productId: product.id, warehouseId: stock.warehouseId };
   const badge = `badge-${product.id}-${stock.warehouseId}`;
   return html`
     <li>
       <p class="where"><strong>${stock.warehouseName}</strong> <${Badge} id=${badge}
-        stock=${stock} /></p>
+        stock=${stock} hold=${hold} /></p>
       <${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
       <p class="figures">
         <b>${count(stock.availableStock)}</b> available ·${" "}
@@ -149,7 +152,10 @@ function Stock({ product, stock, onReserve }) {
     </li>`;
 }
 
-function Badge({ id, stock: { availableStock, totalQuantity } }) {
+function Badge({ id, hold, stock: { availableStock, totalQuantity } }) {
+  if (hold) {
+    return html`<a id=${id} class="badge own" href=${`/reservation/${hold}`}>Held for you</a>`;
+  }
   if (availableStock > LOW) {
     return html`<span id=${id} class="badge" />`;
   }

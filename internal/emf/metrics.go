@@ -1,0 +1,54 @@
+package emf
+
+// Metric is a metric of the service: its name, its unit, and the name of its dimension, which is
+// empty for a metric without one.
+type Metric struct {
+	Name      string
+	Unit      Unit
+	Dimension string
+}
+
+// The service's metrics. The functions write them, and package infra watches them under the same
+// names. CloudWatch charges for each metric, and for each value of its dimension, by the hours in
+// which it is written.
+var (
+	// Reservations counts the POSTs of the API by outcome (httpapi.Outcomes).
+	Reservations = Metric{"Reservations", Count, "Outcome"}
+	// Shortages counts the lines of refused reserves that asked for more than there was.
+	Shortages = Metric{"Shortages", Count, ""}
+	// Retries counts the transactions that ran again after a deadlock or a serialization failure.
+	Retries = Metric{"Retries", Count, ""}
+	// PoolErrors counts the calls that got no connection to the database.
+	PoolErrors = Metric{"PoolErrors", Count, ""}
+	// Faults counts a function's answers that are bugs, by the function's name in the route table:
+	// those with a 5xx status other than 503.
+	Faults = Metric{"Faults", Count, "Function"}
+
+	// Expired counts the holds that a sweep marked as expired.
+	Expired = Metric{"Expired", Count, ""}
+	// SweepDuration is how long a sweep took.
+	SweepDuration = Metric{"SweepDuration", Milliseconds, ""}
+	// SweepMore is 1 when a sweep's time ran out with work left, else 0.
+	SweepMore = Metric{"SweepMore", Count, ""}
+	// SweepLag is how long the oldest hold that a sweep found had been dead.
+	SweepLag = Metric{"SweepLag", Seconds, ""}
+	// OldestTransaction is the age of the oldest transaction that keeps dead row versions.
+	OldestTransaction = Metric{"OldestTransaction", Seconds, ""}
+	// HorizonTransactions is how many transactions have begun since the oldest snapshot that keeps
+	// dead row versions, on the server or on a replica.
+	HorizonTransactions = Metric{"HorizonTransactions", Count, ""}
+
+	// AuditViolations counts what an audit found.
+	AuditViolations = Metric{"AuditViolations", Count, ""}
+	// AuditUnfinished is 1 when an audit didn't finish, else 0.
+	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
+)
+
+// All lists the service's metrics.
+func All() []Metric {
+	return []Metric{
+		Reservations, Shortages, Retries, PoolErrors, Faults,
+		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
+		AuditViolations, AuditUnfinished,
+	}
+}

@@ -1,0 +1,16 @@
+-- What a flush of the log needs: a sequence whose setting writes a log record, and a mark that says
+-- up to where the log is known to be on disk. procedures/write_log_record.sql and
+-- procedures/hold_is_flushed.sql use them.
+--
+-- This file creates everything anew and locks nothing that exists.
+
+-- +goose Up
+
+CREATE SEQUENCE log_records;
+
+-- Every change by a transaction whose id is below this one is on disk, and on the synchronous
+-- standby if there is one: one row, or none before the first sweep.
+CREATE TABLE flush_mark (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    below    xid8    NOT NULL
+);
