@@ -25,7 +25,7 @@ var roomy = map[string]string{"max_connections": "300"}
 
 // removeBarrier lets the second commit of each verb wait for nothing.
 func removeBarrier(d *deployment) {
-	mutate("write_flush_record", "pg_logical_emit_message(true, 'allo', '')", "NULL::pg_lsn")(d)
+	mutate("write_log_record", "setval('log_records', 1)", "NULL::bigint")(d)
 }
 
 // crashWhileStalled kills the server while its disk stalls, and starts it again.
@@ -158,6 +158,20 @@ func TestStalledDiskUnderLoad(t *testing.T) {
 		stop()
 		w.verify(t, d.db)
 		d.audit()
+	}
+}
+
+// TestStalledDiskFindsTheRemovedGuardOfReads is the control of the reads: they take every change
+// for flushed.
+func TestStalledDiskFindsTheRemovedGuardOfReads(t *testing.T) {
+	server, db := pgtest.NewDisturbedServer(t, roomy)
+	d := deploy(t, db, startHasty(hastyLimit))
+	mutate("hold_is_flushed", "RETURN coalesce((", "RETURN true OR coalesce((")(d)
+	w := newWitness(d)
+	w.tellOfUnheardCalls(t, d, server, func() { d.stallDisk(server) })
+	crashWhileStalled(t, server, d)
+	if found := w.contradictions(t, d.db); len(found) < len(unheardCalls)+1 {
+		t.Errorf("%d answers were untrue, want one for each call: %v", len(found), found)
 	}
 }
 
