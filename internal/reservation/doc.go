@@ -96,8 +96,8 @@
 //     stay counted until its end comes again, for at most d: no index finds such a cart among the
 //     living, and an index on uncounted lines would grow with every resolved cart.
 //   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
-//   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by d,
-//     so a jump of a day forgets every key. A jump back makes it longer by d.
+//   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by
+//     d, so a jump of a day forgets every key. A jump back makes it longer by d.
 //   - An extension after a jump back may set updated_at to a time before created_at. The stats show
 //     an event in the minute that the clock read then.
 //   - Every verb still returns one of its documented errors. But Postgres measures lock_timeout,
