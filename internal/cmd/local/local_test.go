@@ -345,7 +345,7 @@ func TestPsqlLeavesARunningServerAlone(t *testing.T) {
 	if !running {
 		t.Fatal("the server ended with the session")
 	}
-	if address, _, _ := splitPassword(url); !strings.HasPrefix(got.String(), address+"\n") {
+	if address, _, _ := postgres.ClientURL(url); !strings.HasPrefix(got.String(), address+"\n") {
 		t.Errorf("psql saw %q, want the URL %s first", &got, address)
 	}
 }
