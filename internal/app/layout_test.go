@@ -132,7 +132,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
-		"internal/reservation": {"internal/postgres"},
+		"internal/reservation": {"internal/postgres", "migrations"},
 		"infra":                {"internal/config", "internal/route"},
 		"internal/httpapi":     {"internal/problem", "internal/reservation", "internal/route"},
 	}

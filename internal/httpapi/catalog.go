@@ -85,7 +85,7 @@ func (a *API) listWarehouses(w *recorder, r *http.Request) error {
 }
 
 func (a *API) health(w *recorder, r *http.Request) error {
-	if err := a.service.Ping(r.Context()); err != nil {
+	if err := a.service.Ready(r.Context()); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, healthDTO{Status: "ok"})

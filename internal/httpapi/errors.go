@@ -112,10 +112,29 @@ func problemFor(err error) problem.Problem {
 		}
 		return p
 	}
+	var lacks *reservation.NotReadyError
+	if errors.As(err, &lacks) {
+		return notReady(lacks)
+	}
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
 			return a.problem
 		}
 	}
 	return problem.Internal()
+}
+
+// notReady answers a health check with what the database lacks.
+func notReady(lacks *reservation.NotReadyError) problem.Problem {
+	p := problem.New(http.StatusServiceUnavailable, "NOT_READY", "Not ready",
+		"The service can't reserve on its database: see details.")
+	p.Details = map[string][]string{}
+	for name, messages := range map[string][]string{
+		"settings": lacks.Settings, "schema": lacks.Schema, "routines": lacks.Routines,
+	} {
+		if len(messages) > 0 {
+			p.Details[name] = messages
+		}
+	}
+	return p
 }

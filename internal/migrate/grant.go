@@ -27,6 +27,7 @@ var serviceRights = []tableRights{
 	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},
 	{"idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"},
 	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
+	{versionTable, "SELECT"},                 // for the health check
 }
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the
