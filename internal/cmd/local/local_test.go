@@ -23,6 +23,7 @@ import (
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // startLimit bounds the wait for a start. It is long because other tests keep the machine busy.
