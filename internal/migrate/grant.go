@@ -29,6 +29,7 @@ var serviceRights = []tableRights{
 	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
 	{"flush_mark", "SELECT, INSERT, UPDATE"}, // by the sweeper
 	{"log_records", "UPDATE"},                // a sequence
+	{versionTable, "SELECT"},                 // for the health check
 }
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the

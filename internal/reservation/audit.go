@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // Violation is a broken promise, found in the data.
@@ -62,9 +64,7 @@ WHERE r.id IS NULL`},
 	{"I4", `
 SELECT format('hold %s was %s at %s, after its end, %s', id, status, updated_at, expires_at)
 FROM reservations WHERE status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
-	{"I5", `
-SELECT format('the server runs with %s = %s', name, setting)
-FROM pg_settings WHERE (name IN ('fsync', 'synchronous_commit')) AND setting = 'off'`},
+	{"I5", postgres.BrokenRulesSQL(postgres.InAudit)},
 	{"I6", `
 SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
 FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
