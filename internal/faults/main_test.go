@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net/http/httptest"
@@ -50,6 +51,19 @@ func duration(normal time.Duration) time.Duration {
 		return normal / 4
 	}
 	return normal
+}
+
+// rounds counts the rounds of a random attack: at least one, until its time is over or a round has
+// failed.
+func rounds(t *testing.T, normal time.Duration) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		start := time.Now()
+		for n := uint64(0); n == 0 || time.Since(start) < duration(normal); n++ {
+			if !yield(n) || t.Failed() {
+				return
+			}
+		}
+	}
 }
 
 // newRand returns a random source for one part of an attack. Equal seeds and parts give equal
@@ -112,6 +126,31 @@ func startInProcess(t testing.TB, databaseURL string) *local.Functions {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// hastyInvoker gives each call less time than the platform would.
+type hastyInvoker struct {
+	local.Invoker
+	limit time.Duration
+}
+
+func (h hastyInvoker) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.limit)
+	defer cancel()
+	return h.Invoker.Invoke(ctx, payload)
+}
+
+// startHasty runs the functions in this process, with a deadline that ends soon. A fault that
+// outlasts the deadline of every call then takes a moment instead of seven seconds.
+func startHasty(limit time.Duration) functionStarter {
+	return func(t testing.TB, databaseURL string) *local.Functions {
+		t.Helper()
+		f := startInProcess(t, databaseURL)
+		for name, invoker := range f.HTTP {
+			f.HTTP[name] = hastyInvoker{invoker, limit}
+		}
+		return f
+	}
 }
 
 // deploy starts the service on a database. To put a proxy in between, let db.URL lead to it.

@@ -15,19 +15,23 @@ import (
 // stopped when the test ends.
 func NewServer(t testing.TB, settings map[string]string) (*pgserver.Server, Database) {
 	t.Helper()
+	return newServer(t, pgserver.Config{Settings: settings})
+}
+
+// newServer starts the server of a configuration that lacks only its directories.
+func newServer(t testing.TB, config pgserver.Config) (*pgserver.Server, Database) {
+	t.Helper()
 	root, err := checkout()
 	if err != nil {
 		t.Fatal(err)
 	}
-	binDir, err := pgserver.Find(root)
-	if err != nil {
+	if config.BinDir, err = pgserver.Find(root); err != nil {
 		t.Fatal(err)
 	}
+	config.DataDir = filepath.Join(t.TempDir(), dataName)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	dataDir := filepath.Join(t.TempDir(), dataName)
-	server, err := pgserver.Start(ctx,
-		pgserver.Config{BinDir: binDir, DataDir: dataDir, Settings: settings})
+	server, err := pgserver.Start(ctx, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ WHERE r.product_id IS NOT NULL`},
 	{"I7", `
 SELECT format('cart %s is alive and its line of product %s is not counted', r.id, l.product_id)
 FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.status = 'PENDING' AND r.expires_at > clock_timestamp() AND NOT l.counted`},
+WHERE r.status = 'PENDING' AND NOT l.counted AND NOT hold_is_dead(r, clock_timestamp())`},
 	{"I7", `
 SELECT format('cart %s ends at %s, its line of product %s at %s',
               r.id, r.expires_at, l.product_id, l.expires_at)

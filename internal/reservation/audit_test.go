@@ -136,7 +136,7 @@ var corruptions = map[string]corruption{
 		sql: "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
 	},
 	"a line of a live cart isn't counted": {
-		promises: []string{"I2", "I7"}, hold: cartHold,
+		promises: []string{"I2"}, hold: cartHold, // the cart is dead by the rule (hold_is_dead)
 		sql: "UPDATE reservation_items SET counted = false" + firstLine,
 	},
 	"a line ends before its cart": {

@@ -80,6 +80,31 @@
 //     So a dead hold never causes a refusal (I4), and a refusal costs no lock, no log record and no
 //     flush. This check only refuses. The guard in the stock row's own update decides a success.
 //
+// # A jump of the clock
+//
+// Postgres's clock can jump: at a fail-over to a host whose clock is ahead or behind, or when
+// somebody sets it. d is the size of the jump.
+//
+//   - I1, I2, I3, I7, I8 and I9 hold through any jump. The guards that keep them compare statuses,
+//     units and the counted marks of lines, and no two readings of the clock.
+//   - I4 holds by the clock as it reads now. After a jump forward each hold dies d too early. After
+//     a jump back it dies d too late, and a hold that was dead is alive again until its end comes
+//     again, unless its death was written down. So one caller may be told that a hold has expired,
+//     and a later caller may confirm it.
+//   - What is written down stays: a hold whose status is EXPIRED, and a line that was reclaimed. A
+//     cart that lost a line is dead for every verb and reader, even before its end. Its other lines
+//     stay counted until its end comes again, for at most d: no index finds such a cart among the
+//     living, and an index on uncounted lines would grow with every resolved cart.
+//   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
+//   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by d,
+//     so a jump of a day forgets every key. A jump back makes it longer by d.
+//   - An extension after a jump back may set updated_at to a time before created_at. The stats show
+//     an event in the minute that the clock read then.
+//   - Every verb still returns one of its documented errors. But Postgres measures lock_timeout,
+//     statement_timeout and pg_sleep by the same clock. A jump forward may end a wait at once:
+//     the verb returns [ErrBusy] or [ErrUnavailable]. A jump back may lengthen a wait, up to the
+//     request's own limit of 7 s, which the service measures by a monotonic clock.
+//
 // # Early lock release, and why an answer is still durable
 //
 // Postgres keeps a transaction's row locks until its commit record is on disk, so a hot row changes
