@@ -120,8 +120,12 @@ var corruptions = map[string]corruption{
 		sql: "UPDATE reservation_items SET counted = true" + firstLine,
 	},
 	"the hold of some lines is deleted": {
-		promises: []string{"I3", "I2"}, hold: cartHold,
+		promises: []string{"I3"}, hold: cartHold,
 		sql: "DELETE FROM reservations WHERE id = $1",
+	},
+	"a hold ends before its stock row's first_end": {
+		promises: []string{"I4"},
+		sql:      "UPDATE inventory SET first_end = 'infinity' WHERE product_id = $1",
 	},
 	"a hold was confirmed after its end": {
 		promises: []string{"I4"}, hold: confirmedHold,

@@ -78,17 +78,27 @@ END $$;
 CREATE OR REPLACE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    _lines   integer;
-    _counted integer;
-    _rows    integer;
+    _first_end timestamptz;
+    _lines     integer;
+    _counted   integer;
+    _rows      integer;
 BEGIN
     IF _hold.product_id IS NOT NULL THEN
         UPDATE inventory
         SET reserved = reserved - _hold.quantity,
-            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END
-        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id;
+            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
+            epoch    = next_epoch(epoch)
+        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
+          AND epoch >= (SELECT i.epoch FROM inventory i
+                        WHERE i.product_id = _hold.product_id
+                          AND i.warehouse_id = _hold.warehouse_id
+                        ORDER BY i.epoch DESC LIMIT 1)
+        RETURNING first_end INTO _first_end;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
+        END IF;
+        IF random() < 0.015 AND _first_end < clock_timestamp() - interval '5 s' THEN
+            PERFORM raise_first_end(_hold.product_id, _hold.warehouse_id);
         END IF;
         RETURN true;
     END IF;

@@ -1,0 +1,93 @@
+package migrate_test
+
+import (
+	"io/fs"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/migrations"
+)
+
+// atFirstSchema makes a database with the first versioned file and no routines.
+func atFirstSchema(t *testing.T) *pgtest.Fixture {
+	t.Helper()
+	const first = "0001_schema.sql"
+	text, err := fs.ReadFile(migrations.Schema, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := pgtest.NewEmpty(t)
+	if _, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL),
+		fstest.MapFS{first: {Data: text}}, fstest.MapFS{}); err != nil {
+		t.Fatal(err)
+	}
+	return pgtest.NewFixture(t, db)
+}
+
+// The routines are installed before Grant runs, and callers already use them then.
+func TestWhoMayChangeReservedMayChangeTheColumnsOfOldSnapshots(t *testing.T) {
+	t.Parallel()
+
+	db := atFirstSchema(t)
+	const role = "pg_monitor" // any role that every server has
+	db.Exec("GRANT UPDATE (total, reserved) ON inventory TO " + role)
+
+	if _, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL)); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, column := range []string{"first_end", "epoch"} {
+		if !pgtest.QueryOne[bool](db,
+			"SELECT has_column_privilege($1, 'inventory', $2, 'UPDATE')", role, column) {
+			t.Errorf("the role may change reserved, but not %s", column)
+		}
+	}
+}
+
+// A dump may have the tables for a while. Callers must not queue behind a deploy that waits for it.
+func TestTheDeployOfOldSnapshotsWaitsForAReaderInTurns(t *testing.T) {
+	t.Parallel()
+
+	db := atFirstSchema(t)
+	reader, err := db.Admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(t.Context())
+	if _, err := reader.Exec(t.Context(), "SELECT 1 FROM inventory"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL))
+		done <- err
+	}()
+
+	// The deploy sleeps between two turns. It then holds no lock, so another session can have any.
+	db.WaitUntil(`
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'`)
+	err = pgx.BeginFunc(t.Context(), db.Admin, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "LOCK TABLE inventory, reservations IN ROW EXCLUSIVE MODE")
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("Up() = %v beside a reader, want it to wait", err)
+	default:
+	}
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Up() = %v after the reader, want it to succeed", err)
+	}
+}
