@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -57,6 +58,32 @@ func TestAdjustStockReclaimsOnlyWhatTheShelfLacks(t *testing.T) {
 	}
 	if got, want := f.counts(row), (counts{Total: 3496, Reserved: 3493}); got != want {
 		t.Errorf("the stock row is %+v, want %+v", got, want)
+	}
+	f.mustAudit(t)
+}
+
+func TestAnAdjustmentThatNeedsTooManyDeadHoldsSaysHowToFreeThem(t *testing.T) {
+	t.Parallel()
+
+	const dead = 2500
+	f := newFixture(t, 0)
+	row := f.stock(dead)
+	f.deadHolds(row, dead)
+	f.mutate("try_to_adjust", "interval '2 s'", "interval '0 s'")
+
+	err := f.adjust(f.Context(), row, -dead)
+
+	const limitExceeded = "54000"
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != limitExceeded {
+		t.Fatalf("adjust_stock() = %v, want SQLSTATE %s", err, limitExceeded)
+	}
+	if n := f.expired(); n != 0 {
+		t.Errorf("a failed adjust_stock() left %d holds EXPIRED, want 0", n)
+	}
+	f.Exec(strings.TrimSuffix(strings.TrimPrefix(refused.Hint, "First "), "."))
+	if err := f.adjust(f.Context(), row, -dead); err != nil {
+		t.Errorf("adjust_stock() after its hint = %v", err)
 	}
 	f.mustAudit(t)
 }

@@ -263,10 +263,12 @@ func TestADeadHoldIsLostWhenAReserveDoesNotLowerFirstEnd(t *testing.T) {
 // The reserve's snapshot has the later end.
 func raceOfAShorterHold(ctx context.Context, f *fixture, r *report) {
 	raiseAlways(f)
-	rows := f.stocks(5, 5)
-	f.Exec("UPDATE inventory SET first_end = clock_timestamp() - interval '1 h'")
-	for _, lines := range [][]reservation.Line{rows[:1], rows} {
-		hold := f.hold(lines...)
+	for lines := 1; lines <= 2; lines++ {
+		rows := f.stocks(5, 5)
+		hold := f.hold(rows[:lines]...)
+		f.Exec(`
+UPDATE inventory SET first_end = clock_timestamp() - interval '1 h' WHERE product_id = $1`,
+			rows[0].ProductID.String())
 		tx, err := f.Admin.Begin(ctx)
 		if err != nil {
 			f.t.Fatal(err)

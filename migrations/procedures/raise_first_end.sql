@@ -27,7 +27,10 @@ BEGIN
          WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
            AND l.expires_at >= i.first_end
          ORDER BY l.expires_at LIMIT 1))
-    WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
+    WHERE i.product_id = _product AND i.warehouse_id = _warehouse
+      AND i.epoch >= (SELECT n.epoch FROM inventory n -- leads to the row's newest version
+                      WHERE n.product_id = _product AND n.warehouse_id = _warehouse
+                      ORDER BY n.epoch DESC LIMIT 1);
 END $$;
 
 -- first_end_of is the first_end of a stock row, without a lock.

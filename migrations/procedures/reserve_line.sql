@@ -2,7 +2,8 @@
 --
 -- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
 -- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
--- stock row changed during each of max_tries() tries.
+-- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
+-- reclaimed in steps.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
@@ -50,14 +51,15 @@ BEGIN
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
 
-        -- This guard decides. Postgres evaluates it again after a wait for the row's lock.
+        -- The guard on the last line decides. Postgres evaluates it again after a wait for the row's
+        -- lock. The epoch only leads to the row (0002_old_snapshots.sql).
         UPDATE inventory
         SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)
         WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
           AND total - reserved + _freed >= _quantity;
         IF FOUND THEN
-            IF _freed > 0 AND random() < 0.03 THEN
+            IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
                 PERFORM raise_first_end(_product, _warehouse);
             END IF;
             IF clock_timestamp() > _now + lost_time(_ttl) THEN

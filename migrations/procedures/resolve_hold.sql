@@ -89,7 +89,7 @@ BEGIN
             total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
             epoch    = next_epoch(epoch)
         WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
-          AND epoch >= (SELECT i.epoch FROM inventory i
+          AND epoch >= (SELECT i.epoch FROM inventory i -- leads to the row's newest version
                         WHERE i.product_id = _hold.product_id
                           AND i.warehouse_id = _hold.warehouse_id
                         ORDER BY i.epoch DESC LIMIT 1)
@@ -119,17 +119,24 @@ BEGIN
         RETURN false;
     END IF;
     WITH locked AS MATERIALIZED (
-        SELECT i.product_id, i.warehouse_id, l.quantity
-        FROM inventory i
-        JOIN reservation_items l USING (product_id, warehouse_id)
+        SELECT i.product_id, i.warehouse_id, i.epoch, l.quantity
+        FROM reservation_items l
+        CROSS JOIN LATERAL (
+            SELECT n.epoch FROM inventory n
+            WHERE n.product_id = l.product_id AND n.warehouse_id = l.warehouse_id
+            ORDER BY n.epoch DESC LIMIT 1
+        ) newest
+        JOIN inventory i ON i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+                        AND i.epoch >= newest.epoch
         WHERE l.reservation_id = _hold.id
         ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
     )
     UPDATE inventory i
     SET reserved = i.reserved - l.quantity,
-        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END
+        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END,
+        epoch    = next_epoch(i.epoch)
     FROM locked l
-    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id;
+    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.epoch >= l.epoch;
     GET DIAGNOSTICS _rows = ROW_COUNT;
     IF _rows <> _lines THEN
         RAISE EXCEPTION 'I2: hold % lacks a stock row', _hold.id;
