@@ -220,7 +220,8 @@ func TestAReserveThatRunsOutOfTimeIsBusyAndKeepsItsSteps(t *testing.T) {
 	s := f.services()[0]
 	var got []string
 	for range 3 {
-		_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{of(row, dead)}})
+		_, err := s.Reserve(f.Context(),
+			reservation.Request{Lines: []reservation.Line{of(row, dead)}})
 		got = append(got, fmt.Sprint(errors.Is(err, reservation.ErrBusy), f.expired()))
 	}
 
@@ -238,7 +239,8 @@ func TestAStepBoundsTheHoldsOfOneTransaction(t *testing.T) {
 	f := newFixture(t, 0)
 	row := f.stock(dead)
 	f.deadHolds(row, dead)
-	f.Exec("CALL free_units($1, $2, $3, NULL)", row.ProductID.String(), row.WarehouseID.String(), dead)
+	f.Exec("CALL free_units($1, $2, $3, NULL)", row.ProductID.String(),
+		row.WarehouseID.String(), dead)
 
 	most := queryOne[int](f, `
 SELECT max(n) FROM (SELECT count(*) AS n FROM reservations WHERE status = 'EXPIRED'

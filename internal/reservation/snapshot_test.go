@@ -28,8 +28,8 @@ func (f *fixture) oldSnapshot() {
 	}
 }
 
-// deadHolds inserts n dead holds of one unit and counts them as reserved. They ended within the last
-// hour, not in the order in which they lie in the table.
+// deadHolds inserts n dead holds of one unit and counts them as reserved. They ended within the
+// last hour, not in the order in which they lie in the table.
 func (f *fixture) deadHolds(row reservation.Line, n int) {
 	f.t.Helper()
 	f.Exec(`
@@ -157,6 +157,35 @@ CALL reserve_line(gen_random_uuid(), $1, $2, 1000000, '1 min', NULL, NULL, NULL,
 	f.mustAudit(t)
 }
 
+// growAlways lets every update of a stock row's counts change its epoch.
+func growAlways(f *fixture) { f.mutate("next_epoch", "random() < 1.0 / 256", "true") }
+
+func TestVerbsFindAStockRowWhoseEpochGrowsMeanwhile(t *testing.T) {
+	t.Parallel()
+
+	for name, body := range map[string]race{"carts": raceOfOppositeCarts, "all": raceOfAllVerbs} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			mustHold(t, someCallers, func(ctx context.Context, f *fixture, r *report) {
+				growAlways(f)
+				body(ctx, f, r)
+			})
+		})
+	}
+}
+
+// A row that was locked after a wait may have a higher epoch than the version that the statement's
+// snapshot sees, so a search by it finds nothing.
+func TestAConfirmLosesAStockRowByTheEpochOfItsLockedVersion(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, someCallers, "error", func(f *fixture) {
+		growAlways(f)
+		f.mutate("give_up_units", "newest.epoch, l.quantity", "i.epoch, l.quantity")
+	}, raceOfOppositeCarts)
+}
+
 // raiseAlways lets every verb that may raise first_end do so. It may be called again.
 func raiseAlways(f *fixture) {
 	f.t.Helper()
@@ -255,7 +284,8 @@ func TestADeadHoldIsLostWhenAReserveDoesNotLowerFirstEnd(t *testing.T) {
 		"reserve_line": "first_end = least(first_end, _now + _ttl),",
 		"reserve_cart": "first_end = least(i.first_end, _now + _ttl),",
 	} {
-		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, lowers, "") }, raceAfterAJumpBack)
+		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, lowers, "") },
+			raceAfterAJumpBack)
 	}
 }
 

@@ -72,4 +72,6 @@ END $$;
 
 -- reclaim_step bounds the holds, and the lines, that one transaction reclaims on a stock row. A
 -- thousand take about 50 ms. The planner replaces the call by the constant.
-CREATE OR REPLACE FUNCTION reclaim_step() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT 1000 $$;
+CREATE OR REPLACE FUNCTION reclaim_step() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT 1000
+$$;

@@ -51,8 +51,8 @@ BEGIN
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
 
-        -- The guard on the last line decides. Postgres evaluates it again after a wait for the row's
-        -- lock. The epoch only leads to the row (0002_old_snapshots.sql).
+        -- The guard on the last line decides. Postgres evaluates it again after a wait for the
+        -- row's lock. The epoch only leads to the row (0002_old_snapshots.sql).
         UPDATE inventory
         SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)

@@ -118,8 +118,8 @@ BEGIN
     IF _counted <> _lines THEN
         RETURN false;
     END IF;
-    WITH locked AS MATERIALIZED (
-        SELECT i.product_id, i.warehouse_id, i.epoch, l.quantity
+    WITH locked AS MATERIALIZED ( -- with the epoch of the snapshot, by which the update finds it
+        SELECT i.product_id, i.warehouse_id, newest.epoch, l.quantity
         FROM reservation_items l
         CROSS JOIN LATERAL (
             SELECT n.epoch FROM inventory n
