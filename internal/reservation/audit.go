@@ -35,7 +35,8 @@ type part struct {
 	// after is a key before all keys, last one behind them.
 	after, last string
 	// end selects the last key of the slice that begins after $1, or nothing when fewer rows are
-	// left than a slice has. It is empty for a part that is read whole.
+	// left than a slice has. It orders by the key itself, as an index does, and not by its text. It
+	// is empty for a part that is read whole.
 	end    string
 	checks []check
 }
@@ -53,23 +54,23 @@ var parts = []part{
 	{
 		after: uuid.Nil.String(), last: uuid.Max.String(),
 		end: `
-SELECT product_id::text FROM inventory WHERE product_id > $1
-ORDER BY product_id OFFSET 999 LIMIT 1`,
+SELECT i.product_id::text FROM inventory i WHERE i.product_id > $1
+ORDER BY i.product_id OFFSET 999 LIMIT 1`,
 		checks: stockChecks,
 	},
 	{checks: checks},
 	{
 		after: "-infinity", last: "infinity",
 		end: `
-SELECT created_at::text FROM idempotency_keys WHERE created_at > $1
-ORDER BY created_at OFFSET 9999 LIMIT 1`,
+SELECT k.created_at::text FROM idempotency_keys k WHERE k.created_at > $1
+ORDER BY k.created_at OFFSET 9999 LIMIT 1`,
 		checks: keyChecks,
 	},
 	{
 		after: uuid.Nil.String(), last: uuid.Max.String(),
 		end: `
-SELECT id::text FROM reservations WHERE id > $1
-ORDER BY id OFFSET 9999 LIMIT 1`,
+SELECT r.id::text FROM reservations r WHERE r.id > $1
+ORDER BY r.id OFFSET 9999 LIMIT 1`,
 		checks: holdChecks,
 	},
 }

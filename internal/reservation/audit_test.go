@@ -215,6 +215,33 @@ func wantBroken(t *testing.T, pool *postgres.Pool, promises ...string) {
 	}
 }
 
+// The holds fill several slices, and the audit must look at the last one too.
+func TestAuditLooksAtEverySlice(t *testing.T) {
+	t.Parallel()
+
+	const holds = 25_000
+	f := newFixture(t, 0)
+	row := f.stock(holds)
+	f.deadHolds(row, holds)
+	f.Exec("ANALYZE")
+	f.mustAudit(t)
+	for _, extreme := range []string{"ASC", "DESC"} {
+		f.Exec(`
+UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at
+WHERE id = (SELECT r.id FROM reservations r ORDER BY r.id ` + extreme + ` LIMIT 1)`)
+	}
+	f.Exec("ALTER TABLE reservations DISABLE TRIGGER i3_resolved_once_i4_alive")
+	f.Exec(`
+UPDATE reservations SET updated_at = updated_at - interval '1 s' WHERE status = 'EXPIRED'`)
+	f.Exec("UPDATE inventory SET reserved = reserved - 2")
+
+	violations, err := newService(f.own).Audit(f.Context())
+
+	if err != nil || len(violations) != 2 || violations[0].Promise != "I9" {
+		t.Errorf("Audit() = %v, %v, want two violations of I9", violations, err)
+	}
+}
+
 func TestAuditReportsAtMostTwentyViolationsOfACheck(t *testing.T) {
 	t.Parallel()
 
