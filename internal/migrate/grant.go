@@ -21,7 +21,7 @@ type tableRights struct{ table, privileges string }
 var serviceRights = []tableRights{
 	{"products", "SELECT"},
 	{"warehouses", "SELECT"},
-	{"inventory", "SELECT, UPDATE (total, reserved)"},
+	{"inventory", "SELECT, UPDATE (total, reserved, first_end, epoch)"},
 	{"stock_adjustments", "SELECT"}, // for the audit
 	{"reservations", "SELECT, INSERT, UPDATE (status, created_at, updated_at, expires_at)"},
 	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},

@@ -41,10 +41,10 @@ BEGIN
         warehouse_id := NULL;
         _size := octet_length(_product.name) + octet_length(_product.sku);
         FOR _stock IN
-            SELECT s.id, s.name, s.total, s.reserved, coalesce(octet_length(s.name), 0) AS size
+            SELECT s.id, s.name, s.total, s.reserved, s.first_end, coalesce(octet_length(s.name), 0) AS size
             FROM (SELECT) one
             LEFT JOIN (
-                SELECT w.id, w.name, i.total, i.reserved
+                SELECT w.id, w.name, i.total, i.reserved, i.first_end
                 FROM inventory i
                 JOIN warehouses w ON w.id = i.warehouse_id
                 WHERE i.product_id = _product.id
@@ -66,7 +66,7 @@ BEGIN
             total := _stock.total;
             reserved := _stock.reserved;
             IF reserved > 0 THEN
-                reserved := reserved - dead_units(product_id, warehouse_id, NULL);
+                reserved := reserved - dead_units(product_id, warehouse_id, _stock.first_end, NULL);
             END IF;
             RETURN NEXT;
             _begun := true;

@@ -68,7 +68,7 @@ BEGIN
     LEFT JOIN LATERAL (
         SELECT w.id, w.name, i.total,
                i.reserved - CASE WHEN i.reserved > 0
-                                 THEN dead_units(i.product_id, i.warehouse_id, NULL)
+                                 THEN dead_units(i.product_id, i.warehouse_id, i.first_end, NULL)
                                  ELSE 0 END AS reserved
         FROM inventory i
         JOIN warehouses w ON w.id = i.warehouse_id
