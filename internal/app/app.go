@@ -62,7 +62,9 @@ func New(
 	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold})
 	a := &App{Service: service, log: log, pool: pool}
 	a.api = httpapi.New(service,
-		httpapi.Options{Log: log, RequestID: lambdahttp.RequestID, Observe: a.observe})
+		httpapi.Options{
+			Log: log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
+		})
 	return a, nil
 }
 

@@ -135,7 +135,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
-		"internal/reservation": {"internal/postgres", "internal/principal"},
+		"internal/reservation": {"internal/postgres", "internal/principal", "migrations"},
 		"infra":                {"internal/config", "internal/emf", "internal/route"},
 		"internal/httpapi": {
 			"internal/principal", "internal/problem", "internal/reservation", "internal/route",

@@ -56,6 +56,9 @@ func verified(raw string) (*url.URL, error) {
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Hostname() == "" {
 		return nil, errMalformed
 	}
+	if err := postgres.CheckParameters(raw); err != nil {
+		return nil, err
+	}
 	query := u.Query()
 	switch mode := query.Get("sslmode"); mode {
 	case "", "prefer", "require", "verify-ca", "verify-full":

@@ -175,7 +175,7 @@ func TestTheErrorOfAnUnusableSecretHasTheReason(t *testing.T) {
 		"an unencoded password": {"postgres://allo:" + password + "@localhost/d", "percent-encoded"},
 		"an unsupported mode": {
 			withCA(t, secretsURL+"?default_query_exec_mode=simple_protocol", d.ca),
-			"must be cache_statement or exec",
+			"must be one of cache_statement, exec",
 		},
 		"an invalid parameter": {
 			withCA(t, secretsURL+"?connect_timeout=soon", d.ca), "the database's URL can't be read",

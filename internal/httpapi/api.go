@@ -32,6 +32,8 @@ type Options struct {
 	// RequestID returns the platform's id of the request from its context. When RequestID is nil or
 	// returns "", the handlers make a random id.
 	RequestID func(context.Context) string
+	// MaxBody is the platform's limit of an answer's body, in bytes. Zero means none.
+	MaxBody int
 	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
@@ -108,7 +110,7 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 
-		answer := &recorder{ResponseWriter: w}
+		answer := &recorder{ResponseWriter: w, maxBody: a.opts.MaxBody}
 		answer.Header().Set("X-Request-Id", id)
 		answer.Header().Set("Cache-Control", "no-store")
 		answer.Header().Set("X-Content-Type-Options", "nosniff")
@@ -183,6 +185,7 @@ type recorder struct {
 	http.ResponseWriter
 	status  int
 	outcome string
+	maxBody int // in bytes, or zero
 }
 
 func (r *recorder) WriteHeader(status int) {

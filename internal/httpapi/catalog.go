@@ -45,7 +45,7 @@ func (a *API) listProducts(w *recorder, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	entries, more, err := a.service.ListProducts(r.Context(), page.after, page.limit)
+	entries, next, err := a.service.ListProducts(r.Context(), page.after, page.limit)
 	if err != nil {
 		return err
 	}
@@ -57,10 +57,7 @@ func (a *API) listProducts(w *recorder, r *http.Request) error {
 		}
 		body = append(body, product)
 	}
-	if more {
-		last := entries[len(entries)-1]
-		page.linkNext(w, r, last.Name, last.ID)
-	}
+	page.linkNext(w, r, next)
 	return writeJSON(w, http.StatusOK, body)
 }
 
@@ -69,7 +66,7 @@ func (a *API) listWarehouses(w *recorder, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	warehouses, more, err := a.service.ListWarehouses(r.Context(), page.after, page.limit)
+	warehouses, next, err := a.service.ListWarehouses(r.Context(), page.after, page.limit)
 	if err != nil {
 		return err
 	}
@@ -77,15 +74,12 @@ func (a *API) listWarehouses(w *recorder, r *http.Request) error {
 	for _, warehouse := range warehouses {
 		body = append(body, warehouseDTO(warehouse))
 	}
-	if more {
-		last := warehouses[len(warehouses)-1]
-		page.linkNext(w, r, last.Name, last.ID)
-	}
+	page.linkNext(w, r, next)
 	return writeJSON(w, http.StatusOK, body)
 }
 
 func (a *API) health(w *recorder, r *http.Request) error {
-	if err := a.service.Ping(r.Context()); err != nil {
+	if err := a.service.Ready(r.Context()); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, healthDTO{Status: "ok"})

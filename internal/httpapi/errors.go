@@ -14,6 +14,8 @@ var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
 	errNoRoute  = errors.New("no route has this path and method")
+	// errAnswerTooLarge is the last resort. The pages of each list have bounds of their own.
+	errAnswerTooLarge = errors.New("the answer is too large")
 )
 
 // invalid is an error about one field.
@@ -24,7 +26,15 @@ func invalid(field, message string) error {
 // fields collects the errors of a request's fields.
 type fields map[string][]string
 
-func (f fields) add(name, message string) { f[name] = append(f[name], message) }
+// maxFields is the most fields that an answer names: all of a cart with the most lines. A body of
+// 64 KiB could have 65,000 invalid ones, whose answer would be fifty times as large.
+const maxFields = 3 * reservation.MaxLines
+
+func (f fields) add(name, message string) {
+	if _, known := f[name]; known || len(f) < maxFields {
+		f[name] = append(f[name], message)
+	}
+}
 
 // err is nil when every field is valid.
 func (f fields) err() error {
@@ -91,6 +101,10 @@ var answers = []struct {
 		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
 		"The body must be JSON in UTF-8. Send Content-Type: application/json.",
 	)},
+	{errAnswerTooLarge, problem.New(
+		http.StatusInternalServerError, "ANSWER_TOO_LARGE", "Answer too large",
+		"The answer is larger than the service can send. Ask for fewer entries with limit.",
+	)},
 	{errNoRoute, problem.NotFound()},
 }
 
@@ -112,10 +126,29 @@ func problemFor(err error) problem.Problem {
 		}
 		return p
 	}
+	var lacks *reservation.NotReadyError
+	if errors.As(err, &lacks) {
+		return notReady(lacks)
+	}
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
 			return a.problem
 		}
 	}
 	return problem.Internal()
+}
+
+// notReady answers a health check with what the database lacks.
+func notReady(lacks *reservation.NotReadyError) problem.Problem {
+	p := problem.New(http.StatusServiceUnavailable, "NOT_READY", "Not ready",
+		"The service can't reserve on its database: see details.")
+	p.Details = map[string][]string{}
+	for name, messages := range map[string][]string{
+		"settings": lacks.Settings, "schema": lacks.Schema, "routines": lacks.Routines,
+	} {
+		if len(messages) > 0 {
+			p.Details[name] = messages
+		}
+	}
+	return p
 }

@@ -127,22 +127,20 @@ func FuzzCursor(f *testing.F) {
 	f.Add("end.AAA9AGYAnAAAAAAAAAA9AGYU4Ye\nT")
 
 	f.Fuzz(func(t *testing.T, cursor string) {
-		for _, order := range []string{orderByName, orderByEnd, orderByCreated} {
-			id, key, ok := decodeCursor(order, cursor)
-			if !ok {
-				continue
-			}
-			if again := encodeCursor(order, id, key); again != cursor {
-				t.Errorf("the cursor %q is read as that of %q", cursor, again)
-			}
-			name := string(key)
-			if isName(name) && (!utf8.ValidString(name) || strings.Contains(name, "\x00")) {
-				t.Errorf("the name %q is let through, which Postgres refuses", name)
-			}
-			if at, ok := parseTimeKey(key); ok {
-				if _, err := at.MarshalText(); err != nil || !bytes.Equal(timeKey(at), key) {
-					t.Errorf("the time key %x is read as %s, %v", key, at, err)
-				}
+		order, id, key, ok := decodeCursor(cursor)
+		if !ok {
+			return
+		}
+		if again := encodeCursor(order, id, key); again != cursor {
+			t.Errorf("the cursor %q is read as that of %q", cursor, again)
+		}
+		name := string(key)
+		if isName(name) && (!utf8.ValidString(name) || strings.Contains(name, "\x00")) {
+			t.Errorf("the name %q is let through, which Postgres refuses", name)
+		}
+		if at, ok := parseTimeKey(key); ok {
+			if _, err := at.MarshalText(); err != nil || !bytes.Equal(timeKey(at), key) {
+				t.Errorf("the time key %x is read as %s, %v", key, at, err)
 			}
 		}
 	})

@@ -64,7 +64,11 @@ func newClientWith(t *testing.T, pool *postgres.Pool, log io.Writer) client {
 		pool,
 		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold},
 	)
-	api := httpapi.New(service, httpapi.Options{Log: newLog(log)})
+	return newClientOf(t, httpapi.New(service, httpapi.Options{Log: newLog(log)}))
+}
+
+func newClientOf(t *testing.T, api *httpapi.API) client {
+	t.Helper()
 	mux := http.NewServeMux()
 	for _, r := range route.API() {
 		mux.Handle(r.Key(), api.Function(r.Function))

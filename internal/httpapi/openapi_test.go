@@ -388,6 +388,7 @@ func statusOfCode() map[string]int {
 	errs := []error{
 		&reservation.InvalidError{},
 		&reservation.InsufficientStockError{},
+		&reservation.NotReadyError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {

@@ -25,10 +25,10 @@ func (a *API) listReservations(w *recorder, r *http.Request) error {
 	limit := q.readLimit(defaultHoldPage, reservation.MaxHoldPage)
 	order := holdOrder(filter)
 	var after reservation.HoldCursor
-	q.readCursor(order, func(id uuid.UUID, key []byte) (ok bool) {
+	q.readCursor(func(of string, id uuid.UUID, key []byte) (ok bool) {
 		after.ID = id
 		after.At, ok = parseTimeKey(key)
-		return ok
+		return ok && of == order
 	})
 	if err := q.bad.err(); err != nil {
 		return err

@@ -70,13 +70,13 @@ func (q query) readLimit(fallback, most int) int {
 	return limit
 }
 
-// readCursor passes the parts of the request's cursor to take, if there is one and it belongs to a
-// list in this order. take returns false for a key that the list never had.
-func (q query) readCursor(order string, take func(id uuid.UUID, key []byte) (ok bool)) {
+// readCursor passes the parts of the request's cursor to take, if there is one. take returns false
+// for another list's order, or for a key that the list never had.
+func (q query) readCursor(take func(order string, id uuid.UUID, key []byte) (ok bool)) {
 	const message = "must be the cursor of a Link header of the same list, unchanged"
 	q.read("cursor", message, func(value string) bool {
-		id, key, ok := decodeCursor(order, value)
-		return ok && take(id, key)
+		order, id, key, ok := decodeCursor(value)
+		return ok && take(order, id, key)
 	})
 }
 
@@ -93,6 +93,8 @@ const (
 	orderByName    = "name"
 	orderByEnd     = "end"
 	orderByCreated = "created"
+	// orderInside is the order by name too. The key is empty, or a warehouse inside the product.
+	orderInside = "id"
 )
 
 // encodeCursor writes the place behind the entry that has the key, in the list's order, and the
@@ -102,20 +104,25 @@ func encodeCursor(order string, id uuid.UUID, key []byte) string {
 	return order + "." + base64.RawURLEncoding.EncodeToString(append(id[:], key...))
 }
 
-// decodeCursor undoes encodeCursor. It refuses a cursor of another order, and every text that
-// encodeCursor doesn't write: the base64 decoder ignores line breaks.
-func decodeCursor(order, cursor string) (id uuid.UUID, key []byte, ok bool) {
-	encoded, ok := strings.CutPrefix(cursor, order+".")
+// decodeCursor undoes encodeCursor. It refuses every text that encodeCursor doesn't write: the
+// base64 decoder ignores line breaks.
+func decodeCursor(cursor string) (order string, id uuid.UUID, key []byte, ok bool) {
+	order, encoded, ok := strings.Cut(cursor, ".")
 	if !ok {
-		return uuid.UUID{}, nil, false
+		return "", uuid.UUID{}, nil, false
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
 	if err != nil || len(b) < len(id) {
-		return uuid.UUID{}, nil, false
+		return "", uuid.UUID{}, nil, false
 	}
 	id, key = uuid.UUID(b[:len(id)]), b[len(id):]
-	return id, key, encodeCursor(order, id, key) == cursor
+	return order, id, key, encodeCursor(order, id, key) == cursor
 }
+
+// maxCursorName is the longest name in a cursor, in bytes. The gateway takes 10,240 bytes of headers
+// in all, and as many of a request's line and headers. A longer name is left out and read again
+// when the cursor comes back.
+const maxCursorName = 2000
 
 // namePage is the part of a list ordered by name that a request asks for.
 type namePage struct {
@@ -127,16 +134,35 @@ type namePage struct {
 func readNamePage(r *http.Request, fallback, most int) (namePage, error) {
 	q := readQuery(r)
 	p := namePage{query: q, limit: q.readLimit(fallback, most)}
-	q.readCursor(orderByName, func(id uuid.UUID, key []byte) bool {
-		p.after = reservation.Cursor{ID: id, Name: string(key)}
-		return isName(p.after.Name)
+	q.readCursor(func(order string, id uuid.UUID, key []byte) bool {
+		p.after.ID = id
+		switch {
+		case order == orderByName:
+			p.after.Name = string(key)
+			return isName(p.after.Name)
+		case order == orderInside && len(key) == len(p.after.Warehouse):
+			p.after.Warehouse = uuid.UUID(key)
+			return id != uuid.Nil
+		default:
+			return order == orderInside && len(key) == 0 && id != uuid.Nil
+		}
 	})
 	return p, q.bad.err()
 }
 
-// linkNext leads to the page after the entry with this name and id.
-func (p namePage) linkNext(w http.ResponseWriter, r *http.Request, name string, id uuid.UUID) {
-	p.query.linkNext(w, r, p.limit, encodeCursor(orderByName, id, []byte(name)))
+// linkNext leads to the next page, if there is one.
+func (p namePage) linkNext(w http.ResponseWriter, r *http.Request, next *reservation.Cursor) {
+	if next == nil {
+		return
+	}
+	order, key := orderByName, []byte(next.Name)
+	switch {
+	case next.Warehouse != uuid.Nil:
+		order, key = orderInside, next.Warehouse[:]
+	case len(next.Name) > maxCursorName:
+		order, key = orderInside, nil
+	}
+	p.query.linkNext(w, r, p.limit, encodeCursor(order, next.ID, key))
 }
 
 // isName reports whether a list can have an entry of this name. Postgres refuses any other text.

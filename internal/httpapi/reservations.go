@@ -70,14 +70,18 @@ type reservationAnswer struct {
 // buffers keeps the buffers that answers are encoded in.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// writeJSON encodes the body before it writes the status: if that fails, the caller gets a whole
-// 500 and not half an answer.
-func writeJSON(w http.ResponseWriter, status int, body any) error {
+// writeJSON encodes the body before it writes the status: if that fails, or the body is larger than
+// the platform takes, the caller gets a whole 500 and not half an answer.
+func writeJSON(w *recorder, status int, body any) error {
 	b := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(b)
 	b.Reset()
 	if err := json.MarshalWrite(b, body); err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
+	}
+	if w.maxBody > 0 && b.Len() > w.maxBody {
+		return fmt.Errorf("%w: it has %d bytes, and the limit is %d", errAnswerTooLarge, b.Len(),
+			w.maxBody)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -21,6 +21,7 @@ package lambdahttp
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,6 +104,10 @@ func (a adapter) proxy(
 		a.log.ErrorContext(ctx, "proxy failed", "requestId", RequestID(ctx), "error", err)
 		return internalError(RequestID(ctx)).response(), nil
 	}
+	if !response.IsBase64Encoded && len(response.Body) > maxPlain {
+		response.Body = base64.StdEncoding.EncodeToString([]byte(response.Body))
+		response.IsBase64Encoded = true
+	}
 	return response, nil
 }
 
@@ -111,8 +116,8 @@ func (a adapter) proxy(
 func (a adapter) serve(w http.ResponseWriter, r *http.Request) {
 	answer := newRecorder(RequestID(r.Context()))
 	err := a.run(answer, r)
-	if n := answer.body.Len(); n > maxBody {
-		err = fmt.Errorf("answer of %d bytes is over the limit of %d", n, maxBody)
+	if n := answer.body.Len(); n > MaxBody {
+		err = fmt.Errorf("answer of %d bytes is over the limit of %d", n, MaxBody)
 		a.log.ErrorContext(r.Context(), "answer too large",
 			"requestId", RequestID(r.Context()), "error", err)
 	}

@@ -358,13 +358,43 @@ func TestAnswerOverTheLimitIs500(t *testing.T) {
 	t.Parallel()
 
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(make([]byte, maxBody+1))
+		_, _ = w.Write(make([]byte, MaxBody+1))
 	})
 	got := invokeAdapter(t, h, newEvent("GET /", "/"))
 
 	if got.StatusCode != http.StatusInternalServerError ||
 		!strings.Contains(got.Body, `"code":"INTERNAL"`) {
 		t.Errorf("response = %d %.100q, want a 500 problem", got.StatusCode, got.Body)
+	}
+}
+
+// Lambda's runtime sends an answer as JSON, in which a byte of text may take six.
+func TestEveryAnswerUpToTheLimitFitsLambda(t *testing.T) {
+	t.Parallel()
+
+	const lambdaLimit = 6_291_556
+	for _, text := range []string{"a", `"`, "<", "\x01", "\u2028", "\xff"} {
+		for _, size := range []int{maxPlain, maxPlain + 1, MaxBody} {
+			body := []byte(strings.Repeat(text, size/len(text)))
+			h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write(body)
+			})
+			got := invokeAdapter(t, h, newEvent("GET /", "/"))
+			sent, err := json.Marshal(got)
+			if err != nil || got.StatusCode != http.StatusOK || len(sent) > lambdaLimit {
+				t.Errorf("%d bytes of %q are answered %d in %d bytes, %v, want 200 in at most %d",
+					len(body), text, got.StatusCode, len(sent), err, lambdaLimit)
+			}
+			back := []byte(got.Body)
+			if got.IsBase64Encoded {
+				if back, err = base64.StdEncoding.DecodeString(got.Body); err != nil {
+					t.Error(err)
+				}
+			}
+			if !bytes.Equal(back, body) {
+				t.Errorf("%d bytes of %q don't reach the caller", len(body), text)
+			}
+		}
 	}
 }
 

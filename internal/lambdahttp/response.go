@@ -50,9 +50,15 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-// maxBody is the largest body of an answer, in bytes. Lambda fails an invocation whose answer is
-// over 6 MB, and base64 turns three bytes into four.
-const maxBody = 4 << 20
+// The limits of an answer's body, in bytes. Lambda fails an invocation whose answer, as JSON, has
+// more than 6,291,556 bytes. The gateway's own limit is 10 MB.
+const (
+	// MaxBody is the largest body. Base64 makes four bytes of three.
+	MaxBody = 4 << 20
+	// maxPlain is the largest body that is sent as text. In JSON a byte of text takes up to six. A
+	// larger body is sent in base64.
+	maxPlain = 1_000_000
+)
 
 // sendTo hands the finished answer to the library. The library joins the values of a header, puts
 // the cookies apart and encodes a body that isn't UTF-8. sendTo cleans the headers as net/http

@@ -17,7 +17,10 @@
 // text has changed, all in one transaction, under the lock that also keeps two deploys from
 // applying the schema at once. A comment on each installed routine names its file and the hash of
 // the file's text (see [pg_description]). Up leaves a file alone when all its routines carry the
-// present hash, so an Up that has nothing to change writes nothing.
+// present hash, so an Up that has nothing to change writes nothing. The comment also keeps the
+// hashes of the routine's earlier texts. By them the health check of a release knows that its own
+// routines were installed, even when a newer release's are in place by now
+// (Ready in internal/reservation).
 //
 // The rules for a change:
 //

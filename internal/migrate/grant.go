@@ -21,7 +21,7 @@ type tableRights struct{ table, privileges string }
 var serviceRights = []tableRights{
 	{"products", "SELECT"},
 	{"warehouses", "SELECT"},
-	{"inventory", "SELECT, UPDATE (total, reserved)"},
+	{"inventory", "SELECT, UPDATE (total, reserved, first_end, epoch)"},
 	{"stock_adjustments", "SELECT"}, // for the audit
 	{"reservations", "SELECT, INSERT, UPDATE (status, created_at, updated_at, expires_at)"},
 	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},
@@ -29,6 +29,7 @@ var serviceRights = []tableRights{
 	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
 	{"flush_mark", "SELECT, INSERT, UPDATE"}, // by the sweeper
 	{"log_records", "UPDATE"},                // a sequence
+	{versionTable, "SELECT"},                 // for the health check
 }
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the

@@ -225,12 +225,7 @@ func connect(ctx context.Context, source postgres.Source) (*pgx.Conn, error) {
 const connectTimeout = 15 * time.Second
 
 func configure(target postgres.Target) (*pgx.ConnConfig, error) {
-	config, err := target.Config()
-	if err != nil {
-		return nil, err
-	}
-	config.ConnectTimeout = connectTimeout
-	return config, nil
+	return target.Config(connectTimeout)
 }
 
 // Defaults sets timeouts and planner settings on the source's role, for the source's database only.

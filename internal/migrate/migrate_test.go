@@ -320,7 +320,7 @@ CREATE TABLE granted (at_routine boolean);
 CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO granted VALUES (
-        has_column_privilege('` + role + `', 'inventory', 'reserved', 'UPDATE')
+        has_column_privilege('` + role + `', 'inventory', 'first_end', 'UPDATE')
         AND has_sequence_privilege('` + role + `', 'log_records', 'UPDATE'));
 END $$;
 CREATE EVENT TRIGGER look ON ddl_command_end WHEN tag IN ('CREATE PROCEDURE')

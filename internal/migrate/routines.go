@@ -2,8 +2,6 @@ package migrate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -12,14 +10,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/migrations"
 )
 
-// The comment on a routine is "allo: FILE HASH" while its file defines it, and after that
-// "allo: FILE retired TIME".
-const (
-	commentPrefix = "allo: "
-	retiredMark   = "retired"
-)
+// retiredMark stands in the place of the hash in the comment of a routine that has lost its file.
+// Package migrations has the form of the comments.
+const retiredMark = "retired"
+
+// keepHashes is how many earlier texts of a routine its comment tells. A release that is still
+// served, during a deploy or before one goes back, is the last or the last but one.
+const keepHashes = 20
 
 // keepRetired is how long a retired routine stays. An operator may go back to the previous release
 // for as long. It is counted in time and not in deploys, because a deploy may fail and be repeated.
@@ -27,10 +28,24 @@ const keepRetired = 7 * 24 * time.Hour
 
 // routine is an installed function or procedure of ours.
 type routine struct {
-	Signature string // as regprocedure writes it, fit for DROP ROUTINE
-	File      string // the file that last defined it
-	Mark      string // the hash of that file's text, or retiredMark
-	Overdue   bool   // it was retired longer than keepRetired ago
+	Signature string   // as regprocedure writes it, fit for DROP ROUTINE
+	File      string   // the file that last defined it
+	Mark      string   // the hash of that file's text, or retiredMark
+	Overdue   bool     // it was retired longer than keepRetired ago
+	Hashes    []string // of the texts that it has had, the latest first
+}
+
+// history is the end of a routine's comment: the hashes of the texts that it had before hash.
+func (r routine) history(hash string) string {
+	var b strings.Builder
+	n := 0
+	for _, earlier := range r.Hashes {
+		if earlier != hash && n < keepHashes {
+			b.WriteString(" " + earlier)
+			n++
+		}
+	}
+	return b.String()
 }
 
 // routineChange is the difference between the folder and the installed routines.
@@ -43,6 +58,16 @@ type routineChange struct {
 
 func (c routineChange) none() bool { return len(c.files) == 0 && !c.removed }
 
+// installed returns the routine that was installed with a signature, or one without a text.
+func (c routineChange) installed(signature string) routine {
+	for _, r := range c.before {
+		if r.Signature == signature {
+			return r
+		}
+	}
+	return routine{}
+}
+
 // querier is a connection or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -50,7 +75,7 @@ type querier interface {
 
 // planRoutines compares the folder with the installed routines.
 func planRoutines(ctx context.Context, db querier, folder fs.FS) (c routineChange, err error) {
-	if c.texts, err = routineTexts(folder); err != nil {
+	if c.texts, err = migrations.Texts(folder); err != nil {
 		return c, err
 	}
 	if c.before, err = installedRoutines(ctx, db); err != nil {
@@ -77,7 +102,7 @@ func installRoutines(
 		}
 		defined := map[string]string{} // the file of each signature that this transaction installs
 		for _, file := range change.files {
-			if err := installFile(ctx, tx, file, change.texts[file], defined); err != nil {
+			if err := change.installFile(ctx, tx, file, defined); err != nil {
 				return err
 			}
 		}
@@ -90,23 +115,6 @@ func installRoutines(
 	return installed, nil
 }
 
-// routineTexts reads the folder. It returns the text of each file by its path.
-func routineTexts(folder fs.FS) (map[string]string, error) {
-	paths, err := fs.Glob(folder, "procedures/*.sql")
-	if err != nil {
-		return nil, fmt.Errorf("list the routines' files: %w", err)
-	}
-	texts := map[string]string{}
-	for _, path := range paths {
-		text, err := fs.ReadFile(folder, path)
-		if err != nil {
-			return nil, fmt.Errorf("read a routine's file: %w", err)
-		}
-		texts[path] = string(text)
-	}
-	return texts, nil
-}
-
 // installedRoutines lists the routines of the schema public that carry our comment.
 func installedRoutines(ctx context.Context, db querier) ([]routine, error) {
 	const sql = `
@@ -114,12 +122,13 @@ SELECT p.oid::regprocedure::text,
        split_part(d.description, ' ', 2), split_part(d.description, ' ', 3),
        CASE split_part(d.description, ' ', 3) WHEN 'retired'
        THEN split_part(d.description, ' ', 4)::timestamptz < clock_timestamp() - $2::interval
-       ELSE false END
+       ELSE false END,
+       ARRAY(SELECT m[1] FROM regexp_matches(d.description, '\m[0-9a-f]{64}\M', 'g') m)
 FROM pg_proc p
 JOIN pg_description d ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
 WHERE p.pronamespace = 'public'::regnamespace AND starts_with(d.description, $1)
 ORDER BY 1`
-	rows, err := db.Query(ctx, sql, commentPrefix, keepRetired)
+	rows, err := db.Query(ctx, sql, migrations.CommentPrefix, keepRetired)
 	if err != nil {
 		return nil, fmt.Errorf("list the installed routines: %w", err)
 	}
@@ -134,26 +143,24 @@ ORDER BY 1`
 func changedFiles(texts map[string]string, before []routine) []string {
 	current := map[string]int{}
 	for _, r := range before {
-		if r.Mark == hash(texts[r.File]) {
+		if r.Mark == migrations.Hash(texts[r.File]) {
 			current[r.File]++
 		}
 	}
 	var changed []string
 	for _, file := range slices.Sorted(maps.Keys(texts)) {
-		if n := definitions(texts[file]); n == 0 || current[file] != n {
+		if n := migrations.Definitions(texts[file]); n == 0 || current[file] != n {
 			changed = append(changed, file)
 		}
 	}
 	return changed
 }
 
-// definitions counts the routines that a file defines.
-func definitions(text string) int { return strings.Count("\n"+text, "\nCREATE OR REPLACE ") }
-
 // installFile runs a file. It marks the routines that the file defined and adds them to defined.
-func installFile(
-	ctx context.Context, tx pgx.Tx, file, text string, defined map[string]string,
+func (c routineChange) installFile(
+	ctx context.Context, tx pgx.Tx, file string, defined map[string]string,
 ) error {
+	text := c.texts[file]
 	if _, err := tx.Exec(ctx, text); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -176,11 +183,13 @@ ORDER BY 1`
 		}
 		defined[signature] = file
 		n++
-		if err := mark(ctx, tx, signature, file, hash(text)); err != nil {
+		hash := migrations.Hash(text)
+		words := hash + c.installed(signature).history(hash)
+		if err := mark(ctx, tx, signature, file, words); err != nil {
 			return err
 		}
 	}
-	if want := definitions(text); n == 0 || n != want {
+	if want := migrations.Definitions(text); n == 0 || n != want {
 		return fmt.Errorf("%s has %d definitions and installed %d new routines", file, want, n)
 	}
 	return nil
@@ -189,7 +198,7 @@ ORDER BY 1`
 // retire marks the routines that the folder no longer defines, and drops the overdue ones.
 func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[string]string) error {
 	for _, r := range change.before {
-		unchanged := r.Mark == hash(change.texts[r.File])
+		unchanged := r.Mark == migrations.Hash(change.texts[r.File])
 		switch {
 		case defined[r.Signature] != "" || unchanged:
 		case r.Mark == retiredMark && !r.Overdue:
@@ -202,7 +211,8 @@ func retire(ctx context.Context, tx pgx.Tx, change routineChange, defined map[st
 			if err != nil {
 				return err
 			}
-			if err := mark(ctx, tx, r.Signature, r.File, retiredMark+" "+now); err != nil {
+			words := retiredMark + " " + now + r.history("")
+			if err := mark(ctx, tx, r.Signature, r.File, words); err != nil {
 				return err
 			}
 		}
@@ -219,18 +229,13 @@ func databaseTime(ctx context.Context, tx pgx.Tx) (now string, err error) {
 	return now, nil
 }
 
-// mark sets a routine's comment.
-func mark(ctx context.Context, tx pgx.Tx, signature, file, mark string) error {
-	comment := commentPrefix + file + " " + mark
+// mark sets a routine's comment: its file, and the words behind it.
+func mark(ctx context.Context, tx pgx.Tx, signature, file, words string) error {
+	comment := migrations.CommentPrefix + file + " " + words
 	statement := fmt.Sprintf("COMMENT ON ROUTINE %s IS '%s'",
 		signature, strings.ReplaceAll(comment, "'", "''"))
 	if _, err := tx.Exec(ctx, statement); err != nil {
 		return fmt.Errorf("comment on %s: %w", signature, err)
 	}
 	return nil
-}
-
-func hash(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
 }

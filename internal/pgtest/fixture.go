@@ -190,7 +190,8 @@ func (f *Fixture) Status(hold uuid.UUID) string {
 // $2 is how long ago the hold died, in seconds.
 const killSQL = `
 WITH death AS (
-    SELECT clock_timestamp() - make_interval(secs => $2) AS at
+    SELECT clock_timestamp() - make_interval(secs => $2) AS at,
+           set_config('synchronous_commit', 'off', true) -- lock the stock rows for no flush
 ), dead AS (
     UPDATE reservations
     SET created_at = death.at - interval '1 h', updated_at = death.at - interval '1 h',
@@ -225,14 +226,19 @@ func (f *Fixture) KillAgo(ago time.Duration, holds ...uuid.UUID) {
 	}
 }
 
-// KillHold kills one hold as [Fixture.Kill] does. Any goroutine may call it.
-func KillHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
-	return killHold(ctx, pool, id, killedAgo)
+// rowQuerier is a pool, a connection or a transaction.
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func killHold(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, ago time.Duration) error {
+// KillHold kills one hold as [Fixture.Kill] does. Any goroutine may call it.
+func KillHold(ctx context.Context, db rowQuerier, id uuid.UUID) error {
+	return killHold(ctx, db, id, killedAgo)
+}
+
+func killHold(ctx context.Context, db rowQuerier, id uuid.UUID, ago time.Duration) error {
 	var killed int
-	err := pool.QueryRow(ctx, killSQL, id.String(), ago.Seconds()).Scan(&killed)
+	err := db.QueryRow(ctx, killSQL, id.String(), ago.Seconds()).Scan(&killed)
 	if err != nil {
 		return fmt.Errorf("kill hold %s: %w", id, err)
 	}

@@ -21,7 +21,7 @@ func Mutate(t testing.TB, db Database, routine, old, replacement string) {
 	const sql = `
 SELECT pg_get_functiondef(oid) FROM pg_proc
 WHERE pronamespace = 'public'::regnamespace AND proname = $1
-  AND obj_description(oid, 'pg_proc') NOT LIKE '%previous_release.sql%'`
+  AND coalesce(obj_description(oid, 'pg_proc'), '') NOT LIKE '%previous_release.sql%'`
 	var source string
 	if err := conn.QueryRow(t.Context(), sql, routine).Scan(&source); err != nil {
 		t.Fatalf("read the source of %s: %v", routine, err)

@@ -18,20 +18,14 @@ func (e *UnsafeServerError) Error() string {
 	return "the database server is not safe to reserve on: " + strings.Join(e.Settings, ", ")
 }
 
-// greeting is a session's answer to greetingSQL, in its order: the process number of the session,
-// and the settings on which the promises depend.
+// greeting is a session's answer to greetingSQL: the process number of the session, and the rules
+// about settings that it breaks.
 type greeting struct {
-	PID                                                                        uint32
-	Fsync, SynchronousCommit, LockTimeout, StatementTimeout, ClientMinMessages string
+	PID    uint32
+	Broken []string
 }
 
-// Aurora has no disk of its own to flush: its storage acknowledges a commit when four of six copies
-// have it, whatever its fsync says.
-const greetingSQL = `
-SELECT pg_backend_pid(),
-       CASE WHEN to_regproc('aurora_version') IS NULL THEN current_setting('fsync') ELSE 'on' END,
-       current_setting('synchronous_commit'), current_setting('lock_timeout'),
-       current_setting('statement_timeout'), current_setting('client_min_messages')`
+var greetingSQL = "SELECT pg_backend_pid(), ARRAY(" + BrokenRulesSQL(OnConnect) + ")"
 
 // afterConnect greets the server and refuses an unsafe one with an *UnsafeServerError. The check
 // belongs to each connection: a process may start while its database is out of reach, and a
@@ -44,8 +38,8 @@ func afterConnect(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	if unsafe := answer.unsafe(); unsafe != nil {
-		return &UnsafeServerError{Settings: unsafe}
+	if len(answer.Broken) > 0 {
+		return &UnsafeServerError{Settings: answer.Broken}
 	}
 	return nil
 }
@@ -81,25 +75,4 @@ func greet(ctx context.Context, conn *pgx.Conn) (greeting, error) {
 	}
 	conn.PgConn().CustomData()[sessionName] = &session{direct: direct, ran: map[string]struct{}{}}
 	return answer, conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
-}
-
-func (g greeting) unsafe() []string {
-	var unsafe []string
-	if g.Fsync != "on" {
-		unsafe = append(unsafe, "fsync is "+g.Fsync+", so a crash loses holds")
-	}
-	if g.SynchronousCommit == "off" {
-		unsafe = append(unsafe, "synchronous_commit is off, so a crash loses holds")
-	}
-	if g.LockTimeout == "0" {
-		unsafe = append(unsafe, "lock_timeout is 0 (the migration sets it on the role)")
-	}
-	if g.StatementTimeout == "0" {
-		unsafe = append(unsafe, "statement_timeout is 0 (the migration sets it on the role)")
-	}
-	if g.ClientMinMessages == "error" {
-		unsafe = append(unsafe, "client_min_messages is error, so the server doesn't tell that a "+
-			"standby lacks a commit")
-	}
-	return unsafe
 }

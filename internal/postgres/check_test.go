@@ -40,6 +40,10 @@ func TestNoStatementRunsOnAnUnsafeServer(t *testing.T) {
 		"statement_timeout = 0":    "statement_timeout is 0",
 
 		"client_min_messages = error": "client_min_messages is error",
+
+		"session_replication_role = replica":                "session_replication_role is replica",
+		"default_transaction_isolation = serializable":      "default_transaction_isolation is ser",
+		"default_transaction_isolation = 'repeatable read'": "default_transaction_isolation is rep",
 	} {
 		db := pgtest.New(t)
 		admin := open(t, db.DirectURL)

@@ -28,6 +28,10 @@ const (
 	featureNotSupported  = "0A000"
 	invalidPassword      = "28P01"
 	unknownDatabase      = "3D000"
+	undefinedTable       = "42P01"
+	undefinedFunction    = "42883"
+
+	insufficientPrivilege = "42501"
 )
 
 // ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
@@ -100,6 +104,12 @@ func Unavailable(err error) bool {
 func readOnly(pg *pgconn.PgError) bool {
 	return pg.Code == readOnlyTransaction ||
 		pg.Code == internalError && strings.Contains(pg.Message, "during recovery")
+}
+
+// SchemaMissing reports whether the database has no such table or routine, or the role may not use
+// it.
+func SchemaMissing(err error) bool {
+	return hasCode(err, undefinedTable, undefinedFunction, insufficientPrivilege)
 }
 
 // lostStatement reports whether a prepared statement is missing from the server's session, or its

@@ -20,3 +20,11 @@ func (p *Pool) Waiting() int64 { return p.waiting.Load() }
 
 // HasCode reports whether err is Postgres's error with the SQLSTATE.
 func HasCode(err error, code string) bool { return hasCode(err, code) }
+
+// Honoured returns the names of the parameters that a URL may have.
+func Honoured() (names []string) {
+	for _, p := range honoured {
+		names = append(names, p.name)
+	}
+	return names
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -42,8 +41,7 @@ const (
 	maxWaiting = 256
 )
 
-// applicationName is how the service appears in pg_stat_activity. It is the only start-up
-// parameter, because a pooler refuses most others.
+// applicationName is how the service appears in pg_stat_activity, unless the URL says otherwise.
 const applicationName = "allo-reservations"
 
 // Pool lends out connections to one database. It is a pgxpool.Pool with a bounded queue, a Source
@@ -243,18 +241,10 @@ const (
 // configure makes the driver's configuration for a target. mode is the URL's own choice of how
 // statements run, or empty.
 func configure(target Target) (config *pgx.ConnConfig, mode string, err error) {
-	if config, err = target.Config(); err != nil {
+	if config, err = target.Config(connectTimeout); err != nil {
 		return nil, "", err
 	}
-	if u, err := url.Parse(target.URL); err == nil {
-		mode = u.Query().Get(execMode)
-	}
-	if mode != "" && mode != cacheStatement && mode != execUnnamed {
-		return nil, "", fmt.Errorf("%s is %q; it must be %s or %s", execMode, mode, cacheStatement,
-			execUnnamed)
-	}
-	config.ConnectTimeout = connectTimeout
-	config.RuntimeParams = map[string]string{"application_name": applicationName}
+	mode = parameterOf(target.URL, execMode)
 	// A statement stays prepared only where query says so.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.StatementCacheCapacity, config.DescriptionCacheCapacity = maxPrepared, 0

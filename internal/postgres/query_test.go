@@ -87,7 +87,7 @@ func TestTheURLDecidesWhetherAStatementStaysPrepared(t *testing.T) {
 		}
 	}
 	_, err := postgres.Open(postgres.URL(withParameter(t, address, execMode, "simple_protocol")), 1)
-	if err == nil || !strings.Contains(err.Error(), "cache_statement or exec") {
+	if err == nil || !strings.Contains(err.Error(), "cache_statement, exec") {
 		t.Errorf("Open() with simple_protocol = %v, want an error that names the two modes", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -75,13 +76,43 @@ var errMalformed = errors.New(
 		"in the user and the password, and check the parameters behind the question mark",
 )
 
-// Config returns the driver's configuration for the target. Its errors don't repeat the URL.
-func (t Target) Config() (*pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig(t.URL)
+// Config returns the driver's configuration for the target. Every program of ours gets it here, so
+// that all of them treat the URL's parameters alike. limit bounds the connect to one address, and
+// the URL's connect_timeout may shorten it. The error is a *ParameterError for a parameter that is
+// refused. No error repeats the URL.
+func (t Target) Config(limit time.Duration) (*pgx.ConnConfig, error) {
+	if err := CheckParameters(t.URL); err != nil {
+		return nil, err
+	}
+	var options pgx.ParseConfigOptions
+	for _, p := range honoured {
+		options.ConnStringAllowedKeys = append(options.ConnStringAllowedKeys, p.name)
+	}
+	config, err := pgx.ParseConfigWithOptions(t.URL, options)
 	if err != nil {
 		return nil, errMalformed
 	}
+	if config.ConnectTimeout == 0 || config.ConnectTimeout > limit {
+		config.ConnectTimeout = limit
+	}
+	if err := startParameters(config.RuntimeParams); err != nil {
+		return nil, err
+	}
 	return config, t.trustRoots(&config.Config)
+}
+
+// startParameters leaves application_name alone in the run-time parameters that a connection starts
+// with. Any other comes from the environment, where the driver looks for PGOPTIONS and PGTZ.
+func startParameters(parameters map[string]string) error {
+	if parameters[applicationNameParameter] == "" {
+		parameters[applicationNameParameter] = applicationName
+	}
+	for name := range parameters {
+		if name != applicationNameParameter {
+			return &ParameterError{name, "is set by a PG variable of the environment: unset it"}
+		}
+	}
+	return nil
 }
 
 // trustRoots makes every address of the configuration verify the server's certificate with the

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/postgres"
 )
+
+// limit is the limit of a connect in these tests.
+const limit = 5 * time.Second
 
 // changing is a Source that returns one URL after another. For an empty URL it returns an error.
 type changing struct {
@@ -80,7 +84,7 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 
 	roots := x509.NewCertPool()
 	const twoHosts = "postgres://u:p@a:1,b:2/d?sslmode=verify-full"
-	config, err := postgres.Target{URL: twoHosts, Roots: roots}.Config()
+	config, err := postgres.Target{URL: twoHosts, Roots: roots}.Config(limit)
 	if err != nil || len(config.Fallbacks) == 0 {
 		t.Fatalf("Config() = %+v, %v, want two addresses", config, err)
 	}
@@ -93,12 +97,12 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 		}
 	}
 	for _, mode := range []string{"disable", "allow", "prefer", "require", "verify-ca"} {
-		_, err := postgres.Target{URL: "postgres://u:p@a/d?sslmode=" + mode, Roots: roots}.Config()
+		_, err := postgres.Target{URL: "postgres://u:p@a/d?sslmode=" + mode, Roots: roots}.Config(limit)
 		if err == nil || !strings.Contains(err.Error(), "wouldn't be verified") {
 			t.Errorf("Config() of sslmode=%s = %v, want it refused", mode, err)
 		}
 	}
-	if _, err := (postgres.Target{URL: "postgres://u:p@a/d?sslmode=disable"}).Config(); err != nil {
+	if _, err := (postgres.Target{URL: "postgres://u:p@a/d?sslmode=disable"}).Config(limit); err != nil {
 		t.Errorf("Config() without roots = %v, want the URL to decide", err)
 	}
 }
@@ -107,7 +111,7 @@ func TestAURLsOwnAuthorityIsRespected(t *testing.T) {
 	t.Parallel()
 
 	const system = "postgres://u:p@a/d?sslmode=verify-full&sslrootcert=system"
-	config, err := postgres.Target{URL: system, Roots: x509.NewCertPool()}.Config()
+	config, err := postgres.Target{URL: system, Roots: x509.NewCertPool()}.Config(limit)
 	if err != nil || config.TLSConfig.RootCAs == nil ||
 		config.TLSConfig.RootCAs.Equal(x509.NewCertPool()) {
 		t.Errorf("Config() with sslrootcert=system = %v, want the machine's roots", err)
@@ -122,7 +126,7 @@ func TestAnErrorDoesNotRepeatTheURL(t *testing.T) {
 		"postgres://u:password@h/d?connect_timeout=soon",
 		"host=h user=u password=pass/ sslmode=soon",
 	} {
-		_, err := postgres.Target{URL: url}.Config()
+		_, err := postgres.Target{URL: url}.Config(limit)
 		if err == nil {
 			t.Errorf("Config() of %s succeeded, want an error", url)
 			continue

@@ -2,10 +2,15 @@ package reservation
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // Violation is a broken promise, found in the data.
@@ -18,135 +23,246 @@ type Violation struct {
 const maxViolations = 20
 
 // check is a promise as a query. Each row of the result is a violation, described in its one
-// column.
+// column. A check is one statement, so it compares the numbers of one snapshot.
 type check struct {
 	promise string
 	sql     string
 }
 
-// heldAndSoldSQL begins a check. Its table stock has, for each stock row, the units that count
-// towards reserved and the confirmed units.
-const heldAndSoldSQL = `
-WITH lines AS (
-    SELECT r.product_id, r.warehouse_id, r.quantity, r.status = 'PENDING' AS counted, r.status
-    FROM reservations r WHERE r.product_id IS NOT NULL
-    UNION ALL
-    SELECT l.product_id, l.warehouse_id, l.quantity, l.counted, r.status
-    FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+// part is a table with the checks that read it. A snapshot makes hot rows slow while it is open
+// (migrations/0002_old_snapshots.sql), so the audit reads a large table in slices, and each slice
+// of each check has a snapshot of its own. The checks of such a part say of each row of a slice
+// whether it breaks a promise: $1 is the key before the slice, $2 is the slice's last key.
+type part struct {
+	// after is a key before all keys, last one behind them.
+	after, last string
+	// end selects the last key of the slice that begins after $1, or nothing when fewer rows are
+	// left than a slice has. It orders by the key itself, as an index does, and not by its text. It
+	// is empty for a part that is read whole.
+	end    string
+	checks []check
+}
+
+// The bounds of the snapshots.
+const (
+	// wholeLimit bounds a check that reads whole tables. It reads about ten million holds.
+	wholeLimit = 5 * time.Second
+	// sliceLimit bounds each check of a slice, which takes a small part of that time.
+	sliceLimit = 2 * time.Second
+)
+
+// parts lists all checks. No row has the first or the last uuid as its key.
+var parts = []part{
+	{
+		after: uuid.Nil.String(), last: uuid.Max.String(),
+		end: `
+SELECT i.product_id::text FROM inventory i WHERE i.product_id > $1
+ORDER BY i.product_id OFFSET 999 LIMIT 1`,
+		checks: stockChecks,
+	},
+	{checks: checks},
+	{
+		after: "-infinity", last: "infinity",
+		end: `
+SELECT k.created_at::text FROM idempotency_keys k WHERE k.created_at > $1
+ORDER BY k.created_at OFFSET 9999 LIMIT 1`,
+		checks: keyChecks,
+	},
+	{
+		after: uuid.Nil.String(), last: uuid.Max.String(),
+		end: `
+SELECT r.id::text FROM reservations r WHERE r.id > $1
+ORDER BY r.id OFFSET 9999 LIMIT 1`,
+		checks: holdChecks,
+	},
+}
+
+// heldSQL begins a check. Its table held has, for each stock row of the slice, the units that count
+// towards reserved, and the first end of their holds. Indexes lead to just these holds.
+const heldSQL = `
+WITH held AS (
+    SELECT product_id, warehouse_id, sum(quantity) AS units, min(expires_at) AS first_end
+    FROM (
+        SELECT r.product_id, r.warehouse_id, r.quantity, r.expires_at FROM reservations r
+        WHERE r.status = 'PENDING' AND r.product_id > $1 AND r.product_id <= $2
+        UNION ALL
+        SELECT l.product_id, l.warehouse_id, l.quantity, l.expires_at FROM reservation_items l
+        WHERE l.counted AND l.product_id > $1 AND l.product_id <= $2
+    ) lines
+    GROUP BY product_id, warehouse_id
 ), stock AS (
-    SELECT product_id, warehouse_id,
-           coalesce(sum(quantity) FILTER (WHERE counted), 0) AS held,
-           coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold
-    FROM lines GROUP BY product_id, warehouse_id
+    SELECT * FROM inventory WHERE product_id > $1 AND product_id <= $2
 )`
 
-var checks = []check{
+var stockChecks = []check{
 	{"I1", `
 SELECT format('product %s in warehouse %s: reserved %s of %s',
               product_id, warehouse_id, reserved, total)
-FROM inventory WHERE reserved < 0 OR reserved > total`},
-	{"I2", heldAndSoldSQL + `
+FROM inventory
+WHERE product_id > $1 AND product_id <= $2 AND (reserved < 0 OR reserved > total)`},
+	{"I2", heldSQL + `
 SELECT format('product %s in warehouse %s: reserved is %s, its holds add up to %s',
-              product_id, warehouse_id, i.reserved, coalesce(s.held, 0))
-FROM inventory i FULL JOIN stock s USING (product_id, warehouse_id)
-WHERE i.reserved IS DISTINCT FROM coalesce(s.held, 0)`},
-	{"I2", `
-SELECT format('hold %s is %s, but its line of product %s is still counted',
-              r.id, r.status, l.product_id)
-FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
-WHERE l.counted AND r.status <> 'PENDING'`},
-	{"I3", `
-SELECT format('line of product %s has no hold %s', l.product_id, l.reservation_id)
-FROM reservation_items l LEFT JOIN reservations r ON r.id = l.reservation_id
-WHERE r.id IS NULL`},
-	{"I4", `
-SELECT format('hold %s was %s at %s, after its end, %s', id, status, updated_at, expires_at)
-FROM reservations WHERE status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
-	{"I5", `
-SELECT format('the server runs with %s = %s', name, setting)
-FROM pg_settings WHERE (name IN ('fsync', 'synchronous_commit')) AND setting = 'off'`},
-	{"I6", `
-SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
-FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
-WHERE r.id IS NULL`},
-	{"I7", `
-SELECT format('cart %s holds %s units, its %s lines add up to %s',
-              r.id, r.quantity, count(l.*), coalesce(sum(l.quantity), 0))
-FROM reservations r LEFT JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.product_id IS NULL
-GROUP BY r.id HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`},
-	{"I7", `
-SELECT format('hold %s of one line has rows of lines too', r.id)
-FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.product_id IS NOT NULL`},
-	{"I7", `
-SELECT format('cart %s is alive and its line of product %s is not counted', r.id, l.product_id)
-FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.status = 'PENDING' AND NOT l.counted AND NOT hold_is_dead(r, clock_timestamp())`},
-	{"I7", `
-SELECT format('cart %s ends at %s, its line of product %s at %s',
-              r.id, r.expires_at, l.product_id, l.expires_at)
-FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.expires_at <> l.expires_at`},
-	{"I8", heldAndSoldSQL + `, moved AS (
+              product_id, warehouse_id, s.reserved, coalesce(h.units, 0))
+FROM stock s FULL JOIN held h USING (product_id, warehouse_id)
+WHERE s.reserved IS DISTINCT FROM coalesce(h.units, 0)`},
+	{"I4", heldSQL + `
+SELECT format('product %s in warehouse %s: a hold ends at %s, before first_end, %s',
+              product_id, warehouse_id, h.first_end, s.first_end)
+FROM stock s JOIN held h USING (product_id, warehouse_id)
+WHERE h.first_end < s.first_end`},
+}
+
+// checks reads whole tables.
+var checks = []check{
+	{"I5", postgres.BrokenRulesSQL(postgres.InAudit)},
+	// A stock row that was deleted has no total.
+	{"I8", `
+WITH lines AS (
+    SELECT r.product_id, r.warehouse_id, r.quantity, r.status
+    FROM reservations r WHERE r.product_id IS NOT NULL
+    UNION ALL
+    SELECT l.product_id, l.warehouse_id, l.quantity, r.status
+    FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+), sold AS (
+    SELECT product_id, warehouse_id,
+           coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS units
+    FROM lines GROUP BY product_id, warehouse_id
+), moved AS (
     SELECT product_id, warehouse_id, sum(delta) AS delta
     FROM stock_adjustments GROUP BY product_id, warehouse_id
 )
 SELECT format('product %s in warehouse %s: total is %s, adjustments add up to %s, sold are %s',
-              product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.sold, 0))
+              product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.units, 0))
 FROM inventory i
-LEFT JOIN stock s USING (product_id, warehouse_id)
+FULL JOIN sold s USING (product_id, warehouse_id)
 LEFT JOIN moved m USING (product_id, warehouse_id)
-WHERE i.total <> coalesce(m.delta, 0) - coalesce(s.sold, 0)`},
+WHERE i.total IS DISTINCT FROM coalesce(m.delta, 0) - coalesce(s.units, 0)`},
+}
+
+var keyChecks = []check{
+	{"I6", `
+SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
+FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
+WHERE k.created_at > $1 AND k.created_at <= $2 AND r.id IS NULL`},
+}
+
+var holdChecks = []check{
+	{"I2", `
+SELECT format('hold %s is %s, but its line of product %s is still counted',
+              r.id, r.status, l.product_id)
+FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND l.counted AND r.status <> 'PENDING'`},
+	{"I3", `
+SELECT format('line of product %s has no hold %s', l.product_id, l.reservation_id)
+FROM reservation_items l LEFT JOIN reservations r ON r.id = l.reservation_id
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND r.id IS NULL`},
+	{"I4", `
+SELECT format('hold %s was %s at %s, after its end, %s', id, status, updated_at, expires_at)
+FROM reservations
+WHERE id > $1 AND id <= $2 AND status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
+	{"I7", `
+SELECT format('cart %s holds %s units, its %s lines add up to %s',
+              r.id, r.quantity, count(l.*), coalesce(sum(l.quantity), 0))
+FROM reservations r LEFT JOIN reservation_items l ON l.reservation_id = r.id
+WHERE r.id > $1 AND r.id <= $2 AND r.product_id IS NULL
+GROUP BY r.id HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`},
+	{"I7", `
+SELECT format('hold %s of one line has rows of lines too', r.id)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND r.product_id IS NOT NULL`},
+	{"I7", `
+SELECT format('cart %s is alive and its line of product %s is not counted', r.id, l.product_id)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2
+  AND r.status = 'PENDING' AND NOT l.counted AND NOT hold_is_dead(r, clock_timestamp())`},
+	{"I7", `
+SELECT format('cart %s ends at %s, its line of product %s at %s',
+              r.id, r.expires_at, l.product_id, l.expires_at)
+FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND r.expires_at <> l.expires_at`},
 	{"I9", `
 SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
-FROM reservations WHERE status = 'EXPIRED' AND updated_at <> expires_at`},
+FROM reservations
+WHERE id > $1 AND id <= $2 AND status = 'EXPIRED' AND updated_at <> expires_at`},
 }
 
-// Audit checks every promise that the data can break, on one snapshot. It returns the violations,
-// at most maxViolations for each check. It reads whole tables. When it doesn't end before the
-// context's deadline, it returns the violations found so far together with the error. On a large
-// database, run it on a replica or in a quiet hour.
+// Audit checks every promise that the data can break. It returns the violations, at most
+// maxViolations for each check. It reads whole tables, but never keeps a snapshot for longer than
+// wholeLimit. When a check doesn't end within its limit or before the context's deadline, Audit
+// returns the violations found by the others together with the error.
 func (s *Service) Audit(ctx context.Context) ([]Violation, error) {
 	var found []Violation
-	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := s.pool.Transaction(ctx, snapshot, func(tx pgx.Tx) error {
-		if err := allowWholeTables(ctx, tx); err != nil {
-			return err
+	var errs []error
+	for _, p := range parts {
+		violations, err := s.audit(ctx, p)
+		found = append(found, violations...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("audit: %w", err))
 		}
-		for _, c := range checks {
-			violations, err := c.run(ctx, tx)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.promise, err)
+	}
+	return found, errors.Join(errs...)
+}
+
+// audit runs the checks of one part, slice by slice.
+func (s *Service) audit(ctx context.Context, p part) (found []Violation, err error) {
+	left := slices.Repeat([]int{maxViolations}, len(p.checks))
+	readOnly := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}
+	for after := p.after; err == nil; {
+		last := p.last
+		err = s.pool.Transaction(ctx, readOnly, func(tx pgx.Tx) error {
+			var bounds []any
+			if err := p.allow(ctx, tx); err != nil {
+				return err
 			}
-			found = append(found, violations...)
+			if p.end != "" {
+				err := tx.QueryRow(ctx, p.end, after).Scan(&last)
+				if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+					return err
+				}
+				bounds = []any{after, last}
+			}
+			for i, c := range p.checks {
+				violations, err := c.run(ctx, tx, left[i], bounds)
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.promise, err)
+				}
+				found = append(found, violations...)
+				left[i] -= len(violations)
+			}
+			return nil
+		})
+		if last == p.last {
+			break
 		}
-		return nil
-	})
-	if err != nil {
-		return found, fmt.Errorf("audit: %w", err)
+		after = last
 	}
-	return found, nil
+	return found, err
 }
 
-// allowWholeTables lifts the role's settings that keep requests short. The server still ends each
-// check at the context's deadline, even when this client is gone by then.
-func allowWholeTables(ctx context.Context, tx pgx.Tx) error {
-	limit := "SET LOCAL statement_timeout = 0"
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = fmt.Sprintf("SET LOCAL statement_timeout = %d",
-			max(1, time.Until(deadline).Milliseconds()))
-	}
-	for _, sql := range []string{limit, "SET LOCAL enable_seqscan = on"} {
-		if _, err := tx.Exec(ctx, sql); err != nil {
+// allow sets the limit of each statement of a transaction. The server ends each at the context's
+// deadline too, even when this client is gone by then. A part that is read whole may scan tables,
+// which the role's settings forbid.
+func (p part) allow(ctx context.Context, tx pgx.Tx) error {
+	limit := sliceLimit
+	if p.end == "" {
+		limit = wholeLimit
+		if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = on"); err != nil {
 			return err
 		}
 	}
-	return nil
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Millisecond, time.Until(deadline)))
+	}
+	_, err := tx.Exec(ctx,
+		fmt.Sprintf("SET LOCAL statement_timeout = %d", limit.Milliseconds()))
+	return err
 }
 
-func (c check) run(ctx context.Context, tx pgx.Tx) ([]Violation, error) {
-	rows, err := tx.Query(ctx, fmt.Sprintf("%s LIMIT %d", c.sql, maxViolations))
+// run returns at most limit violations.
+func (c check) run(
+	ctx context.Context, tx pgx.Tx, limit int, bounds []any,
+) ([]Violation, error) {
+	rows, err := tx.Query(ctx, fmt.Sprintf("%s LIMIT %d", c.sql, limit), bounds...)
 	if err != nil {
 		return nil, err
 	}

@@ -120,8 +120,12 @@ var corruptions = map[string]corruption{
 		sql: "UPDATE reservation_items SET counted = true" + firstLine,
 	},
 	"the hold of some lines is deleted": {
-		promises: []string{"I3", "I2"}, hold: cartHold,
+		promises: []string{"I3"}, hold: cartHold,
 		sql: "DELETE FROM reservations WHERE id = $1",
+	},
+	"a hold ends before its stock row's first_end": {
+		promises: []string{"I4"},
+		sql:      "UPDATE inventory SET first_end = 'infinity' WHERE product_id = $1",
 	},
 	"a hold was confirmed after its end": {
 		promises: []string{"I4"}, hold: confirmedHold,
@@ -208,6 +212,33 @@ func wantBroken(t *testing.T, pool *postgres.Pool, promises ...string) {
 		if !slices.Contains(r.broken(), promise) {
 			t.Errorf("Audit() finds %v broken, want %s among them:%s", r.broken(), promise, &r)
 		}
+	}
+}
+
+// The holds fill several slices, and the audit must look at the last one too.
+func TestAuditLooksAtEverySlice(t *testing.T) {
+	t.Parallel()
+
+	const holds = 25_000
+	f := newFixture(t, 0)
+	row := f.stock(holds)
+	f.deadHolds(row, holds)
+	f.Exec("ANALYZE")
+	f.mustAudit(t)
+	for _, extreme := range []string{"ASC", "DESC"} {
+		f.Exec(`
+UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at
+WHERE id = (SELECT r.id FROM reservations r ORDER BY r.id ` + extreme + ` LIMIT 1)`)
+	}
+	f.Exec("ALTER TABLE reservations DISABLE TRIGGER i3_resolved_once_i4_alive")
+	f.Exec(`
+UPDATE reservations SET updated_at = updated_at - interval '1 s' WHERE status = 'EXPIRED'`)
+	f.Exec("UPDATE inventory SET reserved = reserved - 2")
+
+	violations, err := newService(f.own).Audit(f.Context())
+
+	if err != nil || len(violations) != 2 || violations[0].Promise != "I9" {
+		t.Errorf("Audit() = %v, %v, want two violations of I9", violations, err)
 	}
 }
 

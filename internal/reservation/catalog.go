@@ -36,11 +36,23 @@ type CatalogEntry struct {
 	Stocks []Stock
 }
 
-// Cursor is a place in a list that is ordered by name, then id: just after the entry with these
-// two. The zero Cursor is the beginning.
+// Cursor is a place in a list that is ordered by name, then id. The zero Cursor is the beginning.
 type Cursor struct {
-	Name string
+	// ID and Name are those of the entry before the place. Without a Name it is the name that the
+	// entry has when the list goes on; if there is no such entry by then, nothing follows.
 	ID   uuid.UUID
+	Name string
+	// Warehouse, unless zero, is a warehouse of the product ID. The place is inside the product,
+	// after this warehouse.
+	Warehouse uuid.UUID
+}
+
+// name returns the cursor's name as an argument of the statements: nil means that they look it up.
+func (c Cursor) name() *string {
+	if c.Name == "" && c.ID != uuid.Nil {
+		return nil
+	}
+	return &c.Name
 }
 
 // The most entries of a page. A page of products has fewer, because each product has a row for
@@ -50,43 +62,72 @@ const (
 	MaxWarehousePage = 1000
 )
 
+// The bounds of a page as a whole. A page ends early when it meets one, and the next page goes on
+// there. JSON makes at most six bytes of a byte of text, and a stock row has 180 bytes beside its
+// text, so that no page is larger than 4 MB.
+const (
+	// MaxStockPage is the most stock rows of a page of products.
+	MaxStockPage = 5000
+	// maxPageText is the most text of a page, in bytes: its names and SKUs. A page has more only if
+	// its first row alone has more.
+	maxPageText = 512 << 10
+)
+
 const listProductsSQL = `
 SELECT product_id, product_name, sku, warehouse_id, warehouse_name, total, reserved
-FROM list_products($1, $2, $3)`
+FROM list_products($1, $2, $3, $4, $5, $6)`
 
-// stockRow is a row of list_products. A product without stock has one row, with nulls.
+// stockRow is a row of list_products. A product's first row has its name and SKU. A product without
+// stock has one row, with nulls. A last row without a product says that more follows.
 type stockRow struct {
-	ID            uuid.UUID
-	Name, SKU     string
+	ID            *uuid.UUID
+	Name, SKU     *string
 	WarehouseID   *uuid.UUID
 	WarehouseName *string
 	Total         *int
 	Reserved      *int
 }
 
-// ListProducts reads a page of the catalog, ordered by name. It also reports whether more entries
-// follow. It returns ErrBusy or ErrUnavailable.
+// ListProducts reads a page of the catalog, ordered by name. next is where the next page begins, or
+// nil on the last page. A page has at most limit products and MaxStockPage stock rows. A product
+// whose stock rows don't fit on the rest of a page begins the next one. Only a product that doesn't
+// fit on a page of its own is divided: its first stock rows are on one page, and the others on the
+// next. ListProducts returns ErrBusy or ErrUnavailable.
 //
 // The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
-) (entries []CatalogEntry, more bool, err error) {
+) (entries []CatalogEntry, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow],
-		listProductsSQL, after.Name, after.ID.String(), limit+1)
-	if err != nil {
-		return nil, false, fmt.Errorf("list products: %w", err)
+	var warehouse *string
+	if after.Warehouse != uuid.Nil {
+		warehouse = optionalID(&after.Warehouse)
 	}
-	entries, more = cut(catalog(rows), limit)
-	return entries, more, nil
+	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], listProductsSQL, after.name(),
+		after.ID.String(), warehouse, limit, MaxStockPage, maxPageText)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list products: %w", err)
+	}
+	entries, next = catalog(rows)
+	return entries, next, nil
 }
 
-// catalog gathers rows into entries. The rows of one product follow one another.
-func catalog(rows []stockRow) []CatalogEntry {
-	var entries []CatalogEntry
+// catalog gathers rows into entries. The rows of one product follow one another. It drops the last
+// product if its other stock rows are missing, unless it is the only one.
+func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 	for _, row := range rows {
-		if n := len(entries); n == 0 || entries[n-1].ID != row.ID {
-			product := Product{ID: row.ID, Name: row.Name, SKU: row.SKU}
+		if row.ID == nil { // more follows, so there is an entry
+			if row.WarehouseID != nil && len(entries) == 1 {
+				return entries, &Cursor{ID: entries[0].ID, Warehouse: *row.WarehouseID}
+			}
+			if row.WarehouseID != nil {
+				entries = entries[:len(entries)-1]
+			}
+			last := entries[len(entries)-1]
+			return entries, &Cursor{ID: last.ID, Name: last.Name}
+		}
+		if row.Name != nil {
+			product := Product{ID: *row.ID, Name: *row.Name, SKU: *row.SKU}
 			entries = append(entries, CatalogEntry{Product: product, Stocks: []Stock{}})
 		}
 		if row.WarehouseID == nil {
@@ -98,35 +139,45 @@ func catalog(rows []stockRow) []CatalogEntry {
 			Total: *row.Total, Reserved: *row.Reserved,
 		})
 	}
-	return entries
+	return entries, nil
 }
 
+// listWarehousesSQL reads one warehouse more than the page has, to see whether more follow. It
+// answers the first one even if its name alone is too long.
 const listWarehousesSQL = `
-SELECT id, name
-FROM warehouses
-WHERE (name, id) > ($1, $2)
-ORDER BY name, id
-LIMIT $3`
+WITH page AS MATERIALIZED (
+    SELECT w.id, w.name, sum(octet_length(w.name)) OVER (ORDER BY w.name, w.id) AS bytes
+    FROM (SELECT id, name FROM warehouses
+          WHERE (name, id) > (coalesce($1, (SELECT name FROM warehouses WHERE id = $2)), $2)
+          ORDER BY name, id LIMIT $3 + 1) w
+)
+SELECT id, name, (SELECT count(*) FROM page)
+FROM page WHERE bytes <= $4 OR bytes = octet_length(name)
+ORDER BY name, id LIMIT $3`
 
-// ListWarehouses reads a page of the warehouses, ordered by name. It also reports whether more
-// follow. It returns ErrBusy or ErrUnavailable.
+// warehouseRow is a row of listWarehousesSQL.
+type warehouseRow struct {
+	Warehouse
+	Read int // how many warehouses were read
+}
+
+// ListWarehouses reads a page of the warehouses, ordered by name. next is where the next page
+// begins, or nil on the last page. A page may have fewer than limit warehouses if their names are
+// long. ListWarehouses returns ErrBusy or ErrUnavailable.
 func (s *Service) ListWarehouses(
 	ctx context.Context, after Cursor, limit int,
-) (warehouses []Warehouse, more bool, err error) {
+) (warehouses []Warehouse, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxWarehousePage)
-	warehouses, err = query(ctx, s, pgx.RowToStructByPos[Warehouse],
-		listWarehousesSQL, after.Name, after.ID.String(), limit+1)
+	rows, err := query(ctx, s, pgx.RowToStructByPos[warehouseRow],
+		listWarehousesSQL, after.name(), after.ID.String(), limit, maxPageText)
 	if err != nil {
-		return nil, false, fmt.Errorf("list warehouses: %w", err)
+		return nil, nil, fmt.Errorf("list warehouses: %w", err)
 	}
-	warehouses, more = cut(warehouses, limit)
-	return warehouses, more, nil
-}
-
-// cut drops the entry that was read only to see whether more follow.
-func cut[T any](entries []T, limit int) ([]T, bool) {
-	if len(entries) > limit {
-		return entries[:limit], true
+	for _, row := range rows {
+		warehouses = append(warehouses, row.Warehouse)
 	}
-	return entries, false
+	if n := len(rows); n > 0 && rows[0].Read > n {
+		next = &Cursor{ID: rows[n-1].ID, Name: rows[n-1].Name}
+	}
+	return warehouses, next, nil
 }

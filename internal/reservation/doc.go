@@ -43,10 +43,11 @@
 //
 // Every procedure takes its locks in one order: idempotency key, hold, cart lines, stock rows.
 // Several lines or stock rows are locked in the order of (product, warehouse). The reclaim and the
-// sweep take many holds at once. They skip locked holds instead of waiting for them. A reserve that
-// is short because other callers have locked dead holds ends its transaction, and then waits
-// without holding a lock. So no circle of waits can form, and a deadlock means that another program
-// takes locks in another order. The transaction is then run again, and counted ([Service.Retries]).
+// sweep take many holds at once. They skip locked holds instead of waiting for them. A reserve or a
+// stock adjustment that is short because other callers have locked dead holds undoes its work, and
+// then waits without holding a lock. So no circle of waits can form, and a deadlock means that
+// another program takes locks in another order. The transaction is then run again, and counted
+// ([Service.Retries]).
 //
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
 // commit record. For the same reason a hold has no foreign key to its stock row: the check of the
@@ -146,6 +147,22 @@
 // connection. It also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora
 // has it, and RDS Proxy and PgBouncer carry it. No supported server lacks it, so there is no other
 // way to commit.
+//
+// # Old snapshots
+//
+// Postgres keeps every row version that the oldest open snapshot may read, and an index keeps an
+// entry for each. A dump, a report or a replica's feedback may hold a snapshot for an hour. A search
+// for dead holds, and a search for the present version of a hot stock row, must then not walk
+// through all the versions since. Two columns of inventory prevent that:
+//
+//   - first_end is a lower bound of the ends of the holds and lines that the row counts. Every
+//     search for dead holds of a stock row starts there. raise_first_end.sql says who moves it, and
+//     why it is never too high. Audit compares it with the holds (I4).
+//   - epoch grows with the row's versions. An index by epoch leads to the newest version first.
+//
+// The statements that read several stock rows at once, such as the catalog's, still walk through
+// the versions of a hot row. So the audit reads large tables in slices, each with a short snapshot
+// of its own.
 //
 // # Waits
 //

@@ -312,6 +312,7 @@ func TestEveryVerbEndsInTwoCommits(t *testing.T) {
 	rows, err := f.Admin.Query(f.Context(), `
 SELECT proname::text, pg_get_functiondef(oid) FROM pg_proc
 WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
+  AND proname <> 'free_units' -- a step of a verb, whose caller is told nothing
   AND obj_description(oid, 'pg_proc') NOT LIKE '%previous_release.sql%'`)
 	if err != nil {
 		t.Fatal(err)

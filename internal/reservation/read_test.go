@@ -32,26 +32,30 @@ SELECT p.id, w.id, 7 FROM products p, warehouses w WHERE p.name = 'b'`)
 	for limit := 1; limit <= len(names)+1; limit++ {
 		var products, warehouses []string
 		readAll(t, func(after reservation.Cursor) (reservation.Cursor, bool) {
-			page, more, err := s.ListProducts(ctx, after, limit)
+			page, next, err := s.ListProducts(ctx, after, limit)
 			if err != nil || len(page) == 0 || len(page) > limit {
 				t.Fatalf("ListProducts(%+v, %d) = %d entries, %v", after, limit, len(page), err)
 			}
 			for _, e := range page {
 				products = append(products, e.Name)
 			}
-			last := page[len(page)-1]
-			return reservation.Cursor{Name: last.Name, ID: last.ID}, more
+			if next == nil {
+				return reservation.Cursor{}, false
+			}
+			return *next, true
 		})
 		readAll(t, func(after reservation.Cursor) (reservation.Cursor, bool) {
-			page, more, err := s.ListWarehouses(ctx, after, limit)
+			page, next, err := s.ListWarehouses(ctx, after, limit)
 			if err != nil || len(page) == 0 || len(page) > limit {
 				t.Fatalf("ListWarehouses(%+v, %d) = %d entries, %v", after, limit, len(page), err)
 			}
 			for _, e := range page {
 				warehouses = append(warehouses, e.Name)
 			}
-			last := page[len(page)-1]
-			return reservation.Cursor{Name: last.Name, ID: last.ID}, more
+			if next == nil {
+				return reservation.Cursor{}, false
+			}
+			return *next, true
 		})
 		if diff := cmp.Diff(names, products); diff != "" {
 			t.Errorf("ListProducts() in pages of %d differs (-want +got):\n%s", limit, diff)
@@ -88,13 +92,13 @@ func TestEmptyCatalogIsAnEmptyPage(t *testing.T) {
 	f := newFixture(t, 1)
 	s := f.services()[0]
 
-	products, moreProducts, err := s.ListProducts(f.Context(), reservation.Cursor{}, 50)
-	if err != nil || len(products) != 0 || moreProducts {
-		t.Errorf("ListProducts() = %v, %t, %v, want none", products, moreProducts, err)
+	products, nextProducts, err := s.ListProducts(f.Context(), reservation.Cursor{}, 50)
+	if err != nil || len(products) != 0 || nextProducts != nil {
+		t.Errorf("ListProducts() = %v, %v, %v, want none", products, nextProducts, err)
 	}
-	warehouses, moreWarehouses, err := s.ListWarehouses(f.Context(), reservation.Cursor{}, 50)
-	if err != nil || len(warehouses) != 0 || moreWarehouses {
-		t.Errorf("ListWarehouses() = %v, %t, %v, want none", warehouses, moreWarehouses, err)
+	warehouses, nextWarehouses, err := s.ListWarehouses(f.Context(), reservation.Cursor{}, 50)
+	if err != nil || len(warehouses) != 0 || nextWarehouses != nil {
+		t.Errorf("ListWarehouses() = %v, %v, %v, want none", warehouses, nextWarehouses, err)
 	}
 	if err := s.Ping(f.Context()); err != nil {
 		t.Errorf("Ping() = %v", err)

@@ -204,6 +204,7 @@ func TestSweepUpdatesAStockRowOnceForManyHolds(t *testing.T) {
 	updates := func(change func(*fixture)) int {
 		f := newFixture(t, 1)
 		change(f)
+		f.mutate("sweep_holds", "random() < f.n / 512.0", "false") // raises of first_end
 		rows := f.stocks(slices.Repeat([]int{1000}, 20)...)
 		for _, row := range rows {
 			f.bulk(row, 100, reservation.Pending)

@@ -72,6 +72,7 @@ BEGIN
     IF _hold.product_id IS NOT NULL THEN
         RETURN true; -- a single line stands in the hold's own row
     END IF;
+    PERFORM lock_stock_of_shortened_cart(_hold);
     WITH locked AS MATERIALIZED (
         SELECT l.product_id, l.warehouse_id FROM reservation_items l
         WHERE l.reservation_id = _hold.id
@@ -85,4 +86,21 @@ BEGIN
     )
     SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM extended) INTO _lines, _extended;
     RETURN _extended = _lines;
+END $$;
+
+-- lock_stock_of_shortened_cart locks the lines and the stock rows of a cart whose lines end later
+-- than it does, in the lock order. When the lines' ends move down, a trigger updates the stock
+-- rows, in no certain order (lower_first_end in 0002_old_snapshots.sql).
+CREATE OR REPLACE FUNCTION lock_stock_of_shortened_cart(_hold reservations) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM reservation_items l
+    WHERE l.reservation_id = _hold.id AND l.expires_at > _hold.expires_at
+    ORDER BY l.product_id, l.warehouse_id FOR UPDATE;
+    IF FOUND THEN
+        PERFORM FROM inventory i
+        JOIN reservation_items l USING (product_id, warehouse_id)
+        WHERE l.reservation_id = _hold.id
+        ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i;
+    END IF;
 END $$;

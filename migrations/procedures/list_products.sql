@@ -1,32 +1,83 @@
 -- list_products is a page of the catalog after (_name, _id): a row for each product and warehouse,
--- and one row for a product that has no stock row.
+-- and one row for a product that has no stock row. A product's name and sku stand in its first row
+-- only. The page has at most _limit products, _rows rows and _bytes bytes of text, but at least one
+-- row. If more follows, there is a last row without a product. It has a warehouse if the product
+-- before it ran into a limit, and goes on after this warehouse.
 --
--- The page is cut first, by the index on (name, id), so that a deep page costs as much as the
+-- A null _name means the name that the product _id has now. With a _warehouse the page begins with
+-- the rest of the product _id, after this warehouse.
+--
+-- It reads no further than the product in which the page ends, and a deep page costs as much as the
 -- first. Only a stock row with something reserved can have dead holds, so the others aren't asked
 -- for theirs. One snapshot serves all of it, so reserved and the dead units taken off it agree.
-CREATE OR REPLACE FUNCTION list_products(_name text, _id uuid, _limit integer)
+CREATE OR REPLACE FUNCTION list_products(
+    _name text, _id uuid, _warehouse uuid, _limit integer, _rows integer, _bytes integer)
 RETURNS TABLE (product_id uuid, product_name text, sku text,
                warehouse_id uuid, warehouse_name text, total integer, reserved bigint)
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _product record;
+    _stock   record;
+    _size    integer;
+    _begun   boolean := false;
+    _after   text := '';
+    _nowhere CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
 BEGIN
-    RETURN QUERY
-    WITH page AS MATERIALIZED (
+    IF _name IS NULL THEN
+        SELECT p.name INTO _name FROM products p WHERE p.id = _id;
+    END IF;
+    IF _warehouse IS NOT NULL THEN
+        SELECT w.name INTO _after FROM warehouses w WHERE w.id = _warehouse;
+    END IF;
+    FOR _product IN
         SELECT p.id, p.name, p.sku FROM products p
-        WHERE (p.name, p.id) > (_name, _id)
+        WHERE (p.name, p.id) >= (_name, _id) AND (p.id <> _id OR _warehouse IS NOT NULL)
         ORDER BY p.name, p.id
-        LIMIT _limit
-    )
-    SELECT p.id, p.name, p.sku, s.id, s.name, s.total, s.reserved
-    FROM page p
-    LEFT JOIN LATERAL (
-        SELECT w.id, w.name, i.total,
-               i.reserved - CASE WHEN i.reserved > 0
-                                 THEN dead_units(i.product_id, i.warehouse_id, NULL)
-                                 ELSE 0 END AS reserved
-        FROM inventory i
-        JOIN warehouses w ON w.id = i.warehouse_id
-        WHERE i.product_id = p.id
-        OFFSET 0 -- otherwise the planner, which can't know how short a page is, joins whole tables
-    ) s ON true
-    ORDER BY p.name, p.id, s.name, s.id;
+        LIMIT _limit + 1
+    LOOP
+        product_id := _product.id;
+        product_name := _product.name;
+        sku := _product.sku;
+        warehouse_id := NULL;
+        _size := octet_length(_product.name) + octet_length(_product.sku);
+        FOR _stock IN
+            SELECT s.id, s.name, s.total, s.reserved, s.first_end, coalesce(octet_length(s.name), 0) AS size
+            FROM (SELECT) one
+            LEFT JOIN (
+                SELECT w.id, w.name, i.total, i.reserved, i.first_end
+                FROM inventory i
+                JOIN warehouses w ON w.id = i.warehouse_id
+                WHERE i.product_id = _product.id
+                  AND (w.name, w.id) > (_after, coalesce(_warehouse, _nowhere))
+                OFFSET 0 -- otherwise the planner may walk all warehouses in their order
+            ) s ON true
+            ORDER BY s.name, s.id
+        LOOP
+            _size := _size + _stock.size;
+            IF _begun AND (_limit = 0 OR _rows = 0 OR _size > _bytes) THEN
+                product_id := NULL;
+                product_name := NULL;
+                sku := NULL;
+                RETURN NEXT;
+                RETURN;
+            END IF;
+            warehouse_id := _stock.id;
+            warehouse_name := _stock.name;
+            total := _stock.total;
+            reserved := _stock.reserved;
+            IF reserved > 0 THEN
+                reserved := reserved - dead_units(product_id, warehouse_id, _stock.first_end, NULL);
+            END IF;
+            RETURN NEXT;
+            _begun := true;
+            _rows := _rows - 1;
+            _bytes := _bytes - _size;
+            _size := 0;
+            product_name := NULL;
+            sku := NULL;
+        END LOOP;
+        _limit := _limit - 1;
+        _warehouse := NULL;
+        _after := '';
+    END LOOP;
 END $$;

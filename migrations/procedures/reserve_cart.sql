@@ -13,12 +13,15 @@ CREATE OR REPLACE PROCEDURE reserve_cart(
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _lines integer := cardinality(_products);
-    _raise bigint[]; -- by how much each line raises its stock row's reserved
-    _now   timestamptz;
-    _found integer;
-    _fits  boolean;
-    _tries integer := 0;
+    _lines  integer := cardinality(_products);
+    _units  bigint := (SELECT sum(q) FROM unnest(_quantities) q);
+    _raise  bigint[]; -- by how much each line raises its stock row's reserved
+    _epochs integer[];
+    _now    timestamptz;
+    _found  integer;
+    _fits   boolean;
+    _tries  integer := 0;
+    _late   boolean; -- the steps that free many units took too long
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -28,9 +31,15 @@ BEGIN
 
         _now := clock_timestamp();
         _raise := _quantities;
-        SELECT count(*), bool_and(i.total - i.reserved >= l.quantity) INTO _found, _fits
-        FROM unnest(_products, _warehouses, _quantities) l (product_id, warehouse_id, quantity)
-        JOIN inventory i USING (product_id, warehouse_id);
+        SELECT count(*), bool_and(s.free >= l.quantity), array_agg(s.epoch ORDER BY l.n)
+        INTO _found, _fits, _epochs
+        FROM unnest(_products, _warehouses, _quantities)
+             WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
+        CROSS JOIN LATERAL (
+            SELECT i.total - i.reserved AS free, i.epoch FROM inventory i
+            WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+            ORDER BY i.epoch DESC LIMIT 1
+        ) s;
         IF _found < _lines THEN
             outcome := 'INVENTORY_NOT_FOUND';
             EXIT;
@@ -45,7 +54,7 @@ BEGIN
         END IF;
         WITH hold AS (
             INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
-            SELECT _id, sum(q), _now, _now, _now + _ttl FROM unnest(_quantities) q
+            VALUES (_id, _units, _now, _now, _now + _ttl)
         )
         INSERT INTO reservation_items
                (reservation_id, product_id, warehouse_id, expires_at, quantity)
@@ -61,18 +70,26 @@ BEGIN
         -- The stock rows are locked in order and then updated under the guard. One row that is
         -- short undoes the whole cart.
         WITH locked AS MATERIALIZED (
-            SELECT i.product_id, i.warehouse_id, l.units
+            SELECT i.product_id, i.warehouse_id, l.units, l.epoch
             FROM inventory i
-            JOIN unnest(_products, _warehouses, _raise) l (product_id, warehouse_id, units)
-              USING (product_id, warehouse_id)
+            JOIN unnest(_products, _warehouses, _raise, _epochs)
+                 l (product_id, warehouse_id, units, epoch)
+              ON i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+                 AND i.epoch >= l.epoch
             ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
         )
-        UPDATE inventory i SET reserved = i.reserved + l.units
+        UPDATE inventory i
+        SET reserved = i.reserved + l.units, first_end = least(i.first_end, _now + _ttl),
+            epoch = next_epoch(i.epoch)
         FROM locked l
         WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
-          AND i.total - i.reserved >= l.units;
+          AND i.epoch >= l.epoch AND i.total - i.reserved >= l.units;
         GET DIAGNOSTICS _found = ROW_COUNT;
         IF _found = _lines THEN
+            IF NOT _fits AND random() < 0.03 THEN
+                PERFORM raise_first_end(l.product_id, l.warehouse_id)
+                FROM unnest(_products, _warehouses) l (product_id, warehouse_id);
+            END IF;
             IF clock_timestamp() > _now + lost_time(_ttl) THEN
                 _now := restart_hold(_id, _ttl, _key);
             END IF;
@@ -90,7 +107,12 @@ BEGIN
             ROLLBACK;
             PERFORM await_dead_line(_products[n], _warehouses[n]);
             ROLLBACK;
+            IF _units > reclaim_step() THEN
+                CALL free_units(_products[n], _warehouses[n], _quantities[n], _late);
+                EXIT WHEN _late;
+            END IF;
         END LOOP;
+        EXIT WHEN _late;
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
@@ -108,20 +130,23 @@ CREATE OR REPLACE FUNCTION reclaim_for_cart(
     OUT short jsonb, OUT raise bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
+    _from  timestamptz[];
     _need  bigint[];
     _freed bigint[];
+    _left  bigint := reclaim_step();
 BEGIN
     -- One snapshot for all lines, without a lock, as in reclaim_for_line.
     SELECT jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
                                         'requested', c.quantity, 'available', c.free + c.dead)
                      ORDER BY c.n) FILTER (WHERE c.free + c.dead < c.quantity),
+           array_agg(c.first_end ORDER BY c.n),
            array_agg(greatest(c.quantity - c.free, 0) ORDER BY c.n),
            array_agg(0 ORDER BY c.n),
            array_agg(c.quantity ORDER BY c.n)
-    INTO short, _need, _freed, raise
-    FROM (SELECT l.*, i.total - i.reserved AS free,
+    INTO short, _from, _need, _freed, raise
+    FROM (SELECT l.*, i.total - i.reserved AS free, i.first_end,
                  CASE WHEN i.total - i.reserved < l.quantity
-                      THEN dead_units(l.product_id, l.warehouse_id,
+                      THEN dead_units(l.product_id, l.warehouse_id, i.first_end,
                                       l.quantity - (i.total - i.reserved))
                       ELSE 0 END AS dead
           FROM unnest(_products, _warehouses, _quantities)
@@ -131,16 +156,19 @@ BEGIN
     IF short IS NOT NULL THEN
         RETURN;
     END IF;
-    -- All holds before all lines before any stock row: the lock order.
+    -- All holds before all lines before any stock row: the lock order. One step for all stock rows
+    -- together; a cart that needs more gets it from free_units.
     FOR n IN 1..cardinality(_products) LOOP
+        _need[n] := least(_need[n], _left);
+        _left := _left - _need[n];
         IF _need[n] > 0 THEN
-            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _need[n]);
+            _freed[n] := reclaim_holds(_products[n], _warehouses[n], _from[n], _need[n]);
         END IF;
     END LOOP;
     FOR n IN 1..cardinality(_products) LOOP
         IF _need[n] > _freed[n] THEN
-            _freed[n] := _freed[n]
-                         + reclaim_lines(_products[n], _warehouses[n], _need[n] - _freed[n]);
+            _freed[n] := _freed[n] + reclaim_lines(_products[n], _warehouses[n], _from[n],
+                                                   _need[n] - _freed[n]);
         END IF;
         raise[n] := _quantities[n] - _freed[n];
     END LOOP;

@@ -2,7 +2,8 @@
 --
 -- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
 -- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
--- stock row changed during each of max_tries() tries.
+-- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
+-- reclaimed in steps.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
@@ -18,8 +19,11 @@ CREATE OR REPLACE PROCEDURE reserve_line(
 LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz;
+    _free  integer;
+    _epoch integer;
     _freed bigint;
     _tries integer := 0;
+    _late  boolean; -- the steps that free many units took too long
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -29,10 +33,10 @@ BEGIN
 
         _now := clock_timestamp();
         _freed := 0;
-        PERFORM FROM inventory i
+        SELECT i.total - i.reserved, i.epoch INTO _free, _epoch FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
-          AND i.total - i.reserved >= _quantity;
-        IF NOT FOUND THEN
+        ORDER BY i.epoch DESC LIMIT 1;
+        IF _free IS NULL OR _free < _quantity THEN
             SELECT r.outcome, r.answer, r.freed INTO outcome, answer, _freed
             FROM reclaim_for_line(_product, _warehouse, _quantity) r;
             EXIT WHEN outcome IS NOT NULL;
@@ -47,11 +51,17 @@ BEGIN
 
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
 
-        -- This guard decides. Postgres evaluates it again after a wait for the row's lock.
-        UPDATE inventory SET reserved = reserved - _freed + _quantity
-        WHERE product_id = _product AND warehouse_id = _warehouse
+        -- The guard on the last line decides. Postgres evaluates it again after a wait for the
+        -- row's lock. The epoch only leads to the row (0002_old_snapshots.sql).
+        UPDATE inventory
+        SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
+            epoch = next_epoch(epoch)
+        WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
           AND total - reserved + _freed >= _quantity;
         IF FOUND THEN
+            IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
+                PERFORM raise_first_end(_product, _warehouse);
+            END IF;
             IF clock_timestamp() > _now + lost_time(_ttl) THEN
                 _now := restart_hold(_id, _ttl, _key);
             END IF;
@@ -68,6 +78,10 @@ BEGIN
         ROLLBACK;
         PERFORM await_dead_line(_product, _warehouse);
         ROLLBACK;
+        IF _quantity > reclaim_step() THEN
+            CALL free_units(_product, _warehouse, _quantity, _late);
+            EXIT WHEN _late;
+        END IF;
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
@@ -90,23 +104,27 @@ CREATE OR REPLACE FUNCTION reclaim_for_line(
 LANGUAGE plpgsql AS $$
 DECLARE
     _free bigint;
+    _from timestamptz;
     _dead bigint;
 BEGIN
-    SELECT i.total - i.reserved,
+    SELECT i.total - i.reserved, i.first_end,
            (SELECT coalesce(sum(d.quantity), 0)
             FROM (SELECT r.quantity FROM reservations r
                   WHERE r.status = 'PENDING'
                     AND r.product_id = _product AND r.warehouse_id = _warehouse
+                    AND r.expires_at >= i.first_end
                     AND r.expires_at <= (SELECT clock_timestamp())
                   ORDER BY r.expires_at LIMIT _quantity) d)
            + (SELECT coalesce(sum(d.quantity), 0)
               FROM (SELECT l.quantity FROM reservation_items l
                     WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
+                      AND l.expires_at >= i.first_end
                       AND l.expires_at <= (SELECT clock_timestamp())
                     ORDER BY l.expires_at LIMIT _quantity) d)
-    INTO _free, _dead
+    INTO _free, _from, _dead
     FROM inventory i
-    WHERE i.product_id = _product AND i.warehouse_id = _warehouse;
+    WHERE i.product_id = _product AND i.warehouse_id = _warehouse
+    ORDER BY i.epoch DESC LIMIT 1;
     IF _free IS NULL THEN
         outcome := 'INVENTORY_NOT_FOUND';
         RETURN;
@@ -118,11 +136,5 @@ BEGIN
             'requested', _quantity, 'available', _free + _dead));
         RETURN;
     END IF;
-    freed := 0;
-    IF _free < _quantity THEN
-        freed := reclaim_holds(_product, _warehouse, _quantity - _free);
-    END IF;
-    IF _free + freed < _quantity THEN
-        freed := freed + reclaim_lines(_product, _warehouse, _quantity - _free - freed);
-    END IF;
+    freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
 END $$;

@@ -81,17 +81,27 @@ END $$;
 CREATE OR REPLACE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    _lines   integer;
-    _counted integer;
-    _rows    integer;
+    _first_end timestamptz;
+    _lines     integer;
+    _counted   integer;
+    _rows      integer;
 BEGIN
     IF _hold.product_id IS NOT NULL THEN
         UPDATE inventory
         SET reserved = reserved - _hold.quantity,
-            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END
-        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id;
+            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
+            epoch    = next_epoch(epoch)
+        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
+          AND epoch >= (SELECT i.epoch FROM inventory i -- leads to the row's newest version
+                        WHERE i.product_id = _hold.product_id
+                          AND i.warehouse_id = _hold.warehouse_id
+                        ORDER BY i.epoch DESC LIMIT 1)
+        RETURNING first_end INTO _first_end;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
+        END IF;
+        IF random() < 0.015 AND _first_end < clock_timestamp() - interval '5 s' THEN
+            PERFORM raise_first_end(_hold.product_id, _hold.warehouse_id);
         END IF;
         RETURN true;
     END IF;
@@ -111,18 +121,25 @@ BEGIN
     IF _counted <> _lines THEN
         RETURN false;
     END IF;
-    WITH locked AS MATERIALIZED (
-        SELECT i.product_id, i.warehouse_id, l.quantity
-        FROM inventory i
-        JOIN reservation_items l USING (product_id, warehouse_id)
+    WITH locked AS MATERIALIZED ( -- with the epoch of the snapshot, by which the update finds it
+        SELECT i.product_id, i.warehouse_id, newest.epoch, l.quantity
+        FROM reservation_items l
+        CROSS JOIN LATERAL (
+            SELECT n.epoch FROM inventory n
+            WHERE n.product_id = l.product_id AND n.warehouse_id = l.warehouse_id
+            ORDER BY n.epoch DESC LIMIT 1
+        ) newest
+        JOIN inventory i ON i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+                        AND i.epoch >= newest.epoch
         WHERE l.reservation_id = _hold.id
         ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
     )
     UPDATE inventory i
     SET reserved = i.reserved - l.quantity,
-        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END
+        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END,
+        epoch    = next_epoch(i.epoch)
     FROM locked l
-    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id;
+    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.epoch >= l.epoch;
     GET DIAGNOSTICS _rows = ROW_COUNT;
     IF _rows <> _lines THEN
         RAISE EXCEPTION 'I2: hold % lacks a stock row', _hold.id;

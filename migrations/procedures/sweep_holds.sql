@@ -16,6 +16,7 @@ DECLARE
     _now   timestamptz := clock_timestamp();
     _taken bigint;
     _seen  bigint;
+    _many  jsonb; -- stock rows that got units back, the more likely the more holds had them
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     FOR _round IN 0..9 LOOP
@@ -25,13 +26,15 @@ BEGIN
             ORDER BY r.expires_at OFFSET _round * _limit LIMIT _limit
         ), singles AS MATERIALIZED ( -- dead holds of one line, stock row by stock row
             SELECT d.id, d.product_id, d.expires_at
-            FROM (SELECT f.product_id, f.warehouse_id FROM first f WHERE f.product_id IS NOT NULL
+            FROM (SELECT f.product_id, f.warehouse_id, min(f.expires_at) AS oldest
+                  FROM first f WHERE f.product_id IS NOT NULL
                   GROUP BY f.product_id, f.warehouse_id
-                  ORDER BY min(f.expires_at), f.product_id, f.warehouse_id) s
+                  ORDER BY oldest, f.product_id, f.warehouse_id) s
             CROSS JOIN LATERAL (
                 SELECT r.id, r.product_id, r.expires_at FROM reservations r
                 WHERE r.status = 'PENDING' AND r.product_id = s.product_id
-                  AND r.warehouse_id = s.warehouse_id AND r.expires_at <= _now
+                  AND r.warehouse_id = s.warehouse_id
+                  AND r.expires_at >= s.oldest AND r.expires_at <= _now
                 ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED
             ) d
             LIMIT _limit
@@ -71,7 +74,7 @@ BEGIN
               AND l.warehouse_id = lines.warehouse_id AND l.counted
             RETURNING l.product_id, l.warehouse_id, l.quantity
         ), freed AS MATERIALIZED (
-            SELECT f.product_id, f.warehouse_id, sum(f.quantity) AS quantity
+            SELECT f.product_id, f.warehouse_id, sum(f.quantity) AS quantity, count(*) AS n
             FROM (SELECT * FROM marked WHERE marked.product_id IS NOT NULL
                   UNION ALL SELECT * FROM uncounted) f
             GROUP BY f.product_id, f.warehouse_id
@@ -81,7 +84,7 @@ BEGIN
             JOIN freed f USING (product_id, warehouse_id)
             ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
         ), stock AS (
-            UPDATE inventory i SET reserved = i.reserved - l.quantity
+            UPDATE inventory i SET reserved = i.reserved - l.quantity, epoch = next_epoch(i.epoch)
             FROM locked l
             WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
             RETURNING l.quantity
@@ -92,9 +95,12 @@ BEGIN
         SELECT (SELECT count(*) FROM marked), (SELECT coalesce(sum(quantity), 0) FROM stock),
                greatest(oldest, _now - (SELECT min(f.expires_at) FROM first f)),
                c.taken > 0 AND (c.first = _limit OR c.taken < greatest(c.first, c.due)),
-               c.taken, c.first
-        INTO expired, units, oldest, more, _taken, _seen
+               c.taken, c.first,
+               (SELECT jsonb_agg(f) FROM freed f WHERE random() < f.n / 512.0)
+        INTO expired, units, oldest, more, _taken, _seen, _many
         FROM counts c;
+        PERFORM raise_first_end(f.product_id, f.warehouse_id)
+        FROM jsonb_to_recordset(_many) f (product_id uuid, warehouse_id uuid);
         EXIT WHEN _taken > 0 OR _seen < _limit;
     END LOOP;
 END $$;

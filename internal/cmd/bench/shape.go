@@ -33,6 +33,7 @@ var studies = []struct {
 		return sweepUnderTraffic(ctx, s, "sweep-hot", 1)
 	}},
 	{"steady", steady},
+	{"old-snapshot", oldSnapshot},
 	{"hold", tenMillion},
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/pgserver"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // startLimit bounds the wait for a start. It is long because other tests keep the machine busy.
@@ -345,7 +346,7 @@ func TestPsqlLeavesARunningServerAlone(t *testing.T) {
 	if !running {
 		t.Fatal("the server ended with the session")
 	}
-	if address, _, _ := splitPassword(url); !strings.HasPrefix(got.String(), address+"\n") {
+	if address, _, _ := postgres.ClientURL(url); !strings.HasPrefix(got.String(), address+"\n") {
 		t.Errorf("psql saw %q, want the URL %s first", &got, address)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/pgserver"
+	"github.com/allo/reservations/internal/postgres"
 )
 
 // psql opens the service's database in psql, with opts.rest as psql's arguments. It uses the server
@@ -37,7 +37,7 @@ func runClient(
 	// psql handles Ctrl-C itself: it cancels the running query. Only SIGTERM ends psql.
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
 	defer stop()
-	address, password, err := splitPassword(d.url)
+	address, password, err := postgres.ClientURL(d.url)
 	if err != nil {
 		return err
 	}
@@ -51,18 +51,4 @@ func runClient(
 		return fmt.Errorf("psql: %w", err)
 	}
 	return nil
-}
-
-// splitPassword takes the password out of a URL: every user of this machine can read a command
-// line.
-func splitPassword(address string) (rest, password string, err error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "", "", errors.New("DATABASE_URL isn't a URL") // the parser's error repeats the password
-	}
-	if u.User != nil {
-		password, _ = u.User.Password()
-		u.User = url.User(u.User.Username())
-	}
-	return u.String(), password, nil
 }

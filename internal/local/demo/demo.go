@@ -8,10 +8,16 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/postgres"
 )
+
+// connectTimeout bounds the connect to one address.
+const connectTimeout = 15 * time.Second
 
 // Warehouse is a warehouse of the demo catalog.
 type Warehouse struct {
@@ -96,7 +102,11 @@ TRUNCATE products, warehouses, inventory, stock_adjustments,
 }
 
 func inTx(ctx context.Context, databaseURL string, fn func(pgx.Tx) error) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
+	config, err := postgres.Target{URL: databaseURL}.Config(connectTimeout)
+	if err != nil {
+		return fmt.Errorf("connect to seed: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("connect to seed: %w", err)
 	}

@@ -1,0 +1,73 @@
+package migrate_test
+
+import (
+	"io/fs"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/migrations"
+)
+
+// atFirstSchema makes a database with the first versioned file and no routines.
+func atFirstSchema(t *testing.T) *pgtest.Fixture {
+	t.Helper()
+	const first = "0001_schema.sql"
+	text, err := fs.ReadFile(migrations.Schema, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := pgtest.NewEmpty(t)
+	if _, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), "",
+		fstest.MapFS{first: {Data: text}}, fstest.MapFS{}); err != nil {
+		t.Fatal(err)
+	}
+	return pgtest.NewFixture(t, db)
+}
+
+// A dump may have the tables for a while. Callers must not queue behind a deploy that waits for it.
+func TestTheDeployOfOldSnapshotsWaitsForAReaderInTurns(t *testing.T) {
+	t.Parallel()
+
+	db := atFirstSchema(t)
+	reader, err := db.Admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(t.Context())
+	if _, err := reader.Exec(t.Context(), "SELECT 1 FROM inventory"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := migrate.Up(t.Context(), postgres.URL(db.DirectURL))
+		done <- err
+	}()
+
+	// The deploy sleeps between two turns. It then holds no lock, so another session can have any.
+	db.WaitUntil(`
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event = 'PgSleep'`)
+	err = pgx.BeginFunc(t.Context(), db.Admin, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "LOCK TABLE inventory, reservations IN ROW EXCLUSIVE MODE")
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("Up() = %v beside a reader, want it to wait", err)
+	default:
+	}
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Up() = %v after the reader, want it to succeed", err)
+	}
+}
