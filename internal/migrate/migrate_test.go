@@ -56,18 +56,20 @@ func TestIdleUpWritesNothing(t *testing.T) {
 	if _, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil {
 		t.Fatal(err)
 	}
-	readOnly := url + "&options=-c%20default_transaction_read_only%3Don"
-	if got, err := migrate.Up(t.Context(), postgres.URL(readOnly)); err != nil || len(got) != 0 {
+	db.Exec("ALTER DATABASE " + db.Name + " SET default_transaction_read_only = on")
+	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || len(got) != 0 {
 		t.Errorf("idle Up() that can't write = %v, %v, want nothing to do", got, err)
 	}
 
-	db.Exec("DROP FUNCTION max_tries()")
+	db.Exec("BEGIN READ WRITE; DROP FUNCTION max_tries(); COMMIT")
 	// It waits for the lock, which it can't take.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := migrate.Up(ctx, postgres.URL(readOnly)); err == nil {
+	if _, err := migrate.Up(ctx, postgres.URL(url)); err == nil {
 		t.Error("Up() of a missing routine = nil without writing")
 	}
+	db.Exec("BEGIN READ WRITE; ALTER DATABASE " + db.Name +
+		" RESET default_transaction_read_only; COMMIT")
 	want := []string{"procedures/max_tries.sql"}
 	if got, err := migrate.Up(t.Context(), postgres.URL(url)); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Up() without a file's routines = %v, %v, want %v", got, err, want)

@@ -256,7 +256,7 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
 		"DROP FUNCTION write_log_record", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",
 		"DROP INDEX reservations_live_by_expiry",
-		"SELECT * FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
+		"DELETE FROM goose_versions", "ALTER ROLE allo_migrator SET jit = on",
 		"CREATE ROLE mine", "SET ROLE allo_migrator",
 	} {
 		if err := try(owner, statement); err != nil {
