@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// The comment on a routine that package migrate has installed is "allo: FILE HASH EARLIER...": its
-// file, the hash of that file's text, and the hashes of the texts before, the latest first. After
-// its file has left the folder, the comment is "allo: FILE retired TIME EARLIER...".
+// CommentPrefix begins the comment on each routine that package migrate has installed. The comment
+// is "allo: FILE HASH EARLIER...": the routine's file, the hash of that file's text, and the hashes
+// of the texts before, the latest first. After its file has left the folder, the comment is "allo:
+// FILE retired TIME EARLIER...".
 const CommentPrefix = "allo: "
 
 // Hash is the hash of a routine's file, as comments have it: 64 hexadecimal digits.

@@ -239,8 +239,8 @@ ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) 
 		line(east, "1", "60"), "")
 	want("DATABASE_UNAVAILABLE", got, "PoolErrors")
 
-	// Each route bounds its own answers, so no request can cause the last resort.
-	// TestAnAnswerOverTheLimitIsAClearErrorInTheAnswerAndTheLog of package httpapi does, with a lower limit.
+	// Each route bounds its own answers, so no request can cause the last resort. A test of package
+	// httpapi does, with a lower limit.
 	seen["ANSWER_TOO_LARGE"] = true
 	all := httpapi.Outcomes()
 	slices.Sort(all)

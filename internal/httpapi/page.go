@@ -119,9 +119,9 @@ func decodeCursor(cursor string) (order string, id uuid.UUID, key []byte, ok boo
 	return order, id, key, encodeCursor(order, id, key) == cursor
 }
 
-// maxCursorName is the longest name in a cursor, in bytes. The gateway takes 10,240 bytes of headers
-// in all, and as many of a request's line and headers. A longer name is left out and read again
-// when the cursor comes back.
+// maxCursorName is the longest name in a cursor, in bytes. The gateway takes 10,240 bytes of
+// headers in all, and as many of a request's line and headers. A longer name is left out and read
+// again when the cursor comes back.
 const maxCursorName = 2000
 
 // namePage is the part of a list ordered by name that a request asks for.

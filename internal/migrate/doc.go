@@ -8,8 +8,9 @@
 // release is deployed while the previous one still serves callers, so a file must leave a schema on
 // which the previous release works. It may only add. A later release removes a table or a column
 // that no running release uses any more. A versioned file never calls a routine, because the
-// routines are installed after it. The service's role gets its rights between the two ([UpAndGrant]):
-// the release that is in service calls the new routines as soon as they are installed.
+// routines are installed after it. The service's role gets its rights between the two
+// ([UpAndGrant]): the release that is in service calls the new routines as soon as they are
+// installed.
 //
 // # The routines
 //

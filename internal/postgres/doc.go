@@ -25,7 +25,7 @@
 //	application_name                         honoured; allo-reservations without it
 //	default_query_exec_mode                  cache_statement keeps statements prepared, even through
 //	                                         a pooler; exec prepares none; the others are refused
-//	options, search_path, timezone,          refused, and so is every other setting of the server: the
+//	options, search_path, timezone,          refused, as is every other setting of the server: the
 //	synchronous_commit, fsync,               migration sets the settings on which the promises depend
 //	statement_timeout, lock_timeout,         on the role, where poolers leave them alone
 //	default_transaction_isolation, ...

@@ -102,7 +102,8 @@ func TestEveryAddressIsVerifiedWithTheTargetsRoots(t *testing.T) {
 			t.Errorf("Config() of sslmode=%s = %v, want it refused", mode, err)
 		}
 	}
-	if _, err := (postgres.Target{URL: "postgres://u:p@a/d?sslmode=disable"}).Config(limit); err != nil {
+	target := postgres.Target{URL: "postgres://u:p@a/d?sslmode=disable"}
+	if _, err := target.Config(limit); err != nil {
 		t.Errorf("Config() without roots = %v, want the URL to decide", err)
 	}
 }

@@ -77,8 +77,9 @@ const listProductsSQL = `
 SELECT product_id, product_name, sku, warehouse_id, warehouse_name, total, reserved
 FROM list_products($1, $2, $3, $4, $5, $6)`
 
-// stockRow is a row of list_products. A product's first row has its name and SKU. A product without
-// stock has one row, with nulls. A last row without a product says that more follows.
+// stockRow is a row of list_products. A product's first row has its name and SKU, and the others
+// may have them. A product without stock has one row, with nulls. A last row without a product says
+// that more follows.
 type stockRow struct {
 	ID            *uuid.UUID
 	Name, SKU     *string
@@ -126,7 +127,7 @@ func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 			last := entries[len(entries)-1]
 			return entries, &Cursor{ID: last.ID, Name: last.Name}
 		}
-		if row.Name != nil {
+		if len(entries) == 0 || entries[len(entries)-1].ID != *row.ID {
 			product := Product{ID: *row.ID, Name: *row.Name, SKU: *row.SKU}
 			entries = append(entries, CatalogEntry{Product: product, Stocks: []Stock{}})
 		}

@@ -126,22 +126,23 @@
 // same log.
 //
 // The second transaction must have a transaction id and write a record, or its commit would flush
-// nothing. It sets a sequence, because each engine must log that (write_log_record). A pooler in transaction mode, such
-// as PgBouncer or RDS Proxy, keeps one statement on one server connection, so both transactions run
-// on the same connection. No session state outlives the CALL: synchronous_commit is set for the
-// transaction only, inside a procedure. A proxy can't see it there, and so doesn't pin the session.
-// (Package postgres handles prepared statements behind a pooler.) The argument doesn't depend on
-// one connection: there is one log, so any flush that begins after the first commit covers it. It
-// does depend on one server. If a fail-over falls between the two commits, the connection breaks,
-// the CALL fails, and the service doesn't answer 2xx.
+// nothing. It sets a sequence, because each engine must log that (write_log_record). A pooler in
+// transaction mode, such as PgBouncer or RDS Proxy, keeps one statement on one server connection,
+// so both transactions run on the same connection. No session state outlives the CALL:
+// synchronous_commit is set for the transaction only, inside a procedure. A proxy can't see it
+// there, and so doesn't pin the session. (Package postgres handles prepared statements behind a
+// pooler.) The argument doesn't depend on one connection: there is one log, so any flush that
+// begins after the first commit covers it. It does depend on one server. If a fail-over falls
+// between the two commits, the connection breaks, the CALL fails, and the service doesn't answer
+// 2xx.
 //
 // An answer that reports the effect of another call must wait for the disk too. A replay and a
 // repeated confirm or release end in the same two commits. Get, and a refusal because of the hold's
 // status or end, wait for the same kind of flush when the hold's last change isn't known to be on
 // disk (hold_is_flushed). They know it by transaction ids, not by a clock: each sweep first flushes
-// the log, and then stores a mark, the id below which every transaction had ended before that flush.
-// The catalog, the operator's list, the stats and a refusal for lack of stock don't wait, because
-// they are snapshots that promise nothing.
+// the log, and then stores a mark, the id below which every transaction had ended before that
+// flush. The catalog, the operator's list, the stats and a refusal for lack of stock don't wait,
+// because they are snapshots that promise nothing.
 //
 // All of this depends on fsync and synchronous_commit, which package postgres checks on each new
 // connection. It also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora
@@ -151,9 +152,9 @@
 // # Old snapshots
 //
 // Postgres keeps every row version that the oldest open snapshot may read, and an index keeps an
-// entry for each. A dump, a report or a replica's feedback may hold a snapshot for an hour. A search
-// for dead holds, and a search for the present version of a hot stock row, must then not walk
-// through all the versions since. Two columns of inventory prevent that:
+// entry for each. A dump, a report or a replica's feedback may hold a snapshot for an hour. A
+// search for dead holds, and a search for the present version of a hot stock row, must then not
+// walk through all the versions since. Two columns of inventory prevent that:
 //
 //   - first_end is a lower bound of the ends of the holds and lines that the row counts. Every
 //     search for dead holds of a stock row starts there. raise_first_end.sql says who moves it, and

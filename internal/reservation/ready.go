@@ -66,7 +66,8 @@ var readySQL = `
 WITH ours AS MATERIALIZED (
     SELECT d.description
     FROM pg_proc p
-    JOIN pg_description d ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
+    JOIN pg_description d
+      ON d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid AND d.objsubid = 0
     WHERE p.pronamespace = 'public'::regnamespace AND starts_with(d.description, '` +
 	migrations.CommentPrefix + `')
       AND pg_function_is_visible(p.oid) AND has_function_privilege(p.oid, 'EXECUTE')

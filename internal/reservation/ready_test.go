@@ -35,6 +35,7 @@ func wantNotReady(t *testing.T, s *reservation.Service, reason string, only bool
 func TestReadyNamesWhatAReserveLacks(t *testing.T) {
 	t.Parallel()
 
+	const helper = "FUNCTION dead_units(uuid, uuid, timestamptz, bigint)"
 	const set = "ALTER ROLE CURRENT_USER IN DATABASE current SET "
 	for name, c := range map[string]struct {
 		sql, reason string
@@ -47,16 +48,15 @@ func TestReadyNamesWhatAReserveLacks(t *testing.T) {
 			"procedures/reserve_line.sql", true, false,
 		},
 		"no helper, which a reserve calls only when it is short": {
-			"DROP FUNCTION dead_units(uuid, uuid, bigint)", "procedures/dead_units.sql", true, true,
+			"DROP " + helper, "procedures/dead_units.sql", true, true,
 		},
 		"a helper of an older release": {
-			"COMMENT ON FUNCTION dead_units(uuid, uuid, bigint) IS 'allo: procedures/dead_units.sql " +
+			"COMMENT ON " + helper + " IS 'allo: procedures/dead_units.sql " +
 				strings.Repeat("0", 64) + "'",
 			"procedures/dead_units.sql", true, true,
 		},
 		"a helper of another origin": {
-			"COMMENT ON FUNCTION dead_units(uuid, uuid, bigint) IS NULL", "procedures/dead_units.sql",
-			true, true,
+			"COMMENT ON " + helper + " IS NULL", "procedures/dead_units.sql", true, true,
 		},
 		"a routine that another schema hides": {
 			"CREATE SCHEMA first; CREATE FUNCTION first.max_tries() RETURNS integer LANGUAGE sql " +
@@ -180,7 +180,8 @@ func TestAStandbyIsNotReadyUntilItIsPromoted(t *testing.T) {
 	if err := s.Ready(t.Context()); err != nil {
 		t.Errorf("Ready() after the promotion = %v, want nil", err)
 	}
-	if _, err := s.Reserve(t.Context(), reservation.Request{Lines: []reservation.Line{row}}); err != nil {
+	request := reservation.Request{Lines: []reservation.Line{row}}
+	if _, err := s.Reserve(t.Context(), request); err != nil {
 		t.Errorf("Reserve() after the promotion = %v, want nil", err)
 	}
 }

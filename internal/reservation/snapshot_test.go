@@ -132,15 +132,19 @@ END $$`)
 		sql  string
 		args []any
 	}{
-		"a reserve": {`
+		"a reserve": {
+			`
 CALL reserve_line(gen_random_uuid(), $1, $2, 1, '1 min', NULL, NULL, NULL, NULL)`,
-			[]any{product, warehouse}},
+			[]any{product, warehouse},
+		},
 		"a release": {
 			"CALL resolve_hold($1, 'RELEASED', NULL, NULL, NULL, NULL)", []any{held.ID.String()},
 		},
-		"a refusal": {`
+		"a refusal": {
+			`
 CALL reserve_line(gen_random_uuid(), $1, $2, 1000000, '1 min', NULL, NULL, NULL, NULL)`,
-			[]any{product, warehouse}},
+			[]any{product, warehouse},
+		},
 	} {
 		if n := f.blocks("inventory", c.sql, c.args...); n > few {
 			t.Errorf("%s reads %d blocks of the stock rows, want at most %d", name, n, few)

@@ -40,8 +40,8 @@ type SweepResult struct {
 }
 
 // Sweep moves the flush mark, stores the status EXPIRED for the dead holds, in batches, and then
-// removes the idempotency keys that are older than a day. It stops before the context's deadline. It may run at any time,
-// twice at once, and die anywhere (I9).
+// removes the idempotency keys that are older than a day. It stops before the context's deadline.
+// It may run at any time, twice at once, and die anywhere (I9).
 //
 // When a stock row stays locked for longer than lock_timeout, the sweep of the holds ends with
 // ErrBusy. The other dead holds stay PENDING until the next sweep, and the keys are still removed.
