@@ -222,8 +222,8 @@ func TestTheFlushMarkStaysBelowOpenTransactions(t *testing.T) {
 	}
 }
 
-// logged is a transaction as the log has it: its records in order, and whether all of it was on disk
-// when the call that made it returned.
+// logged is a transaction as the log has it: its records in order, and whether all of it was on
+// disk when the call that made it returned.
 type logged struct {
 	Records string
 	Flushed bool

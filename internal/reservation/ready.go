@@ -81,7 +81,8 @@ SELECT ARRAY(` + postgres.BrokenRulesSQL(postgres.InHealth) + `),
              WHERE has_any_column_privilege(to_regclass(t.name), t.privilege) IS NOT true),
        ARRAY(SELECT f.name
              FROM unnest($1::text[], $2::text[], $3::integer[]) f (name, hash, routines)
-             WHERE f.routines > (SELECT count(*) FROM ours o WHERE strpos(o.description, f.hash) > 0)
+             WHERE f.routines > (SELECT count(*) FROM ours o
+                                 WHERE strpos(o.description, f.hash) > 0)
              ORDER BY f.name),
        (SELECT max(version_id) FROM public.goose_versions WHERE is_applied)`
 
