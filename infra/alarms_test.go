@@ -42,6 +42,7 @@ var wantAlarms = map[string]string{
 // sweeperAlarms exist only while the sweeper is on.
 var sweeperAlarms = []string{
 	"SweeperDead", "SweeperBehind", "SweeperErrors", "SweeperSlow", "RuleFailed",
+	"OldTransaction", "OldHorizon", // it reports them
 }
 
 // wantAlarmsOf adds the alarms of a mode's database, and removes those of a sweeper that is off.

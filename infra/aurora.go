@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
@@ -119,6 +121,23 @@ func (a *aurora) grant(fn awslambda.Function, as role) {
 		return
 	}
 	a.cluster.GrantConnect(fn, jsii.String(string(as)))
+}
+
+// attachReader names the cluster's reader endpoint. The proxy isn't on this way: it leads to the
+// writer.
+func (a *aurora) attachReader(p *awslambda.FunctionProps) {
+	if !a.settings.Stage.Reader {
+		return
+	}
+	(*p.Environment)["DATABASE_READER"] = awscdk.Fn_Join(jsii.String(":"), &[]*string{
+		a.cluster.ClusterReadEndpoint().Hostname(), jsii.String(strconv.Itoa(postgresPort)),
+	})
+}
+
+func (a *aurora) grantReader(fn awslambda.Function, as role) {
+	if a.settings.Stage.Reader && a.usesProxy(as) {
+		a.cluster.GrantConnect(fn, jsii.String(string(as)))
+	}
 }
 
 func (a *aurora) usesProxy(as role) bool { return a.proxy != nil && as == roleApp }

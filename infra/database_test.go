@@ -132,6 +132,23 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 	}
 }
 
+// The audit's snapshots make the writer slow, so prod's sweeper runs them on the reader. It reaches
+// the reader past the proxy.
+func TestOnlyTheSweeperReadsFromTheReader(t *testing.T) {
+	for mode, reads := range map[string]bool{
+		"aurora-dev": false, "aurora-direct": true, "aurora-prod": true, "external-prod": false,
+	} {
+		tpl := synth(t, mode)
+		for name, f := range tpl.functions(mode) {
+			reader := asJSON(f.get("Environment", "Variables", "DATABASE_READER"))
+			want := name == "sweep" && reads
+			if strings.Contains(reader, `"ReadEndpoint.Address"`) != want {
+				t.Errorf("%s: %s reads from %s, want the reader: %t", mode, name, reader, want)
+			}
+		}
+	}
+}
+
 func TestNoTemplateHasAPassword(t *testing.T) {
 	password := regexp.MustCompile(`postgres(ql)?://[^@"/]*:[^@"/]*@`)
 	if !password.MatchString(`"postgres://user:password@host/db"`) {

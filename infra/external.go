@@ -43,6 +43,11 @@ func (e *external) attach(p *awslambda.FunctionProps, as role) {
 // operator must grant kms:Decrypt to the functions' roles.
 func (e *external) grant(fn awslambda.Function, as role) { e.secrets[as].GrantRead(fn, nil) }
 
+// attachReader does nothing: the stack knows of no reader of a server that isn't its own.
+func (e *external) attachReader(*awslambda.FunctionProps) {}
+
+func (e *external) grantReader(awslambda.Function, role) {}
+
 func (e *external) migrationDependencies() []constructs.Construct { return nil }
 
 func (e *external) monitor(*monitoring) {}

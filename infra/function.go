@@ -53,6 +53,8 @@ type functionProps struct {
 	// db and as are the database and the role that the function uses. Without db it uses none.
 	db database
 	as role
+	// reads says that the function also reads from the database's reader, if there is one.
+	reads bool
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
 	// async says what happens to an asynchronous event that the function failed on.
@@ -121,6 +123,9 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.attach(props, p.as)
+		if p.reads {
+			p.db.attachReader(props)
+		}
 	} else {
 		setDatabaseVariables(props, nil, nil)
 	}
@@ -129,6 +134,9 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.grant(f.function, p.as)
+		if p.reads {
+			p.db.grantReader(f.function, p.as)
+		}
 	}
 	suppressWildcards(f.function)
 	f.alias = newAlias(scope, f.function, p.async)

@@ -1,9 +1,9 @@
--- Two columns of a stock row let a verb start its index scans past what it needn't see. An index
+-- Two columns of a stock row let a verb start its index scans past dead index entries. An index
 -- keeps an entry for every dead row version that the oldest snapshot may still read. Under a
 -- snapshot of an hour a hot row has a million of them.
 --
--- The locks are taken together, and waited for in short turns, so that callers never queue behind
--- this file for longer than a turn. Then callers wait while the index is built, about a second for
+-- The locks are taken together, and waited for in short turns: until this file has them, callers
+-- queue behind it for one turn at most. Then they wait while the index is built, about a second for
 -- a million stock rows. The columns have constant defaults, so no row is written. The previous
 -- release works on this schema: it neither reads nor writes the columns.
 
@@ -42,9 +42,11 @@ CREATE INDEX inventory_by_epoch ON inventory (product_id, warehouse_id, epoch);
 
 -- When the end of a hold or of a cart line moves down, its stock row's first_end must follow. The
 -- update locks the stock row even if the value stays: raise_first_end may be about to move it up by
--- a snapshot that has the later end.
+-- a snapshot that has the later end. It has its owner's rights, because a deploy that goes back to
+-- the release before this file gives the service's role no right to first_end.
 -- +goose StatementBegin
-CREATE FUNCTION lower_first_end() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION lower_first_end() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     UPDATE inventory SET first_end = least(first_end, new.expires_at)
     WHERE product_id = new.product_id AND warehouse_id = new.warehouse_id;

@@ -36,6 +36,7 @@ type App struct {
 	Service *reservation.Service
 	log     *slog.Logger
 	pool    *postgres.Pool
+	reader  *postgres.Pool // nil without DATABASE_READER
 	api     *httpapi.API
 	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
@@ -59,13 +60,28 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	service := reservation.New(pool, reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold})
-	a := &App{Service: service, log: log, pool: pool}
+	reader, err := openReader(c, logUnsafe(log))
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	service := reservation.New(pool,
+		reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader})
+	a := &App{Service: service, log: log, pool: pool, reader: reader}
 	a.api = httpapi.New(service,
 		httpapi.Options{
 			Log: log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
 		})
 	return a, nil
+}
+
+// openReader makes a pool of one connection to the reader, or returns nil when there is none.
+func openReader(c config.Config, options ...postgres.Option) (*postgres.Pool, error) {
+	source, err := awsdb.ReaderSource(c)
+	if err != nil || source == nil {
+		return nil, err
+	}
+	return postgres.Open(source, 1, options...)
 }
 
 // logUnsafe is an option that logs why a server was refused. The callers aren't told.
@@ -106,8 +122,13 @@ func Lambda() *App {
 // acknowledges. The error has a *postgres.UnsafeServerError when it doesn't.
 func (a *App) Connect(ctx context.Context) error { return a.pool.Connect(ctx) }
 
-// Close waits for the running statements and closes the pool.
-func (a *App) Close() { a.pool.Close() }
+// Close waits for the running statements and closes the pools.
+func (a *App) Close() {
+	a.pool.Close()
+	if a.reader != nil {
+		a.reader.Close()
+	}
+}
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
@@ -140,10 +161,10 @@ func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepRe
 }
 
 func (a *App) sweep(ctx context.Context) (SweepReport, error) {
+	horizon, horizonErr := a.horizon(ctx) // before the sweep, which may use up its time
 	start := time.Now()
 	result, err := a.Service.Sweep(ctx)
 	took := time.Since(start)
-	horizon, horizonErr := a.horizon(ctx)
 	a.observeSweep(result, took, err, horizon)
 	report := SweepReport{
 		Expired: result.Expired, Units: result.Units, Keys: result.Keys, Batches: result.Batches,

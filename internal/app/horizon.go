@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// horizonLimit bounds the reading of the horizon. It fits into the time that a sweep leaves.
+// horizonLimit bounds the reading of the horizon, which comes before the sweep.
 const horizonLimit = time.Second
 
 // HorizonReport says how far the database keeps dead row versions for the sake of old transactions
@@ -13,7 +13,7 @@ const horizonLimit = time.Second
 type HorizonReport struct {
 	OldestTransactionSeconds float64 `json:"oldestTransactionSeconds"`
 	Transactions             int64   `json:"transactions"`
-	// Complete is false when the service's role isn't told the ages of other roles' transactions.
+	// Complete is false when something is unknown (reservation.Horizon).
 	Complete bool `json:"complete"`
 }
 

@@ -30,6 +30,9 @@ type Config struct {
 	DatabaseIAMURL string
 	// DatabaseSecret is the name or the ARN of a secret of Secrets Manager with the URL.
 	DatabaseSecret string
+	// DatabaseReader is the host and the port of a server that follows the database, or empty. The
+	// audit reads there, with the user and the settings of the database's own URL.
+	DatabaseReader string
 	// AppRole is the role of the service when the migrations run as another role. The migrate
 	// function grants it its rights. Empty means that both are one role.
 	AppRole string
@@ -116,6 +119,7 @@ func load(getenv func(string) string) (Config, error) {
 		DatabaseIAMURL: r.iamURL("DATABASE_IAM_URL"),
 		DatabaseSecret: r.matching("DATABASE_SECRET", secretID,
 			"the name or the ARN of a secret of Secrets Manager"),
+		DatabaseReader: r.address("DATABASE_READER"),
 		AppRole: r.matching("APP_ROLE", roleName,
 			"the name of a role in lower case, such as allo_app"),
 		AWS: AWS{
@@ -192,6 +196,20 @@ func (r *reader) host(name, fallback string) string {
 	}
 	if _, err := url.Parse("http://" + net.JoinHostPort(value, "1")); err != nil {
 		r.bad(name, value, "a host name or an IP address")
+	}
+	return value
+}
+
+// address reads an optional host and port.
+func (r *reader) address(name string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(value)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 ||
+		host == "" || strings.ContainsAny(host, "/@?#, ") {
+		r.bad(name, value, "a host and a port, such as reader.example.com:5432")
 	}
 	return value
 }

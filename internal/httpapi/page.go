@@ -93,7 +93,8 @@ const (
 	orderByName    = "name"
 	orderByEnd     = "end"
 	orderByCreated = "created"
-	// orderInside is the order by name too. The key is empty, or a warehouse inside the product.
+	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
+	// then the product's name, unless that is too long.
 	orderInside = "id"
 )
 
@@ -140,9 +141,10 @@ func readNamePage(r *http.Request, fallback, most int) (namePage, error) {
 		case order == orderByName:
 			p.after.Name = string(key)
 			return isName(p.after.Name)
-		case order == orderInside && len(key) == len(p.after.Warehouse):
-			p.after.Warehouse = uuid.UUID(key)
-			return id != uuid.Nil
+		case order == orderInside && len(key) >= len(p.after.Warehouse):
+			p.after.Warehouse = uuid.UUID(key[:len(p.after.Warehouse)])
+			p.after.Name = string(key[len(p.after.Warehouse):])
+			return id != uuid.Nil && (p.after.Name == "" || isName(p.after.Name))
 		default:
 			return order == orderInside && len(key) == 0 && id != uuid.Nil
 		}
@@ -156,11 +158,11 @@ func (p namePage) linkNext(w http.ResponseWriter, r *http.Request, next *reserva
 		return
 	}
 	order, key := orderByName, []byte(next.Name)
-	switch {
-	case next.Warehouse != uuid.Nil:
-		order, key = orderInside, next.Warehouse[:]
-	case len(next.Name) > maxCursorName:
+	if len(next.Name) > maxCursorName {
 		order, key = orderInside, nil
+	}
+	if next.Warehouse != uuid.Nil {
+		order, key = orderInside, append(next.Warehouse[:], key...)
 	}
 	p.query.linkNext(w, r, p.limit, encodeCursor(order, next.ID, key))
 }

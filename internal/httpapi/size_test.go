@@ -276,3 +276,21 @@ func TestAnAnswerOverTheLimitIsAClearErrorInTheAnswerAndTheLog(t *testing.T) {
 		t.Errorf("without the limit: %d, %d bytes, log %s", a.status, len(a.body), &free.log)
 	}
 }
+
+// A product may get another name while a caller reads it page by page. The pages must not lose the
+// products behind it.
+func TestARenamedProductHidesNoOthersFromTheNextPage(t *testing.T) {
+	t.Parallel()
+
+	s := newSized(t, lambdahttp.MaxBody)
+	s.fill(1, reservation.MaxStockPage+10, 10)
+	s.Exec("UPDATE products SET name = 'A'")
+	s.NamedProduct("B", "B")
+	first := s.size("GET", "/api/products?limit=1", "")
+	next, _, _ := strings.Cut(strings.TrimPrefix(first.header.Get("Link"), "<"), ">")
+	s.Exec("UPDATE products SET name = 'Z' WHERE name = 'A'")
+	second := s.size("GET", next, "")
+	if !strings.Contains(string(second.body), `"name":"B"`) {
+		t.Errorf("the page behind the renamed product is %.200s, want the product B", second.body)
+	}
+}

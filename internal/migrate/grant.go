@@ -7,44 +7,25 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/migrations"
 )
-
-// tableRights are privileges on one table, as GRANT takes them.
-type tableRights struct{ table, privileges string }
-
-// serviceRights are the privileges of the service's role. It may delete old idempotency keys and
-// nothing else. It can't change the product, the warehouse or the quantity of a hold, and it can't
-// make products or stock. The routines run with their caller's rights, so they add nothing.
-//
-// A release that needs another right adds it here. A right that a release no longer needs goes one
-// release later, because both releases run while a deploy moves the traffic.
-var serviceRights = []tableRights{
-	{"products", "SELECT"},
-	{"warehouses", "SELECT"},
-	{"inventory", "SELECT, UPDATE (total, reserved, first_end, epoch)"},
-	{"stock_adjustments", "SELECT"}, // for the audit
-	{"reservations", "SELECT, INSERT, UPDATE (status, created_at, updated_at, expires_at)"},
-	{"reservation_items", "SELECT, INSERT, UPDATE (counted, expires_at)"},
-	{"idempotency_keys", "SELECT, INSERT, UPDATE, DELETE"},
-	{"last_audit", "SELECT, INSERT, UPDATE"}, // by the sweeper
-	{"flush_mark", "SELECT, INSERT, UPDATE"}, // by the sweeper
-	{"log_records", "UPDATE"},                // a sequence
-	{versionTable, "SELECT"},                 // for the health check
-}
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the
 // catalog and to adjust stock. The owner needs them when the migrations run as a role of their own,
 // which then owns the tables.
-var operatorRights = []tableRights{
-	{"products", "SELECT, INSERT, UPDATE"},
-	{"warehouses", "SELECT, INSERT, UPDATE"},
-	{"inventory", "SELECT, INSERT, UPDATE"},
-	{"stock_adjustments", "SELECT, INSERT"},
-	{"reservations", "SELECT, UPDATE (status, updated_at)"}, // adjust_stock expires dead holds
-	{"reservation_items", "SELECT, UPDATE (counted)"},       // and uncounts the lines of dead carts
-	{"idempotency_keys", "SELECT"},
-	{"last_audit", "SELECT"},
-	{"flush_mark", "SELECT"},
+var operatorRights = []migrations.Right{
+	{Table: "products", Privilege: "SELECT, INSERT, UPDATE"},
+	{Table: "warehouses", Privilege: "SELECT, INSERT, UPDATE"},
+	{Table: "inventory", Privilege: "SELECT, INSERT, UPDATE"},
+	{Table: "stock_adjustments", Privilege: "SELECT, INSERT"},
+	{Table: "reservations", Privilege: "SELECT"},
+	// adjust_stock expires dead holds, and uncounts the lines of dead carts.
+	{Table: "reservations", Privilege: "UPDATE", Columns: "status, updated_at"},
+	{Table: "reservation_items", Privilege: "SELECT"},
+	{Table: "reservation_items", Privilege: "UPDATE", Columns: "counted"},
+	{Table: "idempotency_keys", Privilege: "SELECT"},
+	{Table: "last_audit", Privilege: "SELECT"},
+	{Table: "flush_mark", Privilege: "SELECT"},
 }
 
 // grant does the part of [UpAndGrant] that concerns the role, in one transaction. The source's role
@@ -58,7 +39,7 @@ func grant(ctx context.Context, source postgres.Source, role string) error {
 			return err
 		}
 		statements = append(statements, "GRANT USAGE ON SCHEMA public TO "+name)
-		statements = append(statements, grants(serviceRights, name)...)
+		statements = append(statements, grants(migrations.ServiceRights(), name)...)
 		statements = append(statements, grants(operatorRights, "pg_database_owner")...)
 		may, err := mayGrantStatistics(ctx, tx)
 		if err != nil {
@@ -87,11 +68,15 @@ func mayGrantStatistics(ctx context.Context, tx pgx.Tx) (may bool, err error) {
 }
 
 // grants returns the statements that give rights to a role, as SQL writes its name.
-func grants(rights []tableRights, role string) []string {
+func grants(rights []migrations.Right, role string) []string {
 	var statements []string
 	for _, r := range rights {
+		privilege := r.Privilege
+		if r.Columns != "" {
+			privilege += " (" + r.Columns + ")"
+		}
 		statements = append(statements,
-			fmt.Sprintf("GRANT %s ON public.%s TO %s", r.privileges, r.table, role))
+			fmt.Sprintf("GRANT %s ON public.%s TO %s", privilege, r.Table, role))
 	}
 	return statements
 }

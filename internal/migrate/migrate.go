@@ -40,10 +40,9 @@ const (
 	lockHeartbeat  = time.Second
 )
 
-// The tables by which a database's age is known. goose records the applied files in versionTable.
+// The tables by which a database's age is known. goose records the applied files in VersionTable.
 // Databases from before the first release have goose's default table instead, beside ours.
 const (
-	versionTable       = "goose_versions"
 	unreleasedVersions = "goose_db_version"
 	anyOfOurTables     = "reservations"
 )
@@ -80,7 +79,7 @@ func up(
 	db := sql.OpenDB(connector{source})
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema,
-		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+		goose.WithTableName(migrations.VersionTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations: %w", err)
 	}
@@ -116,14 +115,14 @@ func up(
 
 func refuseUnreleased(ctx context.Context, conn *pgx.Conn) error {
 	exists := map[string]bool{}
-	for _, name := range []string{unreleasedVersions, versionTable, anyOfOurTables} {
+	for _, name := range []string{unreleasedVersions, migrations.VersionTable, anyOfOurTables} {
 		there, err := tableExists(ctx, conn, name)
 		if err != nil {
 			return err
 		}
 		exists[name] = there
 	}
-	if exists[unreleasedVersions] && exists[anyOfOurTables] && !exists[versionTable] {
+	if exists[unreleasedVersions] && exists[anyOfOurTables] && !exists[migrations.VersionTable] {
 		return ErrUnreleasedDatabase
 	}
 	return nil
@@ -134,7 +133,7 @@ func isOutdated(
 	ctx context.Context, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
 ) (bool, error) {
 	// HasPending would make a missing version table, and that needs the lock.
-	there, err := tableExists(ctx, conn, versionTable)
+	there, err := tableExists(ctx, conn, migrations.VersionTable)
 	if err != nil || !there {
 		return true, err
 	}

@@ -95,8 +95,9 @@ func TestAReleaseStaysReadyWhileANewerOneIsDeployed(t *testing.T) {
 	}
 }
 
-// A database on which only an older release was deployed lacks this release's texts.
-func TestAReleaseIsNotReadyBeforeItsDeploy(t *testing.T) {
+// A database on which only an older release was deployed lacks this release's texts, and so does
+// one whose operator went back to that release.
+func TestAReleaseIsReadyFromItsDeployUntilOneGoesBack(t *testing.T) {
 	t.Parallel()
 
 	db := pgtest.NewEmpty(t)
@@ -109,21 +110,32 @@ func TestAReleaseIsNotReadyBeforeItsDeploy(t *testing.T) {
 	}) {
 		older["procedures/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	_, err := migrate.UpWith(t.Context(), postgres.URL(db.URL), "", migrations.Schema, older)
-	if err != nil {
-		t.Fatal(err)
+	deployOlder := func() {
+		t.Helper()
+		_, err := migrate.UpWith(t.Context(), postgres.URL(db.URL), "", migrations.Schema, older)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	var lacks *reservation.NotReadyError
-	if err := ready(t, db.URL); !errors.As(err, &lacks) || len(lacks.Routines) != 1 ||
-		!strings.Contains(lacks.Routines[0], "reserve_line.sql") || len(lacks.Schema) != 0 {
-		t.Errorf("Ready() before the deploy = %v, want reserve_line.sql alone", err)
+	wantOnlyTheLineMissing := func(when string) {
+		t.Helper()
+		var lacks *reservation.NotReadyError
+		if err := ready(t, db.URL); !errors.As(err, &lacks) || len(lacks.Routines) != 1 ||
+			!strings.Contains(lacks.Routines[0], "reserve_line.sql") || len(lacks.Schema) != 0 {
+			t.Errorf("Ready() %s = %v, want reserve_line.sql alone", when, err)
+		}
 	}
+
+	deployOlder()
+	wantOnlyTheLineMissing("before the deploy")
 	if _, err := migrate.Up(t.Context(), postgres.URL(db.URL)); err != nil {
 		t.Fatal(err)
 	}
 	if err := ready(t, db.URL); err != nil {
 		t.Errorf("Ready() after the deploy = %v, want nil", err)
 	}
+	deployOlder()
+	wantOnlyTheLineMissing("after a deploy that went back")
 }
 
 // The service's role is ready with its rights and no others.
@@ -149,6 +161,7 @@ func TestTheServicesRoleIsReadyWithItsRights(t *testing.T) {
 	}
 	for statement, want := range map[string]string{
 		"REVOKE INSERT ON reservations FROM " + name:                  "INSERT on reservations",
+		"REVOKE UPDATE (first_end) ON inventory FROM " + name:         "UPDATE on inventory.first_end",
 		"REVOKE UPDATE ON SEQUENCE log_records FROM " + name:          "UPDATE on log_records",
 		"REVOKE EXECUTE ON FUNCTION max_tries() FROM PUBLIC, " + name: "procedures/max_tries.sql",
 	} {

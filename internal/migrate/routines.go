@@ -35,15 +35,13 @@ type routine struct {
 	Hashes    []string // of the texts that it has had, the latest first
 }
 
-// history is the end of a routine's comment: the hashes of the texts that it had before hash.
+// history is the end of a routine's comment: the hashes of the texts that it had before hash. When
+// a deploy goes back to hash, the texts that came after it aren't told any more.
 func (r routine) history(hash string) string {
+	earlier := r.Hashes[slices.Index(r.Hashes, hash)+1:]
 	var b strings.Builder
-	n := 0
-	for _, earlier := range r.Hashes {
-		if earlier != hash && n < keepHashes {
-			b.WriteString(" " + earlier)
-			n++
-		}
+	for _, h := range earlier[:min(len(earlier), keepHashes)] {
+		b.WriteString(" " + h)
 	}
 	return b.String()
 }

@@ -13,7 +13,7 @@
 //	                                         tried in order
 //	passfile                                 honoured, when the URL has no password
 //	sslmode, sslrootcert, sslcert,           honoured; with an IAM token or a secret, package awsdb
-//	sslcertmode, sslkey, sslpassword,        makes sslmode verify-full
+//	sslcertmode, sslkey,                     makes sslmode verify-full
 //	sslsni, sslnegotiation
 //	channel_binding, require_auth,           honoured
 //	min_protocol_version,

@@ -28,7 +28,6 @@ var honoured = []parameter{
 	{name: "sslcert"},
 	{name: "sslcertmode"},
 	{name: "sslkey"},
-	{name: "sslpassword"},
 	{name: "sslsni"},
 	{name: "sslnegotiation"},
 	{name: "channel_binding"},

@@ -28,8 +28,8 @@ type rule struct {
 	notAurora bool
 }
 
-// rules is the one list of the settings that the service depends on. A standby can serve reads, so
-// it is only unhealthy.
+// rules is the one list of the settings that the service depends on. A standby serves the lists and
+// the audit, so it is only unhealthy.
 var rules = []rule{
 	{
 		setting: "fsync", broken: "off", reason: ", so a crash loses holds",

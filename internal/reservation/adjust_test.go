@@ -129,7 +129,7 @@ func TestAdjustStockWaitsForALockedDeadHold(t *testing.T) {
 	mustHold(t, 0, raceOfAnAdjustmentAndALockedDeadHold)
 }
 
-func TestAdjustStockIsRefusedWhenItCountsOnlyWhatItReclaims(t *testing.T) {
+func TestAdjustStockIsRefusedWithoutAnotherTry(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 0, "I4", func(f *fixture) {

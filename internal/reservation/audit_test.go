@@ -1,11 +1,13 @@
 package reservation_test
 
 import (
+	"net/url"
 	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -140,7 +142,7 @@ var corruptions = map[string]corruption{
 		sql: "UPDATE reservations SET quantity = quantity + 1 WHERE id = $1",
 	},
 	"a line of a live cart isn't counted": {
-		promises: []string{"I2"}, hold: cartHold, // the cart is dead by the rule (hold_is_dead)
+		promises: []string{"I2", "I7"}, hold: cartHold,
 		sql: "UPDATE reservation_items SET counted = false" + firstLine,
 	},
 	"a line ends before its cart": {
@@ -255,5 +257,65 @@ func TestAuditReportsAtMostTwentyViolationsOfACheck(t *testing.T) {
 
 	if err != nil || len(violations) != 20 {
 		t.Errorf("Audit() = %d violations, %v, want 20 of 30", len(violations), err)
+	}
+}
+
+// A snapshot on the writer makes hot rows slow, so the audit reads a server that follows it.
+func TestTheAuditReadsOnTheReader(t *testing.T) {
+	t.Parallel()
+
+	primary, db := pgtest.NewServer(t, nil)
+	u, err := url.Parse(db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
+	f, reader := open(t, db, 0), open(t, followed, 0)
+	s := reservation.New(f.own,
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+	followedUp := func() {
+		t.Helper()
+		written := queryOne[string](f, "SELECT pg_current_wal_insert_lsn()::text")
+		reader.WaitUntil("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", written)
+	}
+	promises := func() []string {
+		t.Helper()
+		found, err := s.Audit(f.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var promises []string
+		for _, v := range found {
+			promises = append(promises, v.Promise)
+		}
+		return promises
+	}
+
+	row := f.stock(5)
+	f.hold(row)
+	followedUp()
+	if got := promises(); len(got) != 0 {
+		t.Errorf("the audit of a sound database found %v, want nothing", got)
+	}
+
+	// The reader stands still, so it doesn't have the violation yet.
+	reader.Exec("SELECT pg_wal_replay_pause()")
+	reader.WaitUntil("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	f.Exec("UPDATE inventory SET reserved = 2")
+	if got := promises(); len(got) != 0 {
+		t.Errorf("the audit found %v that only the writer has, want it to read the reader", got)
+	}
+	reader.Exec("SELECT pg_wal_replay_resume()")
+	followedUp()
+	if got := promises(); !slices.Equal(got, []string{"I2"}) {
+		t.Errorf("the audit found %v, want I2", got)
+	}
+
+	// The settings are the writer's.
+	f.Exec("ALTER SYSTEM SET fsync = off")
+	f.Exec("SELECT pg_reload_conf()")
+	f.WaitUntil("SELECT current_setting('fsync') = 'off'")
+	if got := promises(); !slices.Equal(got, []string{"I2", "I5"}) {
+		t.Errorf("the audit found %v on a writer without fsync, want I2 and I5", got)
 	}
 }

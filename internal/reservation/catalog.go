@@ -119,7 +119,8 @@ func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 	for _, row := range rows {
 		if row.ID == nil { // more follows, so there is an entry
 			if row.WarehouseID != nil && len(entries) == 1 {
-				return entries, &Cursor{ID: entries[0].ID, Warehouse: *row.WarehouseID}
+				only := entries[0]
+				return entries, &Cursor{ID: only.ID, Name: only.Name, Warehouse: *row.WarehouseID}
 			}
 			if row.WarehouseID != nil {
 				entries = entries[:len(entries)-1]

@@ -31,11 +31,13 @@ func (e *NotReadyError) Error() string {
 }
 
 // release has the parts of this release that a database must have: for each file of routines its
-// path, its hash and the number of its routines, and the number of the newest migration.
+// path, its hash and the number of its routines; the rights of the service's role; and the number
+// of the newest migration.
 type release struct {
-	files, hashes []string
-	counts        []int
-	version       int64
+	files, hashes               []string
+	counts                      []int
+	tables, privileges, columns []string
+	version                     int64
 }
 
 // thisRelease reads the embedded files. They don't change, and a test reads them.
@@ -53,15 +55,21 @@ var thisRelease = sync.OnceValue(func() release {
 		r.hashes = append(r.hashes, migrations.Hash(text))
 		r.counts = append(r.counts, migrations.Definitions(text))
 	}
+	for _, right := range migrations.ServiceRights() {
+		r.tables = append(r.tables, right.Table)
+		r.privileges = append(r.privileges, right.Privilege)
+		r.columns = append(r.columns, right.Columns)
+	}
 	if r.version, err = migrations.Version(migrations.Schema); err != nil {
 		panic(err)
 	}
 	return r
 })
 
-// readySQL finds what a reserve lacks. Its tables are those that a reserve writes to. A routine is
-// of this release, or of a newer one that was installed after it, if its comment has the hash of
-// this release's text. A newer release's routines answer this release's calls.
+// readySQL finds what a reserve lacks. Its rights are those of the service's role. A routine will
+// do if its comment has the hash of this release's text: it is of this release, or of one that was
+// installed after it. A newer release's routines answer this release's calls. When a deploy goes
+// back, the newer release isn't ready any more.
 var readySQL = `
 WITH ours AS MATERIALIZED (
     SELECT d.description
@@ -73,18 +81,23 @@ WITH ours AS MATERIALIZED (
       AND pg_function_is_visible(p.oid) AND has_function_privilege(p.oid, 'EXECUTE')
 )
 SELECT ARRAY(` + postgres.BrokenRulesSQL(postgres.InHealth) + `),
-       ARRAY(SELECT t.privilege || ' on ' || t.name || ' is missing'
-             FROM (VALUES ('inventory', 'UPDATE'), ('reservations', 'INSERT'),
-                          ('reservation_items', 'INSERT'), ('idempotency_keys', 'INSERT'),
-                          ('log_records', 'UPDATE'))
-                  t (name, privilege)
-             WHERE has_any_column_privilege(to_regclass(t.name), t.privilege) IS NOT true),
+       ARRAY(SELECT r.privilege || ' on ' || r.name || coalesce('.' || c.name, '') || ' is missing'
+             FROM unnest($4::text[], $5::text[], $6::text[]) r (name, privilege, columns)
+             LEFT JOIN LATERAL unnest(string_to_array(r.columns, ', ')) c (name) ON true
+             WHERE CASE WHEN c.name IS NULL
+                        THEN has_table_privilege(to_regclass(r.name), r.privilege)
+                        ELSE has_column_privilege(
+                            to_regclass(r.name),
+                            (SELECT a.attnum FROM pg_attribute a
+                             WHERE a.attrelid = to_regclass(r.name) AND a.attname = c.name),
+                            r.privilege)
+                   END IS NOT true),
        ARRAY(SELECT f.name
              FROM unnest($1::text[], $2::text[], $3::integer[]) f (name, hash, routines)
              WHERE f.routines > (SELECT count(*) FROM ours o
                                  WHERE strpos(o.description, f.hash) > 0)
              ORDER BY f.name),
-       (SELECT max(version_id) FROM public.goose_versions WHERE is_applied)`
+       (SELECT max(version_id) FROM public.` + migrations.VersionTable + ` WHERE is_applied)`
 
 // readyRow is the answer of readySQL.
 type readyRow struct {
@@ -99,7 +112,7 @@ type readyRow struct {
 func (s *Service) Ready(ctx context.Context) error {
 	want := thisRelease()
 	row, err := queryRow(ctx, s, pgx.RowToStructByPos[readyRow], readySQL, want.files, want.hashes,
-		want.counts)
+		want.counts, want.tables, want.privileges, want.columns)
 	var unsafe *postgres.UnsafeServerError
 	switch {
 	case errors.As(err, &unsafe):

@@ -18,6 +18,9 @@ type Options struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
+	// Reader leads to a server that follows the database. The audit reads there. Without a Reader it
+	// reads where the other calls do.
+	Reader *postgres.Pool
 }
 
 // Service holds stock. It is safe for concurrent use, and any number of services may work on one

@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -122,12 +123,12 @@ func TestAVerbUnderAnOldSnapshotReadsFewVersionsOfItsStockRow(t *testing.T) {
 	product, warehouse := row.ProductID.String(), row.WarehouseID.String()
 	f.oldSnapshot()
 	// next_epoch adds 1 at random; here it is every 256th time.
-	f.Exec(`
+	f.Exec(fmt.Sprintf(`
 DO $$ BEGIN
-    FOR n IN 1..3 * 3000 LOOP
-        UPDATE inventory SET reserved = reserved, epoch = epoch + (n % 256 = 0)::integer;
+    FOR n IN 1..%d LOOP
+        UPDATE inventory SET reserved = reserved, epoch = epoch + (n %% 256 = 0)::integer;
     END LOOP;
-END $$`)
+END $$`, 3*manyVersions))
 	for name, c := range map[string]struct {
 		sql  string
 		args []any

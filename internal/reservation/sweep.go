@@ -81,9 +81,9 @@ const (
 	keepFlushMarkSQL = "SELECT keep_flush_mark($1::text::xid8)"
 )
 
-// moveFlushMark flushes the log and then records which changes are on disk, so that readers of
-// these holds needn't wait for a flush. It takes two transactions, because the mark may be stored only
-// after the first one is known to be on disk, and on the synchronous standby if there is one.
+// moveFlushMark flushes the log and then records which changes are on disk, so that a read of such
+// a hold needn't wait for a flush. It takes two transactions, because the mark may be stored
+// only after the first one is known to be on disk, and on the synchronous standby if there is one.
 func (s *Service) moveFlushMark(ctx context.Context) error {
 	below, err := queryRow(ctx, s, pgx.RowTo[string], nextFlushMarkSQL)
 	if err != nil {

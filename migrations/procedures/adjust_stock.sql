@@ -15,7 +15,7 @@ BEGIN
     WHILE NOT try_to_adjust(_product, _warehouse, _delta) LOOP
         _tries := _tries + 1;
         IF _tries = max_tries() THEN
-            RAISE EXCEPTION 'the dead holds of product % in warehouse % stay locked',
+            RAISE EXCEPTION 'other callers kept changing or locking product % in warehouse %',
                             _product, _warehouse USING ERRCODE = 'lock_not_available';
         END IF;
         -- The exception undoes the block, so that the locks of the holds are released.
@@ -36,7 +36,8 @@ BEGIN
 END $$;
 
 -- try_to_adjust changes a stock row's total by _delta. It answers false, and has changed and locked
--- nothing, when other callers have locked the dead holds whose units it needs. The look is one
+-- nothing, when other callers have locked the dead holds whose units it needs, or have just changed
+-- the row. The look is one
 -- snapshot without a lock, and it only refuses, as in reclaim_for_line. The guard of the update
 -- decides.
 CREATE OR REPLACE FUNCTION try_to_adjust(_product uuid, _warehouse uuid, _delta integer)
@@ -47,6 +48,7 @@ DECLARE
     _dead  bigint;
     _step  bigint;
     _freed bigint := 0;
+    _start timestamptz := clock_timestamp();
 BEGIN
     SELECT c.free, c.first_end,
            CASE WHEN c.free + _delta < 0
@@ -67,7 +69,7 @@ BEGIN
         _step := reclaim_units(_product, _warehouse, _from, -(_free + _freed + _delta));
         EXIT WHEN _step = 0;
         _freed := _freed + _step;
-        IF clock_timestamp() - statement_timestamp() > interval '2 s' THEN
+        IF _free + _freed + _delta < 0 AND clock_timestamp() - _start > interval '2 s' THEN
             RAISE EXCEPTION 'too many dead holds occupy product % in warehouse %',
                             _product, _warehouse
                 USING ERRCODE = 'program_limit_exceeded',

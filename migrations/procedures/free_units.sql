@@ -4,8 +4,9 @@
 -- a step that is done stays done. It serves callers who need more units than one step surely
 -- frees. They take the units in a transaction of their own afterwards.
 --
--- timed_out says that two seconds of the caller's statement had passed before that. The caller must
--- hold no lock. A step that is lost in a crash is taken again, so it doesn't wait for the disk.
+-- timed_out says that the steps stopped because two seconds of the caller's statement had passed.
+-- The caller must hold no lock. A step that is lost in a crash is taken again, so it doesn't wait for
+-- the disk.
 CREATE OR REPLACE PROCEDURE free_units(
     _product uuid, _warehouse uuid, _units bigint, INOUT timed_out boolean)
 LANGUAGE plpgsql AS $$
@@ -20,6 +21,8 @@ BEGIN
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
         EXIT WHEN _free IS NULL OR _free >= _units;
+        timed_out := clock_timestamp() - statement_timestamp() > interval '2 s';
+        EXIT WHEN timed_out;
         _freed := reclaim_units(_product, _warehouse, _from, _units - _free);
         EXIT WHEN _freed = 0;
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
@@ -27,7 +30,5 @@ BEGIN
         WHERE product_id = _product AND warehouse_id = _warehouse;
         PERFORM raise_first_end(_product, _warehouse);
         COMMIT;
-        timed_out := clock_timestamp() - statement_timestamp() > interval '2 s';
-        EXIT WHEN timed_out;
     END LOOP;
 END $$;

@@ -3,9 +3,9 @@
 -- still undo. An answer that tells of such a change must write a log record first, and so wait
 -- (I5). A hold that doesn't exist has no change to wait for.
 --
--- The change's transaction id, xmin, is compared with the flush mark. age counts the ids since
--- then. It counts at most 2^31 of them, so a mark that is further behind isn't used, nor one that
--- is ahead, which another server wrote before a restore.
+-- The change's transaction id, xmin, is compared with the flush mark, by how many ids ago each was
+-- given out (age). A mark more than 2^31 ids behind is ignored, because age can't count so far. So
+-- is a mark that is ahead: it came with a restore from another server.
 CREATE OR REPLACE FUNCTION hold_is_flushed(_id uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce((

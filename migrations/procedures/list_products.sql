@@ -1,11 +1,11 @@
 -- list_products is a page of the catalog after (_name, _id): a row for each product and warehouse,
--- and one row for a product that has no stock row. A product's name and sku stand in its first row
--- only. The page has at most _limit products, _rows rows and _bytes bytes of text, but at least one
--- row. If more follows, there is a last row without a product. It has a warehouse if the product
--- before it ran into a limit, and goes on after this warehouse.
+-- and one row for a product that has no stock row. A product's name and sku stand in its first
+-- row, and the others may have them. The page has at most _limit products, _rows rows and _bytes bytes of text, but at least one
+-- row. If more follows, there is a last row without a product. It has a warehouse if the page
+-- ends inside a product: the last warehouse that was read.
 --
 -- A null _name means the name that the product _id has now. With a _warehouse the page begins with
--- the rest of the product _id, after this warehouse.
+-- the rest of the product _id, after this warehouse, if the product still has its name.
 --
 -- Most pages fit as they are, and one statement reads such a page in half the time. Any other page
 -- is cut row by row.
@@ -43,13 +43,18 @@ BEGIN
         ORDER BY p.name, p.id
         LIMIT _limit + 1
     LOOP
+        IF _product.id <> _id THEN
+            _warehouse := NULL;
+            _after := '';
+        END IF;
         product_id := _product.id;
         product_name := _product.name;
         sku := _product.sku;
         warehouse_id := NULL;
         _size := octet_length(_product.name) + octet_length(_product.sku);
         FOR _stock IN
-            SELECT s.id, s.name, s.total, s.reserved, s.first_end, coalesce(octet_length(s.name), 0) AS size
+            SELECT s.id, s.name, s.total, s.reserved, s.first_end,
+                   coalesce(octet_length(s.name), 0) AS size
             FROM (SELECT) one
             LEFT JOIN (
                 SELECT w.id, w.name, i.total, i.reserved, i.first_end
@@ -85,8 +90,6 @@ BEGIN
             sku := NULL;
         END LOOP;
         _limit := _limit - 1;
-        _warehouse := NULL;
-        _after := '';
     END LOOP;
 END $$;
 

@@ -1,5 +1,5 @@
 -- The routines that only the previous release calls, because their signature changed. The next
--- release deletes them. Each but list_products calls its successor.
+-- release deletes them. Each calls its successor.
 --
 -- The previous release passed _early: whether the procedure was to commit by itself. It passed false
 -- only with EARLY_RELEASE=off, a setting for servers that refuse COMMIT in a procedure. None of ours
@@ -56,24 +56,6 @@ RETURNS TABLE (product_id uuid, product_name text, sku text,
                warehouse_id uuid, warehouse_name text, total integer, reserved bigint)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN QUERY
-    WITH page AS MATERIALIZED (
-        SELECT p.id, p.name, p.sku FROM products p
-        WHERE (p.name, p.id) > (_name, _id)
-        ORDER BY p.name, p.id
-        LIMIT _limit
-    )
-    SELECT p.id, p.name, p.sku, s.id, s.name, s.total, s.reserved
-    FROM page p
-    LEFT JOIN LATERAL (
-        SELECT w.id, w.name, i.total,
-               i.reserved - CASE WHEN i.reserved > 0
-                                 THEN dead_units(i.product_id, i.warehouse_id, i.first_end, NULL)
-                                 ELSE 0 END AS reserved
-        FROM inventory i
-        JOIN warehouses w ON w.id = i.warehouse_id
-        WHERE i.product_id = p.id
-        OFFSET 0 -- otherwise the planner, which can't know how short a page is, joins whole tables
-    ) s ON true
-    ORDER BY p.name, p.id, s.name, s.id;
+    RETURN QUERY SELECT * FROM whole_page_of_products(_name, _id, _limit) w
+                 WHERE w.product_id IS NOT NULL;
 END $$;

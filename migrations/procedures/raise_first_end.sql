@@ -1,6 +1,6 @@
 -- raise_first_end moves a stock row's first_end up, past the dead index entries that an old
 -- snapshot keeps. Afterwards, as before, no PENDING hold of the row and none of its counted cart
--- lines ends earlier, in any snapshot. Its caller must have updated the stock row in the same
+-- lines ends earlier. Its caller must have updated the stock row in the same
 -- transaction and in an earlier statement. Then:
 --
 --   - The statement's snapshot is younger than the row's lock. So it sees every hold that the row

@@ -41,6 +41,10 @@ var waysIn = map[string]func(b *tab){
 		b.until("document.querySelector('#quantity').value === '2'")
 		b.mouse(quantity, rightOfIt)
 	},
+	"after an arrow key": func(b *tab) {
+		b.press(kb.ArrowUp)
+		b.until("document.querySelector('#quantity').value === '2'")
+	},
 	"after a refusal": func(b *tab) {
 		b.press("99")
 		b.press(kb.Enter)

@@ -15,7 +15,7 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   validatorUrl: null, // it would send the document to another host
   requestInterceptor: (request) => {
-    // Each try is a new request. Whoever knows a key is given its answer, so no key is an example.
+    // Each try gets a random key, because whoever knows a key can get its answer.
     if (request.method === "POST") {
       request.headers["Idempotency-Key"] ||= uuid();
     }

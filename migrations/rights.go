@@ -1,0 +1,45 @@
+package migrations
+
+// VersionTable is where goose records the applied files.
+const VersionTable = "goose_versions"
+
+// Right is a privilege on a table or a sequence.
+type Right struct {
+	Table, Privilege string
+	// Columns are the columns of an UPDATE, separated by ", ". Empty means the whole table.
+	Columns string
+}
+
+// ServiceRights are the privileges of the service's role. It may delete old idempotency keys and
+// nothing else. It can't change the product, the warehouse or the quantity of a hold, and it can't
+// make products or stock. The routines run with their caller's rights, so they add nothing.
+//
+// A release that needs another right adds it here. A right that a release no longer needs goes one
+// release later, because both releases run while a deploy moves the traffic.
+func ServiceRights() []Right {
+	return []Right{
+		{Table: "products", Privilege: "SELECT"},
+		{Table: "warehouses", Privilege: "SELECT"},
+		{Table: "inventory", Privilege: "SELECT"},
+		{"inventory", "UPDATE", "total, reserved, first_end, epoch"},
+		{Table: "stock_adjustments", Privilege: "SELECT"}, // for the audit
+		{Table: "reservations", Privilege: "SELECT"},
+		{Table: "reservations", Privilege: "INSERT"},
+		{"reservations", "UPDATE", "status, created_at, updated_at, expires_at"},
+		{Table: "reservation_items", Privilege: "SELECT"},
+		{Table: "reservation_items", Privilege: "INSERT"},
+		{"reservation_items", "UPDATE", "counted, expires_at"},
+		{Table: "idempotency_keys", Privilege: "SELECT"},
+		{Table: "idempotency_keys", Privilege: "INSERT"},
+		{Table: "idempotency_keys", Privilege: "UPDATE"},
+		{Table: "idempotency_keys", Privilege: "DELETE"},
+		{Table: "last_audit", Privilege: "SELECT"},
+		{Table: "last_audit", Privilege: "INSERT"}, // by the sweeper, as the next three
+		{Table: "last_audit", Privilege: "UPDATE"},
+		{Table: "flush_mark", Privilege: "INSERT"},
+		{Table: "flush_mark", Privilege: "UPDATE"},
+		{Table: "flush_mark", Privilege: "SELECT"},
+		{Table: "log_records", Privilege: "UPDATE"}, // a sequence
+		{Table: VersionTable, Privilege: "SELECT"},  // for the health check
+	}
+}
