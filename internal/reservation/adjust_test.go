@@ -250,3 +250,20 @@ SELECT max(n) FROM (SELECT count(*) AS n FROM reservations WHERE status = 'EXPIR
 	}
 	f.mustAudit(t)
 }
+
+// The time limit is for the steps that are still needed. An adjustment that has enough isn't
+// refused, however long it waited.
+func TestAdjustStockNeedsNoTimeForUnitsThatItHas(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	row := f.stock(3)
+	f.kill(f.hold(row), f.hold(row), f.hold(row))
+	f.mutate("try_to_adjust", "interval '2 s'", "interval '0'")
+
+	f.Exec("SELECT adjust_stock($1, $2, -3, 'lost')", row.ProductID.String(),
+		row.WarehouseID.String())
+	if got := f.counts(row); got != (counts{}) {
+		t.Errorf("the stock row has %+v, want nothing", got)
+	}
+}

@@ -32,8 +32,8 @@ func Count(function string, h Handler, metrics *emf.Writer) Handler {
 	}
 }
 
-// isFault reports whether a status blames the function itself. A 503 doesn't: mostly the database is
-// out of reach or its rows are locked.
+// isFault reports whether a status blames the function itself. A 503 doesn't: mostly the database
+// is out of reach or its rows are locked.
 func isFault(status int) bool {
 	return status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable
 }
