@@ -13,7 +13,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     _free  bigint;
     _from  timestamptz;
-    _freed bigint;
+    _freed bigint := 0;
 BEGIN
     LOOP
         timed_out := false;
@@ -21,7 +21,8 @@ BEGIN
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
         EXIT WHEN _free IS NULL OR _free >= _units;
-        timed_out := clock_timestamp() - statement_timestamp() > interval '2 s';
+        timed_out := _freed > 0 -- a step was taken, so that each call gets further
+                     AND clock_timestamp() - statement_timestamp() > interval '2 s';
         EXIT WHEN timed_out;
         _freed := reclaim_units(_product, _warehouse, _from, _units - _free);
         EXIT WHEN _freed = 0;
