@@ -1,6 +1,6 @@
--- What a flush of the log needs: a sequence whose setting writes a log record, and a mark that says
--- up to where the log is known to be on disk. procedures/write_log_record.sql and
--- procedures/hold_is_flushed.sql use them.
+-- The sequence log_records: setting it writes a record to the log (procedures/write_log_record.sql).
+-- The table flush_mark says which transactions are known to be on disk
+-- (procedures/hold_is_flushed.sql).
 --
 -- This file creates everything anew and locks nothing that exists.
 
