@@ -1,4 +1,4 @@
--- The sequence log_records: setting it writes a record to the log (procedures/write_log_record.sql).
+-- Setting the sequence log_records writes a record to the log (procedures/write_log_record.sql).
 -- The table flush_mark says which transactions are known to be on disk
 -- (procedures/hold_is_flushed.sql).
 --

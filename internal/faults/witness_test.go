@@ -26,7 +26,8 @@ const (
 // witness remembers what answers said about holds: a success, a GET by id, and a 409 that says what
 // the hold was. After a crash or a fail-over the database must still agree with all of them.
 //
-// A caller doesn't repeat a call that failed: the second call could store again what the crash lost.
+// A caller doesn't repeat a call that failed, because the second call could store again what the
+// crash lost.
 type witness struct {
 	client client
 	rows   []stockRow
