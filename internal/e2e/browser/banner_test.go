@@ -154,6 +154,22 @@ func TestTheBannerCoversNothingOfThePages(t *testing.T) {
 	})
 }
 
+// The browser goes offline between a page's first render and its listener, so no event tells it.
+func TestThePageSeesALossBeforeItListens(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab(`{
+		let isLost = false;
+		Object.defineProperty(Navigator.prototype, "onLine", { get: () => !isLost });
+		const listen = addEventListener;
+		window.addEventListener = (type, ...rest) => {
+			isLost ||= type === "offline";
+			return listen(type, ...rest);
+		};
+	}`)
+	b.visit("/")
+	b.sees(".connection", "You are offline")
+}
+
 // wantEndSeen scrolls to the end of the page. The banner must not cover what is last.
 func (b *tab) wantEndSeen() {
 	b.t.Helper()

@@ -124,6 +124,7 @@ export function useOnline() {
     const look = () => setOnline(navigator.onLine);
     addEventListener("online", look);
     addEventListener("offline", look);
+    look(); // the connection may have been lost since the first render
     return () => {
       removeEventListener("online", look);
       removeEventListener("offline", look);
