@@ -406,7 +406,8 @@ func TestReserveIsRefusedWithoutCountingDeadUnits(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I4", func(f *fixture) {
-		f.mutate("reclaim_for_line", "IF _free + _dead < _quantity THEN", "IF _free < _quantity THEN")
+		f.mutate("reserve_line", "ELSIF _free + _dead < _quantity THEN",
+			"ELSIF _free < _quantity THEN")
 	}, raceForSeveralDeadUnits)
 }
 

@@ -135,7 +135,7 @@ DECLARE
     _freed bigint[];
     _left  bigint := reclaim_step();
 BEGIN
-    -- One snapshot for all lines, without a lock, as in reclaim_for_line.
+    -- One snapshot for all lines, without a lock, as in reserve_line.
     SELECT jsonb_agg(jsonb_build_object('product_id', c.product_id, 'warehouse_id', c.warehouse_id,
                                         'requested', c.quantity, 'available', c.free + c.dead)
                      ORDER BY c.n) FILTER (WHERE c.free + c.dead < c.quantity),

@@ -9,10 +9,15 @@
 -- UPDATE and one commit record.
 --
 --   step     what is known                    action                          next step
---   look     nothing                          read the stock row, unlocked    insert, or reclaim
---   reclaim  the row seemed short             refuse, or expire dead holds    insert
+--   look     nothing                          read the stock row, unlocked    refuse, or go on
+--   reclaim  the row lacks units, dead holds  expire as many dead holds       insert
+--            have them
 --   insert   the row seems to have the units  insert the hold                 take
 --   take     the hold is inserted             update the row under the guard  commit, or look again
+--
+-- The look is one statement, so it has one snapshot. When the row lacks units, it counts those of
+-- the dead holds as available (I4), by a clock that it reads after the snapshot. It only refuses: a
+-- refusal takes no lock, writes no log record and waits for no flush.
 CREATE OR REPLACE PROCEDURE reserve_line(
     _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -21,6 +26,8 @@ DECLARE
     _now   timestamptz;
     _free  integer;
     _epoch integer;
+    _from  timestamptz;
+    _dead  bigint;
     _freed bigint;
     _tries integer := 0;
     _late  boolean; -- the steps that free many units took too long
@@ -33,13 +40,24 @@ BEGIN
 
         _now := clock_timestamp();
         _freed := 0;
-        SELECT i.total - i.reserved, i.epoch INTO _free, _epoch FROM inventory i
+        SELECT i.total - i.reserved, i.epoch, i.first_end,
+               CASE WHEN i.total - i.reserved < _quantity
+                    THEN dead_units(_product, _warehouse, i.first_end, _quantity) ELSE 0 END
+        INTO _free, _epoch, _from, _dead
+        FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
-        IF _free IS NULL OR _free < _quantity THEN
-            SELECT r.outcome, r.answer, r.freed INTO outcome, answer, _freed
-            FROM reclaim_for_line(_product, _warehouse, _quantity) r;
-            EXIT WHEN outcome IS NOT NULL;
+        IF _free IS NULL THEN
+            outcome := 'INVENTORY_NOT_FOUND';
+            EXIT;
+        ELSIF _free + _dead < _quantity THEN
+            outcome := 'SHORT';
+            answer := jsonb_build_array(jsonb_build_object(
+                'product_id', _product, 'warehouse_id', _warehouse,
+                'requested', _quantity, 'available', _free + _dead));
+            EXIT;
+        ELSIF _free < _quantity THEN
+            _freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
         END IF;
         INSERT INTO reservations
                (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
@@ -88,53 +106,4 @@ BEGIN
         COMMIT;
         PERFORM write_log_record();
     END IF;
-END $$;
-
--- reclaim_for_line decides, without a lock, whether a stock row has room for _quantity units when
--- the units of dead holds are counted as available (I4). If not, outcome says why:
--- INVENTORY_NOT_FOUND, or SHORT with the shortage in answer. Otherwise outcome is null, and the
--- function expires as many dead holds as are needed; freed is what they held.
---
--- The look is one statement, so it has one snapshot, and it reads the clock after that snapshot. A
--- refusal takes no lock, writes no log record and waits for no flush. The dead holds are counted
--- only until they are enough: each has at least one unit.
-CREATE OR REPLACE FUNCTION reclaim_for_line(
-    _product uuid, _warehouse uuid, _quantity integer,
-    OUT outcome text, OUT answer jsonb, OUT freed bigint)
-LANGUAGE plpgsql AS $$
-DECLARE
-    _free bigint;
-    _from timestamptz;
-    _dead bigint;
-BEGIN
-    SELECT i.total - i.reserved, i.first_end,
-           (SELECT coalesce(sum(d.quantity), 0)
-            FROM (SELECT r.quantity FROM reservations r
-                  WHERE r.status = 'PENDING'
-                    AND r.product_id = _product AND r.warehouse_id = _warehouse
-                    AND r.expires_at >= i.first_end
-                    AND r.expires_at <= (SELECT clock_timestamp())
-                  ORDER BY r.expires_at LIMIT _quantity) d)
-           + (SELECT coalesce(sum(d.quantity), 0)
-              FROM (SELECT l.quantity FROM reservation_items l
-                    WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
-                      AND l.expires_at >= i.first_end
-                      AND l.expires_at <= (SELECT clock_timestamp())
-                    ORDER BY l.expires_at LIMIT _quantity) d)
-    INTO _free, _from, _dead
-    FROM inventory i
-    WHERE i.product_id = _product AND i.warehouse_id = _warehouse
-    ORDER BY i.epoch DESC LIMIT 1;
-    IF _free IS NULL THEN
-        outcome := 'INVENTORY_NOT_FOUND';
-        RETURN;
-    END IF;
-    IF _free + _dead < _quantity THEN
-        outcome := 'SHORT';
-        answer := jsonb_build_array(jsonb_build_object(
-            'product_id', _product, 'warehouse_id', _warehouse,
-            'requested', _quantity, 'available', _free + _dead));
-        RETURN;
-    END IF;
-    freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
 END $$;
