@@ -35,7 +35,7 @@ func wantNotReady(t *testing.T, s *reservation.Service, reason string, only bool
 func TestReadyNamesWhatAReserveLacks(t *testing.T) {
 	t.Parallel()
 
-	const helper = "FUNCTION dead_units(uuid, uuid, timestamptz, bigint)"
+	const helper = "FUNCTION reclaim_units(uuid, uuid, timestamptz, bigint)"
 	const set = "ALTER ROLE CURRENT_USER IN DATABASE current SET "
 	for name, c := range map[string]struct {
 		sql, reason string
@@ -48,15 +48,15 @@ func TestReadyNamesWhatAReserveLacks(t *testing.T) {
 			"procedures/reserve_line.sql", true, false,
 		},
 		"no helper, which a reserve calls only when it is short": {
-			"DROP " + helper, "procedures/dead_units.sql", true, true,
+			"DROP " + helper, "procedures/reclaim_holds.sql", true, true,
 		},
 		"a helper of an older release": {
-			"COMMENT ON " + helper + " IS 'allo: procedures/dead_units.sql " +
+			"COMMENT ON " + helper + " IS 'allo: procedures/reclaim_holds.sql " +
 				strings.Repeat("0", 64) + "'",
-			"procedures/dead_units.sql", true, true,
+			"procedures/reclaim_holds.sql", true, true,
 		},
 		"a helper of another origin": {
-			"COMMENT ON " + helper + " IS NULL", "procedures/dead_units.sql", true, true,
+			"COMMENT ON " + helper + " IS NULL", "procedures/reclaim_holds.sql", true, true,
 		},
 		"a routine that another schema hides": {
 			"CREATE SCHEMA first; CREATE FUNCTION first.max_tries() RETURNS integer LANGUAGE sql " +
