@@ -139,7 +139,9 @@ func TestImportsPointOneWay(t *testing.T) {
 		"infra":                {"internal/config", "internal/emf", "internal/route"},
 		"internal/httpapi": {
 			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+			"internal/stock",
 		},
+		"internal/stock": {"internal/reservation"},
 	}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {

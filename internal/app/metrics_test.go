@@ -316,6 +316,12 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"get-reservation":   {http.MethodGet, "/api/reservations/" + mug, ""},
 		"confirm":           {http.MethodPost, "/api/reservations/" + mug + "/confirm", ""},
 		"release":           {http.MethodPost, "/api/reservations/" + mug + "/release", ""},
+		"put-products": {
+			http.MethodPost, "/api/catalog/products", `{"items":[{"sku":"M"}]}`,
+		},
+		"put-warehouses": {
+			http.MethodPost, "/api/catalog/warehouses", `{"items":[{"code":"E","name":"E"}]}`,
+		},
 		"extend": {
 			http.MethodPost, "/api/reservations/" + mug + "/extend", `{"ttlSeconds":60}`,
 		},

@@ -17,11 +17,14 @@ type productDTO struct {
 	ID          uuid.UUID  `json:"id"`
 	Name        string     `json:"name"`
 	SKU         string     `json:"sku"`
+	MaxPerHold  *int       `json:"maxPerHold"`
+	MaxPerOwner *int       `json:"maxPerOwner"`
 	Inventories []stockDTO `json:"inventories"`
 }
 
 type stockDTO struct {
 	WarehouseID      uuid.UUID `json:"warehouseId"`
+	WarehouseCode    string    `json:"warehouseCode"`
 	WarehouseName    string    `json:"warehouseName"`
 	TotalQuantity    int       `json:"totalQuantity"`
 	ReservedQuantity int       `json:"reservedQuantity"`
@@ -30,13 +33,14 @@ type stockDTO struct {
 
 func newStockDTO(s reservation.Stock) stockDTO {
 	return stockDTO{
-		WarehouseID: s.WarehouseID, WarehouseName: s.WarehouseName,
+		WarehouseID: s.WarehouseID, WarehouseCode: s.WarehouseCode, WarehouseName: s.WarehouseName,
 		TotalQuantity: s.Total, ReservedQuantity: s.Reserved, AvailableStock: s.Total - s.Reserved,
 	}
 }
 
 type warehouseDTO struct {
 	ID   uuid.UUID `json:"id"`
+	Code string    `json:"code"`
 	Name string    `json:"name"`
 }
 
@@ -51,7 +55,10 @@ func (a *API) listProducts(w *recorder, r *http.Request) error {
 	}
 	body := make([]productDTO, 0, len(entries))
 	for _, e := range entries {
-		product := productDTO{ID: e.ID, Name: e.Name, SKU: e.SKU, Inventories: []stockDTO{}}
+		product := productDTO{
+			ID: e.ID, Name: e.Name, SKU: e.SKU,
+			MaxPerHold: e.MaxPerHold, MaxPerOwner: e.MaxPerOwner, Inventories: []stockDTO{},
+		}
 		for _, s := range e.Stocks {
 			product.Inventories = append(product.Inventories, newStockDTO(s))
 		}

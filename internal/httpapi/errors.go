@@ -7,6 +7,7 @@ import (
 
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // Errors that a handler finds before it calls the service.
@@ -14,6 +15,9 @@ var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
 	errNoRoute  = errors.New("no route has this path and method")
+	// errImportTooLarge and errNotImport are the same two for the routes that take many items.
+	errImportTooLarge = errors.New("the body is too large for an import")
+	errNotImport      = errors.New("the body is neither JSON nor CSV")
 	// errAnswerTooLarge is the last resort. The pages of each list have bounds of their own.
 	errAnswerTooLarge = errors.New("the answer is too large")
 )
@@ -44,8 +48,11 @@ func (f fields) err() error {
 	return &reservation.InvalidError{Fields: f}
 }
 
-// codeShort is the code of a reserve that asks for more than there is.
-const codeShort = "INSUFFICIENT_STOCK"
+// The codes of a reserve that asks for more than there is, or for what isn't for sale.
+const (
+	codeShort      = "INSUFFICIENT_STOCK"
+	codeNotForSale = "NOT_FOR_SALE"
+)
 
 // answers is the one table from errors to problems. An error that isn't in it is a bug, and
 // answers 500.
@@ -85,6 +92,11 @@ var answers = []struct {
 		http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "Idempotency key in use",
 		"A request with this Idempotency-Key is still running. Try again with the same key.",
 	)},
+	// Before the errors that it wraps.
+	{stock.ErrUnfinished, problem.New(
+		http.StatusServiceUnavailable, "CATALOG_UNFINISHED", "Catalog unfinished",
+		"The catalog changed, but some stock doesn't follow yet. Send this request again.",
+	)},
 	{reservation.ErrBusy, problem.New(
 		http.StatusServiceUnavailable, "STOCK_BUSY", "Stock busy",
 		"Other requests hold a lock on this stock. Nothing was changed. Try again.",
@@ -100,6 +112,14 @@ var answers = []struct {
 	{errNotJSON, problem.New(
 		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
 		"The body must be JSON in UTF-8. Send Content-Type: application/json.",
+	)},
+	{errImportTooLarge, problem.New(
+		http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "Body too large",
+		fmt.Sprintf("The body is larger than %d bytes.", maxImport),
+	)},
+	{errNotImport, problem.New(
+		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
+		"The body must be JSON or CSV in UTF-8: application/json or text/csv.",
 	)},
 	{errAnswerTooLarge, problem.New(
 		http.StatusInternalServerError, "ANSWER_TOO_LARGE", "Answer too large",
@@ -123,6 +143,15 @@ func problemFor(err error) problem.Problem {
 			"Less is available than the request asks for: see shortages.")
 		for _, s := range short.Shortages {
 			p.Shortages = append(p.Shortages, problem.Shortage(s))
+		}
+		return p
+	}
+	var closed *reservation.NotForSaleError
+	if errors.As(err, &closed) {
+		p := problem.New(http.StatusConflict, codeNotForSale, "Not for sale",
+			"Some lines can't be sold: an archived product or a closed warehouse.")
+		for _, line := range closed.Lines {
+			p.Lines = append(p.Lines, problem.StockKey(line))
 		}
 		return p
 	}

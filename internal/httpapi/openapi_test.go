@@ -23,6 +23,7 @@ import (
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // loadDocument reads the document as it is served.
@@ -153,6 +154,15 @@ var dtos = []struct {
 	{dto: auditResult{}, schemas: []string{"AuditResult"}},
 	{dto: problem.Problem{}, schemas: []string{"Problem"}},
 	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
+	{dto: problem.StockKey{}, schemas: []string{"StockKey"}},
+	{dto: productsAnswer{}, schemas: []string{"PutProductsAnswer"}},
+	{dto: productResultDTO{}, schemas: []string{"ProductResult"}},
+	{dto: warehousesAnswer{}, schemas: []string{"PutWarehousesAnswer"}},
+	{dto: warehouseResultDTO{}, schemas: []string{"WarehouseResult"}},
+	{dto: productsRequest{}, schemas: []string{"PutProductsRequest"}, request: true},
+	{dto: productItemRequest{}, schemas: []string{"ProductItem"}, request: true},
+	{dto: warehousesRequest{}, schemas: []string{"PutWarehousesRequest"}, request: true},
+	{dto: warehouseItemRequest{}, schemas: []string{"WarehouseItem"}, request: true},
 	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
 	{
 		dto:     reserveRequest{},
@@ -208,10 +218,14 @@ func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 
 	doc := loadDocument(t)
 	for name, want := range map[string][]string{
-		"ReserveLineRequest": {"productId", "warehouseId", "quantity"},
-		"ReserveCartRequest": {"items"},
-		"ItemRequest":        {"productId", "warehouseId", "quantity"},
-		"ExtendRequest":      {"ttlSeconds"},
+		"ReserveLineRequest":   {"productId", "warehouseId", "quantity"},
+		"ReserveCartRequest":   {"items"},
+		"ItemRequest":          {"productId", "warehouseId", "quantity"},
+		"ExtendRequest":        {"ttlSeconds"},
+		"PutProductsRequest":   {"items"},
+		"ProductItem":          {"sku"},
+		"PutWarehousesRequest": {"items"},
+		"WarehouseItem":        {"code"},
 	} {
 		if diff := cmp.Diff(want, doc.Components.Schemas[name].Value.Required); diff != "" {
 			t.Errorf("what %s requires, want (-) and got (+):\n%s", name, diff)
@@ -388,6 +402,7 @@ func statusOfCode() map[string]int {
 	errs := []error{
 		&reservation.InvalidError{},
 		&reservation.InsufficientStockError{},
+		&reservation.NotForSaleError{},
 		&reservation.NotReadyError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
@@ -530,6 +545,9 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	quantity := doc.Components.Schemas["Quantity"].Value
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
 	key := doc.Components.Parameters["IdempotencyKey"].Value.Schema.Value
+	put := func(name string) *openapi3.Schema {
+		return doc.Components.Schemas[name].Value.Properties["items"].Value
+	}
 	got := []any{
 		*products.Min,
 		*products.Max,
@@ -548,6 +566,12 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*items.MaxItems,
 		key.MinLength,
 		*key.MaxLength,
+		put("PutProductsRequest").MinItems,
+		*put("PutProductsRequest").MaxItems,
+		*put("PutWarehousesRequest").MaxItems,
+		*doc.Components.Schemas["Code"].Value.MaxLength,
+		*doc.Components.Schemas["OptionalName"].Value.MaxLength,
+		*doc.Components.Schemas["OptionalUnits"].Value.Max,
 	}
 	want := []any{
 		1.0,
@@ -567,6 +591,12 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		uint64(reservation.MaxLines),
 		uint64(1),
 		uint64(reservation.MaxKeyLength),
+		uint64(1),
+		uint64(stock.MaxItems),
+		uint64(stock.MaxItems),
+		uint64(stock.MaxCode),
+		uint64(stock.MaxName),
+		float64(stock.MaxLimit),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

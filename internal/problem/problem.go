@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details and Shortages are present only where the code has
-// them.
+// Problem is the body of every error. Details, Shortages and Lines are present only where the code
+// has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -40,6 +40,14 @@ type Problem struct {
 	Details map[string][]string `json:"details,omitempty"`
 	// Shortages lists the lines that asked for more than there is.
 	Shortages []Shortage `json:"shortages,omitempty"`
+	// Lines lists the lines that aren't for sale.
+	Lines []StockKey `json:"lines,omitempty"`
+}
+
+// StockKey names a product in a warehouse.
+type StockKey struct {
+	ProductID   uuid.UUID `json:"productId"`
+	WarehouseID uuid.UUID `json:"warehouseId"`
 }
 
 // Shortage is a line that asked for more units than were available.

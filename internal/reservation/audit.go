@@ -15,7 +15,7 @@ import (
 
 // Violation is a broken promise, found in the data.
 type Violation struct {
-	Promise string // I1 to I9
+	Promise string // I1 to I9, or catalog
 	Detail  string // the rows that break it, and how
 }
 
@@ -113,6 +113,17 @@ SELECT format('product %s in warehouse %s: a hold ends at %s, before first_end, 
               product_id, warehouse_id, h.first_end, s.first_end)
 FROM stock s JOIN held h USING (product_id, warehouse_id)
 WHERE h.first_end < s.first_end`},
+	// The stock rows follow a change of the catalog within its request, so within a minute.
+	{"catalog", `
+SELECT format('product %s in warehouse %s: open is %s and the limits are %s and %s, '
+              'but the product is %s with the limits %s and %s, and the warehouse is %s',
+              i.product_id, i.warehouse_id, i.open, i.max_per_hold, i.max_per_owner,
+              p.status, p.max_per_hold, p.max_per_owner, w.status)
+FROM inventory i JOIN products p ON p.id = i.product_id JOIN warehouses w ON w.id = i.warehouse_id
+WHERE i.product_id > $1 AND i.product_id <= $2
+  AND (i.open, i.max_per_hold, i.max_per_owner) IS DISTINCT FROM
+      (p.status = 'ACTIVE' AND w.status = 'OPEN', p.max_per_hold, p.max_per_owner)
+  AND greatest(p.changed_at, w.changed_at) < clock_timestamp() - interval '1 min'`},
 }
 
 // settingChecks reads the server's settings.
@@ -144,11 +155,12 @@ LEFT JOIN moved m USING (product_id, warehouse_id)
 WHERE i.total IS DISTINCT FROM coalesce(m.delta, 0) - coalesce(s.units, 0)`},
 }
 
+// The answer of a verb that isn't about one hold has results instead of an id.
 var keyChecks = []check{
 	{"I6", `
 SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
 FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
-WHERE k.created_at > $1 AND k.created_at <= $2 AND r.id IS NULL`},
+WHERE k.created_at > $1 AND k.created_at <= $2 AND r.id IS NULL AND NOT k.answer ? 'results'`},
 }
 
 var holdChecks = []check{

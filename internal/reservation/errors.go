@@ -52,6 +52,20 @@ func (e *InsufficientStockError) Error() string {
 	return fmt.Sprintf("insufficient stock for %d lines", len(e.Shortages))
 }
 
+// StockKey names a stock row.
+type StockKey struct {
+	ProductID   uuid.UUID `json:"product_id"`
+	WarehouseID uuid.UUID `json:"warehouse_id"`
+}
+
+// NotForSaleError lists every line whose product is archived or whose warehouse is closed. Nothing
+// was held.
+type NotForSaleError struct{ Lines []StockKey }
+
+func (e *NotForSaleError) Error() string {
+	return fmt.Sprintf("%d lines aren't for sale", len(e.Lines))
+}
+
 // NoConnection reports whether a call failed with ErrUnavailable because the service got no
 // connection to the database, unless its caller gave up.
 func NoConnection(err error) bool { return postgres.NoConnection(err) }

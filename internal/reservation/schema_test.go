@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // loadSQL fills the tables like those of a shop that has been open for a while: most holds are
@@ -123,8 +124,8 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 		}
 	}
 	slices.Sort(unused)
-	// These indexes only keep values unique.
-	if diff := cmp.Diff([]string{"inventory_pkey", "products_sku_key", "stock_adjustments_pkey"},
+	// These indexes only keep values unique, or serve the previous release.
+	if diff := cmp.Diff([]string{"products_by_name", "stock_adjustments_pkey"},
 		unused); diff != "" {
 		t.Errorf("indexes that no verb uses differ (-want +got):\n%s", diff)
 	}
@@ -215,6 +216,7 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 		20); err != nil {
 		t.Fatal(err)
 	}
+	putCatalog(ctx, t, stock.New(s))
 	operatorReads(ctx, t, s, row)
 	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(),
 		row.WarehouseID.String())
@@ -224,6 +226,22 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1`, key)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
+	}
+}
+
+// putCatalog makes and changes products and warehouses.
+func putCatalog(ctx context.Context, t *testing.T, s *stock.Service) {
+	t.Helper()
+	name, status := "a new name", stock.Archived
+	_, _, err := s.PutProducts(ctx, []stock.ProductItem{
+		{SKU: uuid.NewString(), Name: &name}, {SKU: "sku 7", Status: &status},
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = s.PutWarehouses(ctx, []stock.WarehouseItem{{Code: uuid.NewString(), Name: &name}}, "")
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -24,6 +24,8 @@ const (
 	ScopeConfirm = "reservations:confirm"
 	// ScopeRead belongs to the operator: it shows everybody's holds and the shop's figures.
 	ScopeRead = "inventory:read"
+	// ScopeCatalog belongs to the back office: it decides what is for sale.
+	ScopeCatalog = "catalog:write"
 )
 
 // Key is the route key of an HTTP API: the method, a space and the path.
@@ -41,6 +43,14 @@ func API() []Route {
 		{Function: "confirm", Method: "POST", Path: reservation + "/confirm", Scope: ScopeConfirm},
 		{Function: "release", Method: "POST", Path: reservation + "/release"},
 		{Function: "extend", Method: "POST", Path: reservation + "/extend"},
+		{
+			Function: "put-products", Method: "POST", Path: "/api/catalog/products",
+			Scope: ScopeCatalog,
+		},
+		{
+			Function: "put-warehouses", Method: "POST", Path: "/api/catalog/warehouses",
+			Scope: ScopeCatalog,
+		},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}

@@ -1,16 +1,17 @@
 -- reserve_line holds units of one stock row.
 --
 -- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
--- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
--- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
--- reclaimed in steps.
+-- the key; INVENTORY_NOT_FOUND; NOT_FOR_SALE, with the line, when the product is archived or the
+-- warehouse is closed; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the stock row
+-- changed during each of max_tries() tries, or time ran out while many dead holds were reclaimed in
+-- steps.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
 --
 --   step     what is known                    action                          next step
 --   look     nothing                          read the stock row, unlocked    insert, or reclaim
---   reclaim  the row seemed short             refuse, or expire dead holds    insert
+--   reclaim  the row seemed short or closed   refuse, or expire dead holds    insert
 --   insert   the row seems to have the units  insert the hold                 take
 --   take     the hold is inserted             update the row under the guard  commit, or look again
 CREATE OR REPLACE PROCEDURE reserve_line(
@@ -33,7 +34,8 @@ BEGIN
 
         _now := clock_timestamp();
         _freed := 0;
-        SELECT i.total - i.reserved, i.epoch INTO _free, _epoch FROM inventory i
+        SELECT CASE WHEN i.open THEN i.total - i.reserved END, i.epoch INTO _free, _epoch
+        FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
         IF _free IS NULL OR _free < _quantity THEN
@@ -57,7 +59,7 @@ BEGIN
         SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)
         WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
-          AND total - reserved + _freed >= _quantity;
+          AND total - reserved + _freed >= _quantity AND open;
         IF FOUND THEN
             IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
                 PERFORM raise_first_end(_product, _warehouse);
@@ -92,8 +94,9 @@ END $$;
 
 -- reclaim_for_line decides, without a lock, whether a stock row has room for _quantity units when
 -- the units of dead holds are counted as available (I4). If not, outcome says why:
--- INVENTORY_NOT_FOUND, or SHORT with the shortage in answer. Otherwise outcome is null, and the
--- function expires as many dead holds as are needed; freed is what they held.
+-- INVENTORY_NOT_FOUND, NOT_FOR_SALE with the line in answer, or SHORT with the shortage. Otherwise
+-- outcome is null, and the function expires as many dead holds as are needed; freed is what they
+-- held.
 --
 -- The look is one statement, so it has one snapshot, and it reads the clock after that snapshot. A
 -- refusal takes no lock, writes no log record and waits for no flush. The dead holds are counted
@@ -103,11 +106,12 @@ CREATE OR REPLACE FUNCTION reclaim_for_line(
     OUT outcome text, OUT answer jsonb, OUT freed bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
+    _open boolean;
     _free bigint;
     _from timestamptz;
     _dead bigint;
 BEGIN
-    SELECT i.total - i.reserved, i.first_end,
+    SELECT i.open, i.total - i.reserved, i.first_end,
            (SELECT coalesce(sum(d.quantity), 0)
             FROM (SELECT r.quantity FROM reservations r
                   WHERE r.status = 'PENDING'
@@ -121,12 +125,18 @@ BEGIN
                       AND l.expires_at >= i.first_end
                       AND l.expires_at <= (SELECT clock_timestamp())
                     ORDER BY l.expires_at LIMIT _quantity) d)
-    INTO _free, _from, _dead
+    INTO _open, _free, _from, _dead
     FROM inventory i
     WHERE i.product_id = _product AND i.warehouse_id = _warehouse
     ORDER BY i.epoch DESC LIMIT 1;
     IF _free IS NULL THEN
         outcome := 'INVENTORY_NOT_FOUND';
+        RETURN;
+    END IF;
+    IF NOT _open THEN
+        outcome := 'NOT_FOR_SALE';
+        answer := jsonb_build_array(jsonb_build_object(
+            'product_id', _product, 'warehouse_id', _warehouse));
         RETURN;
     END IF;
     IF _free + _dead < _quantity THEN

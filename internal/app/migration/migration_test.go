@@ -245,8 +245,8 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
 		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
 		"DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
-		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')",
-		"UPDATE warehouses SET name = 'w'",
+		"DELETE FROM products WHERE false", "UPDATE products SET sku = sku",
+		"DELETE FROM warehouses WHERE false", "UPDATE warehouses SET code = code",
 		"INSERT INTO inventory (product_id, warehouse_id, total) " +
 			"SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
 		"UPDATE inventory SET product_id = product_id",

@@ -154,6 +154,7 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		RequestID string
 		Details   json.RawMessage
 		Shortages json.RawMessage
+		Lines     json.RawMessage
 	}
 	if err := json.Unmarshal(body, &p); err != nil {
 		return err
@@ -173,6 +174,8 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		return fmt.Errorf("the problem %s has the details %s", p.Code, p.Details)
 	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK"):
 		return fmt.Errorf("the problem %s has the shortages %s", p.Code, p.Shortages)
+	case (p.Lines != nil) != (p.Code == "NOT_FOR_SALE"):
+		return fmt.Errorf("the problem %s has the lines %s", p.Code, p.Lines)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 	const (
 		hold    = "/api/reservations/019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
 		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug",` +
-			`"sku":"CM-300","inventories":[]}]`
+			`"sku":"CM-300","maxPerHold":null,"maxPerOwner":3,"inventories":[]}]`
 	)
 	tests := []struct {
 		name, method, path string
