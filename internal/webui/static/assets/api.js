@@ -20,6 +20,7 @@ export class ApiError extends Error {
     this.status = status;
     this.code = problem.code || "";
     this.shortages = problem.shortages || [];
+    this.lines = problem.lines || [];
     this.details = problem.details || {};
     this.retryAfter = retryAfter; // in ms
   }

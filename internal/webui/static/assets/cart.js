@@ -14,7 +14,7 @@ import {
   Quantity,
   quantityError,
 } from "./parts.js";
-import { explain, shortage, useReserve } from "./reserve.js";
+import { explain, NOT_FOR_SALE, shortage, useReserve } from "./reserve.js";
 
 export const MAX_LINES = 100; // of one request to the API
 const NO_LIMIT = 1_000_000; // units: the API's own limit
@@ -117,13 +117,15 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
       return;
     }
     const short = new Map(error.shortages.map((line) => [lineKey(line), line]));
-    setErrors(byLine((line) => shortage(short.get(lineKey(line)), line.warehouseName)));
-    setFailure(
-      short.size > 0
-        ? `Nothing was reserved: ${plural(short.size, "line is", "lines are")} short. ` +
-          "Change or remove the short lines."
-        : explain(error, {}),
+    const unsold = new Set(error.lines.map(lineKey));
+    setErrors(
+      byLine((line) =>
+        unsold.has(lineKey(line))
+          ? NOT_FOR_SALE
+          : shortage(short.get(lineKey(line)), line.warehouseName),
+      ),
     );
+    setFailure(refusal(error));
   }
 
   const areTyped = cart.lines.every((line) => !quantityError(shown(line), Infinity));
@@ -155,6 +157,19 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
 const Empty = ({ close }) => html`
   <p>It is empty. Use “Reserve” on a row to add items, from any product and warehouse.</p>
   <footer><button type="button" onClick=${close}>Keep shopping</button></footer>`;
+
+// refusal says why a cart wasn't reserved. The lines themselves say the rest.
+function refusal(error) {
+  if (error.shortages.length > 0) {
+    const short = plural(error.shortages.length, "line is", "lines are");
+    return `Nothing was reserved: ${short} short. Change or remove the short lines.`;
+  }
+  if (error.lines.length > 0) {
+    const unsold = plural(error.lines.length, "line isn’t", "lines aren’t");
+    return `Nothing was reserved: ${unsold} sold any more. Remove them.`;
+  }
+  return explain(error, {});
+}
 
 const idOf = ({ productId, warehouseId }) => `line-${productId}-${warehouseId}`;
 

@@ -141,6 +141,9 @@ export function useReserve(refresh) {
   return { isBusy, reserve };
 }
 
+// What the customer reads about an archived product or a closed warehouse.
+export const NOT_FOR_SALE = "Not reserved: it isn’t sold from there any more.";
+
 // explain tells the customer why a line wasn't reserved.
 export function explain(error, row) {
   if (error.code === "INSUFFICIENT_STOCK") {
@@ -151,6 +154,9 @@ export function explain(error, row) {
   }
   if (error.code === "INVENTORY_NOT_FOUND") {
     return "That warehouse doesn’t stock this product any more.";
+  }
+  if (error.code === "NOT_FOR_SALE") {
+    return NOT_FOR_SALE;
   }
   if (error.isUnknown) {
     return "No answer from the shop. Try again: it won’t be reserved twice.";
