@@ -65,6 +65,8 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"HEAD /api/reservations":              "inventory:read",
 		"GET /api/stats":                      "inventory:read",
 		"HEAD /api/stats":                     "inventory:read",
+		"POST /api/catalog/products":          "catalog:write",
+		"POST /api/catalog/warehouses":        "catalog:write",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
