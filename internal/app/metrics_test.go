@@ -218,6 +218,17 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	reserve("INVALID", line(east, "1", "60"), "two,keys")
 	reserve("INVENTORY_NOT_FOUND", strings.ReplaceAll(line(east, "1", "60"), mug, west), "")
 	reserve("INSUFFICIENT_STOCK", line(west, "2", "60"), "", "Shortages")
+	archive := func(status string) {
+		t.Helper()
+		_, got := s.call("put-products", http.MethodPost, "/api/catalog/products",
+			`{"items":[{"sku":"M","status":"`+status+`"}]}`, "")
+		if len(got) != 0 {
+			t.Errorf("a write of the catalog has the metrics %v, want none", got)
+		}
+	}
+	archive("ARCHIVED")
+	reserve("NOT_FOR_SALE", line(east, "1", "60"), "")
+	archive("ACTIVE")
 
 	dying := reserve("HELD", line(east, "1", "1"), "")
 	s.awaitDead(strings.TrimPrefix(dying, "/api/reservations/"))
