@@ -30,7 +30,8 @@ const (
 	outcomeInvalid = "INVALID"
 )
 
-// Outcomes returns every outcome that a POST on reservations can have. They are few, as each is a metric.
+// Outcomes returns every outcome that a POST on reservations can have. They are few, as each is a
+// metric.
 func Outcomes() []string {
 	all := []string{
 		outcomeHeld, outcomeExtended, outcomeReplayed, outcomeInvalid,

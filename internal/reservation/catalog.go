@@ -77,8 +77,8 @@ const (
 const (
 	// MaxStockPage is the most stock rows of a page of products.
 	MaxStockPage = 5000
-	// maxPageText is the most text of a page, in bytes: its names, SKUs and codes. A page has more only if
-	// its first row alone has more.
+	// maxPageText is the most text of a page, in bytes: its names, SKUs and codes. A page has more
+	// only if its first row alone has more.
 	maxPageText = 512 << 10
 )
 
@@ -88,8 +88,8 @@ SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
 FROM list_catalog($1, $2, $3, $4, $5, $6)`
 
 // stockRow is a row of list_catalog. A product's first row has its name, SKU and limits, and the
-// others may have them. A product without stock has one row, with nulls. A last row without a product says
-// that more follows.
+// others may have them. A product without stock has one row, with nulls. A last row without a
+// product says that more follows.
 type stockRow struct {
 	ID            *uuid.UUID
 	Name, SKU     *string

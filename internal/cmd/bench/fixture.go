@@ -54,7 +54,8 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 			"reservation_items, idempotency_keys",
 		// Checking a hundred thousand rows would take most of the time.
 		"SET session_replication_role = replica",
-		fmt.Sprintf("INSERT INTO warehouses (id, code, name) VALUES ('%s', 'BENCH', 'Bench')", warehouseID),
+		fmt.Sprintf("INSERT INTO warehouses (id, code, name) VALUES ('%s', 'BENCH', 'Bench')",
+			warehouseID),
 		fmt.Sprintf(`INSERT INTO products
 SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`,
 			uuidOf(1), rows-1),
