@@ -20,12 +20,12 @@ import (
 // on statements that lack one guard, where it must report something.
 
 // scenario lets callers compete, and returns what broke, or "".
-type scenario func(s shop) string
+type scenario func(s store) string
 
 // mustHold fails the test when the scenario breaks something.
 func mustHold(t *testing.T, callers int, run scenario) {
 	t.Helper()
-	s := newShop(t, callers)
+	s := newStore(t, callers)
 	if broken := run(s); broken != "" {
 		t.Error(broken)
 	}
@@ -36,10 +36,10 @@ func mustHold(t *testing.T, callers int, run scenario) {
 const controlRounds = 30
 
 // mustBreak is a negative control: without the guard the scenario must break something.
-func mustBreak(t *testing.T, callers int, run scenario, mutate func(s shop)) {
+func mustBreak(t *testing.T, callers int, run scenario, mutate func(s store)) {
 	t.Helper()
 	for range controlRounds {
-		s := newShop(t, callers)
+		s := newStore(t, callers)
 		mutate(s)
 		if broken := run(s); broken != "" {
 			t.Logf("broken, as expected: %s", broken)
@@ -51,7 +51,7 @@ func mustBreak(t *testing.T, callers int, run scenario, mutate func(s shop)) {
 
 // closeUnderReserves closes a warehouse while the other callers reserve from it, and from two
 // warehouses at once. No hold may be made after the answer.
-func closeUnderReserves(s shop) string {
+func closeUnderReserves(s store) string {
 	const after = 20 // reserves of each caller that begin after the answer
 	s.Exec(`SELECT adjust_stock(product_id, warehouse_id, 1000000, 'test') FROM inventory
 WHERE product_id = $1`, s.product.String())
@@ -122,7 +122,7 @@ func TestNoHoldIsMadeAfterTheAnswerOfAClosing(t *testing.T) {
 func TestHoldsAreMadeAfterAClosingWhoseStockRowsDoNotFollow(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 5, closeUnderReserves, func(s shop) {
+	mustBreak(t, 5, closeUnderReserves, func(s store) {
 		s.mutate("follow_catalog", "SET open = l.open", "SET open = i.open")
 		s.mutate("follow_stock_row", "SET open = t.open", "SET open = i.open")
 	})
@@ -130,7 +130,7 @@ func TestHoldsAreMadeAfterAClosingWhoseStockRowsDoNotFollow(t *testing.T) {
 
 // reserveBehindTheClosing lets a reserve wait for its stock row while another session closes it.
 func reserveBehindTheClosing(lines int) scenario {
-	return func(s shop) string {
+	return func(s store) string {
 		ctx := s.Context()
 		tx, err := s.Admin.Begin(ctx)
 		if err != nil {
@@ -166,17 +166,17 @@ func TestTheGuardRefusesAReserveThatSawItsRowOpen(t *testing.T) {
 func TestAReserveThatSawItsRowOpenSucceedsWithoutTheGuard(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, reserveBehindTheClosing(1), func(s shop) {
+	mustBreak(t, 1, reserveBehindTheClosing(1), func(s store) {
 		s.mutate("reserve_line", "_quantity AND open;", "_quantity;")
 	})
-	mustBreak(t, 1, reserveBehindTheClosing(2), func(s shop) {
+	mustBreak(t, 1, reserveBehindTheClosing(2), func(s store) {
 		s.mutate("reserve_cart", "l.units AND i.open;", "l.units;")
 	})
 }
 
 // insertBesideTheClosing makes a stock row in a transaction that is open while its warehouse is
 // closed. The row must be closed when both are done.
-func insertBesideTheClosing(s shop) string {
+func insertBesideTheClosing(s store) string {
 	ctx := s.Context()
 	lamp := s.NamedProduct("Lamp", "LA-400")
 	tx, err := s.Admin.Begin(ctx)
@@ -224,13 +224,13 @@ func TestAStockRowThatIsMadeBesideTheClosingIsClosed(t *testing.T) {
 func TestAStockRowThatIsMadeBesideTheClosingStaysOpenWithoutTheLock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, insertBesideTheClosing, func(s shop) {
+	mustBreak(t, 1, insertBesideTheClosing, func(s store) {
 		s.mutate("copy_catalog_to_stock", "PERFORM pg_advisory_xact_lock_shared(4, 0);", "")
 	})
 }
 
 // A stock row takes the status and the limits of its product and its warehouse.
-func insertLater(s shop) string {
+func insertLater(s store) string {
 	s.putProducts(stock.ProductItem{
 		SKU: "NEW", Name: ptr("New"), MaxPerHold: ptr(2), MaxPerOwner: ptr(4),
 		Status: ptr(stock.Archived),
@@ -259,14 +259,14 @@ func TestANewStockRowFollowsTheCatalog(t *testing.T) {
 func TestANewStockRowIsOpenWithoutTheTrigger(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, insertLater, func(s shop) {
+	mustBreak(t, 1, insertLater, func(s store) {
 		s.Exec("DROP TRIGGER stock_follows_catalog ON inventory")
 	})
 }
 
 // archiveBesideAnOlderStep archives a product while a step of an older call, which saw it ACTIVE,
 // is about to commit. The stock row of the newer call must stay.
-func archiveBesideAnOlderStep(s shop) string {
+func archiveBesideAnOlderStep(s store) string {
 	ctx := s.Context()
 	s.Exec("UPDATE inventory SET open = false") // as a call that died has left them
 	tx, err := s.Admin.Begin(ctx)
@@ -313,14 +313,14 @@ func TestAnOlderStepDoesNotUndoANewerChange(t *testing.T) {
 func TestAnOlderStepUndoesANewerChangeWithoutTheLock(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, archiveBesideAnOlderStep, func(s shop) {
+	mustBreak(t, 1, archiveBesideAnOlderStep, func(s store) {
 		s.mutate("follow_catalog", "PERFORM pg_advisory_xact_lock_shared(4, 0);", "")
 	})
 }
 
 // oppositeChanges archives a product and makes it active again, from many callers at once. At the
 // end the stock rows must agree with the product.
-func oppositeChanges(s shop) string {
+func oppositeChanges(s store) string {
 	const turns = 15
 	var failed atomic.Int64
 	together(len(s.callers), func(i int) {
@@ -350,7 +350,7 @@ func TestOppositeChangesLeaveNoStockRowBehind(t *testing.T) {
 
 // closeBesideALock closes a warehouse while another session has locked one of its stock rows. The
 // closing must wait for that row, while it keeps no other row locked.
-func closeBesideALock(s shop) string {
+func closeBesideALock(s store) string {
 	ctx := s.Context()
 	lamp := s.NamedProduct("Lamp", "LA-400")
 	s.Stock(lamp, s.east, 7)
@@ -391,7 +391,7 @@ func TestAClosingWaitsForALockedRowAlone(t *testing.T) {
 func TestAClosingLocksOtherRowsIfItDoesNotSkip(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, closeBesideALock, func(s shop) {
+	mustBreak(t, 1, closeBesideALock, func(s store) {
 		s.mutate("follow_catalog", "FOR NO KEY UPDATE OF i SKIP LOCKED", "FOR NO KEY UPDATE OF i")
 	})
 }
@@ -401,7 +401,7 @@ func TestAClosingLocksOtherRowsIfItDoesNotSkip(t *testing.T) {
 func TestARepeatFinishesACallThatEndedHalfWay(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	ctx := s.Context()
 	put := func(key string) ([]stock.WarehouseResult, bool, error) {
 		return s.callers[0].PutWarehouses(ctx, warehouseStatus("E", stock.Closed), key)
@@ -435,7 +435,7 @@ func TestARepeatFinishesACallThatEndedHalfWay(t *testing.T) {
 }
 
 // importTwice lets all callers import the same new products. Exactly one of them makes each.
-func importTwice(s shop) string {
+func importTwice(s store) string {
 	var items []stock.ProductItem
 	for i := range 50 {
 		items = append(items, product(fmt.Sprint("NEW-", i)))
@@ -478,7 +478,7 @@ func TestOneOfManyEqualImportsMakesTheProducts(t *testing.T) {
 }
 
 // withoutTheCatalogsLock lets the catalog's writes run beside one another.
-func withoutTheCatalogsLock(s shop) {
+func withoutTheCatalogsLock(s store) {
 	for _, routine := range []string{"put_products", "put_warehouses"} {
 		s.mutate(routine, "PERFORM pg_advisory_xact_lock(4, 0);", "")
 	}
@@ -492,7 +492,7 @@ func TestEqualImportsFailWithoutTheLock(t *testing.T) {
 
 // importInTwoCases lets half of the callers import an SKU and a code, and the others the same in
 // another case. Only one of the two may come to be.
-func importInTwoCases(s shop) string {
+func importInTwoCases(s store) string {
 	var made [2]atomic.Int64
 	var failure atomic.Value
 	together(len(s.callers), func(i int) {
@@ -541,7 +541,7 @@ func TestALargeWarehouseIsClosedUnderReserves(t *testing.T) {
 	t.Parallel()
 
 	const rows = 40_000
-	s := newShop(t, 9)
+	s := newStore(t, 9)
 	ctx := s.Context()
 	err := pgx.BeginFunc(ctx, s.Admin, func(tx pgx.Tx) error {
 		for _, sql := range []string{
@@ -577,7 +577,7 @@ SELECT count(*) FILTER (WHERE NOT open AND warehouse_id = $1)
 func TestTheAuditLeavesACallTheTimeToFinish(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	s.Exec("UPDATE products SET status = 'ARCHIVED', changed_at = clock_timestamp()")
 	violations, err := s.callers[0].holds.Audit(s.Context())
 	if err != nil || len(violations) != 0 {
@@ -642,7 +642,7 @@ func TestAnAnsweredClosingIsLostWithoutTheLogRecord(t *testing.T) {
 }
 
 // isClosed reads whether a stock row is closed.
-func (s shop) isClosed(product, warehouse uuid.UUID) bool {
+func (s store) isClosed(product, warehouse uuid.UUID) bool {
 	s.t.Helper()
 	return queryOne[bool](s.fixture,
 		"SELECT NOT open FROM inventory WHERE product_id = $1 AND warehouse_id = $2",

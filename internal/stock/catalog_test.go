@@ -241,7 +241,7 @@ func TestSKUsThatDifferByCaseSinceEverAreChangedByTheirOwnName(t *testing.T) {
 func TestAKeyBindsOneRequestAndOneAnswer(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	ctx := s.Context()
 	put := func(key string, items ...stock.ProductItem) ([]stock.ProductResult, bool, error) {
 		return s.callers[0].PutProducts(ctx, items, key)
@@ -271,7 +271,7 @@ func TestAKeyBindsOneRequestAndOneAnswer(t *testing.T) {
 func TestNothingIsReservedOfAnArchivedProductOrFromAClosedWarehouse(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	ctx := s.Context()
 	c := s.callers[0]
 	lamp := s.NamedProduct("Lamp", "LA-400")
@@ -336,7 +336,7 @@ func TestNothingIsReservedOfAnArchivedProductOrFromAClosedWarehouse(t *testing.T
 func TestLiveHoldsGoOnAfterTheClosing(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	ctx := s.Context()
 	c := s.callers[0]
 	var holds []uuid.UUID
@@ -388,7 +388,7 @@ func TestLiveHoldsGoOnAfterTheClosing(t *testing.T) {
 func TestTheCatalogOmitsWhatIsArchivedOrClosed(t *testing.T) {
 	t.Parallel()
 
-	s := newShop(t, 1)
+	s := newStore(t, 1)
 	lamp := s.NamedProduct("Lamp", "LA-400")
 	s.Stock(lamp, s.west, 1)
 	s.putProducts(stock.ProductItem{SKU: "CM-300", MaxPerHold: ptr(3)})

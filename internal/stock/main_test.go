@@ -90,17 +90,17 @@ func (f *fixture) mustAudit() {
 	}
 }
 
-// shop is a product in two warehouses, with 100 units each.
-type shop struct {
+// store is a product in two warehouses, with 100 units each.
+type store struct {
 	*fixture
 	product    uuid.UUID
 	east, west uuid.UUID
 }
 
-func newShop(t testing.TB, callers int) shop {
+func newStore(t testing.TB, callers int) store {
 	t.Helper()
 	f := newFixture(t, callers)
-	s := shop{
+	s := store{
 		f, f.NamedProduct("Mug", "CM-300"), f.CodedWarehouse("E", "East"), f.CodedWarehouse("W", "West"),
 	}
 	f.Stock(s.product, s.east, 100)
@@ -109,12 +109,12 @@ func newShop(t testing.TB, callers int) shop {
 }
 
 // line is one mug from a warehouse.
-func (s shop) line(warehouse uuid.UUID) reservation.Line {
+func (s store) line(warehouse uuid.UUID) reservation.Line {
 	return reservation.Line{ProductID: s.product, WarehouseID: warehouse, Quantity: 1}
 }
 
 // reserve holds one mug from each of the warehouses.
-func (s shop) reserve(c *caller, warehouses ...uuid.UUID) (reservation.Hold, error) {
+func (s store) reserve(c *caller, warehouses ...uuid.UUID) (reservation.Hold, error) {
 	var lines []reservation.Line
 	for _, warehouse := range warehouses {
 		lines = append(lines, s.line(warehouse))
@@ -124,7 +124,7 @@ func (s shop) reserve(c *caller, warehouses ...uuid.UUID) (reservation.Hold, err
 }
 
 // isOpen reads whether a stock row is open.
-func (s shop) isOpen(warehouse uuid.UUID) bool {
+func (s store) isOpen(warehouse uuid.UUID) bool {
 	s.t.Helper()
 	return queryOne[bool](s.fixture,
 		"SELECT open FROM inventory WHERE product_id = $1 AND warehouse_id = $2",
