@@ -13,9 +13,18 @@ CREATE TYPE product_status AS ENUM ('ACTIVE', 'ARCHIVED');
 CREATE TYPE warehouse_status AS ENUM ('OPEN', 'CLOSED');
 
 -- without_case is an SKU or a code as it is compared with others: two that differ by case alone are
--- the same. The case is Unicode's, on every system. It stands here, because indexes call it.
+-- the same. Postgres 17 has Unicode's case on every system. An older one has the case of the
+-- database's locale. The function stands here, because indexes call it.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE format('
 CREATE FUNCTION without_case(_code text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN lower(_code COLLATE "pg_c_utf8") COLLATE "C";
+RETURN lower(_code COLLATE %I) COLLATE "C"',
+        coalesce((SELECT c.collname FROM pg_collation c WHERE c.collname = 'pg_c_utf8'),
+                 'default'));
+END $$;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 DO $$

@@ -201,7 +201,9 @@ func TestWhatDiffersByCaseAloneIsRefused(t *testing.T) {
 	}
 
 	wantProblems(t, put("NEW", "cm-300"), "1 sku: differs from CM-300 by case alone")
-	wantProblems(t, put("é-1"), "0 sku: differs from É-1 by case alone")
+	if queryOne[bool](f, "SELECT current_setting('server_version_num')::int >= 170000") {
+		wantProblems(t, put("é-1"), "0 sku: differs from É-1 by case alone")
+	}
 	wantProblems(t, put("CM-300", "cm-300"), "1 sku: must not be given twice: see 0")
 	wantProblems(t, put("new", "B", "NEW", "new"),
 		"2 sku: must not be given twice: see 0", "3 sku: must not be given twice: see 0")
