@@ -34,6 +34,9 @@ type Options struct {
 	RequestID func(context.Context) string
 	// MaxBody is the platform's limit of an answer's body, in bytes. Zero means none.
 	MaxBody int
+	// StockShown is the most units of a stock row that a shopper is told are available. Totals are
+	// then left out. Zero means that shoppers see the exact figures.
+	StockShown int
 	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
@@ -56,6 +59,7 @@ type handler func(w *recorder, r *http.Request) error
 func (a *API) handlers() map[string]handler {
 	return map[string]handler{
 		"GET /api/products":                   a.listProducts,
+		"GET /api/products/{id}":              a.getProduct,
 		"GET /api/warehouses":                 a.listWarehouses,
 		"POST /api/reservations":              a.reserve,
 		"GET /api/reservations":               a.listReservations,
@@ -110,13 +114,16 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 
-		answer := &recorder{ResponseWriter: w, maxBody: a.opts.MaxBody}
+		answer := &recorder{
+			ResponseWriter: w, maxBody: a.opts.MaxBody, asked: r.Header,
+			isRead: r.Method == http.MethodGet || r.Method == http.MethodHead,
+		}
 		answer.Header().Set("X-Request-Id", id)
 		answer.Header().Set("Cache-Control", "no-store")
 		answer.Header().Set("X-Content-Type-Options", "nosniff")
 		err := recovered(h, answer, r.WithContext(ctx))
 		if err != nil && answer.status == 0 {
-			problemFor(err).Write(answer)
+			a.refusal(err).Write(answer)
 		}
 		a.logRequest(ctx, routeKey, id, answer, time.Since(start), err)
 		if a.opts.Observe != nil {
@@ -186,6 +193,12 @@ type recorder struct {
 	status  int
 	outcome string
 	maxBody int // in bytes, or zero
+	// asked has the headers of the request.
+	asked http.Header
+	// isRead says that the request is a GET or a HEAD.
+	isRead bool
+	// isCatalog says that the answer is a part of the catalog, which caches may keep.
+	isCatalog bool
 }
 
 func (r *recorder) WriteHeader(status int) {

@@ -57,6 +57,10 @@ var answers = []struct {
 		http.StatusNotFound, "RESERVATION_NOT_FOUND", "Reservation not found",
 		"There is no reservation with this id.",
 	)},
+	{reservation.ErrProductNotFound, problem.New(
+		http.StatusNotFound, "PRODUCT_NOT_FOUND", "Product not found",
+		"There is no product with this id.",
+	)},
 	{reservation.ErrInventoryNotFound, problem.New(
 		http.StatusNotFound, "INVENTORY_NOT_FOUND", "Inventory not found",
 		"The warehouse of a line doesn't stock its product.",
@@ -108,7 +112,18 @@ var answers = []struct {
 	{errNoRoute, problem.NotFound()},
 }
 
-// problemFor returns the answer to an error.
+// refusal returns the answer to an error. Of a short line it tells no more units than the catalog
+// shows, or anybody could read the stock by asking for too much.
+func (a *API) refusal(err error) problem.Problem {
+	p := problemFor(err)
+	for i := range p.Shortages {
+		s := &p.Shortages[i]
+		s.Available, s.OrMore = a.shown(s.Available)
+	}
+	return p
+}
+
+// problemFor is the refusal of an error, with the exact figures.
 func problemFor(err error) problem.Problem {
 	var bad *reservation.InvalidError
 	if errors.As(err, &bad) {
@@ -122,7 +137,10 @@ func problemFor(err error) problem.Problem {
 		p := problem.New(http.StatusConflict, codeShort, "Insufficient stock",
 			"Less is available than the request asks for: see shortages.")
 		for _, s := range short.Shortages {
-			p.Shortages = append(p.Shortages, problem.Shortage(s))
+			p.Shortages = append(p.Shortages, problem.Shortage{
+				ProductID: s.ProductID, WarehouseID: s.WarehouseID,
+				Requested: s.Requested, Available: s.Available,
+			})
 		}
 		return p
 	}

@@ -36,7 +36,8 @@ func Outcomes() []string {
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {
-		if !isInvalid(a.problem.Status) && !errors.Is(a.err, errNoRoute) {
+		neverPosted := errors.Is(a.err, errNoRoute) || errors.Is(a.err, reservation.ErrProductNotFound)
+		if !isInvalid(a.problem.Status) && !neverPosted {
 			all = append(all, a.problem.Code)
 		}
 	}

@@ -236,7 +236,7 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 		fields[name] = field{
 			Type:     typeName(t, goType, request, name),
 			Nullable: pointer && !request,
-			Required: option != "omitempty" && !request,
+			Required: option != "omitempty" && option != "omitzero" && !request,
 		}
 	}
 	return fields
@@ -526,6 +526,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	products := doc.Components.Parameters["ProductLimit"].Value.Schema.Value
 	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
+	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
 	minutes := doc.Components.Schemas["Stats"].Value.Properties["minutes"].Value
 	quantity := doc.Components.Schemas["Quantity"].Value
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
@@ -540,6 +541,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*holds.Min,
 		*holds.Max,
 		holds.Default,
+		*skus.MaxItems,
 		minutes.MinItems,
 		*minutes.MaxItems,
 		*quantity.Min,
@@ -559,6 +561,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		1.0,
 		float64(reservation.MaxHoldPage),
 		float64(defaultHoldPage),
+		uint64(reservation.MaxSKUs),
 		uint64(reservation.StatsMinutes),
 		uint64(reservation.StatsMinutes),
 		1.0,

@@ -48,6 +48,9 @@ type Shortage struct {
 	WarehouseID uuid.UUID `json:"warehouseId"`
 	Requested   int       `json:"requested"`
 	Available   int       `json:"available"`
+	// OrMore says that Available is the most that a caller is told. There may be more, but fewer
+	// than Requested.
+	OrMore bool `json:"orMore,omitzero"`
 }
 
 // New returns a problem without a request id; Write fills that in.

@@ -60,6 +60,8 @@ func (c Cursor) name() *string {
 const (
 	MaxProductPage   = 200
 	MaxWarehousePage = 1000
+	// MaxSKUs is the most SKUs of one read. A shop's page of search results has fewer.
+	MaxSKUs = 50
 )
 
 // The bounds of a page as a whole. A page ends early when it meets one, and the next page goes on
@@ -100,17 +102,72 @@ func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	var warehouse *string
-	if after.Warehouse != uuid.Nil {
-		warehouse = optionalID(&after.Warehouse)
-	}
 	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], listProductsSQL, after.name(),
-		after.ID.String(), warehouse, limit, MaxStockPage, maxPageText)
+		after.ID.String(), unlessNil(after.Warehouse), limit, MaxStockPage, maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list products: %w", err)
 	}
 	entries, next = catalog(rows)
 	return entries, next, nil
+}
+
+const readProductsSQL = `
+SELECT product_id, product_name, sku, warehouse_id, warehouse_name, total, reserved
+FROM read_products($1, $2, $3, $4, $5, $6)`
+
+// ListProductsBySKU reads the products that have one of the SKUs, of which it takes the first
+// MaxSKUs, ordered by name. It leaves out an SKU that no product has. It ends where a page of
+// ListProducts would, with MaxStockPage stock rows at most: next is then where the rest begins, and
+// otherwise nil. Of after only the ids count: a product's name is the present one.
+// ListProductsBySKU returns ErrBusy or ErrUnavailable.
+func (s *Service) ListProductsBySKU(
+	ctx context.Context, skus []string, after Cursor,
+) (entries []CatalogEntry, next *Cursor, err error) {
+	return s.readProducts(ctx, nil, skus[:min(len(skus), MaxSKUs)], after)
+}
+
+// Product reads one product. If its stock rows don't fit on a page of ListProducts, the entry has
+// the first of them, and next is the last warehouse that it has: after leads to the others. next is
+// otherwise zero, and so is after at first. Product returns ErrProductNotFound, ErrBusy or
+// ErrUnavailable.
+func (s *Service) Product(
+	ctx context.Context, id, after uuid.UUID,
+) (entry CatalogEntry, next uuid.UUID, err error) {
+	var place Cursor
+	if after != uuid.Nil {
+		place = Cursor{ID: id, Warehouse: after}
+	}
+	entries, rest, err := s.readProducts(ctx, &id, nil, place)
+	switch {
+	case err != nil:
+		return CatalogEntry{}, uuid.Nil, err
+	case len(entries) == 0:
+		return CatalogEntry{}, uuid.Nil, ErrProductNotFound
+	case rest != nil:
+		next = rest.Warehouse
+	}
+	return entries[0], next, nil
+}
+
+// readProducts reads the product with the id, or those with the SKUs.
+func (s *Service) readProducts(
+	ctx context.Context, id *uuid.UUID, skus []string, after Cursor,
+) (entries []CatalogEntry, next *Cursor, err error) {
+	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], readProductsSQL, optionalID(id), skus,
+		unlessNil(after.ID), unlessNil(after.Warehouse), MaxStockPage, maxPageText)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read products: %w", err)
+	}
+	entries, next = catalog(rows)
+	return entries, next, nil
+}
+
+// unlessNil returns an id as an argument of the statements: null for the nil UUID.
+func unlessNil(id uuid.UUID) *string {
+	if id == uuid.Nil {
+		return nil
+	}
+	return optionalID(&id)
 }
 
 // catalog gathers rows into entries. The rows of one product follow one another. It drops the last

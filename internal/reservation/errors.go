@@ -13,6 +13,8 @@ import (
 var (
 	// ErrNotFound means that there is no hold with that id.
 	ErrNotFound = errors.New("reservation not found")
+	// ErrProductNotFound means that there is no product with that id.
+	ErrProductNotFound = errors.New("product not found")
 	// ErrInventoryNotFound means that a line's product has no stock row in its warehouse.
 	ErrInventoryNotFound = errors.New("no stock row for this product and warehouse")
 	// ErrExpired means that the hold died before the call.

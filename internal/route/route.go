@@ -34,6 +34,7 @@ func API() []Route {
 	const reservations, reservation = "/api/reservations", "/api/reservations/{id}"
 	return []Route{
 		{Function: "list-products", Method: "GET", Path: "/api/products"},
+		{Function: "list-products", Method: "GET", Path: "/api/products/{id}"},
 		{Function: "list-warehouses", Method: "GET", Path: "/api/warehouses"},
 		{Function: "reserve", Method: "POST", Path: reservations},
 		{Function: "list-reservations", Method: "GET", Path: reservations, Scope: ScopeRead},
