@@ -10,14 +10,16 @@ import {
   Dialog,
   html,
   lineKey,
+  most,
+  NO_LIMIT,
   plural,
   Quantity,
   quantityError,
+  units,
 } from "./parts.js";
 import { explain, shortage, useReserve } from "./reserve.js";
 
 export const MAX_LINES = 100; // of one request to the API
-const NO_LIMIT = 1_000_000; // units: the API's own limit
 
 const kept = storage();
 
@@ -68,7 +70,8 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
   const { isBusy, reserve } = useReserve(refresh);
 
   // The stock of a line is unknown if its page of the catalog isn't shown. The API knows it.
-  const available = (line) => rows.get(lineKey(line))?.availableStock ?? NO_LIMIT;
+  const row = (line) => rows.get(lineKey(line));
+  const available = (line) => (row(line) ? most(row(line)) : NO_LIMIT);
 
   const shown = (line) => typed[lineKey(line)] ?? String(line.quantity);
   const byLine = (make) =>
@@ -130,7 +133,8 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
   const reserveAll = areTyped ? `Reserve ${plural(cart.units, "unit")}` : "Reserve";
   const lines = cart.lines.map(
     (line) => html`
-    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} most=${available(line)}
+    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} row=${row(line)}
+      most=${available(line)}
       error=${errors[lineKey(line)]}
       onType=${(value) => type(line, value)} onRemove=${() => remove(line)} />`,
   );
@@ -158,16 +162,16 @@ const Empty = ({ close }) => html`
 
 const idOf = ({ productId, warehouseId }) => `line-${productId}-${warehouseId}`;
 
-function Line({ line, value, most, error, onType, onRemove }) {
+function Line({ line, value, row, most: limit, error, onType, onRemove }) {
   const id = idOf(line);
   return html`
     <li>
       <p>
         <strong>${line.productName}</strong><br />
-        <small>${line.warehouseName}${most < NO_LIMIT ? ` · ${count(most)} available` : ""}</small>
+        <small>${line.warehouseName}${row ? ` · ${units(row)} available` : ""}</small>
       </p>
       <${Quantity} id=${id} label=${`Quantity of ${line.productName} from ${line.warehouseName}`}
-        value=${value} most=${most} error=${error}
+        value=${value} most=${limit} error=${error}
         onInput=${onType} />
       <button type="button" class="icon"
         aria-label=${`Remove ${line.productName} from ${line.warehouseName}`} onClick=${onRemove}>
