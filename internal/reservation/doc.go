@@ -35,7 +35,9 @@
 //	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
 //	    block, read or replay it.
 //	I7  A cart is held whole or not at all.
-//	I8  total changes only by confirming a hold or by a recorded stock adjustment.
+//	I8  total of a stock row is the total_after of its newest movement. A row's movements are
+//	    numbered 1, 2, 3, ... without a gap, and each one's total_after is the one before plus its
+//	    delta.
 //	I9  The sweep may run at any time, twice at once, and die anywhere: every expired hold is expired
 //	    exactly once.
 //
@@ -50,10 +52,10 @@
 // ([Service.Retries]).
 //
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
-// commit record. For the same reason a hold has no foreign key to its stock row: the check of the
-// key would lock the row once more. The key isn't needed. The update that takes the units finds out
-// whether the row exists, and a row that ever had stock can't be deleted, because its adjustments
-// refer to it.
+// commit record, and by a confirm for one insert more, of its movement. For the same reason a hold
+// and a movement have no foreign key to their stock row: the check of the key would lock the row
+// once more. The key isn't needed. The update that takes the units finds out whether the row exists,
+// and a trigger keeps the row from being deleted.
 //
 // # The clock
 //

@@ -1,5 +1,5 @@
--- adjust_stock changes what lies on the shelf and records the reason, or does neither (I8). Units
--- of dead holds may be taken away, as they may be reserved (I4). It reclaims only the units that
+-- adjust_stock changes what lies on the shelf and writes a movement with the reason (I8). Units of
+-- dead holds may be taken away, as they may be reserved (I4). It reclaims only the units that
 -- the shelf lacks, so a delivery reclaims none. It waits for a dead hold that another caller has
 -- locked, as a reserve does. I1's check refuses a change that would leave less than is held.
 --
@@ -12,7 +12,7 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _tries integer := 0;
 BEGIN
-    WHILE NOT try_to_adjust(_product, _warehouse, _delta) LOOP
+    WHILE NOT try_to_adjust(_product, _warehouse, _delta, _reason) LOOP
         _tries := _tries + 1;
         IF _tries = max_tries() THEN
             RAISE EXCEPTION 'other callers kept changing or locking product % in warehouse %',
@@ -31,16 +31,14 @@ BEGIN
         END;
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
-    INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason)
-    VALUES (_product, _warehouse, _delta, _reason);
 END $$;
 
 -- try_to_adjust changes a stock row's total by _delta. It answers false, and has changed and locked
 -- nothing, when other callers have locked the dead holds whose units it needs, or have just changed
--- the row. The look is one
--- snapshot without a lock, and it only refuses, as in reclaim_for_line. The guard of the update
--- decides.
-CREATE OR REPLACE FUNCTION try_to_adjust(_product uuid, _warehouse uuid, _delta integer)
+-- the row. The look is one snapshot without a lock, and it only refuses, as in reclaim_for_line.
+-- The guard of the update decides.
+CREATE OR REPLACE FUNCTION try_to_adjust(
+    _product uuid, _warehouse uuid, _delta integer, _reason text)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     _free  bigint;
@@ -77,10 +75,16 @@ BEGIN
                                     _warehouse, -_delta::bigint);
         END IF;
     END LOOP;
-    UPDATE inventory SET total = total + _delta, reserved = reserved - _freed,
-                         epoch = next_epoch(epoch)
-    WHERE product_id = _product AND warehouse_id = _warehouse
-      AND total + _delta >= reserved - _freed;
+    WITH stock AS (
+        UPDATE inventory SET total = total + _delta, seq = seq + 1, reserved = reserved - _freed,
+                             epoch = next_epoch(epoch)
+        WHERE product_id = _product AND warehouse_id = _warehouse
+          AND total + _delta >= reserved - _freed
+        RETURNING seq, total
+    )
+    INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after, note)
+    SELECT _product, _warehouse, s.seq, clock_timestamp(), 'ADJUSTMENT', _delta, s.total, _reason
+    FROM stock s;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'AL000'; -- undoes the reclaims
     END IF;

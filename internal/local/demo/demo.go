@@ -93,7 +93,7 @@ func RefuseRemote(databaseURL string) error {
 func Reset(ctx context.Context, databaseURL string) error {
 	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
-TRUNCATE products, warehouses, inventory, stock_adjustments,
+TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments,
          reservations, reservation_items, idempotency_keys`); err != nil {
 			return err
 		}
