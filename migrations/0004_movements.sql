@@ -18,8 +18,11 @@ CREATE TYPE movement_kind AS ENUM ('OPENING', 'ADJUSTMENT', 'COUNT', 'SALE', 'RE
 -- added.
 --
 -- source, reference and line name a line of the document that asked for the movement. Each line is
--- applied once. reservation_id is the hold that was sold. xid is the transaction that wrote the
--- row: readers that must miss no row go by it.
+-- applied once. asked is the line's delta, or its count, as of the movement as_of_seq unless that
+-- is null. shortfall is by how many units the movement missed what the line asked for.
+--
+-- reservation_id is the hold that was sold. xid is the transaction that wrote the row: readers that
+-- must miss no row go by it.
 --
 -- There is no foreign key to inventory: its check would look for the hot row and lock it once more.
 -- A trigger refuses to delete a stock row instead.
@@ -38,10 +41,13 @@ CREATE TABLE stock_movements (
     reference      text COLLATE "C",
     note           text,
     actor          text,
+    asked          integer,
+    as_of_seq      bigint,
+    shortfall      integer,
     PRIMARY KEY (product_id, warehouse_id, seq),
     CONSTRAINT i8_whole_movement CHECK (
         (kind = 'OPENING') = (seq = 1)
-        AND (delta <> 0 OR kind IN ('OPENING', 'COUNT'))
+        AND (delta <> 0 OR kind IN ('OPENING', 'COUNT') OR shortfall IS NOT NULL)
         AND note <> ''
         AND num_nulls(source, reference, line) IN (0, 3))
 );

@@ -11,9 +11,9 @@ type Right struct {
 }
 
 // ServiceRights are the privileges of the service's role. It may delete old idempotency keys and
-// nothing else. It can't change the product, the warehouse or the quantity of a hold, it can't change
-// a movement, and it can't make products or stock rows. The routines run with their caller's rights,
-// so they add nothing.
+// nothing else. It can't change the product, the warehouse or the quantity of a hold, it can't
+// change a movement, and it can't make products. The routines run with their caller's rights, so
+// they add nothing.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one
 // release later, because both releases run while a deploy moves the traffic.
@@ -22,6 +22,7 @@ func ServiceRights() []Right {
 		{Table: "products", Privilege: "SELECT"},
 		{Table: "warehouses", Privilege: "SELECT"},
 		{Table: "inventory", Privilege: "SELECT"},
+		{Table: "inventory", Privilege: "INSERT"},
 		{"inventory", "UPDATE", "total, seq, reserved, first_end, epoch"},
 		{Table: "stock_movements", Privilege: "SELECT"},
 		{Table: "stock_movements", Privilege: "INSERT"},

@@ -136,9 +136,11 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres", "internal/principal", "migrations"},
+		"internal/stock":       {"internal/principal", "internal/reservation"},
 		"infra":                {"internal/config", "internal/emf", "internal/route"},
 		"internal/httpapi": {
 			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+			"internal/stock",
 		},
 	}
 	for pkg, deps := range imports(t) {

@@ -28,7 +28,11 @@ func getPaths(id string) []string {
 	}
 	for _, r := range route.API() {
 		if r.Method == http.MethodGet {
-			paths = append(paths, strings.ReplaceAll(r.Path, "{id}", id))
+			path := strings.ReplaceAll(r.Path, "{id}", id)
+			if r.Function == "list-movements" {
+				path += "?source=s&reference=r"
+			}
+			paths = append(paths, path)
 		}
 	}
 	return paths

@@ -18,6 +18,7 @@ import (
 	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // RequestTimeout bounds a request. It is longer than a statement's timeout (5 s) and shorter than
@@ -41,12 +42,13 @@ type Options struct {
 // API answers the routes of the reservation API.
 type API struct {
 	service *reservation.Service
+	stock   *stock.Service
 	opts    Options
 }
 
 // New returns the API of a service.
 func New(service *reservation.Service, opts Options) *API {
-	return &API{service: service, opts: opts}
+	return &API{service: service, stock: stock.New(service), opts: opts}
 }
 
 // handler answers a request, or returns an error and writes nothing.
@@ -63,6 +65,8 @@ func (a *API) handlers() map[string]handler {
 		"POST /api/reservations/{id}/confirm": a.confirm,
 		"POST /api/reservations/{id}/release": a.release,
 		"POST /api/reservations/{id}/extend":  a.extend,
+		"POST /api/stock/movements":           a.moveStock,
+		"GET /api/stock/movements":            a.listMovements,
 		"GET /api/stats":                      a.stats,
 		"GET /api/health":                     a.health,
 	}

@@ -19,32 +19,60 @@ import (
 const (
 	// maxBody is in bytes. A cart of a hundred lines takes 13,000.
 	maxBody = 64 << 10
+	// maxImport is for the routes that take many lines, as JSON or as CSV.
+	maxImport = 1 << 20
 	// maxDepth is the most levels of nesting: an object, its items, an item.
 	maxDepth = 3
 )
 
 // readBody reads a JSON body: nil when it is empty. A body without a Content-Type counts as JSON.
 func readBody(r *http.Request) ([]byte, error) {
+	body, err := readAtMost(r, maxBody, errTooLarge)
+	if err == nil && len(body) > 0 && mediaType(r) != "application/json" {
+		err = errNotJSON
+	}
+	return body, err
+}
+
+// readImport reads a body of JSON or CSV. A body without a Content-Type counts as JSON.
+func readImport(r *http.Request) (body []byte, isCSV bool, err error) {
+	body, err = readAtMost(r, maxImport, errImportTooLarge)
+	media := mediaType(r)
+	if err == nil && len(body) > 0 && media != "application/json" && media != "text/csv" {
+		err = errNotImport
+	}
+	return body, media == "text/csv", err
+}
+
+// readAtMost reads a body of at most so many bytes: nil when it is empty.
+func readAtMost(r *http.Request, most int64, tooLarge error) ([]byte, error) {
 	var buffer bytes.Buffer
 	// One allocation: ReadFrom grows a buffer that has less than MinRead bytes of room.
-	buffer.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
-	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
+	buffer.Grow(int(min(max(r.ContentLength, 0), most)) + bytes.MinRead)
+	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, most+1)); err != nil {
 		return nil, invalid("body", "could not be read")
 	}
-	body := buffer.Bytes()
-	if len(body) > maxBody {
-		return nil, errTooLarge
+	if int64(buffer.Len()) > most {
+		return nil, tooLarge
 	}
-	if len(body) == 0 {
+	if buffer.Len() == 0 {
 		return nil, nil
 	}
-	if contentType := r.Header.Get("Content-Type"); contentType != "" {
-		media, params, err := mime.ParseMediaType(contentType)
-		if err != nil || media != "application/json" || !isUTF8(params["charset"]) {
-			return nil, errNotJSON
-		}
+	return buffer.Bytes(), nil
+}
+
+// mediaType is the media type of a body in UTF-8, or empty for another charset. A body without a
+// Content-Type counts as JSON.
+func mediaType(r *http.Request) string {
+	contentType := r.Header.Get("Content-Type")
+	if contentType == "" {
+		return "application/json"
 	}
-	return body, nil
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil || !isUTF8(params["charset"]) {
+		return ""
+	}
+	return media
 }
 
 func isUTF8(charset string) bool {

@@ -7,13 +7,17 @@ import (
 
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // Errors that a handler finds before it calls the service.
 var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
-	errNoRoute  = errors.New("no route has this path and method")
+	// errImportTooLarge and errNotImport are of the routes that take CSV too.
+	errImportTooLarge = errors.New("the body of an import is too large")
+	errNotImport      = errors.New("the body is neither JSON nor CSV")
+	errNoRoute        = errors.New("no route has this path and method")
 	// errAnswerTooLarge is the last resort. The pages of each list have bounds of their own.
 	errAnswerTooLarge = errors.New("the answer is too large")
 )
@@ -44,8 +48,13 @@ func (f fields) err() error {
 	return &reservation.InvalidError{Fields: f}
 }
 
-// codeShort is the code of a reserve that asks for more than there is.
-const codeShort = "INSUFFICIENT_STOCK"
+// The codes of errors that have more to tell than their code.
+const (
+	// codeShort means that a reserve asks for more than there is.
+	codeShort = "INSUFFICIENT_STOCK"
+	// codeRefused means that a line of a document that is applied together was refused.
+	codeRefused = "MOVEMENTS_REFUSED"
+)
 
 // answers is the one table from errors to problems. An error that isn't in it is a bug, and
 // answers 500.
@@ -85,6 +94,10 @@ var answers = []struct {
 		http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "Idempotency key in use",
 		"A request with this Idempotency-Key is still running. Try again with the same key.",
 	)},
+	{stock.ErrIncomplete, problem.New( // before ErrBusy, which it wraps
+		http.StatusServiceUnavailable, "MOVEMENTS_INCOMPLETE", "Movements incomplete",
+		"A lock wasn't free in time. Send the document again; each line is applied once.",
+	)},
 	{reservation.ErrBusy, problem.New(
 		http.StatusServiceUnavailable, "STOCK_BUSY", "Stock busy",
 		"Other requests hold a lock on this stock. Nothing was changed. Try again.",
@@ -100,6 +113,14 @@ var answers = []struct {
 	{errNotJSON, problem.New(
 		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
 		"The body must be JSON in UTF-8. Send Content-Type: application/json.",
+	)},
+	{errImportTooLarge, problem.New(
+		http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "Body too large",
+		fmt.Sprintf("The body is larger than %d bytes.", maxImport),
+	)},
+	{errNotImport, problem.New(
+		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
+		"The body must be JSON or CSV in UTF-8. Send Content-Type: application/json or text/csv.",
 	)},
 	{errAnswerTooLarge, problem.New(
 		http.StatusInternalServerError, "ANSWER_TOO_LARGE", "Answer too large",
@@ -124,6 +145,13 @@ func problemFor(err error) problem.Problem {
 		for _, s := range short.Shortages {
 			p.Shortages = append(p.Shortages, problem.Shortage(s))
 		}
+		return p
+	}
+	var refused *stock.RefusedError
+	if errors.As(err, &refused) {
+		p := problem.New(http.StatusConflict, codeRefused, "Movements refused",
+			"A line was refused, so nothing was changed: see results.")
+		p.Results = newLineResults(refused.Results)
 		return p
 	}
 	var lacks *reservation.NotReadyError

@@ -23,6 +23,7 @@ type Observation struct {
 const (
 	outcomeHeld     = "HELD"
 	outcomeExtended = "EXTENDED"
+	outcomeMoved    = "MOVED"
 	outcomeReplayed = "REPLAYED"
 	// outcomeInvalid stands for every request that was refused before the service was called.
 	outcomeInvalid = "INVALID"
@@ -31,8 +32,8 @@ const (
 // Outcomes returns every outcome that a POST can have. They are few, as each is a metric.
 func Outcomes() []string {
 	all := []string{
-		outcomeHeld, outcomeExtended, outcomeReplayed, outcomeInvalid,
-		problem.CodeInternal, codeShort,
+		outcomeHeld, outcomeExtended, outcomeMoved, outcomeReplayed, outcomeInvalid,
+		problem.CodeInternal, codeShort, codeRefused,
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {

@@ -23,6 +23,7 @@ import (
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // loadDocument reads the document as it is served.
@@ -160,6 +161,12 @@ var dtos = []struct {
 		request: true,
 	},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
+	{dto: movementsRequest{}, schemas: []string{"MovementsRequest"}, request: true},
+	{dto: movementLineRequest{}, schemas: []string{"MovementLineRequest"}, request: true},
+	{dto: movementsAnswer{}, schemas: []string{"MovementsAnswer"}},
+	{dto: movementDTO{}, schemas: []string{"Movement"}},
+	{dto: problem.LineResult{}, schemas: []string{"LineResult"}},
+	{dto: problem.LineProblem{}, schemas: []string{"LineProblem"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -235,7 +242,7 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 		}
 		fields[name] = field{
 			Type:     typeName(t, goType, request, name),
-			Nullable: pointer && !request,
+			Nullable: pointer && !request && option == "",
 			Required: option != "omitempty" && !request,
 		}
 	}
@@ -389,6 +396,7 @@ func statusOfCode() map[string]int {
 		&reservation.InvalidError{},
 		&reservation.InsufficientStockError{},
 		&reservation.NotReadyError{},
+		&stock.RefusedError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {

@@ -93,6 +93,8 @@ const (
 	orderByName    = "name"
 	orderByEnd     = "end"
 	orderByCreated = "created"
+	orderBySeq     = "seq"
+	orderByLine    = "line"
 	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
 	// then the product's name, unless that is too long.
 	orderInside = "id"

@@ -38,16 +38,21 @@ func schemaUpTo(t *testing.T, version int) fstest.MapFS {
 }
 
 // withoutMovements has this release's routines, but those of testdata/previous in the texts of the
-// release before the movements (commit 17ecc4e). They change total and not seq.
+// release before the movements (commit 17ecc4e). They change total and not seq. The other routines
+// that write movements are missing.
 func withoutMovements(t *testing.T) fstest.MapFS {
 	t.Helper()
 	folder := fstest.MapFS{}
 	for name, text := range changed(t, func(file, text string) string {
 		previous, err := os.ReadFile("testdata/previous/" + path.Base(file))
-		if err == nil {
+		switch {
+		case err == nil:
 			return string(previous)
+		case strings.Contains(text, "stock_movements"):
+			return ""
+		default:
+			return text
 		}
-		return text
 	}) {
 		folder["procedures/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}

@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details and Shortages are present only where the code has
-// them.
+// Problem is the body of every error. Details, Shortages and Results are present only where
+// the code has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -40,6 +40,29 @@ type Problem struct {
 	Details map[string][]string `json:"details,omitempty"`
 	// Shortages lists the lines that asked for more than there is.
 	Shortages []Shortage `json:"shortages,omitempty"`
+	// Results has what became of each line of a document that was refused.
+	Results []LineResult `json:"results,omitempty"`
+}
+
+// LineResult is what became of a line of a document of movements.
+type LineResult struct {
+	Line          int          `json:"line"`
+	ProductID     *uuid.UUID   `json:"productId"`
+	WarehouseID   *uuid.UUID   `json:"warehouseId"`
+	Outcome       string       `json:"outcome"`
+	Delta         int          `json:"delta"`
+	TotalQuantity *int         `json:"totalQuantity"`
+	Seq           *int64       `json:"seq"`
+	Shortfall     *int         `json:"shortfall,omitempty"`
+	Problem       *LineProblem `json:"problem,omitempty"`
+}
+
+// LineProblem says why a line was refused.
+type LineProblem struct {
+	Code   string `json:"code"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Held   *int   `json:"held,omitempty"`
 }
 
 // Shortage is a line that asked for more units than were available.

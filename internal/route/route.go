@@ -24,6 +24,8 @@ const (
 	ScopeConfirm = "reservations:confirm"
 	// ScopeRead belongs to the operator: it shows everybody's holds and the shop's figures.
 	ScopeRead = "inventory:read"
+	// ScopeWrite belongs to the ERP and to the operator: it changes what lies on the shelves.
+	ScopeWrite = "inventory:write"
 )
 
 // Key is the route key of an HTTP API: the method, a space and the path.
@@ -41,6 +43,8 @@ func API() []Route {
 		{Function: "confirm", Method: "POST", Path: reservation + "/confirm", Scope: ScopeConfirm},
 		{Function: "release", Method: "POST", Path: reservation + "/release"},
 		{Function: "extend", Method: "POST", Path: reservation + "/extend"},
+		{Function: "move-stock", Method: "POST", Path: "/api/stock/movements", Scope: ScopeWrite},
+		{Function: "list-movements", Method: "GET", Path: "/api/stock/movements", Scope: ScopeRead},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}

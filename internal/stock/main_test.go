@@ -1,0 +1,9 @@
+package stock_test
+
+import (
+	"testing"
+
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
