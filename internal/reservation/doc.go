@@ -54,8 +54,8 @@
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
 // commit record, and by a confirm for one insert more, of its movement. For the same reason a hold
 // and a movement have no foreign key to their stock row: the check of the key would lock the row
-// once more. The key isn't needed. The update that takes the units finds out whether the row exists,
-// and a trigger keeps the row from being deleted.
+// once more. The key isn't needed. The update that takes the units finds out whether the row
+// exists, and a trigger keeps the row from being deleted.
 //
 // # The clock
 //

@@ -167,9 +167,9 @@ func TestEachChangeOfATotalIsOneMovement(t *testing.T) {
 	mustHold(t, someCallers, raceOfMovements)
 }
 
-// raceOfMovements lets callers confirm holds and carts of two stock rows, release others, and adjust
-// the rows, all at once. Then the movements of each row are numbered up to its number, and there is
-// one for each change.
+// raceOfMovements lets callers confirm holds and carts of two stock rows, release others, and
+// adjust the rows, all at once. Then the movements of each row are numbered up to its number, and
+// there is one for each change.
 func raceOfMovements(ctx context.Context, f *fixture, r *report) {
 	const turns = 8
 	services := f.services()
