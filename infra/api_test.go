@@ -65,6 +65,11 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"HEAD /api/reservations":              "inventory:read",
 		"GET /api/stats":                      "inventory:read",
 		"HEAD /api/stats":                     "inventory:read",
+		"POST /api/catalog/products":          "catalog:write",
+		"POST /api/catalog/warehouses":        "catalog:write",
+		"POST /api/stock/movements":           "inventory:write",
+		"GET /api/stock/movements":            "inventory:read",
+		"HEAD /api/stock/movements":           "inventory:read",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {

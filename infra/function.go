@@ -164,6 +164,9 @@ func commonVariables(s Settings) *map[string]*string {
 	if s.MaxHold != "" {
 		env["MAX_HOLD"] = jsii.String(s.MaxHold)
 	}
+	if s.StockShown != "" {
+		env["STOCK_SHOWN"] = jsii.String(s.StockShown)
+	}
 	return &env
 }
 

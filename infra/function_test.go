@@ -102,7 +102,9 @@ func wantVariables(mode, name string) map[string]any {
 	want := map[string]any{
 		"DATABASE_URL": "", "METRIC_NAMESPACE": "AlloReservations/" + stackName(mode),
 	}
-	for key, variable := range map[string]string{"holdTtl": "HOLD_TTL", "maxHold": "MAX_HOLD"} {
+	for key, variable := range map[string]string{
+		"holdTtl": "HOLD_TTL", "maxHold": "MAX_HOLD", "stockShown": "STOCK_SHOWN",
+	} {
 		if value := modes[mode][key]; value != "" {
 			want[variable] = value
 		}

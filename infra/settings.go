@@ -42,6 +42,9 @@ type Settings struct {
 	Arch string
 	// HoldTTL and MaxHold are durations for the functions. Empty leaves the functions' defaults.
 	HoldTTL, MaxHold string
+	// StockShown is what the open catalog shows of a stock row, exact or a number. Empty leaves the
+	// functions' default.
+	StockShown string
 
 	Auth                   Auth
 	JWTIssuer, JWTAudience string
@@ -184,6 +187,7 @@ func read(r *reader) Settings {
 		Arch:               r.oneOf("arch", "arm64", "arm64", "x86_64"),
 		HoldTTL:            r.text("holdTtl", ""),
 		MaxHold:            r.text("maxHold", ""),
+		StockShown:         r.text("stockShown", ""),
 		Sweeper:            r.onOff("sweeper", true),
 		SweeperConcurrency: r.integer("sweeperConcurrency", 0, 0, maxSweeperConcurrency),
 		CORSOrigins:        r.origins("corsOrigins"),
@@ -203,6 +207,9 @@ func read(r *reader) Settings {
 	err := config.Check(map[string]string{"HOLD_TTL": s.HoldTTL, "MAX_HOLD": s.MaxHold})
 	if err != nil {
 		r.fail("holdTtl and maxHold: %w", err)
+	}
+	if err := config.Check(map[string]string{"STOCK_SHOWN": s.StockShown}); err != nil {
+		r.fail("stockShown: %w", err)
 	}
 	return s
 }

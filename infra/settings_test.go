@@ -99,6 +99,9 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"hold longer than the longest": {
 			map[string]any{"holdTtl": "2h"}, []string{"holdTtl", "MAX_HOLD"},
 		},
+		"no stock shown": {
+			map[string]any{"stockShown": "0"}, []string{"stockShown", "STOCK_SHOWN", "exact"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

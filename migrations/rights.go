@@ -11,18 +11,27 @@ type Right struct {
 }
 
 // ServiceRights are the privileges of the service's role. It may delete old idempotency keys and
-// nothing else. It can't change the product, the warehouse or the quantity of a hold, and it can't
-// make products or stock. The routines run with their caller's rights, so they add nothing.
+// nothing else. It can't change the product, the warehouse or the quantity of a hold, the SKU of a
+// product, the code of a warehouse, or a movement. The routines run with their caller's rights, so
+// they add nothing.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one
 // release later, because both releases run while a deploy moves the traffic.
 func ServiceRights() []Right {
 	return []Right{
 		{Table: "products", Privilege: "SELECT"},
+		{Table: "products", Privilege: "INSERT"},
+		{"products", "UPDATE", "name, status, max_per_hold, max_per_owner, changed_at"},
 		{Table: "warehouses", Privilege: "SELECT"},
+		{Table: "warehouses", Privilege: "INSERT"},
+		{"warehouses", "UPDATE", "name, status, changed_at"},
 		{Table: "inventory", Privilege: "SELECT"},
-		{"inventory", "UPDATE", "total, reserved, first_end, epoch"},
-		{Table: "stock_adjustments", Privilege: "SELECT"}, // for the audit
+		{Table: "inventory", Privilege: "INSERT"},
+		{"inventory", "UPDATE", "total, seq, reserved, first_end, epoch"},
+		{"inventory", "UPDATE", "open, max_per_hold, max_per_owner"},
+		{Table: "stock_movements", Privilege: "SELECT"},
+		{Table: "stock_movements", Privilege: "INSERT"},
+		{Table: "stock_adjustments", Privilege: "SELECT"}, // a view, for the audit
 		{Table: "reservations", Privilege: "SELECT"},
 		{Table: "reservations", Privilege: "INSERT"},
 		{"reservations", "UPDATE", "status, created_at, updated_at, expires_at"},

@@ -1,4 +1,5 @@
-// Command list-products is the Lambda that answers GET /api/products.
+// Command list-products is the Lambda that answers GET /api/products and
+// GET /api/products/{id}.
 package main
 
 import (

@@ -71,6 +71,7 @@ func New(
 	a.api = httpapi.New(service,
 		httpapi.Options{
 			Log: log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
+			StockShown: c.StockShown,
 		})
 	return a, nil
 }

@@ -62,7 +62,7 @@ func TestTheAuditsResultIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := tx.Exec(t.Context(),
-		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
+		"LOCK TABLE stock_movements IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Sweep(t.Context(), auditEvent); err != nil {

@@ -130,15 +130,18 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/problem":     {},
 		"internal/principal":   {},
 		"internal/lambdahttp":  {"internal/principal", "internal/problem"},
-		"internal/webui":       {"internal/problem"},
+		"internal/negotiate":   {},
+		"internal/webui":       {"internal/negotiate", "internal/problem"},
 		"internal/emf":         {},
 		"internal/postgres":    {},
 		"internal/awsdb":       {"internal/config", "internal/postgres"},
 		"migrations":           {},
 		"internal/reservation": {"internal/postgres", "internal/principal", "migrations"},
+		"internal/stock":       {"internal/principal", "internal/reservation"},
 		"infra":                {"internal/config", "internal/emf", "internal/route"},
 		"internal/httpapi": {
-			"internal/principal", "internal/problem", "internal/reservation", "internal/route",
+			"internal/negotiate", "internal/principal", "internal/problem", "internal/reservation",
+			"internal/route", "internal/stock",
 		},
 	}
 	for pkg, deps := range imports(t) {

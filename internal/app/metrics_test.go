@@ -147,11 +147,13 @@ func (s *measuredApp) call(
 	function, method, path, body, key string,
 ) (location string, metrics map[string]float64) {
 	s.t.Helper()
+	path, query, _ := strings.Cut(path, "?")
 	event := events.APIGatewayV2HTTPRequest{
-		Version: "2.0",
-		RawPath: path,
-		Body:    body,
-		Headers: map[string]string{"content-type": "application/json"},
+		Version:        "2.0",
+		RawPath:        path,
+		RawQueryString: query,
+		Body:           body,
+		Headers:        map[string]string{"content-type": "application/json"},
 	}
 	if key != "" {
 		event.Headers["idempotency-key"] = key
@@ -173,6 +175,12 @@ func (s *measuredApp) call(
 func line(warehouse, quantity, ttl string) string {
 	return `{"productId":"` + mug + `","warehouseId":"` + warehouse + `","quantity":` + quantity +
 		`,"ttlSeconds":` + ttl + `}`
+}
+
+// document returns the body of a delivery of one unit to the east.
+func document(product, together string) string {
+	return `{"source":"s","reference":"r","together":` + together + `,"lines":[{"productId":"` +
+		product + `","warehouseId":"` + east + `","delta":1}]}`
 }
 
 func TestEveryOutcomeIsCounted(t *testing.T) {
@@ -197,6 +205,12 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		want(outcome, got, others...)
 		return location
 	}
+	move := func(outcome, product, together string) {
+		t.Helper()
+		_, got := s.call("move-stock", http.MethodPost, "/api/stock/movements", document(product,
+			together), "")
+		want(outcome, got)
+	}
 	verb := func(outcome, name, hold, body string, others ...string) {
 		t.Helper()
 		_, got := s.call(name, http.MethodPost, hold+"/"+name, body, "")
@@ -218,6 +232,20 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	reserve("INVALID", line(east, "1", "60"), "two,keys")
 	reserve("INVENTORY_NOT_FOUND", strings.ReplaceAll(line(east, "1", "60"), mug, west), "")
 	reserve("INSUFFICIENT_STOCK", line(west, "2", "60"), "", "Shortages")
+	archive := func(status string) {
+		t.Helper()
+		_, got := s.call("put-products", http.MethodPost, "/api/catalog/products",
+			`{"items":[{"sku":"M","status":"`+status+`"}]}`, "")
+		if len(got) != 0 {
+			t.Errorf("a write of the catalog has the metrics %v, want none", got)
+		}
+	}
+	archive("ARCHIVED")
+	reserve("NOT_FOR_SALE", line(east, "1", "60"), "")
+	archive("ACTIVE")
+
+	move("MOVED", mug, "false")
+	move("MOVEMENTS_REFUSED", west, "true")
 
 	dying := reserve("HELD", line(east, "1", "1"), "")
 	s.awaitDead(strings.TrimPrefix(dying, "/api/reservations/"))
@@ -229,6 +257,8 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	unlock()
 	unlock = s.fixture.Lock("SELECT FROM inventory FOR UPDATE")
 	reserve("STOCK_BUSY", line(east, "1", "60"), "")
+	s.fixture.Exec("TRUNCATE stock_movements")
+	move("MOVEMENTS_INCOMPLETE", mug, "false")
 	unlock()
 	s.fixture.Exec(`
 ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another`)
@@ -312,10 +342,22 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"list-warehouses":   {http.MethodGet, "/api/warehouses", ""},
 		"list-reservations": {http.MethodGet, "/api/reservations", ""},
 		"stats":             {http.MethodGet, "/api/stats", ""},
-		"reserve":           {http.MethodPost, "/api/reservations", line(west, "2", "60")},
-		"get-reservation":   {http.MethodGet, "/api/reservations/" + mug, ""},
-		"confirm":           {http.MethodPost, "/api/reservations/" + mug + "/confirm", ""},
-		"release":           {http.MethodPost, "/api/reservations/" + mug + "/release", ""},
+		"list-movements": {
+			http.MethodGet, "/api/stock/movements?source=s&reference=r", "",
+		},
+		"move-stock": {
+			http.MethodPost, "/api/stock/movements", document(mug, "false"),
+		},
+		"reserve":         {http.MethodPost, "/api/reservations", line(west, "2", "60")},
+		"get-reservation": {http.MethodGet, "/api/reservations/" + mug, ""},
+		"confirm":         {http.MethodPost, "/api/reservations/" + mug + "/confirm", ""},
+		"release":         {http.MethodPost, "/api/reservations/" + mug + "/release", ""},
+		"put-products": {
+			http.MethodPost, "/api/catalog/products", `{"items":[{"sku":"M"}]}`,
+		},
+		"put-warehouses": {
+			http.MethodPost, "/api/catalog/warehouses", `{"items":[{"code":"E","name":"E"}]}`,
+		},
 		"extend": {
 			http.MethodPost, "/api/reservations/" + mug + "/extend", `{"ttlSeconds":60}`,
 		},

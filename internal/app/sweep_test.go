@@ -78,8 +78,8 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 		"reserved is off by one": {
 			"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1, "ERROR",
 		},
-		"total changes without an adjustment": {
-			"UPDATE inventory SET total = total + 1 WHERE total IN (50, 30)", 2, "ERROR",
+		"a movement is missing": {
+			"UPDATE inventory SET seq = seq + 1 WHERE total IN (50, 30)", 2, "ERROR",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,10 +147,10 @@ func TestAnUnfinishedAuditIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The audit reads the adjustments, so it waits for this lock until lock_timeout. The sweep doesn't
+	// The audit reads the movements, so it waits for this lock until lock_timeout. The sweep doesn't
 	// read them.
 	if _, err := tx.Exec(t.Context(),
-		"LOCK TABLE stock_adjustments IN ACCESS EXCLUSIVE MODE"); err != nil {
+		"LOCK TABLE stock_movements IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 

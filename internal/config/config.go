@@ -18,6 +18,8 @@ const (
 	holdLimit = 24 * time.Hour
 	// sweepLimit is the longest SWEEP_INTERVAL. Dead holds are stored as PENDING for as long.
 	sweepLimit = time.Hour
+	// shownLimit is the largest STOCK_SHOWN: the most units of one line of a hold.
+	shownLimit = 1_000_000
 )
 
 // Config has the values of the environment variables. The package's table has their meaning.
@@ -45,6 +47,9 @@ type Config struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
+	// StockShown is the most units that the open catalog shows of a stock row, or zero when it shows
+	// the exact figures.
+	StockShown int
 	// SweepInterval is how often the local program sweeps. On AWS the EventBridge rule decides.
 	SweepInterval time.Duration
 	// LogLevel is the lowest level that is logged.
@@ -133,6 +138,7 @@ func load(getenv func(string) string) (Config, error) {
 		Port:          r.integer("PORT", 3000, 1, 65535),
 		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, time.Second, holdLimit),
 		MaxHold:       r.duration("MAX_HOLD", time.Hour, time.Second, holdLimit),
+		StockShown:    r.stockShown("STOCK_SHOWN"),
 		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
 
@@ -185,6 +191,23 @@ func (r *reader) integer(name string, fallback, least, most int) int {
 	if err != nil || n < least || n > most {
 		r.bad(name, value, fmt.Sprintf("a number from %d to %d", least, most))
 		return fallback
+	}
+	return n
+}
+
+// exactStock is the value of STOCK_SHOWN that shows all figures.
+const exactStock = "exact"
+
+// stockShown returns zero for exactStock.
+func (r *reader) stockShown(name string) int {
+	value := r.getenv(name)
+	if value == "" || value == exactStock {
+		return 0
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > shownLimit {
+		r.bad(name, value, fmt.Sprintf("%s or a number from 1 to %d", exactStock, shownLimit))
+		return 0
 	}
 	return n
 }
@@ -327,10 +350,15 @@ func (r *reader) endpoint(names ...string) string {
 
 // Environ returns the environment for a function that runs on this machine.
 func (c Config) Environ() []string {
+	shown := exactStock
+	if c.StockShown > 0 {
+		shown = strconv.Itoa(c.StockShown)
+	}
 	return []string{
 		"DATABASE_URL=" + c.DatabaseURL,
 		"HOLD_TTL=" + c.HoldTTL.String(),
 		"MAX_HOLD=" + c.MaxHold.String(),
+		"STOCK_SHOWN=" + shown,
 		"LOG_LEVEL=" + c.LogLevel.String(),
 	}
 }

@@ -56,6 +56,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"PORT", "8080",
 		"HOLD_TTL", "30s",
 		"MAX_HOLD", "2m",
+		"STOCK_SHOWN", "5",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
 	))
@@ -64,7 +65,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
-		MaxHold: 2 * time.Minute, SweepInterval: 5 * time.Second, LogLevel: slog.LevelDebug,
+		MaxHold: 2 * time.Minute, StockShown: 5, SweepInterval: 5 * time.Second,
+		LogLevel:       slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
@@ -133,6 +135,11 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"HOLD_TTL", "61m"}, // longer than MAX_HOLD's default
 		{"MAX_HOLD", "24h1s"},
 		{"MAX_HOLD", "-1s"},
+		{"STOCK_SHOWN", "0"},
+		{"STOCK_SHOWN", "-1"},
+		{"STOCK_SHOWN", "1000001"},
+		{"STOCK_SHOWN", "5+"},
+		{"STOCK_SHOWN", "Exact"},
 		{"SWEEP_INTERVAL", "0s"},
 		{"SWEEP_INTERVAL", "61m"},
 		{"DATABASE_URL", "postgres://u:secret@h:99999/d"},

@@ -25,6 +25,8 @@
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
 //	MAX_HOLD                          60m               the longest that a hold may last, extensions included, 1s to 24h.
+//	STOCK_SHOWN                       exact             the most units that the open catalog shows of a stock row, 1 to
+//	                                                    1000000. Totals are then null. exact shows all figures.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

@@ -76,13 +76,18 @@ func deploy(t *testing.T, tr transport) *deployment {
 	return d
 }
 
-// deployOn starts the service on a database, with a pool of one connection, as a Lambda has.
+// deployOn starts the service on a database.
 func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Helper()
-	c := config.Config{
+	return deployWith(t, tr, config.Config{
 		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
 		LogLevel: slog.LevelError,
-	}
+	})
+}
+
+// deployWith starts the service with a pool of one connection, as a Lambda has.
+func deployWith(t *testing.T, tr transport, c config.Config) *deployment {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	a, err := app.New(c, log, 1)
 	if err != nil {

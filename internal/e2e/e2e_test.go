@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/local/demo"
 )
@@ -109,6 +115,69 @@ func TestCatalogListsTheDemoByName(t *testing.T) {
 	})
 }
 
+func TestTheCatalogIsCompressedAndRevalidated(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		d.reserve(line(mug, newYork, 2))
+		ask := func(method, path, accepted, copies string) answer {
+			t.Helper()
+			header := map[string]string{"Accept-Encoding": accepted}
+			if copies != "" {
+				header["If-None-Match"] = copies
+			}
+			q := request{method: method, path: path, header: header}
+			if method == http.MethodHead {
+				return d.sendRaw(q)
+			}
+			return d.send(q)
+		}
+		for _, path := range []string{
+			"/api/products", "/api/products?sku=WH-100&sku=CM-300&sku=MK-200", "/api/openapi.json",
+		} {
+			whole := ask("GET", path, "identity", "").want(t, http.StatusOK, "")
+			packed := ask("GET", path, "br, gzip", "")
+			r, err := gzip.NewReader(bytes.NewReader(packed.body))
+			if err != nil {
+				t.Fatalf("GET %s = %d %v %q: %v", path, packed.status, packed.header, packed.body, err)
+			}
+			if body, err := io.ReadAll(r); err != nil || !bytes.Equal(body, whole.body) ||
+				packed.header.Get("Content-Encoding") != "gzip" {
+				t.Errorf("GET %s unpacks to %q, %v, want %q", path, body, err, whole.body)
+			}
+			if whole.header.Get("Content-Encoding") != "" ||
+				whole.header.Get("ETag") == packed.header.Get("ETag") {
+				t.Errorf("GET %s has the headers %v and compressed %v, want two ETags", path,
+					whole.header, packed.header)
+			}
+			head := ask("HEAD", path, "gzip", "")
+			for name, want := range map[string]string{
+				"Content-Length":   strconv.Itoa(len(packed.body)),
+				"Content-Encoding": "gzip", "ETag": packed.header.Get("ETag"),
+				"Vary": "Accept-Encoding",
+			} {
+				if got := head.header.Get(name); got != want || len(head.body) > 0 {
+					t.Errorf("HEAD %s has the %s %q and %d bytes, want %q and none", path, name, got,
+						len(head.body), want)
+				}
+			}
+			for _, method := range []string{"GET", "HEAD"} {
+				for accepted, of := range map[string]answer{"gzip": packed, "identity": whole} {
+					tag := of.header.Get("ETag")
+					a := ask(method, path, accepted, `"other", W/`+tag)
+					if a.status != http.StatusNotModified || len(a.body) > 0 ||
+						a.header.Get("ETag") != tag || a.header.Get("Content-Encoding") != "" ||
+						a.header.Get("Cache-Control") != of.header.Get("Cache-Control") {
+						t.Errorf("%s %s with its ETag = %d %v with %d bytes, want 304", method, path,
+							a.status, a.header, len(a.body))
+					}
+				}
+			}
+		}
+		before := ask("GET", "/api/products", "gzip", "").header.Get("ETag")
+		d.reserve(line(mug, newYork, 1))
+		ask("GET", "/api/products", "gzip", before).want(t, http.StatusOK, "")
+	})
+}
+
 var (
 	nextLink  = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
 	assetLink = regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`)
@@ -139,6 +208,70 @@ func TestCatalogPagesAreLinked(t *testing.T) {
 		}
 		d.get("/api/products?limit=200").want(t, http.StatusOK, "")
 	})
+}
+
+func TestProductsAreChosenBySKUAndByID(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		d.reserve(line(mug, newYork, 2))
+		chosen := decode[[]product](t, d.get("/api/products?sku=WH-100&sku=CM-300&sku=none").
+			want(t, http.StatusOK, ""))
+		if len(chosen) != 2 || chosen[0].SKU != "CM-300" || chosen[1].SKU != "WH-100" {
+			t.Fatalf("products = %+v, want the mug and the headphones by name", chosen)
+		}
+		one := decode[product](t, d.get("/api/products/"+mug.String()).want(t, http.StatusOK, ""))
+		if a, b := marshal(t, one), marshal(t, chosen[0]); a != b ||
+			one.Inventories[1].ReservedQuantity != 2 || one.Inventories[1].AvailableStock != 28 {
+			t.Errorf("the mug is %s alone and %s among others, want 28 in New York", a, b)
+		}
+		d.get("/api/products/"+uuid.NewString()).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
+		for _, id := range []string{"50%25", "%00", "a%2Fb", "x"} {
+			d.sendRaw(request{method: "GET", path: "/api/products/" + id}).
+				want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
+		}
+		for _, query := range []string{
+			"sku=", "sku=%00", "sku=A&limit=1", "sku=A&cursor=x",
+			strings.TrimPrefix(strings.Repeat("&sku=A", 51), "&"),
+		} {
+			d.get("/api/products?"+query).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+		}
+	})
+}
+
+// STOCK_SHOWN reaches the functions over every transport.
+func TestTheCatalogAndARefusalShowAtMostSoManyUnits(t *testing.T) {
+	t.Parallel()
+	for _, tr := range []transport{inProcess, overHTTP, binaries} {
+		t.Run(string(tr), func(t *testing.T) {
+			t.Parallel()
+			exact := deploy(t, tr)
+			d := deployWith(t, tr, config.Config{
+				DatabaseURL: exact.db.URL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+				LogLevel: slog.LevelError, StockShown: 5,
+			})
+			a := d.get("/api/products/"+mug.String()).want(t, http.StatusOK, "")
+			var got []string
+			for _, i := range decode[struct {
+				Inventories []struct {
+					TotalQuantity, ReservedQuantity *int
+					AvailableStock                  int
+					OrMore                          bool
+				}
+			}](t, a).Inventories {
+				got = append(got, fmt.Sprint(i.TotalQuantity, i.ReservedQuantity, i.AvailableStock,
+					i.OrMore))
+			}
+			const want = "[<nil> <nil> 1 false <nil> <nil> 5 true <nil> <nil> 5 true]"
+			if fmt.Sprint(got) != want {
+				t.Errorf("the mug's units are %v, want %s", got, want)
+			}
+			a = d.post("/api/reservations", line(mug, newYork, 99)).
+				want(t, http.StatusConflict, "INSUFFICIENT_STOCK")
+			if !strings.Contains(string(a.body), `"available":5,"orMore":true`) {
+				t.Errorf("the refusal is %s, want 5 or more", a.body)
+			}
+			exact.wantStock(mug, newYork, 30, 0)
+		})
+	}
 }
 
 func TestRepeatedConfirmTakesUnitsOnce(t *testing.T) {
@@ -513,6 +646,8 @@ func TestServiceAnswers503WithoutItsDatabase(t *testing.T) {
 			for _, q := range []request{
 				{method: "GET", path: "/api/health"},
 				{method: "GET", path: "/api/products"},
+				{method: "GET", path: "/api/products?sku=CM-300"},
+				{method: "GET", path: "/api/products/" + mug.String()},
 				{method: "GET", path: "/api/reservations"},
 				{method: "GET", path: "/api/stats"},
 				{method: "GET", path: "/api/reservations/" + uuid.NewString()},

@@ -20,16 +20,26 @@ var headed = []string{
 // plain asks for a body that isn't compressed. Without it net/http asks for gzip, in a GET alone.
 var plain = map[string]string{"Accept-Encoding": "identity"}
 
-// getPaths are the addresses of all that answers a GET, and of one that nothing does.
+// getPaths are the addresses of all that answers a GET, the hold id's among them, and of one that
+// nothing does.
 func getPaths(id string) []string {
 	paths := []string{
 		"/", "/ops", "/api/docs", "/api/openapi.json", "/reservation/" + id,
 		"/assets/style.0123456789abcdef.css", "/assets/nothing.js", "/nothing", "/api/nothing",
 	}
 	for _, r := range route.API() {
-		if r.Method == http.MethodGet {
-			paths = append(paths, strings.ReplaceAll(r.Path, "{id}", id))
+		if r.Method != http.MethodGet {
+			continue
 		}
+		of := id
+		if strings.HasPrefix(r.Path, "/api/products/") {
+			of = mug.String()
+		}
+		path := strings.ReplaceAll(r.Path, "{id}", of)
+		if r.Function == "list-movements" {
+			path += "?source=s&reference=r"
+		}
+		paths = append(paths, path)
 	}
 	return paths
 }

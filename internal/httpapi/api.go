@@ -18,6 +18,7 @@ import (
 	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // RequestTimeout bounds a request. It is longer than a statement's timeout (5 s) and shorter than
@@ -34,6 +35,9 @@ type Options struct {
 	RequestID func(context.Context) string
 	// MaxBody is the platform's limit of an answer's body, in bytes. Zero means none.
 	MaxBody int
+	// StockShown is the most units of a stock row that a shopper is told are available. Totals are
+	// then left out. Zero means that shoppers see the exact figures.
+	StockShown int
 	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
@@ -41,12 +45,13 @@ type Options struct {
 // API answers the routes of the reservation API.
 type API struct {
 	service *reservation.Service
+	stock   *stock.Service
 	opts    Options
 }
 
 // New returns the API of a service.
 func New(service *reservation.Service, opts Options) *API {
-	return &API{service: service, opts: opts}
+	return &API{service: service, stock: stock.New(service), opts: opts}
 }
 
 // handler answers a request, or returns an error and writes nothing.
@@ -56,6 +61,7 @@ type handler func(w *recorder, r *http.Request) error
 func (a *API) handlers() map[string]handler {
 	return map[string]handler{
 		"GET /api/products":                   a.listProducts,
+		"GET /api/products/{id}":              a.getProduct,
 		"GET /api/warehouses":                 a.listWarehouses,
 		"POST /api/reservations":              a.reserve,
 		"GET /api/reservations":               a.listReservations,
@@ -63,6 +69,10 @@ func (a *API) handlers() map[string]handler {
 		"POST /api/reservations/{id}/confirm": a.confirm,
 		"POST /api/reservations/{id}/release": a.release,
 		"POST /api/reservations/{id}/extend":  a.extend,
+		"POST /api/catalog/products":          a.putProducts,
+		"POST /api/catalog/warehouses":        a.putWarehouses,
+		"POST /api/stock/movements":           a.moveStock,
+		"GET /api/stock/movements":            a.listMovements,
 		"GET /api/stats":                      a.stats,
 		"GET /api/health":                     a.health,
 	}
@@ -110,13 +120,16 @@ func (a *API) wrap(routeKey string, h handler) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 
-		answer := &recorder{ResponseWriter: w, maxBody: a.opts.MaxBody}
+		answer := &recorder{
+			ResponseWriter: w, maxBody: a.opts.MaxBody, asked: r.Header,
+			isRead: r.Method == http.MethodGet || r.Method == http.MethodHead,
+		}
 		answer.Header().Set("X-Request-Id", id)
 		answer.Header().Set("Cache-Control", "no-store")
 		answer.Header().Set("X-Content-Type-Options", "nosniff")
 		err := recovered(h, answer, r.WithContext(ctx))
 		if err != nil && answer.status == 0 {
-			problemFor(err).Write(answer)
+			a.refusal(err).Write(answer)
 		}
 		a.logRequest(ctx, routeKey, id, answer, time.Since(start), err)
 		if a.opts.Observe != nil {
@@ -186,6 +199,12 @@ type recorder struct {
 	status  int
 	outcome string
 	maxBody int // in bytes, or zero
+	// asked has the headers of the request.
+	asked http.Header
+	// isRead says that the request is a GET or a HEAD.
+	isRead bool
+	// isCatalog says that the answer is a part of the catalog, which caches may keep.
+	isCatalog bool
 }
 
 func (r *recorder) WriteHeader(status int) {

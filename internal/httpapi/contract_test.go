@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -533,6 +534,35 @@ func TestTheCatalogCountsLiveHoldsOnly(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("catalog, want (-) and got (+):\n%s", diff)
 	}
+}
+
+func TestProductsAreChosen(t *testing.T) {
+	t.Parallel()
+
+	s := newStockedClient(t)
+	s.reserve(t, reserveBody(s.mug, s.east, 3))
+	all := s.get("/api/products").want(t, http.StatusOK, "")
+	entries := decode[[]json.RawMessage](t, all)
+
+	if a := s.get("/api/products?sku=CM-300&sku=none&sku=LA-400&sku=CM-300").
+		want(t, http.StatusOK, ""); string(a.body) != string(all.body) ||
+		a.header.Get("Link") != "" {
+		t.Errorf("both products are %s, want them as the list has them: %s", a.body, all.body)
+	}
+	for path, want := range map[string]string{
+		"/api/products?sku=CM-300":             "[" + string(entries[1]) + "]",
+		"/api/products?sku=cm-300":             "[]",
+		"/api/products?sku=CM-300%20":          "[]",
+		"/api/products/" + s.mug.String():      string(entries[1]),
+		"/api/products/" + s.lamp.String():     string(entries[0]),
+		"/api/products?sku=LA-400&unknown=yes": "[" + string(entries[0]) + "]",
+	} {
+		if a := s.get(path).want(t, http.StatusOK, ""); string(a.body) != want {
+			t.Errorf("%s = %s, want %s", path, a.body, want)
+		}
+	}
+	s.get("/api/products/"+uuid.NewString()).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
+	s.get("/api/products/"+s.east.String()).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
 }
 
 var nextLink = regexp.MustCompile(`^<(.+)>; rel="next"$`)

@@ -23,28 +23,52 @@ const (
 	maxDepth = 3
 )
 
-// readBody reads a JSON body: nil when it is empty. A body without a Content-Type counts as JSON.
+// The media types of a body.
+const (
+	mediaJSON = "application/json"
+	mediaCSV  = "text/csv"
+)
+
+// readBody reads a JSON body: nil when it is empty.
 func readBody(r *http.Request) ([]byte, error) {
-	var buffer bytes.Buffer
-	// One allocation: ReadFrom grows a buffer that has less than MinRead bytes of room.
-	buffer.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
-	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
-		return nil, invalid("body", "could not be read")
-	}
-	body := buffer.Bytes()
-	if len(body) > maxBody {
-		return nil, errTooLarge
-	}
-	if len(body) == 0 {
+	body, err := readBytes(r, maxBody, errTooLarge)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(body) == 0:
 		return nil, nil
-	}
-	if contentType := r.Header.Get("Content-Type"); contentType != "" {
-		media, params, err := mime.ParseMediaType(contentType)
-		if err != nil || media != "application/json" || !isUTF8(params["charset"]) {
-			return nil, errNotJSON
-		}
+	case mediaType(r) != mediaJSON:
+		return nil, errNotJSON
 	}
 	return body, nil
+}
+
+// readBytes reads a body of at most limit bytes. For a larger one it returns the error tooLarge.
+func readBytes(r *http.Request, limit int64, tooLarge error) ([]byte, error) {
+	var buffer bytes.Buffer
+	// One allocation: ReadFrom grows a buffer that has less than MinRead bytes of room.
+	buffer.Grow(int(min(max(r.ContentLength, 0), limit)) + bytes.MinRead)
+	if _, err := buffer.ReadFrom(io.LimitReader(r.Body, limit+1)); err != nil {
+		return nil, invalid("body", "could not be read")
+	}
+	if int64(buffer.Len()) > limit {
+		return nil, tooLarge
+	}
+	return buffer.Bytes(), nil
+}
+
+// mediaType returns the media type of a body in UTF-8, and "" for a body in another charset. A body
+// without a Content-Type counts as JSON.
+func mediaType(r *http.Request) string {
+	contentType := r.Header.Get("Content-Type")
+	if contentType == "" {
+		return mediaJSON
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil || !isUTF8(params["charset"]) {
+		return ""
+	}
+	return media
 }
 
 func isUTF8(charset string) bool {

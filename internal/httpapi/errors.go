@@ -7,6 +7,7 @@ import (
 
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // Errors that a handler finds before it calls the service.
@@ -14,6 +15,9 @@ var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
 	errNoRoute  = errors.New("no route has this path and method")
+	// errImportTooLarge and errNotImport are the same two for the routes that take many items.
+	errImportTooLarge = errors.New("the body is too large for an import")
+	errNotImport      = errors.New("the body is neither JSON nor CSV")
 	// errAnswerTooLarge is the last resort. The pages of each list have bounds of their own.
 	errAnswerTooLarge = errors.New("the answer is too large")
 )
@@ -44,8 +48,15 @@ func (f fields) err() error {
 	return &reservation.InvalidError{Fields: f}
 }
 
-// codeShort is the code of a reserve that asks for more than there is.
-const codeShort = "INSUFFICIENT_STOCK"
+// The codes of errors that have more to tell than their code.
+const (
+	// codeShort means that a reserve asks for more than there is.
+	codeShort = "INSUFFICIENT_STOCK"
+	// codeNotForSale means that a reserve asks for what isn't for sale.
+	codeNotForSale = "NOT_FOR_SALE"
+	// codeRefused means that a line of a document that is applied together was refused.
+	codeRefused = "MOVEMENTS_REFUSED"
+)
 
 // answers is the one table from errors to problems. An error that isn't in it is a bug, and
 // answers 500.
@@ -56,6 +67,10 @@ var answers = []struct {
 	{reservation.ErrNotFound, problem.New(
 		http.StatusNotFound, "RESERVATION_NOT_FOUND", "Reservation not found",
 		"There is no reservation with this id.",
+	)},
+	{reservation.ErrProductNotFound, problem.New(
+		http.StatusNotFound, "PRODUCT_NOT_FOUND", "Product not found",
+		"There is no product with this id.",
 	)},
 	{reservation.ErrInventoryNotFound, problem.New(
 		http.StatusNotFound, "INVENTORY_NOT_FOUND", "Inventory not found",
@@ -85,6 +100,15 @@ var answers = []struct {
 		http.StatusConflict, "IDEMPOTENCY_KEY_IN_USE", "Idempotency key in use",
 		"A request with this Idempotency-Key is still running. Try again with the same key.",
 	)},
+	// Before the errors that it wraps.
+	{stock.ErrUnfinished, problem.New(
+		http.StatusServiceUnavailable, "CATALOG_UNFINISHED", "Catalog unfinished",
+		"The catalog changed, but some stock doesn't follow yet. Send this request again.",
+	)},
+	{stock.ErrIncomplete, problem.New( // before ErrBusy, which it wraps
+		http.StatusServiceUnavailable, "MOVEMENTS_INCOMPLETE", "Movements incomplete",
+		"A lock wasn't free in time. Send the document again; each line is applied once.",
+	)},
 	{reservation.ErrBusy, problem.New(
 		http.StatusServiceUnavailable, "STOCK_BUSY", "Stock busy",
 		"Other requests hold a lock on this stock. Nothing was changed. Try again.",
@@ -101,6 +125,14 @@ var answers = []struct {
 		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
 		"The body must be JSON in UTF-8. Send Content-Type: application/json.",
 	)},
+	{errImportTooLarge, problem.New(
+		http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "Body too large",
+		fmt.Sprintf("The body is larger than %d bytes.", maxImport),
+	)},
+	{errNotImport, problem.New(
+		http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type",
+		"The body must be JSON or CSV in UTF-8: application/json or text/csv.",
+	)},
 	{errAnswerTooLarge, problem.New(
 		http.StatusInternalServerError, "ANSWER_TOO_LARGE", "Answer too large",
 		"The answer is larger than the service can send. Ask for fewer entries with limit.",
@@ -108,7 +140,18 @@ var answers = []struct {
 	{errNoRoute, problem.NotFound()},
 }
 
-// problemFor returns the answer to an error.
+// refusal returns the answer to an error. Of a short line it tells no more units than the catalog
+// shows, or anybody could read the stock by asking for too much.
+func (a *API) refusal(err error) problem.Problem {
+	p := problemFor(err)
+	for i := range p.Shortages {
+		s := &p.Shortages[i]
+		s.Available, s.OrMore = a.shown(s.Available)
+	}
+	return p
+}
+
+// problemFor is the refusal of an error, with the exact figures.
 func problemFor(err error) problem.Problem {
 	var bad *reservation.InvalidError
 	if errors.As(err, &bad) {
@@ -122,8 +165,27 @@ func problemFor(err error) problem.Problem {
 		p := problem.New(http.StatusConflict, codeShort, "Insufficient stock",
 			"Less is available than the request asks for: see shortages.")
 		for _, s := range short.Shortages {
-			p.Shortages = append(p.Shortages, problem.Shortage(s))
+			p.Shortages = append(p.Shortages, problem.Shortage{
+				ProductID: s.ProductID, WarehouseID: s.WarehouseID,
+				Requested: s.Requested, Available: s.Available,
+			})
 		}
+		return p
+	}
+	var closed *reservation.NotForSaleError
+	if errors.As(err, &closed) {
+		p := problem.New(http.StatusConflict, codeNotForSale, "Not for sale",
+			"Some lines can't be sold: an archived product or a closed warehouse.")
+		for _, line := range closed.Lines {
+			p.Lines = append(p.Lines, problem.StockKey(line))
+		}
+		return p
+	}
+	var refused *stock.RefusedError
+	if errors.As(err, &refused) {
+		p := problem.New(http.StatusConflict, codeRefused, "Movements refused",
+			"A line was refused, so nothing was changed: see results.")
+		p.Results = newLineResults(refused.Results)
 		return p
 	}
 	var lacks *reservation.NotReadyError

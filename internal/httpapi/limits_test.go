@@ -659,3 +659,57 @@ func TestEveryListReadsItsParametersByOneRule(t *testing.T) {
 		c.get(path+"?cursor="+cursor+"&cursor="+cursor).wantInvalid(t, "cursor")
 	}
 }
+
+func TestProductsAreChosenByUpToFiftySKUs(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	skus := func(n int) string { return strings.TrimPrefix(strings.Repeat("&sku=A", n), "&") }
+	inside := cursorOf("chosen", "0123456789abcdef")
+	for _, good := range []string{
+		"sku=A", "sku=A&sku=B", skus(50), "sku=%20", "sku=%E2%98%95", "sku=a%2Cb", "sku=A&unknown=1",
+		"sku=A&cursor=" + cursorOf("chosen", ""), "sku=A&cursor=" + inside,
+		"sku=" + strings.Repeat("A", 5996),
+	} {
+		c.get("/api/products?" + good).wantAccepted(t)
+	}
+	for bad, field := range map[string]string{
+		skus(51):                                       "sku",
+		"sku=":                                         "sku",
+		"sku=A&sku=":                                   "sku",
+		"sku=%00":                                      "sku",
+		"sku=a%FFb":                                    "sku",
+		"sku=" + strings.Repeat("A", 5997):             "sku",
+		"sku=" + strings.Repeat("~", 5997):             "sku",
+		"sku=" + strings.Repeat("!", 2000):             "sku",
+		"sku=A&limit=1":                                "limit",
+		"sku=A&limit=":                                 "limit",
+		"sku=A&cursor=":                                "cursor",
+		"sku=A&cursor=" + cursorOf("name", "M"):        "cursor",
+		"sku=A&cursor=" + cursorOf("id", ""):           "cursor",
+		"sku=A&cursor=" + cursorOf("chosen", "x"):      "cursor",
+		"cursor=" + cursorOf("chosen", ""):             "cursor",
+		"sku=A&cursor=" + inside + "&cursor=" + inside: "cursor",
+	} {
+		c.get("/api/products?"+bad).wantInvalid(t, field)
+	}
+}
+
+func TestAProductIsReadByItsIDAlone(t *testing.T) {
+	t.Parallel()
+
+	c := newClient(t, unreachable)
+	for _, id := range []string{"x", hold[1:], hold + "0", "%00", "a%2Fb", "%2e%2e", "%FF"} {
+		c.get("/api/products/"+id).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
+	}
+	inside := cursorOf("chosen", "0123456789abcdef")
+	c.get("/api/products/" + hold).wantAccepted(t)
+	c.get("/api/products/" + strings.ToUpper(hold) + "?limit=1").wantAccepted(t)
+	c.get("/api/products/" + hold + "?cursor=" + inside).wantAccepted(t)
+	c.get("/api/products/"+product+"?cursor="+inside).wantInvalid(t, "cursor")
+	for _, bad := range []string{
+		"", "x", cursorOf("chosen", ""), cursorOf("name", "Mug"), cursorOf("chosen", "0123"),
+	} {
+		c.get("/api/products/"+hold+"?cursor="+bad).wantInvalid(t, "cursor")
+	}
+}

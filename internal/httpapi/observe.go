@@ -7,11 +7,13 @@ import (
 
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // Observation describes a finished request, for metrics.
 type Observation struct {
-	// Outcome is the result of a POST: one of Outcomes. It is empty for a request that only reads.
+	// Outcome is the result of a POST on reservations: one of Outcomes. It is empty for any other
+	// request.
 	Outcome string
 	// Shortages is the number of lines that asked for more than there was.
 	Shortages int
@@ -23,20 +25,24 @@ type Observation struct {
 const (
 	outcomeHeld     = "HELD"
 	outcomeExtended = "EXTENDED"
+	outcomeMoved    = "MOVED"
 	outcomeReplayed = "REPLAYED"
 	// outcomeInvalid stands for every request that was refused before the service was called.
 	outcomeInvalid = "INVALID"
 )
 
-// Outcomes returns every outcome that a POST can have. They are few, as each is a metric.
+// Outcomes returns every outcome that a POST can have, except those of the catalog. They are few,
+// as each is a metric.
 func Outcomes() []string {
 	all := []string{
-		outcomeHeld, outcomeExtended, outcomeReplayed, outcomeInvalid,
-		problem.CodeInternal, codeShort,
+		outcomeHeld, outcomeExtended, outcomeMoved, outcomeReplayed, outcomeInvalid,
+		problem.CodeInternal, codeShort, codeNotForSale, codeRefused,
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {
-		if !isInvalid(a.problem.Status) && !errors.Is(a.err, errNoRoute) {
+		never := errors.Is(a.err, errNoRoute) || errors.Is(a.err, stock.ErrUnfinished) ||
+			errors.Is(a.err, reservation.ErrProductNotFound)
+		if !isInvalid(a.problem.Status) && !never {
 			all = append(all, a.problem.Code)
 		}
 	}
@@ -55,7 +61,8 @@ func isInvalid(status int) bool {
 
 func observe(routeKey string, answer *recorder, err error) Observation {
 	o := Observation{NoConnection: reservation.NoConnection(err)}
-	if !strings.HasPrefix(routeKey, http.MethodPost+" ") {
+	isPost := strings.HasPrefix(routeKey, http.MethodPost+" ")
+	if !isPost || strings.Contains(routeKey, " /api/catalog/") {
 		return o
 	}
 	if err == nil {

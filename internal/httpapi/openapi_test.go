@@ -23,6 +23,7 @@ import (
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
+	"github.com/allo/reservations/internal/stock"
 )
 
 // loadDocument reads the document as it is served.
@@ -153,6 +154,15 @@ var dtos = []struct {
 	{dto: auditResult{}, schemas: []string{"AuditResult"}},
 	{dto: problem.Problem{}, schemas: []string{"Problem"}},
 	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
+	{dto: problem.StockKey{}, schemas: []string{"StockKey"}},
+	{dto: productsAnswer{}, schemas: []string{"PutProductsAnswer"}},
+	{dto: productResultDTO{}, schemas: []string{"ProductResult"}},
+	{dto: warehousesAnswer{}, schemas: []string{"PutWarehousesAnswer"}},
+	{dto: warehouseResultDTO{}, schemas: []string{"WarehouseResult"}},
+	{dto: productsRequest{}, schemas: []string{"PutProductsRequest"}, request: true},
+	{dto: productItemRequest{}, schemas: []string{"ProductItem"}, request: true},
+	{dto: warehousesRequest{}, schemas: []string{"PutWarehousesRequest"}, request: true},
+	{dto: warehouseItemRequest{}, schemas: []string{"WarehouseItem"}, request: true},
 	{dto: itemRequest{}, schemas: []string{"ItemRequest"}, request: true},
 	{
 		dto:     reserveRequest{},
@@ -160,6 +170,12 @@ var dtos = []struct {
 		request: true,
 	},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
+	{dto: movementsRequest{}, schemas: []string{"MovementsRequest"}, request: true},
+	{dto: movementLineRequest{}, schemas: []string{"MovementLineRequest"}, request: true},
+	{dto: movementsAnswer{}, schemas: []string{"MovementsAnswer"}},
+	{dto: movementDTO{}, schemas: []string{"Movement"}},
+	{dto: problem.LineResult{}, schemas: []string{"LineResult"}},
+	{dto: problem.LineProblem{}, schemas: []string{"LineProblem"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -208,10 +224,14 @@ func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 
 	doc := loadDocument(t)
 	for name, want := range map[string][]string{
-		"ReserveLineRequest": {"productId", "warehouseId", "quantity"},
-		"ReserveCartRequest": {"items"},
-		"ItemRequest":        {"productId", "warehouseId", "quantity"},
-		"ExtendRequest":      {"ttlSeconds"},
+		"ReserveLineRequest":   {"productId", "warehouseId", "quantity"},
+		"ReserveCartRequest":   {"items"},
+		"ItemRequest":          {"productId", "warehouseId", "quantity"},
+		"ExtendRequest":        {"ttlSeconds"},
+		"PutProductsRequest":   {"items"},
+		"ProductItem":          {"sku"},
+		"PutWarehousesRequest": {"items"},
+		"WarehouseItem":        {"code"},
 	} {
 		if diff := cmp.Diff(want, doc.Components.Schemas[name].Value.Required); diff != "" {
 			t.Errorf("what %s requires, want (-) and got (+):\n%s", name, diff)
@@ -235,8 +255,8 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 		}
 		fields[name] = field{
 			Type:     typeName(t, goType, request, name),
-			Nullable: pointer && !request,
-			Required: option != "omitempty" && !request,
+			Nullable: pointer && !request && option == "",
+			Required: option != "omitempty" && option != "omitzero" && !request,
 		}
 	}
 	return fields
@@ -388,7 +408,9 @@ func statusOfCode() map[string]int {
 	errs := []error{
 		&reservation.InvalidError{},
 		&reservation.InsufficientStockError{},
+		&reservation.NotForSaleError{},
 		&reservation.NotReadyError{},
+		&stock.RefusedError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {
@@ -526,10 +548,14 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	products := doc.Components.Parameters["ProductLimit"].Value.Schema.Value
 	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
+	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
 	minutes := doc.Components.Schemas["Stats"].Value.Properties["minutes"].Value
 	quantity := doc.Components.Schemas["Quantity"].Value
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
 	key := doc.Components.Parameters["IdempotencyKey"].Value.Schema.Value
+	put := func(name string) *openapi3.Schema {
+		return doc.Components.Schemas[name].Value.Properties["items"].Value
+	}
 	got := []any{
 		*products.Min,
 		*products.Max,
@@ -540,6 +566,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*holds.Min,
 		*holds.Max,
 		holds.Default,
+		*skus.MaxItems,
 		minutes.MinItems,
 		*minutes.MaxItems,
 		*quantity.Min,
@@ -548,6 +575,12 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*items.MaxItems,
 		key.MinLength,
 		*key.MaxLength,
+		put("PutProductsRequest").MinItems,
+		*put("PutProductsRequest").MaxItems,
+		*put("PutWarehousesRequest").MaxItems,
+		*doc.Components.Schemas["Code"].Value.MaxLength,
+		*doc.Components.Schemas["OptionalName"].Value.MaxLength,
+		*doc.Components.Schemas["OptionalUnits"].Value.Max,
 	}
 	want := []any{
 		1.0,
@@ -559,6 +592,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		1.0,
 		float64(reservation.MaxHoldPage),
 		float64(defaultHoldPage),
+		uint64(reservation.MaxSKUs),
 		uint64(reservation.StatsMinutes),
 		uint64(reservation.StatsMinutes),
 		1.0,
@@ -567,6 +601,12 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		uint64(reservation.MaxLines),
 		uint64(1),
 		uint64(reservation.MaxKeyLength),
+		uint64(1),
+		uint64(stock.MaxItems),
+		uint64(stock.MaxItems),
+		uint64(stock.MaxCode),
+		uint64(stock.MaxName),
+		float64(stock.MaxLimit),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -55,6 +55,25 @@ func (q query) readID(name string) (id *uuid.UUID) {
 	return id
 }
 
+// readEach reads a parameter that may be given up to most times. valid returns false for an invalid
+// value, and message then says what a valid one is.
+func (q query) readEach(
+	name string, most int, message string, valid func(value string) bool,
+) (values []string) {
+	values = q.values[name]
+	for _, value := range values {
+		if !valid(value) {
+			q.bad.add(name, message)
+			break
+		}
+	}
+	if len(values) > most {
+		q.bad.add(name, fmt.Sprintf("must be given at most %d times", most))
+	}
+	q.known[name] = values
+	return values
+}
+
 // readLimit reads the number of entries of a page: from 1 to most.
 func (q query) readLimit(fallback, most int) int {
 	limit := fallback
@@ -70,11 +89,13 @@ func (q query) readLimit(fallback, most int) int {
 	return limit
 }
 
+// badCursor says what a valid cursor is.
+const badCursor = "must be the cursor of a Link header of the same list, unchanged"
+
 // readCursor passes the parts of the request's cursor to take, if there is one. take returns false
 // for another list's order, or for a key that the list never had.
 func (q query) readCursor(take func(order string, id uuid.UUID, key []byte) (ok bool)) {
-	const message = "must be the cursor of a Link header of the same list, unchanged"
-	q.read("cursor", message, func(value string) bool {
+	q.read("cursor", badCursor, func(value string) bool {
 		order, id, key, ok := decodeCursor(value)
 		return ok && take(order, id, key)
 	})
@@ -84,6 +105,11 @@ func (q query) readCursor(take func(order string, id uuid.UUID, key []byte) (ok 
 // parameters of this page.
 func (q query) linkNext(w http.ResponseWriter, r *http.Request, limit int, cursor string) {
 	q.known.Set("limit", strconv.Itoa(limit))
+	q.linkRest(w, r, cursor)
+}
+
+// linkRest is linkNext for an answer without a limit on its entries.
+func (q query) linkRest(w http.ResponseWriter, r *http.Request, cursor string) {
 	q.known.Set("cursor", cursor)
 	w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.Path, q.known.Encode()))
 }
@@ -93,9 +119,14 @@ const (
 	orderByName    = "name"
 	orderByEnd     = "end"
 	orderByCreated = "created"
+	orderBySeq     = "seq"
+	orderByLine    = "line"
 	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
 	// then the product's name, unless that is too long.
 	orderInside = "id"
+	// orderOfChosen is that of products chosen by their SKU or id: by name too. The key is empty, or
+	// a warehouse inside the product.
+	orderOfChosen = "chosen"
 )
 
 // encodeCursor writes the place behind the entry that has the key, in the list's order, and the
@@ -165,6 +196,33 @@ func (p namePage) linkNext(w http.ResponseWriter, r *http.Request, next *reserva
 		order, key = orderInside, append(next.Warehouse[:], key...)
 	}
 	p.query.linkNext(w, r, p.limit, encodeCursor(order, next.ID, key))
+}
+
+// readChosen reads the cursor of an answer with chosen products: the zero Cursor without one.
+func (q query) readChosen() (after reservation.Cursor) {
+	q.readCursor(func(order string, id uuid.UUID, key []byte) bool {
+		after.ID = id
+		inside := len(key) == len(after.Warehouse)
+		if inside {
+			after.Warehouse = uuid.UUID(key)
+		}
+		ok := order == orderOfChosen && id != uuid.Nil &&
+			(len(key) == 0 || inside && after.Warehouse != uuid.Nil)
+		if !ok {
+			after = reservation.Cursor{}
+		}
+		return ok
+	})
+	return after
+}
+
+// linkChosen leads to the rest of an answer with chosen products.
+func (q query) linkChosen(w http.ResponseWriter, r *http.Request, next reservation.Cursor) {
+	var key []byte
+	if next.Warehouse != uuid.Nil {
+		key = next.Warehouse[:]
+	}
+	q.linkRest(w, r, encodeCursor(orderOfChosen, next.ID, key))
 }
 
 // isName reports whether a list can have an entry of this name. Postgres refuses any other text.

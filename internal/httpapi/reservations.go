@@ -84,8 +84,7 @@ func writeJSON(w *recorder, status int, body any) error {
 			w.maxBody)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
+	w.sendBody(status, b.Bytes())
 	return nil
 }
 

@@ -79,13 +79,14 @@ func (a answer) wantSize(t *testing.T, status, most int) answer {
 	return a
 }
 
-// stockRows reads all pages of the catalog. It returns the number of stock rows of each page, and
-// fails unless each stock row of the shop comes once and each product's rows follow one another.
-func (s *sized) stockRows(limit int) (pages []int) {
+// stockRows reads all pages of the catalog, from a path on. It returns the number of stock rows of
+// each page, and fails unless each stock row of the shop comes once and each product's rows follow
+// one another.
+func (s *sized) stockRows(path string) (pages []int) {
 	s.t.Helper()
 	seen := map[[2]string]bool{}
 	var order []string
-	for path := fmt.Sprint("/api/products?limit=", limit); path != ""; {
+	for path != "" {
 		a := s.size("GET", path, "").wantSize(s.t, http.StatusOK, lambdahttp.MaxBody)
 		rows := 0
 		for _, p := range decode[[]sizedEntry](s.t, a) {
@@ -113,6 +114,9 @@ func (s *sized) stockRows(limit int) (pages []int) {
 	return pages
 }
 
+// limited is the path of the catalog in pages of at most limit products.
+func limited(limit int) string { return fmt.Sprint("/api/products?limit=", limit) }
+
 func TestAPageOfProductsEndsEarly(t *testing.T) {
 	t.Parallel()
 
@@ -123,8 +127,8 @@ func TestAPageOfProductsEndsEarly(t *testing.T) {
 		"at 5,000 stock rows": {9, 1200, 12, 200, "[4800 4800 1200]"},
 		"at exactly 5,000":    {11, 1000, 12, 200, "[5000 5000 1000]"},
 		"at its limit":        {5, 1000, 12, 2, "[2000 2000 1000]"},
-		// Six products have more text than a page.
-		"at 512 KiB of text":                {6, 1000, 104, 200, "[5000 1000]"},
+		// Six products have more text than a page. A code has 36 bytes.
+		"at 512 KiB of text":                {6, 1000, 68, 200, "[5000 1000]"},
 		"at 512 KiB of text, two a product": {6, 1000, 210, 200, "[2000 2000 2000]"},
 		// A product of its own page is divided.
 		"inside a product of many rows":  {2, 6000, 12, 50, "[5000 1000 5000 1000]"},
@@ -135,10 +139,80 @@ func TestAPageOfProductsEndsEarly(t *testing.T) {
 
 			s := newSized(t, lambdahttp.MaxBody)
 			s.fill(c.products, c.warehouses, c.nameBytes)
-			if got := fmt.Sprint(s.stockRows(c.limit)); got != c.want {
+			if got := fmt.Sprint(s.stockRows(limited(c.limit))); got != c.want {
 				t.Errorf("the pages have %s stock rows, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// chosen is the path of the products that fill has made.
+func chosen(products int) string {
+	var skus []string
+	for n := range products {
+		skus = append(skus, fmt.Sprint("sku=SKU-", n+1))
+	}
+	return "/api/products?" + strings.Join(skus, "&")
+}
+
+func TestChosenProductsEndEarlyAsAPageDoes(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct {
+		products, warehouses, nameBytes int
+		want                            string
+	}{
+		"all at once":         {5, 1000, 12, "[5000]"},
+		"at 5,000 stock rows": {50, 240, 12, "[4800 4800 2400]"},
+		"at 512 KiB of text":  {6, 1000, 68, "[5000 1000]"}, // a code has 36 bytes
+		"inside a product":    {2, 6000, 12, "[5000 1000 5000 1000]"},
+		"at long names":       {2, 9, 100_000, "[4 4 1 4 4 1]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			s := newSized(t, lambdahttp.MaxBody)
+			s.fill(c.products, c.warehouses, c.nameBytes)
+			if got := fmt.Sprint(s.stockRows(chosen(c.products))); got != c.want {
+				t.Errorf("the answers have %s stock rows, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// A product of many stock rows is divided, and its Link leads to the others.
+func TestAProductOfManyStockRowsIsDivided(t *testing.T) {
+	t.Parallel()
+
+	s := newSized(t, lambdahttp.MaxBody)
+	s.fill(1, reservation.MaxStockPage+7, 12)
+	id := pgtest.QueryOne[string](s.Fixture, "SELECT id::text FROM products")
+	var rows []int
+	seen := map[string]bool{}
+	for path := "/api/products/" + id; path != ""; {
+		a := s.size("GET", path, "").wantSize(t, http.StatusOK, lambdahttp.MaxBody)
+		entry := decode[sizedEntry](t, a)
+		for _, stock := range entry.Inventories {
+			seen[stock.WarehouseID] = true
+		}
+		rows = append(rows, len(entry.Inventories))
+		path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+	}
+	if fmt.Sprint(rows) != "[5000 7]" || len(seen) != reservation.MaxStockPage+7 {
+		t.Errorf("the answers have %v stock rows, %d of them different, want 5,000 and 7", rows,
+			len(seen))
+	}
+}
+
+// The control: without its bounds an answer has every stock row.
+func TestWithoutItsBoundsAnAnswerHasEveryStockRow(t *testing.T) {
+	t.Parallel()
+
+	s := newSized(t, 0)
+	s.fill(50, 240, 12)
+	pgtest.Mutate(t, s.Database, "read_products", "IF _begun AND", "IF false AND")
+	if got := fmt.Sprint(s.stockRows(chosen(50))); got != "[12000]" {
+		t.Errorf("the answers have %s stock rows, want all in one", got)
 	}
 }
 
@@ -152,7 +226,7 @@ func TestProductsWithoutStockEndNoPage(t *testing.T) {
 		s.NamedProduct(fmt.Sprint("000001 without ", n), fmt.Sprint("without ", n))
 	}
 	for limit := 1; limit <= 8; limit++ {
-		s.stockRows(limit)
+		s.stockRows(limited(limit))
 	}
 }
 
@@ -218,7 +292,7 @@ func TestACursorOfALongNameIsShort(t *testing.T) {
 
 	s := newSized(t, lambdahttp.MaxBody)
 	s.fill(3, 3, 50_000)
-	s.stockRows(1)
+	s.stockRows(limited(1))
 	for _, list := range []string{"products", "warehouses"} {
 		var n int
 		for path := "/api/" + list + "?limit=1"; path != ""; n++ {

@@ -568,6 +568,8 @@ func TestResponseBodyAndType(t *testing.T) {
 	t.Parallel()
 
 	png := "\x89PNG\r\n\x1a\n"
+	packed := "\x1f\x8b\b\x00" // the beginning of every gzip
+	inBase64 := base64.StdEncoding.EncodeToString([]byte(packed))
 	tests := map[string]struct {
 		method, contentType, body string
 		status                    int
@@ -578,6 +580,9 @@ func TestResponseBodyAndType(t *testing.T) {
 		"almost JSON":         {"GET", "", `{"a":`, 200, answer(200, "text/plain; charset=utf-8", `{"a":`, false)},
 		"typed":               {"GET", "text/css", "a{}", 200, answer(200, "text/css", "a{}", false)},
 		"binary":              {"GET", "", png, 200, answer(200, "image/png", base64.StdEncoding.EncodeToString([]byte(png)), true)},
+		"compressed":          {"GET", "application/json", packed, 200, answer(200, "application/json", inBase64, true)},
+		"compressed for HEAD": {"HEAD", "application/json", packed, 200, answer(200, "application/json", inBase64, true)},
+		"not modified":        {"GET", "", packed, 304, answer(304, "", "", false)},
 		"empty":               {"GET", "", "", 202, answer(202, "", "", false)},
 		"no content":          {"GET", "", "body", 204, answer(204, "", "", false)},
 		"HEAD":                {"HEAD", "", `{"a":1}`, 200, answer(200, "application/json", `{"a":1}`, false)},

@@ -51,6 +51,9 @@ func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, 
 		return a, err
 	}
 	for _, r := range route.API() {
+		if f.HTTP[r.Function] != nil {
+			continue
+		}
 		a, err := open()
 		if err != nil {
 			return nil, err

@@ -17,7 +17,8 @@ var operatorRights = []migrations.Right{
 	{Table: "products", Privilege: "SELECT, INSERT, UPDATE"},
 	{Table: "warehouses", Privilege: "SELECT, INSERT, UPDATE"},
 	{Table: "inventory", Privilege: "SELECT, INSERT, UPDATE"},
-	{Table: "stock_adjustments", Privilege: "SELECT, INSERT"},
+	{Table: "stock_movements", Privilege: "SELECT, INSERT"},
+	{Table: "stock_adjustments", Privilege: "SELECT, INSERT"}, // INSERT is for the release before
 	{Table: "reservations", Privilege: "SELECT"},
 	// adjust_stock expires dead holds, and uncounts the lines of dead carts.
 	{Table: "reservations", Privilege: "UPDATE", Columns: "status, updated_at"},

@@ -1,7 +1,6 @@
 package migrate_test
 
 import (
-	"io/fs"
 	"testing"
 	"testing/fstest"
 
@@ -10,30 +9,28 @@ import (
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
-	"github.com/allo/reservations/migrations"
 )
 
-// atFirstSchema makes a database with the first versioned file and no routines.
-func atFirstSchema(t *testing.T) *pgtest.Fixture {
-	t.Helper()
-	const first = "0001_schema.sql"
-	text, err := fs.ReadFile(migrations.Schema, first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := pgtest.NewEmpty(t)
-	if _, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), "",
-		fstest.MapFS{first: {Data: text}}, fstest.MapFS{}); err != nil {
-		t.Fatal(err)
-	}
-	return pgtest.NewFixture(t, db)
-}
-
 // A dump may have the tables for a while. Callers must not queue behind a deploy that waits for it.
-func TestTheDeployOfOldSnapshotsWaitsForAReaderInTurns(t *testing.T) {
+func TestADeployThatAltersHotTablesWaitsForAReaderInTurns(t *testing.T) {
 	t.Parallel()
 
-	db := atFirstSchema(t)
+	for next, before := range map[string]int{"0002_old_snapshots": 1, "0004_movements": 3} {
+		t.Run(next, func(t *testing.T) {
+			t.Parallel()
+
+			db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+			if _, err := migrate.UpWith(t.Context(), postgres.URL(db.DirectURL), "",
+				schemaUpTo(t, before), fstest.MapFS{}); err != nil {
+				t.Fatal(err)
+			}
+			deployBesideAReader(t, db)
+		})
+	}
+}
+
+func deployBesideAReader(t *testing.T, db *pgtest.Fixture) {
+	t.Helper()
 	reader, err := db.Admin.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

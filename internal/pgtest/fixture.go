@@ -150,11 +150,17 @@ func (f *Fixture) Warehouse() uuid.UUID {
 	return f.NamedWarehouse("warehouse " + uuid.NewString())
 }
 
-// NamedWarehouse makes a warehouse with a name and returns its id.
+// NamedWarehouse makes a warehouse with a name and a unique code, and returns its id.
 func (f *Fixture) NamedWarehouse(name string) uuid.UUID {
 	f.t.Helper()
+	return f.CodedWarehouse("W-"+uuid.NewString(), name)
+}
+
+// CodedWarehouse makes a warehouse with a code and a name, and returns its id.
+func (f *Fixture) CodedWarehouse(code, name string) uuid.UUID {
+	f.t.Helper()
 	id := uuid.New()
-	f.Exec("INSERT INTO warehouses (id, name) VALUES ($1, $2)", id.String(), name)
+	f.Exec("INSERT INTO warehouses (id, code, name) VALUES ($1, $2, $3)", id.String(), code, name)
 	return id
 }
 

@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details and Shortages are present only where the code has
-// them.
+// Problem is the body of every error. Details, Shortages, Lines and Results are present only where
+// the code has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -40,6 +40,37 @@ type Problem struct {
 	Details map[string][]string `json:"details,omitempty"`
 	// Shortages lists the lines that asked for more than there is.
 	Shortages []Shortage `json:"shortages,omitempty"`
+	// Lines lists the lines that aren't for sale.
+	Lines []StockKey `json:"lines,omitempty"`
+	// Results has what became of each line of a document that was refused.
+	Results []LineResult `json:"results,omitempty"`
+}
+
+// StockKey names a product in a warehouse.
+type StockKey struct {
+	ProductID   uuid.UUID `json:"productId"`
+	WarehouseID uuid.UUID `json:"warehouseId"`
+}
+
+// LineResult is what became of a line of a document of movements.
+type LineResult struct {
+	Line          int          `json:"line"`
+	ProductID     *uuid.UUID   `json:"productId"`
+	WarehouseID   *uuid.UUID   `json:"warehouseId"`
+	Outcome       string       `json:"outcome"`
+	Delta         int          `json:"delta"`
+	TotalQuantity *int         `json:"totalQuantity"`
+	Seq           *int64       `json:"seq"`
+	Shortfall     *int         `json:"shortfall,omitempty"`
+	Problem       *LineProblem `json:"problem,omitempty"`
+}
+
+// LineProblem says why a line was refused.
+type LineProblem struct {
+	Code   string `json:"code"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Held   *int   `json:"held,omitempty"`
 }
 
 // Shortage is a line that asked for more units than were available.
@@ -48,6 +79,9 @@ type Shortage struct {
 	WarehouseID uuid.UUID `json:"warehouseId"`
 	Requested   int       `json:"requested"`
 	Available   int       `json:"available"`
+	// OrMore says that Available is the most that a caller is told. There may be more, but fewer
+	// than Requested.
+	OrMore bool `json:"orMore,omitzero"`
 }
 
 // New returns a problem without a request id; Write fills that in.

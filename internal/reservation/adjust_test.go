@@ -69,7 +69,7 @@ func TestAnAdjustmentThatNeedsTooManyDeadHoldsSaysHowToFreeThem(t *testing.T) {
 	f := newFixture(t, 0)
 	row := f.stock(dead)
 	f.deadHolds(row, dead)
-	f.mutate("try_to_adjust", "interval '2 s'", "interval '0 s'")
+	f.mutate("try_to_move", "interval '2 s'", "interval '0 s'")
 
 	err := f.adjust(f.Context(), row, -dead)
 
@@ -259,7 +259,7 @@ func TestAdjustStockNeedsNoTimeForUnitsThatItHas(t *testing.T) {
 	f := newFixture(t, 0)
 	row := f.stock(3)
 	f.kill(f.hold(row), f.hold(row), f.hold(row))
-	f.mutate("try_to_adjust", "interval '2 s'", "interval '0'")
+	f.mutate("try_to_move", "interval '2 s'", "interval '0'")
 
 	f.Exec("SELECT adjust_stock($1, $2, -3, 'lost')", row.ProductID.String(),
 		row.WarehouseID.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // Violation is a broken promise, found in the data.
 type Violation struct {
-	Promise string // I1 to I9
+	Promise string // I1 to I9, or catalog
 	Detail  string // the rows that break it, and how
 }
 
@@ -65,6 +66,14 @@ ORDER BY i.product_id OFFSET 999 LIMIT 1`,
 	{checks: wholeChecks},
 	{onWriter: true, checks: settingChecks},
 	{
+		after: noMovement, last: lastMovement,
+		end: `
+SELECT concat_ws(',', m.product_id, m.warehouse_id, m.seq) FROM stock_movements m
+WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
+ORDER BY m.product_id, m.warehouse_id, m.seq OFFSET 9999 LIMIT 1`,
+		checks: movementChecks,
+	},
+	{
 		after: "-infinity", last: "infinity",
 		end: `
 SELECT k.created_at::text FROM idempotency_keys k WHERE k.created_at > $1
@@ -78,6 +87,18 @@ SELECT r.id::text FROM reservations r WHERE r.id > $1
 ORDER BY r.id OFFSET 9999 LIMIT 1`,
 		checks: holdChecks,
 	},
+}
+
+// The key of a movement is a text: its product, its warehouse and its number, with commas between.
+var (
+	noMovement   = fmt.Sprintf("%s,%s,0", uuid.Nil, uuid.Nil)
+	lastMovement = fmt.Sprintf("%s,%s,%d", uuid.Max, uuid.Max, math.MaxInt64)
+)
+
+// movementKey is the SQL of a movement's key as a row value, which the primary key's index finds.
+func movementKey(param string) string {
+	return fmt.Sprintf("(split_part(%[1]s, ',', 1)::uuid, split_part(%[1]s, ',', 2)::uuid, "+
+		"split_part(%[1]s, ',', 3)::bigint)", param)
 }
 
 // heldSQL begins a check. Its table held has, for each stock row of the slice, the units that count
@@ -113,14 +134,60 @@ SELECT format('product %s in warehouse %s: a hold ends at %s, before first_end, 
               product_id, warehouse_id, h.first_end, s.first_end)
 FROM stock s JOIN held h USING (product_id, warehouse_id)
 WHERE h.first_end < s.first_end`},
+	// The stock rows follow a change of the catalog within its request, so within a minute.
+	{"catalog", `
+SELECT format('product %s in warehouse %s: open is %s and the limits are %s and %s, '
+              'but the product is %s with the limits %s and %s, and the warehouse is %s',
+              i.product_id, i.warehouse_id, i.open, i.max_per_hold, i.max_per_owner,
+              p.status, p.max_per_hold, p.max_per_owner, w.status)
+FROM inventory i JOIN products p ON p.id = i.product_id JOIN warehouses w ON w.id = i.warehouse_id
+WHERE i.product_id > $1 AND i.product_id <= $2
+  AND (i.open, i.max_per_hold, i.max_per_owner) IS DISTINCT FROM
+      (p.status = 'ACTIVE' AND w.status = 'OPEN', p.max_per_hold, p.max_per_owner)
+  AND greatest(p.changed_at, w.changed_at) < clock_timestamp() - interval '1 min'`},
+	{"I8", `
+SELECT format('product %s in warehouse %s: total is %s by movement %s, but the newest is %s, to %s',
+              i.product_id, i.warehouse_id, i.total, i.seq, m.seq, m.total_after)
+FROM inventory i
+LEFT JOIN LATERAL (
+    SELECT m.seq, m.total_after FROM stock_movements m
+    WHERE m.product_id = i.product_id AND m.warehouse_id = i.warehouse_id
+    ORDER BY m.seq DESC LIMIT 1
+) m ON true
+WHERE i.product_id > $1 AND i.product_id <= $2
+  AND (i.seq, i.total) IS DISTINCT FROM (m.seq, m.total_after)`},
 }
 
 // settingChecks reads the server's settings.
 var settingChecks = []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}}
 
+// movementChecks begin each slice with the last movement of the slice before.
+var movementChecks = []check{
+	{"I8", `
+SELECT format('product %s in warehouse %s: movement %s, by %s to %s, follows movement %s, to %s',
+              product_id, warehouse_id, seq, delta, total_after, seq_before, total_before)
+FROM (SELECT m.*, lag(m.seq, 1, 0::bigint) OVER w AS seq_before,
+             lag(m.total_after, 1, 0) OVER w AS total_before
+      FROM stock_movements m
+      WHERE (m.product_id, m.warehouse_id, m.seq) >= ` + movementKey("$1") + `
+        AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
+      WINDOW w AS (PARTITION BY m.product_id, m.warehouse_id ORDER BY m.seq)) m
+WHERE (product_id, warehouse_id, seq) > ` + movementKey("$1") + `
+  AND (seq <> seq_before + 1 OR total_after <> total_before + delta)`},
+	{"I8", `
+SELECT format('product %s in warehouse %s has movements and no stock row',
+              m.product_id, m.warehouse_id)
+FROM stock_movements m LEFT JOIN inventory i USING (product_id, warehouse_id)
+WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
+  AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
+  AND m.seq = 1 AND i.product_id IS NULL`},
+}
+
 // wholeChecks read whole tables.
 var wholeChecks = []check{
-	// A stock row that was deleted has no total.
+	// The sales among the movements are those of the confirmed holds: what is left of the movements,
+	// and of the adjustments before there were movements, adds up with them to the total. A stock row
+	// that was deleted has no total.
 	{"I8", `
 WITH lines AS (
     SELECT r.product_id, r.warehouse_id, r.quantity, r.status
@@ -136,7 +203,7 @@ WITH lines AS (
     SELECT product_id, warehouse_id, sum(delta) AS delta
     FROM stock_adjustments GROUP BY product_id, warehouse_id
 )
-SELECT format('product %s in warehouse %s: total is %s, adjustments add up to %s, sold are %s',
+SELECT format('product %s in warehouse %s: total is %s, all but sales adds up to %s, sold are %s',
               product_id, warehouse_id, i.total, coalesce(m.delta, 0), coalesce(s.units, 0))
 FROM inventory i
 FULL JOIN sold s USING (product_id, warehouse_id)
@@ -144,11 +211,12 @@ LEFT JOIN moved m USING (product_id, warehouse_id)
 WHERE i.total IS DISTINCT FROM coalesce(m.delta, 0) - coalesce(s.units, 0)`},
 }
 
+// The answer of a verb that isn't about one hold has results instead of an id.
 var keyChecks = []check{
 	{"I6", `
 SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')
 FROM idempotency_keys k LEFT JOIN reservations r ON r.id = (k.answer ->> 'id')::uuid
-WHERE k.created_at > $1 AND k.created_at <= $2 AND r.id IS NULL`},
+WHERE k.created_at > $1 AND k.created_at <= $2 AND r.id IS NULL AND NOT k.answer ? 'results'`},
 }
 
 var holdChecks = []check{

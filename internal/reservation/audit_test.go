@@ -1,8 +1,10 @@
 package reservation_test
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -101,8 +103,8 @@ var corruptions = map[string]corruption{
 		promises: []string{"I2"},
 		sql:      "UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1",
 	},
-	"a stock row with holds is deleted": {
-		promises: []string{"I2"},
+	"a stock row with holds and movements is deleted": {
+		promises: []string{"I2", "I8"},
 		sql:      "DELETE FROM inventory WHERE product_id = $1",
 	},
 	"a live hold is set to EXPIRED by hand": {
@@ -154,9 +156,37 @@ var corruptions = map[string]corruption{
 		sql: `INSERT INTO reservation_items
 SELECT id, product_id, warehouse_id, expires_at, 1, true FROM reservations WHERE id = $1`,
 	},
-	"total changes without an adjustment": {
+	"total changes without a movement": {
 		promises: []string{"I8"},
 		sql:      "UPDATE inventory SET total = total + 1 WHERE product_id = $1",
+	},
+	"a stock row's number is ahead of its movements": {
+		promises: []string{"I8"},
+		sql:      "UPDATE inventory SET seq = seq + 1 WHERE product_id = $1",
+	},
+	"a movement has another delta": {
+		promises: []string{"I8"},
+		sql:      "UPDATE stock_movements SET delta = delta + 1 WHERE seq = 2 AND product_id = $1",
+	},
+	"a movement leads to another total": {
+		promises: []string{"I8"},
+		sql:      "UPDATE stock_movements SET total_after = 7 WHERE seq = 2 AND product_id = $1",
+	},
+	"a sale becomes an adjustment": {
+		promises: []string{"I8"}, hold: confirmedHold,
+		sql: "UPDATE stock_movements SET kind = 'ADJUSTMENT' WHERE reservation_id = $1",
+	},
+	"the first movement is missing": {
+		promises: []string{"I8"},
+		sql:      "DELETE FROM stock_movements WHERE seq = 1 AND product_id = $1",
+	},
+	"a movement is missing": {
+		promises: []string{"I8"},
+		sql:      "DELETE FROM stock_movements WHERE seq = 2 AND product_id = $1",
+	},
+	"the newest movement is missing": {
+		promises: []string{"I8"}, hold: confirmedHold,
+		sql: "DELETE FROM stock_movements WHERE reservation_id = $1",
 	},
 	"a confirmed hold becomes RELEASED": {
 		promises: []string{"I8"}, hold: confirmedHold,
@@ -242,6 +272,36 @@ UPDATE reservations SET updated_at = updated_at - interval '1 s' WHERE status = 
 	if err != nil || len(violations) != 2 || violations[0].Promise != "I9" {
 		t.Errorf("Audit() = %v, %v, want two violations of I9", violations, err)
 	}
+}
+
+// Each slice of the movements begins where the one before ended.
+func TestAuditLooksAtEverySliceOfTheMovements(t *testing.T) {
+	t.Parallel()
+
+	const movements = 25_000
+	f := newFixture(t, 0)
+	row := f.stock(0)
+	f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER i8_movement_is_right")
+	f.Exec(`
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, n, clock_timestamp(), 'ADJUSTMENT', 1, n - 1
+FROM inventory, generate_series(2, $1) n`, movements)
+	f.Exec("ALTER TABLE inventory DISABLE TRIGGER i8_total_moves")
+	f.Exec("UPDATE inventory SET seq = $1::bigint, total = $1::bigint - 1", movements)
+	f.mustAudit(t)
+	f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER i8_movements_stay")
+	for _, seq := range []int{2, 10_000, 10_001, 20_000, movements - 1} {
+		const sql = "UPDATE stock_movements SET delta = $1 WHERE seq = $2 AND product_id = $3"
+		f.Exec(sql, 2, seq, row.ProductID.String())
+		violations, err := newService(f.own).Audit(f.Context())
+		f.Exec(sql, 1, seq, row.ProductID.String())
+		// All but sales no longer adds up to the total either.
+		if err != nil || len(violations) != 2 || violations[1].Promise != "I8" ||
+			!strings.Contains(violations[1].Detail, fmt.Sprintf(": movement %d,", seq)) {
+			t.Errorf("Audit() = %v, %v, want movement %d found", violations, err, seq)
+		}
+	}
+	f.mustAudit(t)
 }
 
 func TestAuditReportsAtMostTwentyViolationsOfACheck(t *testing.T) {

@@ -18,21 +18,30 @@ type Product struct {
 // Warehouse is a place where stock is kept.
 type Warehouse struct {
 	ID   uuid.UUID `json:"id"`
+	Code string    `json:"code"`
 	Name string    `json:"name"`
+}
+
+// Limits bound how many units of a product may be held. Nil means no limit.
+type Limits struct {
+	MaxPerHold  *int // by one hold
+	MaxPerOwner *int // by all holds of one owner
 }
 
 // Stock is a product's count in one warehouse. Reserved counts live holds only, so Total less
 // Reserved is available.
 type Stock struct {
 	WarehouseID   uuid.UUID
+	WarehouseCode string
 	WarehouseName string
 	Total         int
 	Reserved      int
 }
 
-// CatalogEntry is a product with its stock in each warehouse, ordered by the warehouse's name.
+// CatalogEntry is a product with its stock in each OPEN warehouse, ordered by the warehouse's name.
 type CatalogEntry struct {
 	Product
+	Limits
 	Stocks []Stock
 }
 
@@ -60,57 +69,119 @@ func (c Cursor) name() *string {
 const (
 	MaxProductPage   = 200
 	MaxWarehousePage = 1000
+	// MaxSKUs is the most SKUs of one read. A shop's page of search results has fewer.
+	MaxSKUs = 50
 )
 
 // The bounds of a page as a whole. A page ends early when it meets one, and the next page goes on
-// there. JSON makes at most six bytes of a byte of text, and a stock row has 180 bytes beside its
+// there. JSON makes at most six bytes of a byte of text, and a stock row has 199 bytes beside its
 // text, so that no page is larger than 4 MB.
 const (
 	// MaxStockPage is the most stock rows of a page of products.
 	MaxStockPage = 5000
-	// maxPageText is the most text of a page, in bytes: its names and SKUs. A page has more only if
-	// its first row alone has more.
+	// maxPageText is the most text of a page, in bytes: its names, SKUs and codes. A page has more
+	// only if its first row alone has more.
 	maxPageText = 512 << 10
 )
 
 const listProductsSQL = `
-SELECT product_id, product_name, sku, warehouse_id, warehouse_name, total, reserved
-FROM list_products($1, $2, $3, $4, $5, $6)`
+SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
+       warehouse_id, warehouse_code, warehouse_name, total, reserved
+FROM list_catalog($1, $2, $3, $4, $5, $6)`
 
-// stockRow is a row of list_products. A product's first row has its name and SKU, and the others
-// may have them. A product without stock has one row, with nulls. A last row without a product says
-// that more follows.
+// stockRow is a row of list_catalog. A product's first row has its name, SKU and limits, and the
+// others may have them. A product without stock has one row, with nulls. A last row without a
+// product says that more follows.
 type stockRow struct {
 	ID            *uuid.UUID
 	Name, SKU     *string
+	MaxPerHold    *int
+	MaxPerOwner   *int
 	WarehouseID   *uuid.UUID
+	WarehouseCode *string
 	WarehouseName *string
 	Total         *int
 	Reserved      *int
 }
 
-// ListProducts reads a page of the catalog, ordered by name. next is where the next page begins, or
-// nil on the last page. A page has at most limit products and MaxStockPage stock rows. A product
-// whose stock rows don't fit on the rest of a page begins the next one. Only a product that doesn't
-// fit on a page of its own is divided: its first stock rows are on one page, and the others on the
-// next. ListProducts returns ErrBusy or ErrUnavailable.
+// ListProducts reads a page of the catalog, the ACTIVE products ordered by name. next is where the
+// next page begins, or nil on the last page. A page has at most limit products and MaxStockPage
+// stock rows. A product whose stock rows don't fit on the rest of a page begins the next one. Only
+// a product that doesn't fit on a page of its own is divided: its first stock rows are on one page,
+// and the others on the next. ListProducts returns ErrBusy or ErrUnavailable.
 //
 // The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	var warehouse *string
-	if after.Warehouse != uuid.Nil {
-		warehouse = optionalID(&after.Warehouse)
-	}
 	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], listProductsSQL, after.name(),
-		after.ID.String(), warehouse, limit, MaxStockPage, maxPageText)
+		after.ID.String(), unlessNil(after.Warehouse), limit, MaxStockPage, maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list products: %w", err)
 	}
 	entries, next = catalog(rows)
 	return entries, next, nil
+}
+
+const readProductsSQL = `
+SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
+       warehouse_id, warehouse_code, warehouse_name, total, reserved
+FROM read_products($1, $2, $3, $4, $5, $6)`
+
+// ListProductsBySKU reads the products that have one of the SKUs, of which it takes the first
+// MaxSKUs, ordered by name. It leaves out an SKU that no product has. It ends where a page of
+// ListProducts would, with MaxStockPage stock rows at most: next is then where the rest begins, and
+// otherwise nil. Of after only the ids count: a product's name is the present one.
+// ListProductsBySKU returns ErrBusy or ErrUnavailable.
+func (s *Service) ListProductsBySKU(
+	ctx context.Context, skus []string, after Cursor,
+) (entries []CatalogEntry, next *Cursor, err error) {
+	return s.readProducts(ctx, nil, skus[:min(len(skus), MaxSKUs)], after)
+}
+
+// Product reads one product. If its stock rows don't fit on a page of ListProducts, the entry has
+// the first of them, and next is the last warehouse that it has: after leads to the others. next is
+// otherwise zero, and so is after at first. Product returns ErrProductNotFound, ErrBusy or
+// ErrUnavailable.
+func (s *Service) Product(
+	ctx context.Context, id, after uuid.UUID,
+) (entry CatalogEntry, next uuid.UUID, err error) {
+	var place Cursor
+	if after != uuid.Nil {
+		place = Cursor{ID: id, Warehouse: after}
+	}
+	entries, rest, err := s.readProducts(ctx, &id, nil, place)
+	switch {
+	case err != nil:
+		return CatalogEntry{}, uuid.Nil, err
+	case len(entries) == 0:
+		return CatalogEntry{}, uuid.Nil, ErrProductNotFound
+	case rest != nil:
+		next = rest.Warehouse
+	}
+	return entries[0], next, nil
+}
+
+// readProducts reads the product with the id, or those with the SKUs.
+func (s *Service) readProducts(
+	ctx context.Context, id *uuid.UUID, skus []string, after Cursor,
+) (entries []CatalogEntry, next *Cursor, err error) {
+	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], readProductsSQL, optionalID(id), skus,
+		unlessNil(after.ID), unlessNil(after.Warehouse), MaxStockPage, maxPageText)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read products: %w", err)
+	}
+	entries, next = catalog(rows)
+	return entries, next, nil
+}
+
+// unlessNil returns an id as an argument of the statements: null for the nil UUID.
+func unlessNil(id uuid.UUID) *string {
+	if id == uuid.Nil {
+		return nil
+	}
+	return optionalID(&id)
 }
 
 // catalog gathers rows into entries. The rows of one product follow one another. It drops the last
@@ -130,15 +201,17 @@ func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 		}
 		if len(entries) == 0 || entries[len(entries)-1].ID != *row.ID {
 			product := Product{ID: *row.ID, Name: *row.Name, SKU: *row.SKU}
-			entries = append(entries, CatalogEntry{Product: product, Stocks: []Stock{}})
+			entries = append(entries, CatalogEntry{
+				Product: product, Limits: Limits{row.MaxPerHold, row.MaxPerOwner}, Stocks: []Stock{},
+			})
 		}
 		if row.WarehouseID == nil {
 			continue // the product has no stock row
 		}
 		last := &entries[len(entries)-1]
 		last.Stocks = append(last.Stocks, Stock{
-			WarehouseID: *row.WarehouseID, WarehouseName: *row.WarehouseName,
-			Total: *row.Total, Reserved: *row.Reserved,
+			WarehouseID: *row.WarehouseID, WarehouseCode: *row.WarehouseCode,
+			WarehouseName: *row.WarehouseName, Total: *row.Total, Reserved: *row.Reserved,
 		})
 	}
 	return entries, nil
@@ -148,13 +221,15 @@ func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 // answers the first one even if its name alone is too long.
 const listWarehousesSQL = `
 WITH page AS MATERIALIZED (
-    SELECT w.id, w.name, sum(octet_length(w.name)) OVER (ORDER BY w.name, w.id) AS bytes
-    FROM (SELECT id, name FROM warehouses
+    SELECT w.id, w.code, w.name,
+           sum(octet_length(w.code) + octet_length(w.name)) OVER (ORDER BY w.name, w.id) AS bytes
+    FROM (SELECT id, code, name FROM warehouses
           WHERE (name, id) > (coalesce($1, (SELECT name FROM warehouses WHERE id = $2)), $2)
+            AND status = 'OPEN'
           ORDER BY name, id LIMIT $3 + 1) w
 )
-SELECT id, name, (SELECT count(*) FROM page)
-FROM page WHERE bytes <= $4 OR bytes = octet_length(name)
+SELECT id, code, name, (SELECT count(*) FROM page)
+FROM page WHERE bytes <= $4 OR bytes = octet_length(code) + octet_length(name)
 ORDER BY name, id LIMIT $3`
 
 // warehouseRow is a row of listWarehousesSQL.
@@ -163,7 +238,7 @@ type warehouseRow struct {
 	Read int // how many warehouses were read
 }
 
-// ListWarehouses reads a page of the warehouses, ordered by name. next is where the next page
+// ListWarehouses reads a page of the OPEN warehouses, ordered by name. next is where the next page
 // begins, or nil on the last page. A page may have fewer than limit warehouses if their names are
 // long. ListWarehouses returns ErrBusy or ErrUnavailable.
 func (s *Service) ListWarehouses(

@@ -205,6 +205,37 @@ func TestConfirmsAndReleasesDeadlockInAnotherLockOrder(t *testing.T) {
 	}, raceOfOppositeCarts)
 }
 
+// dropMovementTriggers leaves the movements to the statements that write them.
+func dropMovementTriggers(f *fixture) {
+	f.Exec("DROP TRIGGER i8_movement_is_right ON stock_movements")
+	f.Exec("DROP TRIGGER i8_total_moves ON inventory")
+}
+
+const soldOnly = "FROM stock s WHERE _sold"
+
+func TestAConfirmThatWritesNoSaleBreaksTheNumbers(t *testing.T) {
+	t.Parallel()
+
+	for name, end := range map[string]string{"a sale": "\n        )", "sales of a cart": "\n    )"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			mustBreak(t, someCallers, "I8", func(f *fixture) {
+				dropMovementTriggers(f)
+				f.mutate("give_up_units", soldOnly+end, "FROM stock s WHERE false)")
+			}, raceOfMovements)
+		})
+	}
+}
+
+func TestTheTriggerRefusesAMovementAfterOneThatIsMissing(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, someCallers, "error", func(f *fixture) {
+		f.mutate("give_up_units", soldOnly+"\n        )", "FROM stock s WHERE false)")
+	}, raceOfMovements)
+}
+
 func TestSweepDeadlocksInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 

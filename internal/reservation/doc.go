@@ -35,25 +35,27 @@
 //	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
 //	    block, read or replay it.
 //	I7  A cart is held whole or not at all.
-//	I8  total changes only by confirming a hold or by a recorded stock adjustment.
+//	I8  total of a stock row is the total_after of its newest movement. A row's movements are
+//	    numbered 1, 2, 3, ... without a gap, and each one's total_after is the one before plus its
+//	    delta.
 //	I9  The sweep may run at any time, twice at once, and die anywhere: every expired hold is expired
 //	    exactly once.
 //
 // # Locks
 //
-// Every procedure takes its locks in one order: idempotency key, hold, cart lines, stock rows.
-// Several lines or stock rows are locked in the order of (product, warehouse). The reclaim and the
-// sweep take many holds at once. They skip locked holds instead of waiting for them. A reserve or a
-// stock adjustment that is short because other callers have locked dead holds undoes its work, and
-// then waits without holding a lock. So no circle of waits can form, and a deadlock means that
-// another program takes locks in another order. The transaction is then run again, and counted
-// ([Service.Retries]).
+// Every procedure takes its locks in one order: idempotency key, document of movements, hold, cart
+// lines, stock rows. Several lines or stock rows are locked in the order of (product, warehouse).
+// The reclaim and the sweep take many holds at once. They skip locked holds instead of waiting for
+// them. A reserve or a movement that is short because other callers have locked dead holds undoes
+// its work, and then waits without holding a lock. So no circle of waits can form, and a deadlock
+// means that another program takes locks in another order. The transaction is then run again, and
+// counted ([Service.Retries]).
 //
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
-// commit record. For the same reason a hold has no foreign key to its stock row: the check of the
-// key would lock the row once more. The key isn't needed. The update that takes the units finds out
-// whether the row exists, and a row that ever had stock can't be deleted, because its adjustments
-// refer to it.
+// commit record, and by a confirm for one insert more, of its movement. For the same reason a hold
+// and a movement have no foreign key to their stock row: the check of the key would lock the row
+// once more. The key isn't needed. The update that takes the units finds out whether the row
+// exists, and a trigger keeps the row from being deleted.
 //
 // # The clock
 //
@@ -95,7 +97,8 @@
 //   - What is written down stays: a hold whose status is EXPIRED, and a line that was reclaimed. A
 //     cart that lost a line is dead for every verb and reader, even before its end. Its other lines
 //     stay counted until its end comes again, for at most d: no index finds such a cart among the
-//     living, and an index on uncounted lines would grow with every resolved cart.
+//     living, and an index on uncounted lines would grow with every resolved cart. So the
+//     operator's list of a product misses a cart that lost all of its lines, for as long.
 //   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
 //   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by
 //     d, so a jump of a day forgets every key. A jump back makes it longer by d.

@@ -13,6 +13,8 @@ import (
 var (
 	// ErrNotFound means that there is no hold with that id.
 	ErrNotFound = errors.New("reservation not found")
+	// ErrProductNotFound means that there is no product with that id.
+	ErrProductNotFound = errors.New("product not found")
 	// ErrInventoryNotFound means that a line's product has no stock row in its warehouse.
 	ErrInventoryNotFound = errors.New("no stock row for this product and warehouse")
 	// ErrExpired means that the hold died before the call.
@@ -50,6 +52,20 @@ type InsufficientStockError struct{ Shortages []Shortage }
 
 func (e *InsufficientStockError) Error() string {
 	return fmt.Sprintf("insufficient stock for %d lines", len(e.Shortages))
+}
+
+// StockKey names a stock row.
+type StockKey struct {
+	ProductID   uuid.UUID `json:"product_id"`
+	WarehouseID uuid.UUID `json:"warehouse_id"`
+}
+
+// NotForSaleError lists every line whose product is archived or whose warehouse is closed. Nothing
+// was held.
+type NotForSaleError struct{ Lines []StockKey }
+
+func (e *NotForSaleError) Error() string {
+	return fmt.Sprintf("%d lines aren't for sale", len(e.Lines))
 }
 
 // NoConnection reports whether a call failed with ErrUnavailable because the service got no

@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -257,6 +258,12 @@ func TestABrokenListDiffersFromTheModel(t *testing.T) {
 		"has_line ignores the warehouse of a hold of one line": {
 			"has_line", " AND _hold.warehouse_id = coalesce(_warehouse, _hold.warehouse_id)", "",
 		},
+		"list_holds ignores the product of a hold of one line": {
+			"list_holds", "(a.r).product_id = coalesce(_product, (a.r).product_id)", "true",
+		},
+		"list_holds ignores the warehouse of a hold of one line": {
+			"list_holds", "AND (a.r).warehouse_id = coalesce(_warehouse, (a.r).warehouse_id)", "",
+		},
 		"list_holds orders by id": {
 			"list_holds", "ORDER BY w.created_at DESC, w.id DESC", "ORDER BY w.id DESC",
 		},
@@ -274,6 +281,259 @@ func TestABrokenListDiffersFromTheModel(t *testing.T) {
 				t.Error("the lists agree with the model, want a difference")
 			}
 		})
+	}
+}
+
+// findByIndex makes list_live_holds look through two holds only. The tests have fewer holds than it
+// looks through otherwise.
+func (f *fixture) findByIndex() {
+	f.t.Helper()
+	f.mutate("list_live_holds", "LIMIT _scan", "LIMIT 2")
+	f.mutate("list_live_holds", "IF _read = _scan", "IF _read = 2")
+}
+
+func TestHoldsAreListedByTheIndexesOfStockRows(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	rows := makeVariedHolds(f)
+	f.findByIndex()
+	for _, diff := range listDiffs(f, rows) {
+		t.Error(diff)
+	}
+}
+
+// Each case removes one part of the search by the indexes. The comparison with the model must show
+// it.
+func TestABrokenSearchByTheIndexesDiffersFromTheModel(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct{ function, old, replacement string }{
+		"the search isn't made": {"list_live_holds", "IF _read = 2", "IF false"},
+		"holds of the same end are skipped": {
+			"list_live_holds", "(r.expires_at, r.id) > (_hold.expires_at, _hold.id)",
+			"r.expires_at > _hold.expires_at",
+		},
+		"the place isn't kept": {
+			"list_live_holds", "WHERE (r.expires_at, r.id) > (_hold.expires_at, _hold.id)",
+			"WHERE true",
+		},
+		"the holds found have no order": {
+			"list_live_holds", "ORDER BY r.expires_at, r.id LIMIT _limit - walked",
+			"ORDER BY r.id LIMIT _limit - walked",
+		},
+		"carts are missed":        {"pending_holds_of", "l.counted", "false"},
+		"carts are found twice":   {"pending_holds_of", "SELECT DISTINCT", "SELECT"},
+		"single lines are missed": {"pending_holds_of", "r.product_id IS NOT NULL", "false"},
+		"the warehouse doesn't matter": {
+			"pending_holds_of", "AND coalesce(_warehouse, _most)", "AND _most",
+		},
+		"the product doesn't matter": {
+			"pending_holds_of", "BETWEEN coalesce(_product, _least)", "BETWEEN _least",
+		},
+		"the list of all has no live holds": {
+			"list_holds", "AND NOT _all", "AND false",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 1)
+			rows := makeVariedHolds(f)
+			f.findByIndex()
+			f.mutate(c.function, c.old, c.replacement)
+			if diffs := listDiffs(f, rows); len(diffs) == 0 {
+				t.Error("the lists agree with the model, want a difference")
+			}
+		})
+	}
+}
+
+// A dead cart is listed under every line that it had, also when the clock jumps back behind its
+// end.
+func TestACartThatLostALineIsListedUnderEachLine(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	if wrong := listsOfHalfACart(f); len(wrong) > 0 {
+		t.Errorf("the lists differ: %q", wrong)
+	}
+}
+
+func TestListsWithoutALookAtLinesShowHalfACartAlive(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct{ function, old, replacement string }{
+		"it isn't found":        {"half_carts", "NOT l.counted", "false"},
+		"live carts are found":  {"half_carts", "lost.n > 0", "lost.n >= 0"},
+		"it is found twice":     {"list_holds", "OR NOT has_lost_line(r)", "OR true"},
+		"it is shown as live":   {"hold_is_dead", " OR has_lost_line(_hold)", ""},
+		"it is live":            {"list_live_holds", "OR NOT has_lost_line(r)", "OR true"},
+		"dead carts are missed": {"list_holds", "AND r.expires_at <= _now", "AND false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 1)
+			f.mutate(c.function, c.old, c.replacement)
+			if wrong := listsOfHalfACart(f); len(wrong) == 0 {
+				t.Error("the lists are right, want a difference")
+			}
+		})
+	}
+}
+
+// listsOfHalfACart reads every list of a cart of which a reserve has reclaimed the first line, when
+// the cart is dead, and again when the clock is back behind its end. It returns the lists that
+// don't show the cart once as EXPIRED, or that show it as live.
+func listsOfHalfACart(f *fixture) (wrong []string) {
+	f.t.Helper()
+	s := f.services()[0]
+	rows := f.stocks(1, 2)
+	cart := f.hold(rows...)
+	f.kill(cart)
+	f.hold(rows[0])
+	f.findByIndex()
+	f.hold(rows[1], f.elsewhere(rows[1], 1)) // a whole cart
+	for _, when := range []string{"dead", "alive again"} {
+		if when != "dead" {
+			f.Exec(aliveAgainSQL, cart.ID.String())
+		}
+		for _, status := range []reservation.Status{"", reservation.Expired, reservation.Pending} {
+			for _, row := range rows {
+				for _, filter := range []reservation.HoldFilter{
+					{Status: status, ProductID: &row.ProductID},
+					{Status: status, WarehouseID: &row.WarehouseID},
+				} {
+					holds, err := readHolds(f.Context(), s, filter, 10)
+					if err != nil {
+						f.t.Fatal(err)
+					}
+					if !showsHalfACart(holds, cart.ID, status) {
+						wrong = append(wrong, fmt.Sprintf("%s: %+v: %+v", when, filter, holds))
+					}
+				}
+			}
+		}
+	}
+	return wrong
+}
+
+// showsHalfACart reports whether a list of this status has the cart once, as EXPIRED, and all other
+// holds as PENDING.
+func showsHalfACart(holds []reservation.Hold, cart uuid.UUID, status reservation.Status) bool {
+	found := 0
+	for _, h := range holds {
+		want := reservation.Pending
+		if h.ID == cart {
+			want = reservation.Expired
+			found++
+		}
+		if h.Status != want || status != "" && status != want {
+			return false
+		}
+	}
+	if status == reservation.Pending {
+		return found == 0
+	}
+	return found == 1
+}
+
+// othersSQL makes ten thousand holds with the status $2 of other products in other warehouses.
+// Their ends are in another order than the holds are stored. $1 makes their times different from
+// those of other batches.
+const othersSQL = `
+INSERT INTO reservations
+       (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
+SELECT gen_random_uuid(), p.ids[1 + n % 100], w.ids[1 + n % 7], 1, t.at, t.at,
+       t.at + interval '2 h', $2::text::reservation_status
+FROM generate_series(1, 10000) n,
+     (SELECT array_agg(gen_random_uuid()) AS ids FROM generate_series(1, 100)) p,
+     (SELECT array_agg(gen_random_uuid()) AS ids FROM generate_series(1, 7)) w,
+     LATERAL (SELECT clock_timestamp() - (n * 7919 % 10000) * interval '100 ms'
+                     - $1::integer * interval '10 ms' AS at) t`
+
+// explain runs a statement and returns how many blocks it read and how long it took, in ms.
+func (f *fixture) explain(sql string, args ...any) (blocks int, took float64) {
+	f.t.Helper()
+	conn, err := f.Admin.Acquire(f.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer conn.Release()
+	var answer []byte
+	for range 2 { // the first run also reads the functions and makes their plans
+		if err := conn.QueryRow(f.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql,
+			args...).Scan(&answer); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	var plans []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+		Time float64 `json:"Execution Time"`
+	}
+	if err := json.Unmarshal(answer, &plans); err != nil {
+		f.t.Fatal(err)
+	}
+	return plans[0].Plan.Hit + plans[0].Plan.Read, plans[0].Time
+}
+
+// The list of a product's or a warehouse's holds doesn't read the holds of others. The control asks
+// for a look through all live holds, as every release did before.
+func TestAListReadsFewHoldsOfOthers(t *testing.T) {
+	t.Parallel()
+
+	const others = 80_000
+	f := newFixture(t, 1)
+	for batch := range others / 10_000 {
+		f.Exec(othersSQL, batch, reservation.Pending)
+	}
+	for batch := range 2 {
+		f.Exec(othersSQL, batch, reservation.Released)
+	}
+	f.Exec("ANALYZE reservations")
+	rows := f.stocks(100, 100)
+	f.hold(rows[0])
+	f.hold(rows...)
+	var (
+		product   = rows[0].ProductID.String()
+		warehouse = rows[0].WarehouseID.String()
+		none      *string
+	)
+	const (
+		live = "SELECT * FROM list_live_holds($1, $2, '-infinity', $3, 51, $4)"
+		all  = "SELECT * FROM list_holds($1, $2, $3, 'infinity', $4, 51, 10000)"
+	)
+	for name, c := range map[string]struct {
+		sql  string
+		args []any
+		most int
+	}{
+		"a product":   {live, []any{product, none, uuid.Nil.String(), 1000}, 2_000},
+		"a warehouse": {live, []any{none, warehouse, uuid.Nil.String(), 1000}, 3_000},
+		"a product in a warehouse": {
+			live, []any{product, warehouse, uuid.Nil.String(), 1000}, 2_000,
+		},
+		"a product, of every status": {
+			all, []any{none, product, none, uuid.Max.String()}, 13_000,
+		},
+		"a warehouse, of every status": {
+			all, []any{none, none, warehouse, uuid.Max.String()}, 13_000,
+		},
+	} {
+		blocks, took := f.explain(c.sql, c.args...)
+		t.Logf("the holds of %s: %d blocks in %.1f ms", name, blocks, took)
+		if blocks > c.most {
+			t.Errorf("the holds of %s take %d blocks, want at most %d", name, blocks, c.most)
+		}
+	}
+	blocks, took := f.explain(live, product, none, uuid.Nil.String(), others)
+	t.Logf("a look through all live holds: %d blocks in %.1f ms", blocks, took)
+	if blocks < others/2 {
+		t.Errorf("a look through all live holds takes %d blocks, want %d or more", blocks, others/2)
 	}
 }
 

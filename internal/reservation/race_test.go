@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -158,6 +159,61 @@ func raceToResolve(ctx context.Context, f *fixture, r *report, to reservation.St
 		r.checkStock(f, rows[0], counts{Total: 200 - sold, Reserved: otherUnits})
 	}
 	r.checkStock(f, rows[1], counts{Total: 200 - sold/2, Reserved: otherUnits})
+}
+
+func TestEachChangeOfATotalIsOneMovement(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, someCallers, raceOfMovements)
+}
+
+// raceOfMovements lets callers confirm holds and carts of two stock rows, release others, and
+// adjust the rows, all at once. Then the movements of each row are numbered up to its number, and
+// there is one for each change.
+func raceOfMovements(ctx context.Context, f *fixture, r *report) {
+	const turns = 8
+	services := f.services()
+	rows := f.stocks(1000, 1000)
+	var sales, adjustments [2]atomic.Int64
+
+	together(len(services), func(i int) {
+		for n := range turns {
+			if r.anyBroken() {
+				return
+			}
+			own := i % 2
+			if n%4 == 3 {
+				err := f.adjust(ctx, rows[own], 5-n)
+				r.check(err == nil, "error", "adjust_stock() = %v", err)
+				adjustments[own].Add(1)
+				continue
+			}
+			lines := [][]reservation.Line{rows[own : own+1], rows}[n%2]
+			answer, err := services[i].Reserve(ctx, reservation.Request{Lines: lines})
+			if err == nil && n%4 == 2 {
+				_, err = services[i].Release(ctx, answer.Hold.ID, "")
+			} else if err == nil {
+				_, err = services[i].Confirm(ctx, answer.Hold.ID, "")
+				sales[own].Add(1)
+				sales[1-own].Add(int64(len(lines) - 1))
+			}
+			r.check(err == nil, "error", "a hold of %d lines: %v", len(lines), err)
+		}
+	})
+
+	const countsSQL = `
+SELECT concat_ws(' ', i.seq, count(*) FILTER (WHERE m.kind = 'SALE'),
+                 count(*) FILTER (WHERE m.kind = 'ADJUSTMENT' AND m.note = 'test'))
+FROM inventory i JOIN stock_movements m USING (product_id, warehouse_id)
+WHERE i.product_id = $1 GROUP BY i.seq`
+	for n, row := range rows {
+		got := queryOne[string](f, countsSQL, row.ProductID.String())
+		sold, adjusted := int(sales[n].Load()), int(adjustments[n].Load())
+		// The opening and an adjustment of the fixture come first.
+		want := fmt.Sprint(2+sold+adjusted, " ", sold, " ", 1+adjusted)
+		r.check(got == want, "I8", "the number, sales and adjustments of row %d: %s, want %s", n, got,
+			want)
+	}
 }
 
 func TestEitherAllConfirmsOrAllReleasesSucceed(t *testing.T) {

@@ -2,6 +2,7 @@ package reservation_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -134,6 +135,116 @@ func raceOfCatalogAndSweep(ctx context.Context, f *fixture, r *report) {
 					r.check(e.Stocks[0].Reserved == 0, "I4",
 						"the catalog shows %+v, want none reserved", e.Stocks[0])
 				}
+			}
+		})
+	}
+}
+
+// stockedCatalog makes three products: two of one name, in two warehouses of one name and a third,
+// and one without stock. Some of their units are held, and others belong to dead holds.
+func stockedCatalog(f *fixture) (skus []string) {
+	f.t.Helper()
+	skus = []string{"M-1", "M-2", "L-1"}
+	products := []uuid.UUID{
+		f.NamedProduct("Mug", skus[0]), f.NamedProduct("Mug", skus[1]),
+		f.NamedProduct("Lamp", skus[2]),
+	}
+	for _, name := range []string{"East", "East", "North"} {
+		warehouse := f.NamedWarehouse(name)
+		for _, product := range products[:2] {
+			f.Stock(product, warehouse, 10)
+			line := reservation.Line{ProductID: product, WarehouseID: warehouse, Quantity: 2}
+			f.hold(line)
+			f.kill(f.hold(line))
+		}
+	}
+	return skus
+}
+
+// chosenDiffs compares the chosen products with the list of all.
+func chosenDiffs(f *fixture, skus []string) (diffs []string) {
+	f.t.Helper()
+	ctx := f.Context()
+	s := f.services()[0]
+	add := func(call string, want, got any) {
+		if diff := cmp.Diff(want, got); diff != "" {
+			diffs = append(diffs, fmt.Sprintf("%s differs (-list +got):\n%s", call, diff))
+		}
+	}
+	all, _, err := s.ListProducts(ctx, reservation.Cursor{}, reservation.MaxProductPage)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	asked := append([]string{"none", skus[0]}, skus...)
+	got, next, err := s.ListProductsBySKU(ctx, asked, reservation.Cursor{})
+	if err != nil || next != nil {
+		f.t.Fatalf("ListProductsBySKU(%q) leads to %+v, %v, want all at once", asked, next, err)
+	}
+	add("ListProductsBySKU() of all", all, got)
+	for i, want := range all {
+		entry, next, err := s.Product(ctx, want.ID, uuid.Nil)
+		add("the end of Product()", "<nil> "+uuid.Nil.String(), fmt.Sprint(err, " ", next))
+		add("Product()", want, entry)
+		rest, _, err := s.ListProductsBySKU(ctx, asked, reservation.Cursor{ID: want.ID})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		add("ListProductsBySKU() after a product", len(all[i+1:]), len(rest))
+		for n, stock := range want.Stocks {
+			entry, _, err := s.Product(ctx, want.ID, stock.WarehouseID)
+			add("the end of Product() after a warehouse", "<nil>", fmt.Sprint(err))
+			add("Product() after a warehouse", want.Stocks[n+1:], entry.Stocks)
+		}
+	}
+	return diffs
+}
+
+func TestChosenProductsAreThoseOfTheList(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	for _, diff := range chosenDiffs(f, stockedCatalog(f)) {
+		t.Error(diff)
+	}
+	s := f.services()[0]
+	none, next, err := s.ListProductsBySKU(f.Context(), []string{"none"}, reservation.Cursor{})
+	if err != nil || len(none) != 0 || next != nil {
+		t.Errorf("ListProductsBySKU() of no product = %v, %v, %v, want none", none, next, err)
+	}
+	for _, after := range []uuid.UUID{uuid.Nil, uuid.New()} {
+		_, _, err := s.Product(f.Context(), uuid.New(), after)
+		if !errors.Is(err, reservation.ErrProductNotFound) {
+			t.Errorf("Product() of no product = %v, want ErrProductNotFound", err)
+		}
+	}
+}
+
+// Each case removes one part of the statement. The comparison with the list must show it.
+func TestBrokenChosenProductsDifferFromTheList(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct{ old, replacement string }{
+		"dead holds count as reserved": {"IF reserved > 0 THEN", "IF false THEN"},
+		"the products have no order":   {"ORDER BY p.name, p.id", "ORDER BY p.sku DESC"},
+		"warehouses of one name have no order": {
+			"ORDER BY s.name, s.id", "ORDER BY s.name, s.id DESC",
+		},
+		"the rest begins with the product again": {
+			"OR p.id = _after AND _warehouse IS NOT NULL", "OR p.id = _after",
+		},
+		"warehouses of one name are skipped": {
+			"(w.name, w.id) > (_from, coalesce(_warehouse, _nowhere))", "w.name > _from",
+		},
+		"a product without stock is left out": {"LEFT JOIN", "JOIN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 1)
+			skus := stockedCatalog(f)
+			f.mutate("read_products", c.old, c.replacement)
+			if diffs := chosenDiffs(f, skus); len(diffs) == 0 {
+				t.Error("the chosen products agree with the list, want a difference")
 			}
 		})
 	}

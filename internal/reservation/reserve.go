@@ -12,9 +12,9 @@ import (
 
 // Reserve holds all lines of the request or none (I7). Lines of one stock row are merged first.
 //
-// It returns an *InvalidError, ErrInventoryNotFound, an *InsufficientStockError, ErrKeyReused,
-// ErrKeyInUse, ErrBusy or ErrUnavailable. Stock that only dead holds occupy is reclaimed, so dead
-// holds never cause an InsufficientStockError (I4).
+// It returns an *InvalidError, ErrInventoryNotFound, a *NotForSaleError, an
+// *InsufficientStockError, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable. Stock that only
+// dead holds occupy is reclaimed, so dead holds never cause an InsufficientStockError (I4).
 func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	lines, err := r.validate(ctx, s.opts.MaxHold)
 	if err != nil {

@@ -43,6 +43,14 @@ func decodeHold(data []byte) (Hold, error) {
 	return row.hold(), nil
 }
 
+func decodeNotForSale(data []byte) error {
+	var refused NotForSaleError
+	if err := json.Unmarshal(data, &refused.Lines); err != nil {
+		return fmt.Errorf("read the lines that aren't for sale: %w", err)
+	}
+	return &refused
+}
+
 func decodeShortages(data []byte) error {
 	var short InsufficientStockError
 	if err := json.Unmarshal(data, &short.Shortages); err != nil {

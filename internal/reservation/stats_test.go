@@ -133,13 +133,19 @@ WITH lines AS (
     UNION ALL
     SELECT l.product_id, l.warehouse_id, l.quantity, r.status
     FROM reservation_items l JOIN reservations r ON r.id = l.reservation_id
+), stock AS (
+    UPDATE inventory i
+    SET reserved = s.held, total = total - s.sold, seq = seq + (s.sold > 0)::integer
+    FROM (SELECT product_id, warehouse_id,
+                 coalesce(sum(quantity) FILTER (WHERE status = 'PENDING'), 0) AS held,
+                 coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold
+          FROM lines GROUP BY 1, 2) s
+    WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id
+    RETURNING i.product_id, i.warehouse_id, i.seq, i.total, s.sold
 )
-UPDATE inventory i SET reserved = s.held, total = total - s.sold
-FROM (SELECT product_id, warehouse_id,
-             coalesce(sum(quantity) FILTER (WHERE status = 'PENDING'), 0) AS held,
-             coalesce(sum(quantity) FILTER (WHERE status = 'CONFIRMED'), 0) AS sold
-      FROM lines GROUP BY 1, 2) s
-WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id`)
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, seq, clock_timestamp(), 'SALE', -sold, total
+FROM stock WHERE sold > 0`)
 }
 
 // withinAMicrosecond compares durations that went through floating point.

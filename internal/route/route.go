@@ -24,6 +24,10 @@ const (
 	ScopeConfirm = "reservations:confirm"
 	// ScopeRead belongs to the operator: it shows everybody's holds and the shop's figures.
 	ScopeRead = "inventory:read"
+	// ScopeCatalog belongs to the back office: it decides what is for sale.
+	ScopeCatalog = "catalog:write"
+	// ScopeWrite belongs to the ERP and to the operator: it changes what lies on the shelves.
+	ScopeWrite = "inventory:write"
 )
 
 // Key is the route key of an HTTP API: the method, a space and the path.
@@ -34,6 +38,7 @@ func API() []Route {
 	const reservations, reservation = "/api/reservations", "/api/reservations/{id}"
 	return []Route{
 		{Function: "list-products", Method: "GET", Path: "/api/products"},
+		{Function: "list-products", Method: "GET", Path: "/api/products/{id}"},
 		{Function: "list-warehouses", Method: "GET", Path: "/api/warehouses"},
 		{Function: "reserve", Method: "POST", Path: reservations},
 		{Function: "list-reservations", Method: "GET", Path: reservations, Scope: ScopeRead},
@@ -41,6 +46,16 @@ func API() []Route {
 		{Function: "confirm", Method: "POST", Path: reservation + "/confirm", Scope: ScopeConfirm},
 		{Function: "release", Method: "POST", Path: reservation + "/release"},
 		{Function: "extend", Method: "POST", Path: reservation + "/extend"},
+		{
+			Function: "put-products", Method: "POST", Path: "/api/catalog/products",
+			Scope: ScopeCatalog,
+		},
+		{
+			Function: "put-warehouses", Method: "POST", Path: "/api/catalog/warehouses",
+			Scope: ScopeCatalog,
+		},
+		{Function: "move-stock", Method: "POST", Path: "/api/stock/movements", Scope: ScopeWrite},
+		{Function: "list-movements", Method: "GET", Path: "/api/stock/movements", Scope: ScopeRead},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}

@@ -7,10 +7,11 @@ import (
 	"io"
 	"net/http"
 	"path"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/allo/reservations/internal/negotiate"
 )
 
 // The Cache-Control of the files.
@@ -53,7 +54,7 @@ func newFile(name, content string) (*file, error) {
 		f.body = sync.OnceValue(func() []byte { return decompress(content) })
 	} else {
 		f.body = func() []byte { return []byte(content) }
-		f.compressed = sync.OnceValue(func() []byte { return compress(content) })
+		f.compressed = sync.OnceValue(func() []byte { return negotiate.GzipBest([]byte(content)) })
 	}
 	return f, nil
 }
@@ -89,44 +90,13 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request, cacheControl string
 	header.Set("Cache-Control", cacheControl)
 	header.Set("Vary", "Accept-Encoding")
 	body, etag := f.body, f.hash
-	if acceptsGzip(r.Header) {
+	if negotiate.AcceptsGzip(r.Header) {
 		// Other bytes need another strong ETag.
 		header.Set("Content-Encoding", "gzip")
 		body, etag = f.compressed, f.hash+"-gzip"
 	}
 	header.Set("ETag", `"`+etag+`"`)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body()))
-}
-
-// acceptsGzip reports whether a caller accepts gzip (RFC 9110, section 12.5.3). A proxy may have
-// split the list over several headers.
-func acceptsGzip(header http.Header) bool {
-	for coding := range strings.SplitSeq(strings.Join(header.Values("Accept-Encoding"), ","), ",") {
-		name, parameter, _ := strings.Cut(coding, ";")
-		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			continue
-		}
-		_, weight, weighted := strings.Cut(parameter, "=")
-		q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
-		return !weighted || (err == nil && q > 0)
-	}
-	return false
-}
-
-// compress can't fail: it writes to memory, at a valid level.
-func compress(body string) []byte {
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
-	if err == nil {
-		_, err = io.WriteString(w, body)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		panic(err)
-	}
-	return out.Bytes()
 }
 
 // decompress can't fail: vendor.sh compressed the content, and a test reads it.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/allo/reservations/internal/negotiate"
 )
 
 func TestLoadIsTheSameEachTime(t *testing.T) {
@@ -198,7 +200,7 @@ func BenchmarkCompressAll(b *testing.B) {
 	}
 	for b.Loop() {
 		for _, f := range files {
-			compress(string(f.body()))
+			negotiate.GzipBest(f.body())
 		}
 	}
 }

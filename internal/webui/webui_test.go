@@ -120,7 +120,7 @@ func TestGzipIsOnlySentToCallersThatAcceptIt(t *testing.T) {
 	handler := webui.Handler()
 	for accepted, want := range map[string]string{
 		"": "", "br": "", "identity": "", "gzip;q=0": "", "gzip; q=0.000": "",
-		"gzip;q=nonsense": "", "xgzip": "", "*": "",
+		"gzip;q=nonsense": "", "xgzip": "",
 		"gzip": "gzip", "GZIP": "gzip", "br,gzip": "gzip", "deflate , gzip ; q=0.1": "gzip",
 	} {
 		resp := get(t, handler, "/", http.Header{"Accept-Encoding": {accepted}})

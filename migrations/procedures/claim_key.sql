@@ -10,6 +10,10 @@
 --   1      an idempotency key                      hashtext(key)  here
 --   2      the settings and rights of the roles    0              internal/migrate, and
 --                                                                 infra/bootstrap.sql
+--   4      the catalog                             0              put_products, put_warehouses,
+--                                                                 follow_catalog, and
+--                                                                 0005_catalog.sql
+--   5      a document of movements                 hashtext(...)  move_stock.sql
 --   < 0    an idempotency key of a named caller    see below      here
 --
 -- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing

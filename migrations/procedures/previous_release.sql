@@ -56,6 +56,20 @@ RETURNS TABLE (product_id uuid, product_name text, sku text,
                warehouse_id uuid, warehouse_name text, total integer, reserved bigint)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM whole_page_of_products(_name, _id, _limit) w
+    RETURN QUERY SELECT w.product_id, w.product_name, w.sku, w.warehouse_id, w.warehouse_name,
+                        w.total, w.reserved
+                 FROM whole_catalog_page(_name, _id, _limit) w
                  WHERE w.product_id IS NOT NULL;
+END $$;
+
+-- list_catalog has taken the place of this one, because it answers more columns.
+CREATE OR REPLACE FUNCTION list_products(
+    _name text, _id uuid, _warehouse uuid, _limit integer, _rows integer, _bytes integer)
+RETURNS TABLE (product_id uuid, product_name text, sku text,
+               warehouse_id uuid, warehouse_name text, total integer, reserved bigint)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT c.product_id, c.product_name, c.sku, c.warehouse_id, c.warehouse_name,
+                        c.total, c.reserved
+                 FROM list_catalog(_name, _id, _warehouse, _limit, _rows, _bytes) c;
 END $$;

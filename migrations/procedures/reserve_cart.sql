@@ -1,11 +1,12 @@
 -- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted
--- by (product, warehouse). Outcomes as for reserve_line; SHORT names every short line.
+-- by (product, warehouse). Outcomes as for reserve_line. NOT_FOR_SALE names every line that isn't
+-- for sale, and SHORT every short line.
 --
 -- The steps of one try, as in reserve_line:
 --
 --   step     what is known                    action                          next step
 --   look     nothing                          read the stock rows, unlocked   insert, or reclaim
---   reclaim  a stock row seemed short         refuse, or expire dead holds    insert
+--   reclaim  a row seemed short or closed     refuse, or expire dead holds    insert
 --   insert   the rows seem to have the units  insert the hold and its lines   take
 --   take     the hold is inserted             lock the rows in order, update  commit, or look again
 CREATE OR REPLACE PROCEDURE reserve_cart(
@@ -31,12 +32,13 @@ BEGIN
 
         _now := clock_timestamp();
         _raise := _quantities;
-        SELECT count(*), bool_and(s.free >= l.quantity), array_agg(s.epoch ORDER BY l.n)
+        SELECT count(*), bool_and(s.open AND s.free >= l.quantity),
+               array_agg(s.epoch ORDER BY l.n)
         INTO _found, _fits, _epochs
         FROM unnest(_products, _warehouses, _quantities)
              WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
         CROSS JOIN LATERAL (
-            SELECT i.total - i.reserved AS free, i.epoch FROM inventory i
+            SELECT i.total - i.reserved AS free, i.epoch, i.open FROM inventory i
             WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
             ORDER BY i.epoch DESC LIMIT 1
         ) s;
@@ -45,6 +47,11 @@ BEGIN
             EXIT;
         END IF;
         IF NOT _fits THEN
+            answer := closed_lines(_products, _warehouses);
+            IF answer IS NOT NULL THEN
+                outcome := 'NOT_FOR_SALE';
+                EXIT;
+            END IF;
             SELECT c.short, c.raise INTO answer, _raise
             FROM reclaim_for_cart(_products, _warehouses, _quantities) c;
             IF answer IS NOT NULL THEN
@@ -83,7 +90,7 @@ BEGIN
             epoch = next_epoch(i.epoch)
         FROM locked l
         WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
-          AND i.epoch >= l.epoch AND i.total - i.reserved >= l.units;
+          AND i.epoch >= l.epoch AND i.total - i.reserved >= l.units AND i.open;
         GET DIAGNOSTICS _found = ROW_COUNT;
         IF _found = _lines THEN
             IF NOT _fits AND random() < 0.03 THEN
@@ -119,6 +126,23 @@ BEGIN
         COMMIT;
         PERFORM write_log_record();
     END IF;
+END $$;
+
+-- closed_lines names every line whose stock row isn't open, or is null when all are.
+CREATE OR REPLACE FUNCTION closed_lines(_products uuid[], _warehouses uuid[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object('product_id', l.product_id,
+                                            'warehouse_id', l.warehouse_id) ORDER BY l.n)
+        FROM unnest(_products, _warehouses) WITH ORDINALITY l (product_id, warehouse_id, n)
+        CROSS JOIN LATERAL (
+            SELECT i.open FROM inventory i
+            WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+            ORDER BY i.epoch DESC LIMIT 1
+        ) s
+        WHERE NOT s.open
+    );
 END $$;
 
 -- reclaim_for_cart looks closely at a cart that has a line that seems short. short names every

@@ -1,9 +1,10 @@
 -- reserve_line holds units of one stock row.
 --
 -- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
--- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
--- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
--- reclaimed in steps.
+-- the key; INVENTORY_NOT_FOUND; NOT_FOR_SALE, with the line, when the product is archived or the
+-- warehouse is closed; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the stock row
+-- changed during each of max_tries() tries, or time ran out while many dead holds were reclaimed in
+-- steps.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
@@ -27,6 +28,7 @@ DECLARE
     _free  integer;
     _epoch integer;
     _from  timestamptz;
+    _open  boolean;
     _dead  bigint;
     _freed bigint;
     _tries integer := 0;
@@ -40,15 +42,20 @@ BEGIN
 
         _now := clock_timestamp();
         _freed := 0;
-        SELECT i.total - i.reserved, i.epoch, i.first_end,
+        SELECT i.total - i.reserved, i.epoch, i.first_end, i.open,
                CASE WHEN i.total - i.reserved < _quantity
                     THEN dead_units(_product, _warehouse, i.first_end, _quantity) ELSE 0 END
-        INTO _free, _epoch, _from, _dead
+        INTO _free, _epoch, _from, _open, _dead
         FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
         IF _free IS NULL THEN
             outcome := 'INVENTORY_NOT_FOUND';
+            EXIT;
+        ELSIF NOT _open THEN
+            outcome := 'NOT_FOR_SALE';
+            answer := jsonb_build_array(jsonb_build_object(
+                'product_id', _product, 'warehouse_id', _warehouse));
             EXIT;
         ELSIF _free + _dead < _quantity THEN
             outcome := 'SHORT';
@@ -75,7 +82,7 @@ BEGIN
         SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)
         WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
-          AND total - reserved + _freed >= _quantity;
+          AND total - reserved + _freed >= _quantity AND open;
         IF FOUND THEN
             IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
                 PERFORM raise_first_end(_product, _warehouse);

@@ -75,9 +75,10 @@ BEGIN
     END IF;
 END $$;
 
--- give_up_units takes a hold's units out of its stock rows' reserved, and out of total as well
--- when they are sold. It answers false, and the caller must roll back, when a line of a cart was
--- reclaimed before its lock came: then the hold is dead.
+-- give_up_units takes a hold's units out of its stock rows' reserved. When they are sold, it takes
+-- them out of total as well, and writes a SALE for each line in the same statement (I8). It answers
+-- false, and the caller must roll back, when a line of a cart was reclaimed before its lock came:
+-- then the hold is dead.
 CREATE OR REPLACE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -87,16 +88,26 @@ DECLARE
     _rows      integer;
 BEGIN
     IF _hold.product_id IS NOT NULL THEN
-        UPDATE inventory
-        SET reserved = reserved - _hold.quantity,
-            total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
-            epoch    = next_epoch(epoch)
-        WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
-          AND epoch >= (SELECT i.epoch FROM inventory i -- leads to the row's newest version
-                        WHERE i.product_id = _hold.product_id
-                          AND i.warehouse_id = _hold.warehouse_id
-                        ORDER BY i.epoch DESC LIMIT 1)
-        RETURNING first_end INTO _first_end;
+        WITH stock AS (
+            UPDATE inventory
+            SET reserved = reserved - _hold.quantity,
+                total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
+                seq      = seq + _sold::integer,
+                epoch    = next_epoch(epoch)
+            WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
+              AND epoch >= (SELECT i.epoch FROM inventory i -- leads to the row's newest version
+                            WHERE i.product_id = _hold.product_id
+                              AND i.warehouse_id = _hold.warehouse_id
+                            ORDER BY i.epoch DESC LIMIT 1)
+            RETURNING seq, total, first_end
+        ), sale AS (
+            INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind,
+                                         delta, total_after)
+            SELECT _hold.product_id, _hold.warehouse_id, s.seq, clock_timestamp(), _hold.id, 'SALE',
+                   -_hold.quantity, s.total
+            FROM stock s WHERE _sold
+        )
+        SELECT s.first_end INTO _first_end FROM stock s;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
         END IF;
@@ -133,14 +144,24 @@ BEGIN
                         AND i.epoch >= newest.epoch
         WHERE l.reservation_id = _hold.id
         ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
+    ), stock AS (
+        UPDATE inventory i
+        SET reserved = i.reserved - l.quantity,
+            total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END,
+            seq      = i.seq + _sold::integer,
+            epoch    = next_epoch(i.epoch)
+        FROM locked l
+        WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
+          AND i.epoch >= l.epoch
+        RETURNING i.product_id, i.warehouse_id, i.seq, i.total, l.quantity
+    ), sales AS (
+        INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind,
+                                     delta, total_after)
+        SELECT s.product_id, s.warehouse_id, s.seq, clock_timestamp(), _hold.id, 'SALE',
+               -s.quantity, s.total
+        FROM stock s WHERE _sold
     )
-    UPDATE inventory i
-    SET reserved = i.reserved - l.quantity,
-        total    = i.total - CASE WHEN _sold THEN l.quantity ELSE 0 END,
-        epoch    = next_epoch(i.epoch)
-    FROM locked l
-    WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id AND i.epoch >= l.epoch;
-    GET DIAGNOSTICS _rows = ROW_COUNT;
+    SELECT count(*) INTO _rows FROM stock;
     IF _rows <> _lines THEN
         RAISE EXCEPTION 'I2: hold % lacks a stock row', _hold.id;
     END IF;

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -115,7 +114,7 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 		rows.here.String())
 
 	callEveryVerb(t, as(t, address, "allo_app"), rows)
-	wantRefused(t, address, rows)
+	wantRefused(t, address)
 
 	// A second deploy revokes rights that were granted by hand. Another owner's table doesn't disturb
 	// it. Nor does a version that only a newer release has: the older release then has nothing to do.
@@ -125,7 +124,7 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	if report, err := run(t.Context()); err != nil || len(report.Applied) != 0 {
 		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
 	}
-	wantRefused(t, address, rows)
+	wantRefused(t, address)
 	owner.Exec("INSERT INTO goose_versions (version_id, is_applied) VALUES (1000, true)")
 	if applied, err := migrate.Up(t.Context(), migrator); err != nil || len(applied) != 0 {
 		t.Errorf("a migration without an app role = %v, %v, want nothing to do", applied, err)
@@ -229,10 +228,9 @@ func callEveryVerb(t *testing.T, address string, rows stockRows) {
 
 // wantRefused runs statements that the service's role must not run. The tables' owner runs them
 // too, to show that they are valid.
-func wantRefused(t *testing.T, address string, rows stockRows) {
+func wantRefused(t *testing.T, address string) {
 	t.Helper()
 	app, owner := fixtureAs(t, address, "allo_app"), fixtureAs(t, address, "allo_migrator")
-	adjust := fmt.Sprintf("SELECT adjust_stock('%s', '%s', 1, 'mine')", rows.product, rows.here)
 	try := func(user *pgtest.Fixture, statement string) error {
 		tx, err := user.Admin.Begin(t.Context())
 		if err != nil {
@@ -244,14 +242,12 @@ func wantRefused(t *testing.T, address string, rows stockRows) {
 	for _, statement := range []string{
 		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
 		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
-		"DELETE FROM reservation_items", "DELETE FROM stock_adjustments",
-		"INSERT INTO products VALUES (gen_random_uuid(), 'p', 'P')",
-		"UPDATE warehouses SET name = 'w'",
-		"INSERT INTO inventory (product_id, warehouse_id, total) " +
-			"SELECT product_id, warehouse_id, 1 FROM inventory WHERE false",
+		"DELETE FROM reservation_items", "DELETE FROM stock_movements WHERE false",
+		"UPDATE stock_movements SET note = 'other' WHERE false",
+		"DELETE FROM products WHERE false", "UPDATE products SET sku = sku",
+		"DELETE FROM warehouses WHERE false", "UPDATE warehouses SET code = code",
 		"UPDATE inventory SET product_id = product_id",
 		"UPDATE reservations SET quantity = 1 WHERE false",
-		adjust,
 		"CREATE TABLE mine ()",
 		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
 		"DROP FUNCTION write_log_record", "DROP TRIGGER i3_resolved_once_i4_alive ON reservations",

@@ -50,20 +50,22 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 			kind)
 	}
 	return s.exec(ctx,
-		"TRUNCATE products, warehouses, inventory, stock_adjustments, reservations, "+
+		"TRUNCATE products, warehouses, inventory, stock_movements, reservations, "+
 			"reservation_items, idempotency_keys",
 		// Checking a hundred thousand rows would take most of the time.
 		"SET session_replication_role = replica",
-		fmt.Sprintf("INSERT INTO warehouses VALUES ('%s', 'Bench')", warehouseID),
+		fmt.Sprintf("INSERT INTO warehouses (id, code, name) VALUES ('%s', 'BENCH', 'Bench')",
+			warehouseID),
 		fmt.Sprintf(`INSERT INTO products
 SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`,
 			uuidOf(1), rows-1),
 		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total)
 SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
-		"INSERT INTO stock_adjustments (product_id, warehouse_id, delta, reason) "+
-			"SELECT product_id, warehouse_id, total, 'opening stock' FROM inventory",
+		`INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, seq, now(), 'OPENING', total, total FROM inventory`,
 		"RESET session_replication_role",
 		"VACUUM ANALYZE products", "VACUUM ANALYZE inventory", "ANALYZE reservations",
+		"VACUUM ANALYZE stock_movements",
 	)
 }
 

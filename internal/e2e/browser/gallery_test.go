@@ -112,7 +112,7 @@ func TestGalleryOfTheShopInTrouble(t *testing.T) {
 	b.offline(false)
 	b.until("!document.querySelector('.connection').textContent")
 
-	s.db.Exec("TRUNCATE products, inventory, stock_adjustments, reservations, reservation_items")
+	s.db.Exec("TRUNCATE products, inventory, stock_movements, reservations, reservation_items")
 	b.sees("main", "The shelves are empty")
 	b.look("shop-empty")
 }

@@ -1,11 +1,13 @@
 package browser
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"sync/atomic"
 	"testing"
 
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/demo"
 )
 
@@ -89,7 +91,7 @@ func TestTheOperatorsOlderPagesAreFetchedOnce(t *testing.T) {
 	b.sees(rows, "1 × Mechanical Keyboard, New York")
 }
 
-// A page of the API ends after so many holds searched, even if none matched.
+// A page of the API ends after so many resolved holds searched, even if none matched.
 func TestTheOperatorLooksFurther(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -109,7 +111,7 @@ func TestTheOperatorLooksFurther(t *testing.T) {
 	})
 	b := s.newTab()
 	b.visit("/ops")
-	b.sees(".nothing", "None among the 10,000 next to end searched.")
+	b.sees("h2", "Live holds")
 	b.choose("Status", "")
 	b.sees(".nothing", "None among the newest 10,000 searched.")
 	b.look("ops-further")
@@ -158,4 +160,42 @@ func TestThePagesMakeOneFormatterOfNumbers(t *testing.T) {
 	if made := eval[int](b, "(1).toLocaleString('en') && made"); made != 2 {
 		t.Errorf("after one more there are %d, want the test to count it", made)
 	}
+}
+
+// A shop may show shoppers no more than so many units. The operator's page reads the same catalog,
+// and says so.
+func TestThePagesSayWhatTheShopShows(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, func(c *config.Config) { c.StockShown = 5 })
+	b := s.newTab()
+	b.visit("/")
+	row := func(warehouse, selector, text string) {
+		t.Helper()
+		b.until(fmt.Sprintf(
+			"document.querySelector(%q).closest('li').querySelector(%q).textContent.trim() === %q",
+			reserveButton("Ceramic Mug", warehouse), selector, text))
+	}
+	row("New York", ".figures", "5+ available")
+	row("New York", ".badge", "")
+	row("Los Angeles", ".figures", "1 available")
+	row("Los Angeles", ".badge", "Only 1 left")
+	b.look("shop-limited")
+	b.click(reserveButton("Ceramic Mug", "New York"))
+	b.sees("dialog", "New York: 5+ available.")
+	b.fill("#quantity", "31")
+	b.click(submit)
+	b.sees("#quantity-note", "Not reserved: fewer than 31 left in New York.")
+	b.fill("#quantity", "7")
+	b.click(submit)
+	b.sees("h1", "Held for you")
+	s.reserve(600, line(mug, losAngeles, 1))
+	b.visit("/")
+	row("Los Angeles", ".badge", "None left")
+
+	b.visit("/ops")
+	b.sees("section[aria-labelledby=stock]", "up to a limit (STOCK_SHOWN)")
+	b.until("[...document.querySelectorAll('section[aria-labelledby=stock] tbody tr')]" +
+		".some((row) => /^Ceramic MugNew York––5\\+\\s*–$/.test(row.textContent.trim()))")
+	b.sees(".tiles", "Live holds2")
+	b.look("ops-limited")
 }

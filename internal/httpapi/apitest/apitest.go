@@ -3,6 +3,7 @@ package apitest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,6 +73,11 @@ func validate(
 		Header:  header,
 		Options: options(),
 	}
+	if header.Get("Content-Encoding") == "gzip" {
+		if body, err = unpack(body); err != nil {
+			return fmt.Errorf("its body isn't gzip: %w", err)
+		}
+	}
 	input.SetBodyBytes(body)
 	// The library skips some statuses. They must be in the document too.
 	if route.Operation.Responses.Status(status) == nil {
@@ -84,6 +90,14 @@ func validate(
 		return checkProblem(status, header, body)
 	}
 	return nil
+}
+
+func unpack(body []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 func findRoute(req *http.Request) (*routers.Route, map[string]string, error) {
@@ -154,6 +168,7 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		RequestID string
 		Details   json.RawMessage
 		Shortages json.RawMessage
+		Lines     json.RawMessage
 	}
 	if err := json.Unmarshal(body, &p); err != nil {
 		return err
@@ -173,6 +188,8 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		return fmt.Errorf("the problem %s has the details %s", p.Code, p.Details)
 	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK"):
 		return fmt.Errorf("the problem %s has the shortages %s", p.Code, p.Shortages)
+	case (p.Lines != nil) != (p.Code == "NOT_FOR_SALE"):
+		return fmt.Errorf("the problem %s has the lines %s", p.Code, p.Lines)
 	}
 	return nil
 }

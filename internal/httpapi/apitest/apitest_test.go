@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/allo/reservations/internal/negotiate"
 )
 
 const goodProblem = `{"type":"urn:x","title":"t","status":404,"detail":"d",` +
@@ -17,7 +19,7 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 	const (
 		hold    = "/api/reservations/019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
 		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug",` +
-			`"sku":"CM-300","inventories":[]}]`
+			`"sku":"CM-300","maxPerHold":null,"maxPerOwner":3,"inventories":[]}]`
 	)
 	tests := []struct {
 		name, method, path string
@@ -27,13 +29,26 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 		want               string // a part of the error; none when empty
 	}{
 		{"a problem", "GET", hold, 404, answer("application/problem+json"), goodProblem, ""},
-		{"a list", "GET", "/api/products", 200, answer("application/json"), product, ""},
+		{"a list", "GET", "/api/products", 200, catalog(), product, ""},
+		{
+			"a compressed list", "GET", "/api/products", 200,
+			with(catalog(), "Content-Encoding", "gzip"),
+			string(negotiate.GzipBest([]byte(product))), "",
+		},
+		{
+			"a list that isn't compressed", "GET", "/api/products", 200,
+			with(catalog(), "Content-Encoding", "gzip"), product, "isn't gzip",
+		},
+		{
+			"a list without an ETag", "GET", "/api/products", 200, with(catalog(), "ETag", ""), product,
+			"ETag",
+		},
 		{
 			"a 304",
 			"GET",
 			"/api/openapi.json",
 			304,
-			with(with(answer(""), "ETag", `"ab"`), "Cache-Control", "public"),
+			with(catalog(), "Cache-Control", "public"),
 			"",
 			"",
 		},
@@ -142,7 +157,7 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 			"GET",
 			"/api/products",
 			200,
-			answer("application/json"),
+			catalog(),
 			strings.Replace(product, "5f0c", "zzzz", 1),
 			"UUID",
 		},
@@ -151,7 +166,7 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 			"GET",
 			"/api/products",
 			200,
-			with(answer("application/json"), "Link", "</x>"),
+			with(catalog(), "Link", "</x>"),
 			product,
 			"Link",
 		},
@@ -200,6 +215,15 @@ func TestTimesAreInUTC(t *testing.T) {
 
 func answer(contentType string) http.Header {
 	return http.Header{"Content-Type": {contentType}, "X-Request-Id": {"r"}}
+}
+
+// catalog has the headers of an answer that caches may keep.
+func catalog() http.Header {
+	header := answer("application/json")
+	header.Set("ETag", `"0c6dbb1f2b1fbd4a2a3c4d5e6f708192"`)
+	header.Set("Cache-Control", "public, max-age=1, stale-while-revalidate=2")
+	header.Set("Vary", "Accept-Encoding")
+	return header
 }
 
 func with(header http.Header, name, value string) http.Header {

@@ -8,11 +8,13 @@ import (
 	_ "embed" // for the document
 	"fmt"
 	"net/http"
-	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/allo/reservations/internal/negotiate"
 )
 
 // document is the contract: YAML for the people who write it, served as JSON to programs.
@@ -46,7 +48,7 @@ func Handler() http.Handler {
 		panic(err)
 	}
 	sum := sha256.Sum256(body)
-	tag := fmt.Sprintf(`"%x"`, sum[:16])
+	packed := sync.OnceValue(func() []byte { return negotiate.GzipBest(body) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		if header.Get("X-Request-Id") == "" {
@@ -54,25 +56,24 @@ func Handler() http.Handler {
 		}
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Cache-Control", maxAge)
+		header.Set("Vary", "Accept-Encoding")
+		isPacked := negotiate.AcceptsGzip(r.Header)
+		tag := fmt.Sprintf(`"%x"`, sum[:16])
+		if isPacked { // other bytes need another ETag
+			tag = fmt.Sprintf(`"%x-gzip"`, sum[:16])
+		}
 		header.Set("ETag", tag)
-		if matches(r.Header.Values("If-None-Match"), tag) {
+		if negotiate.IsCurrent(r.Header, tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
+		answer := body
+		if isPacked {
+			header.Set("Content-Encoding", "gzip")
+			answer = packed()
+		}
 		header.Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
-		_, _ = w.Write(body) // an error means that the caller has gone
+		_, _ = w.Write(answer) // an error means that the caller has gone
 	})
-}
-
-// matches reports whether an If-None-Match header names the tag. A cache on the way may have made
-// the tag a weak one.
-func matches(header []string, tag string) bool {
-	for candidate := range strings.SplitSeq(strings.Join(header, ","), ",") {
-		candidate = strings.TrimSpace(candidate)
-		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == tag {
-			return true
-		}
-	}
-	return false
 }

@@ -1,7 +1,9 @@
 package openapi
 
 import (
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -97,5 +99,37 @@ func TestTheRequestsIDIsKept(t *testing.T) {
 
 	if got := w.Header().Get("X-Request-Id"); got != "the platform's" {
 		t.Errorf("X-Request-Id = %q, want the one that was set before", got)
+	}
+}
+
+func TestTheDocumentIsCompressedForCallersThatAcceptIt(t *testing.T) {
+	t.Parallel()
+
+	handler := Handler()
+	packed := func(ifNoneMatch string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodGet, "/api/openapi.json", nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		r.Header.Set("If-None-Match", ifNoneMatch)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w
+	}
+
+	plain := get()
+	w := packed(plain.Header().Get("ETag"))
+	tag := w.Header().Get("ETag")
+	r, err := gzip.NewReader(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil || string(body) != plain.Body.String() || w.Code != http.StatusOK ||
+		w.Header().Get("Content-Encoding") != "gzip" || tag == plain.Header().Get("ETag") {
+		t.Errorf("the compressed document = %d %v, %v, want the same one under another ETag", w.Code,
+			w.Header(), err)
+	}
+	if again := packed(tag); again.Code != http.StatusNotModified || again.Body.Len() > 0 ||
+		again.Header().Get("ETag") != tag {
+		t.Errorf("the document that the caller has = %d %v, want 304", again.Code, again.Header())
 	}
 }

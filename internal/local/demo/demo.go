@@ -22,6 +22,7 @@ const connectTimeout = 15 * time.Second
 // Warehouse is a warehouse of the demo catalog.
 type Warehouse struct {
 	ID   uuid.UUID
+	Code string
 	Name string
 }
 
@@ -37,9 +38,9 @@ type Product struct {
 // work.
 func Warehouses() [3]Warehouse {
 	return [3]Warehouse{
-		{newID("0001"), "San Francisco"},
-		{newID("0002"), "New York"},
-		{newID("0003"), "Los Angeles"},
+		{newID("0001"), "SF", "San Francisco"},
+		{newID("0002"), "NY", "New York"},
+		{newID("0003"), "LA", "Los Angeles"},
 	}
 }
 
@@ -93,7 +94,7 @@ func RefuseRemote(databaseURL string) error {
 func Reset(ctx context.Context, databaseURL string) error {
 	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
-TRUNCATE products, warehouses, inventory, stock_adjustments,
+TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments,
          reservations, reservation_items, idempotency_keys`); err != nil {
 			return err
 		}
@@ -120,7 +121,7 @@ func inTx(ctx context.Context, databaseURL string, fn func(pgx.Tx) error) error 
 func insert(ctx context.Context, tx pgx.Tx) error {
 	var batch pgx.Batch
 	for _, w := range Warehouses() {
-		batch.Queue("INSERT INTO warehouses (id, name) VALUES ($1, $2)", w.ID, w.Name)
+		batch.Queue("INSERT INTO warehouses (id, code, name) VALUES ($1, $2, $3)", w.ID, w.Code, w.Name)
 	}
 	for _, p := range Products() {
 		batch.Queue("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", p.ID, p.Name, p.SKU)

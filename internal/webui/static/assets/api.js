@@ -20,6 +20,7 @@ export class ApiError extends Error {
     this.status = status;
     this.code = problem.code || "";
     this.shortages = problem.shortages || [];
+    this.lines = problem.lines || [];
     this.details = problem.details || {};
     this.retryAfter = retryAfter; // in ms
   }
@@ -47,7 +48,14 @@ export class ApiError extends Error {
 async function call(method, url, headers = {}, body = undefined) {
   let response, answer;
   try {
-    response = await fetch(url, { method, headers, body, signal: AbortSignal.timeout(TIMEOUT) });
+    // With no-cache the browser asks whether its copy of the catalog is current before it uses it.
+    response = await fetch(url, {
+      method,
+      headers,
+      body,
+      cache: "no-cache",
+      signal: AbortSignal.timeout(TIMEOUT),
+    });
     answer = await response.json();
   } catch {
     // A body that was cut off or isn't JSON counts as lost. An error status still counts.

@@ -10,14 +10,16 @@ import {
   Dialog,
   html,
   lineKey,
+  most,
+  NO_LIMIT,
   plural,
   Quantity,
   quantityError,
+  units,
 } from "./parts.js";
-import { explain, shortage, useReserve } from "./reserve.js";
+import { explain, NOT_FOR_SALE, shortage, useReserve } from "./reserve.js";
 
 export const MAX_LINES = 100; // of one request to the API
-const NO_LIMIT = 1_000_000; // units: the API's own limit
 
 const kept = storage();
 
@@ -68,7 +70,8 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
   const { isBusy, reserve } = useReserve(refresh);
 
   // The stock of a line is unknown if its page of the catalog isn't shown. The API knows it.
-  const available = (line) => rows.get(lineKey(line))?.availableStock ?? NO_LIMIT;
+  const row = (line) => rows.get(lineKey(line));
+  const available = (line) => (row(line) ? most(row(line)) : NO_LIMIT);
 
   const shown = (line) => typed[lineKey(line)] ?? String(line.quantity);
   const byLine = (make) =>
@@ -117,20 +120,23 @@ export function Cart({ cart, rows, connection, onClose, refresh }) {
       return;
     }
     const short = new Map(error.shortages.map((line) => [lineKey(line), line]));
-    setErrors(byLine((line) => shortage(short.get(lineKey(line)), line.warehouseName)));
-    setFailure(
-      short.size > 0
-        ? `Nothing was reserved: ${plural(short.size, "line is", "lines are")} short. ` +
-          "Change or remove the short lines."
-        : explain(error, {}),
+    const unsold = new Set(error.lines.map(lineKey));
+    setErrors(
+      byLine((line) =>
+        unsold.has(lineKey(line))
+          ? NOT_FOR_SALE
+          : shortage(short.get(lineKey(line)), line.warehouseName),
+      ),
     );
+    setFailure(refusal(error));
   }
 
   const areTyped = cart.lines.every((line) => !quantityError(shown(line), Infinity));
   const reserveAll = areTyped ? `Reserve ${plural(cart.units, "unit")}` : "Reserve";
   const lines = cart.lines.map(
     (line) => html`
-    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} most=${available(line)}
+    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} row=${row(line)}
+      most=${available(line)}
       error=${errors[lineKey(line)]}
       onType=${(value) => type(line, value)} onRemove=${() => remove(line)} />`,
   );
@@ -156,18 +162,31 @@ const Empty = ({ close }) => html`
   <p>It is empty. Use “Reserve” on a row to add items, from any product and warehouse.</p>
   <footer><button type="button" onClick=${close}>Keep shopping</button></footer>`;
 
+// refusal says why a cart wasn't reserved. The lines themselves say the rest.
+function refusal(error) {
+  if (error.shortages.length > 0) {
+    const short = plural(error.shortages.length, "line is", "lines are");
+    return `Nothing was reserved: ${short} short. Change or remove the short lines.`;
+  }
+  if (error.lines.length > 0) {
+    const unsold = plural(error.lines.length, "line isn’t", "lines aren’t");
+    return `Nothing was reserved: ${unsold} sold any more. Remove them.`;
+  }
+  return explain(error, {});
+}
+
 const idOf = ({ productId, warehouseId }) => `line-${productId}-${warehouseId}`;
 
-function Line({ line, value, most, error, onType, onRemove }) {
+function Line({ line, value, row, most: limit, error, onType, onRemove }) {
   const id = idOf(line);
   return html`
     <li>
       <p>
         <strong>${line.productName}</strong><br />
-        <small>${line.warehouseName}${most < NO_LIMIT ? ` · ${count(most)} available` : ""}</small>
+        <small>${line.warehouseName}${row ? ` · ${units(row)} available` : ""}</small>
       </p>
       <${Quantity} id=${id} label=${`Quantity of ${line.productName} from ${line.warehouseName}`}
-        value=${value} most=${most} error=${error}
+        value=${value} most=${limit} error=${error}
         onInput=${onType} />
       <button type="button" class="icon"
         aria-label=${`Remove ${line.productName} from ${line.warehouseName}`} onClick=${onRemove}>

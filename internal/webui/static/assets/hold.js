@@ -16,7 +16,7 @@ import {
   plural,
   start,
 } from "./parts.js";
-import { remember, shortage, useReserve } from "./reserve.js";
+import { NOT_FOR_SALE, remember, shortage, useReserve } from "./reserve.js";
 
 const MAX_CATALOG_PAGES = 20; // read for the names of a cart's lines
 const NAMES_AGAIN = 5_000; // ms until the next attempt to read the names
@@ -312,6 +312,11 @@ function whyNot(error, names) {
           names?.get(lineKey(short)) ?? {};
         return `${product}: ${shortage(short, warehouse)}`;
       })
+      .join(" ");
+  }
+  if (error.code === "NOT_FOR_SALE") {
+    return error.lines
+      .map((line) => `${names?.get(lineKey(line))?.product ?? "A product"}: ${NOT_FOR_SALE}`)
       .join(" ");
   }
   return error.isUnknown

@@ -16,6 +16,7 @@ import {
   lineKey,
   plural,
   start,
+  units,
 } from "./parts.js";
 
 const PAGE = 50; // holds
@@ -23,7 +24,7 @@ const CATALOG_PAGE = 200; // products
 const CATALOG_PAGES = 5; // read at first, and by each "Show more"
 const LONG_CATALOG_EVERY = 5; // reads of the page; a catalog of one page is read each time
 const LAG_SAMPLES = 60; // drawn values of the sweep's lag
-const SCAN = 10_000; // holds that the API looks through for one page
+const SCAN = 10_000; // resolved holds that the API looks through for one page
 const AUDIT_LATE = 2 * 3600; // seconds: it runs every hour, and one may fail
 const LATE = 90; // seconds: a minute between two sweeps, and half of one for the sweep itself
 
@@ -285,11 +286,11 @@ function Holds({ holds, catalog, filter, onFilter, onMore, isCurrent }) {
 }
 
 // None tells an empty list from one that wasn't searched to its end.
-function None({ holds: { next, read, filter } }) {
+function None({ holds: { next, read } }) {
   const looked = count(SCAN * read);
-  const which = filter.status === "PENDING" ? `${looked} next to end` : `newest ${looked}`;
-  return html`<p class="nothing">${next ? `None among the ${which} searched.` : "No holds match."}
-    </p>`;
+  return html`<p class="nothing">${
+    next ? `None among the newest ${looked} searched.` : "No holds match."
+  }</p>`;
 }
 
 function Hold({ hold, names, warehouses }) {
@@ -319,11 +320,34 @@ function Left({ hold }) {
     total=${whole} /></span>`;
 }
 
+// isLimited is true if the catalog hides the totals.
+const isLimited = (items) =>
+  items.some((product) => product.inventories.some((stock) => stock.totalQuantity === null));
+
+// Share is the held share of a stock row, as a figure and a bar.
+const Share = ({ stock: { reservedQuantity, totalQuantity } }) =>
+  totalQuantity === null
+    ? "–"
+    : html`
+      <span class="left">
+        <b>${percent(reservedQuantity, totalQuantity)}</b><${Bar} held=${reservedQuantity}
+          total=${totalQuantity} />
+      </span>`;
+
+// exact formats a figure that the catalog may hide.
+const exact = (number) => (number === null ? "–" : count(number));
+
 const Stock = ({ catalog: { items, next }, onMore }) => html`
   <section aria-labelledby="stock">
     <h2 id="stock">Stock and the share on hold</h2>
     ${next && html`<p class="muted">The first ${plural(items.length, "product")}, by name. Holds of
       the others show the product’s id.</p>`}
+    ${
+      isLimited(items) &&
+      html`<p class="muted">The catalog shows shoppers, and this page, only how many units are
+      available, up to a limit (<code>STOCK_SHOWN</code>). The exact figures need the permission
+      <code>inventory:read</code>.</p>`
+    }
     ${
       items.length === 0
         ? html`<p class="nothing">There is no stock.</p>`
@@ -336,14 +360,9 @@ const Stock = ({ catalog: { items, next }, onMore }) => html`
               (stock) => html`
             <tr key=${lineKey({ productId: product.id, ...stock })}>
               <th scope="row">${product.name}</th><td>${stock.warehouseName}</td>
-              <td>
-                <span class="left">
-                  <b>${percent(stock.reservedQuantity, stock.totalQuantity)}</b><${Bar}
-                    held=${stock.reservedQuantity} total=${stock.totalQuantity} />
-                </span>
-              </td>
-              <td>${count(stock.reservedQuantity)}</td><td>${count(stock.availableStock)}</td><td>
-                ${count(stock.totalQuantity)}</td>
+              <td><${Share} stock=${stock} /></td>
+              <td>${exact(stock.reservedQuantity)}</td><td>${units(stock)}</td><td>
+                ${exact(stock.totalQuantity)}</td>
             </tr>`,
             ),
           )}

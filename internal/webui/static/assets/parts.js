@@ -189,6 +189,16 @@ function reason(error) {
 const numbers = new Intl.NumberFormat("en");
 export const count = (number) => numbers.format(number);
 
+// NO_LIMIT is the API's own limit of the units of a line.
+export const NO_LIMIT = 1_000_000;
+
+// units formats the available units of a stock row. orMore says that there may be more of them.
+export const units = ({ availableStock, orMore }) => `${count(availableStock)}${orMore ? "+" : ""}`;
+
+// most is the most units that a shopper may ask of a stock row. If there may be more than are
+// shown, the API decides.
+export const most = ({ availableStock, orMore }) => (orMore ? NO_LIMIT : availableStock);
+
 export const plural = (number, one, many = `${one}s`) =>
   `${count(number)} ${number === 1 ? one : many}`;
 

@@ -9,8 +9,10 @@ import {
   Dialog,
   html,
   lineKey,
+  most,
   Quantity,
   quantityError,
+  units,
 } from "./parts.js";
 
 export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
@@ -30,10 +32,10 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
   // Units in the cart aren't held yet. They count against what can be added to the cart, but not
   // against what can be reserved now.
   function tooMuch() {
-    const wrong = quantityError(value, row.availableStock);
-    return wrong || Number(value) <= row.availableStock - inCart
+    const wrong = quantityError(value, most(row));
+    return wrong || Number(value) <= most(row) - inCart
       ? wrong
-      : `Your cart has ${count(inCart)} of the ${count(row.availableStock)} left here already.`;
+      : `Your cart has ${count(inCart)} of the ${units(row)} left here already.`;
   }
 
   function add(close) {
@@ -44,7 +46,7 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
 
   async function submit(event) {
     event.preventDefault();
-    if (isBusy || refuse(quantityError(value, row.availableStock))) {
+    if (isBusy || refuse(quantityError(value, most(row)))) {
       return;
     }
     setError("");
@@ -66,12 +68,14 @@ export function Reserve({ row, inCart, connection, onAdd, onClose, refresh }) {
       <form novalidate onSubmit=${submit} aria-busy=${isBusy}>
         <p>
           From <strong>${row.warehouseName}
-            </strong>: ${count(row.availableStock)} available of ${count(row.totalQuantity)}.
+            </strong>: ${units(row)} available${
+              row.totalQuantity === null ? "" : ` of ${count(row.totalQuantity)}`
+            }.
           ${inCart > 0 && ` ${count(inCart)} in your cart.`}
         </p>
         <label for="quantity">Quantity</label>
         <${Quantity} id="quantity" autofocus label="Quantity" value=${value}
-          most=${row.availableStock} error=${error}
+          most=${most(row)} error=${error}
           onInput=${(typed) => {
             setValue(typed);
             setError("");
@@ -141,6 +145,9 @@ export function useReserve(refresh) {
   return { isBusy, reserve };
 }
 
+// What the customer reads about an archived product or a closed warehouse.
+export const NOT_FOR_SALE = "Not reserved: it isn’t sold from there any more.";
+
 // explain tells the customer why a line wasn't reserved.
 export function explain(error, row) {
   if (error.code === "INSUFFICIENT_STOCK") {
@@ -152,6 +159,9 @@ export function explain(error, row) {
   if (error.code === "INVENTORY_NOT_FOUND") {
     return "That warehouse doesn’t stock this product any more.";
   }
+  if (error.code === "NOT_FOR_SALE") {
+    return NOT_FOR_SALE;
+  }
   if (error.isUnknown) {
     return "No answer from the shop. Try again: it won’t be reserved twice.";
   }
@@ -162,6 +172,9 @@ export function explain(error, row) {
 export function shortage(short, warehouseName) {
   if (!short) {
     return "";
+  }
+  if (short.orMore) {
+    return `Not reserved: fewer than ${count(short.requested)} left in ${warehouseName}.`;
   }
   return short.available > 0
     ? `Not reserved: only ${count(short.available)} left in ${warehouseName}.`

@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { getPages } from "./api.js";
 import { Cart, MAX_LINES, useCart } from "./cart.js";
 import { useLive } from "./live.js";
-import { announce, Bar, Connection, count, Failure, html, lineKey, start } from "./parts.js";
+import { announce, Bar, Connection, count, Failure, html, lineKey, start, units } from "./parts.js";
 import { ownHolds, Reserve } from "./reserve.js";
 
 const LOW = 3; // units: so few are marked as low
@@ -140,27 +140,40 @@ function Stock({ product, stock, hold, onReserve }) {
     <li>
       <p class="where"><strong>${stock.warehouseName}</strong> <${Badge} id=${badge}
         stock=${stock} hold=${hold} /></p>
-      <${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
-      <p class="figures">
-        <b>${count(stock.availableStock)}</b> available ·${" "}
-        <b>${count(stock.reservedQuantity)}</b> held ·${" "}
-        <b>${count(stock.totalQuantity)}</b> total
-      </p>
+      <${Figures} stock=${stock} />
       <button type="button" aria-haspopup="dialog" aria-disabled=${none} aria-describedby=${badge}
         aria-label=${`Reserve ${product.name} from ${stock.warehouseName}`}
           onClick=${() => none || onReserve(row)}>Reserve</button>
     </li>`;
 }
 
-function Badge({ id, hold, stock: { availableStock, totalQuantity } }) {
+// Figures has a row's units. The shop may show shoppers only how many are available.
+function Figures({ stock }) {
+  if (stock.totalQuantity === null) {
+    return html`<p class="figures"><b>${units(stock)}</b> available</p>`;
+  }
+  return html`
+    <${Bar} held=${stock.reservedQuantity} total=${stock.totalQuantity} />
+    <p class="figures">
+      <b>${units(stock)}</b> available ·${" "}
+      <b>${count(stock.reservedQuantity)}</b> held ·${" "}
+      <b>${count(stock.totalQuantity)}</b> total
+    </p>`;
+}
+
+function Badge({ id, hold, stock: { availableStock, orMore, totalQuantity } }) {
   if (hold) {
     return html`<a id=${id} class="badge own" href=${`/reservation/${hold}`}>Held for you</a>`;
   }
-  if (availableStock > LOW) {
+  if (availableStock > LOW || orMore) {
     return html`<span id=${id} class="badge" />`;
   }
   if (availableStock > 0) {
     return html`<span id=${id} class="badge low">Only ${availableStock} left</span>`;
+  }
+  if (totalQuantity === null) {
+    // Nothing tells whether some units are on hold and may come back.
+    return html`<span id=${id} class="badge none">None left</span>`;
   }
   return html`<span id=${id} class="badge none">${totalQuantity > 0 ? "All on hold" : "Sold out"}
     </span>`;

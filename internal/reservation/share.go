@@ -1,0 +1,38 @@
+package reservation
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// This file is for the packages that work on the same database by the same rules: internal/stock.
+
+// QueryRow runs one statement that returns exactly one row, as a transaction of its own. It runs it
+// again after a deadlock or a serialization failure. Its errors are ErrBusy, ErrUnavailable and
+// those of a statement that is wrong. Statements and arguments are those of postgres.Query.
+func QueryRow[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (row T, err error) {
+	return queryRow(ctx, s, to, sql, args...)
+}
+
+// Query is QueryRow for a statement that returns any number of rows.
+func Query[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (rows []T, err error) {
+	return query(ctx, s, to, sql, args...)
+}
+
+// KeyArgs returns the two arguments of a routine for an Idempotency-Key of the context's principal:
+// the key as the database knows it, and the hash of the request. Without a key both are nil. verb
+// and parts must tell two different requests apart, and stay the same across releases. KeyArgs
+// returns an *InvalidError.
+func KeyArgs(
+	ctx context.Context, key, verb string, parts ...[]byte,
+) (name *string, hash []byte, err error) {
+	var invalid InvalidError
+	validateKey(ctx, &invalid, key)
+	name, hash = keyArgs(ctx, key, verb, parts...)
+	return name, hash, invalid.orNil()
+}

@@ -1,0 +1,53 @@
+// Package stock is the shop's back office: the catalog, and what lies on the shelves. It works on
+// the same database as package reservation, by the same rules: a use case is one routine of
+// migrations/procedures/, its locks are taken in the one order, and a success is on disk.
+//
+// # The catalog
+//
+// [Service.PutProducts] and [Service.PutWarehouses] make and change up to [MaxItems] products or
+// warehouses, all or none. Products are named by their SKU, and warehouses by their code. Neither
+// is ever deleted: an ARCHIVED product and a CLOSED warehouse leave the catalog and get no new
+// hold, and their live holds go on as ever.
+//
+// A reserve reads one table, the stock row. So each stock row repeats whether its product is ACTIVE
+// and its warehouse is OPEN, and the product's limits. A change takes these steps:
+//
+//  1. One transaction writes the products or the warehouses, and the answer under the
+//     Idempotency-Key. From now on the catalog shows the change.
+//  2. The stock rows follow, a thousand at a time, each step a short transaction
+//     (procedures/follow_catalog.sql). A warehouse may have 40,000 of them. From the moment a stock
+//     row has followed, its reserves are refused by the guard of their update.
+//  3. One flush of the log makes all of this durable. Then the caller gets the answer. So no hold
+//     is made after the answer.
+//
+// A call that dies after step 1 leaves stock rows behind. The repeat finishes it, with the same
+// Idempotency-Key or without one: step 2 looks at all stock rows of the request, also of those
+// items that are UNCHANGED. The audit finds the stock rows of a call that isn't repeated.
+//
+// # Movements
+//
+// [Service.Move] applies the lines of a document. Each line is one movement of one stock row (I8),
+// and each is applied once, for ever. The movement itself remembers the line: its source, its
+// reference and its number are unique. So the line needs no other record, and a document that was
+// sent half-way is sent again.
+//
+//   - A document's calls follow one another, by an advisory lock that each line's transaction takes
+//     anew (move_line in procedures/move_stock.sql). Without the lock the unique index would refuse
+//     the second of two equal lines, instead of replaying it.
+//   - All lines go in one CALL, which takes one round trip and one flush of the log, however many
+//     lines there are. Each line's transaction commits without waiting for the disk, so a hot row
+//     is locked for one movement (doc.go of package reservation has the argument).
+//   - A document that is applied together is one transaction, which takes its stock rows in the
+//     lock order.
+//   - An Idempotency-Key binds the whole call. As its lines are several transactions, the answer is
+//     stored with the last one. The first one stores that it is pending, so that no other request
+//     can use the key meanwhile.
+//
+// # Locks
+//
+// A write of the catalog locks its Idempotency-Key, then the catalog, and then the products or the
+// warehouses. The catalog's lock is an advisory one (procedures/claim_key.sql). It makes the writes
+// follow one another, and it is held for a few milliseconds: no stock row is waited for meanwhile.
+// Whoever copies the catalog into a stock row shares it. A transaction that makes stock rows and
+// also waits for others should share it before it locks the first one.
+package stock
