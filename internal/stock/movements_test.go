@@ -369,6 +369,66 @@ func TestACallThatFailedHalfWayIsRepeated(t *testing.T) {
 	s.audit()
 }
 
+// refuseThenApply sends one document twice under one key. The first call refuses line 1, because
+// its units are held. Then they are released, and the second call gets the key between the first
+// call's last two transactions. It returns what line 1 did to the total by each answer.
+func (s *shelf) refuseThenApply() (deltas []int) {
+	s.t.Helper()
+	s.Stock(s.mug, s.here, 5)
+	s.Stock(s.lamp, s.here, 0)
+	hold := s.reserve(s.mug, s.here, 5)
+	unlock := s.Lock("SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE", s.lamp.String())
+	d := document("correction", delta(s.mug, s.here, -5), delta(s.lamp, s.here, 1))
+	answers := make(chan []stock.LineResult, 2)
+	send := func(waiting int) {
+		go func() {
+			results, _, err := s.stock.Move(s.Context(), d, "key")
+			if err != nil {
+				s.t.Errorf("Move() = %v", err)
+			}
+			answers <- results
+		}()
+		s.WaitUntil(`
+SELECT count(*) = $1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'`, waiting)
+	}
+	send(1)
+	if _, err := s.holds.Release(s.Context(), hold, ""); err != nil {
+		s.t.Fatal(err)
+	}
+	send(2)
+	unlock()
+	for range 2 {
+		if results := <-answers; len(results) == 2 {
+			deltas = append(deltas, results[0].Delta)
+		}
+	}
+	return deltas
+}
+
+func TestAnAnswerTellsOfALineThatAnEqualCallApplied(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	if diff := cmp.Diff([]int{-5, -5}, s.refuseThenApply()); diff != "" {
+		t.Errorf("line 1 changed the total by (-want +got):\n%s", diff)
+	}
+	if total := s.Counts(s.mug, s.here).Total; total != 0 {
+		t.Errorf("the total is %d, want 0", total)
+	}
+	s.audit()
+}
+
+func TestAnAnswerRefusesAnAppliedLineWithoutTheLastLook(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	pgtest.Mutate(t, s.Database, "move_stock", "_results := applied_since(_wanted, _results);", "")
+	if diff := cmp.Diff([]int{0, 0}, s.refuseThenApply()); diff != "" {
+		t.Errorf("line 1 changed the total by (-want +got):\n%s", diff)
+	}
+}
+
 // raceOfOneDocument sends a document from every caller at once, while others reserve. It returns
 // what went wrong.
 func (s *shelf) raceOfOneDocument(ctx context.Context, reference string) (wrong []string) {

@@ -13,13 +13,15 @@
 --
 -- A key binds its request from the first line's transaction on, with an answer that is still
 -- pending. A repeat that finds it pending goes through the lines too, because nobody knows how far
--- the first call came. The call that ends first stores its answer, and the other one returns it.
+-- the first call came. Each line's transaction claims the key, so no line is applied after the
+-- answer is stored. The call that ends first stores its answer, and the other one returns it. A line
+-- that this call refused may have been applied by the other one since: the last transaction, which
+-- claims the key too, looks once more (applied_since).
 CREATE OR REPLACE PROCEDURE move_stock(
     _source text, _reference text, _actor text, _clamp boolean, _together boolean, _lines jsonb,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _pending constant jsonb := '{"results": null}';
     _wanted  stock_movements[];
     _results jsonb[] := '{}';
     _batch   jsonb[]; -- the results of one transaction
@@ -35,13 +37,9 @@ BEGIN
         _tries := 0;
         LOOP
             PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
-            IF _key IS NOT NULL AND _first = 1 THEN
-                SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-                EXIT WHEN outcome IS NOT NULL AND answer IS DISTINCT FROM _pending;
-                IF outcome IS NULL THEN
-                    PERFORM keep_answer(_key, _hash, _pending);
-                END IF;
-                outcome := NULL;
+            IF _key IS NOT NULL THEN
+                SELECT c.outcome, c.answer INTO outcome, answer FROM claim_pending(_key, _hash) c;
+                EXIT WHEN outcome IS NOT NULL;
             END IF;
             _batch := move_lines(_wanted[_first:_last], _clamp);
             _result := _batch[cardinality(_batch)];
@@ -73,6 +71,11 @@ BEGIN
             COMMIT;
         END IF;
     END LOOP;
+    IF outcome IS NULL AND _key IS NOT NULL AND NOT _together THEN
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        SELECT c.outcome, c.answer INTO outcome, answer FROM claim_pending(_key, _hash) c;
+        _results := applied_since(_wanted, _results);
+    END IF;
     IF outcome IS NULL THEN
         SELECT jsonb_build_object('results', jsonb_agg(r ORDER BY (r ->> 'line')::integer)),
                CASE WHEN _together AND bool_or(r ->> 'outcome' = 'REFUSED')
@@ -88,15 +91,45 @@ BEGIN
         RETURN;
     END IF;
     IF outcome = 'MOVED' AND _key IS NOT NULL THEN
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
-        UPDATE idempotency_keys k SET answer = move_stock.answer
-        WHERE k.key = _key AND k.request_hash = _hash AND k.answer = _pending;
-        IF NOT FOUND THEN
-            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-        END IF;
+        UPDATE idempotency_keys k SET answer = move_stock.answer WHERE k.key = _key;
     END IF;
     COMMIT;
     PERFORM write_log_record();
+END $$;
+
+-- claim_pending claims a key as claim_key does, and stores that its answer is pending. outcome is
+-- null while that is so.
+CREATE OR REPLACE FUNCTION claim_pending(
+    _key text, _hash bytea, OUT outcome text, OUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _pending constant jsonb := '{"results": null}';
+BEGIN
+    SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+    IF outcome IS NULL THEN
+        PERFORM keep_answer(_key, _hash, _pending);
+    ELSIF answer = _pending THEN
+        outcome := NULL;
+        answer := NULL;
+    END IF;
+END $$;
+
+-- applied_since gives each line that was refused, and that another call has applied since, the
+-- result of a replay.
+CREATE OR REPLACE FUNCTION applied_since(_wanted stock_movements[], _results jsonb[])
+RETURNS jsonb[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT array_agg(CASE WHEN r.result ->> 'outcome' = 'REFUSED'
+                              THEN coalesce((
+                                  SELECT line_result(m, 'REPLAYED') FROM stock_movements m
+                                  WHERE m.source = _wanted[r.n].source
+                                    AND m.reference = _wanted[r.n].reference
+                                    AND m.line = _wanted[r.n].line
+                                    AND (m.asked, m.as_of_seq) IS NOT DISTINCT FROM
+                                        (_wanted[r.n].asked, _wanted[r.n].as_of_seq)), r.result)
+                              ELSE r.result END ORDER BY r.n)
+        FROM unnest(_results) WITH ORDINALITY r (result, n));
 END $$;
 
 -- wanted_movements reads the lines of a document. kind is COUNT for a line with counted, else
@@ -213,7 +246,7 @@ END $$;
 -- last two it has changed and locked nothing. units is how many must be free for the line, and free
 -- is how many are.
 --
--- The look is one snapshot without a lock, and it only refuses, as in reclaim_for_line. The locked
+-- The look is one snapshot without a lock, and it only refuses, as in reserve_line. The locked
 -- row decides.
 CREATE OR REPLACE FUNCTION try_to_move(
     _wanted stock_movements, _clamp boolean,
