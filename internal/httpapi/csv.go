@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/allo/reservations/internal/stock"
 )
 
 // csvRow is a record of a CSV body, below the header.
@@ -47,7 +49,11 @@ func (r csvRow) number(column string, bad fields) *wholeNumber {
 	return &n
 }
 
-// readCSV reads the records of a CSV body (RFC 4180). Its first line is a header with some of these
+// maxRows is one more than a request may have, so that the service refuses what readCSV returns. A
+// body has room for more wrong rows than an answer could name.
+const maxRows = max(stock.MaxItems, stock.MaxLines) + 1
+
+// readCSV reads up to maxRows records of a CSV body (RFC 4180). Its first line is a header with some of these
 // columns, in any order. The separator is the semicolon if the header has one, else the comma.
 // Every field is data: a formula is the text of a formula.
 func readCSV(body []byte, columns ...string) ([]csvRow, error) {
@@ -60,6 +66,10 @@ func readCSV(body []byte, columns ...string) ([]csvRow, error) {
 	header, err := reader.Read()
 	if err != nil {
 		return nil, csvError(err)
+	}
+	if len(header) > len(columns) {
+		return nil, invalid(fmt.Sprintf("line 1, column %d", len(columns)+1),
+			fmt.Sprintf("must be one of %d columns at most", len(columns)))
 	}
 	for i, column := range header {
 		name := fmt.Sprintf("line 1, column %d", i+1)
@@ -74,7 +84,7 @@ func readCSV(body []byte, columns ...string) ([]csvRow, error) {
 		return nil, err
 	}
 	var rows []csvRow
-	for {
+	for len(rows) < maxRows {
 		record, err := reader.Read()
 		if errors.Is(err, io.EOF) && len(rows) > 0 {
 			return rows, bad.err()
@@ -92,6 +102,7 @@ func readCSV(body []byte, columns ...string) ([]csvRow, error) {
 		}
 		rows = append(rows, row)
 	}
+	return rows, bad.err()
 }
 
 // csvError is the error of a body that isn't CSV.

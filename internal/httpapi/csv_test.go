@@ -92,3 +92,19 @@ func TestInvalidCSVNamesLineAndColumn(t *testing.T) {
 		}
 	}
 }
+
+// A body of 1 MiB has room for more errors than an answer may have.
+func TestACSVThatIsWrongThroughoutHasFewErrors(t *testing.T) {
+	t.Parallel()
+
+	for name, body := range map[string]string{
+		"rows":    "sku,delta\n" + strings.Repeat("\xff,\xff\n", 200_000),
+		"columns": strings.Repeat("x,", 500_000),
+	} {
+		_, err := readCSV([]byte(body), "sku", "delta")
+		var bad *reservation.InvalidError
+		if !errors.As(err, &bad) || len(bad.Fields) > 2*maxRows {
+			t.Errorf("%s: readCSV() = %.200v, want at most %d errors", name, err, 2*maxRows)
+		}
+	}
+}

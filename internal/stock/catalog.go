@@ -311,7 +311,9 @@ func (s *Service) follow(ctx context.Context, products, warehouses []string) err
 // checkProducts checks everything that the request itself shows.
 func checkProducts(items []ProductItem) error {
 	var bad problems
-	checkNumber(&bad, len(items))
+	if !checkNumber(&bad, len(items)) {
+		return bad.err()
+	}
 	for i, item := range items {
 		checkCode(&bad, i, "sku", item.SKU)
 		checkName(&bad, i, item.Name)
@@ -324,7 +326,9 @@ func checkProducts(items []ProductItem) error {
 
 func checkWarehouses(items []WarehouseItem) error {
 	var bad problems
-	checkNumber(&bad, len(items))
+	if !checkNumber(&bad, len(items)) {
+		return bad.err()
+	}
 	for i, item := range items {
 		checkCode(&bad, i, "code", item.Code)
 		checkName(&bad, i, item.Name)
@@ -333,10 +337,14 @@ func checkWarehouses(items []WarehouseItem) error {
 	return bad.err()
 }
 
-func checkNumber(bad *problems, n int) {
-	if n < 1 || n > MaxItems {
-		bad.add(-1, "items", "must be from 1 to %d items", MaxItems)
+// checkNumber says whether there may be n items. If not, nothing else is checked: a body has room
+// for more wrong items than an answer could name.
+func checkNumber(bad *problems, n int) bool {
+	if n >= 1 && n <= MaxItems {
+		return true
 	}
+	bad.add(-1, "items", "must be from 1 to %d items", MaxItems)
+	return false
 }
 
 // checkCode accepts an SKU or a code that people can read and type again: without control

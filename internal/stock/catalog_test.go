@@ -174,9 +174,9 @@ func TestItemsAreChecked(t *testing.T) {
 	_, _, err := f.callers[0].PutProducts(f.Context(), nil, "")
 	wantProblems(t, err, "-1 items: must be from 1 to 500 items")
 	_, _, err = f.callers[0].PutProducts(f.Context(), make([]stock.ProductItem, 501), "")
-	if wrong := (*stock.ItemsError)(nil); !errors.As(err, &wrong) || wrong.Problems[0].Item != -1 {
-		t.Errorf("PutProducts() of 501 items = %v, want their number refused", err)
-	}
+	wantProblems(t, err, "-1 items: must be from 1 to 500 items")
+	_, _, err = f.callers[0].PutWarehouses(f.Context(), make([]stock.WarehouseItem, 501), "")
+	wantProblems(t, err, "-1 items: must be from 1 to 500 items")
 	_, _, err = f.callers[0].PutWarehouses(f.Context(), []stock.WarehouseItem{{Code: " E"}, {}}, "")
 	wantProblems(t, err, "0 code: "+space, "1 code: "+length)
 	_, _, err = f.callers[0].PutWarehouses(f.Context(), warehouseStatus("E", stock.Active), "")
