@@ -221,7 +221,8 @@ CREATE VIEW stock_adjustments AS
 SELECT product_id, warehouse_id, delta, reason, created_at FROM old_stock_adjustments
 UNION ALL
 SELECT product_id, warehouse_id, delta, note, at FROM stock_movements
-WHERE kind <> 'SALE' AND NOT (kind = 'OPENING' AND source IS NULL AND note = 'taken over');
+WHERE kind <> 'SALE'
+  AND (kind <> 'OPENING' OR source IS NOT NULL OR note IS DISTINCT FROM 'taken over');
 
 -- The previous release's adjust_stock inserts into the view. The trigger above has written the
 -- movement by then.
