@@ -1,8 +1,8 @@
 -- read_products reads the ACTIVE product _id, or the ACTIVE products with one of the _skus, ordered
 -- by name. Its rows are those of list_catalog: one for each product and OPEN warehouse, and one for
--- a product that has no stock row there. There are at most _rows rows and _bytes bytes of text, but at least one row. If
--- more follows, there is a last row without a product. It has a warehouse if the rows end inside a
--- product: the last warehouse that was read.
+-- a product that has no stock row there. There are at most _rows rows and _bytes bytes of text, but
+-- at least one row. If more follows, there is a last row without a product. It has a warehouse if
+-- the rows end inside a product: the last warehouse that was read.
 --
 -- The rows begin after the product _after, or with the first product if that is null. With a
 -- _warehouse they begin with the rest of the product _after, after this warehouse.
