@@ -618,11 +618,10 @@ func TestAClampNeverTakesWhatIsHeld(t *testing.T) {
 	}
 }
 
-// clampBesideAReserve counts nothing in a stock row while another session, which has locked the
-// row, reserves two units of it. It returns what became of the line, and the stock row.
-func (s *shelf) clampBesideAReserve() (result string, counts pgtest.Counts) {
+// clampBesideAReserve applies a line while another session, which has locked the only stock row,
+// reserves two units of it. It returns what became of the line, and the stock row.
+func (s *shelf) clampBesideAReserve(line stock.Line) (result string, counts pgtest.Counts) {
 	s.t.Helper()
-	s.Stock(s.mug, s.here, 4)
 	ctx := s.Context()
 	tx, err := s.Admin.Begin(ctx)
 	if err != nil {
@@ -634,7 +633,7 @@ func (s *shelf) clampBesideAReserve() (result string, counts pgtest.Counts) {
        (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
 SELECT gen_random_uuid(), product_id, warehouse_id, 2, now(), now(), now() + interval '10 min'
 FROM inventory`,
-		"UPDATE inventory SET reserved = 2",
+		"UPDATE inventory SET reserved = reserved + 2",
 	} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			s.t.Fatal(err)
@@ -642,7 +641,7 @@ FROM inventory`,
 	}
 	together(2, func(i int) {
 		if i == 0 {
-			d := document("count", counted(s.mug, s.here, 0, 0))
+			d := document("clamp", line)
 			d.Clamp = true
 			results, _, err := s.stock.Move(ctx, d, "")
 			if result = fmt.Sprint(err); err == nil {
@@ -664,7 +663,8 @@ func TestAClampSeesAReserveThatItWaitedFor(t *testing.T) {
 	t.Parallel()
 
 	s := newShelf(t)
-	result, counts := s.clampBesideAReserve()
+	s.Stock(s.mug, s.here, 4)
+	result, counts := s.clampBesideAReserve(counted(s.mug, s.here, 0, 0))
 	if want := (pgtest.Counts{Total: 2, Reserved: 2}); counts != want ||
 		result != "APPLIED -2 to 2 by 2, short of 2" {
 		t.Errorf("the clamp = %s, and the stock row is %+v, want two units left", result, counts)
@@ -679,9 +679,46 @@ func TestAClampTakesWhatIsHeldWithoutItsGuard(t *testing.T) {
 	s.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 	pgtest.Mutate(t, s.Database, "try_to_move", "SET total = greatest(_total, _lowest)",
 		"SET total = greatest(_total, _look.reserved - _freed)")
-	if result, counts := s.clampBesideAReserve(); counts.Total >= counts.Reserved {
+	pgtest.Mutate(t, s.Database, "try_to_move",
+		"(NOT _clamp OR _look.total >= _look.reserved - _look.dead)", "NOT _clamp")
+	s.Stock(s.mug, s.here, 4)
+	if result, counts := s.clampBesideAReserve(counted(s.mug, s.here, 0, 0)); counts.Total >= counts.Reserved {
 		t.Errorf("the clamp = %s, and the stock row is %+v: the control proves nothing", result,
 			counts)
+	}
+}
+
+// clampOfDeadUnits takes four of twelve units beside a reserve of two. Five more are live and four
+// are dead, so eight are left without a shortfall.
+func (s *shelf) clampOfDeadUnits() (result string) {
+	s.t.Helper()
+	s.Stock(s.mug, s.here, 12)
+	s.reserve(s.mug, s.here, 5)
+	for range 4 {
+		s.Kill(s.reserve(s.mug, s.here, 1))
+	}
+	result, _ = s.clampBesideAReserve(delta(s.mug, s.here, -4))
+	return result
+}
+
+func TestAClampTakesDeadUnitsBeforeItFallsShort(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	if result, want := s.clampOfDeadUnits(), "APPLIED -4 to 8 by 2"; result != want {
+		t.Errorf("the clamp = %s, want %s", result, want)
+	}
+	s.audit()
+}
+
+func TestAClampFallsShortBesideDeadUnitsWithoutItsGuard(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	pgtest.Mutate(t, s.Database, "try_to_move",
+		"(NOT _clamp OR _look.total >= _look.reserved - _look.dead)", "NOT _clamp")
+	if result := s.clampOfDeadUnits(); !strings.Contains(result, "short of") {
+		t.Errorf("the clamp = %s: the control proves nothing", result)
 	}
 }
 

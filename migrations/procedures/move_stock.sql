@@ -319,7 +319,9 @@ BEGIN
     WHERE i.product_id = _wanted.product_id AND i.warehouse_id = _wanted.warehouse_id
     FOR NO KEY UPDATE;
     _total := coalesce(_before + _delta, _wanted.asked);
-    IF _total < _lowest AND NOT _clamp OR _total > max_total() THEN
+    -- Where the look found enough dead holds, there may be more of them to reclaim.
+    IF _total < _lowest AND (NOT _clamp OR _look.total >= _look.reserved - _look.dead)
+       OR _total > max_total() THEN
         RAISE EXCEPTION USING ERRCODE = 'AL000';
     END IF;
     WITH stock AS (
