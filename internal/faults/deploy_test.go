@@ -29,7 +29,7 @@ import (
 
 // lowered has every limit of internal/config that a request meets, lower than settings has it.
 func lowered(c config.Config) config.Config {
-	c.HoldTTL, c.MaxHold = 30*time.Second, time.Minute
+	c.HoldTTL, c.MaxHold, c.StockShown = 30*time.Second, time.Minute, 1
 	return c
 }
 
