@@ -53,9 +53,9 @@ func (r csvRow) number(column string, bad fields) *wholeNumber {
 // body has room for more wrong rows than an answer could name.
 const maxRows = max(stock.MaxItems, stock.MaxLines) + 1
 
-// readCSV reads up to maxRows records of a CSV body (RFC 4180). Its first line is a header with some of these
-// columns, in any order. The separator is the semicolon if the header has one, else the comma.
-// Every field is data: a formula is the text of a formula.
+// readCSV reads up to maxRows records of a CSV body (RFC 4180). Its first line is a header with
+// some of these columns, in any order. The separator is the semicolon if the header has one, else
+// the comma. Every field is data: a formula is the text of a formula.
 func readCSV(body []byte, columns ...string) ([]csvRow, error) {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	reader := csv.NewReader(bytes.NewReader(body))

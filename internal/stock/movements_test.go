@@ -682,7 +682,8 @@ func TestAClampTakesWhatIsHeldWithoutItsGuard(t *testing.T) {
 	pgtest.Mutate(t, s.Database, "try_to_move",
 		"(NOT _clamp OR _look.total >= _look.reserved - _look.dead)", "NOT _clamp")
 	s.Stock(s.mug, s.here, 4)
-	if result, counts := s.clampBesideAReserve(counted(s.mug, s.here, 0, 0)); counts.Total >= counts.Reserved {
+	result, counts := s.clampBesideAReserve(counted(s.mug, s.here, 0, 0))
+	if counts.Total >= counts.Reserved {
 		t.Errorf("the clamp = %s, and the stock row is %+v: the control proves nothing", result,
 			counts)
 	}
