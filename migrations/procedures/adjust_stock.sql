@@ -37,9 +37,8 @@ END $$;
 
 -- try_to_adjust changes a stock row's total by _delta. It answers false, and has changed and locked
 -- nothing, when other callers have locked the dead holds whose units it needs, or have just changed
--- the row. The look is one
--- snapshot without a lock, and it only refuses, as in reserve_line. The guard of the update
--- decides.
+-- the row. The look is one snapshot without a lock, and it only refuses, as in reserve_line. The
+-- guard of the update decides.
 CREATE OR REPLACE FUNCTION try_to_adjust(_product uuid, _warehouse uuid, _delta integer)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
