@@ -220,15 +220,24 @@ func (r reference) replay(ctx context.Context, line reservation.Line, key string
 
 const (
 	lockHoldSQL = `
-SELECT product_id, warehouse_id, quantity, status::text, expires_at > now()
-FROM reservations WHERE id = $1 FOR UPDATE`
+SELECT status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
 	endHoldSQL = `
 UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
 	sellStockSQL = `
-UPDATE inventory SET total = total - $3, reserved = reserved - $3
-WHERE product_id = $1 AND warehouse_id = $2`
+WITH sold AS (
+    UPDATE inventory i
+    SET total = i.total - r.quantity, reserved = i.reserved - r.quantity, seq = i.seq + 1
+    FROM reservations r
+    WHERE r.id = $1 AND i.product_id = r.product_id AND i.warehouse_id = r.warehouse_id
+    RETURNING i.product_id, i.warehouse_id, i.seq, i.total, r.id, r.quantity
+)
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind, delta,
+                             total_after)
+SELECT product_id, warehouse_id, seq, now(), id, 'SALE', -quantity, total FROM sold`
 	freeStockSQL = `
-UPDATE inventory SET reserved = reserved - $3 WHERE product_id = $1 AND warehouse_id = $2`
+UPDATE inventory i SET reserved = i.reserved - r.quantity
+FROM reservations r
+WHERE r.id = $1 AND i.product_id = r.product_id AND i.warehouse_id = r.warehouse_id`
 )
 
 func (r reference) confirm(ctx context.Context, id uuid.UUID) error {
@@ -241,11 +250,9 @@ func (r reference) release(ctx context.Context, id uuid.UUID) error {
 
 func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL string) error {
 	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
-		var line reservation.Line
 		var was string
 		var alive bool
-		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&line.ProductID, &line.WarehouseID,
-			&line.Quantity, &was, &alive); err != nil {
+		if err := tx.QueryRow(ctx, lockHoldSQL, id).Scan(&was, &alive); err != nil {
 			return err
 		}
 		if was != "PENDING" || !alive {
@@ -254,7 +261,7 @@ func (r reference) resolve(ctx context.Context, id uuid.UUID, status, stockSQL s
 		if _, err := tx.Exec(ctx, endHoldSQL, id, status); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, stockSQL, line.ProductID, line.WarehouseID, line.Quantity)
+		_, err := tx.Exec(ctx, stockSQL, id)
 		return err
 	})
 }
