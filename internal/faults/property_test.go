@@ -266,8 +266,8 @@ func TestEverySequenceMatchesTheModel(t *testing.T) {
 func TestSequencesFindARemovedGuard(t *testing.T) {
 	d := newDeployment(t)
 	dropSchemaGuards(d)
-	mutate("give_up_units", "SET reserved = reserved - _hold.quantity,",
-		"SET reserved = reserved - 1,")(d)
+	mutate("give_up_units", "SET reserved = reserved - _hold.quantity, total",
+		"SET reserved = reserved - 1, total")(d)
 	seedRapid(t, 1)
 	setFlag(t, "rapid.nofailfile", "true")
 	setFlag(t, "rapid.shrinktime", "10s")

@@ -331,7 +331,9 @@ UPDATE inventory SET seq = seq + 1; UPDATE inventory SET seq = seq + 1;` +
 		uniqueViolation: {
 			"I6: the same key twice":      "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys",
 			"I7: the same line twice":     "INSERT INTO reservation_items SELECT * FROM reservation_items",
-			"I8: the same movement twice": insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total"),
+			"I8: the same movement twice": `
+INSERT INTO stock_movements SELECT m.* FROM stock_movements m JOIN inventory i
+USING (product_id, warehouse_id, seq)`,
 		},
 		foreignKeyViolation: {
 			"a line without a hold": `

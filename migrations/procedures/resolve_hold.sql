@@ -42,7 +42,11 @@ BEGIN
         _marked := FOUND;
         IF _marked THEN
             outcome := _to;
-            answer := hold_json(_hold, false);
+            IF _hold.product_id IS NOT NULL THEN
+                answer := to_jsonb(_hold); -- as hold_json does, without the 4 us of its call
+            ELSE
+                answer := hold_json(_hold, false);
+            END IF;
         ELSE
             SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
         END IF;
@@ -76,40 +80,50 @@ BEGIN
 END $$;
 
 -- give_up_units takes a hold's units out of its stock rows' reserved. When they are sold, it takes
--- them out of total as well, and writes a SALE for each line in the same statement (I8). It answers
--- false, and the caller must roll back, when a line of a cart was reclaimed before its lock came:
--- then the hold is dead.
+-- them out of total as well, and writes a SALE for each line (I8). It answers false, and the caller
+-- must roll back, when a line of a cart was reclaimed before its lock came: then the hold is dead.
+--
+-- For one line, the SALE is a statement of its own: in one statement with the update, the two take
+-- 8 us more of the processor, and the stock row is locked for that long too.
 CREATE OR REPLACE FUNCTION give_up_units(_hold reservations, _sold boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     _first_end timestamptz;
+    _seq       bigint;
+    _total     integer;
     _lines     integer;
     _counted   integer;
     _rows      integer;
 BEGIN
     IF _hold.product_id IS NOT NULL THEN
-        WITH stock AS (
+        IF _sold THEN
             UPDATE inventory
-            SET reserved = reserved - _hold.quantity,
-                total    = total - CASE WHEN _sold THEN _hold.quantity ELSE 0 END,
-                seq      = seq + _sold::integer,
-                epoch    = next_epoch(epoch)
+            SET reserved = reserved - _hold.quantity, total = total - _hold.quantity,
+                seq = seq + 1, epoch = next_epoch(epoch)
             WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
               AND epoch >= (SELECT i.epoch FROM inventory i -- leads to the row's newest version
                             WHERE i.product_id = _hold.product_id
                               AND i.warehouse_id = _hold.warehouse_id
                             ORDER BY i.epoch DESC LIMIT 1)
-            RETURNING seq, total, first_end
-        ), sale AS (
-            INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind,
-                                         delta, total_after)
-            SELECT _hold.product_id, _hold.warehouse_id, s.seq, clock_timestamp(), _hold.id, 'SALE',
-                   -_hold.quantity, s.total
-            FROM stock s WHERE _sold
-        )
-        SELECT s.first_end INTO _first_end FROM stock s;
+            RETURNING seq, total, first_end INTO _seq, _total, _first_end;
+        ELSE
+            UPDATE inventory
+            SET reserved = reserved - _hold.quantity, epoch = next_epoch(epoch)
+            WHERE product_id = _hold.product_id AND warehouse_id = _hold.warehouse_id
+              AND epoch >= (SELECT i.epoch FROM inventory i
+                            WHERE i.product_id = _hold.product_id
+                              AND i.warehouse_id = _hold.warehouse_id
+                            ORDER BY i.epoch DESC LIMIT 1)
+            RETURNING first_end INTO _first_end;
+        END IF;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'I2: hold % has no stock row', _hold.id;
+        END IF;
+        IF _sold THEN
+            INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind,
+                                         delta, total_after)
+            VALUES (_hold.product_id, _hold.warehouse_id, _seq, clock_timestamp(), _hold.id, 'SALE',
+                    -_hold.quantity, _total);
         END IF;
         IF random() < 0.015 AND _first_end < clock_timestamp() - interval '5 s' THEN
             PERFORM raise_first_end(_hold.product_id, _hold.warehouse_id);
