@@ -491,7 +491,7 @@ func TestADocumentIsAppliedTwiceWithoutItsGuards(t *testing.T) {
 	t.Parallel()
 
 	const lock = "PERFORM pg_advisory_xact_lock(5, hashtext(" +
-		"_wanted.source || E'\\n' || _wanted.reference));"
+		"_wanted[1].source || E'\\n' || _wanted[1].reference));"
 	for name, more := range map[string]string{
 		"the lock alone":         "SELECT 1", // the index refuses the second line
 		"the lock and the index": "DROP INDEX stock_movements_by_line",
@@ -501,7 +501,7 @@ func TestADocumentIsAppliedTwiceWithoutItsGuards(t *testing.T) {
 
 			s := newShelf(t)
 			s.Stock(s.mug, s.here, 100)
-			pgtest.Mutate(t, s.Database, "move_line", lock, "")
+			pgtest.Mutate(t, s.Database, "move_lines", lock, "")
 			s.Exec(more)
 			s.Exec("CREATE INDEX ON stock_movements (source, reference, line)")
 			for n := range 40 {
@@ -769,6 +769,81 @@ func TestDocumentsInOppositeOrdersDeadlockWithoutTheSort(t *testing.T) {
 		}
 	}
 	t.Error("without the sort nothing deadlocked: the control proves nothing")
+}
+
+// makeARowBesideAWriteOfTheCatalog applies a document together that changes a stock row and makes
+// another one, while a write of the catalog has the catalog's lock. It reports whether the document
+// has locked the stock row while it waits.
+func (s *shelf) makeARowBesideAWriteOfTheCatalog() (locked bool) {
+	s.t.Helper()
+	s.Exec(`
+INSERT INTO inventory
+SELECT p.id, w.id, 5 FROM products p, warehouses w ORDER BY p.id, w.id LIMIT 1`)
+	unlock := s.Lock("SELECT pg_advisory_xact_lock(4, 0)")
+	d := document("delivery", delta(s.mug, s.here, 1), delta(s.mug, s.there, 1),
+		delta(s.lamp, s.here, 1), delta(s.lamp, s.there, 1))
+	d.Together = true
+	wait := begin(s.Context(), func() error {
+		_, _, err := s.stock.Move(s.Context(), d, "")
+		return err
+	})
+	s.WaitForBlocked(1)
+	locked = s.someStockIsLocked()
+	unlock()
+	if err := wait(); err != nil {
+		s.t.Errorf("Move() = %v", err)
+	}
+	return locked
+}
+
+// someStockIsLocked reports whether a transaction has locked a stock row.
+func (s *shelf) someStockIsLocked() bool {
+	s.t.Helper()
+	return pgtest.QueryOne[bool](s.Fixture, `
+SELECT count(*) < (SELECT count(*) FROM inventory)
+FROM (SELECT FROM inventory FOR UPDATE SKIP LOCKED) free`)
+}
+
+func TestADocumentWaitsForTheCatalogBeforeItLocksStock(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	if s.makeARowBesideAWriteOfTheCatalog() {
+		t.Error("a document has locked a stock row while it waits for the catalog's lock")
+	}
+	const counts = "SELECT array_agg(total ORDER BY total) FROM inventory"
+	got := pgtest.QueryOne[[]int](s.Fixture, counts)
+	if diff := cmp.Diff([]int{1, 1, 1, 6}, got); diff != "" {
+		t.Errorf("the totals differ (-want +got):\n%s", diff)
+	}
+	s.audit()
+}
+
+func TestADocumentLocksStockBeforeTheCatalogWithoutItsGuard(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	pgtest.Mutate(t, s.Database, "move_lines", "PERFORM pg_advisory_xact_lock_shared(4, 0)",
+		"PERFORM 1")
+	if !s.makeARowBesideAWriteOfTheCatalog() {
+		t.Error("without its guard a document has locked no stock row: the control proves nothing")
+	}
+}
+
+// A document that makes no stock row doesn't wait for a write of the catalog.
+func TestADocumentOfKnownStockDoesNotShareTheCatalog(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 5)
+	s.Stock(s.lamp, s.here, 5)
+	unlock := s.Lock("SELECT pg_advisory_xact_lock(4, 0)")
+	d := document("delivery", delta(s.lamp, s.here, 1), delta(s.mug, s.here, 1))
+	d.Together = true
+	s.move(d, "APPLIED +1 to 6 by 2", "APPLIED +1 to 6 by 2")
+	s.move(document("apart", delta(s.mug, s.here, 1)), "APPLIED +1 to 7 by 3")
+	unlock()
+	s.audit()
 }
 
 func TestMovementsAreListedInPages(t *testing.T) {
