@@ -296,6 +296,12 @@ func TestAnInvalidDocumentNamesItsFields(t *testing.T) {
 			t.Errorf("Move() with an invalid %s = %v, want it named alone", name, err)
 		}
 	}
+	wrong := document("wrong", slices.Repeat([]stock.Line{{}}, 500)...)
+	_, _, err := s.stock.Move(s.Context(), wrong, "")
+	var bad *reservation.InvalidError
+	if !errors.As(err, &bad) || len(bad.Fields) != 300 {
+		t.Errorf("Move() of 500 empty lines = %.200v, want 300 fields named", err)
+	}
 	s.move(document("500", slices.Repeat([]stock.Line{delta(s.mug, s.here, 1)}, 500)...),
 		append([]string{"APPLIED +1 to 1 by 1"}, appliedOnes(500)...)...)
 }
@@ -855,6 +861,11 @@ func TestMovementsAreListedInPages(t *testing.T) {
 	hold := s.reserve(s.mug, s.here, 1)
 	s.confirm(hold)
 	s.move(document("two", delta(s.mug, s.here, -1)), "APPLIED -1 to 1 by 3")
+	late := document("late", delta(s.lamp, s.here, -1), delta(s.lamp, s.there, 1),
+		delta(s.lamp, s.there, 2))
+	s.move(late, "REFUSED +0, STOCK_HELD 0", "APPLIED +1 to 1 by 1", "APPLIED +2 to 3 by 2")
+	s.move(document("stock", delta(s.lamp, s.here, 9)), "APPLIED +9 to 9 by 1")
+	s.move(late, "APPLIED -1 to 8 by 2", "REPLAYED +1 to 1 by 1", "REPLAYED +2 to 3 by 2")
 
 	for name, c := range map[string]struct {
 		filter stock.MovementFilter
@@ -868,13 +879,16 @@ func TestMovementsAreListedInPages(t *testing.T) {
 			stock.MovementFilter{Source: ptr("erp"), Reference: ptr("one")},
 			[]string{"1 OPENING 2 2 one", "1 OPENING 3 3 one"},
 		},
-		"none": {stock.MovementFilter{ProductID: &s.lamp, WarehouseID: &s.here}, nil},
+		"a document whose first line was applied last": {
+			stock.MovementFilter{Source: ptr("erp"), Reference: ptr("late")},
+			[]string{"2 ADJUSTMENT -1 8 late", "2 ADJUSTMENT 2 3 late", "1 OPENING 1 1 late"},
+		},
+		"none": {stock.MovementFilter{Source: ptr("erp"), Reference: ptr("?")}, nil},
 	} {
 		for limit := 1; limit <= 4; limit++ {
 			var got []string
-			var next *int64
-			for page := 0; page == 0 || next != nil; page++ {
-				movements, more, err := s.stock.ListMovements(s.Context(), c.filter, next, limit)
+			for next := new(stock.MovementCursor); next != nil; {
+				movements, more, err := s.stock.ListMovements(s.Context(), c.filter, *next, limit)
 				if err != nil || len(movements) > limit {
 					t.Fatalf("ListMovements() = %v, %v, want at most %d", movements, err, limit)
 				}
