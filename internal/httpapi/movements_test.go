@@ -181,6 +181,11 @@ func TestInvalidMovementsNameTheField(t *testing.T) {
 	} {
 		c.post(movementsPath, body).wantInvalid(t, field)
 	}
+	body := `{"source":"s","reference":"r","together":"yes","lines":[{}]}`
+	details := decode[problemBody](t, c.post(movementsPath, body)).Details
+	if diff := cmp.Diff([]string{"must be true or false"}, details["together"]); diff != "" {
+		t.Errorf("the messages of together differ (-want +got):\n%s", diff)
+	}
 	c.post(movementsPath, line(`,"delta":1`)).wantAccepted(t)
 	c.post(movementsPath, line(`,"counted":0,"asOfSeq":1,"note":"n"`)).wantAccepted(t)
 
