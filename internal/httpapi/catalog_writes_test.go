@@ -95,8 +95,13 @@ func TestTheCatalogIsWrittenAsCSV(t *testing.T) {
 `, "Content-Type", csv), "C-1 CREATED", "C-2 CREATED")
 	wantOutcomes(t, s.post(putProducts, "sku,name,maxPerHold\r\nC-2,=SUM(A1),7\r\nC-1,,3\r\n",
 		"Content-Type", csv), "C-2 UNCHANGED", "C-1 UPDATED")
+	// An empty field keeps what is there.
+	wantOutcomes(t, s.post(putProducts, "sku,name,status,maxPerHold,maxPerOwner\nC-1,,,,\nC-2,,,,",
+		"Content-Type", csv), "C-1 UNCHANGED", "C-2 UNCHANGED")
 	wantOutcomes(t, s.post(putWarehouses, "code,name\nN,North", "Content-Type", "text/csv"),
 		"N CREATED")
+	wantOutcomes(t, s.post(putWarehouses, "name,status,code\n,,N", "Content-Type", "text/csv"),
+		"N UNCHANGED")
 	stored := "SELECT string_agg(name || ' ' || max_per_hold, '|' ORDER BY sku) FROM products " +
 		"WHERE sku LIKE 'C-%'"
 	var got string
@@ -108,14 +113,17 @@ func TestTheCatalogIsWrittenAsCSV(t *testing.T) {
 	}
 
 	for body, field := range map[string]string{
-		"sku,name\nD-1,D\nc-1,C\n":                           "line 3, column sku",
-		"sku,name\nD-1,D\nD-2,\n":                            "line 3, column name",
-		"sku,name\nD-1,\"D\nD\"\n D-2,D\n":                   "line 2, column name",
-		"sku,name,maxPerHold\nD-1,D,x\n":                     "line 2, column maxPerHold",
-		"sku,name,maxPerHold\nD-1,D,1.5\n":                   "line 2, column maxPerHold",
-		"sku,name,maxPerOwner\nD-1,D,99999999999999999999\n": "line 2, column maxPerOwner",
+		"sku,name\nD-1,D\nc-1,C\n":                           "line 3, column 1 (sku)",
+		"sku,name\nD-1,D\nd-1,D\n":                           "line 3, column 1 (sku)",
+		"sku,name\nD-1,D\nD-2,\n":                            "line 3, column 2 (name)",
+		"sku\nD-1\n":                                         "line 2, column name",
+		"sku,name\nD-1,\"D\nD\"\n D-2,D\n":                   "line 2, column 2 (name)",
+		"name,sku\nD,D-1\n\nD, D-2\n":                        "line 4, column 2 (sku)",
+		"sku,name,maxPerHold\nD-1,D,x\n":                     "line 2, column 3 (maxPerHold)",
+		"sku,name,maxPerHold\nD-1,D,1.5\n":                   "line 2, column 3 (maxPerHold)",
+		"sku,name,maxPerOwner\nD-1,D,99999999999999999999\n": "line 2, column 3 (maxPerOwner)",
 		"sku,price\nD-1,1\n":                                 "line 1, column 2",
-		"sku,name\nD-1\n":                                    "line 2",
+		"sku,name\nD-1\n":                                    "line 2, column 2 (name)",
 		"name\nD\n":                                          "line 2, column sku",
 		"sku,name\n":                                         "body",
 		"":                                                   "body",

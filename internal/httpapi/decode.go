@@ -141,6 +141,8 @@ func semanticMessage(e *json.SemanticError) string {
 	switch t.Kind() {
 	case reflect.Int64:
 		return "must be a whole number"
+	case reflect.Bool:
+		return "must be true or false"
 	case reflect.String:
 		return "must be a string"
 	case reflect.Slice:

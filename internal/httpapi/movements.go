@@ -73,12 +73,20 @@ func (a *API) moveStock(w *recorder, r *http.Request) error {
 // lineNames has the CSV line of each line of a document. It is nil for JSON.
 type lineNames []csvRow
 
-// field names a field of a line: lines[0].delta, or line 2, column delta.
+// field names a field of a line: lines[0].delta, or line 2, column 3 (delta).
 func (n lineNames) field(line int, column string) string {
 	if n == nil {
 		return fmt.Sprintf("lines[%d].%s", line, column)
 	}
 	return n[line].name(column)
+}
+
+// all names the lines together.
+func (n lineNames) all() string {
+	if n == nil {
+		return "lines"
+	}
+	return "body"
 }
 
 // rename gives the fields of an invalid document the names of its CSV lines.
@@ -149,7 +157,7 @@ func (q movementsRequest) document(names lineNames) (stock.Document, error) {
 		}
 	}
 	if len(q.Lines) > stock.MaxLines {
-		bad.add("lines", fmt.Sprintf("must be from 1 to %d", stock.MaxLines))
+		bad.add(names.all(), fmt.Sprintf("must be from 1 to %d", stock.MaxLines))
 		return d, bad.err()
 	}
 	for i, line := range q.Lines {
@@ -254,19 +262,15 @@ func (a *API) listMovements(w *recorder, r *http.Request) error {
 	q := readQuery(r)
 	filter, order := readMovementFilter(q)
 	limit := q.readLimit(defaultMovementPage, stock.MaxMovementPage)
-	var before *int64
-	q.readCursor(func(of string, _ uuid.UUID, key []byte) bool {
-		if of != order || len(key) != 8 {
-			return false
-		}
-		number := int64(binary.BigEndian.Uint64(key)) // #nosec G115 -- as linkNext wrote it
-		before = &number
-		return number >= 1
+	var after stock.MovementCursor
+	q.readCursor(func(of string, _ uuid.UUID, key []byte) (ok bool) {
+		after, ok = parseMovementCursor(of, key)
+		return ok && of == order
 	})
 	if err := q.bad.err(); err != nil {
 		return err
 	}
-	movements, next, err := a.stock.ListMovements(r.Context(), filter, before, limit)
+	movements, next, err := a.stock.ListMovements(r.Context(), filter, after, limit)
 	if err != nil {
 		return err
 	}
@@ -279,11 +283,35 @@ func (a *API) listMovements(w *recorder, r *http.Request) error {
 		})
 	}
 	if next != nil {
-		number := uint64(*next) // #nosec G115 -- a movement's number or a line is above zero
-		q.linkNext(w, r, limit,
-			encodeCursor(order, uuid.Nil, binary.BigEndian.AppendUint64(nil, number)))
+		q.linkNext(w, r, limit, movementCursor(order, *next))
 	}
 	return writeJSON(w, http.StatusOK, body)
+}
+
+// movementCursor writes a place in a list of movements. The key is the movement's number, or its
+// time and its line, each in eight bytes.
+func movementCursor(order string, c stock.MovementCursor) string {
+	key := binary.BigEndian.AppendUint64(nil, uint64(c.Seq)) // #nosec G115 -- it is above zero
+	if order == orderByTime {
+		key = binary.BigEndian.AppendUint64(timeKey(c.At), uint64(c.Line)) // #nosec G115 -- so is it
+	}
+	return encodeCursor(order, uuid.Nil, key)
+}
+
+// parseMovementCursor undoes movementCursor. It refuses a place that no list has.
+func parseMovementCursor(order string, key []byte) (c stock.MovementCursor, ok bool) {
+	if len(key) < 8 {
+		return c, false
+	}
+	split := len(key) - 8
+	number := binary.BigEndian.Uint64(key[split:])
+	if order == orderBySeq {
+		c.Seq = int64(number) // #nosec G115 -- checked below
+		return c, split == 0 && c.Seq > 0
+	}
+	c.At, ok = parseTimeKey(key[:split])
+	c.Line = int(min(number, stock.MaxLines)) // #nosec G115 -- it fits
+	return c, ok && number == uint64(c.Line) && number > 0
 }
 
 // readMovementFilter reads which movements to list, and the order of the list.
@@ -310,5 +338,5 @@ func readMovementFilter(q query) (filter stock.MovementFilter, order string) {
 	if byRow {
 		return filter, orderBySeq
 	}
-	return filter, orderByLine
+	return filter, orderByTime
 }

@@ -123,17 +123,22 @@ func TestMovementsInCSV(t *testing.T) {
 			}
 		}
 	}
+	many := strings.Repeat("A,"+s.east.String()+",1\n", 501)
 	for body, field := range map[string]string{
-		"sku,warehouseId,delta\nCM-300,,5\n":                         "line 2, column warehouse",
-		"sku,warehouseId,delta\nCM-300,x,5\n":                        "line 2, column warehouseId",
-		fmt.Sprintf("sku,warehouseId,delta\n\nA,%s,0.5\n", s.east):   "line 3, column delta",
-		fmt.Sprintf("sku,warehouseId,counted\nA,%s,-1\n", s.east):    "line 2, column counted",
-		fmt.Sprintf("sku,warehouseId,delta\nA,%s,1,2\n", s.east):     "line 2",
-		fmt.Sprintf("sku,warehouseId,price\nA,%s,1\n", s.east):       "line 1, column 3",
-		fmt.Sprintf("sku,warehouseId,delta\nA\x00,%s,1\n", s.east):   "line 2, column sku",
-		strings.Repeat("A,,1\n", 0) + "":                             "body",
-		"sku,warehouseId,delta\n" + strings.Repeat("A,x,1\n", 501):   "lines",
-		fmt.Sprintf("sku,warehouseId,delta\nA,%s,-2000000001\n", ""): "line 2, column warehouse",
+		"sku,warehouseId,delta\nCM-300,,5\n":                       "line 2, column warehouse",
+		"sku,warehouseId,delta\nCM-300,x,5\n":                      "line 2, column 2 (warehouseId)",
+		fmt.Sprintf("sku,warehouseId,delta\n\nA,%s,0.5\n", s.east): "line 3, column 3 (delta)",
+		fmt.Sprintf("sku,warehouseId,delta\nA,%s,\n", s.east):      "line 2, column 3 (delta)",
+		fmt.Sprintf("sku,warehouseId,counted\nA,%s,-1\n", s.east):  "line 2, column 3 (counted)",
+		fmt.Sprintf("sku,warehouseId,delta\nA,%s,1,2\n", s.east):   "line 2, column 4",
+		fmt.Sprintf("sku,warehouseId,delta\nA,%s\n", s.east):       "line 2, column 3 (delta)",
+		fmt.Sprintf("sku,warehouseId,price\nA,%s,1\n", s.east):     "line 1, column 3",
+		fmt.Sprintf("sku,warehouseId,delta\nA\x00,%s,1\n", s.east): "line 2, column 1 (sku)",
+		"":                               "body",
+		"sku,warehouseId,delta\n" + many: "body",
+		"sku,warehouseId,delta\nA,,-2000000001\n": "line 2, column warehouse",
+		fmt.Sprintf("sku,warehouseId,delta,note\n\"A\",%s,1,\"%s\"\n", s.east,
+			strings.Repeat("n", 501)): "line 2, column 4 (note)",
 	} {
 		a := csv(movementsPath+"?source=erp&reference=s", body)
 		a.want(t, http.StatusBadRequest, "VALIDATION_FAILED")
@@ -175,6 +180,11 @@ func TestInvalidMovementsNameTheField(t *testing.T) {
 		strings.Replace(line(`,"delta":1`), `"9b2f1d7e`, `"x`, 1): "lines[0].warehouseId",
 	} {
 		c.post(movementsPath, body).wantInvalid(t, field)
+	}
+	body := `{"source":"s","reference":"r","together":"yes","lines":[{}]}`
+	details := decode[problemBody](t, c.post(movementsPath, body)).Details
+	if diff := cmp.Diff([]string{"must be true or false"}, details["together"]); diff != "" {
+		t.Errorf("the messages of together differ (-want +got):\n%s", diff)
 	}
 	c.post(movementsPath, line(`,"delta":1`)).wantAccepted(t)
 	c.post(movementsPath, line(`,"counted":0,"asOfSeq":1,"note":"n"`)).wantAccepted(t)

@@ -509,6 +509,58 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	}
 }
 
+// The routes that take many items or list movements document what they answer, and no more: 401 and
+// 403 are the gateway's.
+func TestTheBackOfficeDocumentsEachCode(t *testing.T) {
+	t.Parallel()
+
+	writes := []string{
+		"200", "400 VALIDATION_FAILED", "401", "403", "409 IDEMPOTENCY_KEY_IN_USE", "413 BODY_TOO_LARGE",
+		"415 UNSUPPORTED_MEDIA_TYPE", "422 IDEMPOTENCY_KEY_REUSED", "500 INTERNAL",
+		"500 ANSWER_TOO_LARGE", "503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+	}
+	catalog := append(slices.Clone(writes), "503 CATALOG_UNFINISHED")
+	doc := loadDocument(t)
+	for path, want := range map[string][]string{
+		"POST /api/catalog/products":   catalog,
+		"POST /api/catalog/warehouses": catalog,
+		"POST /api/stock/movements": append(slices.Clone(writes), "409 MOVEMENTS_REFUSED",
+			"503 MOVEMENTS_INCOMPLETE"),
+		"GET /api/stock/movements": {
+			"200", "400 VALIDATION_FAILED", "401", "403", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
+			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+		},
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		var got []string
+		operation := doc.Paths.Find(path).GetOperation(method)
+		for status, response := range operation.Responses.Map() {
+			names := codes(response.Value)
+			for _, code := range names {
+				got = append(got, status+" "+code)
+			}
+			if len(names) == 0 {
+				got = append(got, status)
+			}
+			if header := response.Value.Headers["Retry-After"]; (header != nil) != (status == "503") {
+				t.Errorf("%s %s answers %s with Retry-After: %t", method, path, status, header != nil)
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("the answers of %s %s differ (-want +got):\n%s", method, path, diff)
+		}
+		if method == http.MethodPost {
+			example := operation.Responses.Value("413").Value.Content[problem.ContentType].
+				Examples["tooLarge"].Value.Value.(map[string]any)["detail"]
+			if want := problemFor(errImportTooLarge).Detail; example != want {
+				t.Errorf("%s %s answers 413 with %q, want %q", method, path, example, want)
+			}
+		}
+	}
+}
+
 // codes lists the codes of a response's problem.
 func codes(response *openapi3.Response) []string {
 	var names []string

@@ -120,7 +120,7 @@ const (
 	orderByEnd     = "end"
 	orderByCreated = "created"
 	orderBySeq     = "seq"
-	orderByLine    = "line"
+	orderByTime    = "at"
 	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
 	// then the product's name, unless that is too long.
 	orderInside = "id"

@@ -28,7 +28,17 @@ func (c client) everyRoute() []answer {
 	c.t.Helper()
 	return []answer{
 		c.get("/api/products"),
+		c.get("/api/products/" + hold),
+		c.get("/api/products?sku=CM-300"),
 		c.get("/api/warehouses"),
+		c.post(putProducts, `{"items":[{"sku":"A"}]}`, "Idempotency-Key", "k"),
+		c.post(putWarehouses, "code\nA\n", "Content-Type", "text/csv"),
+		c.post(movementsPath, `{"source":"s","reference":"r","lines":[{"sku":"A","warehouse":"W",
+"delta":1}]}`),
+		c.post(movementsPath+"?source=s&reference=r&together=true", "sku,warehouse,delta\nA,W,1\n",
+			"Content-Type", "text/csv", "Idempotency-Key", "k"),
+		c.get(movementsPath + "?source=s&reference=r"),
+		c.get(movementsPath + "?productId=" + hold + "&warehouseId=" + hold),
 		c.post("/api/reservations", lineBody("1", "")),
 		c.post("/api/reservations", cartBody(differentLines(2)...)),
 		c.get("/api/reservations"),

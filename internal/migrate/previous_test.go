@@ -1,9 +1,12 @@
 package migrate_test
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/pgtest"
@@ -147,27 +150,117 @@ SELECT p.id, w.id, 9 FROM products p, warehouses w`)
 	defer conn.Close(t.Context())
 
 	for _, call := range previousCalls {
-		args := make([][]byte, len(call.args))
-		for i, arg := range call.args {
-			if arg != "" {
-				args[i] = []byte(arg)
-			}
+		call.run(t, conn)
+	}
+}
+
+// run sends the call, and compares and returns the first row of the answer: nil when the call
+// fails.
+func (call recordedCall) run(t *testing.T, conn *pgconn.PgConn) [][]byte {
+	t.Helper()
+	args := make([][]byte, len(call.args))
+	for i, arg := range call.args {
+		if arg != "" {
+			args[i] = []byte(arg)
 		}
-		if strings.Contains(call.sql, "list_products") {
-			args[0] = []byte{}
+	}
+	if strings.Contains(call.sql, "list_products") {
+		args[0] = []byte{}
+	}
+	result := conn.ExecParams(t.Context(), call.sql, args, nil, nil, nil).Read()
+	if result.Err != nil || len(result.Rows) == 0 || len(result.Rows[0]) != len(call.want) {
+		t.Errorf("%s with %v = %q, %v, want %q", call.sql, call.args, result.Rows, result.Err,
+			call.want)
+		return nil
+	}
+	for i, want := range call.want {
+		if !strings.Contains(string(result.Rows[0][i]), want) {
+			t.Errorf("%s with %v: column %d is %q, want %q in it",
+				call.sql, call.args, i+1, result.Rows[0][i], want)
 		}
-		result := conn.ExecParams(t.Context(), call.sql, args, nil, nil, nil).Read()
-		if result.Err != nil || len(result.Rows) == 0 || len(result.Rows[0]) != len(call.want) {
-			t.Errorf("%s with %v = %q, %v, want %q", call.sql, call.args, result.Rows, result.Err,
-				call.want)
+	}
+	return result.Rows[0]
+}
+
+// The previous release (commit df902a4) and the one before don't know that a line isn't for sale:
+// they would answer 500 to an outcome of its own. They know SHORT, and read its shortages.
+func TestThePreviousReleaseRefusesWhatIsNotForSale(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.Exec(`
+INSERT INTO products VALUES ('` + product + `', 'mug', 'M'), ('` + other + `', 'lamp', 'L');
+UPDATE products SET status = 'ARCHIVED' WHERE sku = 'M';
+INSERT INTO warehouses VALUES ('` + warehouse + `', 'here');
+INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT p.id, w.id, 9 FROM products p, warehouses w`)
+	conn, err := pgconn.Connect(t.Context(), db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+
+	line := []string{single, product, warehouse, "2", tenMin, "", ""}
+	lines := []string{
+		cart, "{" + product + "," + other + "}", "{" + warehouse + "," + warehouse + "}", "{2,99}",
+		tenMin, "", "",
+	}
+	type shortage struct { // as the previous release reads it
+		ProductID   string `json:"product_id"`
+		WarehouseID string `json:"warehouse_id"`
+		Requested   int    `json:"requested"`
+		Available   int    `json:"available"`
+	}
+	want := []shortage{{product, warehouse, 2, 0}}
+	early := func(args []string) []string { return append([]string{"true"}, args...) }
+	for sql, args := range map[string][]string{
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, NULL, NULL)":     line,
+		"CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)":     lines,
+		"CALL reserve_line($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)": early(line),
+		"CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)": early(lines),
+	} {
+		row := recordedCall{sql, args, []string{"SHORT", "["}}.run(t, conn)
+		if row == nil {
 			continue
 		}
-		for i, want := range call.want {
-			if !strings.Contains(string(result.Rows[0][i]), want) {
-				t.Errorf("%s with %v: column %d is %q, want %q in it",
-					call.sql, call.args, i+1, result.Rows[0][i], want)
-			}
+		var got []shortage
+		if err := json.Unmarshal(row[1], &got); err != nil {
+			t.Fatal(err)
 		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: the shortages differ (-want +got):\n%s", sql, diff)
+		}
+	}
+}
+
+// After a deploy that goes back, the previous release's audit doesn't know the answers of the
+// catalog's writes and of the movements. RUNBOOK.md has the statement that removes them.
+func TestTheAuditOfThePreviousReleaseWorksAfterTheRunbooksStatement(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.Exec(`
+SELECT put_warehouses(ARRAY[gen_random_uuid()], '{W}', '{Here}', '{OPEN}', 'w', '` + keyHash + `'),
+       put_products(ARRAY[gen_random_uuid()], '{S}', '{Mug}', '{ACTIVE}', '{1}', '{1}', 'p',
+                    '` + keyHash + `')`)
+	db.Exec(`
+CALL move_stock('erp', 'delivery', NULL, false, false,
+    '[{"line": 1, "sku": "S", "warehouse": "W", "delta": 5}]', 'm', '` + keyHash + `', NULL, NULL)`)
+	found := previousAudit(t, db)
+	if len(found) != 3 || !strings.HasPrefix(found[0], "key ") {
+		t.Fatalf("the audit finds %q, want the three keys", found)
+	}
+	runbook, err := os.ReadFile("../../infra/RUNBOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const remove = "DELETE FROM idempotency_keys WHERE answer ? 'results';"
+	if !strings.Contains(string(runbook), remove) {
+		t.Fatalf("RUNBOOK.md has no %q", remove)
+	}
+	db.Exec(remove)
+	if found := previousAudit(t, db); len(found) != 0 {
+		t.Errorf("the audit finds %q, want no violation", found)
 	}
 }
 

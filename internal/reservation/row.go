@@ -43,18 +43,31 @@ func decodeHold(data []byte) (Hold, error) {
 	return row.hold(), nil
 }
 
-func decodeNotForSale(data []byte) error {
-	var refused NotForSaleError
-	if err := json.Unmarshal(data, &refused.Lines); err != nil {
-		return fmt.Errorf("read the lines that aren't for sale: %w", err)
-	}
-	return &refused
+// shortRow is a line that reserve_line or reserve_cart refuses.
+type shortRow struct {
+	Shortage
+	// NotForSale means that the product is archived or the warehouse closed. Either all rows of an
+	// answer have it or none.
+	NotForSale bool `json:"not_for_sale"`
 }
 
+// decodeShortages returns an *InsufficientStockError or a *NotForSaleError.
 func decodeShortages(data []byte) error {
-	var short InsufficientStockError
-	if err := json.Unmarshal(data, &short.Shortages); err != nil {
+	var rows []shortRow
+	if err := json.Unmarshal(data, &rows); err != nil {
 		return fmt.Errorf("read the shortages: %w", err)
+	}
+	var short InsufficientStockError
+	var closed NotForSaleError
+	for _, row := range rows {
+		if row.NotForSale {
+			closed.Lines = append(closed.Lines, StockKey{row.ProductID, row.WarehouseID})
+		} else {
+			short.Shortages = append(short.Shortages, row.Shortage)
+		}
+	}
+	if len(closed.Lines) > 0 {
+		return &closed
 	}
 	return &short
 }

@@ -64,7 +64,6 @@ const (
 	outcomeRetry          = "RETRY"
 	outcomeNotFound       = "NOT_FOUND"
 	outcomeNoStockRow     = "INVENTORY_NOT_FOUND"
-	outcomeNotForSale     = "NOT_FOR_SALE"
 	outcomeShort          = "SHORT"
 	outcomeExtensionLimit = "EXTENSION_LIMIT"
 	outcomeKeyReused      = "KEY_REUSED"
@@ -93,8 +92,6 @@ func (v verb) answer(out outcome) (Answer, error) {
 	case out.Name == outcomeReplayed, slices.Contains(v.success, out.Name):
 		hold, err := decodeHold(out.Data)
 		return Answer{Hold: hold, Replayed: out.Name == outcomeReplayed}, err
-	case out.Name == outcomeNotForSale:
-		return Answer{}, decodeNotForSale(out.Data)
 	case out.Name == outcomeShort:
 		return Answer{}, decodeShortages(out.Data)
 	default:

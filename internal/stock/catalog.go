@@ -52,7 +52,8 @@ type ProductItem struct {
 	SKU    string
 	Name   *string
 	Status *string
-	// MaxPerHold and MaxPerOwner are from 1 to MaxLimit units, or 0 to lift the limit.
+	// MaxPerHold and MaxPerOwner are from 1 to MaxLimit units, or 0 to lift the limit. They are kept
+	// and shown (reservation.Limits).
 	MaxPerHold, MaxPerOwner *int
 }
 
@@ -290,8 +291,8 @@ func (s *Service) follow(ctx context.Context, products, warehouses []string) err
 			return fmt.Errorf("%w: let the stock rows follow: %w", ErrUnfinished, err)
 		}
 		for i := range step.BusyProducts {
-			_, err := reservation.QueryRow(ctx, s.db, pgx.RowTo[int],
-				"SELECT 1 FROM follow_stock_row($1, $2)", step.BusyProducts[i], step.BusyWarehouses[i])
+			_, err := reservation.Query(ctx, s.db, pgx.RowTo[int], "CALL follow_busy_row($1, $2)",
+				step.BusyProducts[i], step.BusyWarehouses[i])
 			if err != nil {
 				return fmt.Errorf("%w: let a stock row follow: %w", ErrUnfinished, err)
 			}

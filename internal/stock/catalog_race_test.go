@@ -124,7 +124,7 @@ func TestHoldsAreMadeAfterAClosingWhoseStockRowsDoNotFollow(t *testing.T) {
 
 	mustBreak(t, 5, closeUnderReserves, func(s store) {
 		s.mutate("follow_catalog", "SET open = l.open", "SET open = i.open")
-		s.mutate("follow_stock_row", "SET open = t.open", "SET open = i.open")
+		s.mutate("follow_busy_row", "SET open = t.open", "SET open = i.open")
 	})
 }
 
@@ -393,6 +393,52 @@ func TestAClosingLocksOtherRowsIfItDoesNotSkip(t *testing.T) {
 
 	mustBreak(t, 1, closeBesideALock, func(s store) {
 		s.mutate("follow_catalog", "FOR NO KEY UPDATE OF i SKIP LOCKED", "FOR NO KEY UPDATE OF i")
+	})
+}
+
+// followBesideAnotherWrite closes a warehouse whose only stock row is locked at first. When the
+// closing gets that row, another write has the catalog's lock. The row must be free meanwhile.
+func followBesideAnotherWrite(s store) string {
+	ctx := s.Context()
+	unlockRow := s.Lock("SELECT 1 FROM inventory WHERE warehouse_id = $1 FOR UPDATE", s.east.String())
+	wait := begin(ctx, func() error {
+		_, _, err := s.callers[0].PutWarehouses(ctx, warehouseStatus("E", stock.Closed), "")
+		return err
+	})
+	s.WaitForBlocked(1)
+	unlockCatalog := s.Lock("SELECT pg_advisory_xact_lock(4, 0)")
+	unlockRow()
+	s.WaitUntil(`
+SELECT count(*) = 1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'`)
+	free := queryOne[int](s.fixture, `
+SELECT count(*) FROM (SELECT FROM inventory WHERE warehouse_id = $1 FOR UPDATE SKIP LOCKED) free`,
+		s.east.String())
+	unlockCatalog()
+	if err := wait(); err != nil {
+		return err.Error()
+	}
+	if free != 1 {
+		return "the closing keeps a stock row locked while it waits for another write of the catalog"
+	}
+	if s.isOpen(s.east) {
+		return "the stock row that was locked is open after the answer"
+	}
+	return ""
+}
+
+func TestABusyRowIsFreeWhileTheCatalogIsWaitedFor(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 1, followBesideAnotherWrite)
+}
+
+func TestABusyRowIsLockedWhileTheCatalogIsWaitedForWithoutTheGuard(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, 1, followBesideAnotherWrite, func(s store) {
+		s.mutate("follow_busy_row", "EXIT WHEN pg_try_advisory_xact_lock_shared(4, 0);",
+			"PERFORM pg_advisory_xact_lock_shared(4, 0); EXIT;")
 	})
 }
 

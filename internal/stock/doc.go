@@ -48,6 +48,7 @@
 // A write of the catalog locks its Idempotency-Key, then the catalog, and then the products or the
 // warehouses. The catalog's lock is an advisory one (procedures/claim_key.sql). It makes the writes
 // follow one another, and it is held for a few milliseconds: no stock row is waited for meanwhile.
-// Whoever copies the catalog into a stock row shares it. A transaction that makes stock rows and
-// also waits for others should share it before it locks the first one.
+// Whoever copies the catalog into a stock row shares it, before its transaction locks a stock row:
+// a line that makes a stock row does after the document's lock (move_lines). follow_busy_row alone
+// has a row locked first, and then doesn't wait for the catalog's lock.
 package stock

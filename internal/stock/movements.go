@@ -231,8 +231,13 @@ func (d Document) numbered() []numberedLine {
 // invalidFields collects the errors of a document.
 type invalidFields map[string][]string
 
+// maxInvalidFields is the most fields that an error names: as many as those of other requests.
+const maxInvalidFields = 3 * reservation.MaxLines
+
 func (f invalidFields) add(name, format string, args ...any) {
-	f[name] = append(f[name], fmt.Sprintf(format, args...))
+	if _, known := f[name]; known || len(f) < maxInvalidFields {
+		f[name] = append(f[name], fmt.Sprintf(format, args...))
+	}
 }
 
 func (d Document) validate() error {
@@ -321,37 +326,59 @@ type MovementFilter struct {
 	Source, Reference      *string
 }
 
-const listMovementsSQL = `
+// MovementCursor is a place in a list of movements. The zero MovementCursor is the beginning.
+type MovementCursor struct {
+	// Seq is the movement before the place, in the list of a stock row.
+	Seq int64
+	// At and Line are those of the movement before the place, in the list of a document.
+	At   time.Time
+	Line int
+}
+
+const (
+	movementColumns = `
 SELECT product_id, warehouse_id, seq, at, kind::text, delta, total_after, source, reference, line,
        note, actor, reservation_id
-FROM list_movements($1, $2, $3, $4, $5, $6)`
+FROM `
+	listMovementsSQL = movementColumns + "list_movements($1, $2, $3, $4)"
+	listDocumentSQL  = movementColumns + "list_document($1, $2, $3, $4, $5)"
+)
 
-// ListMovements reads a page of movements, the newest first. before is where the page begins: the
-// next of the page before, or nil for the first page. next is nil on the last page.
+// ListMovements reads a page of movements, the newest first. Those of a stock row are in the order
+// of their numbers. Those of a document are in the order of their times, and of their lines where
+// the times are equal. next is where the next page begins, or nil on the last page.
 //
 // The list is a snapshot that locks nothing and waits for no disk. ListMovements returns
 // reservation.ErrBusy or ErrUnavailable.
 func (s *Service) ListMovements(
-	ctx context.Context, filter MovementFilter, before *int64, limit int,
-) (movements []Movement, next *int64, err error) {
+	ctx context.Context, filter MovementFilter, after MovementCursor, limit int,
+) (movements []Movement, next *MovementCursor, err error) {
 	limit = min(max(limit, 1), MaxMovementPage)
-	end := int64(math.MaxInt64)
-	if before != nil {
-		end = *before
+	byDocument := filter.ProductID == nil
+	if byDocument {
+		before, line := "infinity", after.Line
+		if !after.At.IsZero() {
+			before = after.At.Format(time.RFC3339Nano)
+		}
+		movements, err = reservation.Query(ctx, s.db, scanMovement, listDocumentSQL, filter.Source,
+			filter.Reference, before, line, limit+1)
+	} else {
+		before := after.Seq
+		if before == 0 {
+			before = math.MaxInt64
+		}
+		movements, err = reservation.Query(ctx, s.db, scanMovement, listMovementsSQL,
+			idText(filter.ProductID), idText(filter.WarehouseID), before, limit+1)
 	}
-	movements, err = reservation.Query(ctx, s.db, scanMovement, listMovementsSQL,
-		idText(filter.ProductID), idText(filter.WarehouseID), filter.Source, filter.Reference, end,
-		limit+1)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list movements: %w", err)
 	}
 	if len(movements) > limit {
 		movements = movements[:limit]
 		last := movements[limit-1]
-		next = &last.Seq
-		if filter.ProductID == nil {
-			line := int64(*last.Line)
-			next = &line
+		next = &MovementCursor{Seq: last.Seq}
+		if byDocument {
+			next = &MovementCursor{At: last.At, Line: *last.Line}
 		}
 	}
 	return movements, next, nil

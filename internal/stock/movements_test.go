@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -296,6 +297,12 @@ func TestAnInvalidDocumentNamesItsFields(t *testing.T) {
 			t.Errorf("Move() with an invalid %s = %v, want it named alone", name, err)
 		}
 	}
+	wrong := document("wrong", slices.Repeat([]stock.Line{{}}, 500)...)
+	_, _, err := s.stock.Move(s.Context(), wrong, "")
+	var bad *reservation.InvalidError
+	if !errors.As(err, &bad) || len(bad.Fields) != 300 {
+		t.Errorf("Move() of 500 empty lines = %.200v, want 300 fields named", err)
+	}
 	s.move(document("500", slices.Repeat([]stock.Line{delta(s.mug, s.here, 1)}, 500)...),
 		append([]string{"APPLIED +1 to 1 by 1"}, appliedOnes(500)...)...)
 }
@@ -491,7 +498,7 @@ func TestADocumentIsAppliedTwiceWithoutItsGuards(t *testing.T) {
 	t.Parallel()
 
 	const lock = "PERFORM pg_advisory_xact_lock(5, hashtext(" +
-		"_wanted.source || E'\\n' || _wanted.reference));"
+		"_wanted[1].source || E'\\n' || _wanted[1].reference));"
 	for name, more := range map[string]string{
 		"the lock alone":         "SELECT 1", // the index refuses the second line
 		"the lock and the index": "DROP INDEX stock_movements_by_line",
@@ -501,7 +508,7 @@ func TestADocumentIsAppliedTwiceWithoutItsGuards(t *testing.T) {
 
 			s := newShelf(t)
 			s.Stock(s.mug, s.here, 100)
-			pgtest.Mutate(t, s.Database, "move_line", lock, "")
+			pgtest.Mutate(t, s.Database, "move_lines", lock, "")
 			s.Exec(more)
 			s.Exec("CREATE INDEX ON stock_movements (source, reference, line)")
 			for n := range 40 {
@@ -771,6 +778,130 @@ func TestDocumentsInOppositeOrdersDeadlockWithoutTheSort(t *testing.T) {
 	t.Error("without the sort nothing deadlocked: the control proves nothing")
 }
 
+// unwritten are changes of a total by hand. The second one writes the movement too.
+const (
+	unwritten = "UPDATE inventory SET total = total + 1, seq = seq + 1"
+	written   = unwritten + `;
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, seq, clock_timestamp(), 'ADJUSTMENT', 1, total FROM inventory`
+)
+
+func TestAChangeByHandWithoutItsMovementIsRefused(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 5)
+	_, err := s.Admin.Exec(s.Context(), unwritten)
+	var failed *pgconn.PgError
+	if !errors.As(err, &failed) || !strings.HasPrefix(failed.Message, "I8: ") {
+		t.Errorf("a change without its movement = %v, want it refused", err)
+	}
+	s.Exec("BEGIN; " + written + "; COMMIT")
+	s.move(document("later", delta(s.mug, s.here, 1)), "APPLIED +1 to 7 by 3")
+	s.audit()
+}
+
+func TestAChangeByHandWithoutItsMovementBreaksI8WithoutTheTrigger(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 5)
+	s.Exec("DROP TRIGGER i8_movement_is_written ON inventory")
+	s.Exec(unwritten)
+	if broken := s.broken(); len(broken) == 0 || broken[0].Promise != "I8" {
+		t.Errorf("Audit() = %v, want I8 broken", broken)
+	}
+}
+
+// The trigger looks at no change that looks like a sale. The audit finds one by hand.
+func TestAChangeByHandThatLooksLikeASaleIsFoundByTheAudit(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 5)
+	s.Exec(unwritten + ", reserved = reserved + 1")
+	if !slices.ContainsFunc(s.broken(), func(v reservation.Violation) bool {
+		return v.Promise == "I8"
+	}) {
+		t.Error("the audit doesn't find I8 broken")
+	}
+}
+
+// makeARowBesideAWriteOfTheCatalog applies a document together that changes a stock row and makes
+// another one, while a write of the catalog has the catalog's lock. It reports whether the document
+// has locked the stock row while it waits.
+func (s *shelf) makeARowBesideAWriteOfTheCatalog() (locked bool) {
+	s.t.Helper()
+	s.Exec(`
+INSERT INTO inventory
+SELECT p.id, w.id, 5 FROM products p, warehouses w ORDER BY p.id, w.id LIMIT 1`)
+	unlock := s.Lock("SELECT pg_advisory_xact_lock(4, 0)")
+	d := document("delivery", delta(s.mug, s.here, 1), delta(s.mug, s.there, 1),
+		delta(s.lamp, s.here, 1), delta(s.lamp, s.there, 1))
+	d.Together = true
+	wait := begin(s.Context(), func() error {
+		_, _, err := s.stock.Move(s.Context(), d, "")
+		return err
+	})
+	s.WaitForBlocked(1)
+	locked = s.someStockIsLocked()
+	unlock()
+	if err := wait(); err != nil {
+		s.t.Errorf("Move() = %v", err)
+	}
+	return locked
+}
+
+// someStockIsLocked reports whether a transaction has locked a stock row.
+func (s *shelf) someStockIsLocked() bool {
+	s.t.Helper()
+	return pgtest.QueryOne[bool](s.Fixture, `
+SELECT count(*) < (SELECT count(*) FROM inventory)
+FROM (SELECT FROM inventory FOR UPDATE SKIP LOCKED) free`)
+}
+
+func TestADocumentWaitsForTheCatalogBeforeItLocksStock(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	if s.makeARowBesideAWriteOfTheCatalog() {
+		t.Error("a document has locked a stock row while it waits for the catalog's lock")
+	}
+	const counts = "SELECT array_agg(total ORDER BY total) FROM inventory"
+	got := pgtest.QueryOne[[]int](s.Fixture, counts)
+	if diff := cmp.Diff([]int{1, 1, 1, 6}, got); diff != "" {
+		t.Errorf("the totals differ (-want +got):\n%s", diff)
+	}
+	s.audit()
+}
+
+func TestADocumentLocksStockBeforeTheCatalogWithoutItsGuard(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	pgtest.Mutate(t, s.Database, "move_lines", "PERFORM pg_advisory_xact_lock_shared(4, 0)",
+		"PERFORM 1")
+	if !s.makeARowBesideAWriteOfTheCatalog() {
+		t.Error("without its guard a document has locked no stock row: the control proves nothing")
+	}
+}
+
+// A document that makes no stock row doesn't wait for a write of the catalog.
+func TestADocumentOfKnownStockDoesNotShareTheCatalog(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 5)
+	s.Stock(s.lamp, s.here, 5)
+	unlock := s.Lock("SELECT pg_advisory_xact_lock(4, 0)")
+	d := document("delivery", delta(s.lamp, s.here, 1), delta(s.mug, s.here, 1))
+	d.Together = true
+	s.move(d, "APPLIED +1 to 6 by 2", "APPLIED +1 to 6 by 2")
+	s.move(document("apart", delta(s.mug, s.here, 1)), "APPLIED +1 to 7 by 3")
+	unlock()
+	s.audit()
+}
+
 func TestMovementsAreListedInPages(t *testing.T) {
 	t.Parallel()
 
@@ -780,6 +911,11 @@ func TestMovementsAreListedInPages(t *testing.T) {
 	hold := s.reserve(s.mug, s.here, 1)
 	s.confirm(hold)
 	s.move(document("two", delta(s.mug, s.here, -1)), "APPLIED -1 to 1 by 3")
+	late := document("late", delta(s.lamp, s.here, -1), delta(s.lamp, s.there, 1),
+		delta(s.lamp, s.there, 2))
+	s.move(late, "REFUSED +0, STOCK_HELD 0", "APPLIED +1 to 1 by 1", "APPLIED +2 to 3 by 2")
+	s.move(document("stock", delta(s.lamp, s.here, 9)), "APPLIED +9 to 9 by 1")
+	s.move(late, "APPLIED -1 to 8 by 2", "REPLAYED +1 to 1 by 1", "REPLAYED +2 to 3 by 2")
 
 	for name, c := range map[string]struct {
 		filter stock.MovementFilter
@@ -793,13 +929,16 @@ func TestMovementsAreListedInPages(t *testing.T) {
 			stock.MovementFilter{Source: ptr("erp"), Reference: ptr("one")},
 			[]string{"1 OPENING 2 2 one", "1 OPENING 3 3 one"},
 		},
-		"none": {stock.MovementFilter{ProductID: &s.lamp, WarehouseID: &s.here}, nil},
+		"a document whose first line was applied last": {
+			stock.MovementFilter{Source: ptr("erp"), Reference: ptr("late")},
+			[]string{"2 ADJUSTMENT -1 8 late", "2 ADJUSTMENT 2 3 late", "1 OPENING 1 1 late"},
+		},
+		"none": {stock.MovementFilter{Source: ptr("erp"), Reference: ptr("?")}, nil},
 	} {
 		for limit := 1; limit <= 4; limit++ {
 			var got []string
-			var next *int64
-			for page := 0; page == 0 || next != nil; page++ {
-				movements, more, err := s.stock.ListMovements(s.Context(), c.filter, next, limit)
+			for next := new(stock.MovementCursor); next != nil; {
+				movements, more, err := s.stock.ListMovements(s.Context(), c.filter, *next, limit)
 				if err != nil || len(movements) > limit {
 					t.Fatalf("ListMovements() = %v, %v, want at most %d", movements, err, limit)
 				}

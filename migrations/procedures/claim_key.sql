@@ -11,7 +11,8 @@
 --   2      the settings and rights of the roles    0              internal/migrate, and
 --                                                                 infra/bootstrap.sql
 --   4      the catalog                             0              put_products, put_warehouses,
---                                                                 follow_catalog, and
+--                                                                 follow_catalog.sql,
+--                                                                 move_stock.sql, and
 --                                                                 0005_catalog.sql
 --   5      a document of movements                 hashtext(...)  move_stock.sql
 --   < 0    an idempotency key of a named caller    see below      here

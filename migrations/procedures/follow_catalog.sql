@@ -13,8 +13,8 @@
 --   - So when a write has committed, every stock row that was made by the old truth is committed
 --     too, and the steps that follow the write see it.
 --   - follow_catalog skips a stock row that is locked, and names it in busy_*. Its caller lets
---     follow_stock_row wait for that row, before it shares the catalog's lock. So a hot row keeps
---     no other row locked, and no write of the catalog waiting.
+--     follow_busy_row wait for that row, before it shares the catalog's lock. So a hot row keeps no
+--     other row locked, and no write of the catalog waiting.
 --
 -- A reserve under way either has its row's lock first, and its hold was made before the change, or
 -- finds in its guard that the row isn't open any more.
@@ -75,18 +75,24 @@ BEGIN
     END IF;
 END $$;
 
--- follow_stock_row does the same for one stock row, and waits for the row's lock.
-CREATE OR REPLACE FUNCTION follow_stock_row(_product uuid, _warehouse uuid) RETURNS void
-LANGUAGE plpgsql AS $$
+-- follow_busy_row does the same for one stock row, and waits for the row's lock. It keeps the row
+-- locked during no other wait: where a write of the catalog has the catalog's lock, it lets the row
+-- go, waits for that write, and begins again.
+CREATE OR REPLACE PROCEDURE follow_busy_row(_product uuid, _warehouse uuid) LANGUAGE plpgsql AS $$
 BEGIN
+    LOOP
+        PERFORM i.epoch FROM inventory i
+        WHERE i.product_id = _product AND i.warehouse_id = _warehouse
+          AND i.epoch >= (SELECT n.epoch FROM inventory n -- leads to the row's newest version
+                          WHERE n.product_id = _product AND n.warehouse_id = _warehouse
+                          ORDER BY n.epoch DESC LIMIT 1)
+        FOR NO KEY UPDATE;
+        EXIT WHEN pg_try_advisory_xact_lock_shared(4, 0);
+        ROLLBACK;
+        PERFORM pg_advisory_xact_lock_shared(4, 0);
+        ROLLBACK;
+    END LOOP;
     PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
-    PERFORM i.epoch FROM inventory i
-    WHERE i.product_id = _product AND i.warehouse_id = _warehouse
-      AND i.epoch >= (SELECT n.epoch FROM inventory n -- leads to the row's newest version
-                      WHERE n.product_id = _product AND n.warehouse_id = _warehouse
-                      ORDER BY n.epoch DESC LIMIT 1)
-    FOR NO KEY UPDATE;
-    PERFORM pg_advisory_xact_lock_shared(4, 0);
     UPDATE inventory i
     SET open = t.open, max_per_hold = t.max_per_hold, max_per_owner = t.max_per_owner,
         epoch = next_epoch(i.epoch)

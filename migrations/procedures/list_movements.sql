@@ -1,19 +1,25 @@
--- list_movements reads a page of movements, the newest first: those of a stock row before the
--- movement _before, or those of a document before the line _before. A document has a movement for
--- each line that was applied, and its lines are applied in their order.
+-- list_movements reads a page of a stock row's movements, the newest first: those before the
+-- movement _before. A movement's number says how new it is.
 CREATE OR REPLACE FUNCTION list_movements(
-    _product uuid, _warehouse uuid, _source text, _reference text, _before bigint, _limit integer)
+    _product uuid, _warehouse uuid, _before bigint, _limit integer)
 RETURNS SETOF stock_movements LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF _product IS NOT NULL THEN
-        RETURN QUERY
-        SELECT * FROM stock_movements m
-        WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq < _before
-        ORDER BY m.seq DESC LIMIT _limit;
-    ELSE
-        RETURN QUERY
-        SELECT * FROM stock_movements m
-        WHERE m.source = _source AND m.reference = _reference AND m.line < _before
-        ORDER BY m.line DESC LIMIT _limit;
-    END IF;
+    RETURN QUERY
+    SELECT * FROM stock_movements m
+    WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq < _before
+    ORDER BY m.seq DESC LIMIT _limit;
+END $$;
+
+-- list_document reads a page of a document's movements, the newest first: those before the time
+-- _before and, of that time, before the line _line. A repeat of the document may apply a line after
+-- those that follow it, so the lines alone don't say which movement is newer. A document has 500
+-- movements at most, one a line, so all of them are read and sorted.
+CREATE OR REPLACE FUNCTION list_document(
+    _source text, _reference text, _before timestamptz, _line integer, _limit integer)
+RETURNS SETOF stock_movements LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+    SELECT * FROM stock_movements m
+    WHERE m.source = _source AND m.reference = _reference AND (m.at, m.line) < (_before, _line)
+    ORDER BY m.at DESC, m.line DESC LIMIT _limit;
 END $$;

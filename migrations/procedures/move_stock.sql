@@ -170,6 +170,11 @@ END $$;
 
 -- move_lines applies lines in the caller's transaction. If a result is RETRY, it is the last one,
 -- and the caller must roll back and do the lines again.
+--
+-- Two locks come before those of holds and stock rows. The document's lock makes the calls of one
+-- document follow one another. If a line makes a stock row, the catalog's lock is shared: the new
+-- row needs it (0005_catalog.sql), and no stock row may be locked while a write of the catalog is
+-- waited for. Stock rows are never deleted, so the look for a missing one needs no lock.
 CREATE OR REPLACE FUNCTION move_lines(_wanted stock_movements[], _clamp boolean) RETURNS jsonb[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -177,6 +182,14 @@ DECLARE
     _line    stock_movements;
     _result  jsonb;
 BEGIN
+    PERFORM pg_advisory_xact_lock(5, hashtext(_wanted[1].source || E'\n' || _wanted[1].reference));
+    PERFORM pg_advisory_xact_lock_shared(4, 0)
+    FROM unnest(_wanted) w
+    WHERE w.product_id IS NOT NULL AND w.warehouse_id IS NOT NULL
+      AND (SELECT i.epoch FROM inventory i -- leads to the row's newest version
+           WHERE i.product_id = w.product_id AND i.warehouse_id = w.warehouse_id
+           ORDER BY i.epoch DESC LIMIT 1) IS NULL
+    LIMIT 1;
     FOREACH _line IN ARRAY _wanted LOOP
         _result := move_line(_line, _clamp);
         _results := _results || _result;
@@ -187,8 +200,7 @@ END $$;
 
 -- move_line applies a line unless that was done before, and answers its result: APPLIED; UNCHANGED,
 -- when the movement's delta is 0; REPLAYED, with the movement that the line made; REFUSED, with the
--- problem; RETRY. The lock makes the calls of one document follow one another. It comes after the
--- lock of an idempotency key and before those of holds and stock rows.
+-- problem; RETRY. The caller has the document's lock.
 CREATE OR REPLACE FUNCTION move_line(_wanted stock_movements, _clamp boolean) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -201,8 +213,6 @@ BEGIN
     IF _wanted.warehouse_id IS NULL THEN
         RETURN refused_line(_wanted, 'WAREHOUSE_NOT_FOUND', NULL);
     END IF;
-    PERFORM pg_advisory_xact_lock(5, hashtext(_wanted.source || E'\n' || _wanted.reference));
-    -- A statement of its own, so that its snapshot is younger than the lock.
     SELECT * INTO _done FROM stock_movements m
     WHERE m.source = _wanted.source AND m.reference = _wanted.reference AND m.line = _wanted.line;
     IF FOUND THEN

@@ -1,6 +1,6 @@
 -- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted
--- by (product, warehouse). Outcomes as for reserve_line. NOT_FOR_SALE names every line that isn't
--- for sale, and SHORT every short line.
+-- by (product, warehouse). Outcomes as for reserve_line. SHORT names every line that isn't for sale,
+-- or every short line when all are for sale.
 --
 -- The steps of one try, as in reserve_line:
 --
@@ -47,9 +47,9 @@ BEGIN
             EXIT;
         END IF;
         IF NOT _fits THEN
-            answer := closed_lines(_products, _warehouses);
+            answer := closed_lines(_products, _warehouses, _quantities);
             IF answer IS NOT NULL THEN
-                outcome := 'NOT_FOR_SALE';
+                outcome := 'SHORT';
                 EXIT;
             END IF;
             SELECT c.short, c.raise INTO answer, _raise
@@ -129,13 +129,17 @@ BEGIN
 END $$;
 
 -- closed_lines names every line whose stock row isn't open, or is null when all are.
-CREATE OR REPLACE FUNCTION closed_lines(_products uuid[], _warehouses uuid[]) RETURNS jsonb
+CREATE OR REPLACE FUNCTION closed_lines(
+    _products uuid[], _warehouses uuid[], _quantities integer[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (
-        SELECT jsonb_agg(jsonb_build_object('product_id', l.product_id,
-                                            'warehouse_id', l.warehouse_id) ORDER BY l.n)
-        FROM unnest(_products, _warehouses) WITH ORDINALITY l (product_id, warehouse_id, n)
+        SELECT jsonb_agg(jsonb_build_object(
+                             'product_id', l.product_id, 'warehouse_id', l.warehouse_id,
+                             'requested', l.quantity, 'available', 0, 'not_for_sale', true)
+                         ORDER BY l.n)
+        FROM unnest(_products, _warehouses, _quantities)
+             WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
         CROSS JOIN LATERAL (
             SELECT i.open FROM inventory i
             WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id

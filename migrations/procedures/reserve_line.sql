@@ -1,10 +1,13 @@
 -- reserve_line holds units of one stock row.
 --
 -- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
--- the key; INVENTORY_NOT_FOUND; NOT_FOR_SALE, with the line, when the product is archived or the
--- warehouse is closed; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the stock row
--- changed during each of max_tries() tries, or time ran out while many dead holds were reclaimed in
--- steps.
+-- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
+-- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
+-- reclaimed in steps.
+--
+-- When the product is archived or the warehouse is closed, the outcome is SHORT too: the shortage
+-- has nothing available, and not_for_sale. So the previous release, which calls this routine during
+-- a deploy and doesn't know not_for_sale, refuses the line as it does any other.
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
@@ -53,9 +56,10 @@ BEGIN
             outcome := 'INVENTORY_NOT_FOUND';
             EXIT;
         ELSIF NOT _open THEN
-            outcome := 'NOT_FOR_SALE';
+            outcome := 'SHORT';
             answer := jsonb_build_array(jsonb_build_object(
-                'product_id', _product, 'warehouse_id', _warehouse));
+                'product_id', _product, 'warehouse_id', _warehouse,
+                'requested', _quantity, 'available', 0, 'not_for_sale', true));
             EXIT;
         ELSIF _free + _dead < _quantity THEN
             outcome := 'SHORT';
