@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -776,55 +775,6 @@ func TestDocumentsInOppositeOrdersDeadlockWithoutTheSort(t *testing.T) {
 		}
 	}
 	t.Error("without the sort nothing deadlocked: the control proves nothing")
-}
-
-// unwritten are changes of a total by hand. The second one writes the movement too.
-const (
-	unwritten = "UPDATE inventory SET total = total + 1, seq = seq + 1"
-	written   = unwritten + `;
-INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
-SELECT product_id, warehouse_id, seq, clock_timestamp(), 'ADJUSTMENT', 1, total FROM inventory`
-)
-
-func TestAChangeByHandWithoutItsMovementIsRefused(t *testing.T) {
-	t.Parallel()
-
-	s := newShelf(t)
-	s.Stock(s.mug, s.here, 5)
-	_, err := s.Admin.Exec(s.Context(), unwritten)
-	var failed *pgconn.PgError
-	if !errors.As(err, &failed) || !strings.HasPrefix(failed.Message, "I8: ") {
-		t.Errorf("a change without its movement = %v, want it refused", err)
-	}
-	s.Exec("BEGIN; " + written + "; COMMIT")
-	s.move(document("later", delta(s.mug, s.here, 1)), "APPLIED +1 to 7 by 3")
-	s.audit()
-}
-
-func TestAChangeByHandWithoutItsMovementBreaksI8WithoutTheTrigger(t *testing.T) {
-	t.Parallel()
-
-	s := newShelf(t)
-	s.Stock(s.mug, s.here, 5)
-	s.Exec("DROP TRIGGER i8_movement_is_written ON inventory")
-	s.Exec(unwritten)
-	if broken := s.broken(); len(broken) == 0 || broken[0].Promise != "I8" {
-		t.Errorf("Audit() = %v, want I8 broken", broken)
-	}
-}
-
-// The trigger looks at no change that looks like a sale. The audit finds one by hand.
-func TestAChangeByHandThatLooksLikeASaleIsFoundByTheAudit(t *testing.T) {
-	t.Parallel()
-
-	s := newShelf(t)
-	s.Stock(s.mug, s.here, 5)
-	s.Exec(unwritten + ", reserved = reserved + 1")
-	if !slices.ContainsFunc(s.broken(), func(v reservation.Violation) bool {
-		return v.Promise == "I8"
-	}) {
-		t.Error("the audit doesn't find I8 broken")
-	}
 }
 
 // makeARowBesideAWriteOfTheCatalog applies a document together that changes a stock row and makes
