@@ -17,9 +17,9 @@ const (
 	// warehouse. That takes 10 ms on the benchmark's machine. A page that finds too few has a cursor
 	// for the next one, which continues there.
 	maxHoldScan = 10_000
-	// liveHoldScan is how many live holds one page reads before it looks for those of a product or a
-	// warehouse by an index. The index has all that there are, so such a page is never short.
-	liveHoldScan = 1000
+	// liveHoldScan is the same for the live holds of a warehouse that has more of them than this. An
+	// index finds those of another warehouse or of a product, and such a page is never short.
+	liveHoldScan = 2000
 )
 
 // HoldFilter says which holds to list. The zero HoldFilter lists all.
@@ -68,8 +68,9 @@ type HoldPage struct {
 	Holds []Hold
 	// Now is the database's clock when the holds were read. It is zero when there are none.
 	Now time.Time
-	// Next is where the next page begins, or nil on the last page. A page of one product's resolved
-	// holds may be short or empty without being the last, when many other holds lie between.
+	// Next is where the next page begins, or nil on the last page. A page of a product's or a
+	// warehouse's holds may be short or empty without being the last, when many other holds lie
+	// between.
 	Next *HoldCursor
 }
 
