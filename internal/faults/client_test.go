@@ -61,6 +61,26 @@ type reply struct {
 		Requested   int       `json:"requested"`
 		Available   int       `json:"available"`
 	} `json:"shortages"`
+	// Lines are those that aren't for sale.
+	Lines []struct {
+		ProductID   uuid.UUID `json:"productId"`
+		WarehouseID uuid.UUID `json:"warehouseId"`
+	} `json:"lines"`
+	// Results are those of a document's lines.
+	Results []lineResult `json:"results"`
+}
+
+// lineResult is what became of a line of a document.
+type lineResult struct {
+	Outcome       string `json:"outcome"`
+	Delta         int    `json:"delta"`
+	TotalQuantity int    `json:"totalQuantity"`
+	Seq           int    `json:"seq"`
+	Shortfall     int    `json:"shortfall"`
+	Problem       struct {
+		Code string `json:"code"`
+		Held int    `json:"held"`
+	} `json:"problem"`
 }
 
 func (r reply) ok() bool { return r.Err == nil && r.Status/100 == 2 }
@@ -133,6 +153,47 @@ func (c client) extend(ctx context.Context, id uuid.UUID, key string, ttl int) r
 
 func (c client) get(ctx context.Context, id uuid.UUID) reply {
 	return c.send(ctx, http.MethodGet, "/api/reservations/"+id.String(), "", nil)
+}
+
+// document is a document of movements.
+type document struct {
+	Source    string         `json:"source"`
+	Reference string         `json:"reference"`
+	OnHeld    string         `json:"onHeld,omitempty"`
+	Together  bool           `json:"together,omitempty"`
+	Lines     []documentLine `json:"lines"`
+}
+
+// documentLine is a line of a document. It has a delta or a count.
+type documentLine struct {
+	ProductID   uuid.UUID `json:"productId"`
+	WarehouseID uuid.UUID `json:"warehouseId"`
+	Delta       *int      `json:"delta,omitempty"`
+	Counted     *int      `json:"counted,omitempty"`
+	AsOfSeq     *int      `json:"asOfSeq,omitempty"`
+}
+
+func (c client) move(ctx context.Context, d document) reply {
+	return c.send(ctx, http.MethodPost, "/api/stock/movements", "", d)
+}
+
+// movement is a movement as the API lists it.
+type movement struct {
+	Seq        int    `json:"seq"`
+	Kind       string `json:"kind"`
+	Delta      int    `json:"delta"`
+	TotalAfter int    `json:"totalAfter"`
+}
+
+// movements reads the newest movements of a stock row.
+func (c client) movements(ctx context.Context, row stockRow, limit int) ([]movement, reply) {
+	r := c.send(ctx, http.MethodGet, "/api/stock/movements?productId="+row.Product.String()+
+		"&warehouseId="+row.Warehouse.String()+"&limit="+strconv.Itoa(limit), "", nil)
+	var newest []movement
+	if r.ok() {
+		r.Err = json.Unmarshal(r.Body, &newest)
+	}
+	return newest, r
 }
 
 // catalogProduct is a product of the catalog.

@@ -43,7 +43,9 @@ const (
 	rushTime     = 12 * time.Millisecond // how soon before a hold's end the callers come for it
 	recentHolds  = 12
 	maxUnits     = 4
-	restockUnits = 10
+	// deliveryUnits are what a delivery brings, so that there is something to sell.
+	deliveryUnits = 10
+	recentCounts  = 12
 )
 
 // event is one call of a history with its answer.
@@ -60,6 +62,10 @@ type event struct {
 	status  model.Status
 	end     time.Time
 	rows    []model.Row
+	// of a document of movements
+	reference string
+	document  model.Document
+	moved     []model.Moved
 }
 
 // partition is a few stock rows and the holds that its callers know of.
@@ -71,6 +77,11 @@ type partition struct {
 	recent  []knownHold
 	ending  map[uuid.UUID]knownHold
 	pending []event // reserves under way, which may be resent
+	// documents are the latest documents, which may be resent, and lines counts the lines of all.
+	documents []event
+	lines     int
+	// counts are stock rows as answers told of them: the total after a movement.
+	counts []model.MoveLine
 }
 
 // knownHold is a hold that some caller was told of, with the keys of the calls announced for its
@@ -87,6 +98,13 @@ func (p *partition) record(e event) {
 	p.events = append(p.events, e)
 	if e.verb == model.Confirm || e.verb == model.Release {
 		delete(p.ending, e.id)
+	}
+	for n, line := range e.document.Moves {
+		if e.outcome == model.Done && e.moved[n].Seq > 0 {
+			p.counts = append(p.counts,
+				model.MoveLine{Row: line.Row, AsOf: e.moved[n].Seq, Base: e.moved[n].Total})
+			p.counts = p.counts[max(0, len(p.counts)-recentCounts):]
+		}
 	}
 	if e.outcome == model.Done && (e.verb == model.Reserve || e.verb == model.Extend) {
 		p.recent = append(p.recent, knownHold{id: e.id, end: e.end})
@@ -220,6 +238,44 @@ func lateExtend(d *deployment) *history {
 	})
 }
 
+// documents records a short history in which documents meet as random ones seldom do. Two
+// deliveries wait for one stock row, and one of them is sent again. A count of nothing meets a
+// hold. The hold is sold, and a count tells what lay on the shelf before.
+func documents(d *deployment) *history {
+	h := newHistory(d)
+	p, ctx := h.partitions[0], d.t.Context()
+	send := func(caller int, reference string, line model.MoveLine) {
+		h.sendMove(ctx, p, event{
+			caller: caller, reference: reference,
+			document: model.Document{Moves: []model.MoveLine{line}},
+		})
+	}
+	deliver := func(n int) {
+		send(n, fmt.Sprint("delivery ", n), model.MoveLine{Number: n, Units: deliveryUnits})
+	}
+	unlock := d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		p.rows[0].Product.String())
+	var waits sync.WaitGroup
+	for n := range 2 {
+		waits.Go(func() { deliver(n) })
+	}
+	d.db.WaitForBlocked(2)
+	unlock()
+	waits.Wait()
+	deliver(0)
+	h.sendReserve(ctx, p, event{
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: maxUnits}}, ttl: time.Minute,
+	})
+	send(0, "nothing", model.MoveLine{Number: 2, Count: true})
+	counted := p.counts[len(p.counts)-1]
+	counted.Number, counted.Count, counted.Units = 3, true, counted.Base
+	h.resolve(ctx, p, event{id: p.recent[0].id}, model.Confirm)
+	send(0, "shelf", counted)
+	p.lines = counted.Number + 1
+	h.catalog(ctx, event{})
+	return h
+}
+
 // recordHistory lets the callers work for a while, beside sweeps, and beside sessions that lock
 // rows now and then, as a report or a migration may.
 func recordHistory(d *deployment, round uint64, lasts time.Duration) *history {
@@ -324,7 +380,7 @@ func (h *history) call(caller int, p *partition, r *rand.Rand) {
 	case choice < 5:
 		h.resend(ctx, p, e)
 	case choice < 45 || !found && choice < 88:
-		e.lines = p.lines(r)
+		e.lines = p.reserveLines(r)
 		e.key = uuid.NewString()
 		h.reserve(ctx, p, e)
 	case choice < 59:
@@ -335,15 +391,17 @@ func (h *history) call(caller int, p *partition, r *rand.Rand) {
 		h.extend(ctx, p, e)
 	case choice < 88:
 		h.get(ctx, p, e)
-	case choice < 97:
+	case choice < 94:
 		h.catalog(ctx, e)
+	case choice < 96:
+		h.newest(ctx, p, e, r)
 	default:
-		h.restock(ctx, p, e, r)
+		h.move(ctx, p, e, r)
 	}
 }
 
-// lines draws one line, or a cart of several.
-func (p *partition) lines(r *rand.Rand) []model.Line {
+// reserveLines draws one line, or a cart of several.
+func (p *partition) reserveLines(r *rand.Rand) []model.Line {
 	lines := []model.Line{{Row: r.IntN(partitionRows), Quantity: 1 + r.IntN(maxUnits)}}
 	if r.IntN(2) == 0 {
 		lines = nil
@@ -430,23 +488,162 @@ func (h *history) catalog(ctx context.Context, e event) {
 	}
 }
 
-func (h *history) restock(ctx context.Context, p *partition, e event, r *rand.Rand) {
+// newest reads the newest movement of a stock row.
+func (h *history) newest(ctx context.Context, p *partition, e event, r *rand.Rand) {
 	row := r.IntN(partitionRows)
-	e.verb, e.outcome, e.from = model.Restock, model.Done, time.Now()
-	e.lines = []model.Line{{Row: row, Quantity: restockUnits}}
-	_, err := h.d.db.Admin.Exec(context.WithoutCancel(ctx),
-		"SELECT adjust_stock($1, $2, $3, 'delivery')",
-		p.rows[row].Product.String(), p.rows[row].Warehouse.String(), restockUnits)
-	if e.to = time.Now(); err != nil {
-		h.reportUnexpected("a delivery: %v", err)
+	e.verb, e.outcome, e.lines = model.Newest, model.Done, []model.Line{{Row: row}}
+	e.from = time.Now()
+	newest, answer := h.client.movements(ctx, p.rows[row], 1)
+	e.to = time.Now()
+	switch {
+	case answer.Err != nil && ctx.Err() != nil:
+		return
+	case len(newest) != 1:
+		h.reportUnexpected("the movements of a row were answered %d %s %v", answer.Status, answer.Body,
+			answer.Err)
 		return
 	}
+	e.moved = []model.Moved{{Seq: newest[0].Seq, Total: newest[0].TotalAfter}}
 	p.record(e)
+}
+
+// move sends a new document, or another caller's again.
+func (h *history) move(ctx context.Context, p *partition, e event, r *rand.Rand) {
+	p.mu.Lock()
+	if n := len(p.documents); n > 0 && r.IntN(4) == 0 {
+		e.reference, e.document = p.documents[n-1].reference, p.documents[n-1].document
+	} else {
+		e.reference, e.document = uuid.NewString(), p.draw(r)
+		p.documents = append(p.documents, e)
+		p.documents = p.documents[max(0, len(p.documents)-2):]
+	}
+	p.mu.Unlock()
+	if e.document.Clamp {
+		// The model can't tell what a clamped line did that was not answered.
+		ctx = context.WithoutCancel(ctx)
+	}
+	h.sendMove(ctx, p, e)
+}
+
+func (h *history) sendMove(ctx context.Context, p *partition, e event) {
+	e.verb, e.from = model.Move, time.Now()
+	h.finishMove(p, e, h.client.move(ctx, p.documentOf(e.reference, e.document)))
+}
+
+// draw draws a document: mostly a delivery, else a loss, a count of now, or a count as of a
+// movement that an answer told of. A document of several lines is one transaction. The partition is
+// locked.
+func (p *partition) draw(r *rand.Rand) (d model.Document) {
+	rows := r.Perm(partitionRows)[:1]
+	if r.IntN(4) == 0 {
+		rows, d.Together = r.Perm(partitionRows)[:2], true
+	}
+	for _, row := range rows {
+		line := model.MoveLine{Row: row, Units: deliveryUnits}
+		switch choice := r.IntN(10); {
+		case choice < 2:
+			line.Units = -1 - r.IntN(maxUnits)
+		case choice < 3:
+			line.Count, line.Units = true, r.IntN(2*deliveryUnits)
+		case choice < 6 && len(p.counts) > 0:
+			line = p.counts[r.IntN(len(p.counts))]
+			line.Count, line.Units = true, max(0, line.Base-2+r.IntN(deliveryUnits))
+			if d.Together {
+				line.Row, line.AsOf, line.Base = row, 0, 0
+			}
+		}
+		line.Number = p.lines
+		p.lines++
+		d.Moves = append(d.Moves, line)
+	}
+	d.Clamp = r.IntN(4) == 0
+	return d
+}
+
+// documentOf is a document as it is sent.
+func (p *partition) documentOf(reference string, d model.Document) document {
+	sent := document{Source: "history", Reference: reference, Together: d.Together}
+	if d.Clamp {
+		sent.OnHeld = "CLAMP"
+	}
+	for _, line := range d.Moves {
+		l := documentLine{
+			ProductID: p.rows[line.Row].Product, WarehouseID: p.rows[line.Row].Warehouse,
+		}
+		if line.Count {
+			l.Counted = &line.Units
+		} else {
+			l.Delta = &line.Units
+		}
+		if line.AsOf > 0 {
+			l.AsOfSeq = &line.AsOf
+		}
+		sent.Lines = append(sent.Lines, l)
+	}
+	return sent
+}
+
+var moveOutcomes = map[string]model.MoveOutcome{
+	"APPLIED": model.Applied, "UNCHANGED": model.Unchanged, "REPLAYED": model.Replayed,
+	"STOCK_HELD": model.Held, "SEQ_UNKNOWN": model.SeqUnknown, "REFERENCE_REUSED": model.Reused,
+}
+
+// moved are the results of a document's lines.
+func (r reply) moved() []model.Moved {
+	var moved []model.Moved
+	for _, line := range r.Results {
+		outcome := line.Outcome
+		if outcome == "REFUSED" {
+			outcome = line.Problem.Code
+		}
+		moved = append(moved, model.Moved{
+			Outcome: moveOutcomes[outcome], Delta: line.Delta, Total: line.TotalQuantity,
+			Seq: line.Seq, Shortfall: line.Shortfall, Held: line.Problem.Held,
+		})
+	}
+	return moved
+}
+
+// firstRefusal leaves the first refused line of a refused document. The lines are looked at one
+// after the other, so the answer isn't a picture of one moment. But when its first refused line was
+// looked at, the document had to be refused.
+func (e *event) firstRefusal() {
+	for n, moved := range e.moved {
+		if moved.Outcome != model.Applied && moved.Outcome != model.Unchanged &&
+			moved.Outcome != model.Replayed {
+			e.moved = e.moved[n : n+1]
+			e.document.Moves = e.document.Moves[n : n+1]
+			return
+		}
+	}
 }
 
 var statuses = map[string]model.Status{
 	"PENDING": model.Pending, "CONFIRMED": model.Confirmed, "RELEASED": model.Released,
 	"EXPIRED": model.Expired,
+}
+
+// finishMove records a document with its answer.
+func (h *history) finishMove(p *partition, e event, r reply) {
+	e.to = time.Now()
+	switch {
+	case r.ok():
+		e.outcome, e.moved = model.Done, r.moved()
+	case r.Code == "MOVEMENTS_REFUSED":
+		e.outcome, e.moved = model.Refused, r.moved()
+	case r.Code == "STOCK_BUSY": // lines that are one transaction
+		e.outcome = model.Nothing
+		h.refusals.Add(1)
+	case r.Code == "MOVEMENTS_INCOMPLETE":
+		e.outcome, e.to = model.Unknown, time.Time{}
+		h.refusals.Add(1)
+	case r.Err != nil:
+		e.outcome, e.to = model.Unknown, time.Time{}
+	default:
+		h.reportUnexpected("a document was answered %d %s", r.Status, r.Body)
+		e.outcome, e.to = model.Unknown, time.Time{}
+	}
+	p.record(e)
 }
 
 // finish records a call with its answer.
@@ -468,6 +665,11 @@ func (h *history) finish(p *partition, e event, r reply) {
 				Number:    p.rowNumber(s.ProductID, s.WarehouseID),
 				Available: s.Available,
 			})
+		}
+	case r.Code == "NOT_FOR_SALE":
+		e.outcome = model.Closed
+		for _, line := range r.Lines {
+			e.rows = append(e.rows, model.Row{Number: p.rowNumber(line.ProductID, line.WarehouseID)})
 		}
 	case r.Code == "RESERVATION_EXPIRED":
 		e.outcome = model.Gone
@@ -522,11 +724,14 @@ func (p *partition) operations() (
 		made[e.key] = e.id
 		numbers[e.id] = keys[e.key]
 	}
-	m = model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(reserves))
+	m = model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(reserves), p.lines)
 	for n, e := range reserves {
 		m.SetLines(n, e.lines)
 	}
 	for _, e := range p.events {
+		if e.outcome == model.Refused {
+			e.firstRefusal()
+		}
 		hold := numbers[e.id]
 		if e.verb == model.Reserve {
 			hold = keys[e.key]
@@ -537,10 +742,12 @@ func (p *partition) operations() (
 		}
 		in := input{
 			call: model.Call{
-				Verb: e.verb, Hold: hold, Lines: e.lines, TTL: e.ttl.Microseconds(),
-				Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
+				Verb: e.verb, Hold: hold, Lines: e.lines, Document: e.document,
+				TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
 			},
-			answer: model.Answer{Outcome: e.outcome, Status: e.status, Rows: e.rows},
+			answer: model.Answer{
+				Outcome: e.outcome, Status: e.status, Rows: e.rows, Moved: e.moved,
+			},
 		}
 		if !e.end.IsZero() {
 			in.answer.End = e.end.UnixMicro()

@@ -47,6 +47,15 @@ func TestLateCallsAreLinearizable(t *testing.T) {
 	}
 }
 
+// TestDocumentsAreLinearizable checks documents that meet on one stock row.
+func TestDocumentsAreLinearizable(t *testing.T) {
+	d := newDeployment(t)
+	if v := documents(d).check(t, true); !v.clean() {
+		t.Error(v)
+	}
+	d.audit()
+}
+
 // control is one guard to remove.
 type control struct {
 	name  string
@@ -65,6 +74,8 @@ type control struct {
 func dropSchemaGuards(d *deployment) {
 	d.db.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 	d.db.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
+	d.db.Exec("DROP TRIGGER i8_movement_is_right ON stock_movements")
+	d.db.Exec("DROP INDEX stock_movements_by_line")
 }
 
 func mutate(function, old, replacement string) func(*deployment) {
@@ -125,6 +136,37 @@ END $$`)
 			mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false",
 				"UPDATE reservation_items l SET counted = true"),
 			mutate("give_up_units", "l.counted", "true")),
+	},
+	{
+		name: "movement without its lock",
+		guard: combine(dropSchemaGuards, mutate("try_to_move",
+			"WHERE i.product_id = _wanted.product_id AND i.warehouse_id = _wanted.warehouse_id\n"+
+				"    FOR NO KEY UPDATE;",
+			"WHERE i.product_id = _wanted.product_id AND i.warehouse_id = _wanted.warehouse_id;")),
+		attack: documents, quick: true,
+	},
+	{
+		name: "movement that ignores what is held",
+		guard: combine(dropSchemaGuards,
+			mutate("try_to_move", "IF _look.total < _lowest AND NOT _clamp THEN", "IF false THEN"),
+			mutate("try_to_move", "greatest(_look.total, _lowest)", "_look.reserved"),
+			mutate("try_to_move", "IF _total < _lowest AND (", "IF false AND ("),
+			mutate("try_to_move", "total = greatest(_total, _lowest)", "total = _total")),
+		attack: documents, quick: true,
+	},
+	{
+		name: "document that is applied again",
+		guard: combine(dropSchemaGuards,
+			mutate("move_line", "AND m.line = _wanted.line;", "AND m.line = -1;")),
+		attack: documents, quick: true,
+	},
+	{
+		name: "count as of a movement that forgets what was sold since",
+		guard: combine(dropSchemaGuards,
+			mutate("try_to_move", "_wanted.asked::bigint - m.total_after",
+				"_wanted.asked::bigint - (SELECT i.total FROM inventory i WHERE i.product_id = "+
+					"m.product_id AND i.warehouse_id = m.warehouse_id)")),
+		attack: documents, quick: true,
 	},
 }
 

@@ -39,8 +39,12 @@ type witness struct {
 
 	mu       sync.Mutex
 	told     map[uuid.UUID]testimony
-	problems []error // answers outside the contract, or against I3
+	moved    map[string]lineResult // movements that answers told of, by reference
+	problems []error               // answers outside the contract, or against I3
 }
+
+// witnessSource is the source of the witness's documents.
+const witnessSource = "witness"
 
 // testimony is the most that answers said about a hold: a final status, or else the latest end.
 type testimony struct {
@@ -53,6 +57,7 @@ func newWitness(d *deployment) *witness {
 	w := &witness{
 		client: newClient(d.url, witnessCallers+witnessReaders),
 		rows:   d.addProduct(3, 1_000_000), told: map[uuid.UUID]testimony{},
+		moved: map[string]lineResult{},
 	}
 	w.seen.Store(d.db.Admin)
 	return w
@@ -88,9 +93,13 @@ func (w *witness) start(t *testing.T, part uint64) (stop func()) {
 	return stop
 }
 
-// shop makes a hold and does something with it.
+// shop makes a hold and does something with it, or brings units now and then.
 func (w *witness) shop(r *rand.Rand) {
 	ctx, key := context.Background(), uuid.NewString()
+	if r.IntN(5) == 0 {
+		w.deliver(ctx, w.rows[r.IntN(len(w.rows))])
+		return
+	}
 	items := []item{}
 	for _, n := range r.Perm(len(w.rows))[:1+r.IntN(2)] {
 		items = append(items, item{w.rows[n].Product, w.rows[n].Warehouse, 1})
@@ -100,6 +109,23 @@ func (w *witness) shop(r *rand.Rand) {
 		return
 	}
 	w.act(ctx, held.Reservation.ID, r)
+}
+
+// deliver brings a unit to a stock row.
+func (w *witness) deliver(ctx context.Context, row stockRow) {
+	one := 1
+	d := document{
+		Source: witnessSource, Reference: uuid.NewString(), Lines: []documentLine{
+			{ProductID: row.Product, WarehouseID: row.Warehouse, Delta: &one},
+		},
+	}
+	r := w.hear("move", uuid.Nil, w.client.move(ctx, d))
+	if r.ok() && len(r.Results) == 1 {
+		w.successes.Add(1)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.moved[d.Reference] = r.Results[0]
+	}
 }
 
 // act confirms, releases or extends a hold, or leaves it.
@@ -154,6 +180,7 @@ func (w *witness) hear(verb string, id uuid.UUID, r reply) reply {
 		heard.status = "CONFIRMED"
 	case r.Code == "RESERVATION_RELEASED":
 		heard.status = "RELEASED"
+	case r.ok():
 	default:
 		w.failures.Add(1)
 	}
@@ -204,11 +231,13 @@ func (w *witness) verify(t *testing.T, db *pgtest.Fixture) {
 	for _, err := range contradictions[:min(5, len(contradictions))] {
 		t.Error(err)
 	}
-	t.Logf("%d successes, %d failures, %d holds that answers told of, %d contradictions",
-		w.successes.Load(), w.failures.Load(), len(w.told), len(contradictions))
+	t.Logf("%d successes, %d failures, %d holds and %d movements that answers told of, "+
+		"%d contradictions",
+		w.successes.Load(), w.failures.Load(), len(w.told), len(w.moved), len(contradictions))
 }
 
-// contradictions are the holds of which the database says another thing than the answers said.
+// contradictions are the holds and movements of which the database says another thing than the
+// answers said.
 func (w *witness) contradictions(t *testing.T, db *pgtest.Fixture) []error {
 	t.Helper()
 	rows, err := db.Admin.Query(withTimeout(t, testLimit),
@@ -240,5 +269,5 @@ func (w *witness) contradictions(t *testing.T, db *pgtest.Fixture) []error {
 				was.end, was.by, now.end))
 		}
 	}
-	return found
+	return append(found, lostMoves(w.moved, movementsOf(t, db, witnessSource))...)
 }

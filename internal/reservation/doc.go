@@ -99,7 +99,8 @@
 //     cart that lost a line is dead for every verb and reader, even before its end. Its other lines
 //     stay counted until its end comes again, for at most d: no index finds such a cart among the
 //     living, and an index on uncounted lines would grow with every resolved cart. So the
-//     operator's list of a product misses a cart that lost all of its lines, for as long.
+//     operator's list of a product misses such a cart among the expired ones, for as long, while
+//     more than a thousand live holds end before it.
 //   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
 //   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by
 //     d, so a jump of a day forgets every key. A jump back makes it longer by d.

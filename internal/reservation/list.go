@@ -17,9 +17,9 @@ const (
 	// warehouse. That takes 10 ms on the benchmark's machine. A page that finds too few has a cursor
 	// for the next one, which continues there.
 	maxHoldScan = 10_000
-	// liveHoldScan is how many live holds one page reads before it looks for those of a product or a
-	// warehouse by an index. The index has all that there are, so such a page is never short.
-	liveHoldScan = 1000
+	// liveHoldScan is the same for the live holds of a warehouse that has more of them than this. An
+	// index finds those of another warehouse or of a product, and such a page is never short.
+	liveHoldScan = 2000
 )
 
 // HoldFilter says which holds to list. The zero HoldFilter lists all.
@@ -68,8 +68,9 @@ type HoldPage struct {
 	Holds []Hold
 	// Now is the database's clock when the holds were read. It is zero when there are none.
 	Now time.Time
-	// Next is where the next page begins, or nil on the last page. A page of one product's resolved
-	// holds may be short or empty without being the last, when many other holds lie between.
+	// Next is where the next page begins, or nil on the last page. A page of a product's or a
+	// warehouse's holds may be short or empty without being the last, when many other holds lie
+	// between.
 	Next *HoldCursor
 }
 
@@ -94,8 +95,9 @@ type listedHold struct {
 // hold is made, resolved or extended while a caller reads page after page, the caller may miss it
 // or see it twice. The caller sees every other hold once. It returns ErrBusy or ErrUnavailable.
 //
-// Like the catalog, the list is a snapshot that locks nothing and waits for no disk. A hold whose
-// confirm came in time may show as EXPIRED until the confirm commits.
+// Like the catalog, the list is a snapshot that locks nothing and waits for no disk. It is read on
+// the Reader, which may be a moment behind. A hold whose confirm came in time may show as EXPIRED
+// until the confirm commits.
 func (s *Service) ListHolds(
 	ctx context.Context, filter HoldFilter, after HoldCursor, limit int,
 ) (HoldPage, error) {
@@ -108,7 +110,7 @@ func (s *Service) ListHolds(
 	at, id := after.place(filter)
 	args = append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id,
 		limit+1, scan)
-	rows, err := query(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
+	rows, err := read(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
 	if err != nil {
 		return HoldPage{}, fmt.Errorf("list holds: %w", err)
 	}

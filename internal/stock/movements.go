@@ -348,8 +348,8 @@ FROM `
 // of their numbers. Those of a document are in the order of their times, and of their lines where
 // the times are equal. next is where the next page begins, or nil on the last page.
 //
-// The list is a snapshot that locks nothing and waits for no disk. ListMovements returns
-// reservation.ErrBusy or ErrUnavailable.
+// The list is a snapshot that locks nothing and waits for no disk. It is read as
+// reservation.Read does. ListMovements returns reservation.ErrBusy or ErrUnavailable.
 func (s *Service) ListMovements(
 	ctx context.Context, filter MovementFilter, after MovementCursor, limit int,
 ) (movements []Movement, next *MovementCursor, err error) {
@@ -360,14 +360,14 @@ func (s *Service) ListMovements(
 		if !after.At.IsZero() {
 			before = after.At.Format(time.RFC3339Nano)
 		}
-		movements, err = reservation.Query(ctx, s.db, scanMovement, listDocumentSQL, filter.Source,
+		movements, err = reservation.Read(ctx, s.db, scanMovement, listDocumentSQL, filter.Source,
 			filter.Reference, before, line, limit+1)
 	} else {
 		before := after.Seq
 		if before == 0 {
 			before = math.MaxInt64
 		}
-		movements, err = reservation.Query(ctx, s.db, scanMovement, listMovementsSQL,
+		movements, err = reservation.Read(ctx, s.db, scanMovement, listMovementsSQL,
 			idText(filter.ProductID), idText(filter.WarehouseID), before, limit+1)
 	}
 	if err != nil {

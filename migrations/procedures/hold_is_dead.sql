@@ -11,7 +11,7 @@ BEGIN
 END $$;
 
 -- has_lost_line says whether a line of a PENDING cart was reclaimed: it isn't counted any more. It
--- counts instead of asking EXISTS, as has_line does.
+-- counts instead of asking EXISTS, which the planner would compute for all carts at once.
 CREATE OR REPLACE FUNCTION has_lost_line(_hold reservations) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 BEGIN

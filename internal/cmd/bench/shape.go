@@ -34,6 +34,7 @@ var studies = []struct {
 	}},
 	{"steady", steady},
 	{"old-snapshot", oldSnapshot},
+	{"import", importShop},
 	{"hold", tenMillion},
 }
 

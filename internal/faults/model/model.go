@@ -29,15 +29,22 @@ const Never Instant = math.MaxInt64
 // Verb is the kind of a call.
 type Verb string
 
-// The verbs. Restock is a delivery: the operator adds units to a stock row.
+// The verbs. Move is a document of deliveries, corrections and counts, and Newest reads the newest
+// movement of a stock row. Archive and Activate change the product of all stock rows, Close and
+// Open the warehouse of one.
 const (
-	Reserve Verb = "reserve"
-	Confirm Verb = "confirm"
-	Release Verb = "release"
-	Extend  Verb = "extend"
-	Get     Verb = "get"
-	Catalog Verb = "catalog"
-	Restock Verb = "restock"
+	Reserve  Verb = "reserve"
+	Confirm  Verb = "confirm"
+	Release  Verb = "release"
+	Extend   Verb = "extend"
+	Get      Verb = "get"
+	Catalog  Verb = "catalog"
+	Move     Verb = "move"
+	Newest   Verb = "newest"
+	Archive  Verb = "archive"
+	Activate Verb = "activate"
+	Close    Verb = "close"
+	Open     Verb = "open"
 )
 
 // Line is some units of a stock row, which is named by its number.
@@ -48,8 +55,10 @@ type Call struct {
 	Verb Verb
 	// Hold is the number of the hold that the call makes or names.
 	Hold int
-	// Lines are the lines of a Reserve or a Restock.
+	// Lines are the lines of a Reserve. A Newest, a Close or an Open names its stock row there.
 	Lines []Line
+	// Document is what a Move asks for.
+	Document Document
 	// TTL is how long the hold of a Reserve or an Extend is to last, in microseconds.
 	TTL Instant
 	// Repeats is set if the Idempotency-Key of the Reserve was sent more than once.
@@ -69,6 +78,8 @@ const (
 	Settled Outcome = "settled" // the hold was resolved in another way
 	Nothing Outcome = "nothing" // refused for now, without an effect
 	Unknown Outcome = "unknown" // it may have an effect, now or later
+	Closed  Outcome = "closed"  // something isn't for sale
+	Refused Outcome = "refused" // a line of a document that is applied together was refused
 )
 
 // Status is the status of a hold.
@@ -99,41 +110,51 @@ type Answer struct {
 	// because of which the call was refused.
 	Status Status
 	End    Instant
-	// Rows are the stock rows that a catalog or a shortage shows.
+	// Rows are the stock rows that a catalog or a shortage shows, or those that aren't for sale.
 	Rows []Row
+	// Moved are the results of a Move's lines, in their order, or the newest movement.
+	Moved []Moved
 }
 
 // Row is a stock row in an answer. A shortage shows only Available.
 type Row struct{ Number, Total, Reserved, Available int }
 
-// State is the state between two calls: the totals of the rows, then the status and the end of each
-// hold. It is a string so that states can be compared.
+// State is the state between two calls: the stock rows, the status and the end of each hold, and
+// the movement of each line of a document. It is a string so that states can be compared.
 type State string
 
 // untold is the end of a hold that was resolved before any caller was told its end.
 const untold Instant = 0
 
 const (
-	rowSize  = 4
+	rowSize  = 9
 	holdSize = 9
 )
 
-// Model is the program: the first totals of its stock rows, and the lines of each hold that may be
-// made.
+// The bits of a stock row that say why it isn't for sale.
+const (
+	closedBit   = 1
+	archivedBit = 2
+)
+
+// Model is the program: the first totals of its stock rows, the lines of each hold that may be
+// made, and how many lines of documents there may be.
 type Model struct {
 	totals []int
 	holds  [][]Line
 	shares [][]share // by row
+	moves  int
 }
 
 // share is the part of a row that a hold takes.
 type share struct{ hold, quantity int }
 
-// New returns a model of stock rows with these totals, for at most so many holds.
-func New(totals []int, holds int) *Model {
+// New returns a model of stock rows with these totals, for at most so many holds and lines of
+// documents.
+func New(totals []int, holds, moves int) *Model {
 	return &Model{
 		totals: totals, holds: make([][]Line, holds),
-		shares: make([][]share, len(totals)),
+		shares: make([][]share, len(totals)), moves: moves,
 	}
 }
 
@@ -148,13 +169,22 @@ func (m *Model) SetLines(hold int, lines []Line) {
 	}
 }
 
-// Init returns the state before the first call.
+// Init returns the state before the first call. Each stock row has its opening movement.
 func (m *Model) Init() State {
-	b := make([]byte, len(m.totals)*rowSize+len(m.holds)*holdSize)
-	for row, total := range m.totals {
-		binary.BigEndian.PutUint32(b[row*rowSize:], uint32(total))
+	t := step{
+		model: m,
+		state: make([]byte, len(m.totals)*rowSize+len(m.holds)*holdSize+m.moves*lineSize),
 	}
-	return State(b)
+	for row, total := range m.totals {
+		t.setStock(row, total, 1)
+	}
+	return State(t.state)
+}
+
+// Stock returns the total of a stock row, and the number of its newest movement.
+func (m *Model) Stock(s State, row int) (total, seq int) {
+	t := step{model: m, state: []byte(s)}
+	return t.total(row), t.seq(row)
 }
 
 // Step returns the states that may follow s after the call, given the answer a. It returns none if
@@ -195,8 +225,42 @@ func (t *step) total(row int) int {
 	return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:])))
 }
 
-func (t *step) add(row, units int) {
-	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(t.total(row)+units))
+// seq is the number of the row's newest movement.
+func (t *step) seq(row int) int {
+	return int(binary.BigEndian.Uint32(t.state[row*rowSize+4:]))
+}
+
+func (t *step) setStock(row, total, seq int) {
+	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(total))
+	binary.BigEndian.PutUint32(t.state[row*rowSize+4:], uint32(seq))
+}
+
+// add changes the total by a movement.
+func (t *step) add(row, units int) { t.setStock(row, t.total(row)+units, t.seq(row)+1) }
+
+// forSale reports whether a reserve may take units of the row.
+func (t *step) forSale(row int) bool { return t.state[row*rowSize+8] == 0 }
+
+// turn sets or clears a bit of some rows that says why they aren't for sale.
+func (t *step) turn(bit byte, set bool, rows ...int) {
+	for _, row := range rows {
+		t.state[row*rowSize+8] &^= bit
+		if set {
+			t.state[row*rowSize+8] |= bit
+		}
+	}
+}
+
+// switches applies a change of the catalog.
+func (t *step) switches() {
+	switch t.call.Verb {
+	case Archive, Activate:
+		for row := range t.model.totals {
+			t.turn(archivedBit, t.call.Verb == Archive, row)
+		}
+	default:
+		t.turn(closedBit, t.call.Verb == Close, t.call.Lines[0].Row)
+	}
 }
 
 func (t *step) hold(n int) (Status, Instant) {
@@ -263,7 +327,9 @@ func (t *step) happens() bool {
 			t.set(EndUnknown, t.call.From+t.call.TTL)
 			return true
 		}
-	default: // a read has no effect, and a delivery is always answered
+	case Move:
+		return t.mayMove()
+	default: // a read has no effect, and a change of the catalog is always answered
 	}
 	return false
 }
@@ -278,6 +344,8 @@ func (t *step) explains() bool {
 		return status == t.answer.Status
 	case Short:
 		return t.short()
+	case Closed:
+		return t.closed()
 	default:
 	}
 	switch t.call.Verb {
@@ -290,14 +358,17 @@ func (t *step) explains() bool {
 	case Get:
 		return t.wasRead()
 	case Catalog:
-		return !slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return !t.showsRow(r) })
-	case Restock:
-		for _, line := range t.call.Lines {
-			t.add(line.Row, line.Quantity)
-		}
+		return t.shows()
+	case Move:
+		return t.moved()
+	case Newest:
+		row := t.call.Lines[0].Row
+		newest := t.answer.Moved[0]
+		return newest.Seq == t.seq(row) && newest.Total == t.total(row)
+	default:
+		t.switches()
 		return true
 	}
-	return false
 }
 
 // learn takes the end of a hold from an answer, if no answer showed it before. It is false if the
@@ -335,13 +406,15 @@ func (t *step) expires() bool {
 	return true
 }
 
-// reserve makes the hold. It is false if there were surely too few units: I1.
+// reserve makes the hold. It is false if there were surely too few units (I1), or if something
+// isn't for sale.
 func (t *step) reserve(status Status, end Instant) bool {
 	if was, _ := t.hold(t.call.Hold); was != Absent {
 		return false
 	}
 	for _, line := range t.call.Lines {
-		if least, _ := t.held(line.Row, t.call.To); t.total(line.Row)-least < line.Quantity {
+		least, _ := t.held(line.Row, t.call.To)
+		if t.total(line.Row)-least < line.Quantity || !t.forSale(line.Row) {
 			return false
 		}
 	}
@@ -433,6 +506,17 @@ func (t *step) wasRead() bool {
 	return status == t.answer.Status
 }
 
+// shows explains a catalog: it has the rows that are for sale.
+func (t *step) shows() bool {
+	for row := range t.model.totals {
+		n := slices.IndexFunc(t.answer.Rows, func(r Row) bool { return r.Number == row })
+		if n >= 0 != t.forSale(row) || n >= 0 && !t.showsRow(t.answer.Rows[n]) {
+			return false
+		}
+	}
+	return true
+}
+
 // showsRow reports whether the row looked so at some instant of the call.
 func (t *step) showsRow(r Row) bool {
 	return t.total(r.Number) == r.Total && t.total(r.Number)-r.Reserved == r.Available &&
@@ -447,11 +531,25 @@ func (t *step) wasAvailable(row, available int) bool {
 	})
 }
 
-// short explains a refusal: each line that it names had exactly the stated units, fewer than
-// requested, and each other line had enough.
+// closed explains a refusal of what isn't for sale. It names all such lines and no other.
+func (t *step) closed() bool {
+	for _, line := range t.call.Lines {
+		named := slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
+		if named == t.forSale(line.Row) {
+			return false
+		}
+	}
+	return len(t.answer.Rows) > 0
+}
+
+// short explains a refusal: everything is for sale, each line that it names had exactly the stated
+// units, fewer than requested, and each other line had enough.
 func (t *step) short() bool {
 	named := 0
 	for _, line := range t.call.Lines {
+		if !t.forSale(line.Row) {
+			return false
+		}
 		n := slices.IndexFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
 		if n < 0 {
 			if least, _ := t.held(line.Row, t.call.To); t.total(line.Row)-least < line.Quantity {
@@ -472,8 +570,12 @@ func (t *step) short() bool {
 func Describe(c Call, a Answer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s", c.Verb)
-	if c.Verb != Catalog && c.Verb != Restock {
+	switch c.Verb {
+	case Reserve, Confirm, Release, Extend, Get:
 		fmt.Fprintf(&b, " hold %d", c.Hold)
+	case Move:
+		fmt.Fprintf(&b, " %+v", c.Document)
+	default:
 	}
 	if len(c.Lines) > 0 {
 		fmt.Fprintf(&b, " of %v", c.Lines)
@@ -485,6 +587,9 @@ func Describe(c Call, a Answer) string {
 	if len(a.Rows) > 0 {
 		fmt.Fprintf(&b, " %+v", a.Rows)
 	}
+	if len(a.Moved) > 0 {
+		fmt.Fprintf(&b, " %+v", a.Moved)
+	}
 	return b.String()
 }
 
@@ -493,7 +598,8 @@ func (m *Model) Describe(s State) string {
 	t := step{model: m, state: []byte(s)}
 	var b strings.Builder
 	for row := range m.totals {
-		fmt.Fprintf(&b, "row %d: %d; ", row, t.total(row))
+		fmt.Fprintf(&b, "row %d: %d by movement %d, for sale: %t; ", row, t.total(row), t.seq(row),
+			t.forSale(row))
 	}
 	for n := range m.holds {
 		if status, end := t.hold(n); status != Absent {
