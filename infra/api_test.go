@@ -70,6 +70,7 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"POST /api/stock/movements":           "inventory:write",
 		"GET /api/stock/movements":            "inventory:read",
 		"HEAD /api/stock/movements":           "inventory:read",
+		"POST /api/reservations/{id}/returns": "inventory:write",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {

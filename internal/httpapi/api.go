@@ -69,6 +69,7 @@ func (a *API) handlers() map[string]handler {
 		"POST /api/reservations/{id}/confirm": a.confirm,
 		"POST /api/reservations/{id}/release": a.release,
 		"POST /api/reservations/{id}/extend":  a.extend,
+		"POST /api/reservations/{id}/returns": a.returnGoods,
 		"POST /api/catalog/products":          a.putProducts,
 		"POST /api/catalog/warehouses":        a.putWarehouses,
 		"POST /api/stock/movements":           a.moveStock,

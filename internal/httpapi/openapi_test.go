@@ -176,6 +176,11 @@ var dtos = []struct {
 	{dto: movementDTO{}, schemas: []string{"Movement"}},
 	{dto: problem.LineResult{}, schemas: []string{"LineResult"}},
 	{dto: problem.LineProblem{}, schemas: []string{"LineProblem"}},
+	{dto: returnRequest{}, schemas: []string{"ReturnRequest"}, request: true},
+	{dto: returnLineRequest{}, schemas: []string{"ReturnLineRequest"}, request: true},
+	{dto: returnAnswer{}, schemas: []string{"ReturnAnswer"}},
+	{dto: returnedDTO{}, schemas: []string{"ReturnedLine"}},
+	{dto: problem.Excess{}, schemas: []string{"Excess"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -232,6 +237,8 @@ func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 		"ProductItem":          {"sku"},
 		"PutWarehousesRequest": {"items"},
 		"WarehouseItem":        {"code"},
+		"ReturnRequest":        {"reference", "lines"},
+		"ReturnLineRequest":    {"productId", "warehouseId", "quantity"},
 	} {
 		if diff := cmp.Diff(want, doc.Components.Schemas[name].Value.Required); diff != "" {
 			t.Errorf("what %s requires, want (-) and got (+):\n%s", name, diff)
@@ -411,6 +418,7 @@ func statusOfCode() map[string]int {
 		&reservation.NotForSaleError{},
 		&reservation.NotReadyError{},
 		&stock.RefusedError{},
+		&stock.ExcessError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {
@@ -581,6 +589,8 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*doc.Components.Schemas["Code"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalName"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalUnits"].Value.Max,
+		*doc.Components.Schemas["ReturnRequest"].Value.Properties["reference"].Value.MaxLength,
+		*doc.Components.Schemas["ReturnAnswer"].Value.Properties["returned"].Value.MaxItems,
 	}
 	want := []any{
 		1.0,
@@ -607,6 +617,8 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		uint64(stock.MaxCode),
 		uint64(stock.MaxName),
 		float64(stock.MaxLimit),
+		uint64(stock.MaxReference),
+		uint64(stock.MaxReturnLines),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

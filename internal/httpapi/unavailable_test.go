@@ -38,6 +38,7 @@ func (c client) everyRoute() []answer {
 		c.post("/api/reservations/"+hold+"/confirm", "", "Idempotency-Key", "k"),
 		c.post("/api/reservations/"+hold+"/release", ""),
 		c.post("/api/reservations/"+hold+"/extend", `{"ttlSeconds":60}`),
+		c.post("/api/reservations/"+hold+"/returns", returnBody("r", lineBody("1", ""))),
 		c.get("/api/health"),
 	}
 }

@@ -56,6 +56,10 @@ func API() []Route {
 		},
 		{Function: "move-stock", Method: "POST", Path: "/api/stock/movements", Scope: ScopeWrite},
 		{Function: "list-movements", Method: "GET", Path: "/api/stock/movements", Scope: ScopeRead},
+		{
+			Function: "return-goods", Method: "POST", Path: reservation + "/returns",
+			Scope: ScopeWrite,
+		},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}
