@@ -2,6 +2,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,16 +133,19 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 	}
 }
 
-// The audit's snapshots make the writer slow, so prod's sweeper runs them on the reader. It reaches
-// the reader past the proxy.
-func TestOnlyTheSweeperReadsFromTheReader(t *testing.T) {
+// readsOnReader names the functions that read on the reader: the audit's snapshots would make the
+// writer slow, and the operator's reads would take its time.
+var readsOnReader = []string{"sweep", "list-reservations", "list-movements", "list-stock", "stats"}
+
+// The functions reach prod's reader past the proxy.
+func TestTheAuditAndTheOperatorReadFromTheReader(t *testing.T) {
 	for mode, reads := range map[string]bool{
 		"aurora-dev": false, "aurora-direct": true, "aurora-prod": true, "external-prod": false,
 	} {
 		tpl := synth(t, mode)
 		for name, f := range tpl.functions(mode) {
 			reader := asJSON(f.get("Environment", "Variables", "DATABASE_READER"))
-			want := name == "sweep" && reads
+			want := slices.Contains(readsOnReader, name) && reads
 			if strings.Contains(reader, `"ReadEndpoint.Address"`) != want {
 				t.Errorf("%s: %s reads from %s, want the reader: %t", mode, name, reader, want)
 			}

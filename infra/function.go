@@ -68,12 +68,14 @@ func newRouteFunctions(
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
+	reads := map[string]bool{}
 	var names []string
 	for _, r := range append(route.API(), route.Web()...) {
 		if routes[r.Function] == nil {
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
+		reads[r.Function] = r.Scope == route.ScopeRead // the operator's reads
 	}
 	var functions []function
 	for _, name := range names {
@@ -83,7 +85,7 @@ func newRouteFunctions(
 		isWeb := slices.ContainsFunc(route.Web(),
 			func(r route.Route) bool { return r.Function == name })
 		if !isWeb {
-			p.db, p.as = db, roleApp
+			p.db, p.as, p.reads = db, roleApp, reads[name]
 		}
 		functions = append(functions, newFunction(scope, s, assets, p))
 	}

@@ -87,8 +87,8 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				// TestFunctionsConnectThroughTheProxyWithoutPreparedStatements checks the value.
 				want["DATABASE_IAM_URL"] = url
 			}
-			if _, ok := got["DATABASE_READER"]; ok && name == "sweep" && !isExternal(mode) {
-				// TestOnlyTheSweeperReadsFromTheReader checks the value and the mode.
+			if _, ok := got["DATABASE_READER"]; ok && !isExternal(mode) {
+				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
 			}
 			if diff := gocmp.Diff(want, got); diff != "" {

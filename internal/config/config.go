@@ -33,7 +33,8 @@ type Config struct {
 	// DatabaseSecret is the name or the ARN of a secret of Secrets Manager with the URL.
 	DatabaseSecret string
 	// DatabaseReader is the host and the port of a server that follows the database, or empty. The
-	// audit reads there, with the user and the settings of the database's own URL.
+	// audit and the operator's reads go there, with the user and the settings of the database's own
+	// URL.
 	DatabaseReader string
 	// AppRole is the role of the service when the migrations run as another role. The migrate
 	// function grants it its rights. Empty means that both are one role.

@@ -10,9 +10,9 @@
 //	DATABASE_SECRET                   -                 name or ARN of a secret of Secrets Manager with the URL, as text
 //	                                                    or {"url": ..., "ca": ...}. Read when connecting, kept for 5
 //	                                                    minutes. TLS is verified in full.
-//	DATABASE_READER                   -                 host:port of a server that follows the database. The audit reads
-//	                                                    there, with the user of the database's URL. Unset, it reads
-//	                                                    where the other calls do.
+//	DATABASE_READER                   -                 host:port of a server that follows the database. The audit and
+//	                                                    the operator's reads go there, with the user of the database's
+//	                                                    URL. Unset, they go where the other calls do.
 //	APP_ROLE                          -                 role to which the migrate function grants the service's rights.
 //	METRIC_NAMESPACE                  AlloReservations  CloudWatch namespace of the functions' metrics.
 //	AWS_REGION                        -                 set by Lambda. The IAM URL and the secret need it.

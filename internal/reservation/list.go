@@ -94,8 +94,9 @@ type listedHold struct {
 // hold is made, resolved or extended while a caller reads page after page, the caller may miss it
 // or see it twice. The caller sees every other hold once. It returns ErrBusy or ErrUnavailable.
 //
-// Like the catalog, the list is a snapshot that locks nothing and waits for no disk. A hold whose
-// confirm came in time may show as EXPIRED until the confirm commits.
+// Like the catalog, the list is a snapshot that locks nothing and waits for no disk. It is read on
+// the Reader, which may be a moment behind. A hold whose confirm came in time may show as EXPIRED
+// until the confirm commits.
 func (s *Service) ListHolds(
 	ctx context.Context, filter HoldFilter, after HoldCursor, limit int,
 ) (HoldPage, error) {
@@ -108,7 +109,7 @@ func (s *Service) ListHolds(
 	at, id := after.place(filter)
 	args = append(args, optionalID(filter.ProductID), optionalID(filter.WarehouseID), at, id,
 		limit+1, scan)
-	rows, err := query(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
+	rows, err := read(ctx, s, pgx.RowToStructByPos[listedHold], sql, args...)
 	if err != nil {
 		return HoldPage{}, fmt.Errorf("list holds: %w", err)
 	}

@@ -24,6 +24,14 @@ func Query[T any](
 	return query(ctx, s, to, sql, args...)
 }
 
+// Read is Query for a statement that only reads, for the operator: it may go to a server that
+// follows the database, and miss a change of the last moment.
+func Read[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (rows []T, err error) {
+	return read(ctx, s, to, sql, args...)
+}
+
 // KeyArgs returns the two arguments of a routine for an Idempotency-Key of the context's principal:
 // the key as the database knows it, and the hash of the request. Without a key both are nil. verb
 // and parts must tell two different requests apart, and stay the same across releases. KeyArgs

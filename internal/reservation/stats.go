@@ -56,13 +56,14 @@ type statsRow struct {
 const statsSQL = `SELECT operator_stats()`
 
 // Stats reads the shop's figures. It reads the PENDING holds, the holds that were resolved in its
-// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing. It
-// returns ErrBusy or ErrUnavailable.
+// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing, and is
+// read on the Reader. It returns ErrBusy or ErrUnavailable.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
-	row, err := queryRow(ctx, s, pgx.RowTo[statsRow], statsSQL)
+	rows, err := read(ctx, s, pgx.RowTo[statsRow], statsSQL)
 	if err != nil {
 		return Stats{}, fmt.Errorf("read the stats: %w", err)
 	}
+	row := rows[0] // a call of a function has one row
 	stats := Stats{
 		Now: row.Now.UTC(), Live: row.Live, LiveUnits: row.LiveUnits, Dead: row.Dead,
 		SweepLag: fromSeconds(row.Lag), Total: row.Total, Minutes: row.Minutes, Audit: row.Audit,

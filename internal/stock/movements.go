@@ -332,8 +332,8 @@ FROM list_movements($1, $2, $3, $4, $5, $6)`
 // ListMovements reads a page of movements, the newest first. before is where the page begins: the
 // next of the page before, or nil for the first page. next is nil on the last page.
 //
-// The list is a snapshot that locks nothing and waits for no disk. ListMovements returns
-// reservation.ErrBusy or ErrUnavailable.
+// The list is a snapshot that locks nothing and waits for no disk. It is read as
+// reservation.Read does. ListMovements returns reservation.ErrBusy or ErrUnavailable.
 func (s *Service) ListMovements(
 	ctx context.Context, filter MovementFilter, before *int64, limit int,
 ) (movements []Movement, next *int64, err error) {
@@ -342,7 +342,7 @@ func (s *Service) ListMovements(
 	if before != nil {
 		end = *before
 	}
-	movements, err = reservation.Query(ctx, s.db, scanMovement, listMovementsSQL,
+	movements, err = reservation.Read(ctx, s.db, scanMovement, listMovementsSQL,
 		idText(filter.ProductID), idText(filter.WarehouseID), filter.Source, filter.Reference, end,
 		limit+1)
 	if err != nil {

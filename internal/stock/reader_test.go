@@ -1,0 +1,40 @@
+package stock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+	"github.com/allo/reservations/internal/stock"
+)
+
+// TestMovementsAreReadOnTheReader has two databases without a follower, so that an answer tells
+// where it was read.
+func TestMovementsAreReadOnTheReader(t *testing.T) {
+	t.Parallel()
+
+	writer, reader := newStore(t, 1), newStore(t, 1)
+	pools := make([]*postgres.Pool, 2)
+	for i, f := range []store{writer, reader} {
+		pool, err := postgres.Open(postgres.URL(f.DirectURL), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		pools[i] = pool
+	}
+	s := stock.New(reservation.New(pools[0],
+		reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, Reader: pools[1]}))
+	for name, c := range map[string]struct {
+		of   store
+		want int
+	}{"the writer": {writer, 0}, "the reader": {reader, 1}} {
+		movements, _, err := s.ListMovements(t.Context(),
+			stock.MovementFilter{ProductID: &c.of.product, WarehouseID: &c.of.east}, nil, 10)
+		if err != nil || len(movements) != c.want {
+			t.Errorf("ListMovements() of a stock row that %s has = %d, %v, want %d", name,
+				len(movements), err, c.want)
+		}
+	}
+}
