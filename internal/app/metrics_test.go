@@ -366,6 +366,7 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"list-warehouses":   {http.MethodGet, "/api/warehouses", ""},
 		"list-reservations": {http.MethodGet, "/api/reservations", ""},
 		"stats":             {http.MethodGet, "/api/stats", ""},
+		"list-stock":        {http.MethodGet, "/api/stock", ""},
 		"list-movements": {
 			http.MethodGet, "/api/stock/movements?source=s&reference=r", "",
 		},

@@ -72,6 +72,7 @@ func (a *API) handlers() map[string]handler {
 		"POST /api/reservations/{id}/returns": a.returnGoods,
 		"POST /api/catalog/products":          a.putProducts,
 		"POST /api/catalog/warehouses":        a.putWarehouses,
+		"GET /api/stock":                      a.listStock,
 		"POST /api/stock/movements":           a.moveStock,
 		"GET /api/stock/movements":            a.listMovements,
 		"GET /api/stats":                      a.stats,

@@ -181,6 +181,7 @@ var dtos = []struct {
 	{dto: returnAnswer{}, schemas: []string{"ReturnAnswer"}},
 	{dto: returnedDTO{}, schemas: []string{"ReturnedLine"}},
 	{dto: problem.Excess{}, schemas: []string{"Excess"}},
+	{dto: stockRowDTO{}, schemas: []string{"StockRow"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -557,6 +558,10 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
 	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
+	rows := doc.Components.Parameters["StockLimit"].Value.Schema.Value
+	rowFilter := func(name string) *openapi3.Schema {
+		return doc.Paths.Find("/api/stock").Get.Parameters.GetByInAndName("query", name).Schema.Value
+	}
 	minutes := doc.Components.Schemas["Stats"].Value.Properties["minutes"].Value
 	quantity := doc.Components.Schemas["Quantity"].Value
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
@@ -589,6 +594,11 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*doc.Components.Schemas["Code"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalName"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalUnits"].Value.Max,
+		*rows.Min,
+		*rows.Max,
+		rows.Default,
+		*rowFilter("sku").MaxLength,
+		*rowFilter("availableBelow").Max,
 		*doc.Components.Schemas["ReturnRequest"].Value.Properties["reference"].Value.MaxLength,
 		*doc.Components.Schemas["ReturnAnswer"].Value.Properties["returned"].Value.MaxItems,
 	}
@@ -617,6 +627,11 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		uint64(stock.MaxCode),
 		uint64(stock.MaxName),
 		float64(stock.MaxLimit),
+		1.0,
+		float64(stock.MaxRowPage),
+		float64(defaultRowPage),
+		uint64(maxFilterText),
+		float64(stock.MaxUnits),
 		uint64(stock.MaxReference),
 		uint64(stock.MaxReturnLines),
 	}

@@ -224,6 +224,11 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 	}
 	putCatalog(ctx, t, stock.New(s))
 	operatorReads(ctx, t, s, row)
+	below := 1001
+	if _, _, err := stock.New(s).ListRows(ctx, stock.RowFilter{AvailableBelow: &below}, nil,
+		20); err != nil {
+		t.Fatal(err)
+	}
 	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(),
 		row.WarehouseID.String())
 	f.Kill(reserve(other))

@@ -54,6 +54,7 @@ func API() []Route {
 			Function: "put-warehouses", Method: "POST", Path: "/api/catalog/warehouses",
 			Scope: ScopeCatalog,
 		},
+		{Function: "list-stock", Method: "GET", Path: "/api/stock", Scope: ScopeRead},
 		{Function: "move-stock", Method: "POST", Path: "/api/stock/movements", Scope: ScopeWrite},
 		{Function: "list-movements", Method: "GET", Path: "/api/stock/movements", Scope: ScopeRead},
 		{
