@@ -67,9 +67,12 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"HEAD /api/stats":                     "inventory:read",
 		"POST /api/catalog/products":          "catalog:write",
 		"POST /api/catalog/warehouses":        "catalog:write",
+		"GET /api/stock":                      "inventory:read",
+		"HEAD /api/stock":                     "inventory:read",
 		"POST /api/stock/movements":           "inventory:write",
 		"GET /api/stock/movements":            "inventory:read",
 		"HEAD /api/stock/movements":           "inventory:read",
+		"POST /api/reservations/{id}/returns": "inventory:write",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {

@@ -183,6 +183,12 @@ func document(product, together string) string {
 		product + `","warehouseId":"` + east + `","delta":1}]}`
 }
 
+// parcel returns the body of a return of mugs of the east.
+func parcel(reference, quantity, to string) string {
+	return `{"reference":"` + reference + `","lines":[{"productId":"` + mug + `","warehouseId":"` +
+		east + `","quantity":` + quantity + `,"toWarehouseId":"` + to + `"}]}`
+}
+
 func TestEveryOutcomeIsCounted(t *testing.T) {
 	t.Parallel()
 
@@ -243,6 +249,24 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	archive("ARCHIVED")
 	reserve("NOT_FOR_SALE", line(east, "1", "60"), "")
 	archive("ACTIVE")
+
+	takeBack := func(outcome, hold, reference, quantity, to string) {
+		t.Helper()
+		_, got := s.call("return-goods", http.MethodPost, hold+"/returns", parcel(reference, quantity,
+			to), "")
+		want(outcome, got)
+	}
+	sold := reserve("HELD", line(east, "2", "60"), "")
+	takeBack("RESERVATION_NOT_CONFIRMED", sold, "r", "1", east)
+	verb("CONFIRMED", "confirm", sold, "")
+	takeBack("RETURNED", sold, "r", "1", east)
+	takeBack("REFERENCE_REUSED", sold, "r", "2", east)
+	takeBack("RETURN_EXCEEDS_SOLD", sold, "s", "2", east)
+	takeBack("WAREHOUSE_NOT_FOUND", sold, "s", "1", mug)
+	const setTotal = "UPDATE inventory SET total = $1 WHERE warehouse_id = $2"
+	s.fixture.Exec(setTotal, 2_000_000_000, east)
+	takeBack("TOO_MANY_UNITS", sold, "s", "1", east)
+	s.fixture.Exec(setTotal, 100, east)
 
 	move("MOVED", mug, "false")
 	move("MOVEMENTS_REFUSED", west, "true")
@@ -342,6 +366,7 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"list-warehouses":   {http.MethodGet, "/api/warehouses", ""},
 		"list-reservations": {http.MethodGet, "/api/reservations", ""},
 		"stats":             {http.MethodGet, "/api/stats", ""},
+		"list-stock":        {http.MethodGet, "/api/stock", ""},
 		"list-movements": {
 			http.MethodGet, "/api/stock/movements?source=s&reference=r", "",
 		},
@@ -352,6 +377,9 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"get-reservation": {http.MethodGet, "/api/reservations/" + mug, ""},
 		"confirm":         {http.MethodPost, "/api/reservations/" + mug + "/confirm", ""},
 		"release":         {http.MethodPost, "/api/reservations/" + mug + "/release", ""},
+		"return-goods": {
+			http.MethodPost, "/api/reservations/" + mug + "/returns", parcel("r", "1", east),
+		},
 		"put-products": {
 			http.MethodPost, "/api/catalog/products", `{"items":[{"sku":"M"}]}`,
 		},

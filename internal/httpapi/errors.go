@@ -54,6 +54,8 @@ const (
 	codeShort = "INSUFFICIENT_STOCK"
 	// codeNotForSale means that a reserve asks for what isn't for sale.
 	codeNotForSale = "NOT_FOR_SALE"
+	// codeExceedsSold means that more would be back than was sold.
+	codeExceedsSold = "RETURN_EXCEEDS_SOLD"
 	// codeRefused means that a line of a document that is applied together was refused.
 	codeRefused = "MOVEMENTS_REFUSED"
 )
@@ -87,6 +89,22 @@ var answers = []struct {
 	{reservation.ErrReleased, problem.New(
 		http.StatusConflict, "RESERVATION_RELEASED", "Reservation released",
 		"The reservation is released and can't change any more.",
+	)},
+	{stock.ErrNotConfirmed, problem.New(
+		http.StatusConflict, "RESERVATION_NOT_CONFIRMED", "Reservation not confirmed",
+		"The reservation isn't confirmed, so nothing of it was sold.",
+	)},
+	{stock.ErrReferenceReused, problem.New(
+		http.StatusConflict, "REFERENCE_REUSED", "Reference reused",
+		"Another return of this reservation has this reference. Use a new one for a new return.",
+	)},
+	{stock.ErrWarehouseNotFound, problem.New(
+		http.StatusNotFound, "WAREHOUSE_NOT_FOUND", "Warehouse not found",
+		"There is no warehouse with the toWarehouseId of a line.",
+	)},
+	{stock.ErrTooManyUnits, problem.New(
+		http.StatusUnprocessableEntity, "TOO_MANY_UNITS", "Too many units",
+		"A stock row can't have so many units.",
 	)},
 	{reservation.ErrExtensionLimit, problem.New(
 		http.StatusUnprocessableEntity, "EXTENSION_LIMIT", "Extension limit reached",
@@ -179,6 +197,13 @@ func problemFor(err error) problem.Problem {
 		for _, line := range closed.Lines {
 			p.Lines = append(p.Lines, problem.StockKey(line))
 		}
+		return p
+	}
+	var excess *stock.ExcessError
+	if errors.As(err, &excess) {
+		p := problem.New(http.StatusConflict, codeExceedsSold, "Return exceeds sold",
+			"More would be back than was sold: see excess.")
+		p.Excess = newExcess(excess)
 		return p
 	}
 	var refused *stock.RefusedError

@@ -370,6 +370,7 @@ func TestABodyMayHave64KiB(t *testing.T) {
 		"/api/reservations/" + hold + "/confirm": "{}",
 		"/api/reservations/" + hold + "/release": "{}",
 		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
+		"/api/reservations/" + hold + "/returns": returnBody("r", lineBody("1", "")),
 	} {
 		c.post(path, padded(body, maxBody-1)).wantAccepted(t)
 		c.post(path, padded(body, maxBody)).wantAccepted(t)
@@ -490,6 +491,7 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 		"/api/reservations/" + hold + "/confirm": "",
 		"/api/reservations/" + hold + "/release": "",
 		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
+		"/api/reservations/" + hold + "/returns": returnBody("r", lineBody("1", "")),
 	}
 	for path, body := range bodies {
 		long := strings.Repeat("k", 255)
@@ -530,6 +532,7 @@ var verbs = []struct{ method, suffix, body string }{
 	{"POST", "/confirm", ""},
 	{"POST", "/release", ""},
 	{"POST", "/extend", `{"ttlSeconds":60}`},
+	{"POST", "/returns", `{"reference":"r","lines":[` + lineBody("1", "") + `]}`},
 }
 
 func TestAMalformedIDIsNotFound(t *testing.T) {

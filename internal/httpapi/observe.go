@@ -26,6 +26,7 @@ const (
 	outcomeHeld     = "HELD"
 	outcomeExtended = "EXTENDED"
 	outcomeMoved    = "MOVED"
+	outcomeReturned = "RETURNED"
 	outcomeReplayed = "REPLAYED"
 	// outcomeInvalid stands for every request that was refused before the service was called.
 	outcomeInvalid = "INVALID"
@@ -35,8 +36,8 @@ const (
 // as each is a metric.
 func Outcomes() []string {
 	all := []string{
-		outcomeHeld, outcomeExtended, outcomeMoved, outcomeReplayed, outcomeInvalid,
-		problem.CodeInternal, codeShort, codeNotForSale, codeRefused,
+		outcomeHeld, outcomeExtended, outcomeMoved, outcomeReturned, outcomeReplayed, outcomeInvalid,
+		problem.CodeInternal, codeShort, codeNotForSale, codeRefused, codeExceedsSold,
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {

@@ -176,6 +176,12 @@ var dtos = []struct {
 	{dto: movementDTO{}, schemas: []string{"Movement"}},
 	{dto: problem.LineResult{}, schemas: []string{"LineResult"}},
 	{dto: problem.LineProblem{}, schemas: []string{"LineProblem"}},
+	{dto: returnRequest{}, schemas: []string{"ReturnRequest"}, request: true},
+	{dto: returnLineRequest{}, schemas: []string{"ReturnLineRequest"}, request: true},
+	{dto: returnAnswer{}, schemas: []string{"ReturnAnswer"}},
+	{dto: returnedDTO{}, schemas: []string{"ReturnedLine"}},
+	{dto: problem.Excess{}, schemas: []string{"Excess"}},
+	{dto: stockRowDTO{}, schemas: []string{"StockRow"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -232,6 +238,8 @@ func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 		"ProductItem":          {"sku"},
 		"PutWarehousesRequest": {"items"},
 		"WarehouseItem":        {"code"},
+		"ReturnRequest":        {"reference", "lines"},
+		"ReturnLineRequest":    {"productId", "warehouseId", "quantity"},
 	} {
 		if diff := cmp.Diff(want, doc.Components.Schemas[name].Value.Required); diff != "" {
 			t.Errorf("what %s requires, want (-) and got (+):\n%s", name, diff)
@@ -411,6 +419,7 @@ func statusOfCode() map[string]int {
 		&reservation.NotForSaleError{},
 		&reservation.NotReadyError{},
 		&stock.RefusedError{},
+		&stock.ExcessError{},
 		http.ErrServerClosed, // not in the table, so a bug
 	}
 	for _, a := range answers {
@@ -601,6 +610,10 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
 	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
+	rows := doc.Components.Parameters["StockLimit"].Value.Schema.Value
+	rowFilter := func(name string) *openapi3.Schema {
+		return doc.Paths.Find("/api/stock").Get.Parameters.GetByInAndName("query", name).Schema.Value
+	}
 	minutes := doc.Components.Schemas["Stats"].Value.Properties["minutes"].Value
 	quantity := doc.Components.Schemas["Quantity"].Value
 	items := doc.Components.Schemas["ReserveCartRequest"].Value.Properties["items"].Value
@@ -633,6 +646,13 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*doc.Components.Schemas["Code"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalName"].Value.MaxLength,
 		*doc.Components.Schemas["OptionalUnits"].Value.Max,
+		*rows.Min,
+		*rows.Max,
+		rows.Default,
+		*rowFilter("sku").MaxLength,
+		*rowFilter("availableBelow").Max,
+		*doc.Components.Schemas["ReturnRequest"].Value.Properties["reference"].Value.MaxLength,
+		*doc.Components.Schemas["ReturnAnswer"].Value.Properties["returned"].Value.MaxItems,
 	}
 	want := []any{
 		1.0,
@@ -659,6 +679,13 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		uint64(stock.MaxCode),
 		uint64(stock.MaxName),
 		float64(stock.MaxLimit),
+		1.0,
+		float64(stock.MaxRowPage),
+		float64(defaultRowPage),
+		uint64(maxFilterText),
+		float64(stock.MaxUnits),
+		uint64(stock.MaxReference),
+		uint64(stock.MaxReturnLines),
 	}
 
 	if diff := cmp.Diff(want, got); diff != "" {

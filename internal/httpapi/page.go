@@ -121,6 +121,7 @@ const (
 	orderByCreated = "created"
 	orderBySeq     = "seq"
 	orderByTime    = "at"
+	orderBySKU     = "sku"
 	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
 	// then the product's name, unless that is too long.
 	orderInside = "id"

@@ -44,10 +44,12 @@ func (c client) everyRoute() []answer {
 		c.get("/api/reservations"),
 		c.get("/api/reservations?status=PENDING"),
 		c.get("/api/stats"),
+		c.get("/api/stock"),
 		c.get("/api/reservations/" + hold),
 		c.post("/api/reservations/"+hold+"/confirm", "", "Idempotency-Key", "k"),
 		c.post("/api/reservations/"+hold+"/release", ""),
 		c.post("/api/reservations/"+hold+"/extend", `{"ttlSeconds":60}`),
+		c.post("/api/reservations/"+hold+"/returns", returnBody("r", lineBody("1", ""))),
 		c.get("/api/health"),
 	}
 }

@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details, Shortages, Lines and Results are present only where
-// the code has them.
+// Problem is the body of every error. Details, Shortages, Lines, Results and Excess are present only
+// where the code has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -44,6 +44,8 @@ type Problem struct {
 	Lines []StockKey `json:"lines,omitempty"`
 	// Results has what became of each line of a document that was refused.
 	Results []LineResult `json:"results,omitempty"`
+	// Excess lists the lines of a return of which more would be back than was sold.
+	Excess []Excess `json:"excess,omitempty"`
 }
 
 // StockKey names a product in a warehouse.
@@ -82,6 +84,15 @@ type Shortage struct {
 	// OrMore says that Available is the most that a caller is told. There may be more, but fewer
 	// than Requested.
 	OrMore bool `json:"orMore,omitzero"`
+}
+
+// Excess is a line of a hold of which more would be back than was sold.
+type Excess struct {
+	ProductID   uuid.UUID `json:"productId"`
+	WarehouseID uuid.UUID `json:"warehouseId"`
+	Sold        int       `json:"sold"`
+	Returned    int       `json:"returned"`
+	Requested   int       `json:"requested"`
 }
 
 // New returns a problem without a request id; Write fills that in.

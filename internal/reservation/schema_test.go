@@ -207,6 +207,7 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 	must(s.Extend(ctx, extended, time.Minute, uuid.NewString()))
 	resolved := reserve(of(row, 7), other) // reclaims the dead cart's line
 	must(s.Confirm(ctx, resolved, uuid.NewString()))
+	takeBack(ctx, t, stock.New(s), resolved, row)
 	must(s.Release(ctx, reserve(other), ""))
 	for _, id := range []uuid.UUID{resolved, reserve(other)} {
 		if _, err := s.Get(ctx, id); err != nil {
@@ -223,6 +224,11 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 	}
 	putCatalog(ctx, t, stock.New(s))
 	operatorReads(ctx, t, s, row)
+	below := 1001
+	if _, _, err := stock.New(s).ListRows(ctx, stock.RowFilter{AvailableBelow: &below}, nil,
+		20); err != nil {
+		t.Fatal(err)
+	}
 	f.Exec("SELECT adjust_stock($1, $2, 7, 'test')", row.ProductID.String(),
 		row.WarehouseID.String())
 	f.Kill(reserve(other))
@@ -231,6 +237,22 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1`, key)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
+	}
+}
+
+// takeBack returns one unit of a confirmed hold's line.
+func takeBack(
+	ctx context.Context, t *testing.T, s *stock.Service, hold uuid.UUID, row reservation.Line,
+) {
+	t.Helper()
+	_, err := s.Return(ctx, stock.Return{
+		Reservation: hold, Reference: uuid.NewString(), Lines: []stock.ReturnLine{{
+			ProductID: row.ProductID, WarehouseID: row.WarehouseID, Quantity: 1,
+			ToWarehouseID: &row.WarehouseID,
+		}},
+	}, uuid.NewString())
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

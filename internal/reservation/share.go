@@ -44,3 +44,6 @@ func KeyArgs(
 	name, hash = keyArgs(ctx, key, verb, parts...)
 	return name, hash, invalid.orNil()
 }
+
+// DecodeHold reads a hold from the JSON of the SQL function hold_json, which may have more fields.
+func DecodeHold(data []byte) (Hold, error) { return decodeHold(data) }

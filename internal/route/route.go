@@ -54,8 +54,13 @@ func API() []Route {
 			Function: "put-warehouses", Method: "POST", Path: "/api/catalog/warehouses",
 			Scope: ScopeCatalog,
 		},
+		{Function: "list-stock", Method: "GET", Path: "/api/stock", Scope: ScopeRead},
 		{Function: "move-stock", Method: "POST", Path: "/api/stock/movements", Scope: ScopeWrite},
 		{Function: "list-movements", Method: "GET", Path: "/api/stock/movements", Scope: ScopeRead},
+		{
+			Function: "return-goods", Method: "POST", Path: reservation + "/returns",
+			Scope: ScopeWrite,
+		},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}

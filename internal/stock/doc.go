@@ -43,6 +43,14 @@
 //     stored with the last one. The first one stores that it is pending, so that no other request
 //     can use the key meanwhile.
 //
+// # Returns
+//
+// [Service.Return] takes goods of a confirmed hold back. The hold never changes again (I3), so the
+// units that are back stand in rows of their own, the table returns. The lock of the hold makes its
+// returns follow one another. Under it, the sum of these rows says how many units may still come
+// back, and the rows of a reference are the answer to a repeat. Each line that is restocked is a
+// movement, whose source is the address of the hold's returns. No document may have such a source.
+//
 // # Locks
 //
 // A write of the catalog locks its Idempotency-Key, then the catalog, and then the products or the

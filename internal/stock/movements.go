@@ -248,6 +248,9 @@ func (d Document) validate() error {
 				MaxReference)
 		}
 	}
+	if isOwnSource(d.Source) {
+		bad.add("source", "must not begin with %s, as the service's own sources do", ownSources)
+	}
 	if len(d.Lines) < 1 || len(d.Lines) > MaxLines {
 		bad.add("lines", "must be from 1 to %d", MaxLines)
 	} else {
@@ -316,7 +319,7 @@ type Movement struct {
 	Source, Reference *string
 	Line              *int
 	Note, Actor       *string
-	// ReservationID is the hold of a sale.
+	// ReservationID is the hold of a sale or a return.
 	ReservationID *uuid.UUID
 }
 

@@ -9,9 +9,9 @@ import (
 	"github.com/allo/reservations/internal/stock"
 )
 
-// TestMovementsAreReadOnTheReader has two databases without a follower, so that an answer tells
-// where it was read.
-func TestMovementsAreReadOnTheReader(t *testing.T) {
+// TestTheOperatorReadsOnTheReader has two databases without a follower, so that an answer tells where
+// it was read.
+func TestTheOperatorReadsOnTheReader(t *testing.T) {
 	t.Parallel()
 
 	writer, reader := newStore(t, 1), newStore(t, 1)
@@ -35,6 +35,11 @@ func TestMovementsAreReadOnTheReader(t *testing.T) {
 		if err != nil || len(movements) != c.want {
 			t.Errorf("ListMovements() of a stock row that %s has = %d, %v, want %d", name,
 				len(movements), err, c.want)
+		}
+		rows, _, err := s.ListRows(t.Context(), stock.RowFilter{}, nil, 10)
+		isOf := len(rows) == 2 && rows[0].ProductID == c.of.product
+		if err != nil || isOf != (c.want == 1) {
+			t.Errorf("ListRows() = %+v, %v, which has the stock of %s: %t", rows, err, name, isOf)
 		}
 	}
 }
