@@ -20,8 +20,8 @@ CREATE TABLE stock_closings (
 -- How far the audits are: one row for each kind. NEW is the audit of what is new, FULL the one of
 -- everything. procedures/begin_audit.sql writes it.
 --
--- began is null unless an audit is under way. It has looked at the parts before part, and in part at
--- the slices up to the key after. run is its number. violations counts what it found in these
+-- began is null unless an audit is under way. It has looked at the parts before part, and in part
+-- at the slices up to the key after. run is its number. violations counts what it found in these
 -- slices, and found has the first twenty.
 --
 -- Every hold that was resolved before since is left to the FULL audits. next_since is the value of

@@ -45,9 +45,9 @@ const (
 	fullAudit
 )
 
-// wantedAudit says which audit an event asks for: a full one if its detail is {"audit": "full"}, and
-// one of what is new if it is {"audit": true}, or else in the first minute of an hour, by the time
-// in the rule's event.
+// wantedAudit says which audit an event asks for: a full one if its detail is {"audit": "full"},
+// and one of what is new if it is {"audit": true}, or else in the first minute of an hour, by the
+// time in the rule's event.
 func wantedAudit(event events.EventBridgeEvent) auditKind {
 	var detail struct {
 		Audit any `json:"audit"`
@@ -63,8 +63,8 @@ func wantedAudit(event events.EventBridgeEvent) auditKind {
 	}
 }
 
-// dueAudit says which audit a sweep makes: the one that its event asks for, or else the next part of
-// a full audit that is under way, if the sweep has left nothing to do.
+// dueAudit says which audit a sweep makes: the one that its event asks for, or else the next part
+// of a full audit that is under way, if the sweep has left nothing to do.
 func (a *App) dueAudit(ctx context.Context, event events.EventBridgeEvent, quiet bool) auditKind {
 	wanted := wantedAudit(event)
 	if wanted != noAudit || !quiet {

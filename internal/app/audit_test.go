@@ -106,8 +106,8 @@ func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 // fullAuditEvent asks a sweep for a full audit.
 var fullAuditEvent = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":"full"}`)}
 
-// A full audit that couldn't end goes on in the sweeps that find nothing to do, but not in the first
-// minute of an hour, which has an audit of its own.
+// A full audit that couldn't end goes on in the sweeps that find nothing to do, but not in the
+// first minute of an hour, which has an audit of its own.
 func TestAFullAuditGoesOnInQuietMinutes(t *testing.T) {
 	t.Parallel()
 

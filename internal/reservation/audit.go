@@ -143,8 +143,8 @@ SELECT set_config('statement_timeout', $1, true), set_config('enable_seqscan', $
 	return err
 }
 
-// run returns at most limit violations. The limit stands outside of the check: inside, it would lead
-// the planner to a plan that finds the first violation soon, and reads a whole table if there is none.
+// run returns at most limit violations. The limit stands outside of the check. Inside, it would lead
+// the planner to a plan that finds a first violation soon, and reads a whole table if there is none.
 func (c check) run(
 	ctx context.Context, tx pgx.Tx, limit int, bounds []any,
 ) ([]Violation, error) {

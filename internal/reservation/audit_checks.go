@@ -34,7 +34,7 @@ func newParts(since string, newerThan uuid.UUID, sample string) []part {
 	old := resolvedHolds(sample)
 	old.name, old.end, old.once = "old holds", endOfResolved(sampleSize), true
 	return []part{
-		stock, settings, keys(since), lines(newerThan), liveHolds, resolvedHolds(since), old,
+		stock, settings, triggers, keys(since), lines(newerThan), liveHolds, resolvedHolds(since), old,
 	}
 }
 
@@ -55,6 +55,28 @@ ORDER BY i.product_id OFFSET 9999 LIMIT 1`,
 var settings = part{
 	name: "settings", onWriter: true,
 	checks: []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}},
+}
+
+// triggers reads whether the triggers are there that refuse to change a resolved hold, or a movement,
+// or a total without a movement. Such a change leaves no trace for an audit of what is new.
+var triggers = part{
+	name: "triggers",
+	checks: []check{{"I3", triggerSQL("reservations", "i3_resolved_once_i4_alive")}, {
+		"I8", triggerSQL("stock_movements", "i8_movement_is_right") + " UNION ALL " +
+			triggerSQL("stock_movements", "i8_movements_stay") + " UNION ALL " +
+			triggerSQL("inventory", "i8_stock_stays") + " UNION ALL " +
+			triggerSQL("inventory", "i8_total_moves"),
+	}},
+}
+
+// triggerSQL finds a trigger that is missing or switched off.
+func triggerSQL(table, trigger string) string {
+	return fmt.Sprintf(`
+SELECT 'the trigger %[2]s of %[1]s is missing or switched off'
+WHERE NOT EXISTS (
+    SELECT FROM pg_trigger t
+    WHERE t.tgrelid = '%[1]s'::regclass AND t.tgname = '%[2]s' AND t.tgenabled = 'O')`,
+		table, trigger)
 }
 
 var movements = part{
@@ -224,8 +246,8 @@ WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
   AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
   AND m.seq = 1 AND i.product_id IS NULL`},
 	{"I8", `
-SELECT format('product %s in warehouse %s: movement %s is a sale of %s units of hold %s, which is %s '
-              'and has %s in one of %s sales',
+SELECT format('product %s in warehouse %s: movement %s is a sale of %s units of hold %s, '
+              'which is %s and has %s in one of %s sales',
               m.product_id, m.warehouse_id, m.seq, -m.delta, m.reservation_id,
               coalesce(h.status::text, 'missing'), coalesce(h.quantity, 0), h.sales)
 FROM (SELECT * FROM stock_movements m

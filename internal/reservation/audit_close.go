@@ -29,7 +29,7 @@ LEFT JOIN (SELECT * FROM stock_closings WHERE product_id > $1 AND product_id <= 
 WHERE i.seq > coalesce(c.seq, 0)
 ORDER BY product_id, warehouse_id`
 
-// verified is the result of verifySQL for one row: the last movement that was verified, or a problem.
+// verified is the result of verifySQL for one row: the last verified movement, or a problem.
 type verified struct {
 	ProductID, WarehouseID string
 	Closed, Seq            int64
@@ -39,8 +39,8 @@ type verified struct {
 
 // verifySQL verifies the movements of stock rows from their closings up to the numbers in $5: that
 // each follows from the one before, that the newest one is what the stock row says, and that the
-// sales are those of confirmed holds. It names the first problem of a row. It has no row for a stock
-// row of which this server doesn't have these movements yet.
+// sales are those of confirmed holds. It names the first problem of a row. It answers nothing for a
+// stock row of which this server doesn't have these movements yet.
 const verifySQL = `
 WITH asked AS (
     SELECT product_id, warehouse_id, closed, closed_total, upto

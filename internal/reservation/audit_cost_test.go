@@ -37,8 +37,8 @@ SELECT product_id, warehouse_id, 1, now() - interval '1 year', 'OPENING', total,
 FROM inventory;
 VACUUM ANALYZE inventory, stock_movements;`
 
-// salesSQL makes {sales} holds that were confirmed a tenth of a second apart until {until} ago, each
-// with its sale. The holds take turns at the stock rows.
+// salesSQL makes {sales} holds that were confirmed a tenth of a second apart until {until} ago,
+// each with its sale. The holds take turns at the stock rows.
 const salesSQL = settingsSQL + `
 CREATE TEMPORARY TABLE sold AS
 SELECT i.product_id, i.warehouse_id, i.seq + 1 + s.n / {rows} AS seq,
@@ -51,13 +51,15 @@ JOIN (SELECT *, row_number() OVER (ORDER BY product_id, warehouse_id) - 1 AS k F
      ON i.k = s.n % {rows};
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at,
                           expires_at, status)
-SELECT id, product_id, warehouse_id, 1, at - interval '1 min', at, at + interval '1 min', 'CONFIRMED'
+SELECT id, product_id, warehouse_id, 1, at - interval '1 min', at, at + interval '1 min',
+       'CONFIRMED'
 FROM sold ORDER BY id;
 INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind, delta,
                              total_after)
 SELECT product_id, warehouse_id, seq, at, id, 'SALE', -1, total FROM sold ORDER BY id;
 UPDATE inventory i SET seq = s.seq, total = s.total
-FROM (SELECT product_id, warehouse_id, max(seq) AS seq, min(total) AS total FROM sold GROUP BY 1, 2) s
+FROM (SELECT product_id, warehouse_id, max(seq) AS seq, min(total) AS total
+      FROM sold GROUP BY 1, 2) s
 WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id;
 DROP TABLE sold;
 VACUUM ANALYZE inventory, reservations, stock_movements;`
@@ -90,7 +92,8 @@ func (f *fixture) blocksOf(name string, audit func(*reservation.Service) error) 
 		f.EndSessions() // they report their counts
 		return queryOne[int](f, `
 SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)
-FROM pg_statio_user_tables WHERE relname IN ('reservations', 'reservation_items', 'stock_movements')`)
+FROM pg_statio_user_tables
+WHERE relname IN ('reservations', 'reservation_items', 'stock_movements')`)
 	}
 	before := read()
 	start := time.Now()

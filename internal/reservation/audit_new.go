@@ -55,9 +55,9 @@ type FullAudit struct {
 // where this one was cut off. Any number of calls may run at once: each finds what is new.
 // What breaks a promise is found by every call until it is repaired.
 //
-// New is what this service did since. Rows that somebody changes by SQL long after they were written
-// are found by AuditFull, and so is what a jump of the clock hides: after a jump back of d, holds
-// that are resolved within d count as old.
+// New is what this service did since. AuditFull finds rows that somebody changes by SQL long after
+// they were written, and what a jump of the clock hides: after a jump back of d, holds that are
+// resolved within d count as old.
 func (s *Service) AuditNew(ctx context.Context) (found []Violation, err error) {
 	for range auditRounds {
 		violations, resumed, err := s.auditNew(ctx)
@@ -216,8 +216,8 @@ func (w *walk) one(ctx context.Context, p, next part) bool {
 
 const passSliceSQL = `SELECT pass_slice($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)`
 
-// pass stores that the audit goes on at a place, and counts what the slice before it has. It reports
-// whether to go on.
+// pass stores that the audit goes on at a place, and counts what the slice before it has. It
+// reports whether to go on.
 func (w *walk) pass(ctx context.Context, place part, found []Violation) bool {
 	passed := false
 	if !w.lost {

@@ -3,6 +3,7 @@ package reservation_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -184,11 +185,15 @@ func TestAuditNewVerifiesAHotRowInSteps(t *testing.T) {
 	}
 	for _, seq := range []int{2, 10_000, 10_001, 20_001, n} {
 		f.Exec("DELETE FROM stock_closings WHERE product_id = $1", row.ProductID.String())
-		f.Exec("UPDATE stock_movements SET delta = 2 WHERE seq = $1 AND product_id = $2", seq,
-			row.ProductID.String())
+		wrong := func(delta int) {
+			f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER i8_movements_stay")
+			f.Exec("UPDATE stock_movements SET delta = $1 WHERE seq = $2 AND product_id = $3", delta,
+				seq, row.ProductID.String())
+			f.Exec("ALTER TABLE stock_movements ENABLE TRIGGER i8_movements_stay")
+		}
+		wrong(2)
 		violations, err := newService(f.own).AuditNew(f.Context())
-		f.Exec("UPDATE stock_movements SET delta = 1 WHERE seq = $1 AND product_id = $2", seq,
-			row.ProductID.String())
+		wrong(1)
 		if err != nil || len(violations) != 1 || violations[0].Promise != "I8" {
 			t.Errorf("AuditNew() = %v, %v, want movement %d found", violations, err, seq)
 		}
@@ -215,6 +220,32 @@ SELECT product_id, warehouse_id, n, clock_timestamp(), 'ADJUSTMENT', 1, total + 
 FROM inventory, generate_series(2, $1) n WHERE product_id = $2`, n, row.ProductID.String())
 	f.Exec("UPDATE inventory SET seq = $1::bigint, total = total + $1 - 1 WHERE product_id = $2", n,
 		row.ProductID.String())
+	f.Exec("ALTER TABLE stock_movements ENABLE TRIGGER USER")
+	f.Exec("ALTER TABLE inventory ENABLE TRIGGER i8_total_moves")
+}
+
+func TestAuditNewFindsATriggerThatIsSwitchedOff(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.mustAuditNew()
+	for _, c := range []struct{ promise, table, trigger string }{
+		{"I3", "reservations", "i3_resolved_once_i4_alive"},
+		{"I8", "stock_movements", "i8_movement_is_right"},
+		{"I8", "stock_movements", "i8_movements_stay"},
+		{"I8", "inventory", "i8_stock_stays"},
+		{"I8", "inventory", "i8_total_moves"},
+	} {
+		f.Exec("ALTER TABLE " + c.table + " DISABLE TRIGGER " + c.trigger)
+		found, err := newService(f.own).AuditNew(f.Context())
+		if err != nil || len(found) != 1 || found[0].Promise != c.promise ||
+			!strings.Contains(found[0].Detail, c.trigger) {
+			t.Errorf("AuditNew() without %s = %v, %v, want %s broken", c.trigger, found, err,
+				c.promise)
+		}
+		f.Exec("ALTER TABLE " + c.table + " ENABLE TRIGGER " + c.trigger)
+	}
+	f.mustAuditNew()
 }
 
 // tryToClose calls close_stock for the one stock row.
@@ -452,8 +483,8 @@ func TestTwoFullAuditsReadEachSliceOnce(t *testing.T) {
 	}
 }
 
-// raceOfAudits lets callers reserve, confirm, release and adjust while two audits of what is new and
-// a full one run, again and again.
+// raceOfAudits lets callers reserve, confirm, release and adjust while two audits of what is new
+// and a full one run, again and again.
 func raceOfAudits(ctx context.Context, f *fixture, r *report) {
 	const turns = 40
 	services := f.services()
@@ -527,4 +558,55 @@ FROM stock_movements WHERE reservation_id = $1`, shop.confirmed.ID.String())
 		t.Errorf("AuditNew() = %v, %v, want the second sale", violations, err)
 	}
 	wantBroken(t, shop.own, "I8")
+}
+
+// An audit that reads a server which lags behind finds nothing wrong with what it hasn't got, and
+// moves no closing back.
+func TestAuditNewReadsOnAReaderThatLags(t *testing.T) {
+	t.Parallel()
+
+	primary, db := pgtest.NewServer(t, nil)
+	u, err := url.Parse(db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
+	f, reader := open(t, db, 0), open(t, followed, 0)
+	s := reservation.New(f.own,
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+	row := f.stock(50)
+	sell := func() {
+		t.Helper()
+		if _, err := s.Confirm(f.Context(), f.hold(row).ID, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantClosed := func(what string, want int) {
+		t.Helper()
+		written := queryOne[string](f, "SELECT pg_current_wal_insert_lsn()::text")
+		if queryOne[bool](reader, "SELECT NOT pg_is_wal_replay_paused()") {
+			reader.WaitUntil("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", written)
+		}
+		found, err := s.AuditNew(f.Context())
+		if err != nil || len(found) != 0 {
+			t.Errorf("%s AuditNew() = %v, %v, want nothing", what, found, err)
+		}
+		if got := f.closedAt(); got != want {
+			t.Errorf("%s the row is closed at movement %d, want %d", what, got, want)
+		}
+	}
+
+	sell()
+	wantClosed("at first", 2)
+	reader.Exec("SELECT pg_wal_replay_pause()")
+	reader.WaitUntil("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	sell()
+	wantClosed("while the reader stands still", 2)
+	if found, err := newService(f.own).AuditNew(f.Context()); err != nil || len(found) != 0 {
+		t.Errorf("AuditNew() on the writer = %v, %v, want nothing", found, err)
+	}
+	wantClosed("after an audit of the writer", 3)
+	reader.Exec("SELECT pg_wal_replay_resume()")
+	sell()
+	wantClosed("when the reader has followed", 4)
 }
