@@ -45,8 +45,13 @@ func ServiceRights() []Right {
 		{Table: "idempotency_keys", Privilege: "UPDATE"},
 		{Table: "idempotency_keys", Privilege: "DELETE"},
 		{Table: "last_audit", Privilege: "SELECT"},
-		{Table: "last_audit", Privilege: "INSERT"}, // by the sweeper, as the next three
+		{Table: "last_audit", Privilege: "INSERT"}, // by the sweeper, as all that follow but one
 		{Table: "last_audit", Privilege: "UPDATE"},
+		{Table: "audit_state", Privilege: "SELECT"},
+		{Table: "audit_state", Privilege: "UPDATE"},
+		{Table: "stock_closings", Privilege: "SELECT"},
+		{Table: "stock_closings", Privilege: "INSERT"},
+		{Table: "stock_closings", Privilege: "UPDATE"},
 		{Table: "flush_mark", Privilege: "INSERT"},
 		{Table: "flush_mark", Privilege: "UPDATE"},
 		{Table: "flush_mark", Privilege: "SELECT"},

@@ -150,13 +150,12 @@ type SweepReport struct {
 }
 
 // Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
-// and logs one line, which also says how far the database keeps dead row versions. In the first
-// minute of an hour, or when the event's detail is {"audit": true}, it also audits, even when the
-// sweep failed.
+// and logs one line, which also says how far the database keeps dead row versions. Then it audits if
+// an audit is due, even when the sweep failed (dueAudit).
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
-	if wantsAudit(event) {
-		report.Audit = a.audit(ctx)
+	if kind := a.dueAudit(ctx, event, err == nil && !report.More); kind != noAudit {
+		report.Audit = a.audit(ctx, kind)
 	}
 	return report, err
 }

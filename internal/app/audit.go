@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/allo/reservations/internal/reservation"
 )
 
-// The bounds of the sweeper's audit.
+// The bounds of the sweeper's audits.
 const (
-	// auditLimit bounds an audit, which reads whole tables.
+	// auditLimit bounds an audit.
 	auditLimit = 20 * time.Second
 	// auditMargin is how long before the function's deadline an audit ends. It leaves time to
 	// report and store the result.
@@ -24,25 +26,63 @@ const (
 
 // AuditReport is the result of an audit.
 type AuditReport struct {
+	// Full is true for a part of a full audit, false for an audit of what is new.
+	Full bool `json:"full,omitempty"`
+	// Violations counts what was found. When a full audit is complete, it counts those of all its
+	// parts.
 	Violations int `json:"violations"`
 	// Unfinished is true when the audit ran out of time or the database failed. There may be more
-	// violations than were found.
+	// violations than were found. The next audit of the same kind goes on where this one ended.
 	Unfinished bool `json:"unfinished,omitempty"`
 }
 
-// wantsAudit reports whether a sweep should also audit: in the first minute of an hour, by the time
-// in the rule's event, and whenever the event's detail is {"audit": true}.
-func wantsAudit(event events.EventBridgeEvent) bool {
+// auditKind is the kind of audit that a sweep makes.
+type auditKind int
+
+const (
+	noAudit auditKind = iota
+	newAudit
+	fullAudit
+)
+
+// wantedAudit says which audit an event asks for: a full one if its detail is {"audit": "full"},
+// and one of what is new if it is {"audit": true}, or else in the first minute of an hour, by the
+// time in the rule's event.
+func wantedAudit(event events.EventBridgeEvent) auditKind {
 	var detail struct {
-		Audit bool `json:"audit"`
+		Audit any `json:"audit"`
 	}
 	_ = json.Unmarshal(event.Detail, &detail) // any other detail doesn't ask for an audit
-	return detail.Audit || !event.Time.IsZero() && event.Time.Minute() == 0
+	switch {
+	case detail.Audit == "full":
+		return fullAudit
+	case detail.Audit == true, !event.Time.IsZero() && event.Time.Minute() == 0:
+		return newAudit
+	default:
+		return noAudit
+	}
 }
 
-// audit checks all promises. It reports the result in the log, in the metrics AuditViolations and
-// AuditUnfinished, and in the database for the operator's page.
-func (a *App) audit(ctx context.Context) *AuditReport {
+// dueAudit says which audit a sweep makes: the one that its event asks for, or else the next part
+// of a full audit that is under way, if the sweep has left nothing to do.
+func (a *App) dueAudit(ctx context.Context, event events.EventBridgeEvent, quiet bool) auditKind {
+	wanted := wantedAudit(event)
+	if wanted != noAudit || !quiet {
+		return wanted
+	}
+	underWay, err := a.Service.FullAuditUnderWay(ctx)
+	if err != nil {
+		a.log.WarnContext(ctx, "a full audit may be under way", "error", err)
+	}
+	if underWay {
+		return fullAudit
+	}
+	return noAudit
+}
+
+// audit makes an audit until its time is over. It reports the result in the log, in the metrics
+// AuditViolations and AuditUnfinished, and in the database for the operator's page.
+func (a *App) audit(ctx context.Context, kind auditKind) *AuditReport {
 	start := time.Now()
 	end := start.Add(auditLimit)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-auditMargin).Before(end) {
@@ -50,11 +90,18 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	}
 	auditing, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	violations, err := a.Service.Audit(auditing)
-	report := &AuditReport{Violations: len(violations), Unfinished: err != nil}
+	var report *AuditReport
+	var violations []reservation.Violation
+	var err error
+	if kind == fullAudit {
+		report, violations, err = a.auditFull(auditing)
+	} else {
+		violations, err = a.Service.AuditNew(auditing)
+		report = &AuditReport{Violations: len(violations), Unfinished: err != nil}
+	}
 	a.observeAudit(report)
 	attrs := []any{
-		"found", report.Violations, "unfinished", report.Unfinished,
+		"full", report.Full, "found", report.Violations, "unfinished", report.Unfinished,
 		"tookMs", time.Since(start).Milliseconds(),
 	}
 	level := slog.LevelInfo
@@ -71,9 +118,25 @@ func (a *App) audit(ctx context.Context) *AuditReport {
 	return report
 }
 
+// auditFull makes the next part of a full audit. If it is the last one, the violations are those of
+// the complete audit.
+func (a *App) auditFull(
+	ctx context.Context,
+) (*AuditReport, []reservation.Violation, error) {
+	audit, err := a.Service.AuditFull(ctx)
+	if audit.Complete {
+		return &AuditReport{Full: true, Violations: audit.All}, audit.First, err
+	}
+	report := &AuditReport{Full: true, Violations: len(audit.Found), Unfinished: true}
+	return report, audit.Found, err
+}
+
 // storeAudit stores an audit's result for the operator's page. A failure is only logged, because
-// the result is in the log already.
+// the result is in the log already. A part of a full audit that found nothing isn't a result.
 func (a *App) storeAudit(ctx context.Context, report *AuditReport) {
+	if report.Full && report.Unfinished && report.Violations == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
 	defer cancel()
 	if err := a.Service.KeepAudit(ctx, report.Violations, report.Unfinished); err != nil {

@@ -2,11 +2,16 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 func TestTheAuditsResultIsStored(t *testing.T) {
@@ -95,5 +100,57 @@ func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	if readAudit(t, log) == nil ||
 		!strings.Contains(log.String(), "the audit's result isn't stored") {
 		t.Errorf("the log is %s, want the audit and a line that it isn't stored", log)
+	}
+}
+
+// fullAuditEvent asks a sweep for a full audit.
+var fullAuditEvent = events.EventBridgeEvent{Detail: json.RawMessage(`{"audit":"full"}`)}
+
+// A full audit that couldn't end goes on in the sweeps that find nothing to do, but not in the
+// first minute of an hour, which has an audit of its own.
+func TestAFullAuditGoesOnInQuietMinutes(t *testing.T) {
+	t.Parallel()
+
+	a, db, log, metrics := newSweeper(t)
+	f := pgtest.NewFixture(t, db)
+	f.Exec("UPDATE inventory SET reserved = reserved + 1 WHERE total = 50")
+	sweep := func(event events.EventBridgeEvent) *app.AuditReport {
+		t.Helper()
+		report, err := a.Sweep(t.Context(), event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report.Audit
+	}
+	wantAudit := func(what string, got *app.AuditReport, want app.AuditReport) {
+		t.Helper()
+		if got == nil || *got != want {
+			t.Errorf("%s the audit is %+v, want %+v", what, got, want)
+		}
+	}
+
+	if got := sweep(events.EventBridgeEvent{}); got != nil {
+		t.Errorf("a sweep that nobody asked for an audit made one: %+v", got)
+	}
+	unlock := f.Lock("LOCK TABLE stock_movements IN ACCESS EXCLUSIVE MODE") // until lock_timeout
+	wantAudit("under a lock", sweep(fullAuditEvent), app.AuditReport{Full: true, Unfinished: true})
+	if line := readAudit(t, log); line == nil || line.Level != "WARN" || !line.Unfinished {
+		t.Errorf("the log is %s, want an unfinished audit at WARN", log)
+	}
+	if _, known := readMetrics(t, metrics)["AuditUnfinished"]; known {
+		t.Error("a part of a full audit has the metric AuditUnfinished")
+	}
+	unlock()
+
+	hour := time.Date(2026, 11, 24, 12, 0, 30, 0, time.UTC)
+	wantAudit("in an hour's first minute", sweep(events.EventBridgeEvent{Time: hour}),
+		app.AuditReport{Violations: 1})
+	metrics.Reset()
+	wantAudit("in its second minute", sweep(events.EventBridgeEvent{Time: hour.Add(time.Minute)}),
+		app.AuditReport{Full: true, Violations: 1})
+	wantMetrics(t, "a complete full audit", readMetrics(t, metrics),
+		map[string]float64{"AuditViolations": 1})
+	if got := sweep(events.EventBridgeEvent{Time: hour.Add(2 * time.Minute)}); got != nil {
+		t.Errorf("after the full audit another one follows: %+v", got)
 	}
 }

@@ -77,13 +77,17 @@ func (a *App) observeSweep(
 	a.metrics.Write(append(values, a.troubles(reservation.NoConnection(err), 0)...)...)
 }
 
-// observeAudit writes the metrics of an audit.
+// observeAudit writes the metrics of an audit. A full audit takes many calls, so being unfinished is
+// no trouble, and says nothing of the audits of what is new.
 func (a *App) observeAudit(report *AuditReport) {
-	unfinished := 0.0
-	if report.Unfinished {
-		unfinished = 1
+	var values []emf.Value
+	if !report.Full {
+		unfinished := 0.0
+		if report.Unfinished {
+			unfinished = 1
+		}
+		values = append(values, emf.AuditUnfinished.Value(unfinished))
 	}
-	values := []emf.Value{emf.AuditUnfinished.Value(unfinished)}
 	// An unfinished audit without a violation says nothing about their number.
 	if !report.Unfinished || report.Violations > 0 {
 		values = append(values, emf.AuditViolations.Value(float64(report.Violations)))

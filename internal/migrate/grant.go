@@ -26,6 +26,8 @@ var operatorRights = []migrations.Right{
 	{Table: "reservation_items", Privilege: "UPDATE", Columns: "counted"},
 	{Table: "idempotency_keys", Privilege: "SELECT"},
 	{Table: "last_audit", Privilege: "SELECT"},
+	{Table: "audit_state", Privilege: "SELECT"},
+	{Table: "stock_closings", Privilege: "SELECT"},
 	{Table: "flush_mark", Privilege: "SELECT"},
 }
 

@@ -1,0 +1,149 @@
+package reservation_test
+
+import (
+	"flag"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// The history of TestAnAuditCostsWhatIsNew. This is how to measure with a large one:
+//
+//	go test ./internal/reservation -run AnAuditCosts -v -timeout 1h -history 10000000 -rows 240000
+var (
+	historySize = flag.Int("history", 60_000, "confirmed holds, each with its sale")
+	stockRows   = flag.Int("rows", 2000, "stock rows of the history, a multiple of ten")
+)
+
+// settingsSQL lets a session write rows that no caller wrote, and take its time.
+const settingsSQL = `
+SET statement_timeout = 0;
+SET session_replication_role = replica;
+SET enable_seqscan = on;`
+
+// shopSQL makes {rows} stock rows, each opened with a million units.
+const shopSQL = settingsSQL + `
+INSERT INTO products (id, name, sku)
+SELECT gen_random_uuid(), n::text, n::text FROM generate_series(1, {rows} / 10) n;
+INSERT INTO warehouses (id, code, name)
+SELECT gen_random_uuid(), n::text, n::text FROM generate_series(1, 10) n;
+INSERT INTO inventory (product_id, warehouse_id, total)
+SELECT p.id, w.id, 1000000 FROM products p, warehouses w;
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, 1, now() - interval '1 year', 'OPENING', total, total
+FROM inventory;
+VACUUM ANALYZE inventory, stock_movements;`
+
+// salesSQL makes {sales} holds that were confirmed a tenth of a second apart until {until} ago,
+// each with its sale. The holds take turns at the stock rows.
+const salesSQL = settingsSQL + `
+CREATE TEMPORARY TABLE sold AS
+SELECT i.product_id, i.warehouse_id, i.seq + 1 + s.n / {rows} AS seq,
+       i.total - 1 - s.n / {rows} AS total, s.at,
+       (lpad(to_hex((extract(epoch FROM s.at) * 1000)::bigint), 12, '0')
+        || '70008000' || lpad(to_hex(s.n), 12, '0'))::uuid AS id
+FROM (SELECT n, now() - interval '{until}' - ({sales} - n) * interval '0.1 s' AS at
+      FROM generate_series(0, {sales} - 1) n) s
+JOIN (SELECT *, row_number() OVER (ORDER BY product_id, warehouse_id) - 1 AS k FROM inventory) i
+     ON i.k = s.n % {rows};
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at,
+                          expires_at, status)
+SELECT id, product_id, warehouse_id, 1, at - interval '1 min', at, at + interval '1 min',
+       'CONFIRMED'
+FROM sold ORDER BY id;
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, reservation_id, kind, delta,
+                             total_after)
+SELECT product_id, warehouse_id, seq, at, id, 'SALE', -1, total FROM sold ORDER BY id;
+UPDATE inventory i SET seq = s.seq, total = s.total
+FROM (SELECT product_id, warehouse_id, max(seq) AS seq, min(total) AS total
+      FROM sold GROUP BY 1, 2) s
+WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id;
+DROP TABLE sold;
+VACUUM ANALYZE inventory, reservations, stock_movements;`
+
+// script runs statements one by one on one connection, for as long as they take.
+func (f *fixture) script(sql string, replace ...string) {
+	f.t.Helper()
+	start := time.Now()
+	conn, err := f.Admin.Acquire(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer conn.Release()
+	sql = strings.NewReplacer(replace...).Replace(sql)
+	for statement := range strings.SplitSeq(strings.TrimSuffix(sql, ";"), ";") {
+		if _, err := conn.Exec(f.t.Context(), statement); err != nil {
+			f.t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if err := conn.Conn().Close(f.t.Context()); err != nil { // it has other settings than the others
+		f.t.Fatal(err)
+	}
+	f.t.Logf("to make the rows took %s", time.Since(start))
+}
+
+// blocksOf counts the blocks of the holds and the movements that an audit reads.
+func (f *fixture) blocksOf(name string, audit func(*reservation.Service) error) int {
+	f.t.Helper()
+	read := func() int {
+		f.EndSessions() // they report their counts
+		return queryOne[int](f, `
+SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)
+FROM pg_statio_user_tables
+WHERE relname IN ('reservations', 'reservation_items', 'stock_movements')`)
+	}
+	before := read()
+	start := time.Now()
+	if err := audit(newService(openPool(f.t, f.DirectURL, 1))); err != nil {
+		f.t.Fatalf("%s: %v", name, err)
+	}
+	took := time.Since(start)
+	n := read() - before
+	f.t.Logf("%s took %s and read %d blocks of holds and movements", name, took, n)
+	return n
+}
+
+// An audit of what is new reads what is new, and a full one reads everything.
+func TestAnAuditCostsWhatIsNew(t *testing.T) {
+	t.Parallel()
+
+	const sales = 1000
+	f := newFixture(t, 0)
+	rows := strconv.Itoa(*stockRows)
+	auditNew := func(s *reservation.Service) error {
+		found, err := s.AuditNew(t.Context())
+		if len(found) > 0 {
+			t.Errorf("AuditNew() = %v, want nothing", found)
+		}
+		return err
+	}
+	f.script(shopSQL, "{rows}", rows)
+	f.script(salesSQL, "{rows}", rows, "{sales}", strconv.Itoa(*historySize), "{until}", "1 day")
+	first := f.blocksOf("the first audit", auditNew)
+	quiet := f.blocksOf("an audit of nothing new", auditNew)
+	f.script(salesSQL, "{rows}", rows, "{sales}", strconv.Itoa(sales), "{until}", "0 s")
+	few := f.blocksOf("an audit of new sales", auditNew)
+	full := f.blocksOf("a full audit", func(s *reservation.Service) error {
+		audit, err := s.AuditFull(t.Context())
+		if !audit.Complete || audit.All != 0 {
+			t.Errorf("AuditFull() = %+v, want it complete and nothing found", audit)
+		}
+		return err
+	})
+
+	// A hold and its sale are found by a few index pages each. The sample is as large as the new.
+	const perSale = 20
+	if limit := perSale * sales; quiet > limit || few > 2*limit {
+		t.Errorf("the audits read %d and %d blocks, want at most %d and %d", quiet, few, limit, 2*limit)
+	}
+	if first < *historySize || full < *historySize {
+		t.Errorf("the first audit read %d blocks, and a full one %d, want more than there are sales",
+			first, full)
+	}
+	if open := f.open(); open != 0 {
+		t.Errorf("%d stock rows aren't closed, want 0", open)
+	}
+}
