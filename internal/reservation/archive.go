@@ -40,8 +40,8 @@ func (s *Service) archive(ctx context.Context, end time.Time, result *SweepResul
 
 const archiveHoldsSQL = `SELECT archived, reached, more FROM archive_holds($1, $2, $3)`
 
-// archivedHolds is the answer of archiveHoldsSQL.
-type archivedHolds struct {
+// holdBatch is the answer of archiveHoldsSQL.
+type holdBatch struct {
 	Archived int64
 	Reached  *time.Time // nil when nothing was archived
 	More     bool
@@ -52,7 +52,7 @@ type archivedHolds struct {
 func (s *Service) archiveHolds(
 	ctx context.Context, from *time.Time, result *SweepResult,
 ) (more bool, err error) {
-	batch, err := queryRow(ctx, s, pgx.RowToStructByPos[archivedHolds], archiveHoldsSQL,
+	batch, err := queryRow(ctx, s, pgx.RowToStructByPos[holdBatch], archiveHoldsSQL,
 		s.opts.Retention, *from, archiveBatch)
 	if err != nil {
 		return false, err
@@ -67,8 +67,8 @@ func (s *Service) archiveHolds(
 
 const archiveMovementsSQL = `SELECT archived, more FROM archive_movements($1, $2, $3)`
 
-// archivedMovements is the answer of archiveMovementsSQL.
-type archivedMovements struct {
+// movementBatch is the answer of archiveMovementsSQL.
+type movementBatch struct {
 	Archived int64
 	More     bool
 }
@@ -78,7 +78,7 @@ type archivedMovements struct {
 func (s *Service) archiveMovements(
 	ctx context.Context, result *SweepResult,
 ) (more bool, err error) {
-	batch, err := queryRow(ctx, s, pgx.RowToStructByPos[archivedMovements], archiveMovementsSQL,
+	batch, err := queryRow(ctx, s, pgx.RowToStructByPos[movementBatch], archiveMovementsSQL,
 		s.opts.Retention, archiveRows, archiveBatch)
 	if err != nil {
 		return false, err

@@ -147,7 +147,7 @@ func TestAnArchivedHoldAnswersAsBefore(t *testing.T) {
 		before = append(before, answersOf(ctx, s, h.ID))
 	}
 
-	// The stock rows have 4 and 3 movements. The newest one of each stays.
+	// The stock rows have 4 and 3 movements. The first and the newest one stay.
 	f.mustArchive(6, 3)
 
 	if got, want := f.archived(), "2 6 4 6 4 3"; got != want {

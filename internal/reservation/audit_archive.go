@@ -21,7 +21,7 @@ func detachedAt(at string) string {
 
 // soldInArchive is the SQL of a condition: the hold that the movement m sold lies in the archive,
 // CONFIRMED and with as many units of the stock row. Its month may have been detached.
-var soldInArchive = `(-m.delta = (
+var soldInArchive = `(-m.delta IS NOT DISTINCT FROM (
           SELECT coalesce(l.quantity, a.quantity) FROM archived_reservations a
           LEFT JOIN archived_items l
                ON l.reservation_id = a.id AND l.resolved_at = a.updated_at

@@ -11,16 +11,16 @@ import (
 	"github.com/allo/reservations/internal/stock"
 )
 
-// archiveShelf makes six movements of the mug, the first of which names a document, and archives
-// what it can: movements 2 to 5. The newest one stays, and so does the one of the document.
+// archiveShelf makes six movements of the mug, the second of which names a document, and archives
+// what it can: movements 3 to 5. The first and the newest one stay, and so does that of the document.
 func (s *shelf) archiveShelf() {
 	s.t.Helper()
-	s.move(document("delivery", delta(s.mug, s.here, 10)), "APPLIED +10 to 10 by 1")
+	s.Stock(s.mug, s.here, 5)
+	s.move(document("delivery", delta(s.mug, s.here, 10)), "APPLIED +10 to 15 by 2")
 	adjust := func(units int) {
 		s.t.Helper()
 		s.Exec("SELECT adjust_stock($1, $2, $3, 'found')", s.mug.String(), s.here.String(), units)
 	}
-	adjust(5)
 	adjust(-1)
 	s.confirm(s.reserve(s.mug, s.here, 2))
 	s.confirm(s.reserve(s.mug, s.here, 1))
@@ -55,10 +55,10 @@ func TestArchivedMovementsAreCountedFrom(t *testing.T) {
 
 	s := newShelf(t)
 	s.archiveShelf()
-	if n := pgtest.QueryOne[int](s.Fixture, "SELECT count(*) FROM archived_movements"); n != 4 {
-		t.Errorf("%d movements are archived, want 4", n)
+	if n := pgtest.QueryOne[int](s.Fixture, "SELECT count(*) FROM archived_movements"); n != 3 {
+		t.Errorf("%d movements are archived, want 3", n)
 	}
-	s.move(document("count", counted(s.mug, s.here, 16, 3), counted(s.mug, s.here, 10, 1),
+	s.move(document("count", counted(s.mug, s.here, 16, 3), counted(s.mug, s.here, 15, 2),
 		counted(s.mug, s.here, 10, 99)),
 		"APPLIED +2 to 17 by 7", "UNCHANGED +0 to 17 by 8", "REFUSED +0, SEQ_UNKNOWN")
 	s.audit()
@@ -80,7 +80,7 @@ func TestALineIsReplayedAfterYears(t *testing.T) {
 
 	s := newShelf(t)
 	s.archiveShelf()
-	s.move(document("delivery", delta(s.mug, s.here, 10)), "REPLAYED +10 to 10 by 1")
+	s.move(document("delivery", delta(s.mug, s.here, 10)), "REPLAYED +10 to 15 by 2")
 	s.move(document("delivery", delta(s.mug, s.here, 11)), "REFUSED +0, REFERENCE_REUSED")
 	s.audit()
 }
