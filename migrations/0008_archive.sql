@@ -31,7 +31,7 @@ CREATE TABLE archived_items (
 ) PARTITION BY RANGE (resolved_at);
 
 -- The columns are those of stock_movements. Movements that name a document stay there, so that a
--- line is applied once, for ever. The newest movement of a stock row stays too.
+-- line is applied once, for ever. The first and the newest movement of a stock row stay too.
 CREATE TABLE archived_movements (
     LIKE stock_movements,
     PRIMARY KEY (product_id, warehouse_id, seq, at)

@@ -57,11 +57,15 @@ var settings = part{
 	checks: []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}},
 }
 
-// triggers reads whether the triggers are there that refuse to change a resolved hold, or a movement,
-// or a total without a movement. Such a change leaves no trace for an audit of what is new.
+// triggers reads whether the triggers are there that refuse to change or delete a resolved hold, or
+// a movement, or a total without a movement. Such a change leaves no trace for an audit of what is new.
 var triggers = part{
 	name: "triggers",
-	checks: []check{{"I3", triggerSQL("reservations", "i3_resolved_once_i4_alive")}, {
+	checks: []check{{
+		"I3", triggerSQL("reservations", "i3_resolved_once_i4_alive") + " UNION ALL " +
+			triggerSQL("reservations", "i3_holds_stay") + " UNION ALL " +
+			triggerSQL("reservation_items", "i3_lines_stay"),
+	}, {
 		"I8", triggerSQL("stock_movements", "i8_movement_is_right") + " UNION ALL " +
 			triggerSQL("stock_movements", "i8_movements_stay") + " UNION ALL " +
 			triggerSQL("inventory", "i8_stock_stays") + " UNION ALL " +

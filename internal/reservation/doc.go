@@ -191,23 +191,26 @@
 //
 // # The archive
 //
-// With Options.Retention a sweep that is done early moves rows of long ago to tables with partitions
-// by month (migrations/0008_archive.sql): holds that were resolved before then, with their lines, and
-// movements behind their stock row's closing. Each batch is one transaction, so a row lies in one
-// place in every snapshot. A routine that doesn't find a row looks into the archive in its next
-// statement, by a younger snapshot. So it can't miss a row that moves in between, and a row that is
-// there costs no look.
+// With Options.Retention, a sweep that is done early moves rows of long ago to tables with
+// partitions by month (migrations/0008_archive.sql): holds that were resolved before then, with
+// their lines, and movements behind their stock row's closing. Each batch is one transaction, so a
+// row lies in one place in every snapshot. A routine that doesn't find a row looks into the archive
+// in its next statement, by a younger snapshot. So it can't miss a row that moves in between, and a
+// row that is there costs no look.
 //
-//   - The archive locks no stock row. It skips holds that are locked, and it needs none of the locks
-//     above. One sweep archives at a time, by an advisory lock that the others don't wait for.
-//   - The service's role may not delete holds or movements. archive_holds and archive_movements have
-//     their owner's rights. Triggers refuse to delete a row unless the same row lies in the archive.
-//   - A confirmed hold moves before its sales. The newest movement of a stock row stays, because I8
-//     compares the two. A movement that names a document stays, because its line is applied once, for
-//     ever. archived_stock says up to which movement the others are archived.
-//   - Returns stay. A return of an archived hold isn't possible.
-//   - An operator may detach a month. Its holds are then unknown to the service, and the audit doesn't
-//     miss them. What the archive hadn't taken of the month by then stays where it is.
+//   - The archive locks no stock row. It skips holds that are locked, and it needs none of the
+//     locks above. One sweep archives at a time, by an advisory lock that the others don't wait
+//     for.
+//   - The service's role may not delete holds or movements. archive_holds and archive_movements
+//     have their owner's rights. Triggers refuse to delete a row unless the same row lies in the
+//     archive.
+//   - A confirmed hold moves before its sales, so a hold that is there has its sales there.
+//   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
+//     with the row, and those that name a document, whose lines are applied once, for ever.
+//     archived_stock says up to which movement the others are archived.
+//   - Returns stay. An archived hold takes no new ones.
+//   - An operator may detach a month. Its holds are then unknown to the service, and the audits
+//     don't miss them. What the archive hadn't taken of the month by then stays where it is.
 //
 // # Waits
 //

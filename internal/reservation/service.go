@@ -18,8 +18,8 @@ type Options struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
-	// Retention is how long resolved holds and movements stay before a sweep moves them to the archive,
-	// at least 30 days. Zero keeps them for ever.
+	// Retention is how long resolved holds and movements stay before a sweep moves them to the
+	// archive, at least 30 days. Zero keeps them for ever.
 	Retention time.Duration
 	// Reader leads to a server that follows the database. The audit reads there. Without a Reader it
 	// reads where the other calls do.

@@ -1,7 +1,7 @@
 -- archive_movements moves movements that are at least _retention old into the archive. Each must be
--- behind its stock row's closing, so the newest movement of a row always stays. So do a row's OPENING,
--- and each movement that names a document. It looks at up to _limit movements of the next _rows stock rows, in
--- the order of their keys, and begins again after the last one.
+-- behind its stock row's closing, so the newest movement of a row always stays. So do a row's
+-- OPENING, and each movement that names a document. It looks at up to _limit movements of the next
+-- _rows stock rows, in the order of their keys, and begins again after the last one.
 --
 -- It answers how many movements it moved, and whether it had _limit to look at. It locks no stock
 -- row. It has its owner's rights, and each call is one transaction, as in archive_holds.

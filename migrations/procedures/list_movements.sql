@@ -1,7 +1,7 @@
 -- list_movements reads a page of movements, the newest first: those of a stock row before the
 -- movement _before, or those of a document before the line _before. A document has a movement for
--- each line that was applied, and its lines are applied in their order. The movements of a stock row
--- are read from the archive too. Those of a document are never archived.
+-- each line that was applied, and its lines are applied in their order. The movements of a stock
+-- row are read from the archive too. Those of a document are never archived.
 CREATE OR REPLACE FUNCTION list_movements(
     _product uuid, _warehouse uuid, _source text, _reference text, _before bigint, _limit integer)
 RETURNS SETOF stock_movements LANGUAGE plpgsql STABLE AS $$
