@@ -169,6 +169,9 @@ func commonVariables(s Settings) *map[string]*string {
 	if s.StockShown != "" {
 		env["STOCK_SHOWN"] = jsii.String(s.StockShown)
 	}
+	if s.RetentionDays != "" {
+		env["RETENTION_DAYS"] = jsii.String(s.RetentionDays)
+	}
 	return &env
 }
 

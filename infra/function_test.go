@@ -104,6 +104,7 @@ func wantVariables(mode, name string) map[string]any {
 	}
 	for key, variable := range map[string]string{
 		"holdTtl": "HOLD_TTL", "maxHold": "MAX_HOLD", "stockShown": "STOCK_SHOWN",
+		"retentionDays": "RETENTION_DAYS",
 	} {
 		if value := modes[mode][key]; value != "" {
 			want[variable] = value

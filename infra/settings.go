@@ -45,6 +45,9 @@ type Settings struct {
 	// StockShown is what the open catalog shows of a stock row, exact or a number. Empty leaves the
 	// functions' default.
 	StockShown string
+	// RetentionDays is after how many days resolved holds move to the archive, 0 for never. Empty
+	// leaves the functions' default.
+	RetentionDays string
 
 	Auth                   Auth
 	JWTIssuer, JWTAudience string
@@ -188,6 +191,7 @@ func read(r *reader) Settings {
 		HoldTTL:            r.text("holdTtl", ""),
 		MaxHold:            r.text("maxHold", ""),
 		StockShown:         r.text("stockShown", ""),
+		RetentionDays:      r.text("retentionDays", ""),
 		Sweeper:            r.onOff("sweeper", true),
 		SweeperConcurrency: r.integer("sweeperConcurrency", 0, 0, maxSweeperConcurrency),
 		CORSOrigins:        r.origins("corsOrigins"),
@@ -210,6 +214,9 @@ func read(r *reader) Settings {
 	}
 	if err := config.Check(map[string]string{"STOCK_SHOWN": s.StockShown}); err != nil {
 		r.fail("stockShown: %w", err)
+	}
+	if err := config.Check(map[string]string{"RETENTION_DAYS": s.RetentionDays}); err != nil {
+		r.fail("retentionDays: %w", err)
 	}
 	return s
 }

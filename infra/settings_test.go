@@ -99,6 +99,9 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"hold longer than the longest": {
 			map[string]any{"holdTtl": "2h"}, []string{"holdTtl", "MAX_HOLD"},
 		},
+		"too short a retention": {
+			map[string]any{"retentionDays": "29"}, []string{"retentionDays", "RETENTION_DAYS", "30"},
+		},
 		"no stock shown": {
 			map[string]any{"stockShown": "0"}, []string{"stockShown", "STOCK_SHOWN", "exact"},
 		},

@@ -42,7 +42,7 @@ var modes = map[string]map[string]string{
 		"certificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/0",
 		"alarmEmail":     "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
 		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
-		"stockShown": "20",
+		"stockShown": "20", "retentionDays": "90",
 	},
 }
 

@@ -66,7 +66,10 @@ func New(
 		return nil, err
 	}
 	service := reservation.New(pool,
-		reservation.Options{HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader})
+		reservation.Options{
+			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader,
+			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour,
+		})
 	a := &App{Service: service, log: log, pool: pool, reader: reader}
 	a.api = httpapi.New(service,
 		httpapi.Options{
@@ -141,6 +144,8 @@ type SweepReport struct {
 	Expired       int64   `json:"expired"`
 	Units         int64   `json:"units"`
 	Keys          int64   `json:"keys"`
+	Archived      int64   `json:"archived"`      // holds
+	ArchivedMoves int64   `json:"archivedMoves"` // movements of stock
 	Batches       int     `json:"batches"`
 	OldestSeconds float64 `json:"oldestSeconds"`
 	More          bool    `json:"more"`
@@ -167,11 +172,13 @@ func (a *App) sweep(ctx context.Context) (SweepReport, error) {
 	took := time.Since(start)
 	a.observeSweep(result, took, err, horizon)
 	report := SweepReport{
-		Expired: result.Expired, Units: result.Units, Keys: result.Keys, Batches: result.Batches,
+		Expired: result.Expired, Units: result.Units, Keys: result.Keys,
+		Archived: result.Archived, ArchivedMoves: result.ArchivedMoves, Batches: result.Batches,
 		OldestSeconds: result.Oldest.Seconds(), More: result.More, Horizon: horizon,
 	}
 	attrs := []any{
 		"expired", report.Expired, "units", report.Units, "keys", report.Keys,
+		"archived", report.Archived, "archivedMoves", report.ArchivedMoves,
 		"batches", report.Batches, "oldestSeconds", report.OldestSeconds, "more", report.More,
 		"tookMs", took.Milliseconds(),
 	}

@@ -20,6 +20,9 @@ const (
 	sweepLimit = time.Hour
 	// shownLimit is the largest STOCK_SHOWN: the most units of one line of a hold.
 	shownLimit = 1_000_000
+	// The bounds of RETENTION_DAYS, unless it is 0. The keys of a day and the movements of an audit
+	// are far younger than 30 days.
+	leastRetention, mostRetention = 30, 36500
 )
 
 // Config has the values of the environment variables. The package's table has their meaning.
@@ -51,6 +54,9 @@ type Config struct {
 	// StockShown is the most units that the open catalog shows of a stock row, or zero when it shows
 	// the exact figures.
 	StockShown int
+	// RetentionDays is how long resolved holds and movements stay before they move to the archive, or
+	// zero when they stay for ever.
+	RetentionDays int
 	// SweepInterval is how often the local program sweeps. On AWS the EventBridge rule decides.
 	SweepInterval time.Duration
 	// LogLevel is the lowest level that is logged.
@@ -140,6 +146,7 @@ func load(getenv func(string) string) (Config, error) {
 		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, time.Second, holdLimit),
 		MaxHold:       r.duration("MAX_HOLD", time.Hour, time.Second, holdLimit),
 		StockShown:    r.stockShown("STOCK_SHOWN"),
+		RetentionDays: r.retention("RETENTION_DAYS"),
 		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
 
@@ -208,6 +215,21 @@ func (r *reader) stockShown(name string) int {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < 1 || n > shownLimit {
 		r.bad(name, value, fmt.Sprintf("%s or a number from 1 to %d", exactStock, shownLimit))
+		return 0
+	}
+	return n
+}
+
+// retention returns zero for 0, which archives nothing.
+func (r *reader) retention(name string) int {
+	value := r.getenv(name)
+	if value == "" || value == "0" {
+		return 0
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < leastRetention || n > mostRetention {
+		r.bad(name, value,
+			fmt.Sprintf("0 or a number of days from %d to %d", leastRetention, mostRetention))
 		return 0
 	}
 	return n
@@ -360,6 +382,7 @@ func (c Config) Environ() []string {
 		"HOLD_TTL=" + c.HoldTTL.String(),
 		"MAX_HOLD=" + c.MaxHold.String(),
 		"STOCK_SHOWN=" + shown,
+		"RETENTION_DAYS=" + strconv.Itoa(c.RetentionDays),
 		"LOG_LEVEL=" + c.LogLevel.String(),
 	}
 }

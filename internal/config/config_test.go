@@ -57,6 +57,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"HOLD_TTL", "30s",
 		"MAX_HOLD", "2m",
 		"STOCK_SHOWN", "5",
+		"RETENTION_DAYS", "90",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
 	))
@@ -65,7 +66,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
-		MaxHold: 2 * time.Minute, StockShown: 5, SweepInterval: 5 * time.Second,
+		MaxHold: 2 * time.Minute, StockShown: 5, RetentionDays: 90, SweepInterval: 5 * time.Second,
 		LogLevel:       slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
@@ -140,6 +141,10 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"STOCK_SHOWN", "1000001"},
 		{"STOCK_SHOWN", "5+"},
 		{"STOCK_SHOWN", "Exact"},
+		{"RETENTION_DAYS", "29"},
+		{"RETENTION_DAYS", "-1"},
+		{"RETENTION_DAYS", "36501"},
+		{"RETENTION_DAYS", "30d"},
 		{"SWEEP_INTERVAL", "0s"},
 		{"SWEEP_INTERVAL", "61m"},
 		{"DATABASE_URL", "postgres://u:secret@h:99999/d"},

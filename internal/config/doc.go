@@ -27,6 +27,8 @@
 //	MAX_HOLD                          60m               the longest that a hold may last, extensions included, 1s to 24h.
 //	STOCK_SHOWN                       exact             the most units that the open catalog shows of a stock row, 1 to
 //	                                                    1000000. Totals are then null. exact shows all figures.
+//	RETENTION_DAYS                    0                 after how many days a resolved hold, and a movement that an audit
+//	                                                    has verified, moves to the archive, 30 to 36500. 0 is never.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

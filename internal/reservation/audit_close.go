@@ -41,7 +41,7 @@ type verified struct {
 // each follows from the one before, that the newest one is what the stock row says, that the sales
 // are those of confirmed holds, and that each RETURN has its return. It names the first problem of a row. It answers nothing for a
 // stock row of which this server doesn't have these movements yet.
-const verifySQL = `
+var verifySQL = `
 WITH asked AS (
     SELECT product_id, warehouse_id, closed, closed_total, upto
     FROM unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::bigint[], $4::integer[],

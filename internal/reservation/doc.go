@@ -27,7 +27,7 @@
 //	I2  reserved of a row is the sum of the lines that are still counted in it: the PENDING holds of
 //	    one line, and the cart lines that are marked as counted.
 //	I3  A hold is resolved at most once. A resolved hold never changes again, and the service never
-//	    deletes it.
+//	    deletes it. Retention moves it to the archive, unchanged, and it can still be read there.
 //	I4  A hold past its expires_at is dead at once: it can't be confirmed or extended, it reads as
 //	    EXPIRED, and its units are available to the next caller and in the catalog before any sweep.
 //	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond.
@@ -190,6 +190,29 @@
 // change that somebody makes by SQL to old rows, behind the closings, is found by a full audit. I3
 // has no trace in the data: its trigger keeps it, and each hour's audit looks at a thousand old holds
 // from a random moment on.
+//
+// # The archive
+//
+// With Options.Retention, a sweep that is done early moves rows of long ago to tables with
+// partitions by month (migrations/0008_archive.sql): holds that were resolved before then, with
+// their lines, and movements behind their stock row's closing. Each batch is one transaction, so a
+// row lies in one place in every snapshot. A routine that doesn't find a row looks into the archive
+// in its next statement, by a younger snapshot. So it can't miss a row that moves in between, and a
+// row that is there costs no look.
+//
+//   - The archive locks no stock row. It skips holds that are locked, and it needs none of the
+//     locks above. One sweep archives at a time, by an advisory lock that the others don't wait
+//     for.
+//   - The service's role may not delete holds or movements. archive_holds and archive_movements
+//     have their owner's rights. Triggers refuse to delete a row unless the same row lies in the
+//     archive.
+//   - A confirmed hold moves before its sales, so a hold that is there has its sales there.
+//   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
+//     with the row, and those that name a document, whose lines are applied once, for ever.
+//     archived_stock says up to which movement the others are archived.
+//   - Returns stay. An archived hold takes no new ones.
+//   - An operator may detach a month. Its holds are then unknown to the service, and the audits
+//     don't miss them. What the archive hadn't taken of the month by then stays where it is.
 //
 // # Waits
 //

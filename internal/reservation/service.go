@@ -18,6 +18,9 @@ type Options struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
+	// Retention is how long resolved holds and movements stay before a sweep moves them to the
+	// archive, at least 30 days. Zero keeps them for ever.
+	Retention time.Duration
 	// Reader leads to a server that follows the database. The audit and the operator's reads read
 	// there. Without a Reader they read where the other calls do.
 	Reader *postgres.Pool

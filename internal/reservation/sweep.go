@@ -28,6 +28,8 @@ type SweepResult struct {
 	Expired, Units int64
 	// Keys counts the removed idempotency keys.
 	Keys int64
+	// Archived counts the holds that moved to the archive, ArchivedMoves the movements.
+	Archived, ArchivedMoves int64
 	// Batches counts the transactions.
 	Batches int
 	// Looked is true when the search for dead holds succeeded. Otherwise Oldest means nothing.
@@ -40,7 +42,8 @@ type SweepResult struct {
 }
 
 // Sweep moves the flush mark, stores the status EXPIRED for the dead holds, in batches, and then
-// removes the idempotency keys that are older than a day. It stops before the context's deadline.
+// removes the idempotency keys that are older than a day. If it is done with that early, it moves
+// old holds and movements to the archive. It stops before the context's deadline.
 // It may run at any time, twice at once, and die anywhere (I9).
 //
 // When a stock row stays locked for longer than lock_timeout, the sweep of the holds ends with
@@ -57,7 +60,8 @@ func (s *Service) Sweep(ctx context.Context) (SweepResult, error) {
 	moreHolds, holdsErr := repeat(end, func() (bool, error) { return s.sweepHolds(ctx, &result) })
 	moreKeys, keysErr := repeat(end, func() (bool, error) { return s.sweepKeys(ctx, &result) })
 	result.More = moreHolds || moreKeys
-	if err := errors.Join(markErr, holdsErr, keysErr); err != nil {
+	archiveErr := s.archive(ctx, end, &result)
+	if err := errors.Join(markErr, holdsErr, keysErr, archiveErr); err != nil {
 		return result, fmt.Errorf("sweep: %w", err)
 	}
 	return result, nil

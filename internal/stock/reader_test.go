@@ -31,7 +31,8 @@ func TestTheOperatorReadsOnTheReader(t *testing.T) {
 		want int
 	}{"the writer": {writer, 0}, "the reader": {reader, 1}} {
 		movements, _, err := s.ListMovements(t.Context(),
-			stock.MovementFilter{ProductID: &c.of.product, WarehouseID: &c.of.east}, nil, 10)
+			stock.MovementFilter{ProductID: &c.of.product, WarehouseID: &c.of.east},
+			stock.MovementCursor{}, 10)
 		if err != nil || len(movements) != c.want {
 			t.Errorf("ListMovements() of a stock row that %s has = %d, %v, want %d", name,
 				len(movements), err, c.want)

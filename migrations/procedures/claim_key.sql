@@ -15,6 +15,8 @@
 --                                                                 move_stock.sql, and
 --                                                                 0005_catalog.sql
 --   5      a document of movements                 hashtext(...)  move_stock.sql
+--   8      the archive                             0              archive_holds, archive_movements,
+--                                                                 detach_archive
 --   < 0    an idempotency key of a named caller    see below      here
 --
 -- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing

@@ -28,7 +28,8 @@ BEGIN
 
         SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
         _now := clock_timestamp(); -- after the lock
-        outcome := CASE WHEN _hold.id IS NULL THEN 'NOT_FOUND'
+        outcome := CASE WHEN _hold.id IS NULL
+                        THEN coalesce(archived_hold(_id) ->> 'status', 'NOT_FOUND')
                         WHEN _hold.status <> 'PENDING' THEN _hold.status::text
                         WHEN hold_is_dead(_hold, _now) THEN 'EXPIRED'
                         WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'

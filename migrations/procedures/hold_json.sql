@@ -18,5 +18,8 @@ BEGIN
     INTO _items
     FROM reservation_items l
     WHERE l.reservation_id = _hold.id;
+    IF _items IS NULL THEN -- the cart was archived after its row was read
+        _items := archived_lines(_hold.id, _hold.updated_at);
+    END IF;
     RETURN to_jsonb(_hold) || jsonb_build_object('items', _items);
 END $$;

@@ -250,11 +250,11 @@ END $$;
 -- just down to what is held.
 --
 -- Outcomes: MOVED, with the movement; HELD, with the units that live holds have; SEQ_UNKNOWN, when
--- the row has no movement as_of_seq; TOO_MANY_UNITS, when the total would be too large;
--- NO_STOCK_ROW; RETRY, when other callers have locked the dead holds whose units it needs, or have
--- just changed the row; MANY_DEAD, when it took more than two seconds to reclaim them. After the
--- last two it has changed and locked nothing. units is how many must be free for the line, and free
--- is how many are.
+-- neither the row nor the archive has a movement as_of_seq; TOO_MANY_UNITS, when the total would be
+-- too large; NO_STOCK_ROW; RETRY, when other callers have locked the dead holds whose units it
+-- needs, or have just changed the row; MANY_DEAD, when it took more than two seconds to reclaim
+-- them. After the last two it has changed and locked nothing. units is how many must be free for
+-- the line, and free is how many are.
 --
 -- The look is one snapshot without a lock, and it only refuses, as in reserve_line. The locked
 -- row decides.
@@ -274,10 +274,9 @@ DECLARE
     _start  timestamptz := clock_timestamp();
 BEGIN
     IF _wanted.as_of_seq IS NOT NULL THEN
-        SELECT _wanted.asked::bigint - m.total_after INTO _delta FROM stock_movements m
-        WHERE m.product_id = _wanted.product_id AND m.warehouse_id = _wanted.warehouse_id
-          AND m.seq = _wanted.as_of_seq;
-        IF NOT FOUND THEN
+        _delta := _wanted.asked - total_after(_wanted.product_id, _wanted.warehouse_id,
+                                              _wanted.as_of_seq);
+        IF _delta IS NULL THEN
             outcome := 'SEQ_UNKNOWN';
             RETURN;
         END IF;
@@ -359,6 +358,22 @@ EXCEPTION
         outcome := 'MANY_DEAD';
     WHEN SQLSTATE 'AL000' THEN
         outcome := 'RETRY';
+END $$;
+
+-- total_after is the total after a stock row's movement _seq, or null if there is none. The archive
+-- is read second: a movement may move there at any time, and never back.
+CREATE OR REPLACE FUNCTION total_after(_product uuid, _warehouse uuid, _seq bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    _total bigint;
+BEGIN
+    SELECT m.total_after INTO _total FROM stock_movements m
+    WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq = _seq;
+    IF NOT FOUND THEN
+        SELECT m.total_after INTO _total FROM archived_movements m
+        WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq = _seq;
+    END IF;
+    RETURN _total;
 END $$;
 
 -- max_total is the most units of a stock row after a movement. A row of integers holds a few more.

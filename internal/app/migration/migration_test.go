@@ -241,9 +241,12 @@ func wantRefused(t *testing.T, address string) {
 	}
 	for _, statement := range []string{
 		"DROP TABLE idempotency_keys", "ALTER TABLE reservations ADD COLUMN note text",
-		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE product_id IS NOT NULL",
-		"DELETE FROM reservation_items", "DELETE FROM stock_movements WHERE false",
+		"TRUNCATE reservation_items", "DELETE FROM reservations WHERE false",
+		"DELETE FROM reservation_items WHERE false", "DELETE FROM stock_movements WHERE false",
 		"UPDATE stock_movements SET note = 'other' WHERE false",
+		"INSERT INTO archived_reservations SELECT * FROM reservations WHERE false",
+		"INSERT INTO archived_stock SELECT gen_random_uuid(), gen_random_uuid() WHERE false",
+		"UPDATE archived_months SET detached = true",
 		"DELETE FROM products WHERE false", "UPDATE products SET sku = sku",
 		"DELETE FROM warehouses WHERE false", "UPDATE warehouses SET code = code",
 		"UPDATE inventory SET product_id = product_id",

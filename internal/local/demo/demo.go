@@ -95,7 +95,8 @@ func Reset(ctx context.Context, databaseURL string) error {
 	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
 TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments,
-         reservations, reservation_items, idempotency_keys`); err != nil {
+         reservations, reservation_items, idempotency_keys, archived_reservations, archived_items,
+         archived_movements, archived_months, archived_stock`); err != nil {
 			return err
 		}
 		return insert(ctx, tx)

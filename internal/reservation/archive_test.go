@@ -1,0 +1,804 @@
+package reservation_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+const (
+	retention = 40 * 24 * time.Hour
+	// old is the age of an aged hold: its month is long over.
+	old = 100 * 24 * time.Hour
+)
+
+// archiver makes a Service whose sweep archives.
+func archiver(pool *postgres.Pool) *reservation.Service {
+	return reservation.New(pool,
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Retention: retention})
+}
+
+// unguarded runs statements in a transaction without triggers and foreign keys.
+func (f *fixture) unguarded(sql ...string) {
+	f.t.Helper()
+	ctx := f.Context()
+	err := pgx.BeginFunc(ctx, f.Admin, func(tx pgx.Tx) error {
+		for _, statement := range append([]string{"SET LOCAL session_replication_role = replica"},
+			sql...) {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("%s: %w", statement, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// age makes everything that is resolved by now, and all movements, older, and closes the stock
+// rows.
+func (f *fixture) age(by time.Duration) {
+	f.t.Helper()
+	const shift = "- interval '%d s'"
+	ago := fmt.Sprintf(shift, int(by.Seconds()))
+	f.unguarded(
+		strings.ReplaceAll(`
+UPDATE reservation_items l SET expires_at = l.expires_at AGO
+FROM reservations r WHERE r.id = l.reservation_id AND r.status <> 'PENDING'`, "AGO", ago),
+		strings.ReplaceAll(`
+UPDATE reservations SET created_at = created_at AGO, updated_at = updated_at AGO,
+                        expires_at = expires_at AGO
+WHERE status <> 'PENDING'`, "AGO", ago),
+		"UPDATE stock_movements SET at = at "+ago)
+	f.closeStock()
+}
+
+// closeStock closes each stock row at its newest movement, as an audit does.
+func (f *fixture) closeStock() {
+	f.t.Helper()
+	f.Exec(`
+INSERT INTO stock_closings (product_id, warehouse_id, seq, total, at)
+SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory
+ON CONFLICT (product_id, warehouse_id) DO UPDATE SET seq = excluded.seq, total = excluded.total`)
+}
+
+// mustArchive sweeps and fails unless the sweep archives so many holds and movements.
+func (f *fixture) mustArchive(holds, movements int64) {
+	f.t.Helper()
+	result, err := archiver(f.own).Sweep(f.Context())
+	if err != nil || result.Archived != holds || result.ArchivedMoves != movements {
+		f.t.Fatalf("Sweep() = %+v, %v, want %d holds and %d movements archived", result, err, holds,
+			movements)
+	}
+}
+
+// archived counts the rows of the live and of the archived tables.
+func (f *fixture) archived() string {
+	f.t.Helper()
+	return queryOne[string](f, `
+SELECT concat_ws(' ',
+    (SELECT count(*) FROM reservations), (SELECT count(*) FROM archived_reservations),
+    (SELECT count(*) FROM reservation_items), (SELECT count(*) FROM archived_items),
+    (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM archived_movements))`)
+}
+
+// resolve makes a single hold and a cart of each resolved status.
+func (f *fixture) resolve(rows []reservation.Line) (holds []reservation.Hold) {
+	f.t.Helper()
+	s, ctx := newService(f.own), f.Context()
+	for _, lines := range [][]reservation.Line{rows[:1], rows} {
+		confirmed, released, expired := f.hold(lines...), f.hold(lines...), f.hold(lines...)
+		_, err := s.Confirm(ctx, confirmed.ID, "")
+		_, releaseErr := s.Release(ctx, released.ID, "")
+		f.kill(expired)
+		_, sweepErr := s.Sweep(ctx)
+		if err := errors.Join(err, releaseErr, sweepErr); err != nil {
+			f.t.Fatal(err)
+		}
+		holds = append(holds, confirmed, released, expired)
+	}
+	return holds
+}
+
+// answersOf is what each verb answers for a hold: its result or its error.
+func answersOf(ctx context.Context, s *reservation.Service, id uuid.UUID) (answers []string) {
+	view, err := s.Get(ctx, id)
+	view.Now = time.Time{}
+	shown, _ := json.Marshal(view) // a view can be marshalled
+	answers = append(answers, fmt.Sprintf("get %s %v", shown, err))
+	confirmed, err := s.Confirm(ctx, id, "")
+	answers = append(answers, fmt.Sprintf("confirm %+v %v", confirmed, err))
+	released, err := s.Release(ctx, id, "")
+	answers = append(answers, fmt.Sprintf("release %+v %v", released, err))
+	extended, err := s.Extend(ctx, id, time.Minute, "")
+	return append(answers, fmt.Sprintf("extend %+v %v", extended, err))
+}
+
+func TestAnArchivedHoldAnswersAsBefore(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	ctx := f.Context()
+	rows := f.stocks(100, 100)
+	holds := f.resolve(rows)
+	f.age(old)
+	live, young := f.hold(rows...), f.hold(rows...)
+	s := f.services()[0]
+	if _, err := s.Release(ctx, young.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	var before [][]string
+	for _, h := range holds {
+		before = append(before, answersOf(ctx, s, h.ID))
+	}
+
+	// The stock rows have 4 and 3 movements. The first and the newest one stay.
+	f.mustArchive(6, 3)
+
+	if got, want := f.archived(), "2 6 4 6 4 3"; got != want {
+		t.Errorf("the live and the archived rows are %s, want %s", got, want)
+	}
+	for i, h := range holds {
+		if diff := cmp.Diff(before[i], answersOf(ctx, s, h.ID)); diff != "" {
+			t.Errorf("the answers for the archived hold %d differ (-before +after):\n%s", i, diff)
+		}
+	}
+	for _, h := range []reservation.Hold{live, young} {
+		if view, err := s.Get(ctx, h.ID); err != nil || len(view.Hold.Lines) != 2 {
+			t.Errorf("Get() of a hold that isn't old = %+v, %v, want its lines", view, err)
+		}
+	}
+	if _, err := s.Confirm(ctx, live.ID, ""); err != nil {
+		t.Errorf("Confirm() of a live hold = %v", err)
+	}
+	key := uuid.NewString()
+	for n := range 2 {
+		answer, err := s.Confirm(ctx, holds[0].ID, key)
+		if err != nil || answer.Hold.Status != reservation.Confirmed || answer.Replayed != (n == 1) {
+			t.Errorf("Confirm() under a key = %+v, %v, want it confirmed", answer, err)
+		}
+	}
+	f.mustArchive(0, 0)
+	f.mustAudit(t)
+}
+
+// The control shows that the audit reads the archive: without it, the key has no hold.
+func TestAnArchivedHoldIsNotFoundWithoutTheArchive(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	holds := f.resolve(f.stocks(100, 100))
+	f.age(old)
+	f.mustArchive(6, 3)
+	f.mutate("settled_hold", "answer := archived_hold(_id);", "")
+
+	s := newService(f.own)
+	if _, err := s.Get(f.Context(), holds[0].ID); !errors.Is(err, reservation.ErrNotFound) {
+		t.Errorf("Get() = %v, want ErrNotFound", err)
+	}
+	if _, err := s.Confirm(f.Context(), holds[0].ID, ""); !errors.Is(err, reservation.ErrNotFound) {
+		t.Errorf("Confirm() = %v, want ErrNotFound", err)
+	}
+}
+
+func TestArchivingIsOffByDefaultAndNeedsThirtyDays(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	if result, err := newService(f.own).Sweep(f.Context()); err != nil || result.Archived != 0 {
+		t.Errorf("Sweep() without a retention = %+v, %v, want nothing archived", result, err)
+	}
+	const call = "SELECT archived FROM archive_holds($1, '-infinity', 10)"
+	for _, routine := range []string{
+		call, "SELECT archived FROM archive_movements($1, 10, 10)",
+	} {
+		_, err := f.Admin.Exec(f.Context(), routine, 30*24*time.Hour-time.Second)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "23514" {
+			t.Errorf("%s with less than 30 days = %v, want it refused", routine, err)
+		}
+	}
+	f.mutate("archive_before", "interval '30 days'", "interval '29 days'")
+	if n := queryOne[int](f, call, 29*24*time.Hour); n != 6 {
+		t.Errorf("without the bound %d holds are archived, want 6", n)
+	}
+}
+
+func TestTheArchiveIsFilledInBatches(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	row := f.stock(10_000)
+	f.bulk(row, 2500, reservation.Expired)
+	f.age(old)
+	s := archiver(f.callers[0])
+
+	result, err := s.Sweep(f.Context())
+
+	// One batch finds no dead holds, one no keys, three move holds, and one finds no movements.
+	want := reservation.SweepResult{Archived: 2500, Batches: 6, Looked: true}
+	if diff := cmp.Diff(want, result); err != nil || diff != "" {
+		t.Errorf("Sweep() differs (-want +got), %v:\n%s", err, diff)
+	}
+	f.mustAudit(t)
+}
+
+// A cart has many lines, so fewer carts fill a batch.
+func TestABatchOfTheArchiveBoundsTheLines(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	const call = `
+SELECT concat_ws(' ', archived, more) FROM archive_holds($1, '-infinity', 5)`
+	for _, want := range []string{"4 t", "2 f", "0 f"} {
+		if got := queryOne[string](f, call, retention); got != want {
+			t.Errorf("archive_holds() = %s, want %s", got, want)
+		}
+	}
+	f.mustAudit(t)
+}
+
+func TestASweepWithWorkLeftDoesNotArchive(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	over := softDeadline{f.Context(), time.Now().Add(-time.Second)}
+	if result, err := archiver(f.own).Sweep(over); err != nil || result.Archived != 0 {
+		t.Errorf("Sweep() without time = %+v, %v, want nothing archived", result, err)
+	}
+	f.mustArchive(6, 3)
+}
+
+// sweepsThatArchive let several sweeps archive the same holds.
+func sweepsThatArchive(ctx context.Context, f *fixture, r *report) {
+	const holds = 3000
+	row := f.stock(holds)
+	f.bulk(row, holds, reservation.Expired)
+	f.age(old)
+	var archived atomic.Int64
+	together(len(f.callers), func(i int) {
+		result, err := archiver(f.callers[i]).Sweep(ctx)
+		r.check(err == nil, "error", "Sweep() = %v", err)
+		archived.Add(result.Archived)
+	})
+	// A sweep that meets another one leaves the rest to it.
+	last, err := archiver(f.own).Sweep(ctx)
+	r.check(err == nil && last.Archived+archived.Load() == holds, "I9",
+		"the sweeps archived %d and %d holds, %v, want %d", archived.Load(), last.Archived, err, holds)
+	n := queryOne[int](f, "SELECT count(*) FROM archived_reservations WHERE product_id = $1",
+		row.ProductID.String())
+	r.check(n == holds, "I3", "the archive has %d holds, want %d", n, holds)
+	r.checkStock(f, row, counts{Total: holds})
+}
+
+func TestConcurrentSweepsArchiveEachHoldOnce(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 4, sweepsThatArchive)
+}
+
+// Without the lock, two sweeps make the partitions of the same month.
+func TestConcurrentSweepsCollideWithoutTheArchivesLock(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, 4, "error", func(f *fixture) {
+		f.mutate("archive_holds", "NOT pg_try_advisory_xact_lock(8, 0)", "false")
+		f.mutate("make_archive_month", "INSERT INTO archived_months",
+			"PERFORM pg_sleep(0.2); INSERT INTO archived_months")
+	}, sweepsThatArchive)
+}
+
+// The kill comes when the holds and lines are copied and not deleted yet.
+func TestAKilledSweepArchivesNothingOrABatch(t *testing.T) {
+	t.Parallel()
+
+	withoutPooler(t)
+	f := newFixture(t, 1)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	before := f.archived()
+	unlock := f.Lock("SELECT FROM reservation_items LIMIT 1 FOR UPDATE")
+	swept := make(chan error, 1)
+	go func() {
+		_, err := archiver(f.callers[0]).Sweep(f.Context())
+		swept <- err
+	}()
+	f.WaitUntil(`
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%archive_holds%'`)
+	if !queryOne[bool](f, terminateSQL) {
+		t.Fatal("no session waits")
+	}
+	if err := <-swept; err == nil {
+		t.Error("a killed sweep succeeded")
+	}
+	if after := f.archived(); after != before {
+		t.Errorf("after the kill the rows are %s, want %s", after, before)
+	}
+	f.mustAudit(t)
+	unlock()
+	f.mustArchive(6, 3)
+	f.mustAudit(t)
+}
+
+// archiveBesideCallers archives holds while callers read and confirm them, and hold and sell units
+// of the same stock rows.
+func archiveBesideCallers(ctx context.Context, f *fixture, r *report) {
+	const rounds = 30
+	rows := f.stocks(10_000, 10_000)
+	var holds []reservation.Hold
+	for range 10 {
+		holds = append(holds, f.resolve(rows)...)
+	}
+	f.age(old)
+	left := counts{Total: f.counts(rows[0]).Total, Reserved: f.counts(rows[0]).Reserved}
+	services := f.services()
+	together(len(services)+1, func(i int) {
+		if i == len(services) {
+			for range len(holds) {
+				const call = "SELECT archived FROM archive_holds($1, '-infinity', 4)"
+				_, err := f.Admin.Exec(ctx, call, retention)
+				r.check(err == nil, "error", "archive_holds() = %v", err)
+			}
+			return
+		}
+		s := services[i]
+		for n := range rounds {
+			h := holds[(n*len(services)+i)%len(holds)]
+			view, err := s.Get(ctx, h.ID)
+			r.check(err == nil && len(view.Hold.Lines) == len(h.Lines), "I3",
+				"Get() of an old hold = %+v, %v, want %d lines", view.Hold, err, len(h.Lines))
+			_, err = s.Extend(ctx, h.ID, time.Minute, "")
+			r.check(!errors.Is(err, reservation.ErrNotFound), "I3", "Extend() = %v", err)
+			answer, err := s.Reserve(ctx, reservation.Request{Lines: rows})
+			r.check(err == nil, "error", "Reserve() = %v", err)
+			_, err = s.Confirm(ctx, answer.Hold.ID, "")
+			r.check(err == nil, "error", "Confirm() = %v", err)
+		}
+	})
+	left.Total -= len(services) * rounds
+	r.checkStock(f, rows[0], left)
+	n := queryOne[int](f, "SELECT count(*) FROM archived_reservations WHERE id = ANY ($1::uuid[])",
+		idsOf(holds))
+	r.check(n == len(holds), "I9", "%d holds are archived, want %d", n, len(holds))
+	_, err := archiver(f.own).Sweep(ctx)
+	r.check(err == nil, "error", "Sweep() = %v", err)
+}
+
+func idsOf(holds []reservation.Hold) (ids []string) {
+	for _, h := range holds {
+		ids = append(ids, h.ID.String())
+	}
+	return ids
+}
+
+func TestHoldsAnswerWhileTheyAreArchived(t *testing.T) {
+	t.Parallel()
+
+	mustHold(t, 6, archiveBesideCallers)
+}
+
+// A cart's row was read before the cart moved, and its lines after that.
+func TestACartHasNoLinesInBetweenWithoutALookIntoTheArchive(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	cart := f.resolve(f.stocks(100, 100))[3]
+	const read = `
+SELECT count(*) FROM reservations r, jsonb_array_elements(hold_json(r, false) -> 'items')
+WHERE r.id = $1`
+	// The row is still there: as in the older snapshot of a reader.
+	f.age(old)
+	f.mutate("archive_holds", "DELETE FROM reservations r WHERE r.id = ANY (_ids);", "")
+	f.Exec("SELECT archive_holds($1, '-infinity', 10)", retention)
+	if n := queryOne[int](f, read, cart.ID.String()); n != 2 {
+		t.Errorf("the cart has %d lines, want 2", n)
+	}
+	f.mutate("hold_json", "archived_lines(_hold.id, _hold.updated_at)", "'[]'")
+	if n := queryOne[int](f, read, cart.ID.String()); n != 0 {
+		t.Errorf("without the look the cart has %d lines, want 0", n)
+	}
+}
+
+func TestTheSchemaRefusesADeletionThatIsNotArchived(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range map[string]struct{ routine, old, replacement, broken string }{
+		"a hold isn't copied": {
+			"archive_holds", "SELECT r.* FROM reservations r WHERE r.id = ANY (_ids)",
+			"SELECT r.* FROM reservations r WHERE false", "I3",
+		},
+		"a line isn't copied": {
+			"archive_holds", "WHERE r.id = ANY (_ids);\n    PERFORM count_archived_sales",
+			"WHERE false;\n    PERFORM count_archived_sales", "I3",
+		},
+		"another hold is copied": {
+			"archive_holds", "SELECT r.* FROM reservations r WHERE r.id = ANY (_ids)",
+			`SELECT r.id, r.product_id, r.warehouse_id, r.created_at, r.updated_at, r.expires_at,
+			 r.quantity + 1, r.status FROM reservations r WHERE r.id = ANY (_ids)`, "I3",
+		},
+		"another line is copied": {
+			"archive_holds", "SELECT r.updated_at, l.* FROM",
+			`SELECT r.updated_at, l.reservation_id, l.product_id, l.warehouse_id, l.expires_at,
+			 l.quantity + 1, l.counted FROM`, "I3",
+		},
+		"a movement isn't copied": {
+			"archive_movements_of", "ANY (_seqs)\n        RETURNING",
+			"ANY ('{}')\n        RETURNING", "I8",
+		},
+		"another movement is copied": {
+			"archive_movements_of", "SELECT m.* FROM",
+			`SELECT m.product_id, m.warehouse_id, m.seq, m.at, m.xid, m.reservation_id, m.kind,
+			 m.delta + 1, m.total_after, m.line, m.source, m.reference, m.note, m.actor, m.asked,
+			 m.as_of_seq, m.shortfall FROM`, "I8",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			f.resolve(f.stocks(100, 100))
+			f.age(old)
+			before := f.archived()
+			if c.routine == "archive_movements_of" {
+				f.Exec("SELECT archive_holds($1, '-infinity', 1000)", retention)
+				before = f.archived()
+			}
+			f.mutate(c.routine, c.old, c.replacement)
+			_, err := archiver(f.own).Sweep(f.Context())
+			if err == nil || !strings.Contains(err.Error(), c.broken) {
+				t.Errorf("Sweep() = %v, want %s", err, c.broken)
+			}
+			if after := f.archived(); after != before {
+				t.Errorf("the rows are %s, want %s", after, before)
+			}
+			f.mustAudit(t)
+
+			// Without the triggers the rows are lost, and the audit finds it.
+			f.Exec("DROP TRIGGER i3_holds_stay ON reservations")
+			f.Exec("DROP TRIGGER i3_lines_stay ON reservation_items")
+			f.Exec("DROP TRIGGER i8_movements_stay ON stock_movements")
+			if _, err := archiver(f.own).Sweep(f.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if violations, err := newService(f.own).Audit(f.Context()); err != nil ||
+				len(violations) == 0 {
+				t.Errorf("Audit() without the triggers = %v, %v, want violations", violations, err)
+			}
+		})
+	}
+}
+
+func TestTheSchemaRefusesAChangeOfTheArchive(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	f.resolve(rows)
+	f.age(old)
+	f.mustArchive(6, 3)
+	f.hold(rows...)
+	for _, sql := range []string{
+		"DELETE FROM reservations", "DELETE FROM reservation_items", "DELETE FROM stock_movements",
+		"UPDATE archived_reservations SET quantity = 7", "DELETE FROM archived_reservations",
+		"UPDATE archived_items SET quantity = 7", "DELETE FROM archived_items",
+		"UPDATE archived_movements SET note = 'other'", "DELETE FROM archived_movements",
+		`
+INSERT INTO archived_reservations
+SELECT r.id, r.product_id, r.warehouse_id, r.created_at, a.updated_at, r.expires_at, r.quantity,
+       r.status
+FROM reservations r, archived_reservations a LIMIT 1`,
+	} {
+		_, err := f.Admin.Exec(f.Context(), sql)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "23514" {
+			t.Errorf("%s = %v, want a check_violation", sql, err)
+		}
+	}
+	f.mustAudit(t)
+}
+
+// The archive compares rows as a whole, so its tables must have the columns of the others.
+func TestTheArchiveHasEveryColumn(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	const columns = `
+SELECT array_agg(attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attcollation
+                 ORDER BY attnum)
+FROM pg_attribute
+WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'resolved_at'`
+	for table, archive := range map[string]string{
+		"reservations": "archived_reservations", "reservation_items": "archived_items",
+		"stock_movements": "archived_movements",
+	} {
+		if diff := cmp.Diff(queryOne[[]string](f, columns, table),
+			queryOne[[]string](f, columns, archive)); diff != "" {
+			t.Errorf("the columns of %s differ (-%s +%s):\n%s", archive, table, archive, diff)
+		}
+	}
+}
+
+var archiveCorruptions = map[string]corruption{
+	"an archived hold is there again": {
+		promises: []string{"I3"},
+		sql: `
+INSERT INTO reservations
+SELECT a.* FROM archived_reservations a WHERE a.product_id = $1 AND a.status = 'RELEASED'`,
+	},
+	"an archived hold is missing": {
+		promises: []string{"I8"},
+		sql:      "DELETE FROM archived_reservations WHERE product_id = $1 AND status = 'CONFIRMED'",
+	},
+	"an archived cart is missing": {
+		promises: []string{"I3"},
+		sql: `
+DELETE FROM archived_reservations WHERE product_id IS NULL AND status = 'RELEASED' AND $1 <> ''`,
+	},
+	"the hold of a key isn't in the archive": {
+		promises: []string{"I6"},
+		sql: `
+UPDATE idempotency_keys SET answer = answer || jsonb_build_object('id', gen_random_uuid())
+WHERE answer ->> 'product_id' = $1`,
+	},
+	"an archived hold was released after its end": {
+		promises: []string{"I4"},
+		sql: `
+UPDATE archived_reservations SET expires_at = created_at
+WHERE product_id = $1 AND status = 'RELEASED'`,
+	},
+	"an archived hold expired before its end": {
+		promises: []string{"I9"},
+		sql: `
+UPDATE archived_reservations SET expires_at = expires_at + interval '1 s'
+WHERE product_id = $1 AND status = 'EXPIRED'`,
+	},
+	"a line of an archived cart is missing": {
+		promises: []string{"I7"},
+		sql: `
+DELETE FROM archived_items l USING archived_reservations r
+WHERE r.id = l.reservation_id AND r.status = 'EXPIRED' AND l.product_id = $1`,
+	},
+	"an archived hold sold more": {
+		promises: []string{"I8"},
+		sql: `
+UPDATE archived_reservations SET quantity = quantity + 1
+WHERE product_id = $1 AND status = 'CONFIRMED'`,
+	},
+	"an archived movement is missing": {
+		promises: []string{"I8"},
+		sql:      "DELETE FROM archived_movements WHERE product_id = $1 AND seq = 2",
+	},
+	"the last archived movement is missing": {
+		promises: []string{"I8"},
+		sql:      "DELETE FROM archived_movements WHERE product_id = $1 AND seq = 3",
+	},
+	"an archived movement has another delta": {
+		promises: []string{"I8"},
+		sql:      "UPDATE archived_movements SET delta = delta - 1 WHERE product_id = $1 AND seq = 2",
+	},
+	"an archived movement is there again": {
+		promises: []string{"I8"},
+		sql: `
+INSERT INTO stock_movements
+SELECT m.* FROM archived_movements m WHERE m.product_id = $1 AND m.seq = 2`,
+	},
+	"the archive ends with another total": {
+		promises: []string{"I8"},
+		sql:      "UPDATE archived_stock SET total = total + 1 WHERE product_id = $1",
+	},
+	"the archive ends with another movement": {
+		promises: []string{"I8"},
+		sql:      "UPDATE archived_stock SET seq = 1, total = 0 WHERE product_id = $1",
+	},
+}
+
+func TestAuditFindsEachCorruptionOfTheArchive(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range archiveCorruptions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			rows := f.stocks(100, 100)
+			holds := f.resolve(rows)
+			f.age(old)
+			f.mustArchive(6, 3)
+			if _, err := newService(f.own).Confirm(f.Context(), holds[0].ID, "key"); err != nil {
+				t.Fatal(err)
+			}
+			f.mustAudit(t)
+			shop := auditShop{fixture: f, row: rows[0]}
+			shop.corrupt("", c.sql, rows[0].ProductID.String())
+
+			wantBroken(t, f.own, c.promises...)
+		})
+	}
+}
+
+// month is the beginning of the month of the only partitions, as detach_archive takes it.
+func (f *fixture) month() string {
+	f.t.Helper()
+	return queryOne[string](f,
+		"SELECT min(month AT TIME ZONE 'UTC')::date::text FROM archived_months WHERE NOT detached")
+}
+
+func TestADetachedMonthIsGoneAndNotMissed(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	holds := f.resolve(rows)
+	f.age(old)
+	late := f.resolve(rows)[0]
+	f.age(0)
+	f.mustArchive(6, 5)
+	s := newService(f.own)
+	if _, err := s.Confirm(f.Context(), holds[0].ID, "key"); err != nil {
+		t.Fatal(err)
+	}
+	month := f.month()
+
+	tables := queryOne[[]string](f, "SELECT detach_archive($1::date)", month)
+
+	if n := queryOne[int](f, "SELECT count(*) FROM "+tables[0]); n != 6 || len(tables) != 3 {
+		t.Errorf("the detached tables are %v, with %d holds, want 6", tables, n)
+	}
+	if _, err := s.Get(f.Context(), holds[0].ID); !errors.Is(err, reservation.ErrNotFound) {
+		t.Errorf("Get() of a hold in a detached month = %v, want ErrNotFound", err)
+	}
+	f.mustAudit(t)
+
+	// What is left of the month stays where it is.
+	f.unguarded(`
+UPDATE reservations r SET created_at = r.created_at - d.by, updated_at = r.updated_at - d.by,
+                          expires_at = r.expires_at - d.by
+FROM (SELECT clock_timestamp() - min(m.month) AS by FROM archived_months m) d
+WHERE r.status <> 'PENDING' AND r.product_id IS NOT NULL`)
+	f.mustArchive(0, 0)
+	if _, err := s.Get(f.Context(), late.ID); err != nil {
+		t.Errorf("Get() of a hold that is left of a detached month = %v", err)
+	}
+
+	f.Exec("SELECT drop_archive($1::date)", month)
+	const left = "SELECT count(*) FROM pg_class WHERE relname = ANY ($1)"
+	if n := queryOne[int](f, left, tables); n != 0 {
+		t.Errorf("%d tables of the dropped month are left, want 0", n)
+	}
+	for _, call := range []string{
+		"SELECT drop_archive($1::date)", "SELECT detach_archive($1::date)",
+	} {
+		if _, err := f.Admin.Exec(f.Context(), call, month); err == nil {
+			t.Errorf("%s of a dropped month succeeded", call)
+		}
+	}
+	f.mustAudit(t)
+}
+
+func TestTheAuditMissesADetachedMonthWithoutItsMark(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	holds := f.resolve(rows)
+	f.age(old)
+	f.mustArchive(6, 3)
+	if _, err := newService(f.own).Confirm(f.Context(), holds[0].ID, "key"); err != nil {
+		t.Fatal(err)
+	}
+	f.Exec("SELECT detach_archive($1::date)", f.month())
+	f.mustAudit(t)
+	f.Exec("UPDATE archived_months SET detached = false")
+
+	wantBroken(t, f.own, "I6", "I8")
+}
+
+func TestAYoungMonthIsNotDetached(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.Exec("SELECT make_archive_month(month_of(clock_timestamp() - interval '29 days'))")
+	if _, err := f.Admin.Exec(f.Context(), "SELECT detach_archive($1::date)", f.month()); err == nil ||
+		!strings.Contains(err.Error(), "isn't over for 30 days") {
+		t.Errorf("detach_archive() of a young month = %v, want it refused", err)
+	}
+	f.mutate("detach_archive", "next_month(_month) > archive_before",
+		"next_month(_month) < archive_before")
+	f.Exec("SELECT detach_archive($1::date)", f.month())
+}
+
+// A sale moves after its hold. A sweep that had no time for the hold leaves the sale too.
+func TestASaleIsArchivedAfterItsHold(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	const call = "SELECT archived FROM archive_movements($1, 10, 1000)"
+	// Each row's second movement is no sale.
+	if n := queryOne[int](f, call, retention); n != 2 {
+		t.Errorf("archive_movements() moved %d movements before the holds, want 2", n)
+	}
+	f.mustAudit(t)
+	f.mustArchive(6, 1)
+	f.mustAudit(t)
+}
+
+func TestASaleIsArchivedWithoutItsHoldWithoutTheLook(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	f.mutate("archive_movements_of", "WHERE r.id = m.reservation_id", "WHERE false")
+	if n := queryOne[int](f, "SELECT archived FROM archive_movements($1, 10, 1000)",
+		retention); n != 3 {
+		t.Errorf("archive_movements() moved %d movements, want 3", n)
+	}
+	wantBroken(t, f.own, "I8")
+}
+
+// Movements wait until an audit has verified them.
+func TestAMovementIsArchivedBehindAClosing(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	f.resolve(rows)
+	f.age(old)
+	f.Exec("DELETE FROM stock_closings WHERE product_id = $1", rows[0].ProductID.String())
+	f.Exec("UPDATE stock_closings SET seq = 1, total = 0")
+	f.mustArchive(6, 0)
+	f.closeStock()
+	f.mustArchive(0, 3)
+	f.mustAudit(t)
+}
+
+// Each call goes on where the last one ended, also within a stock row.
+func TestTheWalkOverTheStockRowsGoesOn(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	for _, row := range f.stocks(10, 10, 10) {
+		for range 3 {
+			f.Exec("SELECT adjust_stock($1, $2, 1, 'test')", row.ProductID.String(),
+				row.WarehouseID.String())
+		}
+	}
+	// Each row has five movements, the first of which is an opening with 0.
+	f.age(old)
+	const call = `
+SELECT concat_ws(' ', archived, more) FROM archive_movements($1, 2, 3)`
+	var got []string
+	for range 8 {
+		got = append(got, queryOne[string](f, call, retention))
+	}
+	// Each call looks at three movements, the first four of each row. The first one of each stays.
+	want := []string{"2 t", "2 t", "2 t", "3 t", "0 f", "0 f", "0 f", "0 f"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the calls moved %q, want %q", got, want)
+	}
+	f.mustAudit(t)
+}

@@ -1,0 +1,155 @@
+package reservation
+
+import "github.com/google/uuid"
+
+// missingHold is the SQL of a condition: a hold, of which hold is the row or null, is missing. A
+// hold that lies in the archive isn't, and neither is one whose month may have been detached. at is
+// about when it was resolved.
+func missingHold(hold, id, at string) string {
+	return hold + ` IS NULL
+  AND NOT EXISTS (SELECT FROM archived_reservations a WHERE a.id = ` + id + `)
+  AND NOT ` + detachedAt(at)
+}
+
+// detachedAt is the SQL of a condition: the month of the time at, or of the hour before, was
+// detached.
+func detachedAt(at string) string {
+	return `EXISTS (SELECT FROM archived_months d
+                  WHERE d.detached AND d.month <= ` + at + `
+                    AND next_month(d.month) > ` + at + ` - interval '1 hour')`
+}
+
+// soldInArchive is the SQL of a condition: the hold that the movement m sold lies in the archive,
+// CONFIRMED and with as many units of the stock row. Its month may have been detached.
+var soldInArchive = `(-m.delta IS NOT DISTINCT FROM (
+          SELECT coalesce(l.quantity, a.quantity) FROM archived_reservations a
+          LEFT JOIN archived_items l
+               ON l.reservation_id = a.id AND l.resolved_at = a.updated_at
+              AND l.product_id = m.product_id AND l.warehouse_id = m.warehouse_id
+          WHERE a.id = m.reservation_id AND a.status = 'CONFIRMED'
+            AND (l.product_id IS NOT NULL
+                 OR (a.product_id, a.warehouse_id) = (m.product_id, m.warehouse_id)))
+      OR ` + detachedAt("m.at") + `)`
+
+// The parts of the archive. What lies in a detached month isn't read, and isn't missed. They come
+// after the other tables, so that a row that moves meanwhile is read at least once.
+var (
+	archivedHolds = part{
+		name: "archived holds", after: uuid.Nil.String(), last: uuid.Max.String(),
+		end: `
+SELECT r.id::text FROM archived_reservations r WHERE r.id > $1
+ORDER BY r.id OFFSET 9999 LIMIT 1`,
+		checks: archivedHoldChecks,
+	}
+	archivedMovements = part{
+		name: "archived movements", after: noMovement, last: lastMovement,
+		end: `
+SELECT concat_ws(',', m.product_id, m.warehouse_id, m.seq) FROM archived_movements m
+WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
+ORDER BY m.product_id, m.warehouse_id, m.seq OFFSET 9999 LIMIT 1`,
+		checks: archivedMovementChecks,
+	}
+	archivedStock = part{
+		name: "archived stock", after: uuid.Nil.String(), last: uuid.Max.String(),
+		end: `
+SELECT a.product_id::text FROM archived_stock a WHERE a.product_id > $1
+ORDER BY a.product_id OFFSET 9999 LIMIT 1`,
+		checks: archivedStockChecks,
+	}
+)
+
+var archivedHoldChecks = []check{
+	{"I3", `
+SELECT format('hold %s lies in the archive and is there, as %s', a.id, r.status)
+FROM archived_reservations a JOIN reservations r ON r.id = a.id
+WHERE a.id > $1 AND a.id <= $2`},
+	{"I3", `
+SELECT format('the archived line of product %s has no hold %s', l.product_id, l.reservation_id)
+FROM archived_items l
+LEFT JOIN archived_reservations a ON a.id = l.reservation_id AND a.updated_at = l.resolved_at
+WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND a.id IS NULL`},
+	{"I4", `
+SELECT format('the archived hold %s was %s at %s, after its end, %s', id, status, updated_at,
+              expires_at)
+FROM archived_reservations
+WHERE id > $1 AND id <= $2 AND status IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
+	{"I7", `
+SELECT format('the archived hold %s holds %s units, its %s lines add up to %s',
+              a.id, a.quantity, count(l.*), coalesce(sum(l.quantity), 0))
+FROM archived_reservations a
+LEFT JOIN archived_items l ON l.reservation_id = a.id AND l.resolved_at = a.updated_at
+WHERE a.id > $1 AND a.id <= $2
+GROUP BY a.id, a.quantity, a.product_id
+HAVING CASE WHEN a.product_id IS NULL
+            THEN coalesce(sum(l.quantity), 0) <> a.quantity OR count(l.*) < 2
+            ELSE count(l.*) > 0 END`},
+	{"I9", `
+SELECT format('the archived hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
+FROM archived_reservations
+WHERE id > $1 AND id <= $2 AND status = 'EXPIRED' AND updated_at <> expires_at`},
+}
+
+// inSlice is the SQL of a condition: the movement m lies in the slice.
+var inSlice = "(m.product_id, m.warehouse_id, m.seq) > " + movementKey("$1") + `
+  AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2")
+
+// followsCheck finds each movement of a table whose total doesn't follow from the movement before,
+// wherever that lies. The one before may be missing when a month was detached.
+func followsCheck(table string) check {
+	return check{"I8", `
+SELECT format('product %s in warehouse %s: movement %s, by %s to %s, follows one to %s',
+              m.product_id, m.warehouse_id, m.seq, m.delta, m.total_after, before.total_after)
+FROM ` + table + ` m
+JOIN archived_stock s ON s.product_id = m.product_id AND s.warehouse_id = m.warehouse_id
+LEFT JOIN LATERAL (
+    SELECT b.total_after FROM stock_movements b
+    WHERE b.product_id = m.product_id AND b.warehouse_id = m.warehouse_id AND b.seq = m.seq - 1
+    UNION ALL
+    SELECT b.total_after FROM archived_movements b
+    WHERE b.product_id = m.product_id AND b.warehouse_id = m.warehouse_id AND b.seq = m.seq - 1
+) before ON true
+WHERE ` + inSlice + `
+  AND m.seq BETWEEN 2 AND s.seq AND m.total_after IS DISTINCT FROM m.delta + before.total_after
+  AND (before.total_after IS NOT NULL
+       OR NOT EXISTS (SELECT FROM archived_months d WHERE d.detached))`}
+}
+
+var archivedMovementChecks = []check{
+	followsCheck("archived_movements"),
+	{"I8", `
+SELECT format('movement %s of product %s in warehouse %s lies in the archive and is there',
+              m.seq, m.product_id, m.warehouse_id)
+FROM archived_movements m JOIN stock_movements o USING (product_id, warehouse_id, seq)
+WHERE ` + inSlice},
+	{"I8", `
+SELECT format('movement %s of product %s in warehouse %s lies in the archive, which ends at %s',
+              m.seq, m.product_id, m.warehouse_id, s.seq)
+FROM archived_movements m LEFT JOIN archived_stock s USING (product_id, warehouse_id)
+WHERE ` + inSlice + ` AND m.seq > coalesce(s.seq, 0)`},
+	// A hold is archived before its sales.
+	{"I8", `
+SELECT format('archived movement %s of product %s in warehouse %s sold %s units of hold %s, which '
+              'isn''t in the archive with as many',
+              m.seq, m.product_id, m.warehouse_id, -m.delta, m.reservation_id)
+FROM archived_movements m
+WHERE ` + inSlice + ` AND m.kind = 'SALE' AND m.note IS DISTINCT FROM 'by the previous release'
+  AND NOT ` + soldInArchive},
+}
+
+var archivedStockChecks = []check{
+	{"I8", `
+SELECT format('product %s in warehouse %s: the archive ends with movement %s to %s, not %s',
+              s.product_id, s.warehouse_id, s.seq, s.total, m.total_after)
+FROM archived_stock s
+LEFT JOIN LATERAL (
+    SELECT o.total_after FROM stock_movements o
+    WHERE o.product_id = s.product_id AND o.warehouse_id = s.warehouse_id AND o.seq = s.seq
+    UNION ALL
+    SELECT o.total_after FROM archived_movements o
+    WHERE o.product_id = s.product_id AND o.warehouse_id = s.warehouse_id AND o.seq = s.seq
+) m ON true
+WHERE s.product_id > $1 AND s.product_id <= $2 AND s.seq > 0
+  AND m.total_after IS DISTINCT FROM s.total
+  AND (m.total_after IS NOT NULL
+       OR NOT EXISTS (SELECT FROM archived_months d WHERE d.detached))`},
+}
