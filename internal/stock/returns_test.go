@@ -136,7 +136,7 @@ func TestAReferenceBelongsToItsHold(t *testing.T) {
 		s.takeBack(parcel(hold, "r", back(s.mug, s.here, 1)), "")
 		movements, _, err := s.stock.ListMovements(s.Context(), stock.MovementFilter{
 			Source: ptr("/api/reservations/" + hold.String() + "/returns"), Reference: ptr("r"),
-		}, nil, 2)
+		}, stock.MovementCursor{}, 2)
 		if err != nil || len(movements) != 1 || movements[0].Kind != "RETURN" ||
 			*movements[0].ReservationID != hold {
 			t.Errorf("the movements of the return are %+v, %v, want one of its hold", movements, err)
