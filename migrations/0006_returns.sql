@@ -11,7 +11,8 @@
 -- units went back on the shelf, and seq is the number of the movement there. Both are null when the
 -- units weren't restocked.
 --
--- There is no foreign key to the hold, because old holds may move to an archive.
+-- There is no foreign key to the hold, because old holds move to an archive (0008_archive.sql). The
+-- trigger returned_within_sold of that file refuses more than was sold.
 CREATE TABLE returns (
     reservation_id  uuid        NOT NULL,
     reference       text COLLATE "C" NOT NULL CHECK (reference <> ''),
@@ -29,36 +30,3 @@ CREATE TABLE returns (
 
 -- Serves the audit of what is new.
 CREATE INDEX returns_by_time ON returns (at);
-
--- No more units of a line come back than were sold, and only of a confirmed hold. The lock of the
--- hold makes its returns follow one another. The statements after it see each return before.
--- +goose StatementBegin
-CREATE FUNCTION refuse_wrong_return() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    _hold     reservations;
-    _sold     bigint := 0;
-    _returned bigint;
-BEGIN
-    SELECT * INTO _hold FROM reservations WHERE id = new.reservation_id FOR NO KEY UPDATE;
-    IF _hold.product_id = new.product_id AND _hold.warehouse_id = new.warehouse_id THEN
-        _sold := _hold.quantity;
-    ELSIF _hold.product_id IS NULL THEN
-        SELECT coalesce(sum(l.quantity), 0) INTO _sold FROM reservation_items l
-        WHERE l.reservation_id = new.reservation_id AND l.product_id = new.product_id
-          AND l.warehouse_id = new.warehouse_id;
-    END IF;
-    SELECT sum(r.quantity) INTO _returned FROM returns r
-    WHERE r.reservation_id = new.reservation_id AND r.product_id = new.product_id
-      AND r.warehouse_id = new.warehouse_id;
-    IF _hold.status IS DISTINCT FROM 'CONFIRMED' OR _returned > _sold THEN
-        RAISE EXCEPTION 'hold % is %: of its % units of product % in warehouse %, % would be back',
-                        new.reservation_id, _hold.status, _sold, new.product_id, new.warehouse_id,
-                        _returned
-            USING ERRCODE = 'check_violation';
-    END IF;
-    RETURN NULL;
-END $$;
--- +goose StatementEnd
-
-CREATE TRIGGER returned_within_sold AFTER INSERT ON returns
-    FOR EACH ROW EXECUTE FUNCTION refuse_wrong_return();

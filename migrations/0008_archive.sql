@@ -154,3 +154,35 @@ WHERE kind <> 'SALE'
   AND (kind <> 'OPENING' OR source IS NOT NULL OR note IS DISTINCT FROM 'taken over')
 UNION ALL
 SELECT product_id, warehouse_id, (moved - sold)::integer, 'archived', NULL FROM archived_stock;
+
+-- No more units of a line come back than were sold, and only of a confirmed hold. The lock of the
+-- hold makes its returns follow one another, as in procedures/return_goods.sql. The statements after
+-- it see each return before.
+-- +goose StatementBegin
+CREATE FUNCTION refuse_wrong_return() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    _hold     reservations;
+    _sold     integer;
+    _returned bigint;
+BEGIN
+    SELECT * INTO _hold FROM reservations WHERE id = new.reservation_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM pg_advisory_xact_lock(9, hashtext(new.reservation_id::text));
+        SELECT * INTO _hold FROM archived_reservations WHERE id = new.reservation_id;
+    END IF;
+    _sold := sold_units(_hold, new.product_id, new.warehouse_id);
+    SELECT sum(r.quantity) INTO _returned FROM returns r
+    WHERE r.reservation_id = new.reservation_id AND r.product_id = new.product_id
+      AND r.warehouse_id = new.warehouse_id;
+    IF _hold.status IS DISTINCT FROM 'CONFIRMED' OR _returned > _sold THEN
+        RAISE EXCEPTION 'hold % is %: of its % units of product % in warehouse %, % would be back',
+                        new.reservation_id, _hold.status, _sold, new.product_id, new.warehouse_id,
+                        _returned
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+
+CREATE TRIGGER returned_within_sold AFTER INSERT ON returns
+    FOR EACH ROW EXECUTE FUNCTION refuse_wrong_return();

@@ -210,7 +210,8 @@
 //   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
 //     with the row, and those that name a document, whose lines are applied once, for ever.
 //     archived_stock says up to which movement the others are archived.
-//   - Returns stay. An archived hold takes no new ones.
+//   - Returns stay, and goods of an archived hold still come back. An advisory lock of the hold
+//     takes the place of its row's lock.
 //   - An operator may detach a month. Its holds are then unknown to the service, and the audits
 //     don't miss them. What the archive hadn't taken of the month by then stays where it is.
 //

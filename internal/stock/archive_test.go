@@ -1,13 +1,17 @@
 package stock_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/stock"
 )
 
@@ -39,7 +43,8 @@ UPDATE reservations SET created_at = created_at - interval '90 d',
        updated_at = updated_at - interval '90 d', expires_at = expires_at - interval '90 d';
 UPDATE stock_movements SET at = at - interval '90 d';
 INSERT INTO stock_closings (product_id, warehouse_id, seq, total, at)
-SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory`)
+SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory
+ON CONFLICT (product_id, warehouse_id) DO UPDATE SET seq = excluded.seq, total = excluded.total`)
 		return err
 	})
 	if err != nil {
@@ -118,4 +123,46 @@ func TestTheListOfMovementsReadsTheArchive(t *testing.T) {
 	if want := []int64{6, 5, 4, 3, 2, 1}; !slices.Equal(seqs, want) {
 		t.Errorf("the list has the movements %d, want %d", seqs, want)
 	}
+}
+
+func TestGoodsOfAnArchivedHoldComeBack(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.Stock(s.mug, s.here, 10)
+	s.Stock(s.lamp, s.here, 10)
+	mugs := reservation.Line{ProductID: s.mug, WarehouseID: s.here, Quantity: 2}
+	lamp := reservation.Line{ProductID: s.lamp, WarehouseID: s.here, Quantity: 1}
+	for name, hold := range map[string]uuid.UUID{"a line": s.sell(mugs), "a cart": s.sell(mugs, lamp)} {
+		first := parcel(hold, "first", back(s.mug, s.here, 1))
+		before := s.takeBack(first, "")
+		s.archive()
+		if n := pgtest.QueryOne[int](s.Fixture,
+			"SELECT count(*) FROM archived_reservations WHERE id = $1", hold.String()); n != 1 {
+			t.Fatalf("%s isn't in the archive", name)
+		}
+		again := s.takeBack(first, "")
+		if diff := cmp.Diff(before.Lines, again.Lines); diff != "" {
+			t.Errorf("%s: the return was repeated with another answer (-first +repeated):\n%s", name, diff)
+		}
+		after := s.takeBack(parcel(hold, "second", back(s.mug, s.here, 1)), "")
+		if diff := cmp.Diff(again.Hold, after.Hold); diff != "" {
+			t.Errorf("%s: the hold has changed (-before +after):\n%s", name, diff)
+		}
+		_, err := s.stock.Return(s.Context(), parcel(hold, "third", back(s.mug, s.here, 1)), "")
+		var excess *stock.ExcessError
+		if !errors.As(err, &excess) || excess.Lines[0].Sold != 2 || excess.Lines[0].Returned != 2 {
+			t.Errorf("%s: a third unit of two = %v, want the excess", name, err)
+		}
+		if _, err := s.Admin.Exec(s.Context(), `
+INSERT INTO returns (reservation_id, reference, line, product_id, warehouse_id, quantity, at)
+VALUES ($1, 'third', 1, $2, $3, 1, now())`, hold.String(), s.mug.String(),
+			s.here.String()); err == nil {
+			t.Errorf("%s: the schema took a third unit of two", name)
+		}
+	}
+	if total := s.Counts(s.mug, s.here).Total; total != 10 {
+		t.Errorf("the total is %d, want 10 after all came back", total)
+	}
+	s.audit()
 }

@@ -17,6 +17,8 @@
 --   5      a document of movements                 hashtext(...)  move_stock.sql
 --   8      the archive                             0              archive_holds, archive_movements,
 --                                                                 detach_archive
+--   9      an archived hold                        hashtext(id)   return_goods, and
+--                                                                 0008_archive.sql
 --   < 0    an idempotency key of a named caller    see below      here
 --
 -- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing

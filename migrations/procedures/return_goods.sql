@@ -42,7 +42,8 @@ END $$;
 -- don't concern the key. After any other than RETURNED the caller must roll back.
 --
 -- The lock of the hold makes its returns follow one another, so what was returned before is known
--- until the commit. Each statement after the lock has a younger snapshot.
+-- until the commit. Each statement after the lock has a younger snapshot. A hold of the archive
+-- can't be locked, and never comes back from there: an advisory lock takes the place of its own.
 CREATE OR REPLACE FUNCTION take_back(
     _id uuid, _reference text, _actor text, _wanted returns[], OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
@@ -50,9 +51,17 @@ DECLARE
     _hold reservations;
     _done returns[];
     _line returns;
+    _excess jsonb;
 BEGIN
     SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF FOUND THEN
+        answer := hold_json(_hold, false);
+    ELSE
+        PERFORM pg_advisory_xact_lock(9, hashtext(_id::text));
+        SELECT * INTO _hold FROM archived_reservations WHERE id = _id;
+        answer := archived_hold(_id);
+    END IF;
+    IF answer IS NULL THEN
         outcome := 'NOT_FOUND';
         RETURN;
     END IF;
@@ -71,9 +80,10 @@ BEGIN
             outcome := 'WAREHOUSE_NOT_FOUND';
             RETURN;
         END IF;
-        answer := excess_of_return(_hold, _wanted);
-        IF answer IS NOT NULL THEN
+        _excess := excess_of_return(_hold, _wanted);
+        IF _excess IS NOT NULL THEN
             outcome := 'EXCEEDS_SOLD';
+            answer := _excess;
             RETURN;
         END IF;
         PERFORM share_catalog_for_new_rows(_wanted);
@@ -94,7 +104,7 @@ BEGIN
         END LOOP;
     END IF;
     outcome := 'RETURNED';
-    answer := hold_json(_hold, false) || jsonb_build_object('returned', to_jsonb(_done));
+    answer := answer || jsonb_build_object('returned', to_jsonb(_done));
 END $$;
 
 -- lines_of_return is what a caller asks of a return, for a comparison.
@@ -124,15 +134,7 @@ BEGIN
         SELECT jsonb_agg(to_jsonb(u) ORDER BY u.product_id, u.warehouse_id)
         FROM (
             SELECT w.product_id, w.warehouse_id, w.requested,
-                   CASE WHEN _hold.product_id IS NOT NULL
-                        THEN CASE WHEN (_hold.product_id, _hold.warehouse_id) =
-                                       (w.product_id, w.warehouse_id)
-                                  THEN _hold.quantity ELSE 0 END
-                        ELSE coalesce((
-                            SELECT l.quantity FROM reservation_items l
-                            WHERE l.reservation_id = _hold.id AND l.product_id = w.product_id
-                              AND l.warehouse_id = w.warehouse_id), 0)
-                   END AS sold,
+                   sold_units(_hold, w.product_id, w.warehouse_id) AS sold,
                    coalesce((
                        SELECT sum(r.quantity) FROM returns r
                        WHERE r.reservation_id = _hold.id AND r.product_id = w.product_id
@@ -141,6 +143,25 @@ BEGIN
                   FROM unnest(_wanted) l GROUP BY l.product_id, l.warehouse_id) w
         ) u
         WHERE u.returned + u.requested > u.sold);
+END $$;
+
+-- sold_units is how many units of a product and a warehouse a confirmed hold has, which may lie in
+-- the archive.
+CREATE OR REPLACE FUNCTION sold_units(_hold reservations, _product uuid, _warehouse uuid)
+RETURNS integer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF _hold.product_id IS NOT NULL THEN
+        RETURN CASE WHEN (_hold.product_id, _hold.warehouse_id) = (_product, _warehouse)
+                    THEN _hold.quantity ELSE 0 END;
+    END IF;
+    RETURN coalesce(
+        (SELECT l.quantity FROM reservation_items l
+         WHERE l.reservation_id = _hold.id AND l.product_id = _product
+           AND l.warehouse_id = _warehouse),
+        (SELECT l.quantity FROM archived_items l
+         WHERE l.reservation_id = _hold.id AND l.product_id = _product
+           AND l.warehouse_id = _warehouse AND l.resolved_at = _hold.updated_at),
+        0);
 END $$;
 
 -- share_catalog_for_new_rows shares the catalog's lock if a line's stock row is to be made, because
