@@ -27,6 +27,9 @@ CREATE TABLE returns (
     CONSTRAINT a_restocked_line_has_a_movement CHECK ((to_warehouse_id IS NULL) = (seq IS NULL))
 );
 
+-- Serves the audit, which reads the returns since an instant.
+CREATE INDEX returns_by_time ON returns (at);
+
 -- No more units of a line come back than were sold, and only of a confirmed hold. The lock of the
 -- hold makes its returns follow one another. The statements after it see each return before.
 -- +goose StatementBegin

@@ -87,6 +87,7 @@ SELECT r.id::text FROM reservations r WHERE r.id > $1
 ORDER BY r.id OFFSET 9999 LIMIT 1`,
 		checks: holdChecks,
 	},
+	returnsSince("-infinity"),
 }
 
 // The key of a movement is a text: its product, its warehouse and its number, with commas between.
@@ -181,15 +182,7 @@ FROM stock_movements m LEFT JOIN inventory i USING (product_id, warehouse_id)
 WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
   AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
   AND m.seq = 1 AND i.product_id IS NULL`},
-	{"returns", `
-SELECT format('product %s in warehouse %s: movement %s is a RETURN, and no return has it',
-              m.product_id, m.warehouse_id, m.seq)
-FROM stock_movements m
-LEFT JOIN returns b ON b.reservation_id = m.reservation_id AND b.reference = m.reference
-                   AND b.line = m.line
-WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
-  AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
-  AND m.kind = 'RETURN' AND m.seq IS DISTINCT FROM b.seq`},
+	returnMovementCheck,
 }
 
 // wholeChecks read whole tables.
@@ -270,31 +263,6 @@ WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND r.expires_at <> l.exp
 SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
 FROM reservations
 WHERE id > $1 AND id <= $2 AND status = 'EXPIRED' AND updated_at <> expires_at`},
-	{"returns", `
-SELECT format('hold %s is %s: %s units of product %s in warehouse %s are back, and its line has %s',
-              r.id, r.status, b.units, b.product_id, b.warehouse_id,
-              coalesce(l.quantity, r.quantity))
-FROM (
-    SELECT reservation_id, product_id, warehouse_id, sum(quantity) AS units FROM returns
-    WHERE reservation_id > $1 AND reservation_id <= $2
-    GROUP BY reservation_id, product_id, warehouse_id
-) b
-JOIN reservations r ON r.id = b.reservation_id
-LEFT JOIN reservation_items l ON l.reservation_id = r.id AND l.product_id = b.product_id
-                             AND l.warehouse_id = b.warehouse_id
-WHERE r.status <> 'CONFIRMED'
-   OR b.units > CASE WHEN r.product_id IS NULL THEN coalesce(l.quantity, 0)
-                     WHEN (r.product_id, r.warehouse_id) = (b.product_id, b.warehouse_id)
-                     THEN r.quantity ELSE 0 END`},
-	{"returns", `
-SELECT format('hold %s: line %s of the return %s has the movement %s, which is another one',
-              b.reservation_id, b.line, b.reference, b.seq)
-FROM returns b
-LEFT JOIN stock_movements m ON m.product_id = b.product_id AND m.warehouse_id = b.to_warehouse_id
-                           AND m.seq = b.seq
-WHERE b.reservation_id > $1 AND b.reservation_id <= $2 AND b.seq IS NOT NULL
-  AND (m.kind::text, m.delta, m.reservation_id, m.reference, m.line) IS DISTINCT FROM
-      ('RETURN', b.quantity, b.reservation_id, b.reference, b.line)`},
 }
 
 // Audit checks every promise that the data can break, on the reader if the service has one. A
