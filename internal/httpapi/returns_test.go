@@ -121,6 +121,9 @@ func TestAnInvalidReturnNamesTheField(t *testing.T) {
 	c := newClient(t, unreachable)
 	const path = "/api/reservations/" + hold + "/returns"
 	line := func(quantity, more string) string { return returnBody("r", lineBody(quantity, more)) }
+	changed := func(old, replacement string) string {
+		return strings.Replace(line("1", ""), old, replacement, 1)
+	}
 	for body, field := range map[string]string{
 		`{"lines":[` + lineBody("1", "") + `]}`:                     "reference",
 		`{"reference":"","lines":[` + lineBody("1", "") + `]}`:      "reference",
@@ -138,11 +141,11 @@ func TestAnInvalidReturnNamesTheField(t *testing.T) {
 		line("1", `,"restock":"no"`):      "lines[0].restock",
 		line("1", `,"toWarehouseId":"x"`): "lines[0].toWarehouseId",
 		line("1", `,"restock":false,"toWarehouseId":"`+warehouse+`"`): "lines[0].toWarehouseId",
-		line("1", `,"note":"x"`):                                                     "lines[0].note",
-		strings.Replace(line("1", ""), product, "x", 1):                              "lines[0].productId",
-		strings.Replace(line("1", ""), warehouse, "x", 1):                            "lines[0].warehouseId",
-		strings.Replace(line("1", ""), `"quantity":1`, `"quantity":null`, 1):         "lines[0].quantity",
-		strings.Replace(line("1", ""), `"reference"`, `"source":"s","reference"`, 1): "source",
+		line("1", `,"note":"x"`):                           "lines[0].note",
+		changed(product, "x"):                              "lines[0].productId",
+		changed(warehouse, "x"):                            "lines[0].warehouseId",
+		changed(`"quantity":1`, `"quantity":null`):         "lines[0].quantity",
+		changed(`"reference"`, `"source":"s","reference"`): "source",
 	} {
 		c.post(path, body).wantInvalid(t, field)
 	}

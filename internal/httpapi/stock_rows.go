@@ -101,7 +101,8 @@ func (q query) binding() []byte {
 	return sum[:bindingSize]
 }
 
-// parseRowKey reads the place of a cursor: the binding of its list, and the warehouse if it has one.
+// parseRowKey reads the place of a cursor. The key is the binding of its list, and then the
+// warehouse, if it has one.
 func parseRowKey(product uuid.UUID, key, binding []byte) (after *stock.RowCursor, ok bool) {
 	if product == uuid.Nil || !bytes.HasPrefix(key, binding) {
 		return nil, false

@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details, Shortages, Lines, Results and Excess are present only
-// where the code has them.
+// Problem is the body of every error. Details, Shortages, Lines, Results and Excess are present
+// only where the code has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`

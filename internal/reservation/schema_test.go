@@ -128,7 +128,7 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	// stock_movements_by_xid: it serves the readers that follow the movements.
 	if diff := cmp.Diff([]string{
 		"archive_position_pkey", "archived_months_pkey", "archived_stock_pkey",
-		"audit_state_pkey", "products_by_name", "stock_adjustments_pkey",
+		"audit_state_pkey", "products_by_name", "returns_by_time", "stock_adjustments_pkey",
 		"stock_closings_pkey", "stock_movements_by_line", "stock_movements_by_time",
 		"stock_movements_by_xid",
 	}, unused); diff != "" {

@@ -9,8 +9,8 @@ import (
 	"github.com/allo/reservations/internal/stock"
 )
 
-// TestTheOperatorReadsOnTheReader has two databases without a follower, so that an answer tells where
-// it was read.
+// TestTheOperatorReadsOnTheReader has two databases without a follower, so that an answer tells
+// where it was read.
 func TestTheOperatorReadsOnTheReader(t *testing.T) {
 	t.Parallel()
 

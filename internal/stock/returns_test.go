@@ -570,8 +570,8 @@ func TestAReferenceHasTwoEffectsWithoutItsGuards(t *testing.T) {
 	}
 }
 
-// raceOfOppositeReturns returns carts to each other's warehouses, beside documents of the same stock
-// rows. It returns how many transactions ran again.
+// raceOfOppositeReturns returns carts to each other's warehouses, beside documents of the same
+// stock rows. It returns how many transactions ran again.
 func (s *shelf) raceOfOppositeReturns(ctx context.Context) (deadlocks int64) {
 	lines := []reservation.Line{
 		{ProductID: s.mug, WarehouseID: s.here, Quantity: 8},

@@ -229,20 +229,23 @@ func TestAPageOfStockReadsFewRowsOfMany(t *testing.T) {
 	s.fillWithMany()
 	var none *string
 	deep := pgtest.QueryOne[string](s.Fixture, "SELECT id::text FROM products WHERE sku = 'SKU-39000'")
-	const sql = "SELECT * FROM list_stock($1, $2, $3, $4, NULL, $5, $6, 524288)"
+	const (
+		sql  = "SELECT * FROM list_stock($1, $2, $3, $4, NULL, $5, $6, 524288)"
+		scan = stock.MaxRowScan
+	)
 	for name, c := range map[string]struct {
 		args []any
 		most int
 	}{
-		"the first page":               {[]any{none, none, none, none, 50, stock.MaxRowScan}, 1_000},
-		"a deep page":                  {[]any{none, none, none, deep, 50, stock.MaxRowScan}, 1_000},
-		"a page of 500":                {[]any{none, none, none, none, 500, stock.MaxRowScan}, 8_000},
-		"an SKU":                       {[]any{"SKU-20000", none, none, none, 50, stock.MaxRowScan}, 1_000},
-		"a warehouse":                  {[]any{none, "W3", none, none, 50, stock.MaxRowScan}, 1_500},
-		"a warehouse without stock":    {[]any{none, "W7", none, none, 50, stock.MaxRowScan}, 45_000},
-		"nothing short":                {[]any{none, none, 5, none, 50, stock.MaxRowScan}, 30_000},
-		"nothing short in a warehouse": {[]any{none, "W3", 5, none, 50, stock.MaxRowScan}, 45_000},
-		"everything short":             {[]any{none, none, 10, none, 500, stock.MaxRowScan}, 8_000},
+		"the first page":               {[]any{none, none, none, none, 50, scan}, 1_000},
+		"a deep page":                  {[]any{none, none, none, deep, 50, scan}, 1_000},
+		"a page of 500":                {[]any{none, none, none, none, 500, scan}, 8_000},
+		"an SKU":                       {[]any{"SKU-20000", none, none, none, 50, scan}, 1_000},
+		"a warehouse":                  {[]any{none, "W3", none, none, 50, scan}, 1_500},
+		"a warehouse without stock":    {[]any{none, "W7", none, none, 50, scan}, 45_000},
+		"nothing short":                {[]any{none, none, 5, none, 50, scan}, 30_000},
+		"nothing short in a warehouse": {[]any{none, "W3", 5, none, 50, scan}, 45_000},
+		"everything short":             {[]any{none, none, 10, none, 500, scan}, 8_000},
 	} {
 		blocks, took := s.explain(sql, c.args...)
 		t.Logf("%s: %d blocks in %.1f ms", name, blocks, took)
@@ -250,7 +253,7 @@ func TestAPageOfStockReadsFewRowsOfMany(t *testing.T) {
 			t.Errorf("%s takes %d blocks, want at most %d", name, blocks, c.most)
 		}
 	}
-	blocks, took := s.explain(sql, none, none, 5, none, 50, 10*stock.MaxRowScan)
+	blocks, took := s.explain(sql, none, none, 5, none, 50, 10*scan)
 	t.Logf("a look through ten times as many: %d blocks in %.1f ms", blocks, took)
 	if blocks < 80_000 {
 		t.Errorf("a look through ten times as many takes %d blocks, want 80,000 or more", blocks)
