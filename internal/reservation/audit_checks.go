@@ -57,7 +57,7 @@ var settings = part{
 	checks: []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}},
 }
 
-// triggers reads whether the triggers are there that refuse to change a resolved hold, or a movement,
+// triggers reads whether the triggers are there that refuse to change a resolved hold, a movement,
 // or a total without a movement. Such a change leaves no trace for an audit of what is new.
 var triggers = part{
 	name: "triggers",

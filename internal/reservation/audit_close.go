@@ -11,7 +11,7 @@ import (
 // maxVerified bounds the movements that one statement verifies.
 const maxVerified = 10_000
 
-// changedRow is a stock row that differs from its closing: it has movements behind it, or a problem.
+// changedRow is a stock row that differs from its closing: it has later movements, or a problem.
 type changedRow struct {
 	ProductID, WarehouseID string
 	// Closed is the number of the movement at which the row is closed, ClosedTotal the total that it
