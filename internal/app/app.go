@@ -155,8 +155,8 @@ type SweepReport struct {
 }
 
 // Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
-// and logs one line, which also says how far the database keeps dead row versions. Then it audits if
-// an audit is due, even when the sweep failed (dueAudit).
+// and logs one line, which also says how far the database keeps dead row versions. Then it makes
+// the audit that is due, if any, even when the sweep failed (dueAudit).
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
 	if kind := a.dueAudit(ctx, event, err == nil && !report.More); kind != noAudit {

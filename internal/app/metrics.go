@@ -77,8 +77,8 @@ func (a *App) observeSweep(
 	a.metrics.Write(append(values, a.troubles(reservation.NoConnection(err), 0)...)...)
 }
 
-// observeAudit writes the metrics of an audit. A full audit takes many calls, so being unfinished is
-// no trouble, and says nothing of the audits of what is new.
+// observeAudit writes the metrics of an audit. A full audit takes many calls, so being unfinished
+// is no trouble, and says nothing of the audits of what is new.
 func (a *App) observeAudit(report *AuditReport) {
 	var values []emf.Value
 	if !report.Full {

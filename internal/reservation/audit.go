@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -139,12 +140,13 @@ func (p part) allow(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 SELECT set_config('statement_timeout', $1, true), set_config('enable_seqscan', $2, true),
        set_config('plan_cache_mode', 'force_custom_plan', true)`,
-		fmt.Sprint(limit.Milliseconds()), scan)
+		strconv.FormatInt(limit.Milliseconds(), 10), scan)
 	return err
 }
 
-// run returns at most limit violations. The limit stands outside of the check. Inside, it would lead
-// the planner to a plan that finds a first violation soon, and reads a whole table if there is none.
+// run returns at most limit violations. The limit stands outside of the check. Inside, it would
+// lead the planner to a plan that finds a first violation soon, and reads a whole table if there is
+// none.
 func (c check) run(
 	ctx context.Context, tx pgx.Tx, limit int, bounds []any,
 ) ([]Violation, error) {

@@ -3,6 +3,7 @@ package reservation
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -10,7 +11,7 @@ import (
 // maxVerified bounds the movements that one statement verifies.
 const maxVerified = 10_000
 
-// changedRow is a stock row with movements behind its closing.
+// changedRow is a stock row that differs from its closing: it has later movements, or a problem.
 type changedRow struct {
 	ProductID, WarehouseID string
 	// Closed is the number of the movement at which the row is closed, ClosedTotal the total that it
@@ -18,15 +19,22 @@ type changedRow struct {
 	Closed      int64
 	ClosedTotal int32
 	// Newest is the number of the row's newest movement.
-	Newest int64
+	Newest  int64
+	Problem *string
 }
 
+// A closing is never newer than its stock row. When they agree, the movements have been verified.
 const changedRowsSQL = `
-SELECT i.product_id::text, i.warehouse_id::text, coalesce(c.seq, 0), coalesce(c.total, 0), i.seq
+SELECT product_id::text, warehouse_id::text, coalesce(c.seq, 0), coalesce(c.total, 0),
+       coalesce(i.seq, 0),
+       CASE WHEN c.seq >= coalesce(i.seq, 0)
+            THEN format('product %s in warehouse %s: total is %s by movement %s, but an audit has '
+                        'verified movement %s, to %s',
+                        product_id, warehouse_id, i.total, i.seq, c.seq, c.total) END
 FROM (SELECT * FROM inventory WHERE product_id > $1 AND product_id <= $2) i
-LEFT JOIN (SELECT * FROM stock_closings WHERE product_id > $1 AND product_id <= $2) c
+FULL JOIN (SELECT * FROM stock_closings WHERE product_id > $1 AND product_id <= $2) c
      USING (product_id, warehouse_id)
-WHERE i.seq > coalesce(c.seq, 0)
+WHERE i.seq IS DISTINCT FROM c.seq OR i.total IS DISTINCT FROM c.total
 ORDER BY product_id, warehouse_id`
 
 // verified is the result of verifySQL for one row: the last verified movement, or a problem.
@@ -101,10 +109,13 @@ LEFT JOIN returned r USING (product_id, warehouse_id)`
 const closeStockSQL = `SELECT close_stock($1::text[]::uuid[], $2::text[]::uuid[], $3, $4, $5)`
 
 // closeSlice verifies the movements behind the closings of the slice's stock rows, and closes the
-// rows there. A row with a violation isn't closed, so the next audit finds it again.
-func (s *Service) closeSlice(ctx context.Context, p part, after, last string) ([]Violation, error) {
+// rows there. A row with a violation isn't closed, so the next audit finds it again. It returns at
+// most limit violations.
+func (s *Service) closeSlice(
+	ctx context.Context, p part, after, last string, limit int,
+) (found []Violation, err error) {
 	var rows []changedRow
-	err := s.read(ctx, p, func(tx pgx.Tx) error {
+	err = s.read(ctx, p, func(tx pgx.Tx) error {
 		answer, err := tx.Query(ctx, changedRowsSQL, after, last)
 		if err != nil {
 			return err
@@ -115,18 +126,25 @@ func (s *Service) closeSlice(ctx context.Context, p part, after, last string) ([
 	if err != nil {
 		return nil, fmt.Errorf("find the stock rows with new movements: %w", err)
 	}
-	var found []Violation
+	rows = slices.DeleteFunc(rows, func(r changedRow) bool {
+		if r.Problem != nil {
+			found = append(found, Violation{Promise: "I8", Detail: *r.Problem})
+		}
+		return r.Problem != nil
+	})
 	for len(rows) > 0 {
 		var batch []changedRow
 		batch, rows = nextBatch(rows)
 		violations, open, err := s.closeBatch(ctx, p, batch)
 		found = append(found, violations...)
 		if err != nil {
-			return found, err
+			return found[:min(limit, len(found))], err
 		}
-		rows = append(open, rows...)
+		if len(open) > 0 {
+			rows = append(open, rows...)
+		}
 	}
-	return found, nil
+	return found[:min(limit, len(found))], nil
 }
 
 // nextBatch takes the first rows, with at most maxVerified movements altogether. The last of them

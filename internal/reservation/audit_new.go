@@ -184,12 +184,14 @@ func (w *walk) all(ctx context.Context) (whole bool) {
 // one reads the slices of a part. It reports whether to go on with the next one.
 func (w *walk) one(ctx context.Context, p, next part) bool {
 	left := slices.Repeat([]int{maxViolations}, len(p.checks))
+	leftToClose := maxViolations
 	for after := p.after; ; {
 		found, last, err := w.service.readSlice(ctx, p, after, left)
 		if err == nil && p.closes {
 			var violations []Violation
-			violations, err = w.service.closeSlice(ctx, p, after, last)
+			violations, err = w.service.closeSlice(ctx, p, after, last, leftToClose)
 			found = append(found, violations...)
+			leftToClose -= len(violations)
 		}
 		if err != nil {
 			w.fail(err)

@@ -171,6 +171,23 @@ func TestARowWithAViolationIsNotClosed(t *testing.T) {
 	}
 }
 
+func TestAuditNewReportsAtMostTwentyRowsThatItCanNotClose(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	for range 30 {
+		f.movements(f.stock(5), 2)
+	}
+	f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER i8_movements_stay")
+	f.Exec("UPDATE stock_movements SET delta = 2 WHERE seq = 2")
+	f.Exec("ALTER TABLE stock_movements ENABLE TRIGGER i8_movements_stay")
+	violations, err := newService(f.own).AuditNew(f.Context())
+	if err != nil || len(violations) != 20 || f.open() != 30 {
+		t.Errorf("AuditNew() = %d violations, %v, and %d rows are open, want 20 and all 30",
+			len(violations), err, f.open())
+	}
+}
+
 // A row with more movements than one statement verifies is closed in steps.
 func TestAuditNewVerifiesAHotRowInSteps(t *testing.T) {
 	t.Parallel()

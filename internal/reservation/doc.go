@@ -185,11 +185,11 @@
 //     ended.
 //
 // An audit never closes a row that it hasn't verified, and a closing never moves back, whatever a
-// lagging reader shows and however many audits run at once (close_stock.sql). What was wrong when it
-// was written is found by the next hour's audit, and by each one after it, until it is repaired. A
-// change that somebody makes by SQL to old rows, behind the closings, is found by a full audit. I3
-// has no trace in the data: its trigger keeps it, and each hour's audit looks at a thousand old holds
-// from a random moment on.
+// lagging reader shows and however many audits run at once (close_stock.sql). What was wrong when
+// it was written is found by the next hour's audit, and by each one after it, until it is repaired.
+// A change that somebody makes by SQL to old rows, behind the closings, is found by a full audit.
+// I3 leaves no trace in the data: its trigger keeps it. Each hour's audit checks that the triggers
+// are there, and looks at a thousand old holds from a random moment on.
 //
 // # The archive
 //
