@@ -12,8 +12,8 @@ type Right struct {
 
 // ServiceRights are the privileges of the service's role. It may delete old idempotency keys and
 // nothing else. It can't change the product, the warehouse or the quantity of a hold, the SKU of a
-// product, the code of a warehouse, or a movement. Most routines run with their caller's rights and add nothing.
-// archive_holds and archive_movements may delete what they have copied to the archive.
+// product, the code of a warehouse, or a movement. Most routines run with their caller's rights and
+// add nothing. archive_holds and archive_movements may delete what they have copied to the archive.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one
 // release later, because both releases run while a deploy moves the traffic.

@@ -58,7 +58,8 @@ var settings = part{
 }
 
 // triggers reads whether the triggers are there that refuse to change or delete a resolved hold, or
-// a movement, or a total without a movement. Such a change leaves no trace for an audit of what is new.
+// a movement, or a total without a movement. Such a change leaves no trace for an audit of what is
+// new.
 var triggers = part{
 	name: "triggers",
 	checks: []check{{
