@@ -16,7 +16,7 @@ import (
 )
 
 // archiveShelf makes six movements of the mug, the second of which names a document, and archives
-// what it can: movements 3 to 5. The first and the newest one stay, and so does that of the document.
+// what it can: movements 3 to 5. The first and the newest one stay, as does that of the document.
 func (s *shelf) archiveShelf() {
 	s.t.Helper()
 	s.Stock(s.mug, s.here, 5)
