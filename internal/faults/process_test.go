@@ -195,6 +195,39 @@ func TestRetryAfterAKilledProcessMakesOneHold(t *testing.T) {
 	d.wantHolds(row, 1)
 }
 
+// TestDocumentAfterAKilledProcessIsAppliedOnce kills a process whose document waits for a lock, and
+// sends the document again.
+func TestDocumentAfterAKilledProcessIsAppliedOnce(t *testing.T) {
+	d := deploy(t, pgtest.New(t), startProcesses(1))
+	s, row, units := newClient(d.url, 2), d.addProduct(1, 10)[0], 5
+	delivery := document{Source: loadSource, Reference: "delivery", Lines: []documentLine{
+		{ProductID: row.Product, WarehouseID: row.Warehouse, Delta: &units},
+	}}
+	free := d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE", row.Product.String())
+	answer := make(chan reply, 1)
+	go func() { answer <- s.move(context.Background(), delivery) }()
+	d.db.WaitForBlocked(1)
+	signalProcess(t, "move-stock", syscall.SIGKILL)
+	if r := <-answer; r.Status != http.StatusServiceUnavailable || r.documented() != nil {
+		t.Errorf("the answer = %d %s %v, want a 503 with Retry-After", r.Status, r.Body, r.Err)
+	}
+	free()
+	r := reply{}
+	for ctx := withTimeout(t, recoveryLimit); !r.ok() && ctx.Err() == nil; {
+		r = s.move(t.Context(), delivery)
+	}
+	again := s.move(t.Context(), delivery)
+	if !again.ok() || len(again.Results) != 1 || again.Results[0].Outcome != "REPLAYED" ||
+		again.Results[0].TotalQuantity != 15 {
+		t.Errorf("the document, sent again = %d %s, want it REPLAYED with a total of 15", again.Status,
+			again.Body)
+	}
+	if n := len(movementsOf(t, d.db, loadSource)); n != 1 {
+		t.Errorf("the document made %d movements, want one", n)
+	}
+	d.audit()
+}
+
 // TestTwoHundredProcessesShareAHundredConnections starts more functions than the server has
 // connections for. Each call is answered within the contract, and each caller that retries is
 // served in the end.
