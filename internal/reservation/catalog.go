@@ -22,8 +22,8 @@ type Warehouse struct {
 	Name string    `json:"name"`
 }
 
-// Limits are how many units of a product the shop wants to be held at most. Nil means no limit. They
-// are kept and shown. No reserve checks them yet.
+// Limits are how many units of a product the shop wants to be held at most. Nil means no limit.
+// They are kept and shown. No reserve checks them yet.
 type Limits struct {
 	MaxPerHold  *int // by one hold
 	MaxPerOwner *int // by all holds of one owner
