@@ -59,9 +59,9 @@ var settings = part{
 	checks: []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}},
 }
 
-// triggers reads whether the triggers are there that refuse to change or delete a resolved hold or a
-// movement, or to change a total without a movement. Such a change leaves no trace for an audit of
-// what is new.
+// triggers reads whether the triggers are there that refuse to change or delete a resolved hold or
+// a movement, or to change a total without a movement. Such a change leaves no trace for an audit
+// of what is new.
 var triggers = part{
 	name: "triggers",
 	checks: []check{{
@@ -268,7 +268,8 @@ SELECT format('product %s in warehouse %s: movement %s is a RETURN, and no retur
               m.product_id, m.warehouse_id, m.seq)
 FROM (SELECT * FROM stock_movements m
       WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
-        AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `) m` + wrongReturnSQL},
+        AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2") + `
+     ) m` + wrongReturnSQL},
 }
 
 // wrongReturnSQL follows movements m, and leaves the RETURN movements that no return names.

@@ -133,7 +133,9 @@ func TestGoodsOfAnArchivedHoldComeBack(t *testing.T) {
 	s.Stock(s.lamp, s.here, 10)
 	mugs := reservation.Line{ProductID: s.mug, WarehouseID: s.here, Quantity: 2}
 	lamp := reservation.Line{ProductID: s.lamp, WarehouseID: s.here, Quantity: 1}
-	for name, hold := range map[string]uuid.UUID{"a line": s.sell(mugs), "a cart": s.sell(mugs, lamp)} {
+	for name, hold := range map[string]uuid.UUID{
+		"a line": s.sell(mugs), "a cart": s.sell(mugs, lamp),
+	} {
 		first := parcel(hold, "first", back(s.mug, s.here, 1))
 		before := s.takeBack(first, "")
 		s.archive()
