@@ -179,7 +179,7 @@ func (m *monitoring) addSweeper(s sweeper) {
 	})
 	m.addAlarm("AuditViolations", violations, alarm{
 		above: 0, breaching: 1, outOf: 1,
-		meaning: "The hourly audit found a broken promise",
+		meaning: "An audit found a broken promise",
 	})
 	unfinished := m.serviceMetric(emf.AuditUnfinished, "", "Minimum", 60)
 	m.addAlarm("AuditUnfinished", unfinished, alarm{
