@@ -47,8 +47,8 @@ type verified struct {
 
 // verifySQL verifies the movements of stock rows from their closings up to the numbers in $5: that
 // each follows from the one before, that the newest one is what the stock row says, that the sales
-// are those of confirmed holds, and that each RETURN has its return. It names the first problem of a
-// row. It answers nothing for a stock row of which this server doesn't have these movements yet.
+// are those of confirmed holds, and that each RETURN has its return. It names the first problem of
+// a row. It answers nothing for a stock row of which this server doesn't have these movements yet.
 var verifySQL = `
 WITH asked AS (
     SELECT product_id, warehouse_id, closed, closed_total, upto

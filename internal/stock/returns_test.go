@@ -464,7 +464,8 @@ const (
 	holdLock    = "WHERE id = _id FOR NO KEY UPDATE"
 	archiveLock = "PERFORM pg_advisory_xact_lock(9, hashtext(_id::text));"
 	noTrigger   = "DROP TRIGGER returned_within_sold ON returns"
-	noIndexes   = "ALTER TABLE returns DROP CONSTRAINT returns_pkey; DROP INDEX stock_movements_by_line"
+	noIndexes   = "ALTER TABLE returns DROP CONSTRAINT returns_pkey; " +
+		"DROP INDEX stock_movements_by_line"
 	newIndexes  = "CREATE INDEX ON returns (reservation_id); " +
 		"CREATE INDEX ON stock_movements (source, reference, line)"
 )
