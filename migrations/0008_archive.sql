@@ -170,7 +170,17 @@ BEGIN
         PERFORM pg_advisory_xact_lock(9, hashtext(new.reservation_id::text));
         SELECT * INTO _hold FROM archived_reservations WHERE id = new.reservation_id;
     END IF;
-    _sold := sold_units(_hold, new.product_id, new.warehouse_id);
+    IF _hold.product_id IS NOT NULL THEN
+        _sold := CASE WHEN (_hold.product_id, _hold.warehouse_id) =
+                           (new.product_id, new.warehouse_id) THEN _hold.quantity ELSE 0 END;
+    ELSE
+        SELECT coalesce(sum(l.quantity), 0) INTO _sold
+        FROM (SELECT reservation_id, product_id, warehouse_id, quantity FROM reservation_items
+              UNION ALL
+              SELECT reservation_id, product_id, warehouse_id, quantity FROM archived_items) l
+        WHERE l.reservation_id = new.reservation_id AND l.product_id = new.product_id
+          AND l.warehouse_id = new.warehouse_id;
+    END IF;
     SELECT sum(r.quantity) INTO _returned FROM returns r
     WHERE r.reservation_id = new.reservation_id AND r.product_id = new.product_id
       AND r.warehouse_id = new.warehouse_id;

@@ -441,7 +441,8 @@ WHERE status::text = 'EXPIRED' AND updated_at <> expires_at`},
 var returnChecks = []check{
 	{"returns", `
 SELECT format('hold %s is %s: %s units of product %s in warehouse %s are back, and its line has %s',
-              r.id, r.status, b.units, b.product_id, b.warehouse_id, sold)
+              r.id, r.status, b.units, b.product_id, b.warehouse_id,
+              coalesce(r.of_line, r.quantity))
 FROM (
     SELECT a.reservation_id, a.product_id, a.warehouse_id, sum(a.quantity) AS units
     FROM (SELECT DISTINCT n.reservation_id FROM returns n WHERE n.at > $1 AND n.at <= $2) n
@@ -449,13 +450,22 @@ FROM (
     GROUP BY a.reservation_id, a.product_id, a.warehouse_id
 ) b
 CROSS JOIN LATERAL (
-    SELECT x AS hold, x.id, x.status FROM reservations x WHERE x.id = b.reservation_id
+    SELECT r.id, r.status, r.product_id, r.warehouse_id, r.quantity, l.quantity AS of_line
+    FROM reservations r
+    LEFT JOIN reservation_items l ON l.reservation_id = r.id AND l.product_id = b.product_id
+                                 AND l.warehouse_id = b.warehouse_id
+    WHERE r.id = b.reservation_id
     UNION ALL
-    SELECT ROW(x.*)::reservations, x.id, x.status FROM archived_reservations x
-    WHERE x.id = b.reservation_id
+    SELECT r.id, r.status, r.product_id, r.warehouse_id, r.quantity, l.quantity
+    FROM archived_reservations r
+    LEFT JOIN archived_items l ON l.reservation_id = r.id AND l.product_id = b.product_id
+                              AND l.warehouse_id = b.warehouse_id AND l.resolved_at = r.updated_at
+    WHERE r.id = b.reservation_id
 ) r
-CROSS JOIN LATERAL sold_units(r.hold, b.product_id, b.warehouse_id) sold
-WHERE r.status <> 'CONFIRMED' OR b.units > sold`},
+WHERE r.status <> 'CONFIRMED'
+   OR b.units > CASE WHEN r.product_id IS NULL THEN coalesce(r.of_line, 0)
+                     WHEN (r.product_id, r.warehouse_id) = (b.product_id, b.warehouse_id)
+                     THEN r.quantity ELSE 0 END`},
 	{"returns", `
 SELECT format('hold %s: line %s of the return %s has the movement %s, which is another one',
               b.reservation_id, b.line, b.reference, b.seq)

@@ -466,7 +466,7 @@ const (
 	noTrigger   = "DROP TRIGGER returned_within_sold ON returns"
 	noIndexes   = "ALTER TABLE returns DROP CONSTRAINT returns_pkey; " +
 		"DROP INDEX stock_movements_by_line"
-	newIndexes  = "CREATE INDEX ON returns (reservation_id); " +
+	newIndexes = "CREATE INDEX ON returns (reservation_id); " +
 		"CREATE INDEX ON stock_movements (source, reference, line)"
 )
 

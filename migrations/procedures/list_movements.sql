@@ -6,11 +6,13 @@ RETURNS SETOF stock_movements LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY
     SELECT * FROM (
-        SELECT * FROM stock_movements a
-        WHERE a.product_id = _product AND a.warehouse_id = _warehouse AND a.seq < _before
+        (SELECT * FROM stock_movements a
+         WHERE a.product_id = _product AND a.warehouse_id = _warehouse AND a.seq < _before
+         ORDER BY a.seq DESC LIMIT _limit)
         UNION ALL
-        SELECT * FROM archived_movements a
-        WHERE a.product_id = _product AND a.warehouse_id = _warehouse AND a.seq < _before
+        (SELECT * FROM archived_movements a
+         WHERE a.product_id = _product AND a.warehouse_id = _warehouse AND a.seq < _before
+         ORDER BY a.seq DESC LIMIT _limit)
     ) m
     ORDER BY m.seq DESC LIMIT _limit;
 END $$;

@@ -251,7 +251,7 @@ ORDER BY seq DESC, product_id LIMIT 1`).Scan(&row.Product, &row.Warehouse)
 		figures[name] = median(times)
 	}
 	for name, sql := range map[string]string{
-		"blocks of a catalog page": "SELECT * FROM list_catalog('Product 0030000', " +
+		"blocks of a catalog page": "SELECT product_id FROM list_catalog('Product 0030000', " +
 			"'ffffffff-ffff-ffff-ffff-ffffffffffff', NULL, 200, 5000, 4000000)",
 		"blocks of a document's movements": "SELECT * FROM stock_movements " +
 			"WHERE source = 'import' AND reference = '0'",
