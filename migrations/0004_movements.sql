@@ -19,7 +19,8 @@ CREATE TYPE movement_kind AS ENUM ('OPENING', 'ADJUSTMENT', 'COUNT', 'SALE', 'RE
 --
 -- source, reference and line name a line of the document that asked for the movement. Each line is
 -- applied once. asked is the line's delta, or its count, as of the movement as_of_seq unless that
--- is null. shortfall is by how many units the movement missed what the line asked for.
+-- is null. An OPENING that was counted has as_of_seq 0. shortfall is by how many units the movement
+-- missed what the line asked for.
 --
 -- reservation_id is the hold that was sold. xid is the transaction that wrote the row: readers that
 -- must miss no row go by it.

@@ -94,9 +94,10 @@ ALTER TABLE inventory
 -- A new stock row takes the three from its product and its warehouse. The lock lets it see each
 -- change of the catalog that is done, and lets each later change see the row
 -- (procedures/follow_catalog.sql). The SELECT is a statement of its own, so that its snapshot is
--- younger than the lock.
+-- younger than the lock. A dump is loaded without a search path, so the function sets its own.
 -- +goose StatementBegin
-CREATE FUNCTION copy_catalog_to_stock() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copy_catalog_to_stock() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(4, 0);
     SELECT p.status = 'ACTIVE' AND w.status = 'OPEN', p.max_per_hold, p.max_per_owner

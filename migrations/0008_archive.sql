@@ -159,7 +159,8 @@ SELECT product_id, warehouse_id, (moved - sold)::integer, 'archived', NULL FROM 
 -- hold makes its returns follow one another, as in procedures/return_goods.sql. The statements after
 -- it see each return before.
 -- +goose StatementBegin
-CREATE FUNCTION refuse_wrong_return() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_wrong_return() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 DECLARE
     _hold     reservations;
     _sold     integer;

@@ -396,8 +396,8 @@ func TestSequencesFindARemovedGuard(t *testing.T) {
 		{"a count as of a movement that forgets what moved since", mutate("try_to_move",
 			"AND m.seq = _wanted.as_of_seq",
 			"AND m.seq >= _wanted.as_of_seq ORDER BY m.seq DESC LIMIT 1")},
-		{"a line that is replayed with other numbers", mutate("move_line",
-			"_done.asked, _done.as_of_seq)", "_wanted.asked, _wanted.as_of_seq)")},
+		{"a line that is replayed with other numbers", mutate("is_same_line",
+			"_done.warehouse_id, _done.asked)", "_done.warehouse_id, _wanted.asked)")},
 		{"a document that does what it can", mutate("move_stock",
 			"CASE WHEN _together AND bool_or", "CASE WHEN false AND bool_or")},
 		{"a reserve of what isn't for sale", combine(

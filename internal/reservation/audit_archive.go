@@ -32,13 +32,14 @@ var soldInArchive = `(-m.delta IS NOT DISTINCT FROM (
       OR ` + detachedAt("m.at") + `)`
 
 // The parts of the archive. What lies in a detached month isn't read, and isn't missed. They come
-// after the other tables, so that a row that moves meanwhile is read at least once.
+// after the other tables, so that a row that moves meanwhile is read at least once. The slices are
+// small, because a look for one row asks each month's partition.
 var (
 	archivedHolds = part{
 		name: "archived holds", after: uuid.Nil.String(), last: uuid.Max.String(),
 		end: `
 SELECT r.id::text FROM archived_reservations r WHERE r.id > $1
-ORDER BY r.id OFFSET 9999 LIMIT 1`,
+ORDER BY r.id OFFSET 999 LIMIT 1`,
 		checks: archivedHoldChecks,
 	}
 	archivedMovements = part{
@@ -46,7 +47,7 @@ ORDER BY r.id OFFSET 9999 LIMIT 1`,
 		end: `
 SELECT concat_ws(',', m.product_id, m.warehouse_id, m.seq) FROM archived_movements m
 WHERE (m.product_id, m.warehouse_id, m.seq) > ` + movementKey("$1") + `
-ORDER BY m.product_id, m.warehouse_id, m.seq OFFSET 9999 LIMIT 1`,
+ORDER BY m.product_id, m.warehouse_id, m.seq OFFSET 999 LIMIT 1`,
 		checks: archivedMovementChecks,
 	}
 	archivedStock = part{

@@ -12,8 +12,12 @@ import (
 
 // This file has the promises as queries, and the slices in which the audits read the tables.
 
-// sampleSize is the number of old holds that each audit looks at.
-const sampleSize = 1000
+const (
+	// sampleSize is the number of old holds that each audit looks at.
+	sampleSize = 1000
+	// maxHolds is the number of holds in a slice. Each may be a cart of a hundred lines.
+	maxHolds = 2000
+)
 
 // fullParts reads everything that can be read in slices.
 func fullParts() []part {
@@ -60,19 +64,26 @@ var settings = part{
 }
 
 // triggers reads whether the triggers are there that refuse to change or delete a resolved hold or
-// a movement, or to change a total without a movement. Such a change leaves no trace for an audit
-// of what is new.
+// a movement, to change a total without a movement, or to take back more than was sold, and that
+// copy the catalog to a new stock row. Such a change leaves no trace for an audit of what is new.
 var triggers = part{
 	name: "triggers",
 	checks: []check{{
 		"I3", triggerSQL("reservations", "i3_resolved_once_i4_alive") + " UNION ALL " +
 			triggerSQL("reservations", "i3_holds_stay") + " UNION ALL " +
-			triggerSQL("reservation_items", "i3_lines_stay"),
+			triggerSQL("reservation_items", "i3_lines_stay") + " UNION ALL " +
+			triggerSQL("archived_reservations", "archive_stays") + " UNION ALL " +
+			triggerSQL("archived_items", "archive_stays"),
 	}, {
 		"I8", triggerSQL("stock_movements", "i8_movement_is_right") + " UNION ALL " +
 			triggerSQL("stock_movements", "i8_movements_stay") + " UNION ALL " +
 			triggerSQL("inventory", "i8_stock_stays") + " UNION ALL " +
-			triggerSQL("inventory", "i8_total_moves"),
+			triggerSQL("inventory", "i8_total_moves") + " UNION ALL " +
+			triggerSQL("archived_movements", "archive_stays"),
+	}, {
+		"returns", triggerSQL("returns", "returned_within_sold"),
+	}, {
+		"catalog", triggerSQL("inventory", "stock_follows_catalog"),
 	}},
 }
 
@@ -123,7 +134,7 @@ var liveHolds = part{
 	name: "live holds", after: "-infinity", last: "infinity",
 	end: `
 SELECT r.expires_at::text FROM reservations r WHERE r.status = 'PENDING' AND r.expires_at > $1
-ORDER BY r.expires_at OFFSET 9999 LIMIT 1`,
+ORDER BY r.expires_at OFFSET 1999 LIMIT 1`,
 	checks: []check{{"I7", `
 WITH holds AS (
     SELECT * FROM reservations
@@ -135,7 +146,7 @@ WITH holds AS (
 func resolvedHolds(since string) part {
 	return part{
 		name: "resolved holds", after: since, last: "infinity",
-		end:    endOfResolved(10_000),
+		end:    endOfResolved(maxHolds),
 		checks: resolvedChecks,
 	}
 }
@@ -441,15 +452,15 @@ WHERE status::text = 'EXPIRED' AND updated_at <> expires_at`},
 var returnChecks = []check{
 	{"returns", `
 SELECT format('hold %s is %s: %s units of product %s in warehouse %s are back, and its line has %s',
-              r.id, r.status, b.units, b.product_id, b.warehouse_id,
-              coalesce(r.of_line, r.quantity))
+              b.reservation_id, coalesce(r.status::text, 'missing'), b.units, b.product_id,
+              b.warehouse_id, coalesce(r.of_line, r.quantity, 0))
 FROM (
     SELECT a.reservation_id, a.product_id, a.warehouse_id, sum(a.quantity) AS units
     FROM (SELECT DISTINCT n.reservation_id FROM returns n WHERE n.at > $1 AND n.at <= $2) n
     JOIN returns a USING (reservation_id)
     GROUP BY a.reservation_id, a.product_id, a.warehouse_id
 ) b
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT r.id, r.status, r.product_id, r.warehouse_id, r.quantity, l.quantity AS of_line
     FROM reservations r
     LEFT JOIN reservation_items l ON l.reservation_id = r.id AND l.product_id = b.product_id
@@ -461,11 +472,12 @@ CROSS JOIN LATERAL (
     LEFT JOIN archived_items l ON l.reservation_id = r.id AND l.product_id = b.product_id
                               AND l.warehouse_id = b.warehouse_id AND l.resolved_at = r.updated_at
     WHERE r.id = b.reservation_id
-) r
-WHERE r.status <> 'CONFIRMED'
-   OR b.units > CASE WHEN r.product_id IS NULL THEN coalesce(r.of_line, 0)
+) r ON true
+WHERE CASE WHEN r.id IS NULL THEN NOT EXISTS (SELECT FROM archived_months m WHERE m.detached)
+           ELSE r.status <> 'CONFIRMED' OR b.units >
+                CASE WHEN r.product_id IS NULL THEN coalesce(r.of_line, 0)
                      WHEN (r.product_id, r.warehouse_id) = (b.product_id, b.warehouse_id)
-                     THEN r.quantity ELSE 0 END`},
+                     THEN r.quantity ELSE 0 END END`},
 	{"returns", `
 SELECT format('hold %s: line %s of the return %s has the movement %s, which is another one',
               b.reservation_id, b.line, b.reference, b.seq)

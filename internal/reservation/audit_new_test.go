@@ -252,6 +252,11 @@ func TestAuditNewFindsATriggerThatIsSwitchedOff(t *testing.T) {
 		{"I8", "stock_movements", "i8_movements_stay"},
 		{"I8", "inventory", "i8_stock_stays"},
 		{"I8", "inventory", "i8_total_moves"},
+		{"I3", "archived_reservations", "archive_stays"},
+		{"I3", "archived_items", "archive_stays"},
+		{"I8", "archived_movements", "archive_stays"},
+		{"returns", "returns", "returned_within_sold"},
+		{"catalog", "inventory", "stock_follows_catalog"},
 	} {
 		f.Exec("ALTER TABLE " + c.table + " DISABLE TRIGGER " + c.trigger)
 		found, err := newService(f.own).AuditNew(f.Context())

@@ -187,6 +187,39 @@ func TestLinesOfEachKind(t *testing.T) {
 	s.audit()
 }
 
+// A key changes nothing of what a line answers that meets another one under its reference.
+func TestALineOfOtherNumbersIsRefusedWithAKeyToo(t *testing.T) {
+	t.Parallel()
+
+	for _, key := range []string{"", "k"} {
+		s := newShelf(t)
+		s.move(document("delivery", delta(s.mug, s.here, 5), counted(s.lamp, s.here, 5, 0)),
+			"APPLIED +5 to 5 by 1", "APPLIED +5 to 5 by 1")
+		for name, lines := range map[string][]stock.Line{
+			"another product":    {delta(s.lamp, s.there, 5), counted(s.mug, s.here, 5, 0)},
+			"another kind":       {counted(s.mug, s.here, 5, 0), delta(s.lamp, s.here, 5)},
+			"other numbers":      {delta(s.mug, s.here, 6), counted(s.lamp, s.here, 5, 1)},
+			"an unknown product": {delta(uuid.New(), s.here, 5), counted(uuid.New(), s.here, 5, 0)},
+		} {
+			if key != "" {
+				key = "k of " + strings.ReplaceAll(name, " ", "-")
+			}
+			results, _, err := s.stock.Move(s.Context(), document("delivery", lines...), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range results {
+				if r.Outcome != "REFUSED" {
+					t.Errorf("%s under the key %q = %s, want REFUSED", name, key, text(r))
+				}
+			}
+		}
+		s.move(document("delivery", delta(s.mug, s.here, 5), counted(s.lamp, s.here, 5, 0)),
+			"REPLAYED +5 to 5 by 1", "REPLAYED +5 to 5 by 1")
+		s.audit()
+	}
+}
+
 func TestDeadUnitsMayBeTakenAway(t *testing.T) {
 	t.Parallel()
 

@@ -715,6 +715,10 @@ func TestTheAuditFindsWrongReturns(t *testing.T) {
 			"UPDATE stock_movements SET line = 2 WHERE kind = 'RETURN'",
 			"UPDATE stock_movements SET line = 1 WHERE kind = 'RETURN'", 2,
 		},
+		"the hold is missing": {
+			"UPDATE returns SET reservation_id = gen_random_uuid()",
+			"UPDATE returns SET reservation_id = '" + hold.String() + "'", 3,
+		},
 		"the line is another product's": {
 			"UPDATE returns SET product_id = gen_random_uuid()",
 			"UPDATE returns SET product_id = '" + s.mug.String() + "'", 2,

@@ -2,7 +2,7 @@ package stock
 
 import "github.com/allo/reservations/internal/reservation"
 
-// Service keeps the catalog. It is safe for concurrent use.
+// Service is the back office of a shop. It is safe for concurrent use.
 type Service struct{ db *reservation.Service }
 
 // New makes a Service on the database of another one. Both count their retries together.

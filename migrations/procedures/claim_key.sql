@@ -12,8 +12,8 @@
 --                                                                 infra/bootstrap.sql
 --   4      the catalog                             0              put_products, put_warehouses,
 --                                                                 follow_catalog.sql,
---                                                                 move_stock.sql, and
---                                                                 0005_catalog.sql
+--                                                                 move_stock.sql, return_goods,
+--                                                                 and 0005_catalog.sql
 --   5      a document of movements                 hashtext(...)  move_stock.sql
 --   8      the archive                             0              archive_holds, archive_movements,
 --                                                                 detach_archive

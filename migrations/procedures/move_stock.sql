@@ -126,10 +126,23 @@ BEGIN
                                   WHERE m.source = _wanted[r.n].source
                                     AND m.reference = _wanted[r.n].reference
                                     AND m.line = _wanted[r.n].line
-                                    AND (m.asked, m.as_of_seq) IS NOT DISTINCT FROM
-                                        (_wanted[r.n].asked, _wanted[r.n].as_of_seq)), r.result)
+                                    AND is_same_line(m, _wanted[r.n])), r.result)
                               ELSE r.result END ORDER BY r.n)
         FROM unnest(_results) WITH ORDINALITY r (result, n));
+END $$;
+
+-- is_same_line says whether the movement that a line has made is what _wanted asks for. An OPENING
+-- that was counted has as_of_seq 0.
+CREATE OR REPLACE FUNCTION is_same_line(_done stock_movements, _wanted stock_movements)
+RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (_done.product_id, _done.warehouse_id, _done.asked) IS NOT DISTINCT FROM
+           (_wanted.product_id, _wanted.warehouse_id, _wanted.asked)
+       AND CASE WHEN _done.kind = 'OPENING'
+                THEN _wanted.as_of_seq IS NULL
+                     AND (_done.as_of_seq IS NOT NULL) = (_wanted.kind = 'COUNT')
+                ELSE _done.kind = _wanted.kind
+                     AND _done.as_of_seq IS NOT DISTINCT FROM _wanted.as_of_seq END;
 END $$;
 
 -- wanted_movements reads the lines of a document. kind is COUNT for a line with counted, else
@@ -216,9 +229,7 @@ BEGIN
     SELECT * INTO _done FROM stock_movements m
     WHERE m.source = _wanted.source AND m.reference = _wanted.reference AND m.line = _wanted.line;
     IF FOUND THEN
-        IF (_done.product_id, _done.warehouse_id, _done.asked, _done.as_of_seq) IS DISTINCT FROM
-           (_wanted.product_id, _wanted.warehouse_id, _wanted.asked, _wanted.as_of_seq)
-           OR _done.kind NOT IN ('OPENING', _wanted.kind) THEN
+        IF NOT is_same_line(_done, _wanted) THEN
             RETURN refused_line(_wanted, 'REFERENCE_REUSED', NULL);
         END IF;
         RETURN line_result(_done, 'REPLAYED');
@@ -405,10 +416,11 @@ BEGIN
     )
     INSERT INTO stock_movements AS m
            (product_id, warehouse_id, seq, at, kind, delta, total_after, source, reference, line,
-            note, actor, asked, shortfall)
+            note, actor, asked, as_of_seq, shortfall)
     SELECT _wanted.product_id, _wanted.warehouse_id, s.seq, clock_timestamp(), 'OPENING', s.total,
            s.total, _wanted.source, _wanted.reference, _wanted.line, _wanted.note, _wanted.actor,
-           _wanted.asked, nullif(s.total - _wanted.asked, 0)
+           _wanted.asked, CASE WHEN _wanted.kind = 'COUNT' THEN 0 END,
+           nullif(s.total - _wanted.asked, 0)
     FROM made s
     RETURNING m.* INTO movement;
     outcome := CASE WHEN FOUND THEN 'MOVED' ELSE 'RETRY' END;

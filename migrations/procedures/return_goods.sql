@@ -53,6 +53,7 @@ DECLARE
     _line returns;
     _excess jsonb;
 BEGIN
+    PERFORM share_catalog_for_new_rows(_wanted);
     SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
     IF FOUND THEN
         answer := hold_json(_hold, false);
@@ -76,17 +77,16 @@ BEGIN
             outcome := 'NOT_CONFIRMED';
             RETURN;
         END IF;
-        IF has_unknown_warehouse(_wanted) THEN
-            outcome := 'WAREHOUSE_NOT_FOUND';
-            RETURN;
-        END IF;
         _excess := excess_of_return(_hold, _wanted);
         IF _excess IS NOT NULL THEN
             outcome := 'EXCEEDS_SOLD';
             answer := _excess;
             RETURN;
         END IF;
-        PERFORM share_catalog_for_new_rows(_wanted);
+        IF has_unknown_warehouse(_wanted) THEN
+            outcome := 'WAREHOUSE_NOT_FOUND';
+            RETURN;
+        END IF;
         FOREACH _line IN ARRAY _wanted LOOP
             _line.reservation_id := _id;
             _line.reference := _reference;
@@ -165,8 +165,8 @@ BEGIN
 END $$;
 
 -- share_catalog_for_new_rows shares the catalog's lock if a line's stock row is to be made, because
--- the insert shares it (0005_catalog.sql), and no stock row may be locked before. A stock row is
--- never deleted, so a row that is there now isn't made later.
+-- the insert shares it (0005_catalog.sql), and neither a hold nor a stock row may be locked before.
+-- A stock row is never deleted, so a row that is there now isn't made later.
 CREATE OR REPLACE FUNCTION share_catalog_for_new_rows(_wanted returns[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
