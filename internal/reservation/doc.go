@@ -46,10 +46,10 @@
 // Every procedure takes its locks in one order: idempotency key, document of movements, catalog,
 // hold, cart lines, stock rows. Several lines or stock rows are locked in the order of (product,
 // warehouse). The reclaim and the sweep take many holds at once. They skip locked holds instead of
-// waiting for them. A reserve or a movement that is short because other callers have locked dead holds undoes
-// its work, and then waits without holding a lock. So no circle of waits can form, and a deadlock
-// means that another program takes locks in another order. The transaction is then run again, and
-// counted ([Service.Retries]).
+// waiting for them. A reserve or a movement that is short because other callers have locked dead
+// holds undoes its work, and then waits without holding a lock. So no circle of waits can form, and
+// a deadlock means that another program takes locks in another order. The transaction is then run
+// again, and counted ([Service.Retries]).
 //
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
 // commit record, and by a confirm for one insert more, of its movement. For the same reason a hold
