@@ -249,7 +249,7 @@ func largestInit(ctx context.Context, binary string) (float64, error) {
 // does nothing, the first answer with one that connects and runs one query.
 func coldStart(ctx context.Context, s *server, o options) ([]shape, []*result, error) {
 	const starts = 21
-	const wantPoll, wantAnswer, wantInit, wantMB = 1.4, 1.3, 1.0, 13.0
+	const wantPoll, wantAnswer, wantInit, wantMB = 1.4, 1.3, 1.0, 12.5
 	if err := s.load(ctx, manyRows, ample); err != nil {
 		return nil, nil, err
 	}
