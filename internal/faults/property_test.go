@@ -393,9 +393,7 @@ func TestSequencesFindARemovedGuard(t *testing.T) {
 			"SET reserved = reserved - _hold.quantity, total", "SET reserved = reserved - 1, total")},
 		{"a clamp that takes what is held", mutate("try_to_move",
 			"total = greatest(_total, _lowest)", "total = greatest(_total, 0)")},
-		{"a count as of a movement that forgets what moved since", mutate("try_to_move",
-			"AND m.seq = _wanted.as_of_seq",
-			"AND m.seq >= _wanted.as_of_seq ORDER BY m.seq DESC LIMIT 1")},
+		{"a count as of a movement that forgets what moved since", asOfTheNewest},
 		{"a line that is replayed with other numbers", mutate("is_same_line",
 			"_done.warehouse_id, _done.asked)", "_done.warehouse_id, _wanted.asked)")},
 		{"a document that does what it can", mutate("move_stock",
@@ -428,7 +426,8 @@ func findBySequences(t *testing.T, guard func(*deployment)) {
 		seedRapid(t, try)
 		rapid.Check(found, checkSequences(d))
 	}
-	if !strings.Contains(found.output, "the model answers a") {
+	if !strings.Contains(found.output, "the model answers a") &&
+		!strings.Contains(found.output, "Audit() = [") {
 		t.Fatalf("no sequence found it: %s", found.output)
 	}
 	// How far rapid shortens the sequence in its time depends on the seed and on the machine.
