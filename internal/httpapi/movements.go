@@ -311,7 +311,7 @@ func parseMovementCursor(order string, key []byte) (c stock.MovementCursor, ok b
 	}
 	c.At, ok = parseTimeKey(key[:split])
 	c.Line = int(min(number, stock.MaxLines)) // #nosec G115 -- it fits
-	return c, ok && number == uint64(c.Line) && number > 0
+	return c, ok && number <= stock.MaxLines && number > 0
 }
 
 // readMovementFilter reads which movements to list, and the order of the list.

@@ -216,7 +216,7 @@ func (w *walk) one(ctx context.Context, p, next part) bool {
 	}
 }
 
-const passSliceSQL = `SELECT pass_slice($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)`
+const endSliceSQL = `SELECT pass_slice($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)`
 
 // pass stores that the audit goes on at a place, and counts what the slice before it has. It
 // reports whether to go on.
@@ -225,7 +225,7 @@ func (w *walk) pass(ctx context.Context, place part, found []Violation) bool {
 	if !w.lost {
 		first, err := json.Marshal(append([]Violation{}, found...))
 		if err == nil {
-			passed, err = queryRow(ctx, w.service, pgx.RowTo[bool], passSliceSQL, w.kind, w.run.Run,
+			passed, err = queryRow(ctx, w.service, pgx.RowTo[bool], endSliceSQL, w.kind, w.run.Run,
 				w.run.Part, w.run.After, place.name, place.after, len(found), string(first))
 		}
 		w.fail(err)
