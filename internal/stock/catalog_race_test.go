@@ -361,20 +361,21 @@ func closeBesideALock(s store) string {
 		return err
 	})
 	s.WaitForBlocked(1)
-	if !s.isClosed(s.product, s.east) {
-		return "while it waits, the closing holds back the other stock row"
-	}
+	closed := s.isClosed(s.product, s.east)
 	var free bool
 	err := s.Admin.QueryRow(ctx, `
 SELECT count(*) = 1 FROM (SELECT 1 FROM inventory
                           WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE SKIP LOCKED) f`,
 		s.product.String(), s.east.String()).Scan(&free)
-	if err != nil || !free {
-		return fmt.Sprintf("while it waits, the closing has the other stock row locked (%v)", err)
-	}
 	unlock()
-	if err := wait(); err != nil {
+	if err := errors.Join(err, wait()); err != nil {
 		return err.Error()
+	}
+	if !closed {
+		return "while it waits, the closing holds back the other stock row"
+	}
+	if !free {
+		return "while it waits, the closing has the other stock row locked"
 	}
 	if !s.isClosed(lamp, s.east) {
 		return "the stock row that was locked is open after the answer"
