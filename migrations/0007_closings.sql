@@ -1,4 +1,5 @@
--- What an audit has verified already, so that the next one reads what is new.
+-- Closings record which movements an audit has verified, so that the next audit reads only later
+-- ones.
 --
 -- The previous release works on this schema: its audit reads everything, and its statements that
 -- write movements only have one index more.

@@ -44,7 +44,7 @@ CREATE TABLE archived_months (
     detached boolean NOT NULL DEFAULT false
 );
 
--- What of a stock row lies in the archive, or lay there. The movements up to seq are archived,
+-- One row for each stock row of which something was archived. The movements up to seq are archived,
 -- except those that stay. total is the total_after of movement seq. moved is the sum of the deltas
 -- of the archived movements, without sales. sold is the sum of the units of the archived CONFIRMED
 -- holds.
@@ -156,8 +156,8 @@ UNION ALL
 SELECT product_id, warehouse_id, (moved - sold)::integer, 'archived', NULL FROM archived_stock;
 
 -- No more units of a line come back than were sold, and only of a confirmed hold. The lock of the
--- hold makes its returns follow one another, as in procedures/return_goods.sql. The statements after
--- it see each return before.
+-- hold makes its returns follow one another, as in procedures/return_goods.sql. The statements
+-- after it see each return before.
 -- +goose StatementBegin
 CREATE FUNCTION refuse_wrong_return() RETURNS trigger LANGUAGE plpgsql
 SET search_path = public, pg_temp AS $$

@@ -53,7 +53,7 @@ type FullAudit struct {
 //
 // An error means that it is unfinished. It then returns what it found, and the next call goes on
 // where this one was cut off. Any number of calls may run at once: each finds what is new.
-// What breaks a promise is found by every call until it is repaired.
+// Every call reports a violation again until the row is repaired.
 //
 // New is what this service did since. AuditFull finds rows that somebody changes by SQL long after
 // they were written, and what a jump of the clock hides: after a jump back of d, holds that are

@@ -56,8 +56,8 @@
 // A write of the catalog locks its Idempotency-Key, then the catalog, and then the products or the
 // warehouses. The catalog's lock is an advisory one (procedures/claim_key.sql). It makes the writes
 // follow one another, and it is held for a few milliseconds: no stock row is waited for meanwhile.
-// Whoever copies the catalog into a stock row shares it, before its transaction locks a hold or a
-// stock row. A line that makes a stock row does so after the document's lock (move_lines), and a
+// A transaction that copies the catalog into a stock row shares this lock before it locks a hold or
+// a stock row. A line that makes a stock row does so after the document's lock (move_lines), and a
 // return before the hold's lock (take_back). follow_busy_row alone has a row locked first, and then
 // doesn't wait for the catalog's lock.
 package stock

@@ -62,7 +62,7 @@ END $$;
 -- due: those up to the first one that isn't older than _before, or that sold a hold which
 -- archive_holds hasn't moved yet. It looks at up to _limit of them, and at those before _closed.
 --
--- What belongs to a month that was detached stays: such a movement, and one whose hold stays.
+-- A movement of a detached month stays in stock_movements. So does a sale whose hold stays.
 CREATE OR REPLACE FUNCTION archive_movements_of(
     _product uuid, _warehouse uuid, _archived bigint, _closed bigint, _before timestamptz,
     _limit integer, OUT moved bigint, OUT looked integer)
