@@ -3,7 +3,6 @@ package reservation_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -517,34 +516,6 @@ FROM generate_series(1, 10000) n,
      LATERAL (SELECT clock_timestamp() - (n * 7919 % 10000) * interval '100 ms'
                      - $1::integer * interval '10 ms' AS at) t`
 
-// explain runs a statement and returns how many blocks it read and how long it took, in ms.
-func (f *fixture) explain(sql string, args ...any) (blocks int, took float64) {
-	f.t.Helper()
-	conn, err := f.Admin.Acquire(f.Context())
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer conn.Release()
-	var answer []byte
-	for range 2 { // the first run also reads the functions and makes their plans
-		if err := conn.QueryRow(f.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql,
-			args...).Scan(&answer); err != nil {
-			f.t.Fatal(err)
-		}
-	}
-	var plans []struct {
-		Plan struct {
-			Hit  int `json:"Shared Hit Blocks"`
-			Read int `json:"Shared Read Blocks"`
-		}
-		Time float64 `json:"Execution Time"`
-	}
-	if err := json.Unmarshal(answer, &plans); err != nil {
-		f.t.Fatal(err)
-	}
-	return plans[0].Plan.Hit + plans[0].Plan.Read, plans[0].Time
-}
-
 // The statements of a page of fifty holds.
 const (
 	explainLiveSQL = "SELECT * FROM list_live_holds($1, $2, '-infinity', $3, 51, $4)"
@@ -561,7 +532,7 @@ type pageCost struct {
 func (f *fixture) checkCosts(pages map[string]pageCost) {
 	f.t.Helper()
 	for name, c := range pages {
-		blocks, took := f.explain(c.sql, c.args...)
+		blocks, took := f.Explain(c.sql, c.args...)
 		f.t.Logf("the holds of %s: %d blocks in %.1f ms", name, blocks, took)
 		if blocks > c.most {
 			f.t.Errorf("the holds of %s take %d blocks, want at most %d", name, blocks, c.most)
@@ -608,7 +579,7 @@ func TestAListReadsFewHolds(t *testing.T) {
 			explainAllSQL, []any{reservation.Expired, product, none, last}, 4000,
 		},
 	})
-	blocks, _ := f.explain(explainLiveSQL, none, none, first, scan)
+	blocks, _ := f.Explain(explainLiveSQL, none, none, first, scan)
 	if blocks > scan {
 		t.Errorf("a page of all live holds takes %d blocks, want at most %d", blocks, scan)
 	}
@@ -633,14 +604,14 @@ func TestAListReadsFewHolds(t *testing.T) {
 	})
 
 	f.mutate("half_carts", "LIMIT 1000", "")
-	blocks, took := f.explain(explainAllSQL, reservation.Expired, product, none, last)
+	blocks, took := f.Explain(explainAllSQL, reservation.Expired, product, none, last)
 	t.Logf("a look for half carts among all live holds: %d blocks in %.1f ms", blocks, took)
 	if blocks < others {
 		t.Errorf("a look for half carts among all holds takes %d blocks, want %d or more", blocks,
 			others)
 	}
 	f.mutate("list_live_holds", "has_few_holds(_warehouse, _scan)", "false")
-	blocks, took = f.explain(explainLiveSQL, none, warehouse, first, 2*others)
+	blocks, took = f.Explain(explainLiveSQL, none, warehouse, first, 2*others)
 	t.Logf("a look through all live holds: %d blocks in %.1f ms", blocks, took)
 	if blocks < others {
 		t.Errorf("a look through all live holds takes %d blocks, want %d or more", blocks, others)

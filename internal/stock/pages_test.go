@@ -1,7 +1,6 @@
 package stock_test
 
 import (
-	"encoding/json"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -51,33 +50,6 @@ func newLargeShelf(t *testing.T) *shelf {
 	return s
 }
 
-// blocks returns how many blocks a statement reads.
-func (s *shelf) blocks(sql string, args ...any) int {
-	s.t.Helper()
-	conn, err := s.Admin.Acquire(s.Context())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Release()
-	var answer []byte
-	for range 2 { // the first run also reads the function and makes its plan
-		if err := conn.QueryRow(s.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql,
-			args...).Scan(&answer); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	var plans []struct {
-		Plan struct {
-			Hit  int `json:"Shared Hit Blocks"`
-			Read int `json:"Shared Read Blocks"`
-		}
-	}
-	if err := json.Unmarshal(answer, &plans); err != nil {
-		s.t.Fatal(err)
-	}
-	return plans[0].Plan.Hit + plans[0].Plan.Read
-}
-
 // A page costs its own movements, however many there are. A document's page costs those of the
 // document. The control takes the indexes away.
 func TestAPageOfMovementsReadsItsOwn(t *testing.T) {
@@ -85,11 +57,14 @@ func TestAPageOfMovementsReadsItsOwn(t *testing.T) {
 
 	s := newLargeShelf(t)
 	row := func(before, limit int) int {
-		return s.blocks("SELECT * FROM list_movements($1, $2, $3, $4)",
+		blocks, _ := s.Explain("SELECT * FROM list_movements($1, $2, $3, $4)",
 			s.mug.String(), s.here.String(), before, limit)
+		return blocks
 	}
 	document := func(line, limit int) int {
-		return s.blocks("SELECT * FROM list_document('erp', 'document', 'infinity', $1, $2)", line, limit)
+		blocks, _ := s.Explain("SELECT * FROM list_document('erp', 'document', 'infinity', $1, $2)",
+			line, limit)
+		return blocks
 	}
 	for _, before := range []int{1_000_001, 500_000, 600} {
 		small, large := row(before, 51), row(before, stock.MaxMovementPage+1)

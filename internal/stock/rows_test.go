@@ -1,7 +1,6 @@
 package stock_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"testing"
 
@@ -163,34 +162,6 @@ func TestNoStockFollowsAnUnknownProduct(t *testing.T) {
 	}
 }
 
-// explain runs a statement and returns how many blocks it read and how long it took, in ms.
-func (s *shelf) explain(sql string, args ...any) (blocks int, took float64) {
-	s.t.Helper()
-	conn, err := s.Admin.Acquire(s.Context())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Release()
-	var answer []byte
-	for range 2 { // the first run also reads the functions and makes their plans
-		if err := conn.QueryRow(s.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql,
-			args...).Scan(&answer); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	var plans []struct {
-		Plan struct {
-			Hit  int `json:"Shared Hit Blocks"`
-			Read int `json:"Shared Read Blocks"`
-		}
-		Time float64 `json:"Execution Time"`
-	}
-	if err := json.Unmarshal(answer, &plans); err != nil {
-		s.t.Fatal(err)
-	}
-	return plans[0].Plan.Hit + plans[0].Plan.Read, plans[0].Time
-}
-
 // manySQL makes 40,000 products in six warehouses, and a seventh without stock. Each stock row has
 // ten units, one of them held.
 var manySQL = []string{
@@ -247,13 +218,13 @@ func TestAPageOfStockReadsFewRowsOfMany(t *testing.T) {
 		"nothing short in a warehouse": {[]any{none, "W3", 5, none, 50, scan}, 45_000},
 		"everything short":             {[]any{none, none, 10, none, 500, scan}, 8_000},
 	} {
-		blocks, took := s.explain(sql, c.args...)
+		blocks, took := s.Explain(sql, c.args...)
 		t.Logf("%s: %d blocks in %.1f ms", name, blocks, took)
 		if blocks > c.most {
 			t.Errorf("%s takes %d blocks, want at most %d", name, blocks, c.most)
 		}
 	}
-	blocks, took := s.explain(sql, none, none, 5, none, 50, 10*scan)
+	blocks, took := s.Explain(sql, none, none, 5, none, 50, 10*scan)
 	t.Logf("a look through ten times as many: %d blocks in %.1f ms", blocks, took)
 	if blocks < 80_000 {
 		t.Errorf("a look through ten times as many takes %d blocks, want 80,000 or more", blocks)
