@@ -323,7 +323,13 @@ UPDATE reservations SET status = 'EXPIRED', updated_at = expires_at - interval '
 WHERE status = 'PENDING'`,
 			"I7: a hold has a warehouse and no product": `
 UPDATE reservations SET product_id = NULL WHERE status = 'PENDING' AND product_id IS NOT NULL`,
-			"a hold of no units": "UPDATE reservations SET quantity = 0 WHERE status = 'PENDING'",
+			"a hold of no units":       insertHoldSQL("i.product_id, i.warehouse_id, 0"),
+			"a hold without a product": insertHoldSQL("NULL, i.warehouse_id, 1"),
+			"I2: a hold's units change": `
+UPDATE reservations SET quantity = quantity + 1 WHERE status = 'PENDING'`,
+			"I2: a hold moves": `
+UPDATE reservations SET warehouse_id = product_id
+WHERE status = 'PENDING' AND product_id IS NOT NULL`,
 			"a line of no units": "UPDATE reservation_items SET quantity = 0",
 			"an adjustment by 0": `
 SELECT adjust_stock(product_id, warehouse_id, 0, 'test') FROM inventory`,
@@ -383,6 +389,15 @@ func insertMovementSQL(seq, kind, delta, total string) string {
 INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after, note)
 SELECT i.product_id, i.warehouse_id, %s, clock_timestamp(), '%s', %s, %s, 'test'
 FROM inventory i ORDER BY i.product_id LIMIT 1`, seq, kind, delta, total)
+}
+
+// insertHoldSQL inserts a hold. line is its product, warehouse and quantity.
+func insertHoldSQL(line string) string {
+	return fmt.Sprintf(`
+INSERT INTO reservations
+       (id, created_at, updated_at, expires_at, product_id, warehouse_id, quantity)
+SELECT gen_random_uuid(), now(), now(), now() + interval '1 h', %s
+FROM inventory i LIMIT 1`, line)
 }
 
 // insertStockSQL inserts a stock row of the first product in a new warehouse.
