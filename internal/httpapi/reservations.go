@@ -33,6 +33,7 @@ type reservationDTO struct {
 	ConfirmedAt *time.Time         `json:"confirmedAt"`
 	ReleasedAt  *time.Time         `json:"releasedAt"`
 	ExpiredAt   *time.Time         `json:"expiredAt"`
+	Version     int                `json:"version"`
 }
 
 type itemDTO struct {
@@ -51,6 +52,7 @@ func newReservationDTO(h reservation.Hold) reservationDTO {
 		ConfirmedAt: h.ResolvedAt(reservation.Confirmed),
 		ReleasedAt:  h.ResolvedAt(reservation.Released),
 		ExpiredAt:   h.ResolvedAt(reservation.Expired),
+		Version:     h.Version,
 	}
 	for _, line := range h.Lines {
 		dto.Items = append(dto.Items, itemDTO(line))

@@ -46,3 +46,11 @@ func From(ctx context.Context) Principal {
 	p, _ := ctx.Value(contextKey{}).(Principal)
 	return p
 }
+
+// Actor names the caller in what is kept of its deeds: nil for an anonymous or unnamed one.
+func Actor(ctx context.Context) *string {
+	if id := From(ctx).ID; id != "" {
+		return &id
+	}
+	return nil
+}

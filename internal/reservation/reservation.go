@@ -54,6 +54,9 @@ type Hold struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time // when the hold was last changed; for a resolved hold, when it was resolved
 	ExpiresAt time.Time
+	// Version is the number of the hold's newest transition in the ledger. It is 0 for a hold that has
+	// not changed since before there was a ledger.
+	Version int
 }
 
 // ResolvedAt returns when the hold got the status, or nil when it has another.

@@ -35,7 +35,7 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	v.newHold = func(at time.Time) Hold {
 		return Hold{
 			ID: id, Status: Pending, Quantity: units(lines), Lines: lines,
-			CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl),
+			CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(ttl), Version: 1,
 		}
 	}
 	if len(lines) == 1 {

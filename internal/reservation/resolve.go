@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/principal"
 )
 
 // Confirm takes a live hold's units out of stock for good. Confirming again gives the same answer.
@@ -14,7 +16,7 @@ import (
 func (s *Service) Confirm(
 	ctx context.Context, id uuid.UUID, idempotencyKey string,
 ) (Answer, error) {
-	return s.resolve(ctx, "confirm_hold", id, idempotencyKey, Confirmed)
+	return s.resolve(ctx, "confirm_hold", id, principal.Actor(ctx), idempotencyKey, Confirmed)
 }
 
 // Release gives a live hold's units back. Releasing again gives the same answer. Releasing an
@@ -25,13 +27,15 @@ func (s *Service) Confirm(
 func (s *Service) Release(
 	ctx context.Context, id uuid.UUID, idempotencyKey string,
 ) (Answer, error) {
-	return s.resolve(ctx, "release_hold", id, idempotencyKey, Released, Expired)
+	return s.resolve(ctx, "release_hold", id, nil, idempotencyKey, Released, Expired)
 }
 
 // resolve sets a hold to the first of the statuses. An answer with any of them is a success.
-// verbName goes into the key's hash, so it must stay the same across releases.
+// verbName goes into the key's hash, so it must stay the same across releases. The actor goes into
+// the ledger, and is nil for a shopper.
 func (s *Service) resolve(
-	ctx context.Context, verbName string, id uuid.UUID, idempotencyKey string, success ...Status,
+	ctx context.Context, verbName string, id uuid.UUID, actor *string, idempotencyKey string,
+	success ...Status,
 ) (Answer, error) {
 	var invalid InvalidError
 	validateKey(ctx, &invalid, idempotencyKey)
@@ -39,7 +43,10 @@ func (s *Service) resolve(
 		return Answer{}, err
 	}
 	name, hash := keyArgs(ctx, idempotencyKey, verbName, id[:])
-	v := verb{procedure: resolveHold, args: []any{id.String(), string(success[0]), name, hash}}
+	v := verb{
+		procedure: resolveHold,
+		args:      []any{id.String(), string(success[0]), actor, name, hash},
+	}
 	for _, status := range success {
 		v.success = append(v.success, string(status))
 	}

@@ -20,12 +20,14 @@ type holdRow struct {
 	CreatedAt   time.Time  `json:"created_at"`
 	UpdatedAt   time.Time  `json:"updated_at"`
 	ExpiresAt   time.Time  `json:"expires_at"`
+	Version     int        `json:"version"`
 }
 
 func (r holdRow) hold() Hold {
 	h := Hold{
 		ID: r.ID, Status: r.Status, Quantity: r.Quantity, Lines: r.Items,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), ExpiresAt: r.ExpiresAt.UTC(),
+		Version: r.Version,
 	}
 	if r.ProductID != nil && r.WarehouseID != nil {
 		h.Lines = []Line{

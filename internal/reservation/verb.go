@@ -29,8 +29,10 @@ var (
 	reserveCart = procedure{
 		"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
 	}
-	resolveHold = procedure{"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, NULL, NULL)"}
-	extendHold  = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
+	resolveHold = procedure{
+		"resolve_hold", "CALL resolve_hold($1, $2, 'v', $3, $4, $5, NULL, NULL)",
+	}
+	extendHold = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
 	// replayAnswer is a function: it only reads.
 	replayAnswer = procedure{
 		"replay_answer", "SELECT outcome, answer FROM replay_answer($1, $2)",

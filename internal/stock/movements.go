@@ -148,7 +148,7 @@ func (s *Service) Move(
 		return nil, false, fmt.Errorf("encode the lines: %w", err)
 	}
 	out, err := reservation.QueryRow(ctx, s.db, pgx.RowToStructByPos[outcome], moveSQL, d.Source,
-		d.Reference, actor(ctx), d.Clamp, d.Together, string(lines), name, hash)
+		d.Reference, principal.Actor(ctx), d.Clamp, d.Together, string(lines), name, hash)
 	if errors.Is(err, reservation.ErrBusy) && !d.Together {
 		return nil, false, fmt.Errorf("move stock: %w: %w", ErrIncomplete, err)
 	}
@@ -204,14 +204,6 @@ func undone(results []LineResult) []LineResult {
 		}
 	}
 	return results
-}
-
-// actor names the caller in the movements: nil for an anonymous one.
-func actor(ctx context.Context) *string {
-	if id := principal.From(ctx).ID; id != "" {
-		return &id
-	}
-	return nil
 }
 
 // numberedLine is a line as move_stock reads it.

@@ -111,7 +111,7 @@ func (s *Service) Return(ctx context.Context, r Return, key string) (Returned, e
 		return Returned{}, fmt.Errorf("encode the lines: %w", err)
 	}
 	out, err := reservation.QueryRow(ctx, s.db, pgx.RowToStructByPos[outcome], returnSQL,
-		r.Reservation.String(), r.Reference, actor(ctx), string(lines), name, hash)
+		r.Reservation.String(), r.Reference, principal.Actor(ctx), string(lines), name, hash)
 	if err != nil {
 		return Returned{}, fmt.Errorf("return goods: %w", err)
 	}

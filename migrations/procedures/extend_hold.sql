@@ -17,6 +17,7 @@ CREATE OR REPLACE PROCEDURE extend_hold(
 LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz;
+    _end   timestamptz;
     _hold  reservations;
     _tries integer := 0;
 BEGIN
@@ -28,17 +29,21 @@ BEGIN
 
         SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
         _now := clock_timestamp(); -- after the lock
+        _end := greatest(_now, _hold.updated_at) + _ttl; -- updated_at never falls
         outcome := CASE WHEN _hold.id IS NULL
                         THEN coalesce(archived_hold(_id) ->> 'status', 'NOT_FOUND')
                         WHEN _hold.status <> 'PENDING' THEN _hold.status::text
                         WHEN hold_is_dead(_hold, _now) THEN 'EXPIRED'
-                        WHEN _now + _ttl > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
+                        WHEN _end > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
                         ELSE 'PENDING' END;
         EXIT WHEN outcome <> 'PENDING';
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
-        UPDATE reservations SET expires_at = _now + _ttl, updated_at = _now
+        UPDATE reservations
+        SET expires_at = _end, updated_at = greatest(updated_at, _now), version = version + 1
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
         RETURNING * INTO _hold;
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+        VALUES (_hold.updated_at, _hold.expires_at, _id, _hold.version, 'x', 'v');
         IF extend_lines(_hold) THEN
             answer := hold_json(_hold, false);
             IF _key IS NOT NULL THEN

@@ -8,6 +8,7 @@ BEGIN
     IF _expired THEN
         _hold.status := 'EXPIRED';
         _hold.updated_at := _hold.expires_at;
+        _hold.version := _hold.version + 1;
     END IF;
     IF _hold.product_id IS NOT NULL THEN
         RETURN to_jsonb(_hold);

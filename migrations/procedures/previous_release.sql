@@ -35,7 +35,16 @@ BEGIN
     IF NOT _early THEN
         RAISE EXCEPTION 'EARLY_RELEASE=off is not supported any more';
     END IF;
-    CALL resolve_hold(_id, _to, _key, _hash, outcome, answer);
+    CALL resolve_hold(_id, _to, 'v', NULL, _key, _hash, outcome, answer);
+END $$;
+
+-- A release that doesn't say who calls.
+CREATE OR REPLACE PROCEDURE resolve_hold(
+    _id uuid, _to reservation_status, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL resolve_hold(_id, _to, 'v', NULL, _key, _hash, outcome, answer);
 END $$;
 
 CREATE OR REPLACE PROCEDURE extend_hold(

@@ -18,10 +18,14 @@ BEGIN
           AND r.expires_at >= _from AND r.expires_at <= _now
         ORDER BY r.expires_at, r.id LIMIT least(_need, reclaim_step()) FOR UPDATE SKIP LOCKED
     ), expired AS (
-        UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
+        UPDATE reservations r
+        SET status = 'EXPIRED', updated_at = r.expires_at, version = r.version + 1
         FROM due
         WHERE r.id = due.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'
-        RETURNING r.quantity
+        RETURNING r.id, r.expires_at, r.version, r.quantity
+    ), transitions AS (
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+        SELECT e.expires_at, e.expires_at, e.id, e.version, 'e', 'm' FROM expired e
     )
     SELECT coalesce(sum(quantity), 0) INTO _units FROM expired;
     RETURN _units;

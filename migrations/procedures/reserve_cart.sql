@@ -60,8 +60,11 @@ BEGIN
             END IF;
         END IF;
         WITH hold AS (
-            INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at)
-            VALUES (_id, _units, _now, _now, _now + _ttl)
+            INSERT INTO reservations (id, quantity, created_at, updated_at, expires_at, version)
+            VALUES (_id, _units, _now, _now, _now + _ttl, 1)
+        ), transition AS (
+            INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+            VALUES (_now, _now + _ttl, _id, 1, 'h', 'v')
         )
         INSERT INTO reservation_items
                (reservation_id, product_id, warehouse_id, expires_at, quantity)

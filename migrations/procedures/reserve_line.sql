@@ -71,8 +71,10 @@ BEGIN
             _freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
         END IF;
         INSERT INTO reservations
-               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl);
+               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
+        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1);
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+        VALUES (_now, _now + _ttl, _id, 1, 'h', 'v');
         IF _key IS NOT NULL THEN
             PERFORM keep_answer(_key, _hash, hold_json(r, false))
             FROM reservations r WHERE r.id = _id;

@@ -1,5 +1,5 @@
 -- resolve_hold confirms or releases a live hold. Releasing a dead hold succeeds too, because what
--- its caller wants has happened.
+-- its caller wants has happened. _cause and _actor are those of the ledger (0010_ledger.sql).
 --
 -- Outcomes: the status that the hold has now; NOT_FOUND; REPLAYED, with the answer stored under
 -- the key; KEY_IN_USE; KEY_REUSED; RETRY when the hold changed during each of max_tries() tries.
@@ -13,7 +13,7 @@
 --   give up  the status is set     take the units from its stock rows   check
 --   check    all locks are held    compare the clock with its end       commit, or mark again
 CREATE OR REPLACE PROCEDURE resolve_hold(
-    _id uuid, _to reservation_status, _key text, _hash bytea,
+    _id uuid, _to reservation_status, _cause "char", _actor text, _key text, _hash bytea,
     INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -35,13 +35,17 @@ BEGIN
         -- The update may wait for the hold's lock and then find the hold extended. The time of the
         -- resolution is then no earlier than that of the extension.
         _now := clock_timestamp();
-        UPDATE reservations SET status = _to, updated_at = greatest(updated_at, _now)
+        UPDATE reservations
+        SET status = _to, updated_at = greatest(updated_at, _now), version = version + 1
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
           AND (product_id IS NOT NULL OR NOT has_lost_line(reservations))
         RETURNING * INTO _hold;
         _marked := FOUND;
         IF _marked THEN
             outcome := _to;
+            INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause, actor)
+            VALUES (_hold.updated_at, _hold.expires_at, _id, _hold.version,
+                    CASE _to WHEN 'CONFIRMED' THEN 'c' ELSE 'r' END, _cause, _actor);
             IF _hold.product_id IS NOT NULL THEN
                 answer := to_jsonb(_hold); -- as hold_json does, without the 4 us of its call
             ELSE

@@ -1,6 +1,6 @@
 -- restart_hold lets a new hold begin now, because the wait for its stock rows' locks has used up
--- too much of its time. It moves the hold's times and those in the answer stored under its key,
--- and answers the new beginning.
+-- too much of its time. It moves the hold's times, those of its ledger row and those in the answer
+-- stored under its key, and answers the new beginning.
 CREATE OR REPLACE FUNCTION restart_hold(_id uuid, _ttl interval, _key text) RETURNS timestamptz
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -10,6 +10,8 @@ BEGIN
     UPDATE reservations SET created_at = _now, updated_at = _now, expires_at = _now + _ttl
     WHERE id = _id
     RETURNING * INTO _hold;
+    UPDATE ledger SET at = _now, expires_at = _hold.expires_at
+    WHERE hold_id = _id AND version = _hold.version;
     UPDATE reservation_items SET expires_at = _hold.expires_at WHERE reservation_id = _id;
     IF _key IS NOT NULL THEN
         UPDATE idempotency_keys SET answer = hold_json(_hold, false) WHERE key = _key;

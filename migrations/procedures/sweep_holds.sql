@@ -57,10 +57,14 @@ BEGIN
         ), taken AS MATERIALIZED (
             SELECT w.id, w.product_id FROM weighed w WHERE w.lines <= _limit
         ), marked AS (
-            UPDATE reservations r SET status = 'EXPIRED', updated_at = r.expires_at
+            UPDATE reservations r
+            SET status = 'EXPIRED', updated_at = r.expires_at, version = r.version + 1
             FROM taken
             WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'
-            RETURNING r.product_id, r.warehouse_id, r.quantity
+            RETURNING r.id, r.expires_at, r.version, r.product_id, r.warehouse_id, r.quantity
+        ), transitions AS (
+            INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+            SELECT m.expires_at, m.expires_at, m.id, m.version, 'e', 's' FROM marked m
         ), lines AS MATERIALIZED (
             SELECT l.reservation_id, l.product_id, l.warehouse_id
             FROM reservation_items l
@@ -75,7 +79,8 @@ BEGIN
             RETURNING l.product_id, l.warehouse_id, l.quantity
         ), freed AS MATERIALIZED (
             SELECT f.product_id, f.warehouse_id, sum(f.quantity) AS quantity, count(*) AS n
-            FROM (SELECT * FROM marked WHERE marked.product_id IS NOT NULL
+            FROM (SELECT m.product_id, m.warehouse_id, m.quantity FROM marked m
+                  WHERE m.product_id IS NOT NULL
                   UNION ALL SELECT * FROM uncounted) f
             GROUP BY f.product_id, f.warehouse_id
         ), locked AS MATERIALIZED (
