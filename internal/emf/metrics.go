@@ -42,6 +42,13 @@ var (
 	AuditViolations = Metric{"AuditViolations", Count, ""}
 	// AuditUnfinished is 1 when an audit didn't finish, else 0.
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
+
+	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
+	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}
+	// WebhookFailed counts the attempts that failed and are made again.
+	WebhookFailed = Metric{"WebhookFailed", Count, "Webhook"}
+	// WebhookDead counts the events that went to a webhook's dead-letter queue.
+	WebhookDead = Metric{"WebhookDead", Count, "Webhook"}
 )
 
 // All lists the service's metrics.
@@ -50,5 +57,6 @@ func All() []Metric {
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished,
+		WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }
