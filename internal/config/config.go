@@ -63,13 +63,16 @@ type Config struct {
 	LogLevel slog.Level
 	// MetricNamespace is the CloudWatch namespace of the service's metrics.
 	MetricNamespace string
+	// Webhooks are the endpoints to which the deliver function posts events.
+	Webhooks []Webhook
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
 type AWS struct {
 	Region, AccessKeyID, SecretAccessKey, SessionToken string
-	// SecretsEndpoint is the URL of Secrets Manager, or empty for the region's own. Tests set it.
-	SecretsEndpoint string
+	// SecretsEndpoint and QueuesEndpoint are the URLs of Secrets Manager and of SQS, or empty for the
+	// region's own. Tests set them.
+	SecretsEndpoint, QueuesEndpoint string
 }
 
 // Load reads the environment. Its error names each invalid variable and the valid values.
@@ -140,6 +143,7 @@ func load(getenv func(string) string) (Config, error) {
 			SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
 			SessionToken:    getenv("AWS_SESSION_TOKEN"),
 			SecretsEndpoint: r.endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"),
+			QueuesEndpoint:  r.endpoint("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"),
 		},
 		Host:          r.host("HOST", "127.0.0.1"),
 		Port:          r.integer("PORT", 3000, 1, 65535),
@@ -152,6 +156,7 @@ func load(getenv func(string) string) (Config, error) {
 
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
 			"a name of letters, digits and ./-_#"),
+		Webhooks: r.webhooks("WEBHOOKS"),
 	}
 	if c.MetricNamespace == "" {
 		c.MetricNamespace = defaultNamespace

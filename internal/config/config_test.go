@@ -21,6 +21,38 @@ func env(pairs ...string) func(string) string {
 	return func(name string) string { return values[name] }
 }
 
+// webhookText is an element of WEBHOOKS.
+const webhookText = `{"name":"crm","url":"https://example.com/hook?token=hidden",` +
+	`"types":["allo.reservation.confirmed"],"secret":"allo/crm"}`
+
+func TestAnInvalidWebhookIsRefusedWithoutItsURL(t *testing.T) {
+	t.Parallel()
+
+	with := func(old, replacement string) string {
+		return "[" + strings.Replace(webhookText, old, replacement, 1) + "]"
+	}
+	for value, want := range map[string]string{
+		"{":                       "must be a JSON list",
+		"[]x":                     "must be a JSON list",
+		with(`"name"`, `"label"`): "must be a JSON list",
+		"[" + strings.Repeat(webhookText+",", 10) + webhookText + "]": "of at most 10",
+		"[" + webhookText + "," + webhookText + "]":                   "element 1 of WEBHOOKS has the name",
+		with(`"crm"`, `"CRM"`):                                        "element 0 of WEBHOOKS: name must",
+		with(`"crm"`, `""`):                                           "name must",
+		with("https:", "http:"):                                       "url must be a URL with https",
+		with("https://", "https://u@"):                                "url must",
+		with("https://example.com", "https:"):                         "url must",
+		with("allo.reservation", "shop"):                              "types must",
+		with(`"allo/crm"`, `"a b"`):                                   "secret must",
+		with(`"allo/crm"`, `""`):                                      "secret must",
+	} {
+		_, err := load(env("WEBHOOKS", value))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("the error of WEBHOOKS=%s is %v, want one with %q", value, err, want)
+		}
+	}
+}
+
 func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	t.Parallel()
 
@@ -51,6 +83,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"AWS_SECRET_ACCESS_KEY", "key",
 		"AWS_SESSION_TOKEN", "token",
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000",
+		"AWS_ENDPOINT_URL_SQS", "http://localhost:7000",
 		"AWS_ENDPOINT_URL", "http://localhost:6000",
 		"HOST", "0.0.0.0",
 		"PORT", "8080",
@@ -60,6 +93,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RETENTION_DAYS", "90",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
+		"WEBHOOKS", "["+webhookText+"]",
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +106,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
-			SecretsEndpoint: "http://localhost:5000",
+			SecretsEndpoint: "http://localhost:5000", QueuesEndpoint: "http://localhost:7000",
 		},
+		Webhooks: []Webhook{{
+			Name: "crm", URL: "https://example.com/hook?token=hidden",
+			Types: []string{"allo.reservation.confirmed"}, Secret: "allo/crm",
+		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -160,6 +198,7 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"AWS_REGION", "eu/../"},
 		{"AWS_ENDPOINT_URL", "localhost:5000"},
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
+		{"AWS_ENDPOINT_URL_SQS", "ftp://localhost"},
 		{"METRIC_NAMESPACE", "a metric"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_LEVEL", "info+3"},

@@ -20,7 +20,8 @@
 //	AWS_SECRET_ACCESS_KEY             -                 as AWS_REGION.
 //	AWS_SESSION_TOKEN                 -                 as AWS_REGION, with temporary credentials only.
 //	AWS_ENDPOINT_URL_SECRETS_MANAGER  -                 URL of Secrets Manager, instead of the region's own.
-//	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set.
+//	AWS_ENDPOINT_URL_SQS              -                 URL of SQS, instead of the region's own.
+//	AWS_ENDPOINT_URL                  -                 the same, unless the service's own above is set.
 //	HOST                              127.0.0.1         address on which `make run` listens.
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
@@ -30,5 +31,8 @@
 //	RETENTION_DAYS                    0                 after how many days a resolved hold, and a movement that an audit
 //	                                                    has verified, moves to the archive, 30 to 36500. 0 is never.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
+//	WEBHOOKS                          -                 the endpoints of the deliver function: a JSON list of {name,
+//	                                                    url, types, secret}, at most 10. secret names a secret of
+//	                                                    Secrets Manager with whsec_..., or with two of them.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config
