@@ -125,7 +125,8 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 	})
 }
 
-// subject returns a part of the dimensions of an alarm that exists for each function, sink or queue.
+// subject returns a part of the dimensions of an alarm that there is for each function, sink or
+// queue.
 func (tpl template) subject(mode, kind, name string) string {
 	switch {
 	case name == backOffice && kind == "Faults":

@@ -104,8 +104,8 @@ func newBus(scope constructs.Construct, s Settings) awsevents.EventBus {
 	return bus
 }
 
-// newRelay creates the relay, which the minute rule runs. A run that failed isn't repeated: the next
-// minute's run does its work. An event of the rule that got lost goes to the sweeper's queue.
+// newRelay creates the relay, which the minute rule runs. A run that failed isn't repeated: the
+// next minute's run does its work. An event of the rule that got lost goes to the sweeper's queue.
 func newRelay(
 	scope constructs.Construct, s Settings, assets string, f feed, sweep sweeper,
 ) function {

@@ -103,7 +103,8 @@ func (r *reader) queues(key string) []Queue {
 }
 
 // webhooks reads a list of webhooks: objects in cdk.json, or on the command line their JSON, or
-// name=url pairs, separated by commas. A secret's default name is the folder and the webhook's name.
+// name=url pairs, separated by commas. A secret's default name is the folder and the webhook's
+// name.
 func (r *reader) webhooks(key, folder string) []Webhook {
 	r.defaults[key] = ""
 	webhooks, err := decodeWebhooks(r.context[key])

@@ -37,8 +37,8 @@ type queueProps struct {
 	receives float64
 }
 
-// newQueue creates a queue, its dead letters, and its subscription to the topic. The subscription is
-// raw: a message's body is the event. The queue's policy is its caller's (letTopicSend).
+// newQueue creates a queue, its dead letters, and its subscription to the topic. The subscription
+// is raw: a message's body is the event. The queue's policy is its caller's (letTopicSend).
 func newQueue(scope constructs.Construct, s Settings, topic awssns.Topic, p queueProps) queue {
 	scope = constructs.NewConstruct(scope, jsii.String(p.name))
 	name := p.prefix + "-" + p.name

@@ -107,12 +107,14 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"events as a switch": {
 			map[string]any{"events": "true"}, []string{"events is", "on, minute, off"},
 		},
-		"bus as a bool":      {map[string]any{"bus": true}, []string{"bus is", "on, off"}},
-		"queue in capitals":  {map[string]any{"queues": "CRM"}, []string{`queues has the name "CRM"`}},
-		"no queue":           {map[string]any{"queues": "crm,"}, []string{`queues has the name ""`}},
-		"one queue twice":    {map[string]any{"queues": "crm,crm"}, []string{"crm twice"}},
-		"hyphens alone":      {map[string]any{"queues": "a-b,ab"}, []string{"ab twice", "hyphens"}},
-		"unknown event type": {map[string]any{"queues": "crm:held"}, []string{`"held"`, "allo.reservation.held"}},
+		"bus as a bool":     {map[string]any{"bus": true}, []string{"bus is", "on, off"}},
+		"queue in capitals": {map[string]any{"queues": "CRM"}, []string{`queues has the name "CRM"`}},
+		"no queue":          {map[string]any{"queues": "crm,"}, []string{`queues has the name ""`}},
+		"one queue twice":   {map[string]any{"queues": "crm,crm"}, []string{"crm twice"}},
+		"hyphens alone":     {map[string]any{"queues": "a-b,ab"}, []string{"ab twice", "hyphens"}},
+		"unknown event type": {
+			map[string]any{"queues": "crm:held"}, []string{`"held"`, "allo.reservation.held"},
+		},
 		"event type twice": {
 			map[string]any{"queues": "crm:allo.stock.moved|allo.stock.moved"},
 			[]string{"crm has the type allo.stock.moved twice"},
@@ -230,7 +232,8 @@ func TestQueuesAndWebhooksAreRead(t *testing.T) {
 		Name: "erp", URL: "https://erp.example", Types: []string{events.TypeMoved},
 		Secret: "shop/erp",
 	}}
-	if diff := gocmp.Diff(wantQueues, s.Queues) + gocmp.Diff(want, s.Webhooks); err != nil || diff != "" {
+	diff := gocmp.Diff(wantQueues, s.Queues) + gocmp.Diff(want, s.Webhooks)
+	if err != nil || diff != "" {
 		t.Errorf("queues and webhooks: %v, (-want +got):\n%s", err, diff)
 	}
 }
