@@ -81,7 +81,8 @@ func newRouteFunctions(
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
-		reads[r.Function] = r.Scope == route.ScopeRead // the operator's reads
+		// The operator's reads, and the consumers' of events.
+		reads[r.Function] = r.Scope == route.ScopeRead || r.Scope == route.ScopeEvents
 		serves[r.Function] = serves[r.Function] || !isBackOffice(r)
 	}
 	var functions []function
