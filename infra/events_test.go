@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -151,7 +152,49 @@ func wantConsumers() []consumer {
 
 func TestEachConsumerHasItsQueueDeadLettersAndFilter(t *testing.T) {
 	const mode = "aurora-prod"
-	tpl := synth(t, mode)
+	for _, problem := range synth(t, mode).consumerProblems(t, mode) {
+		t.Error(problem)
+	}
+}
+
+// These are the controls of the test above.
+func TestAConsumersFaultIsFound(t *testing.T) {
+	const mode = "aurora-prod"
+	body := asJSON(synth(t, mode).body)
+	for name, change := range map[string]struct{ old, replacement string }{
+		"plain HTTP":         {`"aws:SecureTransport":"false"`, `"aws:SecureTransport":"true"`},
+		"anybody's topic":    {`"ArnEquals":{"aws:SourceArn":{"Ref"`, `"ArnEquals":{"aws:Sourc":{"Ref"`},
+		"an envelope":        {`"RawMessageDelivery":true`, `"RawMessageDelivery":false`},
+		"another filter":     {`"FilterPolicyScope":"MessageBody"`, `"FilterPolicyScope":"None"`},
+		"every event":        {`"FilterPolicy":`, `"FilterPolicies":`},
+		"no order":           {`"DeduplicationScope":"messageGroup"`, `"DeduplicationScope":"queue"`},
+		"endless tries":      {`"maxReceiveCount":5`, `"maxReceiveCount":500`},
+		"no encryption":      {`"SqsManagedSseEnabled":true`, `"SqsManagedSseEnabled":false`},
+		"lost after a day":   {`"MessageRetentionPeriod":1209600`, `"MessageRetentionPeriod":86400`},
+		"an unknown queue":   {`"Protocol":"sqs"`, `"Protocol":"lambda"`},
+		"no dead letters":    {`"RedrivePolicy":`, `"Redrive":`},
+		"another visibility": {`"VisibilityTimeout":180`, `"VisibilityTimeout":18`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := strings.ReplaceAll(body, change.old, change.replacement)
+			if changed == body {
+				t.Fatalf("the template has no %s", change.old)
+			}
+			var tpl template
+			if err := json.Unmarshal([]byte(changed), &tpl.body); err != nil {
+				t.Fatal(err)
+			}
+			if len(tpl.consumerProblems(t, mode)) == 0 {
+				t.Errorf("the test accepts %s", change.replacement)
+			}
+		})
+	}
+}
+
+// consumerProblems says what is wrong with the queues that the settings ask for.
+func (tpl template) consumerProblems(t *testing.T, mode string) (found []string) {
+	t.Helper()
+	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	for _, c := range wantConsumers() {
 		name := c.prefix + "-" + c.name + ".fifo"
 		queue := tpl.named(t, "AWS::SQS::Queue", "QueueName", stackName(mode)+"-"+name)
@@ -164,74 +207,67 @@ func TestEachConsumerHasItsQueueDeadLettersAndFilter(t *testing.T) {
 			}
 			for property, value := range want {
 				if diff := gocmp.Diff(value, q.get(property)); diff != "" {
-					t.Errorf("%s: %s (-want +got):\n%s", q.id, property, diff)
+					wrong("%s: %s (-want +got):\n%s", q.id, property, diff)
 				}
 			}
 			if !tpl.refusesPlainHTTP(q) {
-				t.Errorf("%s allows plain HTTP", q.id)
+				wrong("%s allows plain HTTP", q.id)
 			}
 		}
 		redrive := queue.get("RedrivePolicy")
 		if dig(redrive, "maxReceiveCount") != c.receives ||
 			!strings.Contains(asJSON(redrive), dead.id) {
-			t.Errorf("%s: dead letters by %s, want %s after %v", queue.id, asJSON(redrive), dead.id,
+			wrong("%s: dead letters by %s, want %s after %v", queue.id, asJSON(redrive), dead.id,
 				c.receives)
 		}
-		tpl.wantSubscription(t, mode, c, queue)
+		topic := tpl.eventTopic(t, mode)
+		if !tpl.subscribes(topic, queue, c.types) {
+			wrong("%s isn't subscribed to the events of %v", queue.id, c.types)
+		}
+		if !tpl.maySend(topic, queue) {
+			wrong("the topic may not send to %s", queue.id)
+		}
 	}
+	return found
 }
 
-// wantSubscription checks that the topic sends a queue the events that it wants, and may.
-func (tpl template) wantSubscription(t *testing.T, mode string, c consumer, queue resource) {
-	t.Helper()
-	topic, found := tpl.eventTopic(t, mode), false
-	for _, s := range tpl.resources("AWS::SNS::Subscription") {
-		if !strings.Contains(asJSON(s.get("Endpoint")), queue.id) {
-			continue
-		}
-		found = true
-		filter, scope := any(nil), any(nil)
-		if c.types != nil {
-			filter, scope = map[string]any{"type": c.types}, "MessageBody"
-		}
-		diff := gocmp.Diff(filter, s.get("FilterPolicy"))
-		if diff != "" || s.get("FilterPolicyScope") != scope || s.get("Protocol") != "sqs" ||
-			s.get("RawMessageDelivery") != true || s.get("TopicArn", "Ref") != topic.id {
-			t.Errorf("the subscription of %s is %s", c.name, asJSON(s.properties))
-		}
+// subscribes reports whether the topic sends a queue the events of these types, as they are.
+func (tpl template) subscribes(topic, queue resource, types []any) bool {
+	filter, scope := any(nil), any(nil)
+	if types != nil {
+		filter, scope = map[string]any{"type": types}, "MessageBody"
 	}
-	if !found {
-		t.Errorf("nothing subscribes %s", queue.id)
-	}
-	mayTheTopic := false
-	for _, p := range tpl.resources("AWS::SQS::QueuePolicy") {
-		for _, s := range statements(p) {
-			mayTheTopic = mayTheTopic || s["Effect"] == "Allow" &&
-				strings.Contains(asJSON(p.get("Queues")), queue.id) &&
-				s["Action"] == "sqs:SendMessage" &&
-				asJSON(s["Principal"]) == `{"Service":"sns.amazonaws.com"}` &&
-				dig(s["Condition"], "ArnEquals", "aws:SourceArn", "Ref") == topic.id
-		}
-	}
-	if !mayTheTopic {
-		t.Errorf("the topic may not send to %s", queue.id)
-	}
+	return slices.ContainsFunc(tpl.resources("AWS::SNS::Subscription"), func(s resource) bool {
+		return strings.Contains(asJSON(s.get("Endpoint")), queue.id) &&
+			s.get("TopicArn", "Ref") == topic.id && s.get("Protocol") == "sqs" &&
+			s.get("RawMessageDelivery") == true && s.get("FilterPolicyScope") == scope &&
+			gocmp.Equal(filter, s.get("FilterPolicy"))
+	})
+}
+
+// maySend reports whether a queue's policy lets the topic send.
+func (tpl template) maySend(topic, queue resource) bool {
+	return tpl.inPolicy(queue, func(s map[string]any) bool {
+		return s["Effect"] == "Allow" && s["Action"] == "sqs:SendMessage" &&
+			asJSON(s["Principal"]) == `{"Service":"sns.amazonaws.com"}` &&
+			dig(s["Condition"], "ArnEquals", "aws:SourceArn", "Ref") == topic.id
+	})
 }
 
 // refusesPlainHTTP reports whether a queue's policy denies every call without TLS.
 func (tpl template) refusesPlainHTTP(queue resource) bool {
-	for _, p := range tpl.resources("AWS::SQS::QueuePolicy") {
-		if !strings.Contains(asJSON(p.get("Queues")), queue.id) {
-			continue
-		}
-		for _, s := range statements(p) {
-			if s["Effect"] == "Deny" && s["Action"] == "sqs:*" &&
-				dig(s["Condition"], "Bool", "aws:SecureTransport") == "false" {
-				return true
-			}
-		}
-	}
-	return false
+	return tpl.inPolicy(queue, func(s map[string]any) bool {
+		return s["Effect"] == "Deny" && s["Action"] == "sqs:*" &&
+			dig(s["Condition"], "Bool", "aws:SecureTransport") == "false"
+	})
+}
+
+// inPolicy reports whether a queue's policy has a statement.
+func (tpl template) inPolicy(queue resource, is func(statement map[string]any) bool) bool {
+	return slices.ContainsFunc(tpl.resources("AWS::SQS::QueuePolicy"), func(p resource) bool {
+		return strings.Contains(asJSON(p.get("Queues")), queue.id) &&
+			slices.ContainsFunc(statements(p), is)
+	})
 }
 
 // A policy with a star is one for its queue, so nobody but the topic may be in it.
@@ -319,21 +355,59 @@ func wantGrants() map[string]grants {
 
 func TestEachFunctionOfTheFeedMayDoItsWorkAndNoMore(t *testing.T) {
 	const mode = "aurora-prod"
-	tpl := synth(t, mode)
+	for _, problem := range synth(t, mode).grantProblems(mode) {
+		t.Error(problem)
+	}
+}
+
+// These are the controls of the test above.
+func TestAWiderOrNarrowerRightIsFound(t *testing.T) {
+	const mode = "aurora-prod"
+	body := asJSON(synth(t, mode).body)
+	for name, change := range map[string]struct{ old, replacement string }{
+		"every topic's action": {`"sns:Publish","Effect":"Allow","Res`, `"sns:*","Effect":"Allow","Res`},
+		"another bus's action": {`"Action":"events:PutEvents"`, `"Action":"events:PutRule"`},
+		"another function":     {`{"Ref":"EventsoutboxAlias`, `{"Ref":"EventsotherAlias`},
+		"every secret":         {`:secret:shop/mail-??????`, `:secret:*`},
+		"no deletion":          {`"sqs:DeleteMessage",`, ``},
+		"the queues too": {
+			`"Action":"sqs:SendMessage","Effect":"Allow","Resource":[`,
+			`"Action":"sqs:SendMessage","Effect":"Allow","Resource":["Queue",`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := strings.ReplaceAll(body, change.old, change.replacement)
+			if changed == body {
+				t.Fatalf("the template has no %s", change.old)
+			}
+			var tpl template
+			if err := json.Unmarshal([]byte(changed), &tpl.body); err != nil {
+				t.Fatal(err)
+			}
+			if len(tpl.grantProblems(mode)) == 0 {
+				t.Errorf("the test accepts %s", change.replacement)
+			}
+		})
+	}
+}
+
+// grantProblems says which rights the feed's functions have beyond those that they need, or lack.
+func (tpl template) grantProblems(mode string) (found []string) {
+	wrong := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	for name, want := range wantGrants() {
-		f := tpl.functions(mode)[name]
-		allowed := tpl.roleStatements(roleOf(f, "Role"))
-		got := map[string]string{}
-		for _, s := range allowed {
+		got := map[string][]string{}
+		for _, s := range tpl.roleStatements(roleOf(tpl.functions(mode)[name], "Role")) {
 			if s["Effect"] == "Allow" {
 				for _, action := range asList(s["Action"]) {
-					got[action.(string)] += asJSON(s["Resource"])
+					for _, on := range asList(s["Resource"]) {
+						got[fmt.Sprint(action)] = append(got[fmt.Sprint(action)], asJSON(on))
+					}
 				}
 			}
 		}
 		for _, action := range common {
-			if got[action] == "" {
-				t.Errorf("%s may not %s", name, action)
+			if got[action] == nil {
+				wrong("%s may not %s", name, action)
 			}
 			delete(got, action)
 		}
@@ -343,16 +417,20 @@ func TestEachFunctionOfTheFeedMayDoItsWorkAndNoMore(t *testing.T) {
 			}
 		}
 		if diff := gocmp.Diff(slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got))); diff != "" {
-			t.Errorf("what %s may do (-want +got):\n%s", name, diff)
+			wrong("what %s may do (-want +got):\n%s", name, diff)
 		}
 		for action, parts := range want {
-			for _, part := range parts {
-				if !strings.Contains(got[action], part) {
-					t.Errorf("%s may %s on %s, want %s", name, action, got[action], part)
-				}
+			has := func(part string) bool {
+				return slices.ContainsFunc(got[action],
+					func(on string) bool { return strings.Contains(on, part) })
+			}
+			lacks := slices.ContainsFunc(parts, func(part string) bool { return !has(part) })
+			if lacks || len(got[action]) != len(parts) {
+				wrong("%s may %s on %s, want %s", name, action, got[action], parts)
 			}
 		}
 	}
+	return found
 }
 
 func TestTheOutputsNameTheTopicTheBusAndTheQueues(t *testing.T) {

@@ -344,7 +344,7 @@ func TestAMetricThatNothingReportsIsFound(t *testing.T) {
 		"another dimension":              {`"Name":"Function",`, `"Name":"FunctionName",`},
 		"another function":               {`"Value":"confirm"`, `"Value":"confirms"`},
 		"another own metric":             {`"MetricName":"SweepLag"`, `"MetricName":"SweeperLag"`},
-		"another stack":                  {`"Namespace":"AlloReservations/allo-prod"`, `"Namespace":"Allo"`},
+		"another stack":                  {`"Namespace":"AlloReservations/allo-prod"`, `"Namespace":"A"`},
 		"a REST API's metric":            {`"MetricName":"5xx"`, `"MetricName":"5XXError"`},
 		"the queue's URL":                {`"Fn::GetAtt":["SweeperLost`, `"Fn::GetAtt":["Sweeper`},
 		"another sink":                   {`"Value":"bus"`, `"Value":"buses"`},

@@ -1,6 +1,6 @@
 -- redrive_parked lets the relay publish a sink's parked events again, and returns how many there
--- were. Operators call it when the cause is repaired. It has its owner's rights, because an operator
--- may not change the place of a sink.
+-- were. Operators call it when the cause is repaired. It has its owner's rights, because an
+-- operator may not change the place of a sink.
 --
 -- The sink goes back to the last tick that saw none of these events, so that they come before the
 -- later events of their subjects. Every event since then is published again too: consumers know its
