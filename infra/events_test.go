@@ -142,7 +142,8 @@ func wantConsumers() []consumer {
 	return []consumer{
 		{
 			"queue", "fulfilment",
-			[]any{"allo.reservation.confirmed", "allo.reservation.released"}, 300, 5,
+			[]any{"allo.reservation.confirmed", "allo.reservation.released"},
+			300, 5,
 		},
 		{"queue", "crm", nil, 300, 5},
 		{"webhook", "erp", []any{"allo.stock.moved"}, 180, 20},

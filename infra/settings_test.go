@@ -144,8 +144,8 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 			map[string]any{"webhooks": "ERP=https://a.example"}, []string{`the name "ERP"`},
 		},
 		"webhook with an unknown member": {
-			map[string]any{"webhooks": []any{map[string]any{"nmae": "erp"}}},
-			[]string{"webhooks must be a list", "nmae"},
+			map[string]any{"webhooks": []any{map[string]any{"label": "erp"}}},
+			[]string{"webhooks must be a list", "label"},
 		},
 		"webhook's list is no list": {
 			map[string]any{"webhooks": map[string]any{"name": "erp"}},

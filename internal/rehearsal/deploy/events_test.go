@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/local"
 )
@@ -38,6 +41,14 @@ func (r *rehearsal) publishStep(t *testing.T) {
 	t.Logf("the consumer read %d events", len(published))
 	for _, problem := range disorder(hold.String(), published) {
 		t.Error(problem)
+	}
+	archived, err := eventbridge.NewFromConfig(r.double.config()).DescribeArchive(
+		within(t, callLimit),
+		&eventbridge.DescribeArchiveInput{ArchiveName: aws.String(stack + "-events")},
+	)
+	if err != nil || archived.EventCount != int64(len(published)) {
+		t.Errorf("the bus's archive is %+v, %v, want the %d events of the queue",
+			archived, err, len(published))
 	}
 	for _, e := range r.double.consume(t, "webhook-erp") {
 		if e.Type != events.TypeMoved {

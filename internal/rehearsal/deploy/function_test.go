@@ -219,6 +219,7 @@ func wantEnvironment(name string) map[string]string {
 	case "relay":
 		environment["TOPIC_ARN"] = "arn:aws:sns:" + region + ":" + account + ":" + stack + "-events.fifo"
 		environment["OUTBOX_FUNCTION"], environment["RELAY_SECONDS"] = aliasARN("outbox"), "0"
+		environment["BUS_NAME"] = stack + "-events"
 	case "deliver":
 		environment["WEBHOOKS"] = `[{"name":"erp","url":"https://erp.example/hook",` +
 			`"types":["allo.stock.moved"],"secret":"rehearsal/webhook"}]`
