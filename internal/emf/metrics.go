@@ -43,6 +43,14 @@ var (
 	// AuditUnfinished is 1 when an audit didn't finish, else 0.
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
 
+	// RelayLagSeconds is the age of the oldest transition that a sink didn't have yet. The relay
+	// writes it at least every ten seconds of a run, and at its end.
+	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, ""}
+	// EventsPublished counts the events that a sink accepted.
+	EventsPublished = Metric{"EventsPublished", Count, ""}
+	// EventsParked counts the events that a sink refused for good, and those behind them.
+	EventsParked = Metric{"EventsParked", Count, ""}
+
 	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
 	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}
 	// WebhookFailed counts the attempts that failed and are made again.
@@ -56,7 +64,7 @@ func All() []Metric {
 	return []Metric{
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
-		AuditViolations, AuditUnfinished,
+		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
 		WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }
