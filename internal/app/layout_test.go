@@ -94,8 +94,8 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 			if name != "migrate" && dep == "github.com/jackc/pgx/v5/stdlib" {
 				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
 			}
-			needsNone := name == "web" || name == "relay" || name == "deliver"
-			if needsNone && strings.HasPrefix(dep, "github.com/jackc/pgx") {
+			if (name == "web" || name == "relay" || name == "deliver") &&
+				strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/%s links %s, but it needs no database", name, dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"

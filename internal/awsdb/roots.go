@@ -15,8 +15,8 @@ import (
 //go:embed rds-ca-rsa2048-g1.pem
 var regionalRoots string
 
-// regionRoots are awsapi.Roots and RDS's own root of the region, which signs a cluster's certificate. A
-// proxy's certificate is signed by a public root.
+// regionRoots are awsapi.Roots and RDS's own root of the region, which signs a cluster's
+// certificate. A proxy's certificate is signed by a public root.
 func regionRoots(region string) *x509.CertPool {
 	pool := awsapi.Roots().Clone()
 	if certificate := regionalRoot(region); certificate != nil {

@@ -63,8 +63,6 @@ type Config struct {
 	LogLevel slog.Level
 	// MetricNamespace is the CloudWatch namespace of the service's metrics.
 	MetricNamespace string
-	// Webhooks are the endpoints to which the deliver function posts events.
-	Webhooks []Webhook
 	// EventSource names the deployment in the events, and APIURL is where its API is served.
 	EventSource, APIURL string
 	// TopicARN and BusName are where the relay publishes. Each may be empty.
@@ -74,14 +72,18 @@ type Config struct {
 	// RelaySeconds is how long a run of the relay goes on, or zero when it ends as soon as nothing is
 	// left.
 	RelaySeconds int
+	// Webhooks are the endpoints to which the deliver function posts events.
+	Webhooks []Webhook
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
 type AWS struct {
 	Region, AccessKeyID, SecretAccessKey, SessionToken string
-	// SecretsEndpoint and QueuesEndpoint are the URLs of Secrets Manager and of SQS, and Endpoint that
-	// of the relay's services, or empty for the region's own. Tests set them.
-	SecretsEndpoint, QueuesEndpoint, Endpoint string
+	// SecretsEndpoint is the URL of Secrets Manager, or empty for the region's own. Tests set it.
+	SecretsEndpoint string
+	// Endpoint is the URL of the services of the relay and of deliver, or empty for the region's own.
+	// Tests set it.
+	Endpoint string
 }
 
 // Load reads the environment. Its error names each invalid variable and the valid values.
@@ -152,7 +154,6 @@ func load(getenv func(string) string) (Config, error) {
 			SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
 			SessionToken:    getenv("AWS_SESSION_TOKEN"),
 			SecretsEndpoint: r.endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"),
-			QueuesEndpoint:  r.endpoint("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"),
 			Endpoint:        r.endpoint("AWS_ENDPOINT_URL"),
 		},
 		Host:          r.host("HOST", "127.0.0.1"),
@@ -166,13 +167,13 @@ func load(getenv func(string) string) (Config, error) {
 
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
 			"a name of letters, digits and ./-_#"),
-		Webhooks:       r.webhooks("WEBHOOKS"),
 		EventSource:    r.matching("EVENT_SOURCE", stackName, "a name of letters, digits and hyphens"),
 		APIURL:         r.apiURL("API_URL"),
 		TopicARN:       r.matching("TOPIC_ARN", resource, "the ARN of a topic"),
 		BusName:        r.matching("BUS_NAME", resource, "the name or the ARN of a bus"),
 		OutboxFunction: r.matching("OUTBOX_FUNCTION", resource, "the name or the ARN of a function"),
 		RelaySeconds:   r.integer("RELAY_SECONDS", 55, 0, 800),
+		Webhooks:       r.webhooks("WEBHOOKS"),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource

@@ -84,7 +84,6 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"AWS_SECRET_ACCESS_KEY", "key",
 		"AWS_SESSION_TOKEN", "token",
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000",
-		"AWS_ENDPOINT_URL_SQS", "http://localhost:7000",
 		"AWS_ENDPOINT_URL", "http://localhost:6000",
 		"HOST", "0.0.0.0",
 		"PORT", "8080",
@@ -113,8 +112,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
-			SecretsEndpoint: "http://localhost:5000", QueuesEndpoint: "http://localhost:7000",
-			Endpoint: "http://localhost:6000",
+			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
 		},
 		Webhooks: []Webhook{{
 			Name: "crm", URL: "https://example.com/hook?token=hidden",
@@ -209,7 +207,6 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"AWS_REGION", "eu/../"},
 		{"AWS_ENDPOINT_URL", "localhost:5000"},
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
-		{"AWS_ENDPOINT_URL_SQS", "ftp://localhost"},
 		{"METRIC_NAMESPACE", "a metric"},
 		{"EVENT_SOURCE", "allo/prod"},
 		{"API_URL", "https://api.example.com/"},

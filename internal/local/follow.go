@@ -124,8 +124,8 @@ type shownEvent struct {
 	}
 }
 
-// eventLine returns a line for a person: the time, the type, the subject, its sequence, and how many
-// units it is about.
+// eventLine returns a line for a person: the time, the type, the subject, its sequence, and how
+// many units it is about.
 func eventLine(line []byte) string {
 	var e shownEvent
 	if err := json.Unmarshal(line, &e); err != nil {

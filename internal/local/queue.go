@@ -199,8 +199,9 @@ func (q *Queue) Parked(context.Context, string) (bool, error) {
 // Consumer is a function that an event source calls with messages.
 type Consumer func(context.Context, lambdaevents.SQSEvent) (lambdaevents.SQSEventResponse, error)
 
-// Run calls the consumer with one message at a time until ctx ends, as a Lambda's event source does.
-// It deletes the messages that the consumer doesn't report as failed. Several may run side by side.
+// Run calls the consumer with one message at a time until ctx ends, as a Lambda's event source
+// does. It deletes the messages that the consumer doesn't report as failed. Several may run side by
+// side.
 func (q *Queue) Run(ctx context.Context, consume Consumer, log *slog.Logger) {
 	for ctx.Err() == nil {
 		batch := q.Receive(1)

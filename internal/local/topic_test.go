@@ -325,8 +325,8 @@ func TestFollowPrintsALineForEachEvent(t *testing.T) {
 			`"sequence":"0000000001","data":{"cause":"verb",` +
 			`"reservation":{"items":[{"quantity":2},{"quantity":1}]}}}`)
 	}
-	poll(strings.Repeat("10:00:00.123  reservation.held              s  1  units 3, lines 2, by verb\n",
-		shownBefore))
+	const line = "10:00:00.123  reservation.held              s  1  units 3, lines 2, by verb\n"
+	poll(strings.Repeat(line, shownBefore))
 	add(`{"time":"2026-11-28T10:00:01Z","type":"allo.stock.moved","subject":"p/w",` +
 		`"sequence":"0000000120","data":{"kind":"ADJUSTMENT","delta":-5,"totalAfter":20}}`)
 	poll("10:00:01.000  stock.moved                   p/w  120  units -5, now 20, adjustment\n")

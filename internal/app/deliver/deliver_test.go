@@ -37,7 +37,6 @@ type doubles struct {
 	status func(id string) int
 	failed error // what every call about the queues returns
 	out    bytes.Buffer
-	url    string
 }
 
 func (d *doubles) ServeHTTP(w http.ResponseWriter, r *http.Request) {

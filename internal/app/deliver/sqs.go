@@ -23,7 +23,7 @@ type sqs struct {
 }
 
 func newSQS(account config.AWS) *sqs {
-	client := awsapi.NewClient(awsapi.SQS, account, account.QueuesEndpoint)
+	client := awsapi.NewClient(awsapi.SQS, account, account.Endpoint)
 	return &sqs{client: client, now: time.Now}
 }
 

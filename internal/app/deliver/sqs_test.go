@@ -33,7 +33,7 @@ func TestTheRequestsToSQS(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	q := newSQS(config.AWS{
-		Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", QueuesEndpoint: server.URL,
+		Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", Endpoint: server.URL,
 	})
 	q.now = func() time.Time { return time.Date(2026, 11, 28, 10, 0, 0, 0, time.UTC) }
 	check := func(action string, err error, in map[string]any) {

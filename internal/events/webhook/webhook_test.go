@@ -446,7 +446,7 @@ func TestASlowEndpointFails(t *testing.T) {
 	secrets := secretsOf(t, NewSecret())
 	client.client.Timeout = 300 * time.Millisecond
 	err := client.Post(t.Context(), server.URL, secrets, event)
-	if timeout := (net.Error)(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("a silent endpoint gives %v, want a timeout", err)
 	}
 	// The control: without the limit, the attempt lasts until the endpoint answers.
