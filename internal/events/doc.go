@@ -89,8 +89,8 @@
 // When a page isn't accepted whole, the relay publishes the rest again after 1, 2, 4 ... 30 s. An
 // event that the sink refuses for good five times is parked: it goes to the table parked with the
 // later events of its subject, and the other subjects go on. EventsParked counts them, for an
-// alarm. While a subject has a row in the table, its events are parked. An operator who has dealt
-// with them deletes its rows.
+// alarm. While a subject has a row in the table, its events are parked. When the cause is repaired,
+// an operator publishes them by redrive_parked.
 //
 // # Pruning
 //

@@ -11,8 +11,8 @@ import (
 )
 
 // operatorRights are the privileges of the database's owner: to read everything, to keep the
-// catalog, to adjust stock and to remove parked events. The owner needs them when the migrations
-// run as a role of their own, which then owns the tables.
+// catalog and to adjust stock. The owner needs them when the migrations run as a role of their own,
+// which then owns the tables.
 var operatorRights = []migrations.Right{
 	{Table: "products", Privilege: "SELECT, INSERT, UPDATE"},
 	{Table: "warehouses", Privilege: "SELECT, INSERT, UPDATE"},
@@ -30,16 +30,16 @@ var operatorRights = []migrations.Right{
 	{Table: "archived_movements", Privilege: "SELECT"},
 	{Table: "archived_months", Privilege: "SELECT"},
 	{Table: "archived_stock", Privilege: "SELECT"},
+	{Table: "last_audit", Privilege: "SELECT"},
+	{Table: "audit_state", Privilege: "SELECT"},
+	{Table: "stock_closings", Privilege: "SELECT"},
 	{Table: "ledger", Privilege: "SELECT"},
 	{Table: "archived_ledger", Privilege: "SELECT"},
 	{Table: "ticks", Privilege: "SELECT"},
 	{Table: "sinks", Privilege: "SELECT"},
-	{Table: "parked", Privilege: "SELECT, DELETE"}, // DELETE lets a subject's events go on
+	{Table: "parked", Privilege: "SELECT"},
 	{Table: "stream", Privilege: "SELECT"},
 	{Table: "minute_counts", Privilege: "SELECT"},
-	{Table: "last_audit", Privilege: "SELECT"},
-	{Table: "audit_state", Privilege: "SELECT"},
-	{Table: "stock_closings", Privilege: "SELECT"},
 	{Table: "flush_mark", Privilege: "SELECT"},
 }
 
