@@ -98,7 +98,7 @@ func TestTheAuditOfThePreviousReleaseReadsAnArchivedShop(t *testing.T) {
 }
 
 // The service's role archives and can't delete. The database's owner, who owns no table, detaches
-// and drops a month, and redrives parked events. Nobody else can.
+// and drops a month. Nobody else can.
 func TestTheRolesOfTheArchive(t *testing.T) {
 	t.Parallel()
 
@@ -150,9 +150,6 @@ func TestTheRolesOfTheArchive(t *testing.T) {
 		{owner, "SELECT * FROM archived_reservations_" + strings.ReplaceAll(month[:7], "-", "_"), ""},
 		{service, "SELECT drop_archive('" + month + "')", "only the database's owner"},
 		{owner, "SELECT drop_archive('" + month + "')", ""},
-		{service, "SELECT redrive_parked('topic')", "only the database's owner"},
-		{owner, "SELECT redrive_parked('topic')", "there is no sink topic"},
-		{owner, "SELECT FROM sinks, parked, ticks, stream, ledger, minute_counts", ""},
 	} {
 		if got := try(c.role, c.sql); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s as %s = %q, want %q", c.sql, c.role, got, c.want)

@@ -88,6 +88,7 @@ class Resource:
 #   attributes  attributes of GetAtt that the answer has under another name
 #   arn         the resource part of an ARN that the answer doesn't have
 #   folded      the properties beside those that the API wants in its parameter Attributes
+#   renamed     the properties that have another name in the API
 KINDS = {
     "AWS::Lambda::Function": dict(
         service="lambda",
@@ -179,6 +180,22 @@ KINDS = {
         named="AlarmName",
         arn="alarm",
     ),
+    "AWS::Events::EventBus": dict(
+        service="events",
+        create="create_event_bus",
+        delete="delete_event_bus",
+        ref="Name",
+        keys=("Name",),
+        attributes={"Arn": "EventBusArn"},
+    ),
+    "AWS::Events::Archive": dict(
+        service="events",
+        create="create_archive",
+        delete="delete_archive",
+        ref="ArchiveName",
+        keys=("ArchiveName",),
+        renamed={"SourceArn": "EventSourceArn"},
+    ),
     "AWS::SNS::Subscription": dict(
         service="sns",
         create="subscribe",
@@ -242,7 +259,9 @@ def unfold(kind, values):
 
 
 def fold(row, values):
-    """Moves the properties that aren't parameters of their own into Attributes."""
+    """Renames properties, and moves those that aren't parameters of their own into Attributes."""
+    renamed = row.get("renamed", {})
+    values = {renamed.get(name, name): value for name, value in values.items()}
     if "folded" not in row:
         return values
     out = {name: value for name, value in values.items() if name in row["folded"]}
