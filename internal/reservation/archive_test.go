@@ -982,3 +982,18 @@ SELECT concat_ws(' ', archived, more) FROM archive_holds($1, '-infinity', 3)`
 		t.Errorf("%d holds are left, want the one that was resolved lately", n)
 	}
 }
+
+// A batch doesn't read the holds that follow it.
+func TestTheArchiveReadsFewHolds(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.bulk(f.stock(0), 60_000, reservation.Expired)
+	f.Exec("VACUUM ANALYZE reservations")
+	const sql = "SELECT * FROM archivable_holds('-infinity', '-infinity', clock_timestamp(), $1)"
+	for _, n := range []int{10, 1000} {
+		if blocks, took := f.Explain(sql, n); blocks > 2*n+50 {
+			t.Errorf("a batch of %d reads %d blocks in %.1f ms, want at most %d", n, blocks, took, 2*n+50)
+		}
+	}
+}

@@ -39,7 +39,8 @@ FROM inventory;
 VACUUM ANALYZE inventory, stock_movements;`
 
 // salesSQL makes {sales} holds that were confirmed a tenth of a second apart until a day ago, each
-// with its sale and its ledger, by a transaction of its own. The holds take turns at the stock rows.
+// with its sale and its ledger, by a transaction of its own. The holds take turns at the stock
+// rows.
 const salesSQL = settingsSQL + `
 CREATE TEMPORARY TABLE sold AS
 SELECT (1000000000 + s.n)::text::xid8 AS xid,
@@ -158,8 +159,8 @@ func TestAnAuditCostsWhatIsNew(t *testing.T) {
 		return err
 	})
 
-	// A hold, its sale and its ledger are found by a few index pages each, by three parts of the audit.
-	// The sample is as large as the new.
+	// A hold, its sale and its ledger are found by a few index pages each, by three parts of the
+	// audit. The sample is as large as the new.
 	const perSale = 40
 	if limit := perSale * sales; quiet > limit || few > 2*limit {
 		t.Errorf("the audits read %d and %d blocks, want at most %d and %d", quiet, few, limit, 2*limit)

@@ -29,7 +29,7 @@ func allHolds() part {
 
 // sampledHolds reads a sample of the holds, from an id on.
 func sampledHolds(from string) part {
-	p := holdsByID("old holds", sampleSize)
+	p := holdsByID("sample", sampleSize)
 	p.after, p.once = from, true
 	return p
 }
@@ -53,10 +53,17 @@ var liveHolds = part{
 	end: `
 SELECT r.expires_at::text FROM reservations r WHERE r.status = 'PENDING' AND r.expires_at > $1
 ORDER BY r.expires_at OFFSET 1999 LIMIT 1`,
-	checks: checksOf(`
-    SELECT * FROM reservations
-    WHERE status = 'PENDING' AND expires_at > $1 AND expires_at <= $2`),
+	checks: []check{
+		{"I7", liveSQL + wholeCartSQL},
+		{"I10", liveSQL + foldSQL("ledger l WHERE l.hold_id = r.id")},
+	},
 }
+
+const liveSQL = `
+WITH holds AS (
+    SELECT * FROM reservations
+    WHERE status = 'PENDING' AND expires_at > $1 AND expires_at <= $2
+)`
 
 // newTransitions reads the holds of the new rows of the ledger: those that the snapshot next sees
 // and the snapshot seen doesn't. The key of a slice is a transaction's id.
@@ -121,9 +128,9 @@ WHERE r.product_id IS NULL
 GROUP BY r.id, r.quantity HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`
 
 // soldSQL finds the lines of CONFIRMED holds that weren't sold once. A confirm writes the ledger's
-// row and the sales in one transaction, so the sales are found by its id. A hold of version 0, which
-// was confirmed before there was a ledger or by a routine of the previous release, has no such row:
-// there the id is the row's xmin, with the digits that Postgres leaves out.
+// row and the sales in one transaction, so the sales are found by its id. A hold of version 0,
+// which was confirmed before there was a ledger or by a routine of the previous release, has no
+// such row: there the id is the row's xmin, with the digits that Postgres leaves out.
 //
 // Neither id leads to the sales after the database has come to another server by a dump, nor when
 // the xmin is older than four billion transactions. Then all movements of the stock row are looked

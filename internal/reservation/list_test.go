@@ -42,7 +42,8 @@ WITH oldest AS (
 UPDATE reservation_items l SET expires_at = o.expires_at
 FROM oldest o WHERE l.reservation_id = $1`
 
-// startOverSQL makes the times of each live hold those of its first transition, and leaves no other.
+// startOverSQL makes the times of each live hold those of its first transition, and leaves no
+// other.
 var startOverSQL = []string{
 	"UPDATE reservations SET version = 1 WHERE status = 'PENDING'",
 	`DELETE FROM ledger l USING reservations r

@@ -373,7 +373,8 @@ UPDATE inventory SET seq = seq + 1; UPDATE inventory SET seq = seq + 1;` +
 		},
 		uniqueViolation: {
 			"I6: the same key twice":         "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys",
-			"I7: the same line twice":        "INSERT INTO reservation_items SELECT * FROM reservation_items",
+			"I7: the same line twice": `
+INSERT INTO reservation_items SELECT * FROM reservation_items`,
 			"I10: the same transition twice": "INSERT INTO ledger SELECT * FROM ledger",
 			"I8: the same movement twice": `
 INSERT INTO stock_movements SELECT m.* FROM stock_movements m JOIN inventory i

@@ -350,13 +350,12 @@ func (f *fixture) tick() {
 }
 
 // reserveDuringATick takes a tick while a transaction that holds a unit is open, and another one
-// that began later is over. It returns the number of holds that the stats show then, after the
-// first one's commit, and after another tick.
-func (f *fixture) reserveDuringATick() (open, committed, counted int64) {
+// that began later is over. It returns the number of holds that a read of the stats shows then,
+// after the first one's commit, and after another tick.
+func (f *fixture) reserveDuringATick(read func() int64) (open, committed, counted int64) {
 	f.t.Helper()
 	ctx := f.Context()
 	row := f.stock(10)
-	s := newService(f.own)
 	tx, err := f.Admin.Begin(ctx)
 	if err != nil {
 		f.t.Fatal(err)
@@ -378,24 +377,39 @@ SELECT updated_at, expires_at, id, 1, 'h', 'v' FROM made`
 	}
 	f.hold(f.stock(10))
 	f.tick()
-	open = held(f.t.(*testing.T), s)
+	open = read()
 	if err := tx.Commit(ctx); err != nil {
 		f.t.Fatal(err)
 	}
-	committed = held(f.t.(*testing.T), s)
+	committed = read()
 	f.tick()
-	return open, committed, held(f.t.(*testing.T), s)
+	return open, committed, read()
 }
 
 func TestStatsCountATransactionThatRanDuringATick(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
-	open, committed, counted := f.reserveDuringATick()
+	open, committed, counted := f.reserveDuringATick(
+		func() int64 { return held(t, newService(f.own)) })
 	if open != 1 || committed != 2 || counted != 2 {
 		t.Errorf("the stats show %d, %d and %d holds, want 1, 2 and 2", open, committed, counted)
 	}
 	f.mustAudit(t)
+}
+
+// A reader has a tick together with all that the tick's snapshot sees.
+func TestStatsOnAReaderCountATransactionThatRanDuringATick(t *testing.T) {
+	t.Parallel()
+
+	f := newFollower(t)
+	open, committed, counted := f.reserveDuringATick(func() int64 {
+		f.followedUp()
+		return held(t, f.s)
+	})
+	if open != 1 || committed != 2 || counted != 2 {
+		t.Errorf("the stats show %d, %d and %d holds, want 1, 2 and 2", open, committed, counted)
+	}
 }
 
 func TestStatsForgetATransactionThatRanDuringATickWithoutTheLook(t *testing.T) {
@@ -403,7 +417,8 @@ func TestStatsForgetATransactionThatRanDuringATickWithoutTheLook(t *testing.T) {
 
 	f := newFixture(t, 0)
 	f.mutate("operator_stats", "l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(_last)))", "false")
-	open, committed, counted := f.reserveDuringATick()
+	open, committed, counted := f.reserveDuringATick(
+		func() int64 { return held(t, newService(f.own)) })
 	if open != 1 || committed != 1 || counted != 2 {
 		t.Errorf("the stats show %d, %d and %d holds, want 1, 1 and 2", open, committed, counted)
 	}
@@ -452,7 +467,7 @@ SELECT gen_random_uuid(), i.product_id, i.warehouse_id, 1, t.at, t.at, t.at + in
        CASE WHEN n <= {resolved} THEN 'RELEASED' ELSE 'PENDING' END::reservation_status,
        CASE WHEN n <= {resolved} THEN 2 ELSE 1 END
 FROM inventory i, generate_series(1, {resolved} + {live}) n,
-     LATERAL (SELECT clock_timestamp() - (n % 3500) * interval '1 s' AS at) t;
+     LATERAL (SELECT clock_timestamp() - (n % 2400) * interval '1 s' AS at) t;
 INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
 SELECT r.created_at, r.expires_at, r.id, v, CASE v WHEN 1 THEN 'h' ELSE 'r' END, 'v'
 FROM reservations r, generate_series(1, r.version) v;

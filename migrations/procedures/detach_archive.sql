@@ -1,7 +1,7 @@
 -- detach_archive takes the month that begins on _first out of the archive, in UTC. Its holds,
 -- lines, movements and rows of the ledger then lie in tables of their own, whose names it answers,
--- and the service finds them no more. The month gets no more rows. Operators call it, and export the tables
--- before they call drop_archive.
+-- and the service finds them no more. The month gets no more rows. Operators call it, and export
+-- the tables before they call drop_archive.
 --
 -- It has its owner's rights, because an operator owns no table. It locks the archive for a moment.
 CREATE OR REPLACE FUNCTION detach_archive(_first date) RETURNS text[]
