@@ -309,7 +309,7 @@ func TestAnAuditReadsWhatIsNewOnTheWriterWhileTheReaderIsBehind(t *testing.T) {
 	}
 	f.followedUp()
 	f.standStill()
-	hold := f.fixture.hold(row)
+	hold := f.hold(row)
 	if _, err := newService(f.own).Release(f.Context(), hold.ID, ""); err != nil {
 		t.Fatal(err)
 	}

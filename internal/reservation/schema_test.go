@@ -372,7 +372,7 @@ UPDATE inventory SET seq = seq + 1; UPDATE inventory SET seq = seq + 1;` +
 			"an empty key":           "UPDATE idempotency_keys SET key = ''",
 		},
 		uniqueViolation: {
-			"I6: the same key twice":         "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys",
+			"I6: the same key twice": "INSERT INTO idempotency_keys SELECT * FROM idempotency_keys",
 			"I7: the same line twice": `
 INSERT INTO reservation_items SELECT * FROM reservation_items`,
 			"I10: the same transition twice": "INSERT INTO ledger SELECT * FROM ledger",
