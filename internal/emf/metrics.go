@@ -42,6 +42,14 @@ var (
 	AuditViolations = Metric{"AuditViolations", Count, ""}
 	// AuditUnfinished is 1 when an audit didn't finish, else 0.
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
+
+	// RelayLagSeconds is the age of the oldest transition that a sink didn't have yet. The relay
+	// writes it at least every ten seconds of a run, and at its end.
+	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, ""}
+	// EventsPublished counts the events that a sink accepted.
+	EventsPublished = Metric{"EventsPublished", Count, ""}
+	// EventsParked counts the events that a sink refused for good, and those behind them.
+	EventsParked = Metric{"EventsParked", Count, ""}
 )
 
 // All lists the service's metrics.
@@ -49,6 +57,6 @@ func All() []Metric {
 	return []Metric{
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
-		AuditViolations, AuditUnfinished,
+		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
 	}
 }

@@ -14,11 +14,32 @@ type Event struct {
 	Body json.RawMessage `json:"body"`
 }
 
+// The types of the events.
+const (
+	TypeHeld           = "allo.reservation.held"
+	TypeExtended       = "allo.reservation.extended"
+	TypePaymentStarted = "allo.reservation.payment-started"
+	TypePaymentFailed  = "allo.reservation.payment-failed"
+	TypeConfirmed      = "allo.reservation.confirmed"
+	TypeReleased       = "allo.reservation.released"
+	TypeExpired        = "allo.reservation.expired"
+	TypeMoved          = "allo.stock.moved"
+)
+
+// Types lists the types of the events.
+func Types() []string {
+	return []string{
+		TypeHeld, TypeExtended, TypePaymentStarted, TypePaymentFailed, TypeConfirmed, TypeReleased,
+		TypeExpired, TypeMoved,
+	}
+}
+
 // Request asks the outbox for a sink's next page.
 type Request struct {
 	// Sink is the row in the table sinks, such as "topic".
 	Sink string `json:"sink"`
-	// Lease is the relay's own, random for each run: only one relay at a time publishes to a sink.
+	// Lease is the relay's own UUID, random for each run: only one relay at a time publishes to a
+	// sink.
 	Lease string `json:"lease"`
 	// Ack is the Position of the page that was published whole, or empty.
 	Ack string `json:"ack,omitempty"`
@@ -26,6 +47,8 @@ type Request struct {
 	Parked []Parked `json:"parked,omitempty"`
 	// Failure says why the page before couldn't be published, or is empty.
 	Failure string `json:"failure,omitempty"`
+	// Release gives the lease back, at the end of a run. The answer has no events then.
+	Release bool `json:"release,omitempty"`
 }
 
 // Parked is an event that wasn't published, with the sink's reason.
@@ -40,10 +63,14 @@ type Page struct {
 	// Leased is false when another relay has the lease. There are no events then.
 	Leased bool    `json:"leased"`
 	Events []Event `json:"events"`
-	// Position acknowledges the page in the next request. It is empty when there are no events.
+	// Position acknowledges the page in the next request. It is empty when nothing is left. A page
+	// whose events were all parked has a Position and no events.
 	Position string `json:"position"`
 	// More says that another page is ready after this one.
 	More bool `json:"more"`
 	// LagSeconds is the age of the oldest transition that the sink doesn't have yet.
 	LagSeconds float64 `json:"lagSeconds"`
+	// Followers counts the events that the outbox parked and left out of the page, because an
+	// earlier event of their subject is parked.
+	Followers int `json:"followers,omitempty"`
 }

@@ -19,6 +19,7 @@
 --                                                                 detach_archive
 --   9      an archived hold                        hashtext(id)   return_goods, and
 --                                                                 0008_archive.sql
+--   10     the ticks                               0              take_tick, rebase_stream
 --   < 0    an idempotency key of a named caller    see below      here
 --
 -- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing

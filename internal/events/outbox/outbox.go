@@ -1,0 +1,199 @@
+// Package outbox reads the events from the database: for the relay, page after page, and for GET
+// /api/events and a hold's history. It also takes the ticks. Package events has the design.
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/events"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// The bounds of a page. A Lambda's answer has at most 6 MB.
+const (
+	// MaxPage is the most events of a page.
+	MaxPage = 500
+	// maxBytes is the most bytes of a page's events, unless its first event alone has more.
+	maxBytes = 3 << 20
+)
+
+// Options are the settings of an Outbox. They are part of the events' bytes.
+type Options struct {
+	// Source names the deployment. The events' source is /Source/epoch.
+	Source string
+	// APIURL is where the API is served, without a slash at the end. The events' dataschema is below
+	// it.
+	APIURL string
+}
+
+// Outbox reads the events. It is safe for concurrent use.
+type Outbox struct {
+	db   *reservation.Service
+	opts Options
+}
+
+// New makes an Outbox on the database of a service. Both count their retries together.
+func New(db *reservation.Service, opts Options) *Outbox { return &Outbox{db: db, opts: opts} }
+
+const tickSQL = "SELECT take_tick()"
+
+// Tick records what is committed now, if there is anything new. It returns the number of the last
+// tick. When Tick returns, all that the tick sees is on disk.
+//
+// It returns reservation.ErrBusy or ErrUnavailable, and an error that names rebase_stream when the
+// ticks are of another server.
+func (o *Outbox) Tick(ctx context.Context) (last int64, err error) {
+	last, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[int64], tickSQL)
+	if err != nil {
+		return 0, fmt.Errorf("take a tick: %w", err)
+	}
+	return last, nil
+}
+
+const claimSQL = `
+SELECT leased, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), last, epoch
+FROM claim_sink($1, $2, $3, $4, $5, $6, $7, $8)`
+
+// claimed is the answer of claim_sink: the place from which the sink goes on.
+type claimed struct {
+	Leased bool
+	Done   int64
+	// Batch is 0 when the sink has all that the ticks see.
+	Batch int64
+	After string
+	// Last is the number of the newest tick.
+	Last  int64
+	Epoch uuid.UUID
+}
+
+// Next keeps what the relay has done with its last page, and reads the next one. When there is
+// none, it takes a tick. The events of a page are on disk. A sink's row is made when it first asks,
+// and begins with all that was ever written.
+//
+// The page isn't Leased when another relay has the sink's lease, or when the request comes too
+// late. Next returns the errors of Tick.
+func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, err error) {
+	c, err := o.claim(ctx, r)
+	if err != nil {
+		return page, fmt.Errorf("claim the sink %s: %w", r.Sink, err)
+	}
+	if !c.Leased {
+		return page, nil
+	}
+	page.Leased = true
+	if c.Batch == 0 {
+		if c.Last, err = o.Tick(ctx); err != nil {
+			return page, err
+		}
+		if c.Last <= c.Done {
+			return page, nil
+		}
+		c.Batch = c.Last
+	}
+	if err := o.fill(ctx, &page, r.Sink, c); err != nil {
+		return page, fmt.Errorf("read a page of the sink %s: %w", r.Sink, err)
+	}
+	return page, nil
+}
+
+func (o *Outbox) claim(ctx context.Context, r events.Request) (c claimed, err error) {
+	lease, err := uuid.Parse(r.Lease)
+	if err != nil {
+		return c, fmt.Errorf("the lease: %w", err)
+	}
+	var done, batch *int64
+	var after, failure, parked *string
+	if r.Ack != "" {
+		p, err := parsePosition(r.Ack)
+		if err != nil {
+			return c, err
+		}
+		done, batch, after = &p.done, optional(p.batch), optional(p.after)
+	}
+	failure = optional(r.Failure)
+	if len(r.Parked) > 0 {
+		text, err := json.Marshal(r.Parked)
+		if err != nil {
+			return c, fmt.Errorf("encode the parked events: %w", err)
+		}
+		parked = optional(string(text))
+	}
+	return reservation.QueryRow(ctx, o.db, pgx.RowToStructByPos[claimed], claimSQL, r.Sink,
+		lease.String(), done, batch, after, parked, failure, r.Release)
+}
+
+// optional turns a zero value into a null.
+func optional[T comparable](value T) *T {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return &value
+}
+
+const pageSQL = `
+SELECT e.place, e.age, e.event,
+       EXISTS (SELECT FROM parked p WHERE p.sink = $1 AND p.subject = e.subject)
+FROM read_events($2, $3, $4, NULL, $5) e`
+
+// pageRow is an event of a batch.
+type pageRow struct {
+	Place  string
+	Age    float64
+	Event  []byte
+	Behind bool // an earlier event of the subject is parked
+}
+
+// fill reads the next events of the sink's batch.
+func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c claimed) error {
+	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, sink, c.Done,
+		c.Batch, optional(c.After), MaxPage+1)
+	if err != nil {
+		return err
+	}
+	next := position{done: c.Batch}
+	var followers []events.Parked
+	size := 0
+	for i, row := range rows {
+		event, err := o.build(c.Epoch, row.Event)
+		if err != nil {
+			return err
+		}
+		size += len(event.Body)
+		if i == MaxPage || i > 0 && size > maxBytes {
+			next = position{done: c.Done, batch: c.Batch, after: rows[i-1].Place}
+			break
+		}
+		page.LagSeconds = max(page.LagSeconds, row.Age)
+		if row.Behind {
+			followers = append(followers, events.Parked{
+				ID: event.ID, Subject: event.Subject, Error: "an earlier event of its subject is parked",
+			})
+			continue
+		}
+		page.Events = append(page.Events, event)
+	}
+	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch
+	page.Followers = len(followers)
+	return o.park(ctx, sink, followers)
+}
+
+const parkSQL = "SELECT park_events($1, $2)::text"
+
+// park sets events aside that follow a parked one.
+func (o *Outbox) park(ctx context.Context, sink string, followers []events.Parked) error {
+	if len(followers) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(followers)
+	if err != nil {
+		return fmt.Errorf("encode the parked events: %w", err)
+	}
+	_, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[string], parkSQL, sink, string(text))
+	return err
+}

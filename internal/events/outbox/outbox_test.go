@@ -1,0 +1,343 @@
+package outbox_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/events"
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+// A relay gets what was written before it first asked, and then what is new.
+func TestAPageHasWhatIsNewInOrder(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	hold := f.reserve()
+	f.confirm(hold)
+	lease := uuid.NewString()
+
+	page := f.next(events.Request{Sink: "topic", Lease: lease})
+	want := []string{
+		"allo.reservation.held -1", "allo.reservation.confirmed -2",
+		"allo.stock.moved -1", "allo.stock.moved -2",
+	}
+	if diff := cmp.Diff(want, names(page.Events)); diff != "" || !page.Leased || page.More {
+		t.Errorf("the first page is %+v: %s", page, diff)
+	}
+	again := f.next(events.Request{Sink: "topic", Lease: lease})
+	if diff := cmp.Diff(page.Events, again.Events); diff != "" {
+		t.Errorf("a page that wasn't acknowledged has other bytes: %s", diff)
+	}
+	page = f.next(events.Request{Sink: "topic", Lease: lease, Ack: page.Position})
+	if len(page.Events) != 0 || page.Position != "" || !page.Leased {
+		t.Errorf("the page after the last one is %+v, want an empty one", page)
+	}
+	f.reserve()
+	page = f.next(events.Request{Sink: "topic", Lease: lease})
+	if got := names(page.Events); !slices.Equal(got, []string{"allo.reservation.held -1"}) {
+		t.Errorf("the next page is %v, want the new hold", got)
+	}
+}
+
+// An idle relay and an idle shop write nothing.
+func TestAnIdleShopWritesNoTick(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	lease := uuid.NewString()
+	page := f.next(events.Request{Sink: "topic", Lease: lease})
+	f.next(events.Request{Sink: "topic", Lease: lease, Ack: page.Position})
+	const state = "SELECT (SELECT count(*) FROM ticks) || ' ' || (SELECT xmin FROM sinks)"
+	before := pgtest.QueryOne[string](f.Fixture, state)
+	for range 5 {
+		f.next(events.Request{Sink: "topic", Lease: lease})
+		f.tick()
+	}
+	if after := pgtest.QueryOne[string](f.Fixture, state); after != before {
+		t.Errorf("the ticks and the sink's version were %q and are %q", before, after)
+	}
+}
+
+// A batch of more than a page is read in pages, each event once.
+func TestABatchHasManyPages(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.Exec(`
+WITH made AS (
+    INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at,
+                              expires_at, version)
+    SELECT gen_random_uuid(), $1, $2, 1, now(), now(), now() + interval '1 h', 1
+    FROM generate_series(1, 1200)
+    RETURNING *
+), transitions AS (
+    INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+    SELECT m.updated_at, m.expires_at, m.id, 1, 'h', 'v' FROM made m
+)
+UPDATE inventory SET reserved = 1200, first_end = '-infinity', epoch = next_epoch(epoch)`,
+		f.product.String(), f.west.String())
+	sink := &memory{}
+	f.drain(sink)
+	f.mustBeWhole(sink.got)
+	if len(sink.got) != 1201 {
+		t.Errorf("%d events were published, want each of 1201 once", len(sink.got))
+	}
+	if n := pgtest.QueryOne[int](f.Fixture, "SELECT count(*) FROM ticks"); n != 1 {
+		t.Errorf("there are %d ticks, want one batch", n)
+	}
+}
+
+// Each tick adds its batch to the counts of the minutes.
+func TestATickCountsItsBatch(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.confirm(f.reserve())
+	f.tick()
+	hold := f.reserve()
+	if _, err := f.service.Release(f.Context(), hold, ""); err != nil {
+		t.Fatal(err)
+	}
+	dead := f.reserve()
+	f.Kill(dead)
+	if _, err := f.service.Sweep(f.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.tick()
+	f.tick()
+	got := pgtest.QueryOne[string](f.Fixture, `
+SELECT concat_ws(' ', sum(held), sum(confirmed), sum(released), sum(expired)) FROM minute_counts`)
+	if got != "3 1 1 1" {
+		t.Errorf("held, confirmed, released, expired are %s, want 3 1 1 1", got)
+	}
+}
+
+// A tick sees what was committed while it waited for the tick before.
+func TestATickIsYoungerThanItsLock(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.tick()
+	unlock := f.Lock("SELECT pg_advisory_xact_lock(10, 0)")
+	ticked := make(chan error, 1)
+	go func() {
+		_, err := f.outbox.Tick(f.Context())
+		ticked <- err
+	}()
+	f.WaitForBlocked(1)
+	hold := f.reserve()
+	unlock()
+	if err := <-ticked; err != nil {
+		t.Fatal(err)
+	}
+	seen := pgtest.QueryOne[bool](f.Fixture, `
+SELECT pg_visible_in_snapshot(l.xid, tick_snapshot(last_tick())) FROM ledger l WHERE hold_id = $1`,
+		hold.String())
+	if !seen {
+		t.Error("the tick doesn't see the hold")
+	}
+}
+
+// A tick that isn't the first statement of its transaction would have an id that its snapshot
+// counts as given out.
+func TestATickIsATransactionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	tx, err := f.Admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if _, err := tx.Exec(t.Context(), "SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(t.Context(), "SELECT take_tick()")
+	if err == nil || !strings.Contains(err.Error(), "first statement of its transaction") {
+		t.Errorf("take_tick() in a transaction = %v, want a refusal", err)
+	}
+}
+
+// One relay at a time has a sink. The lease ends after a minute, or when it is given back.
+func TestOneRelayAtATimeHasASink(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	first, second := uuid.NewString(), uuid.NewString()
+	page := f.next(events.Request{Sink: "topic", Lease: first})
+	if got := f.next(events.Request{Sink: "topic", Lease: second}); got.Leased || got.Events != nil {
+		t.Errorf("a second relay gets %+v", got)
+	}
+	if got := f.next(events.Request{Sink: "bus", Lease: second}); !got.Leased {
+		t.Error("another sink is leased to the first relay too")
+	}
+	f.next(events.Request{Sink: "topic", Lease: first, Release: true})
+	if got := f.next(events.Request{Sink: "topic", Lease: second}); !got.Leased {
+		t.Error("the lease that was given back isn't free")
+	}
+	if got := f.next(events.Request{Sink: "topic", Lease: first, Ack: page.Position}); got.Leased {
+		t.Error("the ack of a relay that lost its lease counts")
+	}
+	f.Exec("UPDATE sinks SET leased_until = clock_timestamp()")
+	if got := f.next(events.Request{Sink: "topic", Lease: first}); !got.Leased ||
+		len(got.Events) != len(page.Events) {
+		t.Errorf("after the lease's end the other relay gets %+v", got)
+	}
+}
+
+// A request that comes late, from the same relay, moves nothing back.
+func TestASinksPlaceNeverMovesBack(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("claim_sink", "<= (_done, coalesce(_after, '')", ">= (0, ''")
+		}
+		lease := uuid.NewString()
+		first := f.next(events.Request{Sink: "topic", Lease: lease})
+		f.next(events.Request{Sink: "topic", Lease: lease, Ack: first.Position})
+		f.reserve()
+		second := f.next(events.Request{Sink: "topic", Lease: lease})
+		f.next(events.Request{Sink: "topic", Lease: lease, Ack: second.Position})
+		f.next(events.Request{Sink: "topic", Lease: lease, Ack: first.Position})
+		done := pgtest.QueryOne[int](f.Fixture, "SELECT done FROM sinks")
+		if want := map[bool]int{true: 2, false: 1}[guarded]; done != want {
+			t.Errorf("guarded %t: the sink is at tick %d, want %d", guarded, done, want)
+		}
+	}
+}
+
+// The sink's failures and the last error stand in its row until a page is acknowledged.
+func TestFailuresAreKept(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	lease := uuid.NewString()
+	const state = "SELECT failures || ' ' || coalesce(error, '-') FROM sinks"
+	for i, step := range []struct {
+		request events.Request
+		want    string
+	}{
+		{events.Request{}, "0 -"},
+		{events.Request{Failure: "no topic"}, "1 no topic"},
+		{events.Request{Failure: "no right"}, "2 no right"},
+		{events.Request{}, "2 no right"},
+		{events.Request{Ack: "1"}, "0 -"},
+	} {
+		step.request.Sink, step.request.Lease = "topic", lease
+		f.next(step.request)
+		if got := pgtest.QueryOne[string](f.Fixture, state); got != step.want {
+			t.Errorf("step %d: the sink has %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// The later events of a parked subject follow it, in later pages too, and the others go on.
+func TestFollowersOfAParkedEventAreParked(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	bad := f.reserve()
+	refused := 0
+	sink := &memory{answer: func(e events.Event) error {
+		if e.Subject != bad.String() {
+			return nil
+		}
+		refused++
+		return &events.RefusedError{Reason: "too large"}
+	}}
+	f.Exec("INSERT INTO parked (sink, id, subject, error) VALUES ('topic', $1 || '-1', $1, 'x')",
+		bad.String())
+	f.confirm(bad)
+	good := f.reserve()
+	f.drain(sink)
+	if refused != 0 || !slices.Contains(ids(sink.got), good.String()+"-1") {
+		t.Errorf("the sink saw %d events of a parked subject, and has %v", refused, ids(sink.got))
+	}
+	parked := pgtest.QueryOne[[]string](f.Fixture, "SELECT array_agg(id ORDER BY id) FROM parked")
+	if want := []string{bad.String() + "-1", bad.String() + "-2"}; !slices.Equal(parked, want) {
+		t.Errorf("%v are parked, want %v", parked, want)
+	}
+}
+
+// Ticks older than a week that all sinks have passed are pruned to one an hour.
+func TestOldTicksArePruned(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for range 6 {
+		f.reserve()
+		f.tick()
+	}
+	sink := &memory{}
+	f.drain(sink)
+	f.Exec(`UPDATE ticks SET at = date_trunc('hour', clock_timestamp()) - interval '8 days'
+                                  + (n / 3) * interval '1 h' + n * interval '1 s'`)
+	f.Exec("INSERT INTO sinks (name, done) VALUES ('bus', 5)")
+	f.reserve()
+	f.tick()
+	left := pgtest.QueryOne[string](f.Fixture, "SELECT string_agg(n::text, ' ' ORDER BY n) FROM ticks")
+	// Of 1, 2 and 3, 4, 5 the sink bus has passed all before 5.
+	if left != "1 3 5 6 7" {
+		t.Errorf("the ticks %s are left, want 1 3 5 6 7", left)
+	}
+	bus := &memory{}
+	if err := events.NewRelay(f.outbox.Next, map[string]events.Sink{"bus": bus},
+		events.Options{Log: discard}).Run(f.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(bus.got) != 2 {
+		t.Errorf("the bus got %v, want the last two holds", names(bus.got))
+	}
+}
+
+// After a move to another server the outbox refuses to go on, until the stream is rebased.
+func TestAMovedDatabaseNeedsARebase(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.reserve()
+	sink := &memory{}
+	f.drain(sink)
+	// As after a restore from a server that had given out more transaction ids.
+	f.Exec("UPDATE ticks SET snapshot = '9000000000:9000000000:'")
+	f.Exec("ALTER TABLE ledger DISABLE TRIGGER i10_ledger_stays")
+	f.Exec("UPDATE ledger SET xid = '8999999999'")
+	f.Exec("ALTER TABLE ledger ENABLE TRIGGER i10_ledger_stays")
+	old := f.reserve()
+	lease := uuid.NewString()
+	_, nextErr := f.outbox.Next(t.Context(), events.Request{Sink: "topic", Lease: lease})
+	_, tickErr := f.outbox.Tick(t.Context())
+	for _, err := range []error{nextErr, tickErr} {
+		if err == nil || !strings.Contains(err.Error(), "rebase_stream()") {
+			t.Errorf("the outbox of a moved database says %v", err)
+		}
+	}
+	epoch := pgtest.QueryOne[string](f.Fixture, "SELECT epoch::text FROM stream")
+	f.Exec("SELECT rebase_stream()")
+	if pgtest.QueryOne[string](f.Fixture, "SELECT epoch::text FROM stream") == epoch {
+		t.Error("the epoch is the old one")
+	}
+	if n := pgtest.QueryOne[int](f.Fixture,
+		"SELECT count(*) FROM ledger WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"); n != 0 {
+		t.Errorf("%d rows have ids that this server will give out", n)
+	}
+	fresh := &memory{}
+	f.confirm(old)
+	f.drain(fresh)
+	want := []string{"allo.reservation.confirmed -2", "allo.stock.moved -2"}
+	if got := names(fresh.got); !slices.Equal(got, want) {
+		t.Errorf("after the rebase the sink gets %v, want %v", got, want)
+	}
+	if !strings.Contains(string(fresh.got[0].Body),
+		`"source":"/allo-test/`+pgtest.QueryOne[string](f.Fixture, "SELECT epoch::text FROM stream")) {
+		t.Errorf("the event %s lacks the new epoch", fresh.got[0].Body)
+	}
+}
+
+// The ids of a batch lead to its rows by an index, even when an old transaction is open.
+func TestAnIndexLeadsToABatch(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, table := range []string{"ledger", "stock_movements"} {
+		plan := string(pgtest.QueryOne[[]byte](f.Fixture, "EXPLAIN (FORMAT JSON) SELECT * FROM "+table+
+			" l WHERE is_new(l.xid, '{700,800}'::xid8[], '700:900:700,800', '1000:1000:')"))
+		if !strings.Contains(plan, table+"_by_xid") || strings.Contains(plan, "is_new") {
+			t.Errorf("the plan of %s is %s, want an index of the ids", table, plan)
+		}
+	}
+}

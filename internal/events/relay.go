@@ -1,0 +1,329 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/emf"
+)
+
+// The bounds of a relay's work.
+const (
+	// maxPublishes is how many calls of a sink's Publish run at once.
+	maxPublishes = 8
+	// maxRefusals is how often a sink must refuse an event for good until the relay parks it.
+	maxRefusals = 5
+	// maxPause is the longest pause before a page is published again. The first one is a second, and
+	// each is twice the one before.
+	maxPause = 30 * time.Second
+	// defaultPoll is the pause after an empty page.
+	defaultPoll = time.Second
+	// drainLimit ends a run that drains.
+	drainLimit = 55 * time.Second
+	// releaseLimit bounds the last request of a run, which gives the lease back.
+	releaseLimit = 5 * time.Second
+	// metricsInterval is how often a run writes its metrics.
+	metricsInterval = 10 * time.Second
+)
+
+// Outbox answers a relay's request. It is a Lambda function, or a call in this process.
+type Outbox func(ctx context.Context, request Request) (Page, error)
+
+// Options are the settings of a Relay.
+type Options struct {
+	// For is how long a run goes on. Zero means that it ends when nothing is left, or after 55 s.
+	For time.Duration
+	// Poll is the pause after an empty page. Zero means a second.
+	Poll time.Duration
+	Log  *slog.Logger
+	// Metrics may be nil.
+	Metrics *emf.Writer
+}
+
+// Relay publishes the pages of the outbox to sinks.
+type Relay struct {
+	outbox Outbox
+	sinks  map[string]Sink
+	opts   Options
+}
+
+// NewRelay makes a Relay. sinks has each sink by its name in the table sinks.
+func NewRelay(outbox Outbox, sinks map[string]Sink, opts Options) *Relay {
+	if opts.Poll == 0 {
+		opts.Poll = defaultPoll
+	}
+	return &Relay{outbox: outbox, sinks: sinks, opts: opts}
+}
+
+// Run publishes to all sinks side by side, until its time is over or ctx is done. It returns an
+// error when a sink's last page couldn't be published, or when the outbox didn't answer at the end.
+// Nothing is lost then: the next run publishes the page.
+func (r *Relay) Run(ctx context.Context) error {
+	names := slices.Sorted(maps.Keys(r.sinks))
+	errs := make([]error, len(names))
+	var done sync.WaitGroup
+	for i, name := range names {
+		done.Go(func() {
+			if err := r.newRun(name).loop(ctx); err != nil {
+				errs[i] = fmt.Errorf("the sink %s: %w", name, err)
+				r.opts.Log.Error("relay", "sink", name, "error", err.Error())
+			}
+		})
+	}
+	done.Wait()
+	return errors.Join(errs...)
+}
+
+// run is a relay's run for one sink.
+type run struct {
+	*Relay
+	name  string
+	sink  Sink
+	lease string
+	end   time.Time
+	meter meter
+	// failures counts the tries of the outbox, or of the page, that failed since the last success.
+	failures int
+	// The fates of the events of the present page, by their ids. A page that comes again is published
+	// without those that were accepted or parked.
+	accepted map[string]bool
+	refusals map[string]int
+	parked   []Parked
+	// aside has the subjects of parked events.
+	aside map[string]bool
+}
+
+func (r *Relay) newRun(name string) *run {
+	limit := r.opts.For
+	if limit == 0 {
+		limit = drainLimit
+	}
+	one := &run{
+		Relay: r, name: name, sink: r.sinks[name], lease: uuid.NewString(),
+		end: time.Now().Add(limit), meter: meter{to: r.opts.Metrics, since: time.Now()},
+	}
+	one.forget()
+	return one
+}
+
+// forget begins a new page.
+func (r *run) forget() {
+	r.accepted, r.refusals = map[string]bool{}, map[string]int{}
+	r.parked, r.aside = nil, map[string]bool{}
+}
+
+// loop asks for a page, publishes it, and acknowledges it with the next request. The last request
+// gives the lease back, so that the next run needn't wait until it ends.
+func (r *run) loop(ctx context.Context) error {
+	request := r.request()
+	var failure error
+	for r.goesOn(ctx) {
+		page, err := r.outbox(ctx, request)
+		switch {
+		case err != nil:
+			failure = fmt.Errorf("ask the outbox: %w", err)
+			r.opts.Log.Warn("the outbox didn't answer", "sink", r.name, "error", err.Error())
+			r.backOff(ctx) // and ask the same again: an ack that was kept is kept again
+			continue
+		case !page.Leased:
+			failure, request = nil, r.request()
+			r.forget()
+			if r.opts.For == 0 {
+				return nil // another relay publishes to the sink
+			}
+			r.pause(ctx, r.opts.Poll)
+			continue
+		case request.Ack != "":
+			r.forget() // the page that is acknowledged
+		}
+		r.meter.see(page)
+		request = r.request()
+		if page.Position == "" {
+			failure, r.failures = nil, 0
+			if r.opts.For == 0 {
+				break
+			}
+			r.pause(ctx, r.opts.Poll)
+			continue
+		}
+		if failure = r.publish(ctx, page.Events); failure != nil {
+			r.opts.Log.Warn("a page wasn't published whole", "sink", r.name, "error", failure.Error())
+			request.Failure = failure.Error()
+			r.backOff(ctx)
+			continue
+		}
+		r.failures = 0
+		request.Ack, request.Parked = page.Position, r.parked
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		failure = nil // the process is stopping
+	}
+	return errors.Join(failure, r.release(ctx, request))
+}
+
+func (r *run) request() Request { return Request{Sink: r.name, Lease: r.lease} }
+
+func (r *run) goesOn(ctx context.Context) bool {
+	return ctx.Err() == nil && time.Now().Before(r.end)
+}
+
+// release acknowledges the last page and gives the lease back, even when ctx is done.
+func (r *run) release(ctx context.Context, request Request) error {
+	defer r.meter.write()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+	defer cancel()
+	request.Release = true
+	if _, err := r.outbox(ctx, request); err != nil {
+		return fmt.Errorf("give the lease back: %w", err)
+	}
+	return nil
+}
+
+// backOff waits before the next try: for 1, 2, 4 ... 30 seconds.
+func (r *run) backOff(ctx context.Context) {
+	r.pause(ctx, min(time.Second<<min(r.failures, 10), maxPause))
+	r.failures++
+}
+
+// pause waits, but not beyond the end of the run.
+func (r *run) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(min(d, time.Until(r.end)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// publish sends the events of a page in waves: the first event of each subject, then the second of
+// each, and so on. So an event is sent when the one before it was accepted. One that failed holds
+// back its subject's later ones. publish returns nil when each event was accepted or parked.
+func (r *run) publish(ctx context.Context, page []Event) error {
+	var failures []error
+	held := map[string]bool{}
+	for _, wave := range waves(page) {
+		wave = slices.DeleteFunc(wave, func(e Event) bool {
+			return held[e.Subject] || r.accepted[e.ID] || r.parkBehind(e)
+		})
+		for i, err := range r.send(ctx, wave) {
+			if err := r.settle(wave[i], err); err != nil {
+				held[wave[i].Subject] = true
+				failures = append(failures, err)
+			}
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d events weren't accepted, the first one: %w", len(failures), failures[0])
+}
+
+// parkBehind parks an event whose subject has a parked one, and reports whether it has.
+func (r *run) parkBehind(e Event) bool {
+	if !r.aside[e.Subject] {
+		return false
+	}
+	isParked := slices.ContainsFunc(r.parked, func(p Parked) bool { return p.ID == e.ID })
+	if !isParked {
+		r.park(e, "an earlier event of its subject is parked")
+	}
+	return true
+}
+
+func (r *run) park(e Event, reason string) {
+	r.aside[e.Subject] = true
+	r.parked = append(r.parked, Parked{ID: e.ID, Subject: e.Subject, Error: reason})
+	r.meter.parked++
+	r.opts.Log.Error("an event was parked", "sink", r.name, "id", e.ID, "error", reason)
+}
+
+// settle records the sink's answer to an event. It returns the error if the event must be sent
+// again.
+func (r *run) settle(e Event, err error) error {
+	if err == nil {
+		r.accepted[e.ID] = true
+		r.meter.published++
+		return nil
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		if r.refusals[e.ID]++; r.refusals[e.ID] >= maxRefusals {
+			r.park(e, refused.Reason)
+			return nil
+		}
+	}
+	return fmt.Errorf("event %s: %w", e.ID, err)
+}
+
+// waves splits a page. Each wave has one event of a subject at most, in the order of the page.
+func waves(page []Event) [][]Event {
+	var out [][]Event
+	depth := map[string]int{}
+	for _, e := range page {
+		n := depth[e.Subject]
+		depth[e.Subject]++
+		if n == len(out) {
+			out = append(out, nil)
+		}
+		out[n] = append(out[n], e)
+	}
+	return out
+}
+
+// send publishes a wave in batches, several at once. It returns an error for each event.
+func (r *run) send(ctx context.Context, wave []Event) []error {
+	errs := make([]error, len(wave))
+	slots := make(chan struct{}, maxPublishes)
+	var done sync.WaitGroup
+	for start := 0; start < len(wave); start += MaxBatch {
+		end := min(start+MaxBatch, len(wave))
+		slots <- struct{}{}
+		done.Go(func() {
+			defer func() { <-slots }()
+			answers := r.sink.Publish(ctx, wave[start:end])
+			for i := range end - start {
+				if i < len(answers) {
+					errs[start+i] = answers[i]
+				} else {
+					errs[start+i] = errNoAnswer
+				}
+			}
+		})
+	}
+	done.Wait()
+	return errs
+}
+
+// errNoAnswer means that a sink broke its contract.
+var errNoAnswer = errors.New("the sink returned no answer for the event")
+
+// meter collects the metrics of a run, and writes them every ten seconds.
+type meter struct {
+	to                *emf.Writer
+	since             time.Time
+	lag               float64
+	published, parked int
+}
+
+// see records the lag of a page.
+func (m *meter) see(page Page) {
+	m.lag = max(m.lag, page.LagSeconds)
+	m.parked += page.Followers
+	if time.Since(m.since) >= metricsInterval {
+		m.write()
+	}
+}
+
+func (m *meter) write() {
+	m.to.Write(emf.RelayLagSeconds.Value(m.lag), emf.EventsPublished.Value(float64(m.published)),
+		emf.EventsParked.Value(float64(m.parked)))
+	*m = meter{to: m.to, since: time.Now()}
+}
