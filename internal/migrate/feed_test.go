@@ -67,6 +67,8 @@ func TestTheRolesOfTheFeed(t *testing.T) {
 		{service, "SELECT begin_epoch()", "only the database's owner"},
 		{service, "SELECT redrive_parked('topic')", "only the database's owner"},
 		{owner, "SELECT redrive_parked('bus')", "there is no sink bus"},
+		{service, "SELECT forget_sink('topic')", "only the database's owner"},
+		{owner, "SELECT forget_sink('bus')", "there is no sink bus"},
 		{owner, "SELECT begin_epoch()", ""},
 		{owner, "SELECT rebase_stream()", ""},
 		{owner, "SELECT FROM ledger, ticks, sinks, parked, stream, minute_counts, archived_ledger", ""},

@@ -98,3 +98,37 @@ func TestAnUnknownSinkCantBeRedriven(t *testing.T) {
 		t.Errorf("redrive_parked() of an unknown sink = %v", err)
 	}
 }
+
+// A sink that nobody publishes to any more holds back the pruning of the ticks until it is
+// forgotten. A relay that still publishes to it isn't robbed of its place.
+func TestASinkIsForgotten(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.park(t)
+	lease := uuid.NewString()
+	f.next(events.Request{Sink: "topic", Lease: lease})
+	forget := func(sink string) error {
+		_, err := f.Admin.Exec(f.Context(), "SELECT forget_sink($1)", sink)
+		return err
+	}
+	if err := forget("topic"); err == nil || !strings.Contains(err.Error(), "a relay publishes") {
+		t.Errorf("forget_sink() while a relay publishes = %v", err)
+	}
+	if err := forget("tropic"); err == nil || !strings.Contains(err.Error(), "no sink tropic") {
+		t.Errorf("forget_sink() of an unknown sink = %v", err)
+	}
+	f.next(events.Request{Sink: "topic", Lease: lease, Release: true})
+	if err := forget("topic"); err != nil {
+		t.Fatalf("forget_sink() = %v", err)
+	}
+	left := pgtest.QueryOne[int](f.Fixture,
+		"SELECT (SELECT count(*) FROM sinks) + (SELECT count(*) FROM parked)")
+	if left != 0 {
+		t.Errorf("%d rows of the sink are left", left)
+	}
+	again := &memory{}
+	f.drain(again)
+	if len(again.got) != 6 {
+		t.Errorf("the sink that comes back gets %v, want all six events", names(again.got))
+	}
+}
