@@ -18,6 +18,8 @@ import (
 	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
+	feed "github.com/allo/reservations/internal/events"
+	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/postgres"
@@ -34,6 +36,7 @@ const connectTimeout = 6 * time.Second
 // App is the service with its pool, log and handlers.
 type App struct {
 	Service *reservation.Service
+	outbox  *outbox.Outbox
 	log     *slog.Logger
 	pool    *postgres.Pool
 	reader  *postgres.Pool // nil without DATABASE_READER
@@ -70,10 +73,15 @@ func New(
 			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader,
 			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour,
 		})
-	a := &App{Service: service, log: log, pool: pool, reader: reader}
+	feedOptions := outbox.Options{Source: c.EventSource, APIURL: c.APIURL}
+	a := &App{
+		Service: service, outbox: outbox.New(service, feedOptions), log: log, pool: pool,
+		reader: reader,
+	}
 	a.api = httpapi.New(service,
 		httpapi.Options{
-			Log: log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
+			Events: feedOptions,
+			Log:    log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
 			StockShown: c.StockShown,
 		})
 	return a, nil
@@ -139,6 +147,10 @@ func (a *App) HTTP(function string) HTTPHandler {
 	return fault.Count(function, lambdahttp.New(a.api.Function(function), a.log), a.metrics)
 }
 
+// Outbox returns the handler of the outbox function, which the relay invokes. On one machine the
+// relay calls it directly.
+func (a *App) Outbox() feed.Outbox { return a.outbox.Next }
+
 // SweepReport is the sweep function's result. The rule ignores it; it is for a call by hand.
 type SweepReport struct {
 	Expired       int64   `json:"expired"`
@@ -155,14 +167,24 @@ type SweepReport struct {
 }
 
 // Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
-// and logs one line, which also says how far the database keeps dead row versions. Then it makes
-// the audit that is due, if any, even when the sweep failed (dueAudit).
+// and logs one line, which also says how far the database keeps dead row versions. Then, even when
+// the sweep failed, it takes a tick, so that no batch of events is longer than a minute when no
+// relay runs, and makes the audit that is due, if any (dueAudit).
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
+	a.tick(ctx)
 	if kind := a.dueAudit(ctx, event, err == nil && !report.More); kind != noAudit {
 		report.Audit = a.audit(ctx, kind)
 	}
 	return report, err
+}
+
+// tick takes a tick. It only logs an error, because the next minute's tick takes the batch too.
+func (a *App) tick(ctx context.Context) {
+	_, err := a.outbox.Tick(ctx)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		a.log.Error("tick", "error", err.Error())
+	}
 }
 
 func (a *App) sweep(ctx context.Context) (SweepReport, error) {

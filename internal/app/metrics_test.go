@@ -367,6 +367,8 @@ func TestOnlyABugIsAFaultOfItsFunction(t *testing.T) {
 		"list-reservations": {http.MethodGet, "/api/reservations", ""},
 		"stats":             {http.MethodGet, "/api/stats", ""},
 		"list-stock":        {http.MethodGet, "/api/stock", ""},
+		"list-events":       {http.MethodGet, "/api/events", ""},
+		"history":           {http.MethodGet, "/api/reservations/" + mug + "/history", ""},
 		"list-movements": {
 			http.MethodGet, "/api/stock/movements?source=s&reference=r", "",
 		},

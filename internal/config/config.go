@@ -63,6 +63,15 @@ type Config struct {
 	LogLevel slog.Level
 	// MetricNamespace is the CloudWatch namespace of the service's metrics.
 	MetricNamespace string
+	// EventSource names the deployment in the events, and APIURL is where its API is served.
+	EventSource, APIURL string
+	// TopicARN and BusName are where the relay publishes. Each may be empty.
+	TopicARN, BusName string
+	// OutboxFunction is the function that the relay asks for events.
+	OutboxFunction string
+	// RelaySeconds is how long a run of the relay goes on, or zero when it ends as soon as nothing is
+	// left.
+	RelaySeconds int
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -70,6 +79,8 @@ type AWS struct {
 	Region, AccessKeyID, SecretAccessKey, SessionToken string
 	// SecretsEndpoint is the URL of Secrets Manager, or empty for the region's own. Tests set it.
 	SecretsEndpoint string
+	// Endpoint is the URL of the relay's services, or empty for the region's own. Tests set it.
+	Endpoint string
 }
 
 // Load reads the environment. Its error names each invalid variable and the valid values.
@@ -140,6 +151,7 @@ func load(getenv func(string) string) (Config, error) {
 			SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
 			SessionToken:    getenv("AWS_SESSION_TOKEN"),
 			SecretsEndpoint: r.endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"),
+			Endpoint:        r.endpoint("AWS_ENDPOINT_URL"),
 		},
 		Host:          r.host("HOST", "127.0.0.1"),
 		Port:          r.integer("PORT", 3000, 1, 65535),
@@ -152,6 +164,15 @@ func load(getenv func(string) string) (Config, error) {
 
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
 			"a name of letters, digits and ./-_#"),
+		EventSource:    r.matching("EVENT_SOURCE", stackName, "a name of letters, digits and hyphens"),
+		APIURL:         r.apiURL("API_URL"),
+		TopicARN:       r.matching("TOPIC_ARN", resource, "the ARN of a topic"),
+		BusName:        r.matching("BUS_NAME", resource, "the name or the ARN of a bus"),
+		OutboxFunction: r.matching("OUTBOX_FUNCTION", resource, "the name or the ARN of a function"),
+		RelaySeconds:   r.integer("RELAY_SECONDS", 55, 0, 800),
+	}
+	if c.EventSource == "" {
+		c.EventSource = defaultSource
 	}
 	if c.MetricNamespace == "" {
 		c.MetricNamespace = defaultNamespace
@@ -320,6 +341,9 @@ func (r *reader) iamURL(name string) string {
 // the stack's name.
 const defaultNamespace = "AlloReservations"
 
+// defaultSource is the default of EVENT_SOURCE. The stack sets its own name.
+const defaultSource = "allo-local"
+
 // shape limits a value to a length and to ASCII letters, digits and some other characters. A
 // regular expression would add two milliseconds to every start (measured).
 type shape struct {
@@ -334,6 +358,8 @@ var (
 	roleName   = shape{length: 63, others: "_"}
 	regionName = shape{length: 64, others: "-"}
 	namespace  = shape{length: 255, upper: true, others: "./_#-"}
+	stackName  = shape{length: 128, upper: true, others: "-"}
+	resource   = shape{length: 512, upper: true, others: ":/._$-"}
 )
 
 func (s shape) fits(value string) bool {
@@ -371,6 +397,20 @@ func (r *reader) endpoint(names ...string) string {
 	return ""
 }
 
+// apiURL reads where the API is served. The URL has no slash at its end.
+func (r *reader) apiURL(name string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return "http://localhost:8080"
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.ContainsAny(value, "?#") || strings.HasSuffix(value, "/") {
+		r.bad(name, value, "a URL without a slash at its end, such as https://api.example.com")
+	}
+	return value
+}
+
 // Environ returns the environment for a function that runs on this machine.
 func (c Config) Environ() []string {
 	shown := exactStock
@@ -384,5 +424,7 @@ func (c Config) Environ() []string {
 		"STOCK_SHOWN=" + shown,
 		"RETENTION_DAYS=" + strconv.Itoa(c.RetentionDays),
 		"LOG_LEVEL=" + c.LogLevel.String(),
+		"EVENT_SOURCE=" + c.EventSource,
+		"API_URL=" + c.APIURL,
 	}
 }

@@ -31,6 +31,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	want := Config{
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
 		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, MetricNamespace: "AlloReservations",
+		EventSource: "allo-local", APIURL: "http://localhost:8080", RelaySeconds: 55,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -60,6 +61,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RETENTION_DAYS", "90",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
+		"EVENT_SOURCE", "allo-prod",
+		"API_URL", "https://api.example.com",
+		"TOPIC_ARN", "arn:aws:sns:eu-central-1:1:t.fifo",
+		"BUS_NAME", "allo-prod",
+		"OUTBOX_FUNCTION", "outbox:live",
+		"RELAY_SECONDS", "0",
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +79,11 @@ func TestEveryVariableIsRead(t *testing.T) {
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
-			SecretsEndpoint: "http://localhost:5000",
+			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
 		},
+		EventSource: "allo-prod", APIURL: "https://api.example.com",
+		TopicARN: "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
+		OutboxFunction: "outbox:live",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -161,6 +171,15 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"AWS_ENDPOINT_URL", "localhost:5000"},
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
 		{"METRIC_NAMESPACE", "a metric"},
+		{"EVENT_SOURCE", "allo/prod"},
+		{"API_URL", "https://api.example.com/"},
+		{"API_URL", "api.example.com"},
+		{"API_URL", "https://u:p@api.example.com"},
+		{"API_URL", "https://api.example.com?a"},
+		{"TOPIC_ARN", "a topic"},
+		{"BUS_NAME", "a bus"},
+		{"OUTBOX_FUNCTION", "a function"},
+		{"RELAY_SECONDS", "-1"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_LEVEL", "info+3"},
 	} {

@@ -20,7 +20,8 @@
 //	AWS_SECRET_ACCESS_KEY             -                 as AWS_REGION.
 //	AWS_SESSION_TOKEN                 -                 as AWS_REGION, with temporary credentials only.
 //	AWS_ENDPOINT_URL_SECRETS_MANAGER  -                 URL of Secrets Manager, instead of the region's own.
-//	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set.
+//	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set, and of the services that
+//	                                                    the relay calls.
 //	HOST                              127.0.0.1         address on which `make run` listens.
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
@@ -30,5 +31,12 @@
 //	RETENTION_DAYS                    0                 after how many days a resolved hold, and a movement that an audit
 //	                                                    has verified, moves to the archive, 30 to 36500. 0 is never.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
+//	EVENT_SOURCE                      allo-local        name of the deployment in the source of its events.
+//	API_URL                           http://localhost:8080  where the API is served, for the events' dataschema.
+//	TOPIC_ARN                         -                 SNS FIFO topic to which the relay publishes.
+//	BUS_NAME                          -                 EventBridge bus to which the relay publishes.
+//	OUTBOX_FUNCTION                   -                 function that the relay asks for events.
+//	RELAY_SECONDS                     55                how long a run of the relay goes on, 0 to 800. With 0 it ends as
+//	                                                    soon as nothing is left.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
@@ -38,6 +39,8 @@ type Options struct {
 	// StockShown is the most units of a stock row that a shopper is told are available. Totals are
 	// then left out. Zero means that shoppers see the exact figures.
 	StockShown int
+	// Events are the settings of the events that GET /api/events shows.
+	Events outbox.Options
 	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
@@ -46,12 +49,15 @@ type Options struct {
 type API struct {
 	service *reservation.Service
 	stock   *stock.Service
+	outbox  *outbox.Outbox
 	opts    Options
 }
 
 // New returns the API of a service.
 func New(service *reservation.Service, opts Options) *API {
-	return &API{service: service, stock: stock.New(service), opts: opts}
+	return &API{
+		service: service, stock: stock.New(service), outbox: outbox.New(service, opts.Events), opts: opts,
+	}
 }
 
 // handler answers a request, or returns an error and writes nothing.
@@ -75,6 +81,8 @@ func (a *API) handlers() map[string]handler {
 		"GET /api/stock":                      a.listStock,
 		"POST /api/stock/movements":           a.moveStock,
 		"GET /api/stock/movements":            a.listMovements,
+		"GET /api/reservations/{id}/history":  a.history,
+		"GET /api/events":                     a.listEvents,
 		"GET /api/stats":                      a.stats,
 		"GET /api/health":                     a.health,
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/stock"
@@ -105,6 +106,10 @@ var answers = []struct {
 	{stock.ErrTooManyUnits, problem.New(
 		http.StatusUnprocessableEntity, "TOO_MANY_UNITS", "Too many units",
 		"A stock row can't have so many units.",
+	)},
+	{outbox.ErrTooOld, problem.New(
+		http.StatusGone, "CURSOR_TOO_OLD", "Cursor too old",
+		"Events behind this cursor are gone. Read the reservations, and begin without a cursor.",
 	)},
 	{reservation.ErrExtensionLimit, problem.New(
 		http.StatusUnprocessableEntity, "EXTENSION_LIMIT", "Extension limit reached",

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/stock"
@@ -42,7 +43,7 @@ func Outcomes() []string {
 	}
 	for _, a := range answers {
 		never := errors.Is(a.err, errNoRoute) || errors.Is(a.err, stock.ErrUnfinished) ||
-			errors.Is(a.err, reservation.ErrProductNotFound)
+			errors.Is(a.err, reservation.ErrProductNotFound) || errors.Is(a.err, outbox.ErrTooOld)
 		if !isInvalid(a.problem.Status) && !never {
 			all = append(all, a.problem.Code)
 		}

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/httpapi/openapi"
 	"github.com/allo/reservations/internal/problem"
 	"github.com/allo/reservations/internal/reservation"
@@ -182,6 +184,8 @@ var dtos = []struct {
 	{dto: returnedDTO{}, schemas: []string{"ReturnedLine"}},
 	{dto: problem.Excess{}, schemas: []string{"Excess"}},
 	{dto: stockRowDTO{}, schemas: []string{"StockRow"}},
+	{dto: eventsAnswer{}, schemas: []string{"EventPage"}},
+	{dto: transitionDTO{}, schemas: []string{"Transition"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -278,6 +282,8 @@ func typeName(t *testing.T, goType reflect.Type, request bool, name string) stri
 		return "string uuid"
 	case reflect.TypeFor[time.Time]():
 		return "string date-time"
+	case reflect.TypeFor[jsontext.Value](): // the outbox writes it
+		return "Event"
 	}
 	switch kind := goType.Kind(); {
 	case kind == reflect.Int || kind == reflect.Int64:
@@ -539,6 +545,14 @@ func TestTheBackOfficeDocumentsEachCode(t *testing.T) {
 			"200", "400 VALIDATION_FAILED", "401", "403", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
 			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
 		},
+		"GET /api/events": {
+			"200", "400 VALIDATION_FAILED", "401", "403", "410 CURSOR_TOO_OLD", "500 INTERNAL",
+			"500 ANSWER_TOO_LARGE", "503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+		},
+		"GET /api/reservations/{id}/history": {
+			"200", "401", "403", "404 RESERVATION_NOT_FOUND", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
+			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+		},
 	} {
 		method, path, _ := strings.Cut(path, " ")
 		var got []string
@@ -611,6 +625,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
 	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
 	rows := doc.Components.Parameters["StockLimit"].Value.Schema.Value
+	feed := doc.Components.Parameters["EventLimit"].Value.Schema.Value
 	rowFilter := func(name string) *openapi3.Schema {
 		return doc.Paths.Find("/api/stock").Get.Parameters.GetByInAndName("query", name).Schema.Value
 	}
@@ -649,6 +664,9 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		*rows.Min,
 		*rows.Max,
 		rows.Default,
+		*feed.Min,
+		*feed.Max,
+		feed.Default,
 		*rowFilter("sku").MaxLength,
 		*rowFilter("availableBelow").Max,
 		*doc.Components.Schemas["ReturnRequest"].Value.Properties["reference"].Value.MaxLength,
@@ -682,6 +700,9 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		1.0,
 		float64(stock.MaxRowPage),
 		float64(defaultRowPage),
+		1.0,
+		float64(outbox.MaxPage),
+		float64(defaultEventPage),
 		uint64(maxFilterText),
 		float64(stock.MaxUnits),
 		uint64(stock.MaxReference),

@@ -45,6 +45,8 @@ func (c client) everyRoute() []answer {
 		c.get("/api/reservations?status=PENDING"),
 		c.get("/api/stats"),
 		c.get("/api/stock"),
+		c.get("/api/events"),
+		c.get("/api/reservations/" + hold + "/history"),
 		c.get("/api/reservations/" + hold),
 		c.post("/api/reservations/"+hold+"/confirm", "", "Idempotency-Key", "k"),
 		c.post("/api/reservations/"+hold+"/release", ""),

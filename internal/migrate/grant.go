@@ -33,6 +33,13 @@ var operatorRights = []migrations.Right{
 	{Table: "last_audit", Privilege: "SELECT"},
 	{Table: "audit_state", Privilege: "SELECT"},
 	{Table: "stock_closings", Privilege: "SELECT"},
+	{Table: "ledger", Privilege: "SELECT"},
+	{Table: "archived_ledger", Privilege: "SELECT"},
+	{Table: "ticks", Privilege: "SELECT"},
+	{Table: "sinks", Privilege: "SELECT"},
+	{Table: "parked", Privilege: "SELECT"},
+	{Table: "stream", Privilege: "SELECT"},
+	{Table: "minute_counts", Privilege: "SELECT"},
 	{Table: "flush_mark", Privilege: "SELECT"},
 }
 

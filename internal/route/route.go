@@ -28,6 +28,8 @@ const (
 	ScopeCatalog = "catalog:write"
 	// ScopeWrite belongs to the ERP and to the operator: it changes what lies on the shelves.
 	ScopeWrite = "inventory:write"
+	// ScopeEvents belongs to the consumers of the events, which show everybody's holds.
+	ScopeEvents = "events:read"
 )
 
 // Key is the route key of an HTTP API: the method, a space and the path.
@@ -61,6 +63,11 @@ func API() []Route {
 			Function: "return-goods", Method: "POST", Path: reservation + "/returns",
 			Scope: ScopeWrite,
 		},
+		{
+			Function: "history", Method: "GET", Path: reservation + "/history",
+			Scope: ScopeRead,
+		},
+		{Function: "list-events", Method: "GET", Path: "/api/events", Scope: ScopeEvents},
 		{Function: "stats", Method: "GET", Path: "/api/stats", Scope: ScopeRead},
 		{Function: "health", Method: "GET", Path: "/api/health"},
 	}

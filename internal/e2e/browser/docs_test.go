@@ -26,7 +26,7 @@ func TestThePageOfTheAPIShowsTheDocument(t *testing.T) {
 	b := newStack(t).newTab()
 	b.visit("/api/docs")
 	b.sees("h1, h2.title", "Allo Reservations")
-	b.until("document.querySelectorAll('.opblock').length === 18")
+	b.until("document.querySelectorAll('.opblock').length === 20")
 	eval[chromedp.Void](
 		b,
 		"document.querySelector('#operations-reservations-reserve button').click()",

@@ -73,7 +73,7 @@ func (o *Outbox) List(
 		}
 		reached := position{row.Done, row.Batch, row.After}.cursor(row.Epoch)
 		if row.Event == nil {
-			if len(page) > 0 || types != nil || after == "" {
+			if len(page) > 0 || after == "" || types != nil && row.Done > p.done {
 				next = reached
 			}
 			break
@@ -118,9 +118,10 @@ type Transition struct {
 
 const historySQL = "SELECT hold_history($1)"
 
-// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind is
-// the last part of the event's type, such as held. A hold from before there was a ledger begins at
-// its first transition since then. The expiry of a dead hold is there once a sweep has written it.
+// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind
+// is the last part of the event's type, such as held. A hold from before there was a ledger begins
+// at its first transition since then. The expiry of a dead hold is there once a sweep has written
+// it.
 //
 // It is read as reservation.Read does. It returns reservation.ErrNotFound, ErrBusy or
 // ErrUnavailable.

@@ -1,0 +1,108 @@
+package migrate_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/allo/reservations/internal/events"
+	"github.com/allo/reservations/internal/events/outbox"
+	"github.com/allo/reservations/internal/migrate"
+	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/internal/reservation"
+)
+
+// The service's role takes ticks, prunes them and serves a relay, and can't delete a tick. The
+// database's owner, who owns no table, reads the feed's tables and rebases the stream.
+func TestTheRolesOfTheFeed(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	db.Stock(db.Product(), db.Warehouse(), 5)
+	suffix := strings.TrimPrefix(db.Name, "allo_test_")
+	service, owner := "feeds_"+suffix, "follows_"+suffix
+	for _, role := range []string{service, owner} {
+		name := pgx.Identifier{role}.Sanitize()
+		db.Exec("CREATE ROLE " + name + " LOGIN PASSWORD 'feed'")
+		defer db.Exec("DROP ROLE " + name)
+		defer db.Exec("DROP OWNED BY " + name)
+	}
+	database := pgx.Identifier{db.Name}.Sanitize()
+	before := pgtest.QueryOne[string](db, "SELECT quote_ident(current_user)")
+	db.Exec("ALTER DATABASE " + database + " OWNER TO " + pgx.Identifier{owner}.Sanitize())
+	defer db.Exec("ALTER DATABASE " + database + " OWNER TO " + before)
+	if _, err := migrate.UpAndGrant(t.Context(), postgres.URL(db.DirectURL), service); err != nil {
+		t.Fatal(err)
+	}
+	as := func(role string) string {
+		u, err := url.Parse(db.DirectURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(role, "feed")
+		return u.String()
+	}
+	serveRelay(t, db, as(service))
+
+	try := func(role, sql string) string {
+		f := pgtest.NewFixture(t, pgtest.Database{DirectURL: as(role)})
+		defer f.Admin.Close()
+		if _, err := f.Admin.Exec(t.Context(), sql); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	// As if the last movement came from a server with more transactions.
+	db.Exec("ALTER TABLE stock_movements DISABLE TRIGGER USER")
+	db.Exec("UPDATE stock_movements SET xid = '9000000000'")
+	db.Exec("ALTER TABLE stock_movements ENABLE TRIGGER USER")
+	for _, c := range []struct{ role, sql, want string }{
+		{service, "DELETE FROM ticks", "permission denied"},
+		{service, "UPDATE stream SET archived = '9'", "permission denied"},
+		{service, "SELECT rebase_stream()", "only the database's owner"},
+		{service, "SELECT begin_epoch()", "only the database's owner"},
+		{owner, "SELECT begin_epoch()", ""},
+		{owner, "SELECT rebase_stream()", ""},
+		{owner, "SELECT FROM ledger, ticks, sinks, parked, stream, minute_counts, archived_ledger", ""},
+	} {
+		if got := try(c.role, c.sql); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s as %s = %q, want %q", c.sql, c.role, got, c.want)
+		}
+	}
+	if n := pgtest.QueryOne[int](db, "SELECT count(*) FROM stock_movements WHERE xid = '3'"); n == 0 {
+		t.Error("the owner's rebase_stream() left an id of the other server")
+	}
+}
+
+// serveRelay lets the service's role do all that the outbox does.
+func serveRelay(t *testing.T, db *pgtest.Fixture, databaseURL string) {
+	t.Helper()
+	pool, err := postgres.Open(postgres.URL(databaseURL), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	o := outbox.New(reservation.New(pool, reservation.Options{}), outbox.Options{})
+	request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+	for range 4 {
+		page, err := o.Next(t.Context(), request)
+		if err != nil || len(page.Events) == 0 {
+			t.Fatalf("Next() by the service's role = %+v, %v, want events", page, err)
+		}
+		request.Ack = page.Position
+		request.Parked = []events.Parked{{ID: page.Events[0].ID, Subject: "another", Error: "test"}}
+		// The old ticks are all of one hour, and the next one is the first of another.
+		db.Exec("UPDATE ticks SET at = date_trunc('hour', at) - interval '8 d' WHERE at > now() - '1 d'::interval")
+		db.Stock(db.Product(), db.Warehouse(), 5)
+	}
+	if _, _, err := o.List(t.Context(), "", nil, 10); err != nil {
+		t.Errorf("List() by the service's role = %v", err)
+	}
+	if n := pgtest.QueryOne[int](db, "SELECT count(*) FROM ticks"); n >= 4 {
+		t.Errorf("%d ticks are left, want some pruned", n)
+	}
+}
