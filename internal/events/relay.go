@@ -21,11 +21,10 @@ const (
 	maxPublishes = 8
 	// maxRefusals is how often a sink must refuse an event for good until the relay parks it.
 	maxRefusals = 5
-	// maxPause is the longest pause before a page is published again. The first one is a second, and
-	// each is twice the one before.
-	maxPause = 30 * time.Second
-	// defaultPoll is the pause after an empty page.
-	defaultPoll = time.Second
+	// defaultPoll is the pause after an empty page, and defaultRetry the first one after a failure.
+	defaultPoll, defaultRetry = time.Second, time.Second
+	// maxRetry is the longest pause after a failure, in first pauses.
+	maxRetry = 30
 	// drainLimit ends a run that drains.
 	drainLimit = 55 * time.Second
 	// releaseLimit bounds the last request of a run, which gives the lease back.
@@ -43,7 +42,10 @@ type Options struct {
 	For time.Duration
 	// Poll is the pause after an empty page. Zero means a second.
 	Poll time.Duration
-	Log  *slog.Logger
+	// Retry is the pause before a page is published again, or the outbox is asked again. Each pause
+	// is twice the one before, up to thirty times Retry. Zero means a second.
+	Retry time.Duration
+	Log   *slog.Logger
 	// Metrics may be nil.
 	Metrics *emf.Writer
 }
@@ -59,6 +61,9 @@ type Relay struct {
 func NewRelay(outbox Outbox, sinks map[string]Sink, opts Options) *Relay {
 	if opts.Poll == 0 {
 		opts.Poll = defaultPoll
+	}
+	if opts.Retry == 0 {
+		opts.Retry = defaultRetry
 	}
 	return &Relay{outbox: outbox, sinks: sinks, opts: opts}
 }
@@ -189,7 +194,7 @@ func (r *run) release(ctx context.Context, request Request) error {
 
 // backOff waits before the next try: for 1, 2, 4 ... 30 seconds.
 func (r *run) backOff(ctx context.Context) {
-	r.pause(ctx, min(time.Second<<min(r.failures, 10), maxPause))
+	r.pause(ctx, r.opts.Retry*time.Duration(min(1<<min(r.failures, 10), maxRetry)))
 	r.failures++
 }
 

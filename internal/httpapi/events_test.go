@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/events/outbox"
+	"github.com/allo/reservations/internal/reservation"
 )
 
 // eventPage is a page of events in the contract's form.
@@ -165,5 +168,26 @@ func TestAHoldsHistoryIsItsLedger(t *testing.T) {
 	for _, id := range []string{"x", "0192d000-0000-7000-8000-000000000999"} {
 		s.get("/api/reservations/"+id+"/history").
 			want(t, http.StatusNotFound, "RESERVATION_NOT_FOUND")
+	}
+}
+
+// An answer has the events' own bytes, whatever characters are in them.
+func TestAnAnswerKeepsTheBytesOfAnEvent(t *testing.T) {
+	t.Parallel()
+	s := newStockedClient(t)
+	s.reserve(t, reserveBody(s.mug, s.east, 2))
+	s.db.Exec("ALTER TABLE ledger DISABLE TRIGGER USER")
+	s.db.Exec("UPDATE ledger SET actor = $1", "a <b> & \"c\" \u2028 / \u00e9 \\")
+	s.tick()
+	feed := outbox.New(reservation.New(newPool(t, s.db.URL), reservation.Options{}), outbox.Options{})
+	page, _, err := feed.List(t.Context(), "", nil, 500)
+	if err != nil || len(page) < 2 {
+		t.Fatalf("List() = %v, %v, want the hold and the movements", page, err)
+	}
+	body := string(s.get("/api/events").want(t, http.StatusOK, "").body)
+	for _, e := range page {
+		if !strings.Contains(body, string(e.Body)) {
+			t.Errorf("the answer %s lacks %s", body, e.Body)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/reservation"
@@ -78,7 +79,8 @@ func writeJSON(w *recorder, status int, body any) error {
 	b := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(b)
 	b.Reset()
-	if err := json.MarshalWrite(b, body); err != nil {
+	// An event keeps its bytes: without the option its strings would be written anew.
+	if err := json.MarshalWrite(b, body, jsontext.PreserveRawStrings(true)); err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
 	if w.maxBody > 0 && b.Len() > w.maxBody {

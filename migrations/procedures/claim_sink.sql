@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION claim_sink(
 LANGUAGE plpgsql AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
-    _row sinks;
+    _row record;
 BEGIN
     last := last_tick();
     PERFORM refuse_other_server(tick_snapshot(last), pg_current_snapshot());

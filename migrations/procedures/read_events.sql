@@ -125,7 +125,7 @@ CREATE OR REPLACE FUNCTION list_events(
 RETURNS TABLE (outcome text, epoch uuid, done bigint, batch bigint, after text, event jsonb)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    _stream stream;
+    _stream record;
     _start  bigint;
     _tick   bigint;
     _found  integer := 0;

@@ -45,15 +45,18 @@ BEGIN
 END $$;
 
 -- last_tick is the number of the newest tick, or 0.
-CREATE OR REPLACE FUNCTION last_tick() RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT coalesce(max(t.n), 0) FROM ticks t
-$$;
+CREATE OR REPLACE FUNCTION last_tick() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce((SELECT max(t.n) FROM ticks t), 0);
+END $$;
 
 -- tick_snapshot is what a tick sees, or null for a tick that was pruned. Tick 0, which is in no
 -- table, sees nothing.
-CREATE OR REPLACE FUNCTION tick_snapshot(_n bigint) RETURNS pg_snapshot LANGUAGE sql STABLE AS $$
-    SELECT CASE _n WHEN 0 THEN '1:1:' ELSE (SELECT t.snapshot FROM ticks t WHERE t.n = _n) END
-$$;
+CREATE OR REPLACE FUNCTION tick_snapshot(_n bigint) RETURNS pg_snapshot
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN CASE _n WHEN 0 THEN '1:1:' ELSE (SELECT t.snapshot FROM ticks t WHERE t.n = _n) END;
+END $$;
 
 -- is_new says whether the snapshot _this sees the transaction _xid and the earlier snapshot _prev
 -- doesn't. _running are the transactions that ran when _prev was taken. Those and the ones that

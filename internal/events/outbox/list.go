@@ -118,9 +118,10 @@ type Transition struct {
 
 const historySQL = "SELECT hold_history($1)"
 
-// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind is
-// the last part of the event's type, such as held. A hold from before there was a ledger begins at
-// its first transition since then. The expiry of a dead hold is there once a sweep has written it.
+// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind
+// is the last part of the event's type, such as held. A hold from before there was a ledger begins
+// at its first transition since then. The expiry of a dead hold is there once a sweep has written
+// it.
 //
 // It is read as reservation.Read does. It returns reservation.ErrNotFound, ErrBusy or
 // ErrUnavailable.

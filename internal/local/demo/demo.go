@@ -90,13 +90,19 @@ func RefuseRemote(databaseURL string) error {
 	return nil
 }
 
-// Reset removes all data and seeds anew.
+// Reset removes all data and seeds anew. The new movements have the numbers of the old ones, so the
+// events' epoch is a new one.
 func Reset(ctx context.Context, databaseURL string) error {
 	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
 TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments,
          reservations, reservation_items, idempotency_keys, archived_reservations, archived_items,
-         archived_movements, archived_months, archived_stock`); err != nil {
+         archived_movements, archived_months, archived_stock, ledger, archived_ledger, parked,
+         minute_counts`); err != nil {
+			return err
+		}
+		const sql = "UPDATE stream SET epoch = gen_random_uuid(), archived = '0'"
+		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
 		return insert(ctx, tx)

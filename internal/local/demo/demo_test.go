@@ -69,6 +69,27 @@ func TestResetPutsTheCatalogBack(t *testing.T) {
 	}
 }
 
+// The new movements have the ids of the old ones, so their source must be another one.
+func TestResetBeginsAnEpoch(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.New(t))
+	if _, err := SeedEmpty(t.Context(), db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	epoch := func() string { return pgtest.QueryOne[string](db, "SELECT epoch::text FROM stream") }
+	before := epoch()
+	if err := Reset(t.Context(), db.DirectURL); err != nil {
+		t.Fatal(err)
+	}
+	if epoch() == before {
+		t.Error("the events after a reset have the source of those before")
+	}
+	if n := countRows(db, "ledger"); n != 0 {
+		t.Errorf("the ledger has %d rows, want none", n)
+	}
+}
+
 func TestADatabaseOnAnotherMachineIsRefused(t *testing.T) {
 	t.Parallel()
 

@@ -1,0 +1,112 @@
+// Package events tells everybody what happened: it publishes each row of the ledger, and each
+// movement of stock, as an event. This package has the events, the relay that publishes them and
+// the interface of a sink. Package outbox reads them from the database, package awssink publishes
+// to AWS, and package webhook posts to endpoints.
+//
+// # What holds
+//
+// I11: every ledger row and every movement is published at least once, under one id for ever, in
+// order within its subject, with the same bytes each time. None is published for a transition that
+// a crash can undo.
+//
+// A subject is a hold or a stock row. Events of different subjects have no order among them. An
+// event may come again, also after newer ones, when a relay was frozen or killed. So a consumer
+// keeps the sequence of each subject's last event, and ignores one that isn't above it.
+//
+// # The feed
+//
+// A verb writes its ledger row and its movements in its own transaction, and does nothing else for
+// the events. It takes no number from a counter and no lock, and it waits for nobody.
+//
+// The outbox reads between two snapshots. A tick is a row of the table ticks, with a snapshot: what
+// was committed when the tick was taken (take_tick.sql). Batch n is all rows that tick n sees and
+// the tick before it doesn't. In a batch the holds' rows come first, by (at, version, hold), and
+// then the movements, by (product, warehouse, seq). A page is a part of a batch, of up to 500
+// events and 3 MB.
+//
+// The relay asks the outbox for a sink's next page, publishes it, and acknowledges it with its next
+// request. In the cloud it is a Lambda outside the network of the database, and the outbox is a
+// Lambda inside, without a right in AWS. So neither needs an endpoint or a gateway. A rule starts
+// the relay each minute, and it polls for 55 s: an event is out within about a second. A sweep
+// takes a tick too, so that batches stay small when no relay runs. An idle shop writes no tick.
+//
+// GET /api/events reads the same batches, but only up to the last tick.
+//
+// # Why nothing is lost
+//
+// S(n) is the snapshot of tick n, and T(n) is the transaction that wrote it.
+//
+//   - A committed transaction is seen by each snapshot that is taken after its commit, and by none
+//     before. Ticks follow one another by a lock, and S(n) is taken under it, so S(n) sees all that
+//     S(n-1) sees. So for each row there is exactly one n with S(n) seeing its transaction and
+//     S(n-1) not: the row is in batch n and in no other.
+//   - The index of the transactions' ids leads to all rows of the batch. A transaction that S(n-1)
+//     doesn't see either ran when S(n-1) was taken, and S(n-1) names it, or it got its id later,
+//     from pg_snapshot_xmax(S(n-1)) on. The range from pg_snapshot_xmin(S(n-1)) would have these
+//     rows too, but a transaction that stays open for an hour, in any database of the server, would
+//     make that range an hour long.
+//   - A sink's place moves on only when the relay says that each event of the page was accepted or
+//     parked. The place is a row of this database, because a crash can also undo transactions that
+//     the relay has seen: a place that is kept elsewhere could be ahead of the server.
+//   - After a crash the server gives no id twice that a tick counts as given out. S(n) is read
+//     before T(n) gets its id, so the id of T(n) is not below pg_snapshot_xmax(S(n)), and T(n) is
+//     on disk. Recovery goes on above the highest id on disk.
+//
+// The usual cursors don't have this. A number from a sequence is taken before the commit, so a
+// slower transaction commits a lower number after a higher one was read: its row is lost. A cursor
+// below the oldest running transaction loses nothing, but it waits for a transaction of another
+// database, and it breaks the order: a transaction gets its id before it waits for the hold's lock,
+// so a later transition may have the lower id. The tests of package outbox show both.
+//
+// # Why nothing is published that a crash can undo
+//
+// A verb commits before its record is on disk (early lock release, see internal/reservation), so a
+// reader may see what a crash undoes. The tick is the barrier. What S(n) sees had its commit record
+// in the log before S(n) was taken, hence before the record of T(n). The commit of T(n) waits until
+// the log is on disk up to its own record, and on the synchronous standby if there is one. Others
+// see the tick, and the relay gets its page, only after that.
+//
+// # Why the order within a subject holds
+//
+// A later transition of a hold updated the row version that the earlier one wrote, so the earlier
+// transaction had finished first. Whatever snapshot sees the later one sees the earlier one, so its
+// batch is the same or an earlier one. Within a batch, at never falls along a hold (a trigger
+// checks that), and version decides among equal times. The same holds for a stock row and seq.
+//
+// Pages are published one after another. Within a page the relay goes in waves: the first event of
+// each subject, then the second of each, and so on, because a call of a sink may fail for a part of
+// its entries. An event that failed holds back the later ones of its subject.
+//
+// # One relay at a time
+//
+// A relay has a lease of a sink for a minute, renews it with its requests, and gives it back at the
+// end of its run. The ack counts only while the lease is the relay's own, and moves the place only
+// forward (claim_sink.sql). So a relay that was frozen past its lease may publish the page that it
+// had once more, and then stops.
+//
+// # What is refused
+//
+// When a page isn't accepted whole, the relay publishes the rest again after 1, 2, 4 ... 30 s. An
+// event that the sink refuses for good five times is parked: it goes to the table parked with the
+// later events of its subject, and the other subjects go on. EventsParked counts them, for an
+// alarm. While a subject has a row in the table, its events are parked. An operator who has dealt
+// with them deletes its rows.
+//
+// # Pruning
+//
+// Of the ticks that all sinks have passed, those older than a week become one an hour. A cursor of
+// GET /api/events names the tick behind it and the one that ends its batch. When one of them is
+// gone, the place within the batch says nothing any more, and the reader begins again at the tick
+// behind: events may come again, and none is missed.
+//
+// # Restores
+//
+// The events' source names the database's epoch. After a restore to an earlier moment, ids come
+// again that were published for transitions that are lost, so an operator calls begin_epoch(). When
+// a database moves to another server by a dump or by logical replication, its ticks name
+// transactions of the old server. The outbox refuses to go on when this server has given out fewer
+// ids than the last tick saw. An operator drains the old server's feed, moves the database, and
+// calls rebase_stream() before the first verb (rebase_stream.sql).
+//
+// The batch between two snapshots is that of PgQ, the queue that Skype built on Postgres in 2007.
+package events

@@ -1,0 +1,420 @@
+package events
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/emf"
+)
+
+// event makes the nth event of a subject.
+func event(subject string, n int) Event {
+	id := fmt.Sprintf("%s-%d", subject, n)
+	return Event{ID: id, Subject: subject, Body: json.RawMessage(`"` + id + `"`)}
+}
+
+// script is an outbox whose pages are given. It answers the first page that isn't acknowledged.
+type script struct {
+	mu       sync.Mutex
+	pages    [][]Event
+	acked    int
+	requests []Request
+	// answer, unless nil, may answer in its place.
+	answer func(r Request) (page Page, err error, mine bool)
+}
+
+func (s *script) next(_ context.Context, r Request) (Page, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, r)
+	if s.answer != nil {
+		if page, err, mine := s.answer(r); mine {
+			return page, err
+		}
+	}
+	if r.Ack != "" {
+		_, _ = fmt.Sscanf(r.Ack, "%d", &s.acked)
+	}
+	if r.Release {
+		return Page{}, nil
+	}
+	if s.acked == len(s.pages) {
+		return Page{Leased: true}, nil
+	}
+	return Page{
+		Leased: true, Events: s.pages[s.acked], Position: fmt.Sprint(s.acked + 1), LagSeconds: 3,
+	}, nil
+}
+
+// recorder is a sink that keeps what it was sent, and answers by a function.
+type recorder struct {
+	mu      sync.Mutex
+	batches [][]string
+	answer  func(e Event) error
+}
+
+func (s *recorder) Publish(_ context.Context, batch []Event) []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := make([]error, len(batch))
+	var names []string
+	for i, e := range batch {
+		names = append(names, e.ID)
+		if s.answer != nil {
+			errs[i] = s.answer(e)
+		}
+	}
+	s.batches = append(s.batches, names)
+	return errs
+}
+
+func (s *recorder) all() (ids []string) {
+	for _, b := range s.batches {
+		ids = append(ids, b...)
+	}
+	return ids
+}
+
+func newRelay(outbox Outbox, sink Sink, limit time.Duration) *Relay {
+	return NewRelay(outbox, map[string]Sink{"topic": sink},
+		Options{For: limit, Log: slog.New(slog.DiscardHandler)})
+}
+
+var errDown = errors.New("the sink is down")
+
+// The first events of all subjects are sent before the second ones, in batches of ten.
+func TestAPageIsSentInWaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var page []Event
+		for n := 1; n <= 2; n++ {
+			for subject := range 12 {
+				page = append(page, event(fmt.Sprint("s", subject), n))
+			}
+		}
+		page = append(page, event("s0", 3))
+		outbox, sink := &script{pages: [][]Event{page}}, &recorder{}
+		if err := newRelay(outbox.next, sink, 0).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var sizes []int
+		for _, b := range sink.batches {
+			sizes = append(sizes, len(b))
+		}
+		slices.Sort(sizes[:2])
+		slices.Sort(sizes[2:4])
+		if !slices.Equal(sizes, []int{2, 10, 2, 10, 1}) {
+			t.Errorf("the batches have %v events, want 10 and 2, 10 and 2, and 1", sizes)
+		}
+		if outbox.acked != 1 || !outbox.requests[len(outbox.requests)-1].Release {
+			t.Errorf("the requests are %+v, want an ack and a release", outbox.requests)
+		}
+	})
+}
+
+// At most eight batches are sent at once.
+func TestEightBatchesAreSentAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var page []Event
+		for subject := range 200 {
+			page = append(page, event(fmt.Sprint("s", subject), 1))
+		}
+		sink := &slow{}
+		if err := newRelay((&script{pages: [][]Event{page}}).next, sink, 0).
+			Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if sink.most != maxPublishes {
+			t.Errorf("%d batches were sent at once, want %d", sink.most, maxPublishes)
+		}
+	})
+}
+
+// slow is a sink that takes a second and counts the calls that run at once.
+type slow struct {
+	mu            sync.Mutex
+	running, most int
+}
+
+func (s *slow) Publish(_ context.Context, batch []Event) []error {
+	s.mu.Lock()
+	s.running++
+	s.most = max(s.most, s.running)
+	s.mu.Unlock()
+	time.Sleep(time.Second)
+	s.mu.Lock()
+	s.running--
+	s.mu.Unlock()
+	return make([]error, len(batch))
+}
+
+// An event that failed holds back its subject's later ones. The page is tried again after 1, 2, 4
+// ... 30 seconds, without the events that were accepted.
+func TestAFailedEventHoldsBackItsSubject(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &script{pages: [][]Event{{event("a", 1), event("b", 1), event("a", 2), event("b", 2)}}}
+		var at []time.Duration
+		start, tries := time.Now(), 0
+		sink := &recorder{answer: func(e Event) error {
+			if e.ID != "a-1" {
+				return nil
+			}
+			at = append(at, time.Since(start))
+			if tries++; tries <= 7 {
+				return errDown
+			}
+			return nil
+		}}
+		relay := NewRelay(outbox.next, map[string]Sink{"topic": sink},
+			Options{For: 3 * time.Minute, Log: slog.New(slog.DiscardHandler)})
+		if err := relay.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"a-1", "b-1", "b-2", "a-1", "a-1", "a-1", "a-1", "a-1", "a-1", "a-1", "a-2"}
+		if diff := cmp.Diff(want, sink.all()); diff != "" {
+			t.Errorf("the sink got (-want +got):\n%s", diff)
+		}
+		var seconds []int
+		for _, d := range at {
+			seconds = append(seconds, int(d.Seconds()))
+		}
+		if want := []int{0, 1, 3, 7, 15, 31, 61, 91}; !slices.Equal(seconds, want) {
+			t.Errorf("the tries were at %v seconds, want %v", seconds, want)
+		}
+		if r := outbox.requests[1]; r.Ack != "" || !strings.Contains(r.Failure, errDown.Error()) {
+			t.Errorf("the request after a failure is %+v", r)
+		}
+	})
+}
+
+// An event that is refused for good five times is parked with its subject's later ones, and the
+// rest goes on.
+func TestAPoisonedEventIsParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &script{pages: [][]Event{
+			{event("a", 1), event("b", 1), event("a", 2), event("a", 3)}, {event("b", 2)},
+		}}
+		sink := &recorder{answer: func(e Event) error {
+			if e.Subject == "a" {
+				return &RefusedError{Reason: "too large"}
+			}
+			return nil
+		}}
+		if err := newRelay(outbox.next, sink, 0).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"a-1", "b-1", "a-1", "a-1", "a-1", "a-1", "b-2"}
+		if diff := cmp.Diff(want, sink.all()); diff != "" {
+			t.Errorf("the sink got (-want +got):\n%s", diff)
+		}
+		parked := outbox.requests[5].Parked
+		if len(parked) != 3 || parked[0] != (Parked{"a-1", "a", "too large"}) ||
+			parked[1].ID != "a-2" || parked[2].ID != "a-3" {
+			t.Errorf("the parked events are %+v", parked)
+		}
+		if later := outbox.requests[6].Parked; later != nil {
+			t.Errorf("the next ack parks %+v again", later)
+		}
+	})
+}
+
+// An outbox that doesn't answer is asked the same again, so that no ack is lost.
+func TestAnAckIsSentUntilItIsAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &script{pages: [][]Event{{event("a", 1)}, {event("a", 2)}}}
+		failures := 0
+		outbox.answer = func(r Request) (Page, error, bool) {
+			if r.Ack == "1" && failures < 3 {
+				failures++
+				return Page{}, errors.New("no answer"), true
+			}
+			return Page{}, nil, false
+		}
+		sink := &recorder{}
+		if err := newRelay(outbox.next, sink, 0).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"a-1", "a-2"}; !slices.Equal(sink.all(), want) {
+			t.Errorf("the sink got %v, want %v", sink.all(), want)
+		}
+	})
+}
+
+// A run ends at its end, acknowledges its last page and gives the lease back, whatever fails.
+func TestARunEndsInTime(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		outbox *script
+		sink   *recorder
+		fails  bool
+	}{
+		"idle": {&script{}, &recorder{}, false},
+		"busy": {&script{answer: func(r Request) (Page, error, bool) {
+			return Page{Leased: true, Events: []Event{event("a", 1)}, Position: "1"}, nil, !r.Release
+		}}, &recorder{answer: func(Event) error { time.Sleep(time.Second); return nil }}, false},
+		"sink down": {
+			&script{pages: [][]Event{{event("a", 1)}}},
+			&recorder{answer: func(Event) error { return errDown }}, true,
+		},
+		"outbox down": {&script{answer: func(Request) (Page, error, bool) {
+			return Page{}, errDown, true
+		}}, &recorder{}, true},
+		"leased": {&script{answer: func(r Request) (Page, error, bool) {
+			return Page{}, nil, !r.Release
+		}}, &recorder{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				err := newRelay(c.outbox.next, c.sink, 55*time.Second).Run(t.Context())
+				if took := time.Since(start); took < 55*time.Second || took > 57*time.Second {
+					t.Errorf("the run took %s, want 55 s", took)
+				}
+				if (err != nil) != c.fails {
+					t.Errorf("Run() = %v, want an error: %t", err, c.fails)
+				}
+				if last := c.outbox.requests[len(c.outbox.requests)-1]; !last.Release {
+					t.Errorf("the last request is %+v, want a release", last)
+				}
+			})
+		})
+	}
+}
+
+// A run that drains ends when nothing is left, or when another relay has the sink.
+func TestADrainEnds(t *testing.T) {
+	t.Parallel()
+	taken := &script{answer: func(Request) (Page, error, bool) { return Page{}, nil, true }}
+	for name, outbox := range map[string]*script{
+		"drained": {pages: [][]Event{{event("a", 1)}, {event("b", 1)}, nil}}, "taken": taken,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				if err := newRelay(outbox.next, &recorder{}, 0).Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if time.Since(start) > 0 || outbox.acked != len(outbox.pages) {
+					t.Errorf("the drain took %s and acknowledged %d pages", time.Since(start), outbox.acked)
+				}
+			})
+		})
+	}
+}
+
+// A sink that is down doesn't hold up another one.
+func TestSinksAreServedSideBySide(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down, up := &script{pages: [][]Event{{event("a", 1)}}}, &script{pages: [][]Event{{event("a", 1)}}}
+		outbox := func(ctx context.Context, r Request) (Page, error) {
+			return map[string]*script{"bus": down, "topic": up}[r.Sink].next(ctx, r)
+		}
+		sinks := map[string]Sink{
+			"bus": &recorder{answer: func(Event) error { return errDown }}, "topic": &recorder{},
+		}
+		err := NewRelay(outbox, sinks, Options{Log: slog.New(slog.DiscardHandler)}).Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "the sink bus") ||
+			strings.Contains(err.Error(), "the sink topic") {
+			t.Errorf("Run() = %v, want an error of the bus alone", err)
+		}
+		if up.acked != 1 || down.acked != 0 {
+			t.Errorf("the topic has %d pages and the bus %d, want 1 and 0", up.acked, down.acked)
+		}
+	})
+}
+
+// A relay that lost its lease forgets its page, and a sink that answers too little breaks nothing.
+func TestALostLeaseForgetsThePage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &script{pages: [][]Event{{event("a", 1)}}}
+		lost := false
+		outbox.answer = func(r Request) (Page, error, bool) {
+			if r.Ack != "" && !lost {
+				lost = true
+				return Page{}, nil, true
+			}
+			return Page{}, nil, false
+		}
+		sink := &recorder{}
+		if err := newRelay(outbox.next, sink, 10*time.Second).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"a-1", "a-1"}; !slices.Equal(sink.all(), want) {
+			t.Errorf("the sink got %v, want the page again", sink.all())
+		}
+	})
+}
+
+type silent struct{}
+
+func (silent) Publish(context.Context, []Event) []error { return nil }
+
+func TestAnEventWithoutAnAnswerIsNotAccepted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &script{pages: [][]Event{{event("a", 1)}}}
+		err := newRelay(outbox.next, silent{}, time.Minute).Run(t.Context())
+		if !errors.Is(err, errNoAnswer) || outbox.acked != 0 {
+			t.Errorf("Run() = %v with %d acks, want an error and none", err, outbox.acked)
+		}
+	})
+}
+
+// An alarm takes a missing lag for a dead relay, so even an idle run writes it every ten seconds.
+func TestARunWritesItsMetrics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		outbox := &script{pages: [][]Event{{event("a", 1), event("b", 1)}}}
+		sink := &recorder{answer: func(e Event) error {
+			if e.Subject == "b" {
+				return &RefusedError{Reason: "never"}
+			}
+			return nil
+		}}
+		relay := NewRelay(outbox.next, map[string]Sink{"topic": sink}, Options{
+			For: 55 * time.Second, Log: slog.New(slog.DiscardHandler), Metrics: emf.New(&out, "test"),
+		})
+		if err := relay.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sum := map[string]float64{}
+		lines := 0
+		for line := range strings.Lines(out.String()) {
+			var values map[string]any
+			if err := json.Unmarshal([]byte(line), &values); err != nil {
+				t.Fatal(err)
+			}
+			lines++
+			for name, value := range values {
+				if n, ok := value.(float64); ok {
+					sum[name] = max(sum[name], n)
+				}
+			}
+		}
+		if lines < 5 || sum["RelayLagSeconds"] != 3 || sum["EventsPublished"] != 1 ||
+			sum["EventsParked"] != 1 {
+			t.Errorf("%d lines of metrics have at most %v", lines, sum)
+		}
+	})
+}
