@@ -74,14 +74,22 @@ build/bin/local: FORCE
 .PHONY: FORCE
 FORCE:
 
+# The endpoint that gets the events of `make run`, such as http://127.0.0.1:9000/hook.
+WEBHOOK ?=
+RUN_ARGS = -with-parent $(if $(WEBHOOK),-webhook '$(WEBHOOK)') $(ARGS)
+
 .PHONY: run
-run: postgres build/bin/local ## Serve everything on http://localhost:3000, with Postgres embedded.
-	@exec build/bin/local run -with-parent $(ARGS)
+run: postgres build/bin/local ## Serve everything on http://localhost:3000 (WEBHOOK=URL gets events).
+	@exec build/bin/local run $(RUN_ARGS)
 
 .PHONY: run-lambdas
 run-lambdas: postgres build/bin/local ## The same with the built functions, each in its own process.
 	@$(MAKE) --no-print-directory build-for GOOS=$$(go env GOOS) ARCH=$$(go env GOARCH) OUT=build/host
-	@exec build/bin/local run -with-parent -lambdas build/host $(ARGS)
+	@exec build/bin/local run -lambdas build/host $(RUN_ARGS)
+
+.PHONY: events
+events: build/bin/local ## Print the events of `make run` while they are published; Ctrl-C ends it.
+	@exec build/bin/local events $(ARGS)
 
 .PHONY: seed
 seed: postgres build/bin/local ## Put the demo catalog back and remove every reservation.

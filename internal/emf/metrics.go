@@ -50,6 +50,13 @@ var (
 	EventsPublished = Metric{"EventsPublished", Count, ""}
 	// EventsParked counts the events that a sink refused for good, and those behind them.
 	EventsParked = Metric{"EventsParked", Count, ""}
+
+	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
+	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}
+	// WebhookFailed counts the attempts that failed and are made again.
+	WebhookFailed = Metric{"WebhookFailed", Count, "Webhook"}
+	// WebhookDead counts the events that went to a webhook's dead-letter queue.
+	WebhookDead = Metric{"WebhookDead", Count, "Webhook"}
 )
 
 // All lists the service's metrics.
@@ -58,5 +65,6 @@ func All() []Metric {
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
+		WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }
