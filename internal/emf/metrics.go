@@ -44,12 +44,12 @@ var (
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
 
 	// RelayLagSeconds is the age of the oldest transition that a sink didn't have yet. The relay
-	// writes it at least every ten seconds of a run, and at its end.
-	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, ""}
+	// writes it at least every ten seconds of a run, and at its end, if the outbox told it.
+	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, "Sink"}
 	// EventsPublished counts the events that a sink accepted.
-	EventsPublished = Metric{"EventsPublished", Count, ""}
+	EventsPublished = Metric{"EventsPublished", Count, "Sink"}
 	// EventsParked counts the events that a sink refused for good, and those behind them.
-	EventsParked = Metric{"EventsParked", Count, ""}
+	EventsParked = Metric{"EventsParked", Count, "Sink"}
 
 	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
 	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}

@@ -61,7 +61,7 @@ END $$;
 CREATE OR REPLACE FUNCTION refuse_other_than_operator() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_has_role(session_user, 'pg_database_owner', 'MEMBER') THEN
-        RAISE EXCEPTION 'only the database''s owner may take a month out of the archive'
+        RAISE EXCEPTION 'only the database''s owner may call this'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
 END $$;
