@@ -23,23 +23,19 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// readmeConsumer returns the consumer's program from the page of the events.
-func readmeConsumer(t *testing.T) string {
+// readmeBlock returns the text of a language from the page of the events.
+func readmeBlock(t *testing.T, language string) string {
 	t.Helper()
 	page, err := os.ReadFile("../events/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(page), "```go\n")
-	program, _, found := strings.Cut(rest, "```\n")
+	_, rest, _ := strings.Cut(string(page), "```"+language+"\n")
+	text, _, found := strings.Cut(rest, "```\n")
 	if !found {
-		t.Fatal("the page has no program")
+		t.Fatalf("the page has no block of %s", language)
 	}
-	const most = 30
-	if lines := strings.Count(program, "\n"); lines > most {
-		t.Errorf("the program has %d lines, want at most %d", lines, most)
-	}
-	return program
+	return text
 }
 
 // buildConsumer builds a program as a package of this module, which has what it imports.
@@ -78,17 +74,8 @@ func consumerDatabase(t *testing.T) (*pgx.Conn, []string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	for _, table := range []string{
-		"CREATE TABLE subjects (subject text PRIMARY KEY, sequence text NOT NULL)",
-		"CREATE TABLE parcels (hold text NOT NULL)",
-	} {
-		page, err := os.ReadFile("../events/README.md")
-		if err != nil || !strings.Contains(string(page), table) {
-			t.Errorf("the page doesn't have %q, %v", table, err)
-		}
-		if _, err := conn.Exec(t.Context(), table); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := conn.Exec(t.Context(), readmeBlock(t, "sql")); err != nil {
+		t.Fatal(err)
 	}
 	c := conn.Config()
 	return conn, []string{
@@ -98,12 +85,13 @@ func consumerDatabase(t *testing.T) (*pgx.Conn, []string) {
 }
 
 // holdEvent is an event of a hold as it is published, but for what the program doesn't read.
-func holdEvent(hold, kind string, sequence int) events.Event {
+func holdEvent(epoch, hold, kind string, sequence int) events.Event {
 	id := hold + "-" + strconv.Itoa(sequence)
 	return events.Event{
 		ID: id, Subject: hold, Type: "allo.reservation." + kind,
-		Body: fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"type":"allo.reservation.%s",`+
-			`"subject":%q,"sequence":"%010d"}`, id, kind, hold, sequence),
+		Body: fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"source":"/allo-test/%s",`+
+			`"type":"allo.reservation.%s","subject":%q,"sequence":"%010d"}`, id, epoch, kind, hold,
+			sequence),
 	}
 }
 
@@ -165,13 +153,19 @@ func TestThePagesConsumerMakesOneParcelAHold(t *testing.T) {
 
 	const a, b = "01990c1e-0000-7000-8000-00000000000a", "01990c1e-0000-7000-8000-00000000000b"
 	first := []events.Event{
-		holdEvent(a, "held", 1), holdEvent(b, "held", 1), holdEvent(a, "extended", 2),
-		holdEvent(a, "confirmed", 10), holdEvent(b, "released", 2),
+		holdEvent("e", a, "held", 1), holdEvent("e", b, "held", 1), holdEvent("e", a, "extended", 2),
+		holdEvent("e", a, "confirmed", 10), holdEvent("e", b, "released", 2),
 	}
-	again := []events.Event{holdEvent(a, "extended", 2), holdEvent(a, "confirmed", 10)}
-	program := readmeConsumer(t)
-	if got := consume(t, program, first, again); !slices.Equal(got, []string{a}) {
-		t.Errorf("the parcels are %v, want one of the confirmed hold", got)
+	again := []events.Event{holdEvent("e", a, "extended", 2), holdEvent("e", a, "confirmed", 10)}
+	program := readmeBlock(t, "go")
+	const most = 30
+	if lines := strings.Count(program, "\n"); lines > most {
+		t.Errorf("the program has %d lines, want at most %d", lines, most)
+	}
+	// After a restore, a hold is confirmed whose release is undone, under a number from before.
+	restored := []events.Event{holdEvent("f", b, "confirmed", 2)}
+	if got := consume(t, program, first, again, restored); !slices.Equal(got, []string{a, b}) {
+		t.Errorf("the parcels are %v, want one of each confirmed hold", got)
 	}
 
 	// The control: a program that doesn't compare the sequence sends the parcel twice.

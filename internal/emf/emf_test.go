@@ -52,8 +52,8 @@ func TestANilWriterWritesNothing(t *testing.T) {
 	none.Write(Expired.Value(1))
 }
 
-// CloudWatch takes the fields of a line for metrics and dimensions by their names. Metrics may share
-// a dimension.
+// CloudWatch takes the fields of a line for metrics and dimensions by their names. Metrics may
+// share a dimension.
 func TestEveryNameIsUsedOnce(t *testing.T) {
 	t.Parallel()
 

@@ -64,7 +64,8 @@
 // reader may see what a crash undoes. The tick is the barrier. What S(n) sees had its commit record
 // in the log before S(n) was taken, hence before the record of T(n). The commit of T(n) waits until
 // the log is on disk up to its own record, and on the synchronous standby if there is one. Others
-// see the tick, and the relay gets its page, only after that.
+// see the tick, and the relay gets its page, only after that. When the wait for the standby is cut
+// short, others see the tick too soon, so each request for a page commits a record of its own.
 //
 // # Why the order within a subject holds
 //

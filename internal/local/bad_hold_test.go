@@ -38,9 +38,9 @@ func (p *picky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// deliverAll hands the messages of the queue to the deliver function's handler, one at a time, until
-// the queue is empty. While all messages are hidden, it moves the clock on. It returns how long that
-// took on the clock.
+// deliverAll hands the messages of the queue to the deliver function's handler, one at a time,
+// until the queue is empty. While all messages are hidden, it moves the clock on. It returns how
+// long that took on the clock.
 func deliverAll(t *testing.T, q *Queue, clock *testClock, p *picky) time.Duration {
 	t.Helper()
 	server := httptest.NewServer(p)
@@ -99,8 +99,8 @@ func outOfOrder(taken []string) (wrong []string) {
 	return wrong
 }
 
-// One hold's first event is never taken, and that of every tenth hold fails once. Nobody but the hold's own
-// later events waits for it, and each hold is told in order.
+// One hold's first event is never taken, and that of every tenth hold fails once. Only the hold's
+// own later events wait for it, and each hold is told in order.
 func TestABadHoldAmongAThousandCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 

@@ -22,10 +22,13 @@ const (
 )
 
 // Follow prints the last events of the archive in a directory, and then those that are added, until
-// ctx ends. It waits for an archive that isn't there yet.
+// ctx ends. It waits for an archive that isn't there yet, and says so.
 func Follow(ctx context.Context, dir string, to io.Writer) error {
 	f := follower{path: filepath.Join(dir, archiveFile), to: to, skip: true}
 	defer f.close()
+	if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintln(to, "Waiting for `make run` to publish events.")
+	}
 	for {
 		if err := f.poll(); err != nil {
 			return err

@@ -346,8 +346,10 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Follow(ctx, t.TempDir(), new(strings.Builder)); err != nil {
-		t.Error(err)
+	var out strings.Builder
+	if err := Follow(ctx, t.TempDir(), &out); err != nil ||
+		!strings.Contains(out.String(), "Waiting for `make run`") {
+		t.Errorf("Follow printed %q, %v", &out, err)
 	}
 	path := filepath.Join(t.TempDir(), archiveFile)
 	if err := os.Mkdir(path, 0o700); err != nil {

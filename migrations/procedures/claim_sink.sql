@@ -6,8 +6,12 @@
 -- _failure says why a page couldn't be published, or is null. _release gives the lease back.
 --
 -- One guarded update does all of it. Only the relay that has the lease may move the sink's place
--- (the fencing), and never back: a request that comes late changes nothing. Without news the lease
--- is renewed when a quarter of its minute has passed, so that an idle relay seldom writes.
+-- (the fencing), and never back: a request that comes late changes nothing.
+--
+-- When there is a batch to read, it always writes. Its commit then waits until the tick is on disk,
+-- and on the synchronous standby if there is one, even when the tick's own wait was cut short. When
+-- there is none, it renews the lease after a quarter of its minute, so that an idle relay seldom
+-- writes.
 CREATE OR REPLACE FUNCTION claim_sink(
     _sink text, _lease uuid, _done bigint, _batch bigint, _after text, _parked jsonb,
     _failure text, _release boolean,
@@ -24,8 +28,8 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM sinks s WHERE s.name = _sink)
     ON CONFLICT (name) DO NOTHING;
     SELECT * INTO _row FROM sinks s WHERE s.name = _sink;
-    IF _done IS NOT NULL OR _failure IS NOT NULL OR _release OR _row.lease IS DISTINCT FROM _lease
-       OR _row.leased_until < _now + interval '45 s' THEN
+    IF _row.done < last OR _done IS NOT NULL OR _failure IS NOT NULL OR _release
+       OR _row.lease IS DISTINCT FROM _lease OR _row.leased_until < _now + interval '45 s' THEN
         UPDATE sinks s
         SET lease        = _lease,
             leased_until = CASE WHEN _release THEN '-infinity' ELSE _now + interval '1 minute' END,

@@ -111,7 +111,8 @@ END $$;
 -- was reached, and no event. Without _epoch it begins at the oldest event that is left.
 --
 -- outcome is OK, or the only row has another one: TOO_OLD when what follows the place was archived,
--- or is of another epoch, and UNKNOWN when no list has had the place.
+-- or is of another epoch, and UNKNOWN when no list has had the place. A server that follows the
+-- database may not have the place yet: nothing lies behind it there.
 --
 -- A place names the tick _done behind which it lies, the tick _batch that ends the batch it is in,
 -- and the place within. When one of the two was pruned, the batch is now part of a larger one, in
@@ -144,7 +145,8 @@ BEGIN
     outcome := CASE WHEN _epoch <> _stream.epoch
                       OR NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))
                     THEN 'TOO_OLD'
-                    WHEN greatest(_done, _batch) > last_tick() THEN 'UNKNOWN' ELSE 'OK' END;
+                    WHEN greatest(_done, _batch) > last_tick() AND NOT pg_is_in_recovery()
+                    THEN 'UNKNOWN' ELSE 'OK' END;
     epoch := _stream.epoch;
     IF outcome <> 'OK' THEN
         RETURN NEXT;

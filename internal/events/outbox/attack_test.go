@@ -493,3 +493,52 @@ func (f *fixture) listAll(after string, limit int) (all listing) {
 		all.events = append(all.events, page...)
 	}
 }
+
+// A tick whose wait for the synchronous standby was cut short is visible all the same. Its events
+// wait until a later commit got through, because a fail-over would undo them.
+func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		_, db := pgtest.NewServer(t, nil)
+		f := open(t, db)
+		if !guarded {
+			f.mutate("claim_sink", "_row.done < last OR ", "")
+		}
+		request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+		page := f.next(request)
+		f.next(events.Request{Sink: "topic", Lease: request.Lease, Ack: page.Position})
+		f.reserve()
+		f.setStandbys("nobody")
+		stalled := func() (events.Page, error) {
+			ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
+			defer cancel()
+			return f.outbox.Next(ctx, request)
+		}
+		if page, err := stalled(); !errors.Is(err, reservation.ErrUnavailable) {
+			t.Errorf("Next() with a stalled tick = %+v, %v, want ErrUnavailable", page, err)
+		}
+		if n := pgtest.QueryOne[int](f.Fixture, "SELECT last_tick()"); n != 2 {
+			t.Errorf("the last tick is %d, want the stalled one, 2", n)
+		}
+		if page, err := stalled(); (err != nil) != guarded {
+			t.Errorf("guarded %t: Next() after a stalled tick = %+v, %v", guarded, page, err)
+		}
+		f.setStandbys("")
+		if page := f.next(request); len(page.Events) != 1 {
+			t.Errorf("once commits wait for no standby the page is %+v, want the hold", page)
+		}
+	}
+}
+
+// setStandbys changes the standbys for which commits wait, and waits until the server knows.
+func (f *fixture) setStandbys(names string) {
+	f.t.Helper()
+	f.Exec("ALTER SYSTEM SET synchronous_standby_names = '" + names + "'")
+	f.Exec("SELECT pg_reload_conf()")
+	for pgtest.QueryOne[string](f.Fixture, "SHOW synchronous_standby_names") != names {
+		continue // the query paces the loop, and the test's deadline ends it
+	}
+	for range 2 { // the checkpointer tells all sessions, once it has read the settings itself
+		f.Exec("CHECKPOINT")
+	}
+}

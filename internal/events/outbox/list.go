@@ -73,7 +73,7 @@ func (o *Outbox) List(
 		}
 		reached := position{row.Done, row.Batch, row.After}.cursor(row.Epoch)
 		if row.Event == nil {
-			if len(page) > 0 || types != nil || after == "" {
+			if len(page) > 0 || after == "" || types != nil && row.Done > p.done {
 				next = reached
 			}
 			break

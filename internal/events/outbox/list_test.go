@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -175,5 +177,49 @@ SELECT m.id, gen_random_uuid(), $1, 1, m.expires_at FROM made m, generate_series
 	}
 	if n := pgtest.QueryOne[int](f.Fixture, "SELECT last_tick()"); n != 1 {
 		t.Errorf("there are %d ticks, want one", n)
+	}
+}
+
+// A reader that lags behind the cursor has nothing yet.
+func TestACursorMayBeAheadOfTheReader(t *testing.T) {
+	t.Parallel()
+	primary, db := pgtest.NewServer(t, nil)
+	u, err := url.Parse(db.DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
+	f := open(t, db)
+	standby := pgtest.NewFixture(t, followed)
+	pools := make([]*postgres.Pool, 2)
+	for i, url := range []string{db.URL, followed.URL} {
+		if pools[i], err = postgres.Open(postgres.URL(url), 1); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pools[i].Close)
+	}
+	reader := outbox.New(reservation.New(pools[0], reservation.Options{Reader: pools[1]}), options)
+	f.reserve()
+	f.tick()
+	standby.WaitUntil("SELECT count(*) > 0 FROM ticks")
+	standby.Exec("SELECT pg_wal_replay_pause()")
+	standby.WaitUntil("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	f.reserve()
+	f.tick()
+	cursor := f.listAll("", 500).next
+	for _, types := range [][]string{nil, {events.TypeHeld}} {
+		page, next, err := reader.List(f.Context(), cursor, types, 500)
+		if err != nil || len(page) != 0 || next != cursor {
+			t.Errorf("List(%v) on a reader behind the cursor = %v, %q, %v, want nothing and %q", types,
+				names(page), next, err, cursor)
+		}
+	}
+	hold := f.reserve()
+	f.tick()
+	standby.Exec("SELECT pg_wal_replay_resume()")
+	standby.WaitUntil("SELECT last_tick() = 3")
+	page, _, err := reader.List(f.Context(), cursor, nil, 500)
+	if err != nil || !slices.Equal(ids(page), []string{hold.String() + "-1"}) {
+		t.Errorf("List() on the reader that has caught up = %v, %v, want the last hold", names(page), err)
 	}
 }
