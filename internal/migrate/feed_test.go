@@ -100,7 +100,8 @@ func serveRelay(t *testing.T, db *pgtest.Fixture, databaseURL string) {
 		request.Ack = page.Position
 		request.Parked = []events.Parked{{ID: page.Events[0].ID, Subject: "another", Error: "test"}}
 		// The old ticks are all of one hour, and the next one is the first of another.
-		db.Exec("UPDATE ticks SET at = date_trunc('hour', at) - interval '8 d' WHERE at > now() - '1 d'::interval")
+		db.Exec(`
+UPDATE ticks SET at = date_trunc('hour', at) - interval '8 d' WHERE at > now() - interval '1 d'`)
 		db.Stock(db.Product(), db.Warehouse(), 5)
 	}
 	if _, _, err := o.List(t.Context(), "", nil, 10); err != nil {

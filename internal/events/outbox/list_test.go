@@ -127,7 +127,8 @@ SELECT r.updated_at, l.* FROM ledger l JOIN reservations r ON r.id = l.hold_id`)
 	old := uuid.New()
 	f.Exec(`INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at,
                                       expires_at, version, status)
-            SELECT $1, product_id, warehouse_id, 1, created_at, updated_at, expires_at, 0, 'RELEASED'
+            SELECT $1, product_id, warehouse_id, 1, created_at, updated_at, expires_at, 0,
+                   'RELEASED'
             FROM reservations WHERE id = $2`, old.String(), hold.String())
 	if none, err := f.outbox.History(f.Context(), old); err != nil || none == nil || len(none) != 0 {
 		t.Errorf("History(from before the ledger) = %v, %v, want an empty one", none, err)
