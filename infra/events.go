@@ -18,7 +18,7 @@ const (
 	// relaySeconds is how long a run of the relay polls the outbox with events=on. The next minute's
 	// run begins soon after.
 	relaySeconds = 55
-	// relayTimeout lets a run finish the page that it is publishing.
+	// relayTimeout lets a run finish the calls that it began before its end.
 	relayTimeout = 75
 	// busDays is how long the bus keeps events for a replay.
 	busDays = 30

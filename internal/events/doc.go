@@ -78,6 +78,11 @@
 // each subject, then the second of each, and so on, because a call of a sink may fail for a part of
 // its entries. An event that failed holds back the later ones of its subject.
 //
+// So a subject's events take a call each, and a page of a hot stock row takes hundreds of calls,
+// one after another. After ten seconds of a page, and at the end of a run, the relay begins no more
+// calls. It acknowledges the page up to the first event that was neither accepted nor parked. So
+// every run gets on, and no page outlasts the lease.
+//
 // # One relay at a time
 //
 // A relay has a lease of a sink for a minute, renews it with its requests, and gives it back at the

@@ -176,6 +176,7 @@ func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c cla
 			})
 			continue
 		}
+		event.Position = position{done: c.Done, batch: c.Batch, after: row.Place}.String()
 		page.Events = append(page.Events, event)
 	}
 	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch
