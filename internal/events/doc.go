@@ -107,7 +107,11 @@
 //
 // # Restores
 //
-// The events' source names the database's epoch. After a restore to an earlier moment, ids come
+// The events' source names the deployment, which on AWS is the stack's name, and the database's
+// epoch. A stack with another name on the same database begins a new source: to consumers, each
+// subject begins anew.
+//
+// The epoch is for restores. After a restore to an earlier moment, ids come
 // again that were published for transitions that are lost, so an operator calls begin_epoch(). When
 // a database moves to another server by a dump or by logical replication, its ticks name
 // transactions of the old server. The outbox refuses to go on when this server has given out fewer

@@ -26,9 +26,6 @@ const (
 type Options struct {
 	// Source names the deployment. The events' source is /Source/epoch.
 	Source string
-	// APIURL is where the API is served, without a slash at the end. The events' dataschema is below
-	// it.
-	APIURL string
 }
 
 // Outbox reads the events. It is safe for concurrent use.
