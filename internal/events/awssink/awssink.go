@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,8 +26,10 @@ const (
 	publishLimit = 10 * time.Second
 	// invokeLimit bounds a request to the outbox. It is longer than the function's own time.
 	invokeLimit = 15 * time.Second
-	// maxEntry is the most bytes of an event. Both services take 256 KiB in a call.
-	maxEntry = 256 << 10
+	// maxCall is the most bytes of a call, and of an event. Both services take 256 KiB.
+	maxCall = 256 << 10
+	// entryRest is more than what the bus counts of an entry beside its body.
+	entryRest = 256
 )
 
 // NewTopic makes the sink of a FIFO topic.
@@ -69,37 +73,85 @@ func endpoint(account config.AWS) *string {
 	return &account.Endpoint
 }
 
-// sizes returns the events that the services can take, with their places in the batch. It answers
-// the others.
-func sizes(batch []events.Event, errs []error) (places []int) {
+// sender publishes a batch in calls of a service.
+type sender struct {
+	// call sends the events at some places of the batch in one call, and sets the answers of those
+	// that the service answered. Its error is that of the whole call.
+	call func(places []int, errs []error) error
+	// refusals are the codes by which the service says that it will never accept an entry.
+	refusals []string
+	// target is the word by which the service names its topic or bus. A fault that names it lies not
+	// in the events.
+	target string
+}
+
+// publish sends the batch and returns the answers. A service may refuse a whole call for one entry.
+// Then each entry is sent alone, so that only the bad one is refused.
+func (s sender) publish(batch []events.Event) []error {
+	errs := make([]error, len(batch))
 	for i, e := range batch {
-		if len(e.Body) > maxEntry {
+		errs[i] = errUnanswered
+		if len(e.Body) > maxCall {
 			errs[i] = &events.RefusedError{
-				Reason: fmt.Sprintf("it has %d bytes, more than %d", len(e.Body), maxEntry),
+				Reason: fmt.Sprintf("it has %d bytes, more than %d", len(e.Body), maxCall),
 			}
+		}
+	}
+	for _, places := range calls(batch) {
+		s.send(places, errs)
+	}
+	return errs
+}
+
+func (s sender) send(places []int, errs []error) {
+	err := s.call(places, errs)
+	if err == nil {
+		return
+	}
+	if !s.isRefusal(err) {
+		for _, i := range places {
+			errs[i] = err
+		}
+		return
+	}
+	if len(places) == 1 {
+		errs[places[0]] = &events.RefusedError{Reason: err.Error()}
+		return
+	}
+	for _, i := range places {
+		s.send([]int{i}, errs)
+	}
+}
+
+// isRefusal reports whether a service refused a whole call for good, for an entry of it.
+func (s sender) isRefusal(err error) bool {
+	var fault interface{ ErrorCode() string }
+	return errors.As(err, &fault) && slices.Contains(s.refusals, fault.ErrorCode()) &&
+		!strings.Contains(strings.ToLower(err.Error()), s.target)
+}
+
+// calls returns the places of the events of each call. It leaves out the events that are too large.
+func calls(batch []events.Event) (all [][]int) {
+	size := maxCall // of the last call
+	for i, e := range batch {
+		if len(e.Body) > maxCall {
 			continue
 		}
-		places = append(places, i)
-	}
-	return places
-}
-
-// answer sets the answer of all entries of a call.
-func answer(errs []error, places []int, err error) {
-	for _, i := range places {
-		errs[i] = err
-	}
-}
-
-// entryError is the failure of one entry. refused lists the codes by which a service says that it
-// will never accept the entry. With any other code, such as one for a missing right or a throttle,
-// it may accept the entry later.
-func entryError(code, message *string, refused ...string) error {
-	name, reason := aws.ToString(code), aws.ToString(message)
-	for _, c := range refused {
-		if name == c {
-			return &events.RefusedError{Reason: name + ": " + reason}
+		if size+len(e.Body)+entryRest > maxCall {
+			all, size = append(all, nil), 0
 		}
+		size += len(e.Body) + entryRest
+		all[len(all)-1] = append(all[len(all)-1], i)
+	}
+	return all
+}
+
+// entryError is the failure of one entry. With a code that isn't a refusal, such as one for a
+// missing right or a throttle, the service may accept the entry later.
+func (s sender) entryError(code, message *string) error {
+	name, reason := aws.ToString(code), aws.ToString(message)
+	if slices.Contains(s.refusals, name) {
+		return &events.RefusedError{Reason: name + ": " + reason}
 	}
 	return fmt.Errorf("%s: %s", name, reason)
 }

@@ -68,7 +68,7 @@ func TestATopicAnswersEachEntry(t *testing.T) {
 		},
 	}}
 	sink := &topic{arn: "arn:aws:sns:r:1:t.fifo", client: fake}
-	large := strings.Repeat("x", maxEntry+1)
+	large := strings.Repeat("x", maxCall+1)
 	got := fates(sink.Publish(t.Context(), batch("a", "b", "c", "d", "e", large)))
 	want := []string{"accepted", "again", "refused", "again", "again", "refused"}
 	if !slices.Equal(got, want) {
@@ -92,6 +92,111 @@ func TestABrokenCallIsMadeAgain(t *testing.T) {
 			[]string{"again", "again"}) {
 			t.Errorf("%s: the answers are %v, want both again", name, got)
 		}
+	}
+}
+
+// whole is a service that refuses a call for one bad event in it, and for too many bytes in all.
+type whole struct {
+	calls int
+	fault string // names what is wrong
+}
+
+// take answers a call with the bodies of its events.
+func (w *whole) take(bodies []string) error {
+	w.calls++
+	size := 0
+	for _, body := range bodies {
+		size += len(body)
+		if body == "bad" {
+			return &types.InvalidParameterException{Message: &w.fault}
+		}
+	}
+	if size > maxCall {
+		return &types.BatchRequestTooLongException{}
+	}
+	return nil
+}
+
+func (w *whole) PublishBatch(
+	_ context.Context, in *sns.PublishBatchInput, _ ...func(*sns.Options),
+) (*sns.PublishBatchOutput, error) {
+	var bodies []string
+	out := &sns.PublishBatchOutput{}
+	for _, entry := range in.PublishBatchRequestEntries {
+		bodies = append(bodies, *entry.Message)
+		out.Successful = append(out.Successful, types.PublishBatchResultEntry{Id: entry.Id})
+	}
+	return out, w.take(bodies)
+}
+
+// wholeBus is a whole as a bus.
+type wholeBus struct{ whole }
+
+func (w *wholeBus) PutEvents(
+	_ context.Context, in *eventbridge.PutEventsInput, _ ...func(*eventbridge.Options),
+) (*eventbridge.PutEventsOutput, error) {
+	var bodies []string
+	for _, entry := range in.Entries {
+		bodies = append(bodies, *entry.Detail)
+	}
+	out := &eventbridge.PutEventsOutput{Entries: make([]bustypes.PutEventsResultEntry, len(bodies))}
+	if err := w.take(bodies); err != nil {
+		return nil, &smithyError{err.Error()}
+	}
+	return out, nil
+}
+
+// smithyError is a fault of a client in the form of AWS's clients.
+type smithyError struct{ text string }
+
+func (e *smithyError) Error() string     { return "ValidationException: " + e.text }
+func (e *smithyError) ErrorCode() string { return "ValidationException" }
+
+// One bad event doesn't hold up the others of its call, unless the fault is of the topic or bus.
+func TestOneBadEventIsRefusedAlone(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fault string
+		want  []string
+		calls int
+	}{
+		{"Message Body", []string{"accepted", "refused", "accepted"}, 4},
+		{"TopicArn", []string{"again", "again", "again"}, 1},
+		{"entries.1.member.eventBusName", []string{"again", "again", "again"}, 1},
+	} {
+		toTopic := &whole{fault: c.fault}
+		toBus := &wholeBus{whole{fault: c.fault}}
+		if !strings.Contains(c.fault, "Bus") {
+			sink := &topic{client: toTopic}
+			got := fates(sink.Publish(t.Context(), batch("a", "bad", "c")))
+			if !slices.Equal(got, c.want) || toTopic.calls != c.calls {
+				t.Errorf("%s: after %d calls the topic's answers are %v, want %v", c.fault, toTopic.calls,
+					got, c.want)
+			}
+		}
+		if !strings.Contains(c.fault, "Topic") {
+			sink := &bus{client: toBus}
+			got := fates(sink.Publish(t.Context(), batch("a", "bad", "c")))
+			if !slices.Equal(got, c.want) || toBus.calls != c.calls {
+				t.Errorf("%s: after %d calls the bus's answers are %v, want %v", c.fault, toBus.calls, got,
+					c.want)
+			}
+		}
+	}
+}
+
+// Events that are too large together go in several calls. The control sends them in one.
+func TestACallHasNoMoreBytesThanTheServiceTakes(t *testing.T) {
+	t.Parallel()
+	half := strings.Repeat("x", maxCall/2-entryRest)
+	all := batch(half, half, half, "a", strings.Repeat("x", maxCall), "b")
+	fake := &whole{}
+	got := fates((&topic{client: fake}).Publish(t.Context(), all))
+	if slices.Contains(got, "again") || slices.Contains(got, "refused") || fake.calls != 4 {
+		t.Errorf("after %d calls the answers are %v, want all accepted after 4", fake.calls, got)
+	}
+	if err := (&whole{}).take([]string{half, half, half}); err == nil {
+		t.Error("the service takes three halves at once")
 	}
 }
 
@@ -129,7 +234,7 @@ func TestABusAnswersEachEntry(t *testing.T) {
 		{ErrorCode: aws.String("MalformedDetail")},
 	}}}
 	sink := &bus{name: "allo", client: fake}
-	large := strings.Repeat("x", maxEntry+1)
+	large := strings.Repeat("x", maxCall+1)
 	got := fates(sink.Publish(t.Context(), batch("a", large, "b", "c", "d")))
 	want := []string{"accepted", "refused", "again", "refused", "again"}
 	if !slices.Equal(got, want) {

@@ -28,33 +28,28 @@ type bus struct {
 func (b *bus) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	errs := make([]error, len(batch))
-	places := sizes(batch, errs)
-	if len(places) == 0 {
-		return errs
-	}
-	answer(errs, places, errUnanswered)
-	in := &eventbridge.PutEventsInput{}
-	for _, i := range places {
-		in.Entries = append(in.Entries, types.PutEventsRequestEntry{
-			EventBusName: &b.name, Source: aws.String(busSource), DetailType: &batch[i].Type,
-			Detail: aws.String(string(batch[i].Body)), Resources: []string{batch[i].Subject},
-		})
-	}
-	out, err := b.client.PutEvents(ctx, in)
-	if err != nil {
-		answer(errs, places, fmt.Errorf("put events on the bus: %w", err))
-		return errs
-	}
-	for n, entry := range out.Entries { // in the order of the request
-		if n >= len(places) {
-			break
+	s := sender{target: "eventbusname", refusals: []string{
+		"InvalidArgument", "MalformedDetail", "ValidationError", "ValidationException",
+	}}
+	s.call = func(places []int, errs []error) error {
+		in := &eventbridge.PutEventsInput{}
+		for _, i := range places {
+			in.Entries = append(in.Entries, types.PutEventsRequestEntry{
+				EventBusName: &b.name, Source: aws.String(busSource), DetailType: &batch[i].Type,
+				Detail: aws.String(string(batch[i].Body)), Resources: []string{batch[i].Subject},
+			})
 		}
-		errs[places[n]] = nil
-		if entry.ErrorCode != nil {
-			errs[places[n]] = entryError(entry.ErrorCode, entry.ErrorMessage, "InvalidArgument",
-				"MalformedDetail")
+		out, err := b.client.PutEvents(ctx, in)
+		if err != nil {
+			return fmt.Errorf("put events on the bus: %w", err)
 		}
+		for n, entry := range out.Entries[:min(len(out.Entries), len(places))] { // in their order
+			errs[places[n]] = nil
+			if entry.ErrorCode != nil {
+				errs[places[n]] = s.entryError(entry.ErrorCode, entry.ErrorMessage)
+			}
+		}
+		return nil
 	}
-	return errs
+	return s.publish(batch)
 }

@@ -27,39 +27,42 @@ type topic struct {
 func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	errs := make([]error, len(batch))
-	places := sizes(batch, errs)
-	if len(places) == 0 {
-		return errs
-	}
-	answer(errs, places, errUnanswered)
-	in := &sns.PublishBatchInput{TopicArn: &t.arn}
-	for _, i := range places {
-		in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries,
-			types.PublishBatchRequestEntry{
-				Id: aws.String(strconv.Itoa(i)), Message: aws.String(string(batch[i].Body)),
-				MessageGroupId:         aws.String(groupID(batch[i].Subject)),
-				MessageDeduplicationId: aws.String(groupID(batch[i].ID)),
-			})
-	}
-	out, err := t.client.PublishBatch(ctx, in)
-	if err != nil {
-		answer(errs, places, fmt.Errorf("publish to the topic: %w", err))
-		return errs
-	}
-	set := func(id *string, err error) {
-		if i, convErr := strconv.Atoi(aws.ToString(id)); convErr == nil && i >= 0 && i < len(errs) {
-			errs[i] = err
+	s := sender{target: "topicarn", refusals: []string{
+		"BatchRequestTooLong", "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid",
+		"ValidationError", "ValidationException",
+	}}
+	s.call = func(places []int, errs []error) error {
+		in := &sns.PublishBatchInput{TopicArn: &t.arn}
+		for _, i := range places {
+			in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries, topicEntry(i, batch[i]))
 		}
+		out, err := t.client.PublishBatch(ctx, in)
+		if err != nil {
+			return fmt.Errorf("publish to the topic: %w", err)
+		}
+		set := func(id *string, err error) {
+			if i, idErr := strconv.Atoi(aws.ToString(id)); idErr == nil && i >= 0 && i < len(errs) {
+				errs[i] = err
+			}
+		}
+		for _, entry := range out.Successful {
+			set(entry.Id, nil)
+		}
+		for _, entry := range out.Failed {
+			set(entry.Id, s.entryError(entry.Code, entry.Message))
+		}
+		return nil
 	}
-	for _, entry := range out.Successful {
-		set(entry.Id, nil)
+	return s.publish(batch)
+}
+
+// topicEntry is the entry of the event at a place of the batch.
+func topicEntry(place int, e events.Event) types.PublishBatchRequestEntry {
+	return types.PublishBatchRequestEntry{
+		Id: aws.String(strconv.Itoa(place)), Message: aws.String(string(e.Body)),
+		MessageGroupId:         aws.String(groupID(e.Subject)),
+		MessageDeduplicationId: aws.String(groupID(e.ID)),
 	}
-	for _, entry := range out.Failed {
-		set(entry.Id, entryError(entry.Code, entry.Message, "InvalidParameter",
-			"InvalidParameterValue", "ParameterValueInvalid", "ValidationError"))
-	}
-	return errs
 }
 
 // maxGroupID is the most characters of a group and of an id by which SNS finds repeats.
