@@ -73,7 +73,6 @@ type Page struct {
 	More bool `json:"more"`
 	// LagSeconds is the age of the oldest transition that the sink doesn't have yet.
 	LagSeconds float64 `json:"lagSeconds"`
-	// Followers counts the events that the outbox parked and left out of the page, because an
-	// earlier event of their subject is parked.
-	Followers int `json:"followers,omitempty"`
+	// Parked is how many events of the sink were parked when the request came.
+	Parked int `json:"parked,omitempty"`
 }
