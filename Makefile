@@ -74,14 +74,22 @@ build/bin/local: FORCE
 .PHONY: FORCE
 FORCE:
 
+# The endpoint that gets the events of `make run`, such as http://127.0.0.1:9000/hook.
+WEBHOOK ?=
+RUN_ARGS = -with-parent $(if $(WEBHOOK),-webhook '$(WEBHOOK)') $(ARGS)
+
 .PHONY: run
-run: postgres build/bin/local ## Serve everything on http://localhost:3000, with Postgres embedded.
-	@exec build/bin/local run -with-parent $(ARGS)
+run: postgres build/bin/local ## Serve everything on http://localhost:3000 (WEBHOOK=URL gets events).
+	@exec build/bin/local run $(RUN_ARGS)
 
 .PHONY: run-lambdas
 run-lambdas: postgres build/bin/local ## The same with the built functions, each in its own process.
 	@$(MAKE) --no-print-directory build-for GOOS=$$(go env GOOS) ARCH=$$(go env GOARCH) OUT=build/host
-	@exec build/bin/local run -with-parent -lambdas build/host $(ARGS)
+	@exec build/bin/local run -lambdas build/host $(RUN_ARGS)
+
+.PHONY: events
+events: build/bin/local ## Print the events of `make run` while they are published; Ctrl-C ends it.
+	@exec build/bin/local events $(ARGS)
 
 .PHONY: seed
 seed: postgres build/bin/local ## Put the demo catalog back and remove every reservation.
@@ -233,8 +241,10 @@ browser: postgres ## Try the pages in headless Chromium; pictures go to build/sc
 vendor-web: ## Fetch the pages' libraries from npm, with their integrity checked.
 	internal/webui/vendor.sh
 
-# Each database in each environment is synthesized, with the CDK's strictest setting.
-SYNTHS := db=aurora,env=dev db=aurora,env=prod db=external,env=dev db=external,env=prod
+# Each database in each environment is synthesized, with the CDK's strictest setting, and once what
+# is off by default. ";" stands between settings.
+SYNTHS := db=aurora;env=dev db=aurora;env=prod db=external;env=dev db=external;env=prod
+SYNTHS += db=aurora;env=prod;bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
 # SAM brings cfn-lint in the version that it knows.
 CFN_LINT := build/sam/venv/bin/cfn-lint
 
@@ -244,10 +254,11 @@ CFN_LINT := build/sam/venv/bin/cfn-lint
 .PHONY: rehearse
 rehearse: postgres cdk ## Rehearse a deploy without an account (internal/rehearsal/README.md).
 	@infra/sam/sam.sh tool
-	@for choice in $(SYNTHS); do \
-	  echo "cdk synth --strict -c $${choice/,/ -c }"; \
-	  $(CDK) synth --quiet --strict -c $${choice/,/ -c } --output build/synth/$$choice || exit 1; \
-	  $(CFN_LINT) build/synth/$$choice/*.template.json || exit 1; \
+	@n=0; for choice in $(foreach one,$(SYNTHS),"$(one)"); do \
+	  n=$$((n + 1)); \
+	  echo "cdk synth --strict -c $${choice//;/ -c }"; \
+	  $(CDK) synth --quiet --strict -c $${choice//;/ -c } --output build/synth/$$n || exit 1; \
+	  $(CFN_LINT) build/synth/$$n/*.template.json || exit 1; \
 	done
 	@$(MAKE) --no-print-directory test-infra ARGS=-count=1
 	go test $(RACE) -count=1 -p 1 -v -timeout $(TIMEOUT) $(ARGS) \

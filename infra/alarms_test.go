@@ -37,6 +37,20 @@ var wantAlarms = map[string]string{
 	"OldHorizon":      "own HorizonTransactions - Maximum/60s > 200000 in 3 of 3",
 	"AuditViolations": "own AuditViolations - Maximum/3600s > 0 in 1 of 1",
 	"AuditUnfinished": "own AuditUnfinished - Minimum/3600s > 0 in 3 of 3",
+	"TopicFailed":     "AWS/SNS NumberOfNotificationsFailed TopicName Sum/60s > 0 in 1 of 1",
+	"RelayDead": "AWS/Lambda Invocations FunctionName,Resource " +
+		"Sum/300s < 3 in 1 of 1 or missing",
+	"RelayErrors":  "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
+	"RelayBehind":  "own RelayLagSeconds Sink Maximum/60s > 60 in 3 of 3 or missing",
+	"EventsParked": "own EventsParked Sink Sum/60s > 0 in 1 of 1",
+	"QueueBehind": "AWS/SQS ApproximateAgeOfOldestMessage QueueName " +
+		"Maximum/60s > 900 in 3 of 3",
+	"QueueDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
+		"Maximum/60s > 0 in 1 of 1",
+	"WebhookBehind": "AWS/SQS ApproximateAgeOfOldestMessage QueueName " +
+		"Maximum/60s > 3600 in 3 of 3",
+	"WebhookDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
+		"Maximum/60s > 0 in 1 of 1",
 }
 
 // sweeperAlarms exist only while the sweeper is on.
@@ -45,13 +59,23 @@ var sweeperAlarms = []string{
 	"OldTransaction", "OldHorizon", // it reports them
 }
 
-// wantAlarmsOf adds the alarms of a mode's database, and removes those of a sweeper that is off.
+// relayAlarms exist only while the minute rule runs the relay.
+var relayAlarms = []string{"RelayDead", "RelayErrors", "RelayBehind", "EventsParked"}
+
+// wantAlarmsOf adds the alarms of a mode's database, and removes those of what is off.
 func wantAlarmsOf(mode string) map[string]string {
 	want := map[string]string{}
 	for id, condition := range wantAlarms {
-		if modes[mode]["sweeper"] != "off" || !slices.Contains(sweeperAlarms, id) {
+		isOff := modes[mode]["sweeper"] == "off" && slices.Contains(sweeperAlarms, id) ||
+			!relays(mode) && slices.Contains(relayAlarms, id) ||
+			modes[mode]["queues"] == "" && strings.HasPrefix(id, "Queue") ||
+			modes[mode]["webhooks"] == "" && strings.HasPrefix(id, "Webhook")
+		if !isOff {
 			want[id] = condition
 		}
+	}
+	if _, ok := want["RelayBehind"]; ok && eventsOf(mode) == EventsMinute {
+		want["RelayBehind"] = strings.Replace(want["RelayBehind"], "> 60", "> 180", 1)
 	}
 	if isExternal(mode) {
 		return want
@@ -71,22 +95,27 @@ func wantAlarmsOf(mode string) map[string]string {
 	return want
 }
 
-var functionAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles)-(.+)$`)
+// eachAlarm matches the alarms that exist for each function, sink, queue or webhook.
+var eachAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles|RelayBehind|EventsParked|` +
+	`QueueBehind|QueueDead|WebhookBehind|WebhookDead)-(.+)$`)
+
+// eachOf has the word that stands for each one's name in RUNBOOK.md.
+var eachOf = map[string]string{
+	"Errors": "FUNCTION", "Faults": "FUNCTION", "Throttles": "FUNCTION",
+	"RelayBehind": "SINK", "EventsParked": "SINK",
+	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME", "WebhookDead": "NAME",
+}
 
 func TestEachAlarmWatchesItsMetric(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
-		got, functions := map[string]string{}, tpl.functions(mode)
+		got := map[string]string{}
 		for name, a := range tpl.alarms(mode) {
 			condition := strings.Replace(alarmOf(a), "AlloReservations/"+stackName(mode), "own", 1)
-			if m := functionAlarm.FindStringSubmatch(name); m != nil {
+			if m := eachAlarm.FindStringSubmatch(name); m != nil {
+				if dims := alarmDimensions(a); !strings.Contains(dims, tpl.subject(mode, m[1], m[2])) {
+					t.Errorf("the alarm %s watches %s", name, dims)
+				}
 				name = m[1]
-				want := functions[m[2]].id
-				if name == "Faults" {
-					want = m[2] // the function writes this metric itself
-				}
-				if dims := asJSON(a.get("Dimensions")); !strings.Contains(dims, `"`+want+`"`) {
-					t.Errorf("the alarm %s-%s watches %s", m[1], m[2], dims)
-				}
 			}
 			got[name] = condition
 		}
@@ -96,12 +125,66 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 	})
 }
 
-// alarmOf writes an alarm as in wantAlarms. Of an expression it takes the metric "errors".
+// subject returns a part of the dimensions of an alarm that there is for each function, sink or
+// queue.
+func (tpl template) subject(mode, kind, name string) string {
+	switch {
+	case name == backOffice && kind == "Faults":
+		return `"list-stock"`
+	case name == backOffice:
+		return `"` + tpl.functions(mode)["list-stock"].id + `"`
+	case kind == "Errors" || kind == "Throttles":
+		return `"` + tpl.functions(mode)[name].id + `"`
+	case kind == "QueueBehind":
+		return `["EventsQueues` + name + `Queue`
+	case kind == "QueueDead":
+		return `["EventsQueues` + name + `Dead`
+	case kind == "WebhookBehind":
+		return `["EventsWebhooks` + name + `Queue`
+	case kind == "WebhookDead":
+		return `["EventsWebhooks` + name + `Dead`
+	default: // The functions write these metrics themselves.
+		return `"` + name + `"`
+	}
+}
+
+func TestTheBackOfficeSharesItsAlarms(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		shared := 0
+		for name, f := range tpl.functions(mode) {
+			if !strings.HasPrefix(f.id, "Functions") || slices.Contains(shoppersFunctions(), name) {
+				continue
+			}
+			shared++
+			for kind, subject := range map[string]string{"Errors": f.id, "Faults": name, "Throttles": f.id} {
+				a := tpl.alarms(mode)[kind+"-"+backOffice]
+				metrics := alarmDimensions(a)
+				if !strings.Contains(metrics, `"Expression":"SUM(METRICS())"`) ||
+					!strings.Contains(metrics, `"`+subject+`"`) {
+					t.Errorf("the alarm %s-%s doesn't watch %s: %s", kind, backOffice, name, metrics)
+				}
+				if n := len(asList(a.get("Metrics"))); n > maxWatched+1 {
+					t.Errorf("the alarm %s-%s has %d metrics and expressions", kind, backOffice, n)
+				}
+			}
+		}
+		if shared == 0 {
+			t.Error("the back office has no function")
+		}
+	})
+}
+
+// alarmDimensions returns the dimensions of an alarm's metrics.
+func alarmDimensions(a resource) string {
+	return asJSON(a.get("Dimensions")) + asJSON(a.get("Metrics"))
+}
+
+// alarmOf writes an alarm as in wantAlarms. Of an expression it takes one metric.
 func alarmOf(a resource) string {
 	var metric any = a.properties
 	statistic, period := cmp.Or(a.get("Statistic"), a.get("ExtendedStatistic")), a.get("Period")
 	for _, query := range asList(a.get("Metrics")) {
-		if dig(query, "Id") == "errors" {
+		if id := dig(query, "Id"); id == "errors" || id == "m0" {
 			metric = dig(query, "MetricStat", "Metric")
 			statistic, period = dig(query, "MetricStat", "Stat"), dig(query, "MetricStat", "Period")
 		}
@@ -133,7 +216,7 @@ func TestTheErrorAlarmIgnoresAFewErrors(t *testing.T) {
 // a permission on the key too.
 func TestEveryAlarmNotifiesTheTopic(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
-		topic := tpl.only(t, "AWS::SNS::Topic")
+		topic := tpl.named(t, "AWS::SNS::Topic", "TopicName", stackName(mode)+"-alarms")
 		if topic.get("KmsMasterKeyId") != nil {
 			t.Errorf("the topic has the key %s", asJSON(topic.get("KmsMasterKeyId")))
 		}
@@ -150,9 +233,11 @@ func TestEveryAlarmNotifiesTheTopic(t *testing.T) {
 			}
 		}
 		var allowed []map[string]any
-		for _, s := range statements(tpl.only(t, "AWS::SNS::TopicPolicy")) {
-			if s["Effect"] == "Allow" {
-				allowed = append(allowed, s)
+		for _, p := range tpl.resources("AWS::SNS::TopicPolicy") {
+			for _, s := range statements(p) {
+				if s["Effect"] == "Allow" && strings.Contains(asJSON(p.get("Topics")), topic.id) {
+					allowed = append(allowed, s)
+				}
 			}
 		}
 		if len(allowed) != 1 {
@@ -184,7 +269,10 @@ func TestEveryAlarmHasASectionInTheRunbook(t *testing.T) {
 	}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		for name, a := range tpl.alarms(mode) {
-			section := functionAlarm.ReplaceAllString(name, "$1-FUNCTION")
+			section := name
+			if m := eachAlarm.FindStringSubmatch(name); m != nil {
+				section = m[1] + "-" + eachOf[m[1]]
+			}
 			if _, ok := sections[section]; !ok {
 				t.Errorf("RUNBOOK.md has no section for the alarm %s", name)
 			}
@@ -218,6 +306,9 @@ func TestTheDashboardShowsEveryAlarmAndOutcome(t *testing.T) {
 		graphs := append([]string{
 			"Latency", "Shortages", "Functions: errors", "SweepLag", "Expired", "AuditViolations",
 		}, outcomes...)
+		if eventsOf(mode) != EventsOff {
+			graphs = append(graphs, "RelayLagSeconds", "EventsPublished")
+		}
 		if !isExternal(mode) {
 			graphs = append(graphs, "ACUUtilization", "DatabaseConnections", "Deadlocks")
 		}

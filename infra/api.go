@@ -60,6 +60,8 @@ func newIntegrations(
 		integrations[f.name] = awsapigatewayv2integrations.NewHttpLambdaIntegration(
 			jsii.String(f.name), f.alias, &awsapigatewayv2integrations.HttpLambdaIntegrationProps{
 				Timeout: awscdk.Duration_Seconds(jsii.Number(gatewayTimeout)),
+				// One permission for all routes of a function. Only this API's routes invoke it.
+				ScopePermissionToRoute: jsii.Bool(false),
 			})
 	}
 	return integrations

@@ -73,6 +73,10 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"GET /api/stock/movements":            "inventory:read",
 		"HEAD /api/stock/movements":           "inventory:read",
 		"POST /api/reservations/{id}/returns": "inventory:write",
+		"GET /api/reservations/{id}/history":  "inventory:read",
+		"HEAD /api/reservations/{id}/history": "inventory:read",
+		"GET /api/events":                     "events:read",
+		"HEAD /api/events":                    "events:read",
 	}
 	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {

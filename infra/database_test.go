@@ -111,7 +111,7 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 		"aurora-dev": false, "aurora-direct": false, "aurora-prod": true,
 	} {
 		for name, f := range synth(t, mode).functions(mode) {
-			if name == "web" {
+			if slices.Contains(withoutDatabase, name) {
 				continue
 			}
 			user, host := roleApp, "Endpoint.Address"
@@ -135,7 +135,9 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 
 // readsOnReader names the functions that read on the reader: the audit's snapshots would make the
 // writer slow, and the operator's reads would take its time.
-var readsOnReader = []string{"sweep", "list-reservations", "list-movements", "list-stock", "stats"}
+var readsOnReader = []string{
+	"sweep", "list-reservations", "list-movements", "list-stock", "stats", "history", "list-events",
+}
 
 // The functions reach prod's reader past the proxy.
 func TestTheAuditAndTheOperatorReadFromTheReader(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,6 +43,9 @@ type function struct {
 	name     string
 	function awslambda.Function
 	alias    awslambda.Alias
+	// backOffice says that the function answers no shopper and no payment. Such functions share
+	// their alarms, and a new version gets all their traffic at once.
+	backOffice bool
 }
 
 // functionProps are the properties in which the functions differ.
@@ -57,6 +61,8 @@ type functionProps struct {
 	reads bool
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
+	// variables are environment variables of this function alone.
+	variables map[string]*string
 	// async says what happens to an asynchronous event that the function failed on.
 	async *awslambda.EventInvokeConfigOptions
 }
@@ -68,14 +74,16 @@ func newRouteFunctions(
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
-	reads := map[string]bool{}
+	reads, serves := map[string]bool{}, map[string]bool{}
 	var names []string
 	for _, r := range append(route.API(), route.Web()...) {
 		if routes[r.Function] == nil {
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
-		reads[r.Function] = r.Scope == route.ScopeRead // the operator's reads
+		// The operator's reads, and the consumers' of events.
+		reads[r.Function] = r.Scope == route.ScopeRead || r.Scope == route.ScopeEvents
+		serves[r.Function] = serves[r.Function] || !isBackOffice(r)
 	}
 	var functions []function
 	for _, name := range names {
@@ -87,10 +95,15 @@ func newRouteFunctions(
 		if !isWeb {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
 		}
-		functions = append(functions, newFunction(scope, s, assets, p))
+		f := newFunction(scope, s, assets, p)
+		f.backOffice = !serves[name]
+		functions = append(functions, f)
 	}
 	return functions
 }
+
+// isBackOffice reports whether a route is for the back office and the operator.
+func isBackOffice(r route.Route) bool { return r.Scope != "" && r.Scope != route.ScopeConfirm }
 
 // newFunction creates a function from its directory in assets. The directory has one file, the
 // executable bootstrap, built for the settings' architecture.
@@ -109,7 +122,7 @@ func newFunction(
 		MemorySize:    jsii.Number(memory),
 		Timeout:       awscdk.Duration_Seconds(jsii.Number(p.timeout)),
 		Role:          newRole(scope, logs),
-		Environment:   commonVariables(s),
+		Environment:   variables(s, p.variables),
 		Tracing:       awslambda.Tracing_ACTIVE,
 		LoggingFormat: awslambda.LoggingFormat_JSON, // for Lambda's own lines
 		LogGroup:      logs,
@@ -157,9 +170,10 @@ func newAlias(
 	return awslambda.NewAlias(scope, jsii.String("Alias"), props)
 }
 
-// commonVariables returns the environment variables that every function has.
-func commonVariables(s Settings) *map[string]*string {
+// variables returns the environment variables that every function has, and a function's own.
+func variables(s Settings, own map[string]*string) *map[string]*string {
 	env := map[string]*string{"METRIC_NAMESPACE": jsii.String(metricNamespace(s))}
+	maps.Copy(env, own)
 	if s.HoldTTL != "" {
 		env["HOLD_TTL"] = jsii.String(s.HoldTTL)
 	}

@@ -17,8 +17,9 @@ import (
 func TestEveryFunctionHasItsRuntimeCodeAndRole(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		functions := tpl.functions(mode)
-		if got := slices.Sorted(maps.Keys(functions)); !slices.Equal(got, functionNames()) {
-			t.Errorf("the functions are %v, want %v", got, functionNames())
+		want := functionNames(mode)
+		if got := slices.Sorted(maps.Keys(functions)); !slices.Equal(got, want) {
+			t.Errorf("the functions are %v, want %v", got, want)
 		}
 		owners := map[string]string{}
 		for name, f := range functions {
@@ -91,12 +92,20 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
 			}
+			for key, value := range want {
+				if value == nil {
+					want[key] = got[key] // a reference; TestTheFeedsVariablesLeadToItsResources checks it
+				}
+			}
 			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Errorf("the variables of %s (-want +got):\n%s", name, diff)
 			}
 		}
 	})
 }
+
+// withoutDatabase are the functions that need no database.
+var withoutDatabase = []string{"web", "relay", "deliver"}
 
 func wantVariables(mode, name string) map[string]any {
 	want := map[string]any{
@@ -110,8 +119,9 @@ func wantVariables(mode, name string) map[string]any {
 			want[variable] = value
 		}
 	}
+	maps.Copy(want, wantFeedVariables(mode, name))
 	switch {
-	case name == "web":
+	case slices.Contains(withoutDatabase, name):
 	case !isExternal(mode):
 		want["DATABASE_IAM_URL"] = "any"
 	default:
@@ -139,7 +149,10 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 					i.id, i.get("TimeoutInMillis"), gatewayTimeout)
 			}
 		}
-		timeouts := map[string]float64{"sweep": sweepTimeout, "migrate": migrateTimeout}
+		timeouts := map[string]float64{
+			"sweep": sweepTimeout, "migrate": migrateTimeout,
+			"relay": relayTimeout, "deliver": deliverTimeout,
+		}
 		for name, f := range tpl.functions(mode) {
 			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
 				t.Errorf("the timeout of %s is %v s, want %v", name, f.get("Timeout"), want)
@@ -150,6 +163,9 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 	if httpapi.RequestTimeout >= api || migrate.StatementTimeout >= httpapi.RequestTimeout {
 		t.Errorf("a function has %s, a request %s, a statement %s: each must outlast the next",
 			api, httpapi.RequestTimeout, migrate.StatementTimeout)
+	}
+	if relayTimeout < relaySeconds+apiTimeout {
+		t.Error("a run of the relay can't finish its last page")
 	}
 	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {
 		t.Error("the gateway, the trigger or the minute ends before the function inside it")

@@ -62,7 +62,10 @@ var awsMetrics = map[string]map[string]reporting{
 		"Count": counted, "4xx": counted, "5xx": counted,
 		"Latency": timed, "IntegrationLatency": timed,
 	},
-	"AWS/SQS":    {"ApproximateNumberOfMessagesVisible": measured},
+	"AWS/SQS": {
+		"ApproximateNumberOfMessagesVisible": measured, "ApproximateAgeOfOldestMessage": measured,
+	},
+	"AWS/SNS":    {"NumberOfNotificationsFailed": counted},
 	"AWS/Events": {"FailedInvocations": counted},
 	"AWS/RDS": {
 		"ACUUtilization": measured, "DatabaseConnections": measured, "CommitLatency": measured,
@@ -97,6 +100,8 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 			})
 		case "AWS::SQS::Queue":
 			add("AWS/SQS", "AWS/SQS", map[string]string{"QueueName": tpl.name(r.id)})
+		case "AWS::SNS::Topic":
+			add("AWS/SNS", "AWS/SNS", map[string]string{"TopicName": tpl.name(r.id)})
 		case "AWS::Events::Rule":
 			add("AWS/Events", "AWS/Events", map[string]string{"RuleName": tpl.name(r.id)})
 		case "AWS::RDS::DBCluster": // RDS writes its identifiers in lower case.
@@ -107,7 +112,7 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 		}
 	}
 	for _, m := range emf.All() {
-		for _, dimensions := range ownDimensions(m) {
+		for _, dimensions := range tpl.ownDimensions(mode, m) {
 			key := metricKey("AlloReservations/"+stackName(mode), m.Name, dimensions)
 			reported[key] = ownReporting(m)
 		}
@@ -115,9 +120,21 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 	return reported
 }
 
-// ownDimensions returns the dimensions with which the functions write a metric.
-func ownDimensions(m emf.Metric) (all []map[string]string) {
+// ownDimensions returns the dimensions with which a mode's functions write a metric.
+func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]string) {
 	switch m {
+	case emf.RelayLagSeconds, emf.EventsPublished, emf.EventsParked:
+		relay, ok := tpl.functions(mode)["relay"]
+		if ok {
+			all = append(all, map[string]string{m.Dimension: "topic"})
+		}
+		if ok && relay.get("Environment", "Variables", "BUS_NAME") != nil {
+			all = append(all, map[string]string{m.Dimension: "bus"})
+		}
+	case emf.WebhookDelivered, emf.WebhookFailed, emf.WebhookDead:
+		for _, w := range tpl.webhooks(mode) {
+			all = append(all, map[string]string{m.Dimension: w.Name})
+		}
 	case emf.Reservations:
 		for _, outcome := range httpapi.Outcomes() {
 			all = append(all, map[string]string{m.Dimension: outcome})
@@ -146,7 +163,7 @@ func ownReporting(m emf.Metric) reporting {
 // nameProperties has the property that names a resource, by its kind.
 var nameProperties = map[string]string{
 	"AWS::Lambda::Function": "FunctionName", "AWS::ApiGatewayV2::Stage": "StageName",
-	"AWS::SQS::Queue": "QueueName", "AWS::Events::Rule": "Name",
+	"AWS::SQS::Queue": "QueueName", "AWS::Events::Rule": "Name", "AWS::SNS::Topic": "TopicName",
 	"AWS::RDS::DBCluster": "DBClusterIdentifier", "AWS::RDS::DBProxy": "DBProxyName",
 	"AWS::CloudWatch::Alarm": "AlarmName",
 }
@@ -185,7 +202,7 @@ func (tpl template) resolve(value any) string {
 	}
 	if got, ok := dig(value, "Fn::GetAtt").([]any); ok {
 		id, attribute := fmt.Sprint(got[0]), fmt.Sprint(got[1])
-		if attribute == "QueueName" {
+		if attribute == "QueueName" || attribute == "TopicName" {
 			return tpl.name(id)
 		}
 		return "the " + attribute + " of " + id
@@ -327,9 +344,11 @@ func TestAMetricThatNothingReportsIsFound(t *testing.T) {
 		"another dimension":              {`"Name":"Function",`, `"Name":"FunctionName",`},
 		"another function":               {`"Value":"confirm"`, `"Value":"confirms"`},
 		"another own metric":             {`"MetricName":"SweepLag"`, `"MetricName":"SweeperLag"`},
-		"another stack":                  {`"Namespace":"AlloReservations/allo-prod"`, `"Namespace":"Allo"`},
+		"another stack":                  {`"Namespace":"AlloReservations/allo-prod"`, `"Namespace":"A"`},
 		"a REST API's metric":            {`"MetricName":"5xx"`, `"MetricName":"5XXError"`},
 		"the queue's URL":                {`"Fn::GetAtt":["SweeperLost`, `"Fn::GetAtt":["Sweeper`},
+		"another sink":                   {`"Value":"bus"`, `"Value":"buses"`},
+		"another webhook":                {`\"Webhook\",\"erp\"`, `\"Webhook\",\"crm\"`},
 		"a percentile of a count":        {`"Statistic":"Sum"`, `"ExtendedStatistic":"p99"`},
 		"an hourly metric by the minute": {`"Period":3600`, `"Period":60`},
 		"too long a time":                {`"EvaluationPeriods":3`, `"EvaluationPeriods":3000`},

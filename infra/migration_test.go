@@ -21,7 +21,7 @@ func TestTheMigrationRunsAfterTheDatabaseAndBeforeAnyVersion(t *testing.T) {
 			}
 			waiting++
 		}
-		if want := len(functionNames()) - 1; waiting != want {
+		if want := len(functionNames(mode)) - 1; waiting != want {
 			t.Errorf("%d versions wait for the migration, want %d", waiting, want)
 		}
 		if trigger.get("InvocationType") != "RequestResponse" ||

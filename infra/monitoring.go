@@ -1,6 +1,9 @@
 package main
 
 import (
+	"slices"
+	"strconv"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
@@ -128,54 +131,108 @@ func errorShare(a api) awscloudwatch.MathExpression {
 	})
 }
 
-// addFunctions adds each function's errors, faults and throttles. It returns the alarms that end a
-// rollout of each function, by the functions' names.
+// failures are the three metrics of what goes wrong in functions.
+type failures struct{ errors, faults, throttles []awscloudwatch.IMetric }
+
+func (m *monitoring) failuresOf(functions ...function) (all failures) {
+	for _, f := range functions {
+		all.errors = append(all.errors, f.alias.MetricErrors(every(1, "Sum")))
+		all.faults = append(all.faults, m.serviceMetric(emf.Faults, f.name, "Sum", 1))
+		all.throttles = append(all.throttles, f.alias.MetricThrottles(every(1, "Sum")))
+	}
+	return all
+}
+
+// addFunctions adds each function's errors, faults and throttles. The back office shares its
+// alarms. It returns the alarms that end a rollout of each function, by the functions' names.
 func (m *monitoring) addFunctions(functions []function) map[string][]awscloudwatch.Alarm {
 	alarms := map[string][]awscloudwatch.Alarm{}
-	var errors, faults, throttles, concurrent []awscloudwatch.IMetric
+	var backOffice []function
+	var concurrent []awscloudwatch.IMetric
 	for _, f := range functions {
-		failed := f.alias.MetricErrors(every(1, "Sum"))
-		faulty := m.serviceMetric(emf.Faults, f.name, "Sum", 1)
-		throttled := f.alias.MetricThrottles(every(1, "Sum"))
-		alarms[f.name] = []awscloudwatch.Alarm{
-			m.addAlarm("Errors-"+f.name, failed, alarm{
-				above: 0, breaching: 1, outOf: 1,
-				meaning: "The function " + f.name + " failed or timed out, which no input may cause",
-			}),
-			// Lambda takes an answer of 500 for a success.
-			m.addAlarm("Faults-"+f.name, faulty, alarm{
-				above: 0, breaching: 1, outOf: 1,
-				meaning: "The function " + f.name + " answered a call with 500, which is a bug",
-			}),
-		}
-		m.addAlarm("Throttles-"+f.name, throttled, alarm{
-			above: 0, breaching: 1, outOf: 1,
-			meaning: "Lambda throttled the function " + f.name + ": no concurrency was left",
-		})
-		errors, faults = append(errors, failed), append(faults, faulty)
-		throttles = append(throttles, throttled)
 		concurrent = append(concurrent,
 			f.function.Metric(jsii.String("ConcurrentExecutions"), every(1, "Maximum")))
+		if f.backOffice {
+			backOffice = append(backOffice, f)
+			continue
+		}
+		own := m.failuresOf(f)
+		alarms[f.name] = m.addFailures(f.name, "The function "+f.name,
+			own.errors[0], own.faults[0], own.throttles[0])
 	}
+	m.addBackOffice(backOffice)
+	all := m.failuresOf(functions...)
 	m.addRow(
-		newGraph("Functions: errors", errors...),
-		newGraph("Functions: faults, answers of 500", faults...),
-		newGraph("Functions: throttles", throttles...),
+		newGraph("Functions: errors", all.errors...),
+		newGraph("Functions: faults, answers of 500", all.faults...),
+		newGraph("Functions: throttles", all.throttles...),
 		newGraph("Functions: concurrent executions", concurrent...),
 	)
 	return alarms
 }
 
+// addBackOffice adds the alarms of the back office's functions. The functions share them, as many
+// as one alarm can watch.
+func (m *monitoring) addBackOffice(functions []function) {
+	for group := range slices.Chunk(functions, maxWatched) {
+		name := backOffice
+		if len(functions) > maxWatched {
+			name += "-" + group[0].name
+		}
+		shared := m.failuresOf(group...)
+		m.addFailures(name, "A function of the back office",
+			sum(shared.errors), sum(shared.faults), sum(shared.throttles))
+	}
+}
+
+const (
+	// backOffice is the name in the alarms that the back office's functions share.
+	backOffice = "back-office"
+	// maxWatched is the most metrics of an alarm: CloudWatch's limit.
+	maxWatched = 10
+)
+
+// sum adds up the values that metrics have in a minute. A metric without a value counts as nothing.
+func sum(metrics []awscloudwatch.IMetric) awscloudwatch.IMetric {
+	named := map[string]awscloudwatch.IMetric{}
+	for i, metric := range metrics {
+		named["m"+strconv.Itoa(i)] = metric
+	}
+	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
+		Expression:   jsii.String("SUM(METRICS())"),
+		UsingMetrics: &named,
+		Period:       awscdk.Duration_Minutes(jsii.Number(1)),
+	})
+}
+
+// addFailures adds the three alarms of one function or of several. It returns the two that end a
+// rollout.
+func (m *monitoring) addFailures(
+	name, who string, errors, faults, throttles awscloudwatch.IMetric,
+) []awscloudwatch.Alarm {
+	once := func(meaning string) alarm {
+		return alarm{above: 0, breaching: 1, outOf: 1, meaning: who + meaning}
+	}
+	ending := []awscloudwatch.Alarm{
+		m.addAlarm("Errors-"+name, errors, once(" failed or timed out, which no input may cause")),
+		// Lambda takes an answer of 500 for a success.
+		m.addAlarm("Faults-"+name, faults, once(" answered a call with 500, which is a bug")),
+	}
+	m.addAlarm("Throttles-"+name, throttles,
+		once(" was throttled by Lambda: no concurrency was left"))
+	return ending
+}
+
 // addSweeper adds what no caller notices at once. Without the sweeper no hold and no stock is lost,
 // but the bookkeeping falls behind.
 func (m *monitoring) addSweeper(s sweeper) {
-	deadLetters := s.deadLetters.MetricApproximateNumberOfMessagesVisible(every(1, "Maximum"))
+	deadLetters := depth(s.deadLetters)
 	violations := m.serviceMetric(emf.AuditViolations, "", "Maximum", 60)
 	lag := m.serviceMetric(emf.SweepLag, "", "Maximum", 1)
 	duration := s.alias.MetricDuration(every(1, "Maximum"))
 	m.addAlarm("LostSweeps", deadLetters, alarm{
 		above: 0, breaching: 1, outOf: 1,
-		meaning: "Sweeps were lost: the rule couldn't start them, or the function failed",
+		meaning: "Sweeps or runs of the relay were lost: the rule couldn't start them, or they failed",
 	})
 	m.addAlarm("AuditViolations", violations, alarm{
 		above: 0, breaching: 1, outOf: 1,
@@ -196,7 +253,7 @@ func (m *monitoring) addSweeper(s sweeper) {
 		newGraph("Sweep: lag (s)", lag),
 		newGraph("Sweep: duration (ms)",
 			m.serviceMetric(emf.SweepDuration, "", "Maximum", 1), duration),
-		newGraph("Lost sweeps, broken promises", deadLetters, violations),
+		newGraph("Lost runs, broken promises", deadLetters, violations),
 	)
 }
 
@@ -244,7 +301,7 @@ func (m *monitoring) addSweeperAlarms(s sweeper, lag, duration awscloudwatch.IMe
 	})
 	m.addAlarm("RuleFailed", ruleFailures(s), alarm{
 		above: 0, breaching: 1, outOf: 1,
-		meaning: "The minute rule couldn't start the sweeper",
+		meaning: "The minute rule couldn't start the sweeper or the relay",
 	})
 }
 

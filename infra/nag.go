@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awscodedeploy"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsrds"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
@@ -54,8 +54,8 @@ func suppressMissingDeadLetterQueue(q awssqs.Queue) {
 	suppress(q, "AwsSolutions-SQS3", "This is a dead-letter queue; an alarm watches its depth")
 }
 
-func suppressManagedPolicy(g awscodedeploy.LambdaDeploymentGroup) {
-	suppress(g, "AwsSolutions-IAM4",
+func suppressManagedPolicy(rollout awsiam.Role) {
+	suppress(rollout, "AwsSolutions-IAM4",
 		"AWS's limited managed policy for CodeDeploy on Lambda; AWS updates it with CodeDeploy",
 		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"+
 			"AWSCodeDeployRoleForLambdaLimited")

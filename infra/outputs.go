@@ -13,6 +13,7 @@ import (
 type outputs struct {
 	api       api
 	sweeper   sweeper
+	feed      feed
 	db        database
 	functions []function
 }
@@ -34,6 +35,7 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 		awscdk.Fn_Join(jsii.String(" "), &names))
 	output("LostSweepsQueueUrl", "The queue of sweep events that failed or weren't delivered",
 		o.sweeper.deadLetters.QueueUrl())
+	o.feed.describe(output)
 	output("DatabaseAt", "The location of the database", o.db.location())
 	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
 	if s.Auth == AuthIAM {
@@ -43,6 +45,17 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
 			}
 		}
+	}
+}
+
+// describe declares the outputs of the feed: what a consumer needs.
+func (f feed) describe(output func(id, description string, value *string)) {
+	output("TopicArn", "The topic of the events; subscribe FIFO queues to it", f.topic.TopicArn())
+	if f.bus != nil {
+		output("BusName", "The EventBridge bus of the events", f.bus.EventBusName())
+	}
+	for _, q := range f.queues {
+		output(outputID("QueueArn", q.name), "The queue of the consumer "+q.name, q.main.QueueArn())
 	}
 }
 

@@ -62,6 +62,14 @@ type Settings struct {
 	// many it allows at once.
 	ThrottleRate, ThrottleBurst int
 	CORSOrigins                 []string
+
+	// Events is how soon the events of the ledger are published.
+	Events Events
+	// Bus publishes the events to an EventBridge bus too.
+	Bus      bool
+	Queues   []Queue
+	Webhooks []Webhook
+
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
@@ -96,6 +104,9 @@ type Stage struct {
 	BackupDays   float64
 	LogRetention awslogs.RetentionDays
 	MinACU       float64
+	// ArchiveDays is how long the topic keeps events for a replay, 0 for not at all. A topic with an
+	// archive can't be deleted.
+	ArchiveDays float64
 
 	// The rest are the defaults of settings.
 
@@ -104,6 +115,7 @@ type Stage struct {
 	Canary, Proxy               bool
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
+	Events                      Events
 }
 
 var stages = map[string]Stage{
@@ -115,6 +127,7 @@ var stages = map[string]Stage{
 		MaxACU:        4,
 		ThrottleRate:  100,
 		ThrottleBurst: 200,
+		Events:        EventsMinute,
 	},
 	"prod": {
 		Protected:     true,
@@ -122,12 +135,14 @@ var stages = map[string]Stage{
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
 		MinACU:        0.5,
+		ArchiveDays:   90,
 		Auth:          AuthIAM,
 		Canary:        true,
 		Proxy:         true,
 		MaxACU:        16,
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
+		Events:        EventsOn,
 	},
 }
 
@@ -208,6 +223,7 @@ func read(r *reader) Settings {
 	s.readDatabase(r)
 	s.readAuth(r)
 	s.readDomain(r)
+	s.readFeed(r)
 	err := config.Check(map[string]string{"HOLD_TTL": s.HoldTTL, "MAX_HOLD": s.MaxHold})
 	if err != nil {
 		r.fail("holdTtl and maxHold: %w", err)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/allo/reservations/internal/events"
 )
 
 func TestInvalidSettingsAreRefused(t *testing.T) {
@@ -102,6 +104,68 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"too short a retention": {
 			map[string]any{"retentionDays": "29"}, []string{"retentionDays", "RETENTION_DAYS", "30"},
 		},
+		"events as a switch": {
+			map[string]any{"events": "true"}, []string{"events is", "on, minute, off"},
+		},
+		"bus as a bool":     {map[string]any{"bus": true}, []string{"bus is", "on, off"}},
+		"queue in capitals": {map[string]any{"queues": "CRM"}, []string{`queues has the name "CRM"`}},
+		"no queue":          {map[string]any{"queues": "crm,"}, []string{`queues has the name ""`}},
+		"one queue twice":   {map[string]any{"queues": "crm,crm"}, []string{"crm twice"}},
+		"hyphens alone":     {map[string]any{"queues": "a-b,ab"}, []string{"ab twice", "hyphens"}},
+		"unknown event type": {
+			map[string]any{"queues": "crm:held"}, []string{`"held"`, "allo.reservation.held"},
+		},
+		"event type twice": {
+			map[string]any{"queues": "crm:allo.stock.moved|allo.stock.moved"},
+			[]string{"crm has the type allo.stock.moved twice"},
+		},
+		"too many queues and webhooks": {
+			map[string]any{"queues": "a,b,c,d,e,f,g,h,i,j", "webhooks": "k=https://k.example"},
+			[]string{"11 queues and webhooks", "room for 10"},
+		},
+		"webhook without a URL": {map[string]any{"webhooks": "erp"}, []string{`"erp" is no name=url`}},
+		"webhook over plain HTTP": {
+			map[string]any{"webhooks": "erp=http://a.example"}, []string{"webhook erp", "https://"},
+		},
+		"webhook at an address": {
+			map[string]any{"webhooks": "erp=https://169.254.169.254/"}, []string{"webhook erp", "name"},
+		},
+		"webhook at this machine": {
+			map[string]any{"webhooks": "erp=https://localhost/"}, []string{"webhook erp"},
+		},
+		"webhook with a password": {
+			map[string]any{"webhooks": "erp=https://u:p@a.example/"}, []string{"without a user"},
+		},
+		"webhook with a long URL": {
+			map[string]any{"webhooks": "erp=https://a.example/" + strings.Repeat("x", maxURL)},
+			[]string{"at most 200"},
+		},
+		"webhook's name in capitals": {
+			map[string]any{"webhooks": "ERP=https://a.example"}, []string{`the name "ERP"`},
+		},
+		"webhook with an unknown member": {
+			map[string]any{"webhooks": []any{map[string]any{"label": "erp"}}},
+			[]string{"webhooks must be a list", "label"},
+		},
+		"webhook's list is no list": {
+			map[string]any{"webhooks": map[string]any{"name": "erp"}},
+			[]string{"webhooks must be a list"},
+		},
+		"webhook's secret is no name": {
+			map[string]any{"webhooks": []any{map[string]any{
+				"name": "erp", "url": "https://a.example", "secret": "whsec_MfKQ/x y",
+			}}},
+			[]string{"the secret of the webhook erp", "the name of a secret"},
+		},
+		"webhook with an unknown type": {
+			map[string]any{"webhooks": []any{map[string]any{
+				"name": "erp", "url": "https://a.example", "types": []any{"held"},
+			}}},
+			[]string{`erp has the type "held"`},
+		},
+		"webhooks too long for a function": {
+			map[string]any{"webhooks": manyWebhooks()}, []string{"webhooks has", "room for 3072"},
+		},
 		"no stock shown": {
 			map[string]any{"stockShown": "0"}, []string{"stockShown", "STOCK_SHOWN", "exact"},
 		},
@@ -121,6 +185,59 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 	}
 }
 
+// manyWebhooks returns ten webhooks that together are too long for a function's variables.
+func manyWebhooks() (list []any) {
+	for i := range maxConsumers {
+		name := string(rune('a' + i))
+		list = append(list, map[string]any{
+			"name": name, "types": events.Types(),
+			"url": "https://" + name + ".example/" + strings.Repeat("x", 150),
+		})
+	}
+	return list
+}
+
+func TestQueuesAndWebhooksAreRead(t *testing.T) {
+	t.Parallel()
+
+	want := []Webhook{
+		{Name: "erp", URL: "https://erp.example/hook", Secret: "allo-dev/webhook-erp"},
+		{Name: "crm", URL: "https://crm.example:8443/?a=1", Secret: "allo-dev/webhook-crm"},
+	}
+	for name, value := range map[string]any{
+		"pairs": "erp=https://erp.example/hook,crm=https://crm.example:8443/?a=1",
+		"JSON": `[{"name": "erp", "url": "https://erp.example/hook"},
+			{"name": "crm", "url": "https://crm.example:8443/?a=1"}]`,
+		"objects": []any{
+			map[string]any{"name": "erp", "url": "https://erp.example/hook"},
+			map[string]any{"name": "crm", "url": "https://crm.example:8443/?a=1"},
+		},
+	} {
+		s, err := ReadSettings(map[string]any{"webhooks": value})
+		if diff := gocmp.Diff(want, s.Webhooks); err != nil || diff != "" {
+			t.Errorf("webhooks from %s: %v, (-want +got):\n%s", name, err, diff)
+		}
+	}
+	s, err := ReadSettings(map[string]any{
+		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
+		"webhooks": []any{map[string]any{
+			"name": "erp", "url": "https://erp.example", "secret": "shop/erp",
+			"types": []any{"allo.stock.moved"},
+		}},
+	})
+	wantQueues := []Queue{
+		{Name: "fulfilment", Types: []string{events.TypeConfirmed, events.TypeReleased}}, {Name: "crm"},
+	}
+	want = []Webhook{{
+		Name: "erp", URL: "https://erp.example", Types: []string{events.TypeMoved},
+		Secret: "shop/erp",
+	}}
+	diff := gocmp.Diff(wantQueues, s.Queues) + gocmp.Diff(want, s.Webhooks)
+	if err != nil || diff != "" {
+		t.Errorf("queues and webhooks: %v, (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestValidSettingsAreRead(t *testing.T) {
 	t.Parallel()
 
@@ -132,11 +249,12 @@ func TestValidSettingsAreRead(t *testing.T) {
 		"aws:cdk:enable-asset-metadata": true,
 	})
 	if err != nil || s.ThrottleRate != 7 || s.SecretName != "allo-prod/database-url" || s.Proxy ||
-		!s.Stage.Protected || s.Auth != AuthIAM || len(s.CORSOrigins) != 2 {
+		!s.Stage.Protected || s.Auth != AuthIAM || len(s.CORSOrigins) != 2 || s.Events != EventsOn {
 		t.Errorf("ReadSettings(prod, external) = %+v, %v", s, err)
 	}
 	s, err = ReadSettings(nil)
-	if err != nil || !s.Aurora || s.Env != "dev" || s.Arch != "arm64" || !s.Sweeper || s.Proxy {
+	if err != nil || !s.Aurora || s.Env != "dev" || s.Arch != "arm64" || !s.Sweeper || s.Proxy ||
+		s.Events != EventsMinute || s.Bus {
 		t.Errorf("ReadSettings(nil) = %+v, %v", s, err)
 	}
 	if s, err := ReadSettings(map[string]any{"env": "prod"}); err != nil || !s.Proxy {

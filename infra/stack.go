@@ -16,13 +16,17 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	db := newDatabase(stack, s)
 	functions := newRouteFunctions(stack, s, assets, db)
 	sweeper := newSweeper(stack, s, assets, db)
-	migrate := newMigration(stack, s, assets, db, append(slices.Clone(functions), sweeper.function))
+	feed := newFeed(stack, s, assets, db, sweeper)
+	started := append(feed.functions(), sweeper.function)
+	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
 	api := newAPI(stack, s, functions)
+	feed.nameSource(s, api.url, functions)
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
 	functionAlarms := monitoring.addFunctions(functions)
 	monitoring.addSweeper(sweeper)
+	monitoring.addFeed(feed)
 	db.monitor(monitoring)
 	monitoring.newDashboard()
 
@@ -32,8 +36,8 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	redirectProviderLogs(stack, s)
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
-		api: api, sweeper: sweeper, db: db,
-		functions: append(functions, sweeper.function, migrate),
+		api: api, sweeper: sweeper, feed: feed, db: db,
+		functions: slices.Concat(functions, started, []function{migrate}),
 	})
 	return stack
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -41,6 +42,31 @@ func TestEveryStackStaysBelowTheLimitOfResources(t *testing.T) {
 	})
 }
 
+// The largest stack has every part, and as many webhooks as the settings allow. A webhook has more
+// resources than a queue.
+func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
+	largest := maps.Clone(modes["aurora-prod"])
+	var webhooks []string
+	for i := range maxConsumers - 1 {
+		name := string(rune('a' + i))
+		webhooks = append(webhooks, name+"=https://"+name+".example.com/")
+	}
+	largest["queues"], largest["webhooks"] = "z", strings.Join(webhooks, ",")
+	largest["domainName"], largest["hostedZoneName"] = "api.example.com", "example.com"
+	largest["hostedZoneId"], largest["alarmEmail"] = "Z123", "ops@example.com"
+	largest["certificateArn"] = modes["external-prod"]["certificateArn"]
+	largest["corsOrigins"] = "https://shop.example.com"
+	tpl := synthesizeWith(t, largest)
+	count := len(tpl.resources(""))
+	t.Logf("the largest stack has %d resources", count)
+	if count > maxResources {
+		t.Errorf("the largest stack has %d resources, want at most %d", count, maxResources)
+	}
+	for _, warning := range tpl.warnings {
+		t.Error(warning)
+	}
+}
+
 func TestOnlyProdRefusesToBeDeleted(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		if tpl.protected != isProd(mode) {
@@ -53,6 +79,7 @@ func TestTheOutputsNameWhatAnOperatorNeeds(t *testing.T) {
 	eachMode(t, func(t *testing.T, _ string, tpl template) {
 		for _, id := range []string{
 			"ApiUrl", "DashboardUrl", "FunctionNames", "LostSweepsQueueUrl", "DatabaseAt", "Auth",
+			"TopicArn",
 		} {
 			if value := dig(tpl.body, "Outputs", id, "Value"); value == nil || value == "" {
 				t.Errorf("there is no output %s", id)

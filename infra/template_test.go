@@ -31,9 +31,17 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
+		"bus":    "on",
+		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
+		"webhooks": `[
+			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"]},
+			{"name": "mail", "url": "https://mail.example.com/hook?shop=1", "secret": "shop/mail"}
+		]`,
 	},
 	"aurora-direct": {"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now"},
-	"external-dev":  {"db": "external", "arch": "x86_64", "rollout": "canary"},
+	"external-dev": {
+		"db": "external", "arch": "x86_64", "rollout": "canary", "events": "off", "queues": "crm",
+	},
 	"external-prod": {
 		"db": "external", "env": "prod", "auth": "iam", "sweeper": "off",
 		"databaseUrlSecret": "shop/db", "migrateUrlSecret": "shop/migrate", "appRole": "shop",
@@ -136,7 +144,7 @@ func cdkContext(t *testing.T) map[string]any {
 func stubAssets(t *testing.T) string {
 	t.Helper()
 	assets := t.TempDir()
-	for _, name := range functionNames() {
+	for _, name := range append(functionNames(""), "relay", "deliver") {
 		dir := filepath.Join(assets, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -148,9 +156,16 @@ func stubAssets(t *testing.T) string {
 	return assets
 }
 
-// functionNames returns the names of all functions, sorted: the routes', the sweeper and migrate.
-func functionNames() []string {
-	names := []string{"sweep", "migrate"}
+// functionNames returns the names of a mode's functions, sorted: the routes', the sweeper, migrate
+// and the feed's.
+func functionNames(mode string) []string {
+	names := []string{"sweep", "migrate", "outbox"}
+	if eventsOf(mode) != EventsOff {
+		names = append(names, "relay")
+	}
+	if modes[mode]["webhooks"] != "" {
+		names = append(names, "deliver")
+	}
 	for _, r := range route.All() {
 		names = append(names, r.Function)
 	}
@@ -289,6 +304,35 @@ func isProd(mode string) bool { return modes[mode]["env"] == "prod" }
 // usesCanary tells whether a mode's new versions get their traffic by a canary.
 func usesCanary(mode string) bool {
 	return cmp.Or(modes[mode]["rollout"], map[bool]string{true: "canary"}[isProd(mode)]) == "canary"
+}
+
+// eventsOf returns how soon a mode's events are published.
+func eventsOf(mode string) Events {
+	byDefault := EventsMinute
+	if isProd(mode) {
+		byDefault = EventsOn
+	}
+	return cmp.Or(Events(modes[mode]["events"]), byDefault)
+}
+
+// relays tells whether the minute rule runs the relay in a mode.
+func relays(mode string) bool {
+	return eventsOf(mode) != EventsOff && modes[mode]["sweeper"] != "off"
+}
+
+// named returns the one resource of a kind whose property has a value.
+func (tpl template) named(t *testing.T, kind, property, name string) resource {
+	t.Helper()
+	var found []resource
+	for _, r := range tpl.resources(kind) {
+		if r.get(property) == name {
+			found = append(found, r)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d resources of type %s have the %s %s, want one", len(found), kind, property, name)
+	}
+	return found[0]
 }
 
 func isExternal(mode string) bool { return modes[mode]["db"] == "external" }

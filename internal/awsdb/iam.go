@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/rds/auth"
 
+	"github.com/allo/reservations/internal/awsapi"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/postgres"
 )
@@ -33,7 +34,7 @@ func NewIAM(raw string, account config.AWS) (*IAM, error) {
 func (i *IAM) Target(ctx context.Context, _ bool) (postgres.Target, error) {
 	user := i.url.User.Username()
 	provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return credentials(i.account), nil
+		return awsapi.Credentials(i.account), nil
 	})
 	token, err := auth.BuildAuthToken(ctx, i.url.Host, i.account.Region, user, provider)
 	if err != nil {

@@ -5,9 +5,8 @@ import (
 	_ "embed"
 	"encoding/pem"
 	"strings"
-	"sync"
 
-	"golang.org/x/crypto/x509roots/fallback/bundle"
+	"github.com/allo/reservations/internal/awsapi"
 )
 
 // regionalRoots has RDS's root for the certificates rds-ca-rsa2048-g1 of each region. A line with
@@ -16,32 +15,10 @@ import (
 //go:embed rds-ca-rsa2048-g1.pem
 var regionalRoots string
 
-// roots are the machine's roots and Mozilla's, because a Lambda's image may lack some. They are
-// parsed when they are first needed. That takes milliseconds, which package fallback would add to
-// every start.
-var roots = sync.OnceValue(func() *x509.CertPool {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool() // a machine without any
-	}
-	for root := range bundle.Roots() {
-		certificate, err := x509.ParseCertificate(root.Certificate)
-		switch {
-		case err != nil:
-			continue // a test checks that all of them parse
-		case root.Constraint != nil:
-			pool.AddCertWithConstraint(certificate, root.Constraint)
-		default:
-			pool.AddCert(certificate)
-		}
-	}
-	return pool
-})
-
-// regionRoots are roots and RDS's own root of the region, which signs a cluster's certificate. A
-// proxy's certificate is signed by a public root.
+// regionRoots are awsapi.Roots and RDS's own root of the region, which signs a cluster's
+// certificate. A proxy's certificate is signed by a public root.
 func regionRoots(region string) *x509.CertPool {
-	pool := roots().Clone()
+	pool := awsapi.Roots().Clone()
 	if certificate := regionalRoot(region); certificate != nil {
 		pool.AddCert(certificate)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
+
+	"github.com/allo/reservations/internal/awsapi"
 )
 
 func TestEveryRegionsRootHasItsNameAndSignature(t *testing.T) {
@@ -80,7 +82,9 @@ func TestThePublicRootsAreTrustedOnAMachineWithoutRoots(t *testing.T) {
 			continue
 		}
 		if _, err := certificate.Verify(
-			x509.VerifyOptions{Roots: roots(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}},
+			x509.VerifyOptions{
+				Roots: awsapi.Roots(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+			},
 		); err != nil {
 			t.Errorf("%s, which signs a proxy's certificate: %v", certificate.Subject.CommonName,
 				err)

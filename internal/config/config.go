@@ -72,6 +72,8 @@ type Config struct {
 	// RelaySeconds is how long a run of the relay goes on, or zero when it ends as soon as nothing is
 	// left.
 	RelaySeconds int
+	// Webhooks are the endpoints to which the deliver function posts events.
+	Webhooks []Webhook
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -79,7 +81,8 @@ type AWS struct {
 	Region, AccessKeyID, SecretAccessKey, SessionToken string
 	// SecretsEndpoint is the URL of Secrets Manager, or empty for the region's own. Tests set it.
 	SecretsEndpoint string
-	// Endpoint is the URL of the relay's services, or empty for the region's own. Tests set it.
+	// Endpoint is the URL of the services of the relay and of deliver, or empty for the region's own.
+	// Tests set it.
 	Endpoint string
 }
 
@@ -170,6 +173,7 @@ func load(getenv func(string) string) (Config, error) {
 		BusName:        r.matching("BUS_NAME", resource, "the name or the ARN of a bus"),
 		OutboxFunction: r.matching("OUTBOX_FUNCTION", resource, "the name or the ARN of a function"),
 		RelaySeconds:   r.integer("RELAY_SECONDS", 55, 0, 800),
+		Webhooks:       r.webhooks("WEBHOOKS"),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource

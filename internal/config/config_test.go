@@ -21,6 +21,38 @@ func env(pairs ...string) func(string) string {
 	return func(name string) string { return values[name] }
 }
 
+// webhookText is an element of WEBHOOKS.
+const webhookText = `{"name":"crm","url":"https://example.com/hook?token=hidden",` +
+	`"types":["allo.reservation.confirmed"],"secret":"allo/crm"}`
+
+func TestAnInvalidWebhookIsRefusedWithoutItsURL(t *testing.T) {
+	t.Parallel()
+
+	with := func(old, replacement string) string {
+		return "[" + strings.Replace(webhookText, old, replacement, 1) + "]"
+	}
+	for value, want := range map[string]string{
+		"{":                       "must be a JSON list",
+		"[]x":                     "must be a JSON list",
+		with(`"name"`, `"label"`): "must be a JSON list",
+		"[" + strings.Repeat(webhookText+",", 10) + webhookText + "]": "of at most 10",
+		"[" + webhookText + "," + webhookText + "]":                   "element 1 of WEBHOOKS has the name",
+		with(`"crm"`, `"CRM"`):                                        "element 0 of WEBHOOKS: name must",
+		with(`"crm"`, `""`):                                           "name must",
+		with("https:", "http:"):                                       "url must be a URL with https",
+		with("https://", "https://u@"):                                "url must",
+		with("https://example.com", "https:"):                         "url must",
+		with("allo.reservation", "shop"):                              "types must",
+		with(`"allo/crm"`, `"a b"`):                                   "secret must",
+		with(`"allo/crm"`, `""`):                                      "secret must",
+	} {
+		_, err := load(env("WEBHOOKS", value))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("the error of WEBHOOKS=%s is %v, want one with %q", value, err, want)
+		}
+	}
+}
+
 func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	t.Parallel()
 
@@ -61,6 +93,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RETENTION_DAYS", "90",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
+		"WEBHOOKS", "["+webhookText+"]",
 		"EVENT_SOURCE", "allo-prod",
 		"API_URL", "https://api.example.com",
 		"TOPIC_ARN", "arn:aws:sns:eu-central-1:1:t.fifo",
@@ -81,6 +114,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
 		},
+		Webhooks: []Webhook{{
+			Name: "crm", URL: "https://example.com/hook?token=hidden",
+			Types: []string{"allo.reservation.confirmed"}, Secret: "allo/crm",
+		}},
 		EventSource: "allo-prod", APIURL: "https://api.example.com",
 		TopicARN: "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
 		OutboxFunction: "outbox:live",

@@ -21,7 +21,7 @@
 //	AWS_SESSION_TOKEN                 -                 as AWS_REGION, with temporary credentials only.
 //	AWS_ENDPOINT_URL_SECRETS_MANAGER  -                 URL of Secrets Manager, instead of the region's own.
 //	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set, and of the services that
-//	                                                    the relay calls.
+//	                                                    relay and deliver call.
 //	HOST                              127.0.0.1         address on which `make run` listens.
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
@@ -38,5 +38,8 @@
 //	OUTBOX_FUNCTION                   -                 function that the relay asks for events.
 //	RELAY_SECONDS                     55                how long a run of the relay goes on, 0 to 800. With 0 it ends as
 //	                                                    soon as nothing is left.
+//	WEBHOOKS                          -                 the endpoints of the deliver function: a JSON list of {name,
+//	                                                    url, types, secret}, at most 10. secret names a secret of
+//	                                                    Secrets Manager with whsec_..., or with two of them.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

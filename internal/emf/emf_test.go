@@ -52,17 +52,21 @@ func TestANilWriterWritesNothing(t *testing.T) {
 	none.Write(Expired.Value(1))
 }
 
-// CloudWatch takes the fields of a line for metrics and dimensions by their names.
+// CloudWatch takes the fields of a line for metrics and dimensions by their names. Metrics may
+// share a dimension.
 func TestEveryNameIsUsedOnce(t *testing.T) {
 	t.Parallel()
 
-	names := map[string]bool{}
+	metrics, dimensions := map[string]bool{}, map[string]bool{}
 	for _, m := range All() {
-		for _, name := range []string{m.Name, m.Dimension} {
-			if names[name] {
-				t.Errorf("two metrics or dimensions have the name %s", name)
-			}
-			names[name] = name != ""
+		if metrics[m.Name] {
+			t.Errorf("two metrics have the name %s", m.Name)
+		}
+		metrics[m.Name], dimensions[m.Dimension] = true, true
+	}
+	for name := range metrics {
+		if dimensions[name] {
+			t.Errorf("a metric and a dimension have the name %s", name)
 		}
 	}
 }

@@ -44,12 +44,19 @@ var (
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
 
 	// RelayLagSeconds is the age of the oldest transition that a sink didn't have yet. The relay
-	// writes it at least every ten seconds of a run, and at its end.
-	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, ""}
+	// writes it at least every ten seconds of a run, and at its end, if the outbox told it.
+	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, "Sink"}
 	// EventsPublished counts the events that a sink accepted.
-	EventsPublished = Metric{"EventsPublished", Count, ""}
+	EventsPublished = Metric{"EventsPublished", Count, "Sink"}
 	// EventsParked counts the events that a sink refused for good, and those behind them.
-	EventsParked = Metric{"EventsParked", Count, ""}
+	EventsParked = Metric{"EventsParked", Count, "Sink"}
+
+	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
+	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}
+	// WebhookFailed counts the attempts that failed and are made again.
+	WebhookFailed = Metric{"WebhookFailed", Count, "Webhook"}
+	// WebhookDead counts the events that went to a webhook's dead-letter queue.
+	WebhookDead = Metric{"WebhookDead", Count, "Webhook"}
 )
 
 // All lists the service's metrics.
@@ -58,5 +65,6 @@ func All() []Metric {
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
+		WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }

@@ -113,7 +113,7 @@ func (r *Relay) newRun(name string) *run {
 	}
 	one := &run{
 		Relay: r, name: name, sink: r.sinks[name], lease: uuid.NewString(),
-		end: time.Now().Add(limit), meter: meter{to: r.opts.Metrics, since: time.Now()},
+		end: time.Now().Add(limit), meter: newMeter(r.opts.Metrics, name),
 	}
 	one.forget()
 	return one
@@ -312,15 +312,23 @@ var errNoAnswer = errors.New("the sink returned no answer for the event")
 
 // meter collects the metrics of a run, and writes them every ten seconds.
 type meter struct {
-	to                *emf.Writer
-	since             time.Time
+	to    *emf.Writer
+	sink  string
+	since time.Time
+	// seen says that the outbox told the lag. Without it none is written, because a lag of zero would
+	// look healthy.
+	seen              bool
 	lag               float64
 	published, parked int
 }
 
+func newMeter(to *emf.Writer, sink string) meter {
+	return meter{to: to, sink: sink, since: time.Now()}
+}
+
 // see records the lag of a page.
 func (m *meter) see(page Page) {
-	m.lag = max(m.lag, page.LagSeconds)
+	m.seen, m.lag = true, max(m.lag, page.LagSeconds)
 	m.parked += page.Followers
 	if time.Since(m.since) >= metricsInterval {
 		m.write()
@@ -328,7 +336,13 @@ func (m *meter) see(page Page) {
 }
 
 func (m *meter) write() {
-	m.to.Write(emf.RelayLagSeconds.Value(m.lag), emf.EventsPublished.Value(float64(m.published)),
-		emf.EventsParked.Value(float64(m.parked)))
-	*m = meter{to: m.to, since: time.Now()}
+	values := []emf.Value{
+		emf.EventsPublished.Of(m.sink, float64(m.published)),
+		emf.EventsParked.Of(m.sink, float64(m.parked)),
+	}
+	if m.seen {
+		values = append(values, emf.RelayLagSeconds.Of(m.sink, m.lag))
+	}
+	m.to.Write(values...)
+	*m = newMeter(m.to, m.sink)
 }

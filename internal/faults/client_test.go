@@ -42,6 +42,7 @@ type hold struct {
 	Items     []item    `json:"items"`
 	ExpiresAt time.Time `json:"expiresAt"`
 	CreatedAt time.Time `json:"createdAt"`
+	Version   int       `json:"version"`
 }
 
 // reply is an answer of the API.

@@ -61,6 +61,7 @@ type event struct {
 	outcome model.Outcome
 	status  model.Status
 	end     time.Time
+	version int // 0 for an answer of an earlier call
 	rows    []model.Row
 	// of a document of movements
 	reference string
@@ -658,6 +659,9 @@ func (h *history) finish(p *partition, e event, r reply) {
 				r.Reservation.ID)
 		}
 		e.id = r.Reservation.ID
+		if r.Header.Get("Idempotency-Replayed") != "true" {
+			e.version = r.Reservation.Version
+		}
 	case r.Code == "INSUFFICIENT_STOCK":
 		e.outcome = model.Short
 		for _, s := range r.Shortages {
@@ -746,7 +750,7 @@ func (p *partition) operations() (
 				TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
 			},
 			answer: model.Answer{
-				Outcome: e.outcome, Status: e.status, Rows: e.rows, Moved: e.moved,
+				Outcome: e.outcome, Status: e.status, Version: e.version, Rows: e.rows, Moved: e.moved,
 			},
 		}
 		if !e.end.IsZero() {

@@ -12,6 +12,7 @@ import (
 	"github.com/allo/reservations/internal/app"
 	"github.com/allo/reservations/internal/app/web"
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/lambdahttp"
 	"github.com/allo/reservations/internal/route"
 )
@@ -24,9 +25,10 @@ const (
 
 // Functions are the service's Lambdas.
 type Functions struct {
-	HTTP  map[string]Invoker // by the name in the route table
-	Sweep Invoker
-	close []func() error
+	HTTP   map[string]Invoker // by the name in the route table
+	Sweep  Invoker
+	Outbox events.Outbox
+	close  []func() error
 }
 
 // Close ends the functions' processes and connections. They must not be invoked afterwards.
@@ -65,6 +67,10 @@ func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, 
 		return nil, err
 	}
 	f.Sweep = Handler(a.Sweep)
+	if a, err = open(); err != nil {
+		return nil, err
+	}
+	f.Outbox = a.Outbox()
 	return f, nil
 }
 
@@ -96,6 +102,10 @@ func Built(
 			return nil, err
 		}
 	}
-	f.Sweep, err = start("sweep", sweepTimeout)
+	if f.Sweep, err = start("sweep", sweepTimeout); err != nil {
+		return nil, err
+	}
+	outbox, err := start("outbox", httpTimeout)
+	f.Outbox = invokeOutbox(outbox)
 	return f, err
 }

@@ -52,7 +52,8 @@ UPDATE reservations SET created_at = created_at - interval '100 d',
 UPDATE reservation_items SET expires_at = expires_at - interval '100 d';
 UPDATE stock_movements SET at = at - interval '100 d';
 INSERT INTO stock_closings (product_id, warehouse_id, seq, total, at)
-SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory`)
+SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory;`+
+			pgtest.MoveLedgerSQL)
 		return err
 	})
 	if err != nil {

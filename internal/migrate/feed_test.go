@@ -17,7 +17,7 @@ import (
 )
 
 // The service's role takes ticks, prunes them and serves a relay, and can't delete a tick. The
-// database's owner, who owns no table, reads the feed's tables and rebases the stream.
+// database's owner, who owns no table, reads the feed's tables, redrives and rebases the stream.
 func TestTheRolesOfTheFeed(t *testing.T) {
 	t.Parallel()
 
@@ -65,6 +65,10 @@ func TestTheRolesOfTheFeed(t *testing.T) {
 		{service, "UPDATE stream SET archived = '9'", "permission denied"},
 		{service, "SELECT rebase_stream()", "only the database's owner"},
 		{service, "SELECT begin_epoch()", "only the database's owner"},
+		{service, "SELECT redrive_parked('topic')", "only the database's owner"},
+		{owner, "SELECT redrive_parked('bus')", "there is no sink bus"},
+		{service, "SELECT forget_sink('topic')", "only the database's owner"},
+		{owner, "SELECT forget_sink('bus')", "there is no sink bus"},
 		{owner, "SELECT begin_epoch()", ""},
 		{owner, "SELECT rebase_stream()", ""},
 		{owner, "SELECT FROM ledger, ticks, sinks, parked, stream, minute_counts, archived_ledger", ""},

@@ -137,6 +137,12 @@ SELECT to_json(s) FROM (
 func TestCallsOfThePreviousReleaseWork(t *testing.T) {
 	t.Parallel()
 
+	callAll(t, previousCalls)
+}
+
+// callAll sends calls to a database with two stock rows.
+func callAll(t *testing.T, calls []recordedCall) {
+	t.Helper()
 	db := pgtest.NewFixture(t, pgtest.New(t))
 	db.Exec(`
 INSERT INTO products VALUES ('` + product + `', 'mug', 'M'), ('` + other + `', 'lamp', 'L');
@@ -149,7 +155,7 @@ SELECT p.id, w.id, 9 FROM products p, warehouses w`)
 	}
 	defer conn.Close(t.Context())
 
-	for _, call := range previousCalls {
+	for _, call := range calls {
 		call.run(t, conn)
 	}
 }

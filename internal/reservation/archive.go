@@ -43,11 +43,11 @@ const archiveHoldsSQL = `SELECT archived, reached, more FROM archive_holds($1, $
 // holdBatch is the answer of archiveHoldsSQL.
 type holdBatch struct {
 	Archived int64
-	Reached  *time.Time // nil when nothing was archived
+	Reached  *time.Time // nil when no hold is old enough
 	More     bool
 }
 
-// archiveHolds moves a batch of the holds that were resolved at from or later. It moves from up, so
+// archiveHolds moves a batch of the holds that were made at from or later. It moves from up, so
 // that the next batch doesn't search among the index entries of this one.
 func (s *Service) archiveHolds(
 	ctx context.Context, from *time.Time, result *SweepResult,

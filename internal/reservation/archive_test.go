@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -64,7 +65,7 @@ FROM reservations r WHERE r.id = l.reservation_id AND r.status <> 'PENDING'`, "A
 UPDATE reservations SET created_at = created_at AGO, updated_at = updated_at AGO,
                         expires_at = expires_at AGO
 WHERE status <> 'PENDING'`, "AGO", ago),
-		"UPDATE stock_movements SET at = at "+ago)
+		pgtest.MoveLedgerSQL, "UPDATE stock_movements SET at = at "+ago)
 	f.closeStock()
 }
 
@@ -94,7 +95,8 @@ func (f *fixture) archived() string {
 SELECT concat_ws(' ',
     (SELECT count(*) FROM reservations), (SELECT count(*) FROM archived_reservations),
     (SELECT count(*) FROM reservation_items), (SELECT count(*) FROM archived_items),
-    (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM archived_movements))`)
+    (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM archived_movements),
+    (SELECT count(*) FROM ledger), (SELECT count(*) FROM archived_ledger))`)
 }
 
 // resolve makes a single hold and a cart of each resolved status.
@@ -150,7 +152,7 @@ func TestAnArchivedHoldAnswersAsBefore(t *testing.T) {
 	// The stock rows have 4 and 3 movements. The first and the newest one stay.
 	f.mustArchive(6, 3)
 
-	if got, want := f.archived(), "2 6 4 6 4 3"; got != want {
+	if got, want := f.archived(), "2 6 4 6 4 3 3 12"; got != want {
 		t.Errorf("the live and the archived rows are %s, want %s", got, want)
 	}
 	for i, h := range holds {
@@ -273,7 +275,9 @@ func TestASweepWithWorkLeftDoesNotArchive(t *testing.T) {
 // sweepsThatArchive let several sweeps archive the same holds.
 func sweepsThatArchive(ctx context.Context, f *fixture, r *report) {
 	const holds = 3000
-	row := f.stock(holds)
+	row := f.stocks(holds)[0]
+	f.Exec("SELECT adjust_stock(product_id, warehouse_id, 1, 'test') FROM inventory "+
+		"WHERE product_id = $1", row.ProductID.String())
 	f.bulk(row, holds, reservation.Expired)
 	f.age(old)
 	var archived atomic.Int64
@@ -289,7 +293,7 @@ func sweepsThatArchive(ctx context.Context, f *fixture, r *report) {
 	n := queryOne[int](f, "SELECT count(*) FROM archived_reservations WHERE product_id = $1",
 		row.ProductID.String())
 	r.check(n == holds, "I3", "the archive has %d holds, want %d", n, holds)
-	r.checkStock(f, row, counts{Total: holds})
+	r.checkStock(f, row, counts{Total: holds + 1})
 }
 
 func TestConcurrentSweepsArchiveEachHoldOnce(t *testing.T) {
@@ -298,12 +302,14 @@ func TestConcurrentSweepsArchiveEachHoldOnce(t *testing.T) {
 	mustHold(t, 4, sweepsThatArchive)
 }
 
-// Without the lock, two sweeps make the partitions of the same month.
+// Without the lock, a sweep that archives holds and one that archives movements make the partitions
+// of the same month.
 func TestConcurrentSweepsCollideWithoutTheArchivesLock(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 4, "error", func(f *fixture) {
 		f.mutate("archive_holds", "NOT pg_try_advisory_xact_lock(8, 0)", "false")
+		f.mutate("archive_movements", "NOT pg_try_advisory_xact_lock(8, 0)", "false")
 		f.mutate("make_archive_month", "INSERT INTO archived_months",
 			"PERFORM pg_sleep(0.2); INSERT INTO archived_months")
 	}, sweepsThatArchive)
@@ -430,18 +436,27 @@ func TestTheSchemaRefusesADeletionThatIsNotArchived(t *testing.T) {
 			"SELECT r.* FROM reservations r WHERE false", "I3",
 		},
 		"a line isn't copied": {
+			"archive_holds", "WHERE r.id = ANY (_ids);\n    INSERT INTO archived_ledger",
+			"WHERE false;\n    INSERT INTO archived_ledger", "I3",
+		},
+		"a row of the ledger isn't copied": {
 			"archive_holds", "WHERE r.id = ANY (_ids);\n    PERFORM count_archived_sales",
-			"WHERE false;\n    PERFORM count_archived_sales", "I3",
+			"WHERE false;\n    PERFORM count_archived_sales", "I10",
+		},
+		"another row of the ledger is copied": {
+			"archive_holds", "SELECT r.updated_at, l.* FROM reservations r JOIN ledger",
+			`SELECT r.updated_at, l.xid, l.at, l.expires_at, l.hold_id, l.version + 1, l.kind, l.cause,
+			 l.actor FROM reservations r JOIN ledger`, "I10",
 		},
 		"another hold is copied": {
 			"archive_holds", "SELECT r.* FROM reservations r WHERE r.id = ANY (_ids)",
 			`SELECT r.id, r.product_id, r.warehouse_id, r.created_at, r.updated_at, r.expires_at,
-			 r.quantity + 1, r.status FROM reservations r WHERE r.id = ANY (_ids)`, "I3",
+			 r.quantity + 1, r.status, r.version FROM reservations r WHERE r.id = ANY (_ids)`, "I3",
 		},
 		"another line is copied": {
-			"archive_holds", "SELECT r.updated_at, l.* FROM",
+			"archive_holds", "SELECT r.updated_at, l.* FROM reservations r JOIN reservation_items",
 			`SELECT r.updated_at, l.reservation_id, l.product_id, l.warehouse_id, l.expires_at,
-			 l.quantity + 1, l.counted FROM`, "I3",
+			 l.quantity + 1, l.counted FROM reservations r JOIN reservation_items`, "I3",
 		},
 		"a movement isn't copied": {
 			"archive_movements_of", "ANY (_seqs)\n        RETURNING",
@@ -479,6 +494,7 @@ func TestTheSchemaRefusesADeletionThatIsNotArchived(t *testing.T) {
 			f.Exec("DROP TRIGGER i3_holds_stay ON reservations")
 			f.Exec("DROP TRIGGER i3_lines_stay ON reservation_items")
 			f.Exec("DROP TRIGGER i8_movements_stay ON stock_movements")
+			f.Exec("DROP TRIGGER i10_ledger_stays ON ledger")
 			if _, err := archiver(f.own).Sweep(f.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -504,10 +520,12 @@ func TestTheSchemaRefusesAChangeOfTheArchive(t *testing.T) {
 		"UPDATE archived_reservations SET quantity = 7", "DELETE FROM archived_reservations",
 		"UPDATE archived_items SET quantity = 7", "DELETE FROM archived_items",
 		"UPDATE archived_movements SET note = 'other'", "DELETE FROM archived_movements",
+		"UPDATE archived_ledger SET actor = 'other'", "DELETE FROM archived_ledger",
+		"DELETE FROM ledger",
 		`
 INSERT INTO archived_reservations
 SELECT r.id, r.product_id, r.warehouse_id, r.created_at, a.updated_at, r.expires_at, r.quantity,
-       r.status
+       r.status, r.version
 FROM reservations r, archived_reservations a LIMIT 1`,
 	} {
 		_, err := f.Admin.Exec(f.Context(), sql)
@@ -531,7 +549,7 @@ FROM pg_attribute
 WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'resolved_at'`
 	for table, archive := range map[string]string{
 		"reservations": "archived_reservations", "reservation_items": "archived_items",
-		"stock_movements": "archived_movements",
+		"stock_movements": "archived_movements", "ledger": "archived_ledger",
 	} {
 		if diff := cmp.Diff(queryOne[[]string](f, columns, table),
 			queryOne[[]string](f, columns, archive)); diff != "" {
@@ -614,6 +632,54 @@ SELECT m.* FROM archived_movements m WHERE m.product_id = $1 AND m.seq = 2`,
 	},
 }
 
+// $1 is a product with an archived hold of each resolved status, whose ledger has two rows.
+const (
+	archivedHoldSQL  = "SELECT id FROM archived_reservations WHERE product_id = $1 AND status = "
+	archivedRowOfSQL = " WHERE version = %d AND hold_id = (" + archivedHoldSQL + "'%s')"
+)
+
+var archivedLedgerCorruptions = map[string]string{
+	"the first row is missing": "DELETE FROM archived_ledger" +
+		fmt.Sprintf(archivedRowOfSQL, 1, "EXPIRED"),
+	"the newest row is missing": "DELETE FROM archived_ledger" +
+		fmt.Sprintf(archivedRowOfSQL, 2, "CONFIRMED"),
+	"a row is of another kind": "UPDATE archived_ledger SET kind = 'r'" +
+		fmt.Sprintf(archivedRowOfSQL, 2, "CONFIRMED"),
+	"a row is too many": `
+INSERT INTO archived_ledger
+SELECT resolved_at, xid, at, expires_at, hold_id, 3, 'c', cause, actor
+FROM archived_ledger` + fmt.Sprintf(archivedRowOfSQL, 2, "RELEASED"),
+	"a row has no hold": `
+UPDATE archived_ledger SET hold_id = gen_random_uuid()` +
+		fmt.Sprintf(archivedRowOfSQL, 1, "RELEASED"),
+	"a row is left behind": `
+INSERT INTO ledger
+SELECT xid, at, expires_at, hold_id, version, kind, cause, actor
+FROM archived_ledger` + fmt.Sprintf(archivedRowOfSQL, 2, "RELEASED"),
+}
+
+func TestAuditFindsEachCorruptionOfTheArchivedLedger(t *testing.T) {
+	t.Parallel()
+
+	for name, sql := range archivedLedgerCorruptions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			rows := f.stocks(100, 100)
+			f.resolve(rows)
+			f.age(old)
+			f.mustArchive(6, 3)
+			f.mustAudit(t)
+			shop := auditShop{fixture: f, row: rows[0]}
+			shop.corrupt("", sql, rows[0].ProductID.String())
+
+			wantBroken(t, f.own, "I10")
+			wantPromises(t, "AuditFull()", f.mustAuditFull(), []string{"I10"})
+		})
+	}
+}
+
 func TestAuditFindsEachCorruptionOfTheArchive(t *testing.T) {
 	t.Parallel()
 
@@ -663,7 +729,7 @@ func TestADetachedMonthIsGoneAndNotMissed(t *testing.T) {
 
 	tables := queryOne[[]string](f, "SELECT detach_archive($1::date)", month)
 
-	if n := queryOne[int](f, "SELECT count(*) FROM "+tables[0]); n != 6 || len(tables) != 3 {
+	if n := queryOne[int](f, "SELECT count(*) FROM "+tables[0]); n != 6 || len(tables) != 4 {
 		t.Errorf("the detached tables are %v, with %d holds, want 6", tables, n)
 	}
 	if _, err := s.Get(f.Context(), holds[0].ID); !errors.Is(err, reservation.ErrNotFound) {
@@ -676,7 +742,7 @@ func TestADetachedMonthIsGoneAndNotMissed(t *testing.T) {
 UPDATE reservations r SET created_at = r.created_at - d.by, updated_at = r.updated_at - d.by,
                           expires_at = r.expires_at - d.by
 FROM (SELECT clock_timestamp() - min(m.month) AS by FROM archived_months m) d
-WHERE r.status <> 'PENDING' AND r.product_id IS NOT NULL`)
+WHERE r.status <> 'PENDING' AND r.product_id IS NOT NULL`, pgtest.MoveLedgerSQL)
 	f.mustArchive(0, 0)
 	if _, err := s.Get(f.Context(), late.ID); err != nil {
 		t.Errorf("Get() of a hold that is left of a detached month = %v", err)
@@ -801,4 +867,133 @@ SELECT concat_ws(' ', archived, more) FROM archive_movements($1, 2, 3)`
 		t.Errorf("the calls moved %q, want %q", got, want)
 	}
 	f.mustAudit(t)
+}
+
+// published makes a sink that has published everything up to now.
+func (f *fixture) published() {
+	f.t.Helper()
+	f.tick()
+	f.Exec(`
+INSERT INTO sinks (name, done) SELECT 'topic', max(n) FROM ticks
+ON CONFLICT (name) DO UPDATE SET done = excluded.done`)
+}
+
+// What a sink hasn't published stays where the relay reads it.
+func TestTheArchiveWaitsForEverySink(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	f.published()
+	f.Exec("INSERT INTO sinks (name, done) VALUES ('bus', 1000)")
+	f.resolve(rows)
+	f.age(old)
+	// The second movements of the stock rows were published, the sale wasn't.
+	f.mustArchive(0, 2)
+	f.tick()
+	f.mustArchive(0, 0)
+	f.published()
+	f.mustArchive(6, 1)
+	f.mustAudit(t)
+	const newest = `
+SELECT archived = (SELECT x.xid FROM (SELECT xid FROM archived_ledger UNION ALL
+                                      SELECT xid FROM archived_movements) x
+                   ORDER BY x.xid DESC LIMIT 1)
+FROM stream`
+	if !queryOne[bool](f, newest) {
+		t.Error("the stream doesn't name the newest transaction of which a row is archived")
+	}
+}
+
+func TestTheArchiveWaitsForNoSinkWithoutTheLook(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	rows := f.stocks(100, 100)
+	f.published()
+	f.resolve(rows)
+	f.age(old)
+	f.mutate("published_snapshot", "RETURN (", "RETURN NULL; RETURN (")
+	f.mustArchive(6, 3)
+}
+
+// A sink that has published nothing yet names a tick that isn't there.
+func TestTheArchiveWaitsForANewSink(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	f.Exec("INSERT INTO sinks (name, done) VALUES ('topic', 0)")
+	f.tick()
+	f.mustArchive(0, 0)
+	f.Exec("DELETE FROM sinks")
+	f.mustArchive(6, 3)
+	f.mustAudit(t)
+}
+
+// A month that was archived by the release before the ledger has no partition of it.
+func TestAMonthFromBeforeTheLedgerIsArchivedAndDetached(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	month := queryOne[string](f, "SELECT month_of(clock_timestamp() - interval '100 days')::text")
+	dropLedger := func() {
+		f.Exec("DO $$BEGIN EXECUTE format('DROP TABLE %I', archive_partition('archived_ledger', '" +
+			month + "')); END$$")
+	}
+	f.Exec("SELECT make_archive_month($1::timestamptz)", month)
+	dropLedger()
+	f.mustArchive(6, 3)
+	f.mustAudit(t)
+	f.Exec("DO $$BEGIN EXECUTE format('ALTER TABLE archived_ledger DETACH PARTITION %I', " +
+		"archive_partition('archived_ledger', '" + month + "')); END$$")
+	dropLedger()
+	tables := queryOne[[]string](f, "SELECT detach_archive($1::date)", f.month())
+	if len(tables) != 3 {
+		t.Errorf("the detached tables are %v, want three", tables)
+	}
+	f.Exec("SELECT drop_archive(min(month AT TIME ZONE 'UTC')::date) FROM archived_months")
+	f.mustAudit(t)
+}
+
+// Holds are found by the time at which they were made, whatever their status.
+func TestTheArchiveFindsAHoldThatWasMadeLongBeforeItEnded(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.resolve(f.stocks(100, 100))
+	f.age(old)
+	// Made before the retention's end, and resolved after it.
+	f.unguarded(fmt.Sprintf(`
+UPDATE reservations SET created_at = clock_timestamp() - interval '%d s',
+       updated_at = clock_timestamp() - interval '1 h', expires_at = clock_timestamp()
+WHERE status = 'RELEASED' AND product_id IS NOT NULL`, int((retention + time.Hour).Seconds())))
+	const call = `
+SELECT concat_ws(' ', archived, more) FROM archive_holds($1, '-infinity', 3)`
+	for _, want := range []string{"2 t", "2 t", "1 f", "0 f"} {
+		if got := queryOne[string](f, call, retention); got != want {
+			t.Errorf("archive_holds() = %s, want %s", got, want)
+		}
+	}
+	if n := queryOne[int](f, "SELECT count(*) FROM reservations"); n != 1 {
+		t.Errorf("%d holds are left, want the one that was resolved lately", n)
+	}
+}
+
+// A batch doesn't read the holds that follow it.
+func TestTheArchiveReadsFewHolds(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.bulk(f.stock(0), 60_000, reservation.Expired)
+	f.Exec("VACUUM ANALYZE reservations")
+	const sql = "SELECT * FROM archivable_holds('-infinity', '-infinity', clock_timestamp(), $1)"
+	for _, n := range []int{10, 1000} {
+		if blocks, took := f.Explain(sql, n); blocks > 2*n+50 {
+			t.Errorf("a batch of %d reads %d blocks in %.1f ms, want at most %d", n, blocks, took, 2*n+50)
+		}
+	}
 }

@@ -15,7 +15,7 @@ import (
 
 // Violation is a broken promise, found in the data.
 type Violation struct {
-	Promise string // I1 to I9, catalog, or returns
+	Promise string // I1 to I10, catalog, or returns
 	Detail  string // the rows that break it, and how
 }
 
@@ -51,6 +51,9 @@ type part struct {
 	closes bool
 	// once is true for a part of one slice.
 	once bool
+	// run is the number of the audit that a server must show before the part is read there, or 0.
+	// Such a server has everything that is new for the audit.
+	run int64
 }
 
 // The bounds of the snapshots.
@@ -116,8 +119,11 @@ func (s *Service) readSlice(
 	return found, last, err
 }
 
+// errBehind means that the reader doesn't have everything that is new for an audit yet.
+var errBehind = errors.New("the reader is behind")
+
 // read runs fn in a read-only transaction, on the reader if there is one and the part allows it.
-// When the reader cancels it because it must apply a change, fn runs again on the writer.
+// When the reader cancels it because it must apply a change, or is behind, fn runs on the writer.
 func (s *Service) read(ctx context.Context, p part, fn func(pgx.Tx) error) error {
 	readOnly := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}
 	allowed := func(tx pgx.Tx) error {
@@ -127,12 +133,30 @@ func (s *Service) read(ctx context.Context, p part, fn func(pgx.Tx) error) error
 		return fn(tx)
 	}
 	if s.opts.Reader != nil && !p.onWriter {
-		err := s.opts.Reader.Transaction(ctx, readOnly, allowed)
-		if !postgres.Retryable(err) {
+		err := s.opts.Reader.Transaction(ctx, readOnly, func(tx pgx.Tx) error {
+			if err := p.follows(ctx, tx); err != nil {
+				return err
+			}
+			return allowed(tx)
+		})
+		if !postgres.Retryable(err) && !errors.Is(err, errBehind) {
 			return err
 		}
 	}
 	return s.pool.Transaction(ctx, readOnly, allowed)
+}
+
+// follows returns errBehind unless the reader shows the part's audit.
+func (p part) follows(ctx context.Context, tx pgx.Tx) error {
+	if p.run == 0 {
+		return nil
+	}
+	var run int64
+	err := tx.QueryRow(ctx, "SELECT run FROM audit_state WHERE kind = $1", newAudit).Scan(&run)
+	if err == nil && run < p.run {
+		return errBehind
+	}
+	return err
 }
 
 // allow sets the limit of each statement of a transaction. The server ends each at the context's

@@ -88,6 +88,15 @@ HAVING CASE WHEN a.product_id IS NULL
 SELECT format('the archived hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
 FROM archived_reservations
 WHERE id > $1 AND id <= $2 AND status = 'EXPIRED' AND updated_at <> expires_at`},
+	{"I10", `
+WITH holds AS (SELECT * FROM archived_reservations WHERE id > $1 AND id <= $2)` +
+		foldSQL("archived_ledger l WHERE l.hold_id = r.id AND l.resolved_at = r.updated_at")},
+	{"I10", `
+SELECT format('the archived ledger has version %s of hold %s, which isn''t there', l.version,
+              l.hold_id)
+FROM archived_ledger l
+LEFT JOIN archived_reservations a ON a.id = l.hold_id AND a.updated_at = l.resolved_at
+WHERE l.hold_id > $1 AND l.hold_id <= $2 AND a.id IS NULL`},
 }
 
 // inSlice is the SQL of a condition: the movement m lies in the slice.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,25 +24,30 @@ const (
 func fullParts() []part {
 	stock := stockRows(append(slices.Clone(stockChecks), newestChecks...))
 	return []part{
-		stock, settings, movements, keys("-infinity"), lines(uuid.Nil),
-		liveHolds, resolvedHolds("-infinity"), returned("-infinity"),
-		archivedHolds, archivedMovements, archivedStock,
+		stock, settings, movements, keys("-infinity"), lines(uuid.Nil), allHolds(),
+		returned("-infinity"), archivedHolds, archivedMovements, archivedStock,
 	}
 }
 
 // newParts reads the stock rows and the live holds, which are no more than the shop has, and of the
-// rest what is new: the movements behind the closings, the keys and the resolved holds since an
-// instant, and the lines of holds with newer ids than the given one. sample is an earlier instant:
-// the resolved holds that follow it are a sample of the old ones.
-func newParts(since string, newerThan uuid.UUID, sample string) []part {
+// rest what is new for a run of AuditNew: the movements behind the closings, the keys and the
+// returns since an instant, the holds and lines with newer ids than the given one, and the holds of
+// the new rows of the ledger. sample is an earlier id: the holds that follow it are a sample of the
+// old ones.
+func newParts(run auditRun, newerThan uuid.UUID, sample string) []part {
+	since := run.Since.Time.UTC().Format(time.RFC3339Nano)
 	stock := stockRows(stockChecks)
 	stock.closes = true
-	old := resolvedHolds(sample)
-	old.name, old.end, old.once = "old holds", endOfResolved(sampleSize), true
-	return []part{
-		stock, settings, triggers, keys(since), lines(newerThan), liveHolds, resolvedHolds(since), old,
-		returned(since),
+	parts := []part{
+		stock, settings, triggers, keys(since), lines(newerThan), liveHolds, newHolds(newerThan),
+		newTransitions(run.Seen, run.next()), returned(since), sampledHolds(sample),
 	}
+	for i, p := range parts {
+		if onlyNew := p.name != stock.name && p.name != liveHolds.name; onlyNew {
+			parts[i].run = run.Run
+		}
+	}
+	return parts
 }
 
 // No row has the first or the last uuid as its key.
@@ -63,9 +69,10 @@ var settings = part{
 	checks: []check{{"I5", postgres.BrokenRulesSQL(postgres.InAudit)}},
 }
 
-// triggers reads whether the triggers are there that refuse to change or delete a resolved hold or
-// a movement, to change a total without a movement, or to take back more than was sold, and that
-// copy the catalog to a new stock row. Such a change leaves no trace for an audit of what is new.
+// triggers reads whether the triggers are there that refuse to change or delete a resolved hold, a
+// movement or a row of the ledger, to change a total without a movement, or to take back more than
+// was sold, and that copy the catalog to a new stock row. Such a change leaves no trace for an
+// audit of what is new.
 var triggers = part{
 	name: "triggers",
 	checks: []check{{
@@ -80,6 +87,9 @@ var triggers = part{
 			triggerSQL("inventory", "i8_stock_stays") + " UNION ALL " +
 			triggerSQL("inventory", "i8_total_moves") + " UNION ALL " +
 			triggerSQL("archived_movements", "archive_stays"),
+	}, {
+		"I10", triggerSQL("ledger", "i10_ledger_stays") + " UNION ALL " +
+			triggerSQL("archived_ledger", "archive_stays"),
 	}, {
 		"returns", triggerSQL("returns", "returned_within_sold"),
 	}, {
@@ -126,36 +136,6 @@ SELECT l.reservation_id::text FROM reservation_items l WHERE l.reservation_id > 
 ORDER BY l.reservation_id OFFSET 9999 LIMIT 1`,
 		checks: lineChecks,
 	}
-}
-
-// liveHolds reads the PENDING holds. It comes before resolvedHolds, so that a hold which is
-// resolved in between is read at least once.
-var liveHolds = part{
-	name: "live holds", after: "-infinity", last: "infinity",
-	end: `
-SELECT r.expires_at::text FROM reservations r WHERE r.status = 'PENDING' AND r.expires_at > $1
-ORDER BY r.expires_at OFFSET 1999 LIMIT 1`,
-	checks: []check{{"I7", `
-WITH holds AS (
-    SELECT * FROM reservations
-    WHERE status = 'PENDING' AND expires_at > $1 AND expires_at <= $2
-)` + wholeCartSQL}},
-}
-
-// resolvedHolds reads the holds that were resolved since an instant.
-func resolvedHolds(since string) part {
-	return part{
-		name: "resolved holds", after: since, last: "infinity",
-		end:    endOfResolved(maxHolds),
-		checks: resolvedChecks,
-	}
-}
-
-// endOfResolved selects the end of a slice of n resolved holds.
-func endOfResolved(n int) string {
-	return fmt.Sprintf(`
-SELECT r.updated_at::text FROM reservations r WHERE r.status <> 'PENDING' AND r.updated_at > $1
-ORDER BY r.updated_at OFFSET %d LIMIT 1`, n-1)
 }
 
 // returned reads the returns since an instant.
@@ -291,8 +271,8 @@ WHERE m.kind = 'RETURN' AND m.seq IS DISTINCT FROM b.seq`
 
 // wrongSaleSQL follows movements m, and leaves the sales that contradict their hold h: it isn't
 // CONFIRMED, has another quantity of this stock row, or was sold twice. A SALE is written in the
-// transaction that confirms its hold, so only a SALE at another time than its hold's makes it
-// worthwhile to look for a second one. The jump of a clock may make one of these, too.
+// transaction that confirms its hold, so only a SALE of another transaction makes it worthwhile to
+// look for a second one. A hold of version 0 has no ledger, so there the time must do.
 //
 // A confirm of the previous release that ran through a deploy has written a SALE without the hold.
 var wrongSaleSQL = `
@@ -301,8 +281,11 @@ CROSS JOIN LATERAL (
            CASE WHEN r.product_id IS NULL THEN l.quantity
                 WHEN (r.product_id, r.warehouse_id) = (m.product_id, m.warehouse_id)
                 THEN r.quantity END AS quantity,
-           CASE WHEN m.at BETWEEN r.updated_at - interval '10 s' AND r.updated_at + interval '10 s'
-                THEN 1
+           CASE WHEN r.version > 0 AND m.xid = (
+                    SELECT l.xid FROM ledger l
+                    WHERE l.hold_id = r.id AND l.version = r.version AND l.kind = 'c') THEN 1
+                WHEN r.version = 0 AND m.at BETWEEN r.updated_at - interval '10 s'
+                                                AND r.updated_at + interval '10 s' THEN 1
                 ELSE (SELECT count(*) FROM stock_movements s
                       WHERE s.product_id = m.product_id AND s.warehouse_id = m.warehouse_id
                         AND s.reservation_id = m.reservation_id AND s.kind = 'SALE') END AS sales
@@ -384,69 +367,6 @@ SELECT format('cart %s ends at %s, its line of product %s at %s',
               r.id, r.expires_at, l.product_id, l.expires_at)
 FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
 WHERE l.reservation_id > $1 AND l.reservation_id <= $2 AND r.expires_at <> l.expires_at`},
-}
-
-// wholeCartSQL is a check of holds. Their table is holds.
-const wholeCartSQL = `
-SELECT format('cart %s holds %s units, its %s lines add up to %s',
-              r.id, r.quantity, count(l.*), coalesce(sum(l.quantity), 0))
-FROM holds r LEFT JOIN reservation_items l ON l.reservation_id = r.id
-WHERE r.product_id IS NULL
-GROUP BY r.id, r.quantity HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR count(l.*) < 2`
-
-// resolvedSQL begins a check. Its table holds has the slice's holds. The checks compare status as
-// text, so that only the index by time fits.
-const resolvedSQL = `
-WITH holds AS (
-    SELECT * FROM reservations
-    WHERE status <> 'PENDING' AND updated_at > $1 AND updated_at <= $2
-)`
-
-var resolvedChecks = []check{
-	{"I4", resolvedSQL + `
-SELECT format('hold %s was %s at %s, after its end, %s', id, status, updated_at, expires_at)
-FROM holds
-WHERE status::text IN ('CONFIRMED', 'RELEASED') AND updated_at >= expires_at`},
-	{"I7", resolvedSQL + wholeCartSQL},
-	// The sales are looked for at the time of the slice, and one by one where they aren't there: the
-	// clock may have jumped between an extension and the confirm. A hold that was confirmed before
-	// there were movements has none.
-	{"I8", resolvedSQL + `, sold AS (
-    SELECT r.id, r.product_id, r.warehouse_id, r.quantity, r.updated_at FROM holds r
-    WHERE r.status::text = 'CONFIRMED' AND r.product_id IS NOT NULL
-    UNION ALL
-    SELECT r.id, l.product_id, l.warehouse_id, l.quantity, r.updated_at
-    FROM holds r JOIN reservation_items l ON l.reservation_id = r.id
-    WHERE r.status::text = 'CONFIRMED' AND r.product_id IS NULL
-), sales AS (
-    SELECT m.reservation_id AS id, m.product_id, m.warehouse_id, count(*) AS n,
-           -sum(m.delta) AS quantity
-    FROM stock_movements m
-    WHERE m.at >= $1::timestamptz - interval '10 s' AND m.at <= $2::timestamptz + interval '10 s'
-      AND m.kind = 'SALE' AND m.reservation_id IS NOT NULL
-    GROUP BY 1, 2, 3
-)
-SELECT format('hold %s is CONFIRMED with %s of product %s in warehouse %s, its %s sales have %s',
-              h.id, h.quantity, h.product_id, h.warehouse_id, coalesce(s.n, 0),
-              coalesce(s.quantity, 0))
-FROM sold h LEFT JOIN sales s USING (id, product_id, warehouse_id)
-WHERE CASE WHEN s.n IS NOT NULL THEN (s.n, s.quantity) <> (1, h.quantity)
-           WHEN EXISTS (
-               SELECT FROM stock_movements o
-               WHERE o.product_id = h.product_id AND o.warehouse_id = h.warehouse_id AND o.seq = 1
-                 AND o.note = 'taken over' AND o.at >= h.updated_at) THEN false
-           ELSE NOT EXISTS (
-               SELECT FROM stock_movements m
-               WHERE m.product_id = h.product_id AND m.warehouse_id = h.warehouse_id
-                 AND m.kind = 'SALE' AND m.delta = -h.quantity
-                 AND (m.reservation_id = h.id
-                      OR m.reservation_id IS NULL AND m.note = 'by the previous release'
-                         AND m.at BETWEEN h.updated_at - interval '10 s'
-                                      AND h.updated_at + interval '10 s')) END`},
-	{"I9", resolvedSQL + `
-SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expires_at)
-FROM holds
-WHERE status::text = 'EXPIRED' AND updated_at <> expires_at`},
 }
 
 var returnChecks = []check{

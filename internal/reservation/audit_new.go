@@ -27,11 +27,22 @@ const auditRounds = 2
 const endOfParts = "end"
 
 // auditRun is an audit that is under way, as begin_audit answers it: its number, the part and the
-// key to go on after, and since when holds count as new.
+// key to go on after, since when keys and returns count as new, and the snapshots between which a
+// row of the ledger is new. NextSeen is nil when a routine of the previous release began it.
 type auditRun struct {
 	Run         int64
 	Part, After string
 	Since       pgtype.Timestamptz
+	Seen        string
+	NextSeen    *string
+}
+
+// next is the snapshot up to which rows of the ledger are new. Without one, none is.
+func (r auditRun) next() string {
+	if r.NextSeen == nil {
+		return r.Seen
+	}
+	return *r.NextSeen
 }
 
 // FullAudit is what a call of AuditFull did.
@@ -47,17 +58,19 @@ type FullAudit struct {
 }
 
 // AuditNew checks what is new since the last audit: the movements behind the closings, the keys,
-// the holds that were made or resolved, and a sample of the older ones. It also checks all that is
-// live, and each stock row's numbers. So it costs what the time since then did, however much
-// history there is. It reads where Audit reads, and closes the stock rows that it verified.
+// the holds that were made or have new rows in the ledger, and a sample of the older ones. It also
+// checks all that is live, and each stock row's numbers. So it costs what the time since then did,
+// however much history there is. It reads where Audit reads, and closes the stock rows that it
+// verified.
 //
 // An error means that it is unfinished. It then returns what it found, and the next call goes on
 // where this one was cut off. Any number of calls may run at once: each finds what is new.
 // Every call reports a violation again until the row is repaired.
 //
 // New is what this service did since. AuditFull finds rows that somebody changes by SQL long after
-// they were written, and what a jump of the clock hides: after a jump back of d, holds that are
-// resolved within d count as old.
+// they were written, and the holds that a routine of the previous release resolved without a row in
+// the ledger. A jump of the clock hides no hold, as the ledger is read by the ids of transactions.
+// After a jump back of d, the keys and the returns of the next d count as old.
 func (s *Service) AuditNew(ctx context.Context) (found []Violation, err error) {
 	for range auditRounds {
 		violations, resumed, err := s.auditNew(ctx)
@@ -74,19 +87,17 @@ func (s *Service) AuditNew(ctx context.Context) (found []Violation, err error) {
 
 // auditNew goes on with the audit that is under way, or makes one.
 func (s *Service) auditNew(ctx context.Context) (found []Violation, resumed bool, err error) {
-	start, err := s.startOfAudit(ctx)
+	sample, err := s.startOfSample(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	run, err := s.beginAudit(ctx, newAudit, start.Next)
+	run, err := s.beginAudit(ctx, newAudit)
 	if err != nil {
 		return nil, false, err
 	}
-	since := run.Since.Time.UTC()
+	newerThan := firstID(run.Since.Time.Add(-s.opts.MaxHold))
 	w := walk{
-		service: s, kind: newAudit, run: run,
-		parts: newParts(since.Format(time.RFC3339Nano), firstID(since.Add(-s.opts.MaxHold)),
-			start.Sample),
+		service: s, kind: newAudit, run: run, parts: newParts(run, newerThan, sample),
 	}
 	whole := w.all(ctx)
 	if whole || len(w.errs) > 0 && !cutOff(ctx) {
@@ -103,7 +114,7 @@ func (s *Service) auditNew(ctx context.Context) (found []Violation, resumed bool
 //
 // An error means that a slice couldn't be read. The next call tries it again.
 func (s *Service) AuditFull(ctx context.Context) (FullAudit, error) {
-	run, err := s.beginAudit(ctx, fullAudit, nil)
+	run, err := s.beginAudit(ctx, fullAudit)
 	if err != nil {
 		return FullAudit{}, fmt.Errorf("full audit: %w", err)
 	}
@@ -249,46 +260,38 @@ func cutOff(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && time.Until(deadline) < soon
 }
 
-// startSQL finds the time from which the audit after this one must look at resolved holds. A hold
-// that this server doesn't show as resolved yet is PENDING, or isn't here yet. When it is resolved,
-// its updated_at is not before the first end of those that are PENDING, or not before the newest
-// that is resolved, but for the duration of a verb. The margin allows for that and for small
-// corrections of the clock. startSQL also picks a random moment of the history, for the sample.
-const startSQL = `
-SELECT (least(clock_timestamp(), h.first_end, coalesce(h.newest, '-infinity'))
-        - interval '10 min')::text,
-       coalesce(h.oldest + random() * (h.newest - h.oldest), '-infinity')::text
-FROM (SELECT (SELECT r.expires_at FROM reservations r WHERE r.status = 'PENDING'
-              ORDER BY r.expires_at LIMIT 1) AS first_end,
-             (SELECT r.updated_at FROM reservations r WHERE r.status <> 'PENDING'
-              ORDER BY r.updated_at DESC LIMIT 1) AS newest,
-             (SELECT r.updated_at FROM reservations r WHERE r.status <> 'PENDING'
-              ORDER BY r.updated_at LIMIT 1) AS oldest) h`
+// sampleSQL picks a random id between the oldest and the newest hold. A UUIDv7 begins with the
+// milliseconds since 1970, so it is a random moment of the history.
+const sampleSQL = `
+SELECT coalesce((lpad(to_hex(h.oldest + floor(random() * (h.newest - h.oldest))::bigint), 12, '0')
+                 || repeat('0', 20))::uuid,
+                '00000000-0000-0000-0000-000000000000')::text
+FROM (SELECT (SELECT ('x' || left(replace(r.id::text, '-', ''), 12))::bit(48)::bigint
+              FROM reservations r ORDER BY r.id LIMIT 1) AS oldest,
+             (SELECT ('x' || left(replace(r.id::text, '-', ''), 12))::bit(48)::bigint
+              FROM reservations r ORDER BY r.id DESC LIMIT 1) AS newest) h`
 
-// auditStart is the answer of startSQL.
-type auditStart struct{ Next, Sample string }
-
-func (s *Service) startOfAudit(ctx context.Context) (start auditStart, err error) {
+func (s *Service) startOfSample(ctx context.Context) (id string, err error) {
 	err = s.read(ctx, part{}, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, startSQL).Scan(&start.Next, &start.Sample)
+		return tx.QueryRow(ctx, sampleSQL).Scan(&id)
 	})
 	if err != nil {
-		return start, fmt.Errorf("find what is new: %w", err)
+		return "", fmt.Errorf("pick a sample: %w", err)
 	}
-	return start, nil
+	return id, nil
 }
 
-const beginAuditSQL = `SELECT run, part, after, since FROM begin_audit($1, $2::text::timestamptz)`
+const beginAuditSQL = `SELECT run, part, after, since, seen, next_seen FROM begin_audit($1)`
 
-func (s *Service) beginAudit(ctx context.Context, kind string, next any) (auditRun, error) {
-	run, err := queryRow(ctx, s, pgx.RowToStructByPos[auditRun], beginAuditSQL, kind, next)
+func (s *Service) beginAudit(ctx context.Context, kind string) (auditRun, error) {
+	run, err := queryRow(ctx, s, pgx.RowToStructByPos[auditRun], beginAuditSQL, kind)
 	if err != nil {
 		return run, fmt.Errorf("begin: %w", err)
 	}
 	return run, nil
 }
 
-const endAuditSQL = `SELECT violations, found::text FROM end_audit($1, $2, $3, $4)`
+const endAuditSQL = `SELECT violations, found::text FROM end_audit($1, $2, $3, $4, $5)`
 
 // auditEnd is the answer of endAuditSQL.
 type auditEnd struct {
@@ -300,7 +303,7 @@ type auditEnd struct {
 // violations it has and the first of them.
 func (s *Service) endAudit(ctx context.Context, w walk) (int, []Violation, error) {
 	ends, err := query(ctx, s, pgx.RowToStructByPos[auditEnd], endAuditSQL, w.kind, w.run.Run,
-		len(w.errs) == 0, w.missed)
+		len(w.errs) == 0, w.missed, w.run.NextSeen)
 	if err != nil || len(ends) == 0 {
 		return 0, nil, err
 	}

@@ -40,6 +40,29 @@
 //	    delta.
 //	I9  The sweep may run at any time, twice at once, and die anywhere: every expired hold is expired
 //	    exactly once.
+//	I10 Every transition of a hold writes exactly one row of the ledger, in the transaction that
+//	    makes it. A hold's rows are numbered 1, 2, 3, ... without a gap. Fold the ledger, and you
+//	    have the holds.
+//
+// # The ledger
+//
+// Each verb writes the row of a transition behind the guarded statement that makes it. The
+// statement changes the hold's state and adds one to its version together, or it does nothing. The
+// ledger's primary key admits one row for each version. So there is one row for a transition (I10),
+// and a rollback undoes both. restart_hold is no transition: it moves the times of the hold and of
+// its row in the transaction that made them. A reclaim of a cart's line is none either, because the
+// cart expires once.
+//
+// The triggers of reservations and ledger keep the rest in SQL: a version rises by one with each
+// change, updated_at never falls, and a row of the ledger stays as it is. They can't see that a row
+// wasn't written. The audits fold the ledger and compare it with the holds for that.
+//
+// A hold of version 0 has no ledger. It is from before there was one, or a routine of the previous
+// release has made it. Its next transition is number 1. When a routine of the previous release
+// changes another hold, the trigger writes the row (0010_ledger.sql).
+//
+// [Service.Stats] counts the transitions of each minute by what the ticks have counted of the
+// ledger, and by the rows since the last tick.
 //
 // # Locks
 //
@@ -88,8 +111,8 @@
 // Postgres's clock can jump: at a fail-over to a host whose clock is ahead or behind, or when
 // somebody sets it. d is the size of the jump.
 //
-//   - I1, I2, I3, I7, I8 and I9 hold through any jump. The guards that keep them compare statuses,
-//     units and the counted marks of lines, and no two readings of the clock.
+//   - I1, I2, I3, I7, I8, I9 and I10 hold through any jump. The guards that keep them compare
+//     statuses, versions, units and the counted marks of lines, and no two readings of the clock.
 //   - I4 holds by the clock as it reads now. After a jump forward each hold dies d too early. After
 //     a jump back it dies d too late, and a hold that was dead is alive again until its end comes
 //     again, unless its death was written down. So one caller may be told that a hold has expired,
@@ -103,8 +126,9 @@
 //   - I5 doesn't depend on the clock, and neither does the wait of a read for the disk.
 //   - I6 holds, for keys that live 24 hours by the clock. A jump forward shortens a key's life by
 //     d, so a jump of a day forgets every key. A jump back makes it longer by d.
-//   - An extension after a jump back may set updated_at to a time before created_at. The stats show
-//     an event in the minute that the clock read then.
+//   - updated_at never falls: a transition after a jump back gets the time of the one before it,
+//     and the end of an extension is counted from there. The stats show the transition in that
+//     minute.
 //   - Every verb still returns one of its documented errors. But Postgres measures lock_timeout,
 //     statement_timeout and pg_sleep by the same clock. A jump forward may end a wait at once:
 //     the verb returns [ErrBusy] or [ErrUnavailable]. A jump back may lengthen a wait, up to the
@@ -176,9 +200,12 @@
 //
 //   - [Service.AuditNew], every hour. A stock row's closing names a movement: all of the row's
 //     movements up to it were verified. The audit verifies the movements behind the closings, with
-//     the holds of the sales among them, and closes the rows there. It reads the holds that were
-//     resolved since the last audit by their time, and finds the sale of each confirmed one. It
-//     also reads what is live, and compares all stock rows with it.
+//     the holds of the sales among them, and closes the rows there. It reads the rows of the ledger
+//     that the last audit's snapshot doesn't see and its own does (begin_audit.sql), and their
+//     holds: it folds the ledger of each, and finds the sales of each confirmed one by the
+//     transaction of its last row. It counts the rows of the holds with new ids, so that it also
+//     finds a transition that wrote no row. It also reads what is live, and compares all stock rows
+//     with it.
 //   - [Service.AuditFull], when an operator asks for it. It relies on no closing, and reads all
 //     movements and holds. It takes as many calls as it needs: each goes on where the last one
 //     ended.
@@ -188,16 +215,20 @@
 // it was written is found by the next hour's audit, and by each one after it, until it is repaired.
 // A change that somebody makes by SQL to old rows, behind the closings, is found by a full audit.
 // I3 leaves no trace in the data: its trigger keeps it. Each hour's audit checks that the triggers
-// are there, and looks at a thousand old holds from a random moment on.
+// are there, and looks at a thousand old holds from a random id on.
+//
+// The snapshots are the writer's. A reader that shows the audit's number in audit_state has
+// everything that they see. The audit reads what is new there only then, and otherwise on the
+// writer.
 //
 // # The archive
 //
 // With Options.Retention, a sweep that is done early moves rows of long ago to tables with
 // partitions by month (migrations/0008_archive.sql): holds that were resolved before then, with
-// their lines, and movements behind their stock row's closing. Each batch is one transaction, so a
-// row lies in one place in every snapshot. A routine that doesn't find a row looks into the archive
-// in its next statement, by a younger snapshot. So it can't miss a row that moves in between, and a
-// row that is there costs no look.
+// their lines and their rows of the ledger, and movements behind their stock row's closing. Each
+// batch is one transaction, so a row lies in one place in every snapshot. A routine that doesn't
+// find a row looks into the archive in its next statement, by a younger snapshot. So it can't miss
+// a row that moves in between, and a row that is there costs no look.
 //
 //   - The archive locks no stock row. It skips holds that are locked, and it needs none of the
 //     locks above. One sweep archives at a time, by an advisory lock that the others don't wait
@@ -206,6 +237,8 @@
 //     have their owner's rights. Triggers refuse to delete a row unless the same row lies in the
 //     archive.
 //   - A confirmed hold moves before its sales, so a hold that is there has its sales there.
+//   - A row of the ledger or a movement stays until every sink has published it. stream.archived is
+//     the newest transaction of which a row was archived: events up to it can't be read any more.
 //   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
 //     with the row, and those that name a document, whose lines are applied once, for ever.
 //     archived_stock says up to which movement the others are archived.

@@ -29,10 +29,7 @@ const isDeadSQL = "SELECT expires_at <= clock_timestamp() FROM reservations WHER
 // endSoonSQL lets the hold $1 end after the time $2.
 const endSoonSQL = `
 WITH soon AS (
-    UPDATE reservations
-    SET created_at = clock_timestamp() - interval '30 min',
-        updated_at = clock_timestamp() - interval '30 min',
-        expires_at = clock_timestamp() + $2::interval
+    UPDATE reservations SET expires_at = clock_timestamp() + $2::interval
     WHERE id = $1
     RETURNING id, expires_at
 )

@@ -42,6 +42,16 @@ WITH oldest AS (
 UPDATE reservation_items l SET expires_at = o.expires_at
 FROM oldest o WHERE l.reservation_id = $1`
 
+// startOverSQL makes the times of each live hold those of its first transition, and leaves no
+// other.
+var startOverSQL = []string{
+	"UPDATE reservations SET version = 1 WHERE status = 'PENDING'",
+	`DELETE FROM ledger l USING reservations r
+	 WHERE r.id = l.hold_id AND r.status = 'PENDING' AND l.version > 1`,
+	`UPDATE ledger l SET at = r.updated_at, expires_at = r.expires_at
+	 FROM reservations r WHERE r.id = l.hold_id AND r.status = 'PENDING'`,
+}
+
 // makeVariedHolds makes holds of every status, of one and of several lines. Some have the same
 // times, and some are dead holds that no sweep has expired. It returns the three stock rows.
 func makeVariedHolds(f *fixture) []reservation.Line {
@@ -79,6 +89,7 @@ func makeVariedHolds(f *fixture) []reservation.Line {
 		f.Exec(copyTimesSQL, twin.ID.String())
 		f.kill(f.hold(lines...))
 	}
+	f.unguarded(startOverSQL...)
 	return rows
 }
 

@@ -29,8 +29,9 @@ type Stats struct {
 	Audit *AuditResult
 }
 
-// Minute counts the events of one minute. A hold counts as expired in the minute of its expires_at,
-// whether or not a sweep has written it down.
+// Minute counts the transitions of one minute. A hold counts as expired in the minute of its
+// expires_at, whether or not a sweep has written it down. A hold of version 0 has no transitions in
+// the ledger, so they aren't counted.
 type Minute struct {
 	At                                 time.Time
 	Held, Confirmed, Released, Expired int64
@@ -55,8 +56,8 @@ type statsRow struct {
 
 const statsSQL = `SELECT operator_stats()`
 
-// Stats reads the shop's figures. It reads the PENDING holds, the holds that were resolved in its
-// minutes and the stock rows, so its cost doesn't grow with the history. It locks nothing, and is
+// Stats reads the shop's figures. It reads the PENDING holds, the stock rows, and of the ledger
+// what no tick has counted yet, so its cost doesn't grow with the history. It locks nothing, and is
 // read on the Reader. It returns ErrBusy or ErrUnavailable.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	rows, err := read(ctx, s, pgx.RowTo[statsRow], statsSQL)

@@ -1,7 +1,9 @@
 package reservation_test
 
 import (
+	"flag"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -99,8 +101,10 @@ func insertModelHolds(f *fixture, rows []reservation.Line, all []modelHold) {
 	const hold = `
 WITH made AS (
     INSERT INTO reservations
-           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status)
-    VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7::text::reservation_status)
+           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, status,
+            version)
+    VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7::text::reservation_status,
+            CASE $7::text WHEN 'PENDING' THEN 1 ELSE 2 END)
     RETURNING id, expires_at, status
 )
 INSERT INTO reservation_items
@@ -149,6 +153,14 @@ WITH lines AS (
           FROM lines GROUP BY 1, 2) s
     WHERE i.product_id = s.product_id AND i.warehouse_id = s.warehouse_id
     RETURNING i.product_id, i.warehouse_id, i.seq - s.sales AS seq, i.total + s.sold AS total
+), transitions AS (
+    INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+    SELECT r.created_at, r.expires_at, r.id, 1, 'h', 'v' FROM reservations r
+    UNION ALL
+    SELECT r.updated_at, r.expires_at, r.id, 2,
+           CASE r.status WHEN 'CONFIRMED' THEN 'c' WHEN 'RELEASED' THEN 'r' ELSE 'e' END,
+           CASE r.status WHEN 'EXPIRED' THEN 's' ELSE 'v' END
+    FROM reservations r WHERE r.status <> 'PENDING'
 )
 INSERT INTO stock_movements
        (product_id, warehouse_id, seq, at, reservation_id, kind, delta, total_after)
@@ -188,6 +200,12 @@ func TestStatsAgreeWithTheModelBeforeAndAfterTheSweep(t *testing.T) {
 	if want.Live == 0 || want.Dead == 0 || want.SweepLag < time.Minute {
 		t.Fatalf("the model's stats are %+v, want live holds, dead holds and a lag", want)
 	}
+	f.tick()
+	counted, err := s.Stats(ctx)
+	want = modelStats(all, total, counted.Now)
+	if diff := cmp.Diff(want, counted, withinAMicrosecond); err != nil || diff != "" {
+		t.Errorf("Stats() after a tick differ (-want +got), %v:\n%s", err, diff)
+	}
 
 	if _, err := s.Sweep(ctx); err != nil {
 		t.Fatal(err)
@@ -216,19 +234,20 @@ func TestBrokenStatsDifferFromTheModel(t *testing.T) {
 		"dead holds count as live": {
 			"r.expires_at <= _now OR", "false OR",
 		},
-		"61 minutes": {"interval '59 minutes'", "interval '60 minutes'"},
-		"resolved holds don't count as held": {
-			"SELECT began AS minute, 'HELD' AS event, n FROM lives",
-			"SELECT began AS minute, 'HELD' AS event, n FROM lives WHERE status IS NULL",
+		"61 minutes":                        {"interval '59 minutes'", "interval '60 minutes'"},
+		"dead holds don't count as expired": {"WHERE p.ended >= _first", "WHERE false"},
+		"what was counted is missing":       {"WHERE c.minute >= _first", "WHERE false"},
+		"the first counted minute is missing": {
+			"c.minute >= _first", "c.minute >= _first + interval '2 min'",
 		},
-		"holds made before the hour are missing": {
-			"r.updated_at >= _first", "r.created_at >= _first",
-		},
+		"what was counted is counted again": {"l.xid >= pg_snapshot_xmax(_last)", "true"},
 		"the last two minutes are missing": { // the last one may have just begun
-			"r.updated_at >= _first",
-			"r.updated_at >= _first AND r.updated_at < _first + interval '58 min'",
+			"c.minute >= _first",
+			"c.minute >= _first AND c.minute < _first + interval '58 min'",
 		},
-		"the lag of the youngest dead hold": {"min(p.expires_at)", "max(p.expires_at)"},
+		"the lag of the youngest dead hold": {
+			"_now - min(p.first_end)", "_now - max(p.first_end)",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,6 +258,7 @@ func TestBrokenStatsDifferFromTheModel(t *testing.T) {
 				queryOne[time.Time](f, "SELECT clock_timestamp()"), 600)
 			insertModelHolds(f, rows, all)
 			total := queryOne[int64](f, "SELECT sum(total) FROM inventory")
+			f.tick()
 			f.mutate("operator_stats", c.old, c.replacement)
 
 			got, err := f.services()[0].Stats(f.Context())
@@ -308,6 +328,167 @@ func TestStatsFollowTheVerbs(t *testing.T) {
 		t.Errorf("Stats() after the sweep = %+v, want none dead", swept)
 	}
 	f.mustAudit(t)
+}
+
+// held reads the holds of the last hour in the stats.
+func held(t *testing.T, s *reservation.Service) (n int64) {
+	t.Helper()
+	stats, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range stats.Minutes {
+		n += m.Held
+	}
+	return n
+}
+
+// tick takes a tick.
+func (f *fixture) tick() {
+	f.t.Helper()
+	f.Exec("SELECT take_tick()")
+}
+
+// reserveDuringATick takes a tick while a transaction that holds a unit is open, and another one
+// that began later is over. It returns the number of holds that a read of the stats shows then,
+// after the first one's commit, and after another tick.
+func (f *fixture) reserveDuringATick(read func() int64) (open, committed, counted int64) {
+	f.t.Helper()
+	ctx := f.Context()
+	row := f.stock(10)
+	tx, err := f.Admin.Begin(ctx)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	const hold = `
+WITH made AS (
+    INSERT INTO reservations
+           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
+    SELECT gen_random_uuid(), $1, $2, 1, now(), now(), now() + interval '1 h', 1
+    RETURNING id, updated_at, expires_at
+), stock AS (
+    UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1
+)
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT updated_at, expires_at, id, 1, 'h', 'v' FROM made`
+	if _, err := tx.Exec(ctx, hold, row.ProductID.String(), row.WarehouseID.String()); err != nil {
+		f.t.Fatal(err)
+	}
+	f.hold(f.stock(10))
+	f.tick()
+	open = read()
+	if err := tx.Commit(ctx); err != nil {
+		f.t.Fatal(err)
+	}
+	committed = read()
+	f.tick()
+	return open, committed, read()
+}
+
+func TestStatsCountATransactionThatRanDuringATick(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	open, committed, counted := f.reserveDuringATick(
+		func() int64 { return held(t, newService(f.own)) })
+	if open != 1 || committed != 2 || counted != 2 {
+		t.Errorf("the stats show %d, %d and %d holds, want 1, 2 and 2", open, committed, counted)
+	}
+	f.mustAudit(t)
+}
+
+// A reader has a tick together with all that the tick's snapshot sees.
+func TestStatsOnAReaderCountATransactionThatRanDuringATick(t *testing.T) {
+	t.Parallel()
+
+	f := newFollower(t)
+	open, committed, counted := f.reserveDuringATick(func() int64 {
+		f.followedUp()
+		return held(t, f.s)
+	})
+	if open != 1 || committed != 2 || counted != 2 {
+		t.Errorf("the stats show %d, %d and %d holds, want 1, 2 and 2", open, committed, counted)
+	}
+}
+
+func TestStatsForgetATransactionThatRanDuringATickWithoutTheLook(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.mutate("operator_stats", "l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(_last)))", "false")
+	open, committed, counted := f.reserveDuringATick(
+		func() int64 { return held(t, newService(f.own)) })
+	if open != 1 || committed != 1 || counted != 2 {
+		t.Errorf("the stats show %d, %d and %d holds, want 1, 1 and 2", open, committed, counted)
+	}
+}
+
+// What was counted is kept for a day.
+func TestASweepRemovesTheCountsOfMinutesBeforeADay(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.Exec(`
+INSERT INTO minute_counts (minute, held)
+SELECT date_bin('1 minute', clock_timestamp(), 'epoch') - n * interval '1 hour', 1
+FROM generate_series(0, 30) n`)
+	if _, err := newService(f.own).Sweep(f.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := queryOne[int](f, "SELECT count(*) FROM minute_counts"); n != 24 {
+		t.Errorf("%d counts are left, want those of 24 hours", n)
+	}
+	if n := held(t, newService(f.own)); n != 1 {
+		t.Errorf("the stats show %d holds, want the one of the last hour", n)
+	}
+}
+
+// The numbers of TestTheStatsReadWhatIsLive. This is how to measure with those of a large shop:
+//
+//	go test ./internal/reservation -run TheStatsReadWhatIsLive -v -timeout 1h \
+//	        -live 100000 -resolved 4000000
+var (
+	liveHolds     = flag.Int("live", 5_000, "live holds")
+	resolvedHolds = flag.Int("resolved", 100_000, "holds that were resolved within the hour")
+)
+
+// The stats read what is live, and what no tick has counted. The holds that were resolved in the
+// hour don't matter.
+func TestTheStatsReadWhatIsLive(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	f.stock(0)
+	f.script(settingsSQL+`
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, created_at, updated_at,
+                          expires_at, status, version)
+SELECT gen_random_uuid(), i.product_id, i.warehouse_id, 1, t.at, t.at, t.at + interval '2 h',
+       CASE WHEN n <= {resolved} THEN 'RELEASED' ELSE 'PENDING' END::reservation_status,
+       CASE WHEN n <= {resolved} THEN 2 ELSE 1 END
+FROM inventory i, generate_series(1, {resolved} + {live}) n,
+     LATERAL (SELECT clock_timestamp() - (n % 2400) * interval '1 s' AS at) t;
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT r.created_at, r.expires_at, r.id, v, CASE v WHEN 1 THEN 'h' ELSE 'r' END, 'v'
+FROM reservations r, generate_series(1, r.version) v;
+VACUUM ANALYZE reservations, ledger;
+SET synchronous_commit = on;
+SELECT take_tick()`, "{resolved}", strconv.Itoa(*resolvedHolds), "{live}", strconv.Itoa(*liveHolds))
+	f.Exec("VACUUM ANALYZE minute_counts, ticks")
+	const sql = "SELECT operator_stats()"
+	blocks, took := f.Explain(sql)
+	t.Logf("the stats with %d live holds read %d blocks and took %.1f ms", *liveHolds, blocks, took)
+	// Each live hold is a row of the table, found by an index.
+	if limit := *liveHolds + 500; blocks > limit {
+		t.Errorf("the stats read %d blocks, want at most %d", blocks, limit)
+	}
+	if got := held(t, newService(f.own)); got != int64(*resolvedHolds+*liveHolds) {
+		t.Errorf("the stats show %d holds, want all", got)
+	}
+	f.Exec("TRUNCATE ticks")
+	if uncounted, took := f.Explain(sql); uncounted < 2*blocks {
+		t.Errorf("without the tick they read %d blocks in %.1f ms, want more", uncounted, took)
+	}
 }
 
 func TestStatsShowTheLastAudit(t *testing.T) {

@@ -44,7 +44,8 @@ UPDATE reservations SET created_at = created_at - interval '90 d',
 UPDATE stock_movements SET at = at - interval '90 d';
 INSERT INTO stock_closings (product_id, warehouse_id, seq, total, at)
 SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory
-ON CONFLICT (product_id, warehouse_id) DO UPDATE SET seq = excluded.seq, total = excluded.total`)
+ON CONFLICT (product_id, warehouse_id) DO UPDATE SET seq = excluded.seq, total = excluded.total;`+
+			pgtest.MoveLedgerSQL)
 		return err
 	})
 	if err != nil {

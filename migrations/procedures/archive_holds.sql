@@ -1,24 +1,28 @@
--- archive_holds moves up to _limit holds that were resolved at least _retention ago into the
--- archive, with their lines: the oldest first, from those resolved at _from on. It locks no stock
--- row and no live hold, and skips a hold that another caller has locked. Each call is one
--- transaction, so a hold lies in one place at any time. A call that is lost in a crash is done
--- again, so it doesn't wait for the disk.
+-- archive_holds moves holds that were resolved at least _retention ago into the archive, with their
+-- lines and their rows of the ledger. It looks at up to _limit of them, those that were made first,
+-- from those made at _from on. It locks no stock row and no live hold, and skips a hold that
+-- another caller has locked. Each call is one transaction, so a hold lies in one place at any time.
+-- A call that is lost in a crash is done again, so it doesn't wait for the disk.
 --
--- It answers how many holds it moved, when the last one was resolved, and whether there may be
--- more. A cart has up to a hundred lines: it moves up to _limit lines too.
+-- It answers how many holds it moved, from when on the next call is to look, and whether there may
+-- be more. A cart has up to a hundred lines: it moves up to _limit lines too.
+--
+-- A hold stays until every sink has published its rows. Younger rows are published later, so when
+-- none of the holds may move, there is no use in a look at more.
 --
 -- The function has its owner's rights, because the service may not delete a hold. The triggers of
--- 0008_archive.sql refuse each deletion of a row that isn't in the archive. Returns stay where they
--- are. A later table with rows of a hold that are as many as the holds belongs between the lines
--- and the holds below.
+-- 0008_archive.sql and 0010_ledger.sql refuse each deletion of a row that isn't in the archive.
+-- Returns stay where they are. A later table with rows of a hold that are as many as the holds
+-- belongs between the ledger and the holds below.
 CREATE OR REPLACE FUNCTION archive_holds(
     _retention interval, _from timestamptz, _limit integer,
     OUT archived bigint, OUT reached timestamptz, OUT more boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    _before timestamptz := archive_before(_retention);
-    _least  timestamptz := greatest(_from, end_of_detached_months());
-    _ids    uuid[];
+    _before    timestamptz := archive_before(_retention);
+    _least     timestamptz := end_of_detached_months();
+    _published pg_snapshot := published_snapshot();
+    _ids       uuid[];
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     archived := 0;
@@ -27,23 +31,32 @@ BEGIN
         RETURN; -- another sweep is archiving
     END IF;
     WITH due AS MATERIALIZED (
-        SELECT r.id, r.updated_at, r.product_id FROM reservations r
-        WHERE r.status <> 'PENDING' AND r.updated_at >= _least AND r.updated_at < _before
-        ORDER BY r.updated_at LIMIT _limit FOR UPDATE SKIP LOCKED
+        SELECT * FROM archivable_holds(greatest(_from, _least - interval '1 day'), _least, _before,
+                                       _limit)
+    ), free AS MATERIALIZED (
+        SELECT r.id, r.created_at, r.product_id FROM reservations r
+        WHERE r.id IN (SELECT d.id FROM due d)
+          AND NOT EXISTS (SELECT FROM ledger l
+                          WHERE l.hold_id = r.id AND NOT pg_visible_in_snapshot(l.xid, _published))
+        FOR UPDATE SKIP LOCKED
     ), weighed AS ( -- with the running sum of lines
-        SELECT d.id, d.updated_at, sum(
-                   CASE WHEN d.product_id IS NULL
+        SELECT f.id, f.created_at, sum(
+                   CASE WHEN f.product_id IS NULL
                         THEN (SELECT count(*) FROM reservation_items l
-                              WHERE l.reservation_id = d.id)
+                              WHERE l.reservation_id = f.id)
                         ELSE 1 END
-               ) OVER (ORDER BY d.updated_at, d.id) AS lines
-        FROM due d
+               ) OVER (ORDER BY f.created_at, f.id) AS lines
+        FROM free f
     )
-    SELECT array_agg(w.id), max(w.updated_at), count(*),
-           count(*) < (SELECT count(*) FROM due) OR count(*) = _limit
+    SELECT array_agg(w.id) FILTER (WHERE w.lines <= _limit),
+           coalesce(min(w.created_at) FILTER (WHERE w.lines > _limit),
+                    (SELECT max(d.created_at) FROM due d)),
+           count(*) FILTER (WHERE w.lines <= _limit),
+           count(*) FILTER (WHERE w.lines > _limit) > 0 OR (SELECT count(*) = _limit FROM due)
     INTO _ids, reached, archived, more
-    FROM weighed w WHERE w.lines <= _limit;
+    FROM weighed w;
     IF archived = 0 THEN
+        more := false;
         RETURN;
     END IF;
     PERFORM make_archive_month(m.month)
@@ -54,9 +67,60 @@ BEGIN
     INSERT INTO archived_items
     SELECT r.updated_at, l.* FROM reservations r JOIN reservation_items l ON l.reservation_id = r.id
     WHERE r.id = ANY (_ids);
+    INSERT INTO archived_ledger
+    SELECT r.updated_at, l.* FROM reservations r JOIN ledger l ON l.hold_id = r.id
+    WHERE r.id = ANY (_ids);
     PERFORM count_archived_sales(_ids);
+    PERFORM raise_archived(l.xid)
+    FROM (SELECT l.xid FROM ledger l WHERE l.hold_id = ANY (_ids) ORDER BY l.xid DESC LIMIT 1) l;
     DELETE FROM reservation_items l WHERE l.reservation_id = ANY (_ids);
+    DELETE FROM ledger l WHERE l.hold_id = ANY (_ids);
     DELETE FROM reservations r WHERE r.id = ANY (_ids);
+END $$;
+
+-- archivable_holds answers the first _limit holds that were made at _from or later, and resolved at
+-- _least or later and before _before. No index has the resolved holds by the time of their
+-- resolution. A hold is made before it is resolved, and not long before. So the look passes by few
+-- holds that it doesn't answer.
+CREATE OR REPLACE FUNCTION archivable_holds(
+    _from timestamptz, _least timestamptz, _before timestamptz, _limit integer)
+RETURNS TABLE (id uuid, created_at timestamptz) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+    SELECT a.id, a.created_at
+    FROM (
+        (SELECT r.id, r.created_at FROM reservations r
+         WHERE r.status = 'CONFIRMED' AND r.created_at >= _from AND r.created_at < _before
+           AND r.updated_at >= _least AND r.updated_at < _before
+         ORDER BY r.created_at, r.id LIMIT _limit)
+        UNION ALL
+        (SELECT r.id, r.created_at FROM reservations r
+         WHERE r.status = 'RELEASED' AND r.created_at >= _from AND r.created_at < _before
+           AND r.updated_at >= _least AND r.updated_at < _before
+         ORDER BY r.created_at, r.id LIMIT _limit)
+        UNION ALL
+        (SELECT r.id, r.created_at FROM reservations r
+         WHERE r.status = 'EXPIRED' AND r.created_at >= _from AND r.created_at < _before
+           AND r.updated_at >= _least AND r.updated_at < _before
+         ORDER BY r.created_at, r.id LIMIT _limit)
+    ) a
+    ORDER BY a.created_at, a.id LIMIT _limit;
+END $$;
+
+-- published_snapshot sees the transactions whose events every sink has published: those that the
+-- tick sees up to which all have come. Without a sink it is null, and everything may be archived.
+CREATE OR REPLACE FUNCTION published_snapshot() RETURNS pg_snapshot LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT coalesce((SELECT t.snapshot FROM ticks t WHERE t.n <= s.done
+                             ORDER BY t.n DESC LIMIT 1), '1:1:')
+            FROM (SELECT min(k.done) AS done FROM sinks k) s
+            WHERE s.done IS NOT NULL);
+END $$;
+
+-- raise_archived records that a row of the transaction _xid is archived.
+CREATE OR REPLACE FUNCTION raise_archived(_xid xid8) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE stream SET archived = _xid WHERE archived < _xid;
 END $$;
 
 -- count_archived_sales adds the units of the CONFIRMED ones among the holds to archived_stock.
@@ -113,16 +177,14 @@ LANGUAGE sql STABLE AS $$
     SELECT _table || to_char(_month AT TIME ZONE 'UTC', '_YYYY_MM')
 $$;
 
--- make_archive_month makes the partitions of a month, unless it has them. It makes each as a table
--- of its own and attaches it: PARTITION OF would lock the archive against readers.
+-- make_archive_month makes the partitions of a month, unless it has them. A month from before a
+-- table of the archive lacks that table's. It makes each as a table of its own and attaches it:
+-- PARTITION OF would lock the archive against readers.
 CREATE OR REPLACE FUNCTION make_archive_month(_month timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     _table text;
 BEGIN
-    IF EXISTS (SELECT FROM archived_months m WHERE m.month = _month) THEN
-        RETURN;
-    END IF;
     FOREACH _table IN ARRAY archived_tables() LOOP
         CONTINUE WHEN to_regclass(archive_partition(_table, _month)) IS NOT NULL;
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)',
@@ -130,10 +192,11 @@ BEGIN
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                        _table, archive_partition(_table, _month), _month, next_month(_month));
     END LOOP;
-    INSERT INTO archived_months (month) VALUES (_month);
+    INSERT INTO archived_months (month) VALUES (_month) ON CONFLICT (month) DO NOTHING;
 END $$;
 
 -- archived_tables lists the tables that have partitions.
 CREATE OR REPLACE FUNCTION archived_tables() RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT ARRAY['archived_reservations', 'archived_items', 'archived_movements']
+    SELECT ARRAY['archived_reservations', 'archived_items', 'archived_movements',
+                 'archived_ledger']
 $$;

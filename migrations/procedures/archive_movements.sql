@@ -1,7 +1,8 @@
 -- archive_movements moves movements that are at least _retention old into the archive. Each must be
 -- behind its stock row's closing, so the newest movement of a row always stays. So do a row's
--- OPENING, and each movement that names a document. It looks at up to _limit movements of the next
--- _rows stock rows, in the order of their keys, and begins again after the last one.
+-- OPENING, each movement that names a document, and what a sink hasn't published yet. It looks at
+-- up to _limit movements of the next _rows stock rows, in the order of their keys, and begins again
+-- after the last one.
 --
 -- It answers how many movements it moved, and whether it had _limit to look at. It locks no stock
 -- row. It has its owner's rights, and each call is one transaction, as in archive_holds.
@@ -59,8 +60,9 @@ BEGIN
 END $$;
 
 -- archive_movements_of moves the movements of one stock row that follow movement _archived and are
--- due: those up to the first one that isn't older than _before, or that sold a hold which
--- archive_holds hasn't moved yet. It looks at up to _limit of them, and at those before _closed.
+-- due: those up to the first one that isn't older than _before, that a sink hasn't published, or
+-- that sold a hold which archive_holds hasn't moved yet. It looks at up to _limit of them, and at
+-- those before _closed.
 --
 -- A movement of a detached month stays in stock_movements. So does a sale whose hold stays.
 CREATE OR REPLACE FUNCTION archive_movements_of(
@@ -68,17 +70,19 @@ CREATE OR REPLACE FUNCTION archive_movements_of(
     _limit integer, OUT moved bigint, OUT looked integer)
 LANGUAGE plpgsql AS $$
 DECLARE
-    _least timestamptz := end_of_detached_months();
-    _last  bigint[]; -- the number of the last movement that is due, and the total after it
-    _seqs  bigint[]; -- of those that move
-    _delta bigint;   -- of those, without sales
+    _least     timestamptz := end_of_detached_months();
+    _published pg_snapshot := published_snapshot();
+    _last      bigint[]; -- the number of the last movement that is due, and the total after it
+    _seqs      bigint[]; -- of those that move
+    _delta     bigint;   -- of those, without sales
 BEGIN
     SELECT count(*), max(ARRAY[d.seq, d.total_after]),
            array_agg(d.seq) FILTER (WHERE d.seq > 1 AND d.source IS NULL AND d.sold IS NULL
                                       AND d.at >= _least)
     INTO looked, _last, _seqs
     FROM (SELECT m.seq, m.total_after, m.source, m.at, h.sold,
-                 bool_and(m.at < _before AND coalesce(h.sold < _least, true))
+                 bool_and(m.at < _before AND coalesce(h.sold < _least, true)
+                          AND coalesce(pg_visible_in_snapshot(m.xid, _published), true))
                      OVER (ORDER BY m.seq) AS due
           FROM stock_movements m
           LEFT JOIN LATERAL (SELECT r.updated_at AS sold FROM reservations r
@@ -103,6 +107,10 @@ BEGIN
     )
     SELECT count(*), coalesce(sum(n.delta) FILTER (WHERE n.kind <> 'SALE'), 0)
     INTO moved, _delta FROM moving n;
+    PERFORM raise_archived(m.xid)
+    FROM (SELECT m.xid FROM stock_movements m
+          WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq = ANY (_seqs)
+          ORDER BY m.xid DESC LIMIT 1) m;
     DELETE FROM stock_movements m
     WHERE m.product_id = _product AND m.warehouse_id = _warehouse AND m.seq = ANY (_seqs);
     INSERT INTO archived_stock AS a (product_id, warehouse_id, seq, total, moved)

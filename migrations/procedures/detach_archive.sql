@@ -1,7 +1,7 @@
--- detach_archive takes the month that begins on _first out of the archive, in UTC. Its holds, lines
--- and movements then lie in tables of their own, whose names it answers, and the service finds them
--- no more. The month gets no more rows. Operators call it, and export the tables before they call
--- drop_archive.
+-- detach_archive takes the month that begins on _first out of the archive, in UTC. Its holds,
+-- lines, movements and rows of the ledger then lie in tables of their own, whose names it answers,
+-- and the service finds them no more. The month gets no more rows. Operators call it, and export
+-- the tables before they call drop_archive.
 --
 -- It has its owner's rights, because an operator owns no table. It locks the archive for a moment.
 CREATE OR REPLACE FUNCTION detach_archive(_first date) RETURNS text[]
@@ -22,6 +22,8 @@ BEGIN
         RAISE EXCEPTION 'the archive has no month that begins on %', _first;
     END IF;
     FOREACH _table IN ARRAY archived_tables() LOOP
+        -- a month from before a table of the archive has no partition of it
+        CONTINUE WHEN to_regclass(archive_partition(_table, _month)) IS NULL;
         EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', _table,
                        archive_partition(_table, _month));
         EXECUTE format('GRANT SELECT ON %I TO pg_database_owner',
@@ -35,16 +37,22 @@ END $$;
 CREATE OR REPLACE FUNCTION drop_archive(_first date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    _month timestamptz := _first::timestamp AT TIME ZONE 'UTC';
-    _table text;
+    _month   timestamptz := _first::timestamp AT TIME ZONE 'UTC';
+    _table   text;
+    _dropped boolean := false;
 BEGIN
     PERFORM refuse_other_than_operator();
     IF NOT EXISTS (SELECT FROM archived_months m WHERE m.month = _month AND m.detached) THEN
         RAISE EXCEPTION 'the month that begins on % isn''t detached', _first;
     END IF;
     FOREACH _table IN ARRAY archived_tables() LOOP
+        CONTINUE WHEN to_regclass(archive_partition(_table, _month)) IS NULL;
         EXECUTE format('DROP TABLE %I', archive_partition(_table, _month));
+        _dropped := true;
     END LOOP;
+    IF NOT _dropped THEN
+        RAISE EXCEPTION 'the month that begins on % was dropped before', _first;
+    END IF;
 END $$;
 
 -- refuse_other_than_operator fails unless the session is of the database's owner, or of a role that
@@ -53,7 +61,7 @@ END $$;
 CREATE OR REPLACE FUNCTION refuse_other_than_operator() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_has_role(session_user, 'pg_database_owner', 'MEMBER') THEN
-        RAISE EXCEPTION 'only the database''s owner may take a month out of the archive'
+        RAISE EXCEPTION 'only the database''s owner may call this'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
 END $$;

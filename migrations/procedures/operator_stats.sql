@@ -1,50 +1,58 @@
 -- operator_stats answers how the shop stands at this moment, by one snapshot, and what happened in
--- each of the last sixty minutes, the running one included. It reads the PENDING holds, the holds
--- that were resolved in these minutes, and the stock rows. A dead hold counts as expired since its
--- end, whether or not that is written down (I4).
+-- each of the last sixty minutes, the running one included. It reads the PENDING holds, the stock
+-- rows, the minutes that the ticks have counted, and the rows of the ledger that no tick has
+-- counted yet. A dead hold counts as expired since its end, whether or not that is written down
+-- (I4).
+--
+-- A tick counts the rows that its snapshot sees. The others were written by transactions that ran
+-- then, or that began later. This holds on a reader too: it has a tick together with all that the
+-- tick's snapshot sees.
 CREATE OR REPLACE FUNCTION operator_stats() RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _now   timestamptz := clock_timestamp();
     _first timestamptz := date_bin('1 minute', _now, 'epoch') - interval '59 minutes';
+    _last  pg_snapshot;
 BEGIN
+    -- A STABLE function's statements have one snapshot, that of its caller.
+    SELECT t.snapshot INTO _last FROM ticks t ORDER BY t.n DESC LIMIT 1;
+    _last := coalesce(_last, '1:1:');
     RETURN (
-        WITH pending AS MATERIALIZED (
-            SELECT r.created_at, r.expires_at, r.quantity,
-                   r.expires_at <= _now OR r.product_id IS NULL
-                   AND (SELECT count(*) > 0 FROM reservation_items l -- as has_lost_line does
-                        WHERE l.reservation_id = r.id AND NOT l.counted) AS dead
-            FROM reservations r WHERE r.status = 'PENDING'
+        WITH pending AS MATERIALIZED ( -- by the minute of their end, if they are dead
+            SELECT CASE WHEN r.dead THEN date_bin('1 minute', r.expires_at, 'epoch') END AS ended,
+                   count(*) AS n, sum(r.quantity) AS units, min(r.expires_at) AS first_end
+            FROM (SELECT r.expires_at, r.quantity,
+                         r.expires_at <= _now OR r.product_id IS NULL
+                         AND (SELECT count(*) > 0 FROM reservation_items l -- as has_lost_line does
+                              WHERE l.reservation_id = r.id AND NOT l.counted) AS dead
+                  FROM reservations r WHERE r.status = 'PENDING' OFFSET 0) r
+            GROUP BY 1
         ), holds AS MATERIALIZED (
-            SELECT count(*) FILTER (WHERE NOT p.dead) AS live,
-                   coalesce(sum(p.quantity) FILTER (WHERE NOT p.dead), 0) AS live_units,
-                   count(*) FILTER (WHERE p.dead) AS dead,
+            SELECT coalesce(sum(p.n) FILTER (WHERE p.ended IS NULL), 0) AS live,
+                   coalesce(sum(p.units) FILTER (WHERE p.ended IS NULL), 0) AS live_units,
+                   coalesce(sum(p.n) FILTER (WHERE p.ended IS NOT NULL), 0) AS dead,
                    greatest(extract(epoch FROM
-                       _now - min(p.expires_at) FILTER (WHERE p.dead)), 0) AS lag
+                       _now - min(p.first_end) FILTER (WHERE p.ended IS NOT NULL)), 0) AS lag
             FROM pending p
-        ), lives AS ( -- by the minutes in which holds began and ended, so that an hour has few rows
-            SELECT date_bin('1 minute', r.created_at, 'epoch') AS began,
-                   date_bin('1 minute', r.updated_at, 'epoch') AS ended,
-                   r.status::text AS status, count(*) AS n
-            FROM reservations r
-            WHERE r.status <> 'PENDING' AND r.updated_at >= _first
-            GROUP BY 1, 2, 3
+        ), uncounted AS (
+            SELECT l.at, l.kind FROM ledger l
+            WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(_last)))
             UNION ALL
-            SELECT date_bin('1 minute', p.created_at, 'epoch'),
-                   CASE WHEN p.dead THEN date_bin('1 minute', p.expires_at, 'epoch') END,
-                   CASE WHEN p.dead THEN 'EXPIRED' END, count(*)
-            FROM pending p
-            GROUP BY 1, 2, 3
-        ), events AS (
-            SELECT began AS minute, 'HELD' AS event, n FROM lives
+            SELECT l.at, l.kind FROM ledger l WHERE l.xid >= pg_snapshot_xmax(_last)
+        ), parts AS (
+            SELECT c.minute, c.held, c.confirmed, c.released, c.expired
+            FROM minute_counts c WHERE c.minute >= _first
             UNION ALL
-            SELECT ended, status, n FROM lives
+            SELECT date_bin('1 minute', u.at, 'epoch'),
+                   count(*) FILTER (WHERE u.kind = 'h'), count(*) FILTER (WHERE u.kind = 'c'),
+                   count(*) FILTER (WHERE u.kind = 'r'), count(*) FILTER (WHERE u.kind = 'e')
+            FROM uncounted u WHERE u.at >= _first
+            GROUP BY 1
+            UNION ALL
+            SELECT p.ended, 0, 0, 0, p.n FROM pending p WHERE p.ended >= _first
         ), counts AS (
-            SELECT e.minute,
-                   coalesce(sum(e.n) FILTER (WHERE e.event = 'HELD'), 0) AS held,
-                   coalesce(sum(e.n) FILTER (WHERE e.event = 'CONFIRMED'), 0) AS confirmed,
-                   coalesce(sum(e.n) FILTER (WHERE e.event = 'RELEASED'), 0) AS released,
-                   coalesce(sum(e.n) FILTER (WHERE e.event = 'EXPIRED'), 0) AS expired
-            FROM events e GROUP BY e.minute
+            SELECT p.minute, sum(p.held) AS held, sum(p.confirmed) AS confirmed,
+                   sum(p.released) AS released, sum(p.expired) AS expired
+            FROM parts p GROUP BY p.minute
         )
         SELECT jsonb_build_object(
             'now', _now, 'live', h.live, 'live_units', h.live_units, 'dead', h.dead, 'lag', h.lag,

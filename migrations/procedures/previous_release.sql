@@ -82,3 +82,26 @@ BEGIN
                         c.total, c.reserved
                  FROM list_catalog(_name, _id, _warehouse, _limit, _rows, _bytes) c;
 END $$;
+
+-- The audit of a release that finds what is new by time. The next one reads the same rows of the
+-- ledger again.
+CREATE OR REPLACE FUNCTION begin_audit(
+    _kind text, _next timestamptz,
+    OUT run bigint, OUT part text, OUT after text, OUT since timestamptz)
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE audit_state a
+    SET run = a.run + 1, began = clock_timestamp(), part = '', after = '', violations = 0,
+        found = '[]', next_since = greatest(a.since, _next), next_seen = NULL
+    WHERE a.kind = _kind AND a.began IS NULL;
+    SELECT a.run, a.part, a.after, a.since INTO run, part, after, since
+    FROM audit_state a WHERE a.kind = _kind;
+END $$;
+
+CREATE OR REPLACE FUNCTION end_audit(
+    _kind text, _run bigint, _whole boolean, _missed integer)
+RETURNS TABLE (violations integer, found jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT e.violations, e.found
+                 FROM end_audit(_kind, _run, _whole, _missed, NULL) e;
+END $$;

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/pgserver"
@@ -252,7 +254,7 @@ func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 			"is taken: stop the program that listens there, or choose another port (PORT=",
 		},
 		"unknown verb":   {local("jump"), "unknown verb"},
-		"no verb":        {local(), "run, seed, psql or reset"},
+		"no verb":        {local(), "run, events, seed, psql or reset"},
 		"extra argument": {local("run", "x"), "unexpected argument"},
 		"function not built": {
 			func() error { return serve(t.Context(), unbuilt, testConfig(), io.Discard) },
@@ -269,6 +271,14 @@ func TestErrorsNameTheRemedyInOneLine(t *testing.T) {
 		"database unreachable by seed": {
 			func() error { return seed(t.Context(), testOptions(t), unreachable, io.Discard) },
 			"can't use the database of DATABASE_URL: ",
+		},
+		"a webhook elsewhere over http": {
+			func() error {
+				elsewhere := testOptions(t)
+				elsewhere.webhook = "http://example.com/hook"
+				return serve(t.Context(), elsewhere, testConfig(), io.Discard)
+			},
+			"the webhook's URL: it must be a URL with https, or with http to this machine",
 		},
 		"reset with DATABASE_URL": {
 			func() error { return reset(testOptions(t), remote, io.Discard) }, "DATABASE_URL is set",
@@ -384,5 +394,54 @@ func TestTheProgramEndsWithItsServer(t *testing.T) {
 		}
 	case <-time.After(startLimit):
 		t.Error(errors.New("the program still runs without its server"))
+	}
+}
+
+// The printed secret verifies what the endpoint gets, and `make events` shows it.
+func TestAWebhookIsToldOfAHold(t *testing.T) {
+	t.Parallel()
+
+	type delivery struct {
+		header http.Header
+		body   []byte
+	}
+	deliveries := make(chan delivery, 100)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		deliveries <- delivery{r.Header, body}
+	}))
+	t.Cleanup(endpoint.Close)
+	opts, c := testOptions(t), testConfig()
+	opts.webhook = endpoint.URL + "/hook"
+	p := start(t, opts, c)
+	if got := reserveLastMug(t, p); got != http.StatusCreated {
+		t.Fatalf("reserving the last mug = %d, want 201", got)
+	}
+	waitUntil(t, func() bool { return strings.Contains(p.output.String(), "signed with ") })
+	_, secret, _ := strings.Cut(p.output.String(), "signed with ")
+	receiver, err := standardwebhooks.NewWebhook(strings.TrimSpace(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for isHeld := false; !isHeld; {
+		select {
+		case d := <-deliveries:
+			if err := receiver.Verify(d.body, d.header); err != nil {
+				t.Errorf("the endpoint can't verify %s: %v", d.body, err)
+			}
+			isHeld = strings.Contains(string(d.body), `"type":"allo.reservation.held"`)
+		case <-time.After(startLimit):
+			t.Fatal("the endpoint wasn't told of the hold")
+		}
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var shown output
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"events", "-data", opts.data}, &shown, io.Discard) }()
+	waitUntil(t, func() bool { return strings.Contains(shown.String(), "reservation.held") })
+	cancel()
+	if err := <-ended; err != nil || !strings.Contains(shown.String(), "units 1, lines 1, by verb") {
+		t.Errorf("the events are shown as\n%s\n%v", &shown, err)
 	}
 }

@@ -1,7 +1,9 @@
 // Command local runs the whole service on one machine: Postgres, a gateway like AWS's with the API
 // and the pages behind it, and the sweeper every minute. It takes one verb:
 //
-//	local run     serve until Ctrl-C; -lambdas DIR runs the built functions, each in its own process
+//	local run     serve until Ctrl-C; -lambdas DIR runs the built functions, each in its own process;
+//	              -webhook URL posts the events there
+//	local events  print the events while they are published, until Ctrl-C
 //	local seed    put the demo catalog back and remove every reservation
 //	local psql    open the database in psql; arguments after -- are psql's
 //	local reset   remove the embedded server's data
@@ -20,9 +22,10 @@ import (
 	"syscall"
 
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/local"
 )
 
-const verbs = "run, seed, psql or reset"
+const verbs = "run, events, seed, psql or reset"
 
 // options are the command line.
 type options struct {
@@ -32,6 +35,8 @@ type options struct {
 	root, data string
 	// lambdas is the directory of the built functions. Empty runs the handlers in this process.
 	lambdas string
+	// webhook is the URL of an endpoint that gets the events, or empty.
+	webhook string
 	// withParent ends the program when the process that started it ends, as make may by kill -9.
 	withParent bool
 	// remote and eraseEverything together let seed empty a database on another machine.
@@ -69,6 +74,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch opts.verb {
 	case "run":
 		return serve(ctx, opts, c, stdout)
+	case "events":
+		return local.Follow(ctx, opts.data, stdout)
 	case "seed":
 		return seed(ctx, opts, c, stdout)
 	case "psql":
@@ -87,6 +94,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&opts.root, "root", ".", "the checkout")
 	flags.StringVar(&opts.data, "data", "", "the embedded server's data (default <root>/.local)")
 	flags.StringVar(&opts.lambdas, "lambdas", "", "run: directory of the built functions to run")
+	flags.StringVar(&opts.webhook, "webhook", "", "run: URL of an endpoint that gets the events")
 	flags.BoolVar(&opts.withParent, "with-parent", false, "run: end when the starting process ends")
 	flags.BoolVar(&opts.remote, "remote", false, "seed: allow a database on another machine")
 	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: allow to remove its data")

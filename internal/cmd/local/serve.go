@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,14 +73,23 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, functions.Close()) }()
+	feed, err := local.NewFeed(functions.Outbox, opts.data, opts.webhook, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, feed.Close()) }()
 	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n",
 		time.Since(start).Seconds(), shownAddress(listener))
-	return serveUntil(ctx, d, functions, listener, c.SweepInterval, log)
+	if opts.webhook != "" {
+		fmt.Fprintf(stdout, "The events go to %s, signed with %s\n", opts.webhook, feed.Secret())
+	}
+	return serveUntil(ctx, d, functions, feed, listener, c.SweepInterval, log)
 }
 
-// serveUntil answers requests and runs the sweeper until ctx ends or the embedded server does.
+// serveUntil answers requests, publishes the events and runs the sweeper, until ctx ends or the
+// embedded server does.
 func serveUntil(
-	ctx context.Context, d database, f *local.Functions, l net.Listener,
+	ctx context.Context, d database, f *local.Functions, feed *local.Feed, l net.Listener,
 	every time.Duration, log *slog.Logger,
 ) error {
 	gateway, err := local.NewGateway(route.All(), f.HTTP, log)
@@ -90,14 +100,12 @@ func serveUntil(
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 
-	sweeping, stopSweeping := context.WithCancel(ctx)
-	swept := make(chan struct{})
-	go func() {
-		defer close(swept)
-		local.RunRule(sweeping, every, f.Sweep, log)
-	}()
-	defer func() { <-swept }()
-	defer stopSweeping()
+	working, stopWorking := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { local.RunRule(working, every, f.Sweep, log) })
+	work.Go(func() { feed.Run(working) })
+	defer work.Wait()
+	defer stopWorking()
 
 	select {
 	case <-ctx.Done():

@@ -110,6 +110,9 @@ type Answer struct {
 	// because of which the call was refused.
 	Status Status
 	End    Instant
+	// Version is the number of the hold's transitions, or 0 when the answer is an older one, or
+	// doesn't show it.
+	Version int
 	// Rows are the stock rows that a catalog or a shortage shows, or those that aren't for sale.
 	Rows []Row
 	// Moved are the results of a Move's lines, in their order, or the newest movement.
@@ -119,8 +122,8 @@ type Answer struct {
 // Row is a stock row in an answer. A shortage shows only Available.
 type Row struct{ Number, Total, Reserved, Available int }
 
-// State is the state between two calls: the stock rows, the status and the end of each hold, and
-// the movement of each line of a document. It is a string so that states can be compared.
+// State is the state between two calls: the stock rows, the status, the end and the version of each
+// hold, and the movement of each line of a document. It is a string so that states can be compared.
 type State string
 
 // untold is the end of a hold that was resolved before any caller was told its end.
@@ -128,7 +131,7 @@ const untold Instant = 0
 
 const (
 	rowSize  = 9
-	holdSize = 9
+	holdSize = 10
 )
 
 // The bits of a stock row that say why it isn't for sale.
@@ -199,7 +202,7 @@ func (m *Model) Step(s State, c Call, a Answer) []State {
 			return []State{s, State(t.state)}
 		}
 		return []State{s}
-	case t.explains():
+	case t.explains() && (a.Version == 0 || a.Version == t.version(c.Hold)):
 		return []State{State(t.state)}
 	}
 	return nil
@@ -274,6 +277,16 @@ func (t *step) set(status Status, end Instant) {
 	binary.BigEndian.PutUint64(b[1:], uint64(end))
 }
 
+// version is the number of a hold's transitions, as far as a byte counts.
+func (t *step) version(hold int) int {
+	return int(t.state[len(t.model.totals)*rowSize+hold*holdSize+holdSize-1])
+}
+
+// transition counts a transition of the hold.
+func (t *step) transition() {
+	t.state[len(t.model.totals)*rowSize+t.call.Hold*holdSize+holdSize-1]++
+}
+
 // mayBeAlive reports whether the call may have found the hold alive, mayBeDead whether it may have
 // found it dead. Both may be true.
 func (t *step) mayBeAlive() bool {
@@ -325,6 +338,7 @@ func (t *step) happens() bool {
 	case Extend:
 		if t.mayBeAlive() {
 			t.set(EndUnknown, t.call.From+t.call.TTL)
+			t.transition()
 			return true
 		}
 	case Move:
@@ -388,9 +402,14 @@ func (t *step) learn() bool {
 	return end == t.answer.End
 }
 
-// settle sets the final status of the hold. If the end is unknown, the model leaves it unknown.
+// settle sets the final status of the hold, unless it has one. If the end is unknown, the model
+// leaves it unknown.
 func (t *step) settle(to Status) {
 	status, end := t.hold(t.call.Hold)
+	if status == to {
+		return
+	}
+	t.transition()
 	if status == EndUnknown {
 		end = untold
 	}
@@ -419,6 +438,7 @@ func (t *step) reserve(status Status, end Instant) bool {
 		}
 	}
 	t.set(status, end)
+	t.transition()
 	return true
 }
 
@@ -475,6 +495,7 @@ func (t *step) extended() bool {
 		return false
 	}
 	t.set(Pending, t.answer.End)
+	t.transition()
 	return t.fits()
 }
 
@@ -582,7 +603,7 @@ func Describe(c Call, a Answer) string {
 	}
 	fmt.Fprintf(&b, ": %s", a.Outcome)
 	if a.Status != Absent {
-		fmt.Fprintf(&b, ", %s until %d", a.Status, a.End)
+		fmt.Fprintf(&b, ", %s until %d of version %d", a.Status, a.End, a.Version)
 	}
 	if len(a.Rows) > 0 {
 		fmt.Fprintf(&b, " %+v", a.Rows)
@@ -603,7 +624,7 @@ func (m *Model) Describe(s State) string {
 	}
 	for n := range m.holds {
 		if status, end := t.hold(n); status != Absent {
-			fmt.Fprintf(&b, "hold %d %s until %d; ", n, status, end)
+			fmt.Fprintf(&b, "hold %d %s until %d of version %d; ", n, status, end, t.version(n))
 		}
 	}
 	return b.String()

@@ -112,6 +112,8 @@ func settings() []string {
 		"env=dev", "db=external", "databaseUrlSecret=" + secret, "arch=" + arch,
 		"auth=jwt", "jwtIssuer=https://issuer.example", "jwtAudience=shop",
 		"corsOrigins=https://shop.example", "alarmEmail=operator@shop.example",
+		"bus=on", "queues=crm", `webhooks=[{"name": "erp", "url": "https://erp.example/hook", ` +
+			`"types": ["allo.stock.moved"], "secret": "rehearsal/webhook"}]`,
 	} {
 		args = append(args, "--context", setting)
 	}

@@ -13,6 +13,8 @@ replaces the execution of change sets:
  - It skips what neither knows, and records it in SKIPPED. A reference to it resolves to nothing.
  - It sends a custom resource's request to --invoke, because moto runs no functions, and waits for
    the answer at the response URL. A FAILED answer, or none in time, fails the stack.
+ - It sends a call of Lambda's Invoke to --invoke too, as /invocations?function=ARN, and answers
+   what comes back. A queue's event source mapping invokes nothing: its messages stay.
  - An update changes each resource whose resolved properties differ, creates what is new, and
    removes what is gone unless it is retained. It never replaces a resource: one that can't be
    changed fails the stack. A rollback also removes what the failed update created, including
@@ -31,6 +33,7 @@ import json
 import re
 import secrets
 import threading
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -84,6 +87,8 @@ class Resource:
 #   named       the property for which CloudFormation generates a value if the template has none
 #   attributes  attributes of GetAtt that the answer has under another name
 #   arn         the resource part of an ARN that the answer doesn't have
+#   folded      the properties beside those that the API wants in its parameter Attributes
+#   renamed     the properties that have another name in the API
 KINDS = {
     "AWS::Lambda::Function": dict(
         service="lambda",
@@ -175,12 +180,29 @@ KINDS = {
         named="AlarmName",
         arn="alarm",
     ),
+    "AWS::Events::EventBus": dict(
+        service="events",
+        create="create_event_bus",
+        delete="delete_event_bus",
+        ref="Name",
+        keys=("Name",),
+        attributes={"Arn": "EventBusArn"},
+    ),
+    "AWS::Events::Archive": dict(
+        service="events",
+        create="create_archive",
+        delete="delete_archive",
+        ref="ArchiveName",
+        keys=("ArchiveName",),
+        renamed={"SourceArn": "EventSourceArn"},
+    ),
     "AWS::SNS::Subscription": dict(
         service="sns",
         create="subscribe",
         delete="unsubscribe",
         ref="SubscriptionArn",
         keys=("SubscriptionArn",),
+        folded=("TopicArn", "Protocol", "Endpoint"),
     ),
 }
 
@@ -236,6 +258,17 @@ def unfold(kind, values):
     return values
 
 
+def fold(row, values):
+    """Renames properties, and moves those that aren't parameters of their own into Attributes."""
+    renamed = row.get("renamed", {})
+    values = {renamed.get(name, name): value for name, value in values.items()}
+    if "folded" not in row:
+        return values
+    out = {name: value for name, value in values.items() if name in row["folded"]}
+    out["Attributes"] = {name: value for name, value in values.items() if name not in out}
+    return out
+
+
 class Made(Resource):
     """A resource that was created through its service's API."""
 
@@ -264,7 +297,7 @@ class Made(Resource):
         row = KINDS[kind]
         if row.get("named"):
             properties.setdefault(row["named"], f"{stack}-{logical}-{secrets.token_hex(4)}")
-        answer, lost = call(row["service"], row["create"], properties)
+        answer, lost = call(row["service"], row["create"], fold(row, properties))
         for name in lost:
             LOST.setdefault(f"{kind} {name}", []).append(logical)
         return cls(kind, properties, answer)
@@ -680,6 +713,21 @@ def patch_moto():
     function.get_configuration = function_configuration(function.get_configuration)
     function.update_function_code = update_function_code(function.update_function_code)
     function.__init__ = function_init(function.__init__)
+    awslambda.LambdaBackend.send_sqs_batch = lambda *_: False  # the messages stay
+
+
+# The path of a call of Lambda's Invoke.
+INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+
+
+def invoke(function, event):
+    """Lets the test run a function. Returns the answer as Lambda gives it."""
+    url = f"{options.invoke}/invocations?function={urllib.parse.quote(function)}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, event), timeout=ANSWER_LIMIT) as answer:
+        error = answer.headers.get("X-Amz-Function-Error")
+        headers = {"X-Amz-Function-Error": error} if error else {}
+        return Response(answer.read(), headers=headers, mimetype="application/json")
 
 
 class Front:
@@ -700,6 +748,10 @@ class Front:
         if request.headers.get("X-Amz-Target", "").endswith(".LookupEvents"):
             response = Response('{"Events": []}', mimetype="application/x-amz-json-1.1")
             return response(environ, start_response)
+        invoked = INVOKE.fullmatch(request.path)
+        if invoked:
+            response = invoke(invoked.group(1), request.get_data())
+            return response(environ, start_response)
         if request.path.startswith("/answers/"):
             waiting = Custom.waiting.get(request.path.rsplit("/", 1)[1])
             if waiting is None or request.method != "PUT":
@@ -718,7 +770,7 @@ def main():
     parser.add_argument("--region", required=True)
     parser.add_argument("--account", required=True)
     parser.add_argument(
-        "--invoke", required=True, help="the URL to which custom resources' requests are sent"
+        "--invoke", required=True, help="the URL to which invocations are sent"
     )
     options = parser.parse_args()
     patch_moto()

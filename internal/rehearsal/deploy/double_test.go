@@ -153,10 +153,11 @@ func tail(file string) string {
 }
 
 // question is a call of a service for which go.mod has no client. A call has a target in the JSON
-// protocol, a form in the query protocol, and a path in REST.
+// protocol, a form in the query protocol, and a path in REST. The default JSON is an empty object.
 type question struct {
 	service string
 	target  string
+	json    string
 	form    string
 	path    string
 }
@@ -165,6 +166,9 @@ type question struct {
 func (d *double) callAWS(t *testing.T, q question) []byte {
 	t.Helper()
 	method, path, body := http.MethodPost, "/", []byte("{}")
+	if q.json != "" {
+		body = []byte(q.json)
+	}
 	if q.path != "" {
 		method, path, body = http.MethodGet, q.path, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,9 +41,10 @@ type deployed struct {
 	binary string
 }
 
-// names returns the names of the stack's functions, sorted: the routes', the sweeper and migrate.
+// names returns the names of the stack's functions, sorted: the routes', the sweeper, migrate and
+// those of the events.
 func names() []string {
-	all := []string{"sweep", "migrate"}
+	all := []string{"sweep", "migrate", "outbox", "relay", "deliver"}
 	for _, r := range route.All() {
 		all = append(all, r.Function)
 	}
@@ -124,6 +126,11 @@ func (f *deployed) runtime(d *double, said io.Writer, more ...string) local.Runt
 	}
 }
 
+// aliasARN returns the ARN of a function's alias.
+func aliasARN(name string) string {
+	return "arn:aws:lambda:" + region + ":" + account + ":function:" + stack + "-" + name + ":" + alias
+}
+
 // fetchAll downloads every function from the double, in the version that its alias serves.
 func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 	t.Helper()
@@ -133,9 +140,7 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 		t.Fatal(err)
 	}
 	for _, name := range names() {
-		live := "arn:aws:lambda:" + region + ":" + account +
-			":function:" + stack + "-" + name + ":" + alias
-		f, err := fetch(within(t, callLimit), r.double, live, filepath.Join(dir, name))
+		f, err := fetch(within(t, callLimit), r.double, aliasARN(name), filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +153,7 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 // infra/ on purpose.
 func wantFunction(t *testing.T, name string, f *deployed) {
 	t.Helper()
-	timeouts := map[string]int32{"sweep": 50, "migrate": 300}
+	timeouts := map[string]int32{"sweep": 50, "migrate": 300, "relay": 75, "deliver": 30}
 	timeout, ok := timeouts[name]
 	if !ok {
 		timeout = 10
@@ -183,14 +188,41 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%s is %+v, want %+v", name, got, want)
 	}
+	if f.Environment == nil {
+		t.Fatalf("%s has no environment", name)
+	}
+	environment := wantEnvironment(name)
+	if got := maps.Clone(f.Environment.Variables); !maps.Equal(got, environment) {
+		// The gateway's endpoint has an id that the double made up.
+		if _, ok := environment["API_URL"]; ok && strings.HasPrefix(got["API_URL"], "http") {
+			got["API_URL"] = environment["API_URL"]
+		}
+		if !maps.Equal(got, environment) {
+			t.Errorf("the environment of %s is %v, want %v", name, got, environment)
+		}
+	}
+}
+
+func wantEnvironment(name string) map[string]string {
 	environment := map[string]string{
 		"DATABASE_URL":     "",
 		"METRIC_NAMESPACE": "AlloReservations/" + stack,
 	}
-	if name != "web" { // web needs no database
+	switch name {
+	case "web", "relay", "deliver": // need no database
+	default:
 		environment["DATABASE_SECRET"] = secret
 	}
-	if f.Environment == nil || !maps.Equal(f.Environment.Variables, environment) {
-		t.Errorf("the environment of %s is %+v, want %v", name, f.Environment, environment)
+	switch name {
+	case "outbox", "list-events":
+		environment["EVENT_SOURCE"], environment["API_URL"] = stack, "the gateway's"
+	case "relay":
+		environment["TOPIC_ARN"] = "arn:aws:sns:" + region + ":" + account + ":" + stack + "-events.fifo"
+		environment["OUTBOX_FUNCTION"], environment["RELAY_SECONDS"] = aliasARN("outbox"), "0"
+		environment["BUS_NAME"] = stack + "-events"
+	case "deliver":
+		environment["WEBHOOKS"] = `[{"name":"erp","url":"https://erp.example/hook",` +
+			`"types":["allo.stock.moved"],"secret":"rehearsal/webhook"}]`
 	}
+	return environment
 }

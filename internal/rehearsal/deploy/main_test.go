@@ -53,6 +53,7 @@ func TestDeploy(t *testing.T) {
 		{"the deployed resources are as the template says", (*rehearsal).readBackStep},
 		{"no secret leaks", (*rehearsal).secrecyStep},
 		{"the deployed code serves a reserve, a confirm and an expiry", (*rehearsal).serveStep},
+		{"a consumer reads the events of a hold in order", (*rehearsal).publishStep},
 		{"a failed migration leaves the traffic on the old versions", (*rehearsal).brokenStep},
 		{"only a changed function is updated", (*rehearsal).changeStep},
 		{"the README lists what the double doesn't model", (*rehearsal).listStep},

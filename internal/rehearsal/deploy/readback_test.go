@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -128,8 +129,8 @@ func (r *rehearsal) wantGateway(t *testing.T) {
 	}
 }
 
-// wantRule fails the test unless the minute rule is enabled, sends each event to the sweeper's
-// alias once, and sends undelivered events to the queue.
+// wantRule fails the test unless the minute rule is enabled, sends each event to the aliases of the
+// sweeper and the relay once, and sends undelivered events to the queue.
 func (r *rehearsal) wantRule(t *testing.T) {
 	t.Helper()
 	ctx, client := within(t, callLimit), eventbridge.NewFromConfig(r.double.config())
@@ -145,26 +146,41 @@ func (r *rehearsal) wantRule(t *testing.T) {
 		)
 	}
 	targets, err := client.ListTargetsByRule(ctx, &eventbridge.ListTargetsByRuleInput{Rule: rule.Name})
-	if err != nil || len(targets.Targets) != 1 {
-		t.Fatalf("ListTargetsByRule() = %+v, %v, want one target", targets, err)
+	if err != nil || len(targets.Targets) != 2 {
+		t.Fatalf("ListTargetsByRule() = %+v, %v, want two targets", targets, err)
 	}
-	target := targets.Targets[0]
-	wantARN := "arn:aws:lambda:" + region + ":" + account + ":function:" + stack + "-sweep:" + alias
-	wantQueue := "arn:aws:sqs:" + region + ":" + account + ":" + stack + "-lost-sweeps"
-	if aws.ToString(target.Arn) != wantARN {
-		t.Errorf("the rule's target is %s, want %s", aws.ToString(target.Arn), wantARN)
+	for i, name := range []string{"sweep", "relay"} {
+		target := targets.Targets[i]
+		wantQueue := "arn:aws:sqs:" + region + ":" + account + ":" + stack + "-lost-sweeps"
+		if aws.ToString(target.Arn) != aliasARN(name) {
+			t.Errorf("a target of the rule is %s, want %s", aws.ToString(target.Arn), aliasARN(name))
+		}
+		if target.DeadLetterConfig == nil || aws.ToString(target.DeadLetterConfig.Arn) != wantQueue {
+			t.Errorf("%s: undelivered events go to %+v, want %s", name, target.DeadLetterConfig, wantQueue)
+		}
+		if target.RetryPolicy == nil || aws.ToInt32(target.RetryPolicy.MaximumRetryAttempts) != 0 {
+			t.Errorf("%s: the rule's retries are %+v, want none", name, target.RetryPolicy)
+		}
 	}
-	if target.DeadLetterConfig == nil || aws.ToString(target.DeadLetterConfig.Arn) != wantQueue {
-		t.Errorf("the rule's undelivered events go to %+v, want %s", target.DeadLetterConfig, wantQueue)
-	}
-	if target.RetryPolicy == nil || aws.ToInt32(target.RetryPolicy.MaximumRetryAttempts) != 0 {
-		t.Errorf("the rule's retries are %+v, want none", target.RetryPolicy)
-	}
-	queues := read[struct{ QueueUrls []string }](
+	r.wantQueues(t)
+}
+
+// wantQueues fails the test unless there are exactly the queues of the settings.
+func (r *rehearsal) wantQueues(t *testing.T) {
+	t.Helper()
+	var got []string
+	for _, address := range read[struct{ QueueUrls []string }](
 		t, r.double, question{service: "sqs", target: "AmazonSQS.ListQueues"},
-	).QueueUrls
-	if len(queues) != 1 || !strings.HasSuffix(queues[0], "/"+stack+"-lost-sweeps") {
-		t.Errorf("the queues are %v, want only that of the lost sweeps", queues)
+	).QueueUrls {
+		got = append(got, path.Base(address))
+	}
+	slices.Sort(got)
+	want := []string{
+		stack + "-dead-queue-crm.fifo", stack + "-dead-webhook-erp.fifo", stack + "-lost-sweeps",
+		stack + "-queue-crm.fifo", stack + "-webhook-erp.fifo",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the queues are %v, want %v", got, want)
 	}
 }
 
@@ -229,12 +245,12 @@ func (r *rehearsal) secrecyStep(t *testing.T) {
 		"the template":              r.double.template(t),
 		"the command line's output": r.cli.said.String(),
 	}
-	err := filepath.WalkDir(r.cli.output, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || filepath.Base(path) == "bootstrap" {
+	err := filepath.WalkDir(r.cli.output, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Base(file) == "bootstrap" {
 			return err
 		}
-		content, err := os.ReadFile(path)
-		written[path] = string(content)
+		content, err := os.ReadFile(file)
+		written[file] = string(content)
 		return err
 	})
 	if err != nil {

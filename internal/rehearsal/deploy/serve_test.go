@@ -39,9 +39,9 @@ func (w *words) String() string {
 
 // service runs the deployed code behind the deployed routes.
 type service struct {
-	url   string
-	sweep local.Invoker
-	said  *words
+	url       string
+	functions map[string]local.Invoker
+	said      *words
 }
 
 // serve runs the functions with their environment from the double, behind the routes of the
@@ -55,7 +55,7 @@ func serve(t *testing.T, d *double, functions map[string]*deployed, routes []rou
 		t.Cleanup(func() { _ = runtime.Close() })
 		invokers[name] = runtime
 	}
-	s.sweep = invokers["sweep"]
+	s.functions = invokers
 	var table []route.Route
 	for _, r := range routes {
 		table = append(table, r.Route)
@@ -196,7 +196,7 @@ func (r *rehearsal) serveStep(t *testing.T) {
 // run sends the sweeper the rule's event of an hour's first minute, in which it also audits.
 func (s *service) run(t *testing.T) (out swept) {
 	t.Helper()
-	answer, err := s.sweep.Invoke(
+	answer, err := s.functions["sweep"].Invoke(
 		within(t, invokeLimit), local.ScheduledEvent(time.Now().Truncate(time.Hour)),
 	)
 	if err != nil {

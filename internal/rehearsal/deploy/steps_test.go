@@ -97,7 +97,10 @@ func (r *rehearsal) deployStep(t *testing.T) {
 	} else {
 		t.Logf("CloudFormation created %d resources", created)
 	}
-	for _, output := range []string{"ApiUrl", "DashboardUrl", "FunctionNames", "LostSweepsQueueUrl"} {
+	for _, output := range []string{
+		"ApiUrl", "DashboardUrl", "FunctionNames", "LostSweepsQueueUrl", "TopicArn",
+		"QueueArncrm",
+	} {
 		if !strings.Contains(said, stack+"."+output+" = ") {
 			t.Errorf("the deploy's output doesn't have %s", output)
 		}

@@ -20,7 +20,7 @@ import (
 	"github.com/allo/reservations/internal/local"
 )
 
-// maxEvent limits a custom resource's request and its answer, in bytes.
+// maxEvent limits an event of a function, in bytes.
 const maxEvent = 64 << 10
 
 // request is what CloudFormation sends to the function of a custom resource.
@@ -41,20 +41,60 @@ type invocation struct {
 
 // trigger does the work of the CDK's function behind a Trigger, which needs Node on Lambda. It
 // invokes a version of the migrate function, the deployed binary, and answers whether it succeeded.
+// It also runs the functions that others invoke.
 type trigger struct {
 	double   *double
 	database *database
 
-	mu   sync.Mutex
-	seen []invocation
+	mu      sync.Mutex
+	seen    []invocation
+	offered map[string]local.Invoker // by the ARNs of aliases
 }
 
-// serve listens for the double's requests for custom resources and returns its URL.
+// offer makes a function answer invocations of its alias.
+func (tr *trigger) offer(name string, f local.Invoker) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.offered == nil {
+		tr.offered = map[string]local.Invoker{}
+	}
+	tr.offered[aliasARN(name)] = f
+}
+
+// answer invokes a function that was offered, as Lambda's Invoke does.
+func (tr *trigger) answer(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("function")
+	tr.mu.Lock()
+	f := tr.offered[name]
+	tr.mu.Unlock()
+	if f == nil {
+		http.Error(w, "nobody offers the function "+name, http.StatusNotFound)
+		return
+	}
+	event, err := io.ReadAll(io.LimitReader(r.Body, maxEvent))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	answer, err := f.Invoke(r.Context(), event)
+	if err != nil {
+		w.Header().Set("X-Amz-Function-Error", "Unhandled")
+		answer = must(json.Marshal(map[string]string{"errorMessage": err.Error()}))
+	}
+	_, _ = w.Write(answer)
+}
+
+// serve listens for the double's invocations and its requests for custom resources, and returns its
+// URL.
 func (tr *trigger) serve(t *testing.T) string {
 	t.Helper()
 	var running sync.WaitGroup
 	dir := t.TempDir()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/invocations" {
+			tr.answer(w, r)
+			return
+		}
 		var q request
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxEvent)).Decode(&q); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
+
+	"github.com/allo/reservations/internal/emf"
+)
+
+// How late events may be, in seconds.
+const (
+	// relayLag is for events=on. relayLagByMinute is for events=minute, where an event waits for the
+	// next run.
+	relayLag         = 60
+	relayLagByMinute = 180
+	// queueLag is for a consumer, which should be fast. webhookLag is longer than a webhook's first
+	// three repeats take.
+	queueLag   = 900
+	webhookLag = 3600
+)
+
+// addFeed adds what no caller notices: events that come late or not at all.
+func (m *monitoring) addFeed(f feed) {
+	undelivered := f.topic.MetricNumberOfNotificationsFailed(every(1, "Sum"))
+	m.addAlarm("TopicFailed", undelivered, alarm{
+		above: 0, breaching: 1, outOf: 1,
+		meaning: "The topic couldn't give an event to a queue, and doesn't try again",
+	})
+	graphs := []graph{newGraph("Topic: deliveries that failed", undelivered)}
+	if f.relay != nil {
+		graphs = append(m.addSinks(), graphs...)
+	}
+	m.addRow(graphs...)
+	if m.settings.Relays() {
+		m.addRelayAlarms(*f.relay)
+	}
+	m.addQueues(f.queues)
+	m.addWebhooks(f.webhooks)
+}
+
+// addSinks adds how far the relay is behind, and what a sink refused for good.
+func (m *monitoring) addSinks() []graph {
+	late := alarm{above: relayLag, breaching: 3, outOf: 3, missingBreaches: true}
+	if m.settings.Events == EventsMinute {
+		late.above = relayLagByMinute
+	}
+	var lags, published, parked []awscloudwatch.IMetric
+	for _, sink := range m.settings.Sinks() {
+		lag := m.serviceMetric(emf.RelayLagSeconds, sink, "Maximum", 1)
+		refused := m.serviceMetric(emf.EventsParked, sink, "Sum", 1)
+		if m.settings.Relays() {
+			late.meaning = "Events are late, or nobody publishes to the sink " + sink
+			m.addAlarm("RelayBehind-"+sink, lag, late)
+			m.addAlarm("EventsParked-"+sink, refused, alarm{
+				above: 0, breaching: 1, outOf: 1,
+				meaning: "The sink " + sink + " refused events for good; their subjects are parked",
+			})
+		}
+		lags, parked = append(lags, lag), append(parked, refused)
+		published = append(published, m.serviceMetric(emf.EventsPublished, sink, "Sum", 1))
+	}
+	return []graph{
+		newGraph("Relay: lag (s)", lags...),
+		newGraph("Relay: events published", published...),
+		newGraph("Relay: events parked", parked...),
+	}
+}
+
+// addRelayAlarms adds the alarms of a relay that the minute rule runs.
+func (m *monitoring) addRelayAlarms(relay function) {
+	m.addAlarm("RelayDead", relay.alias.MetricInvocations(every(5, "Sum")), alarm{
+		below: 3, breaching: 1, outOf: 1, missingBreaches: true,
+		meaning: "The relay ran fewer than three times in five minutes",
+	})
+	m.addAlarm("RelayErrors", relay.alias.MetricErrors(every(5, "Sum")), alarm{
+		above: 2, breaching: 1, outOf: 1,
+		meaning: "Three runs of the relay failed in the last five minutes",
+	})
+}
+
+// addQueues adds the consumers' queues.
+func (m *monitoring) addQueues(queues []queue) {
+	var ages, dead []awscloudwatch.IMetric
+	for _, q := range queues {
+		age, letters := oldest(q.main), depth(q.deadLetters)
+		m.addAlarm("QueueBehind-"+q.name, age, alarm{
+			above: queueLag, breaching: 3, outOf: 3,
+			meaning: "The consumer " + q.name + " hasn't taken an event for a quarter of an hour",
+		})
+		m.addAlarm("QueueDead-"+q.name, letters, alarm{
+			above: 0, breaching: 1, outOf: 1,
+			meaning: "The consumer " + q.name + " failed on events",
+		})
+		ages, dead = append(ages, age), append(dead, letters)
+	}
+	if len(queues) > 0 {
+		m.addRow(newGraph("Consumers: age of the oldest event (s)", ages...),
+			newGraph("Consumers: dead letters", dead...))
+	}
+}
+
+// addWebhooks adds the webhooks and their queues.
+func (m *monitoring) addWebhooks(webhooks []queue) {
+	var ages, dead, delivered, failed []awscloudwatch.IMetric
+	for _, q := range webhooks {
+		age, letters := oldest(q.main), depth(q.deadLetters)
+		m.addAlarm("WebhookBehind-"+q.name, age, alarm{
+			above: webhookLag, breaching: 3, outOf: 3,
+			meaning: "The webhook " + q.name + " hasn't taken an event for an hour",
+		})
+		m.addAlarm("WebhookDead-"+q.name, letters, alarm{
+			above: 0, breaching: 1, outOf: 1,
+			meaning: "Events for the webhook " + q.name + " were given up",
+		})
+		ages, dead = append(ages, age), append(dead, letters)
+		delivered = append(delivered, m.serviceMetric(emf.WebhookDelivered, q.name, "Sum", 1))
+		failed = append(failed, m.serviceMetric(emf.WebhookFailed, q.name, "Sum", 1),
+			m.serviceMetric(emf.WebhookDead, q.name, "Sum", 1))
+	}
+	if len(webhooks) > 0 {
+		m.addRow(
+			newGraph("Webhooks: events delivered", delivered...),
+			newGraph("Webhooks: attempts that failed, events given up", failed...),
+			newGraph("Webhooks: age of the oldest event (s)", ages...),
+			newGraph("Webhooks: dead letters", dead...),
+		)
+	}
+}
+
+// oldest returns the age of a queue's oldest message.
+func oldest(q awssqs.Queue) awscloudwatch.Metric {
+	return q.MetricApproximateAgeOfOldestMessage(every(1, "Maximum"))
+}
+
+// depth returns the number of a queue's messages that wait.
+func depth(q awssqs.Queue) awscloudwatch.Metric {
+	return q.MetricApproximateNumberOfMessagesVisible(every(1, "Maximum"))
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdaeventsources"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/constructs-go/constructs/v10"
+	"github.com/aws/jsii-runtime-go"
+)
+
+const (
+	// deliverTimeout allows for a post, which takes at most 15 s, and for telling the queue.
+	deliverTimeout = 30
+	// deliverBatch is one, because the receives of a message choose its delay: one behind a failed
+	// message of its subject isn't received meanwhile (internal/app/deliver).
+	deliverBatch = 1
+	// deliverConcurrency is how many events of a webhook are posted at once: Lambda's minimum. A slow
+	// endpoint can't take the account's concurrency.
+	deliverConcurrency = 2
+	// webhookVisibility is six times the timeout, as AWS advises. It counts for a message whose
+	// delivery was cut off; the function sets the time of every other failed message.
+	webhookVisibility = 6 * deliverTimeout
+	// webhookReceives is for a message at which the function crashes. The function itself moves the
+	// others to the dead letters after their last attempt, which is their thirteenth receive.
+	webhookReceives = 20
+)
+
+// addWebhooks creates a queue for each webhook, so that a dead endpoint costs only its own events,
+// and the function that posts them.
+func (f *feed) addWebhooks(scope constructs.Construct, s Settings, assets string) {
+	if len(s.Webhooks) == 0 {
+		return
+	}
+	scope = constructs.NewConstruct(scope, jsii.String("Webhooks"))
+	deliver := newFunction(scope, s, assets, functionProps{
+		name:        "deliver",
+		description: "Posts events to the webhooks",
+		timeout:     deliverTimeout,
+		variables: map[string]*string{
+			"WEBHOOKS": jsii.String(webhooksVariable(s.Webhooks)),
+		},
+	})
+	f.deliver = &deliver
+	secrets := map[string]bool{}
+	for _, w := range s.Webhooks {
+		q := newQueue(scope, s, f.topic, queueProps{
+			prefix: "webhook", name: w.Name, types: w.Types,
+			visibility: webhookVisibility, receives: webhookReceives,
+		})
+		deliver.alias.AddEventSource(awslambdaeventsources.NewSqsEventSource(q.main,
+			&awslambdaeventsources.SqsEventSourceProps{
+				BatchSize:               jsii.Number(deliverBatch),
+				ReportBatchItemFailures: jsii.Bool(true),
+				MaxConcurrency:          jsii.Number(deliverConcurrency),
+			}))
+		// The function marks the queue of an endpoint that answered 410 with a tag.
+		for _, action := range []string{"sqs:TagQueue", "sqs:ListQueueTags"} {
+			deliver.function.AddToRolePolicy(allow(action, q.main.QueueArn()))
+		}
+		deliver.function.AddToRolePolicy(allow("sqs:SendMessage", q.deadLetters.QueueArn()))
+		f.webhooks = append(f.webhooks, q)
+		if !secrets[w.Secret] {
+			secrets[w.Secret] = true
+			secret := awssecretsmanager.Secret_FromSecretNameV2(
+				scope, jsii.String("Secret-"+w.Name), jsii.String(w.Secret))
+			secret.GrantRead(deliver.function, nil)
+		}
+	}
+	letTopicSend(scope, f.topic, f.webhooks)
+}

@@ -1,0 +1,134 @@
+package outbox_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/allo/reservations/internal/events"
+	"github.com/allo/reservations/internal/pgtest"
+)
+
+// park publishes what there is to a sink that refuses the events of two subjects for good: those of
+// a hold, and those of the stock row. Events of other subjects follow.
+func (f *fixture) park(t *testing.T) (refused uuid.UUID, sink *memory) {
+	t.Helper()
+	f.drain(&memory{}) // the opening stock
+	f.reserve()
+	f.drain(&memory{})
+	refused = f.reserve()
+	f.confirm(refused)
+	f.Exec(`
+INSERT INTO parked (sink, id, subject, error) VALUES
+    ('topic', $1 || '-1', $1, 'too large'),
+    ('topic', $2 || '-' || $3 || '-2', $2 || '/' || $3, 'too large')`,
+		refused.String(), f.product.String(), f.west.String())
+	sink = &memory{}
+	f.drain(sink)
+	f.reserve()
+	f.drain(sink)
+	return refused, sink
+}
+
+// Parked events are published in their order when an operator redrives them.
+func TestParkedEventsAreRedriven(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	refused, sink := f.park(t)
+	if len(sink.got) != 1 {
+		t.Fatalf("the sink got %v, want only the last hold", names(sink.got))
+	}
+	if n := pgtest.QueryOne[int](f.Fixture, "SELECT redrive_parked('topic')"); n != 3 {
+		t.Errorf("redrive_parked() = %d, want the hold's two events and the movement", n)
+	}
+	again := &memory{}
+	f.drain(again)
+	want := []string{
+		refused.String() + "-1", refused.String() + "-2",
+		f.product.String() + "-" + f.west.String() + "-2", sink.got[0].ID,
+	}
+	slices.Sort(want)
+	if got := ids(again.got); !slices.Equal(got, want) {
+		t.Errorf("the sink gets %v, want %v", got, want)
+	}
+	place := func(id string) int {
+		return slices.IndexFunc(again.got, func(e events.Event) bool { return e.ID == id })
+	}
+	if place(refused.String()+"-1") > place(refused.String()+"-2") {
+		t.Errorf("the events of the hold came as %v", names(again.got))
+	}
+	if n := pgtest.QueryOne[int](f.Fixture, "SELECT count(*) FROM parked"); n != 0 {
+		t.Errorf("%d events are still parked", n)
+	}
+	if n := pgtest.QueryOne[int](f.Fixture, "SELECT redrive_parked('topic')"); n != 0 {
+		t.Errorf("redrive_parked() without parked events = %d", n)
+	}
+}
+
+// A relay that publishes while an operator redrives must not move the sink's place forward again.
+// The control keeps its lease.
+func TestARedriveEndsTheLease(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("redrive_parked", "lease = NULL,\n        leased_until = '-infinity', ", "")
+		}
+		refused, _ := f.park(t)
+		lease := uuid.NewString()
+		f.reserve()
+		page := f.next(events.Request{Sink: "topic", Lease: lease})
+		f.Exec("SELECT redrive_parked('topic')")
+		f.next(events.Request{Sink: "topic", Lease: lease, Ack: page.Position, Release: true})
+		sink := &memory{}
+		f.drain(sink)
+		if got := slices.Contains(ids(sink.got), refused.String()+"-1"); got != guarded {
+			t.Errorf("guarded %t: the sink gets the parked event: %t", guarded, got)
+		}
+	}
+}
+
+func TestAnUnknownSinkCantBeRedriven(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	_, err := f.Admin.Exec(f.Context(), "SELECT redrive_parked('tropic')")
+	if err == nil || !strings.Contains(err.Error(), "no sink tropic") {
+		t.Errorf("redrive_parked() of an unknown sink = %v", err)
+	}
+}
+
+// A sink that nobody publishes to any more holds back the pruning of the ticks until it is
+// forgotten. A relay that still publishes to it isn't robbed of its place.
+func TestASinkIsForgotten(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.park(t)
+	lease := uuid.NewString()
+	f.next(events.Request{Sink: "topic", Lease: lease})
+	forget := func(sink string) error {
+		_, err := f.Admin.Exec(f.Context(), "SELECT forget_sink($1)", sink)
+		return err
+	}
+	if err := forget("topic"); err == nil || !strings.Contains(err.Error(), "a relay publishes") {
+		t.Errorf("forget_sink() while a relay publishes = %v", err)
+	}
+	if err := forget("tropic"); err == nil || !strings.Contains(err.Error(), "no sink tropic") {
+		t.Errorf("forget_sink() of an unknown sink = %v", err)
+	}
+	f.next(events.Request{Sink: "topic", Lease: lease, Release: true})
+	if err := forget("topic"); err != nil {
+		t.Fatalf("forget_sink() = %v", err)
+	}
+	left := pgtest.QueryOne[int](f.Fixture,
+		"SELECT (SELECT count(*) FROM sinks) + (SELECT count(*) FROM parked)")
+	if left != 0 {
+		t.Errorf("%d rows of the sink are left", left)
+	}
+	again := &memory{}
+	f.drain(again)
+	if len(again.got) != 6 {
+		t.Errorf("the sink that comes back gets %v, want all six events", names(again.got))
+	}
+}

@@ -1,0 +1,54 @@
+-- redrive_parked lets the relay publish a sink's parked events again, and returns how many there
+-- were. Operators call it when the cause is repaired. It has its owner's rights, because an
+-- operator may not change the place of a sink.
+--
+-- The sink goes back to the last tick that saw none of these events, so that they come before the
+-- later events of their subjects. Every event since then is published again too: consumers know its
+-- id. A parked event whose row lies in the archive can't be read any more, and stays parked.
+--
+-- The lease ends, so that a relay that publishes at this moment can't move the sink's place forward
+-- again (the fencing in claim_sink).
+CREATE OR REPLACE FUNCTION redrive_parked(_sink text) RETURNS bigint LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    _ids   text[];
+    _xids  xid8[];
+    _place bigint;
+BEGIN
+    PERFORM refuse_other_than_operator();
+    PERFORM FROM sinks s WHERE s.name = _sink FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no sink %', _sink USING ERRCODE = 'no_data_found';
+    END IF;
+    SELECT array_agg(r.id), array_agg(r.xid) INTO _ids, _xids
+    FROM (SELECT p.id, parked_xid(p.id, p.subject) AS xid FROM parked p WHERE p.sink = _sink) r
+    WHERE r.xid IS NOT NULL;
+    IF _ids IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT coalesce(max(t.n), 0) INTO _place FROM ticks t
+    WHERE NOT EXISTS (
+        SELECT FROM unnest(_xids) x WHERE pg_visible_in_snapshot(x, t.snapshot));
+    UPDATE sinks s
+    SET done = least(s.done, _place), batch = NULL, after = NULL, lease = NULL,
+        leased_until = '-infinity', failures = 0, error = NULL
+    WHERE s.name = _sink;
+    DELETE FROM parked p WHERE p.sink = _sink AND p.id = ANY (_ids);
+    RETURN cardinality(_ids);
+END $$;
+
+-- parked_xid is the transaction that wrote the row of an event, or null if the row is archived. The
+-- id of a hold's event is <hold>-<version>, and that of a movement <product>-<warehouse>-<seq>.
+CREATE OR REPLACE FUNCTION parked_xid(_id text, _subject text) RETURNS xid8
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF strpos(_subject, '/') > 0 THEN
+        RETURN (SELECT m.xid FROM stock_movements m
+                WHERE m.product_id = split_part(_subject, '/', 1)::uuid
+                  AND m.warehouse_id = split_part(_subject, '/', 2)::uuid
+                  AND m.seq = substr(_id, length(_subject) + 2)::bigint);
+    END IF;
+    RETURN (SELECT l.xid FROM ledger l
+            WHERE l.hold_id = _subject::uuid
+              AND l.version = substr(_id, length(_subject) + 2)::integer);
+END $$;
