@@ -1,7 +1,7 @@
--- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees and
--- tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds selects
--- kinds of the ledger, and m for movements; null stands for all. age is how long ago the event
--- happened, in seconds.
+-- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees
+-- and tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds
+-- selects kinds of the ledger, and m for movements; null stands for all. age is how long ago the
+-- event happened, in seconds.
 --
 -- First come the holds' rows by (at, version, hold), then the movements by (product, warehouse,
 -- seq). at never falls along a hold, so the order within each subject is that of its transitions.
@@ -29,7 +29,8 @@ BEGIN
                    'seq', m.seq, 'at', m.at, 'movement', m.kind, 'delta', m.delta,
                    'total_after', m.total_after, 'source', m.source, 'actor', m.actor,
                    'reservation_id', m.reservation_id)
-        FROM read_moves(_done, _batch, CASE WHEN _after LIKE 'm%' THEN _after END, _limit - _rows) m;
+        FROM read_moves(_done, _batch, CASE WHEN _after LIKE 'm%' THEN _after END,
+                        _limit - _rows) m;
     END IF;
 END $$;
 
@@ -135,7 +136,8 @@ BEGIN
     SELECT * INTO _stream FROM stream s WHERE s.only_row;
     IF _epoch IS NULL THEN
         _done := CASE WHEN _stream.archived = '0' THEN 0 ELSE coalesce(
-            (SELECT min(t.n) FROM ticks t WHERE pg_visible_in_snapshot(_stream.archived, t.snapshot)),
+            (SELECT min(t.n) FROM ticks t
+             WHERE pg_visible_in_snapshot(_stream.archived, t.snapshot)),
             last_tick()) END;
     END IF;
     _start := coalesce((SELECT max(t.n) FROM ticks t WHERE t.n <= _done), 0);
@@ -166,6 +168,20 @@ BEGIN
     END LOOP;
     done := _start;
     RETURN NEXT;
+END $$;
+
+-- follow_events is list_events for an answer. Where commits wait for a synchronous standby, it
+-- writes a log record after it has read, so that its own commit waits for the standby too: a tick
+-- whose wait was cut short is visible all the same. All of list_events has one snapshot.
+CREATE OR REPLACE FUNCTION follow_events(
+    _epoch uuid, _done bigint, _batch bigint, _after text, _kinds text[], _limit integer)
+RETURNS TABLE (outcome text, epoch uuid, done bigint, batch bigint, after text, event jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM list_events(_epoch, _done, _batch, _after, _kinds, _limit);
+    IF NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> '' THEN
+        PERFORM write_log_record();
+    END IF;
 END $$;
 
 -- hold_history is the ledger of a hold, in the order of its versions, or null if there is no such

@@ -4,11 +4,11 @@
 --
 -- Three things make a tick what the relay relies on:
 --
---   - The snapshot is read before the transaction gets its id. So the tick's own id is none of those
---     that the snapshot counts as given out, and after a crash the server goes on above them.
+--   - The snapshot is read before the transaction gets its id. So the tick's own id is none of
+--     those that the snapshot counts as given out, and after a crash the server goes on above them.
 --   - Ticks follow one another, so that each sees all that the one before it sees.
---   - The commit waits for the disk. It comes after the commits of all that the snapshot sees, in one
---     log, so they are on disk with it. That is why the call must be a transaction of its own.
+--   - The commit waits for the disk. It comes after the commits of all that the snapshot sees, in
+--     one log, so they are on disk with it. That is why the call must be a transaction of its own.
 CREATE OR REPLACE FUNCTION take_tick(OUT last bigint) LANGUAGE plpgsql AS $$
 DECLARE
     _prev    pg_snapshot;

@@ -504,6 +504,7 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 		f := open(t, db)
 		if !guarded {
 			f.mutate("claim_sink", "_row.done < last OR ", "")
+			f.mutate("follow_events", "PERFORM write_log_record();", "")
 		}
 		request := events.Request{Sink: "topic", Lease: uuid.NewString()}
 		page := f.next(request)
@@ -524,6 +525,11 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 		if page, err := stalled(); (err != nil) != guarded {
 			t.Errorf("guarded %t: Next() after a stalled tick = %+v, %v", guarded, page, err)
 		}
+		ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
+		if page, _, err := f.outbox.List(ctx, "", nil, 500); (err != nil) != guarded {
+			t.Errorf("guarded %t: List() after a stalled tick = %v, %v", guarded, names(page), err)
+		}
+		cancel()
 		f.setStandbys("")
 		if page := f.next(request); len(page.Events) != 1 {
 			t.Errorf("once commits wait for no standby the page is %+v, want the hold", page)

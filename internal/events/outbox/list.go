@@ -25,9 +25,9 @@ var (
 
 const listSQL = `
 SELECT outcome, epoch, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), event
-FROM list_events($1, $2, $3, $4, $5, $6)`
+FROM follow_events($1, $2, $3, $4, $5, $6)`
 
-// listedRow is a row of list_events.
+// listedRow is a row of follow_events.
 type listedRow struct {
 	Outcome     string
 	Epoch       uuid.UUID
