@@ -18,7 +18,7 @@ const (
 	// relaySeconds is how long a run of the relay polls the outbox with events=on. The next minute's
 	// run begins soon after.
 	relaySeconds = 55
-	// relayTimeout lets a run finish the page that it is publishing.
+	// relayTimeout lets a run finish the calls that it began before its end.
 	relayTimeout = 75
 	// busDays is how long the bus keeps events for a replay.
 	busDays = 30
@@ -158,17 +158,15 @@ func (f feed) functions() []function {
 	return all
 }
 
-// writers are the functions that write events: each needs the stack's name and the API's URL, which
-// are parts of an event.
+// writers are the functions that write events: each needs the stack's name, which is a part of an
+// event.
 var writers = []string{"outbox", "list-events"}
 
-// nameSource sets the variables of the functions that write events. They can only be set after the
-// API was made.
-func (f feed) nameSource(s Settings, apiURL *string, routed []function) {
+// nameSource tells the functions that write events the stack's name.
+func (f feed) nameSource(s Settings, routed []function) {
 	for _, each := range append(f.functions(), routed...) {
 		if slices.Contains(writers, each.name) {
 			each.function.AddEnvironment(jsii.String("EVENT_SOURCE"), jsii.String(s.StackName()), nil)
-			each.function.AddEnvironment(jsii.String("API_URL"), apiURL, nil)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	started := append(feed.functions(), sweeper.function)
 	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
 	api := newAPI(stack, s, functions)
-	feed.nameSource(s, api.url, functions)
+	feed.nameSource(s, functions)
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)

@@ -73,7 +73,7 @@ func New(
 			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader,
 			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour,
 		})
-	feedOptions := outbox.Options{Source: c.EventSource, APIURL: c.APIURL}
+	feedOptions := outbox.Options{Source: c.EventSource}
 	a := &App{
 		Service: service, outbox: outbox.New(service, feedOptions), log: log, pool: pool,
 		reader: reader,

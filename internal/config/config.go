@@ -63,8 +63,8 @@ type Config struct {
 	LogLevel slog.Level
 	// MetricNamespace is the CloudWatch namespace of the service's metrics.
 	MetricNamespace string
-	// EventSource names the deployment in the events, and APIURL is where its API is served.
-	EventSource, APIURL string
+	// EventSource names the deployment in the events.
+	EventSource string
 	// TopicARN and BusName are where the relay publishes. Each may be empty.
 	TopicARN, BusName string
 	// OutboxFunction is the function that the relay asks for events.
@@ -168,7 +168,6 @@ func load(getenv func(string) string) (Config, error) {
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
 			"a name of letters, digits and ./-_#"),
 		EventSource:    r.matching("EVENT_SOURCE", stackName, "a name of letters, digits and hyphens"),
-		APIURL:         r.apiURL("API_URL"),
 		TopicARN:       r.matching("TOPIC_ARN", resource, "the ARN of a topic"),
 		BusName:        r.matching("BUS_NAME", resource, "the name or the ARN of a bus"),
 		OutboxFunction: r.matching("OUTBOX_FUNCTION", resource, "the name or the ARN of a function"),
@@ -401,20 +400,6 @@ func (r *reader) endpoint(names ...string) string {
 	return ""
 }
 
-// apiURL reads where the API is served. The URL has no slash at its end.
-func (r *reader) apiURL(name string) string {
-	value := r.getenv(name)
-	if value == "" {
-		return "http://localhost:8080"
-	}
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
-		strings.ContainsAny(value, "?#") || strings.HasSuffix(value, "/") {
-		r.bad(name, value, "a URL without a slash at its end, such as https://api.example.com")
-	}
-	return value
-}
-
 // Environ returns the environment for a function that runs on this machine.
 func (c Config) Environ() []string {
 	shown := exactStock
@@ -429,6 +414,5 @@ func (c Config) Environ() []string {
 		"RETENTION_DAYS=" + strconv.Itoa(c.RetentionDays),
 		"LOG_LEVEL=" + c.LogLevel.String(),
 		"EVENT_SOURCE=" + c.EventSource,
-		"API_URL=" + c.APIURL,
 	}
 }

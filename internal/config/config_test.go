@@ -63,7 +63,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	want := Config{
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
 		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, MetricNamespace: "AlloReservations",
-		EventSource: "allo-local", APIURL: "http://localhost:8080", RelaySeconds: 55,
+		EventSource: "allo-local", RelaySeconds: 55,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -95,7 +95,6 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"LOG_LEVEL", "debug",
 		"WEBHOOKS", "["+webhookText+"]",
 		"EVENT_SOURCE", "allo-prod",
-		"API_URL", "https://api.example.com",
 		"TOPIC_ARN", "arn:aws:sns:eu-central-1:1:t.fifo",
 		"BUS_NAME", "allo-prod",
 		"OUTBOX_FUNCTION", "outbox:live",
@@ -118,7 +117,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Name: "crm", URL: "https://example.com/hook?token=hidden",
 			Types: []string{"allo.reservation.confirmed"}, Secret: "allo/crm",
 		}},
-		EventSource: "allo-prod", APIURL: "https://api.example.com",
+		EventSource: "allo-prod",
 		TopicARN: "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
 		OutboxFunction: "outbox:live",
 	}
@@ -209,10 +208,6 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
 		{"METRIC_NAMESPACE", "a metric"},
 		{"EVENT_SOURCE", "allo/prod"},
-		{"API_URL", "https://api.example.com/"},
-		{"API_URL", "api.example.com"},
-		{"API_URL", "https://u:p@api.example.com"},
-		{"API_URL", "https://api.example.com?a"},
 		{"TOPIC_ARN", "a topic"},
 		{"BUS_NAME", "a bus"},
 		{"OUTBOX_FUNCTION", "a function"},

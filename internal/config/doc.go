@@ -32,7 +32,6 @@
 //	                                                    has verified, moves to the archive, 30 to 36500. 0 is never.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
 //	EVENT_SOURCE                      allo-local        name of the deployment in the source of its events.
-//	API_URL                           http://localhost:8080  where the API is served, for the events' dataschema.
 //	TOPIC_ARN                         -                 SNS FIFO topic to which the relay publishes.
 //	BUS_NAME                          -                 EventBridge bus to which the relay publishes.
 //	OUTBOX_FUNCTION                   -                 function that the relay asks for events.

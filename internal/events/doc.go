@@ -78,6 +78,11 @@
 // each subject, then the second of each, and so on, because a call of a sink may fail for a part of
 // its entries. An event that failed holds back the later ones of its subject.
 //
+// So a subject's events take a call each, and a page of a hot stock row takes hundreds of calls,
+// one after another. After ten seconds of a page, and at the end of a run, the relay begins no more
+// calls. It acknowledges the page up to the first event that was neither accepted nor parked. So
+// every run gets on, and no page outlasts the lease.
+//
 // # One relay at a time
 //
 // A relay has a lease of a sink for a minute, renews it with its requests, and gives it back at the
@@ -102,7 +107,11 @@
 //
 // # Restores
 //
-// The events' source names the database's epoch. After a restore to an earlier moment, ids come
+// The events' source names the deployment, which on AWS is the stack's name, and the database's
+// epoch. A stack with another name on the same database begins a new source: to consumers, each
+// subject begins anew.
+//
+// The epoch is for restores. After a restore to an earlier moment, ids come
 // again that were published for transitions that are lost, so an operator calls begin_epoch(). When
 // a database moves to another server by a dump or by logical replication, its ticks name
 // transactions of the old server. The outbox refuses to go on when this server has given out fewer

@@ -12,6 +12,8 @@ type Event struct {
 	Type string `json:"type"`
 	// Body is the CloudEvent in structured JSON.
 	Body json.RawMessage `json:"body"`
+	// Position acknowledges the page up to this event. Only the events of a Page have it.
+	Position string `json:"position,omitempty"`
 }
 
 // The types of the events.
@@ -41,11 +43,12 @@ type Request struct {
 	// Lease is the relay's own UUID, random for each run: only one relay at a time publishes to a
 	// sink.
 	Lease string `json:"lease"`
-	// Ack is the Position of the page that was published whole, or empty.
+	// Ack is the Position of the page before, or of its last event up to which each was published or
+	// parked. It is empty when there is none.
 	Ack string `json:"ack,omitempty"`
-	// Parked are the events of that page that the sink refused for good, and those behind them.
+	// Parked are the events up to Ack that the sink refused for good, and those behind them.
 	Parked []Parked `json:"parked,omitempty"`
-	// Failure says why the page before couldn't be published, or is empty.
+	// Failure says why the page before couldn't be published whole, or is empty.
 	Failure string `json:"failure,omitempty"`
 	// Release gives the lease back, at the end of a run. The answer has no events then.
 	Release bool `json:"release,omitempty"`
@@ -63,8 +66,8 @@ type Page struct {
 	// Leased is false when another relay has the lease. There are no events then.
 	Leased bool    `json:"leased"`
 	Events []Event `json:"events"`
-	// Position acknowledges the page in the next request. It is empty when nothing is left. A page
-	// whose events were all parked has a Position and no events.
+	// Position acknowledges the whole page in the next request. It is empty when nothing is left. A
+	// page whose events were all parked has a Position and no events.
 	Position string `json:"position"`
 	// More says that another page is ready after this one.
 	More bool `json:"more"`

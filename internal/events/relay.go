@@ -25,6 +25,8 @@ const (
 	defaultPoll, defaultRetry = time.Second, time.Second
 	// maxRetry is the longest pause after a failure, in first pauses.
 	maxRetry = 30
+	// pageLimit is how long a page is published before what was done of it is acknowledged.
+	pageLimit = 10 * time.Second
 	// drainLimit ends a run that drains.
 	drainLimit = 55 * time.Second
 	// releaseLimit bounds the last request of a run, which gives the lease back.
@@ -94,11 +96,12 @@ type run struct {
 	sink  Sink
 	lease string
 	end   time.Time
+	cut   time.Time // of the present page
 	meter meter
 	// failures counts the tries of the outbox, or of the page, that failed since the last success.
 	failures int
-	// The fates of the events of the present page, by their ids. A page that comes again is published
-	// without those that were accepted or parked.
+	// The fates of the events that aren't acknowledged, by their ids. When they come again, those that
+	// were accepted or parked aren't published.
 	accepted map[string]bool
 	refusals map[string]int
 	parked   []Parked
@@ -119,14 +122,14 @@ func (r *Relay) newRun(name string) *run {
 	return one
 }
 
-// forget begins a new page.
+// forget forgets the fates of all events.
 func (r *run) forget() {
 	r.accepted, r.refusals = map[string]bool{}, map[string]int{}
 	r.parked, r.aside = nil, map[string]bool{}
 }
 
-// loop asks for a page, publishes it, and acknowledges it with the next request. The last request
-// gives the lease back, so that the next run needn't wait until it ends.
+// loop asks for a page, publishes it, and acknowledges with the next request what was done of it.
+// The last request gives the lease back, so that the next run needn't wait until it ends.
 func (r *run) loop(ctx context.Context) error {
 	request := r.request()
 	var failure error
@@ -146,8 +149,6 @@ func (r *run) loop(ctx context.Context) error {
 			}
 			r.pause(ctx, r.opts.Poll)
 			continue
-		case request.Ack != "":
-			r.forget() // the page that is acknowledged
 		}
 		r.meter.see(page)
 		request = r.request()
@@ -159,14 +160,16 @@ func (r *run) loop(ctx context.Context) error {
 			r.pause(ctx, r.opts.Poll)
 			continue
 		}
-		if failure = r.publish(ctx, page.Events); failure != nil {
+		failure = r.publish(ctx, page.Events)
+		request.Ack, request.Parked = r.settled(page)
+		if failure == nil || request.Ack != "" {
+			r.failures = 0
+		}
+		if failure != nil {
 			r.opts.Log.Warn("a page wasn't published whole", "sink", r.name, "error", failure.Error())
 			request.Failure = failure.Error()
 			r.backOff(ctx)
-			continue
 		}
-		r.failures = 0
-		request.Ack, request.Parked = page.Position, r.parked
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		failure = nil // the process is stopping
@@ -178,6 +181,42 @@ func (r *run) request() Request { return Request{Sink: r.name, Lease: r.lease} }
 
 func (r *run) goesOn(ctx context.Context) bool {
 	return ctx.Err() == nil && time.Now().Before(r.end)
+}
+
+// settled returns how the next request acknowledges a page: the place behind the longest part from
+// its beginning of which each event was accepted or parked, and the parked events of that part. It
+// forgets the part's fates. It acknowledges nothing when an outbox of the previous release gave the
+// events no places, unless the part is the whole page.
+func (r *run) settled(page Page) (ack string, parked []Parked) {
+	isParked := map[string]Parked{}
+	for _, p := range r.parked {
+		isParked[p.ID] = p
+	}
+	n := slices.IndexFunc(page.Events, func(e Event) bool {
+		_, refused := isParked[e.ID]
+		return !refused && !r.accepted[e.ID]
+	})
+	switch {
+	case n < 0:
+		parked = r.parked
+		r.forget()
+		return page.Position, parked
+	case n == 0 || page.Events[n-1].Position == "":
+		return "", nil
+	}
+	for _, e := range page.Events[:n] {
+		if p, refused := isParked[e.ID]; refused {
+			parked = append(parked, p)
+		}
+		delete(r.accepted, e.ID)
+		delete(r.refusals, e.ID)
+	}
+	r.parked = slices.DeleteFunc(r.parked, func(p Parked) bool { return slices.Contains(parked, p) })
+	r.aside = map[string]bool{} // the outbox leaves the other parked subjects out from now on
+	for _, p := range r.parked {
+		r.aside[p.Subject] = true
+	}
+	return page.Events[n-1].Position, parked
 }
 
 // release acknowledges the last page and gives the lease back, even when ctx is done.
@@ -210,8 +249,16 @@ func (r *run) pause(ctx context.Context, d time.Duration) {
 
 // publish sends the events of a page in waves: the first event of each subject, then the second of
 // each, and so on. So an event is sent when the one before it was accepted. One that failed holds
-// back its subject's later ones. publish returns nil when each event was accepted or parked.
+// back its subject's later ones.
+//
+// A hot subject may have the whole page, with a call for each event. So publish begins no call
+// after pageLimit, and none after the end of the run. It returns an error when the sink didn't
+// accept an event that was sent, unless it was parked.
 func (r *run) publish(ctx context.Context, page []Event) error {
+	r.cut = time.Now().Add(pageLimit)
+	if r.cut.After(r.end) {
+		r.cut = r.end
+	}
 	var failures []error
 	held := map[string]bool{}
 	for _, wave := range waves(page) {
@@ -221,7 +268,9 @@ func (r *run) publish(ctx context.Context, page []Event) error {
 		for i, err := range r.send(ctx, wave) {
 			if err := r.settle(wave[i], err); err != nil {
 				held[wave[i].Subject] = true
-				failures = append(failures, err)
+				if !errors.Is(err, errUnsent) {
+					failures = append(failures, err)
+				}
 			}
 		}
 	}
@@ -283,7 +332,8 @@ func waves(page []Event) [][]Event {
 	return out
 }
 
-// send publishes a wave in batches, several at once. It returns an error for each event.
+// send publishes a wave in batches, several at once. It returns an error for each event, which is
+// errUnsent from the cut on.
 func (r *run) send(ctx context.Context, wave []Event) []error {
 	errs := make([]error, len(wave))
 	slots := make(chan struct{}, maxPublishes)
@@ -291,24 +341,33 @@ func (r *run) send(ctx context.Context, wave []Event) []error {
 	for start := 0; start < len(wave); start += MaxBatch {
 		end := min(start+MaxBatch, len(wave))
 		slots <- struct{}{}
+		if !time.Now().Before(r.cut) {
+			answer(errs[start:], errUnsent)
+			break
+		}
 		done.Go(func() {
 			defer func() { <-slots }()
-			answers := r.sink.Publish(ctx, wave[start:end])
-			for i := range end - start {
-				if i < len(answers) {
-					errs[start+i] = answers[i]
-				} else {
-					errs[start+i] = errNoAnswer
-				}
-			}
+			n := copy(errs[start:end], r.sink.Publish(ctx, wave[start:end]))
+			answer(errs[start+n:end], errNoAnswer)
 		})
 	}
 	done.Wait()
 	return errs
 }
 
-// errNoAnswer means that a sink broke its contract.
-var errNoAnswer = errors.New("the sink returned no answer for the event")
+// answer sets all errors.
+func answer(errs []error, err error) {
+	for i := range errs {
+		errs[i] = err
+	}
+}
+
+var (
+	// errNoAnswer means that a sink broke its contract.
+	errNoAnswer = errors.New("the sink returned no answer for the event")
+	// errUnsent means that the time of the page was over.
+	errUnsent = errors.New("the event wasn't sent yet")
+)
 
 // meter collects the metrics of a run, and writes them every ten seconds.
 type meter struct {

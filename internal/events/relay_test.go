@@ -25,6 +25,37 @@ func event(subject string, n int) Event {
 	return Event{ID: id, Subject: subject, Body: json.RawMessage(`"` + id + `"`)}
 }
 
+// hot is an outbox with one batch of events, in pages of up to 500. Its place is the number of
+// events that are acknowledged.
+type hot struct {
+	batch     []Event
+	acked     int
+	parked    []string
+	positions bool        // the events have their places
+	asked     []time.Time // when each request came
+}
+
+func (h *hot) next(_ context.Context, r Request) (Page, error) {
+	h.asked = append(h.asked, time.Now())
+	if r.Ack != "" {
+		_, _ = fmt.Sscanf(r.Ack, "%d", &h.acked)
+	}
+	for _, p := range r.Parked {
+		h.parked = append(h.parked, p.ID)
+	}
+	if r.Release || h.acked == len(h.batch) {
+		return Page{Leased: !r.Release}, nil
+	}
+	end := min(h.acked+500, len(h.batch))
+	page := slices.Clone(h.batch[h.acked:end])
+	for i := range page {
+		if h.positions {
+			page[i].Position = fmt.Sprint(h.acked + i + 1)
+		}
+	}
+	return Page{Leased: true, Events: page, Position: fmt.Sprint(end)}, nil
+}
+
 // script is an outbox whose pages are given. It answers the first page that isn't acknowledged.
 type script struct {
 	mu       sync.Mutex
@@ -229,6 +260,89 @@ func TestAPoisonedEventIsParked(t *testing.T) {
 		}
 		if later := outbox.requests[6].Parked; later != nil {
 			t.Errorf("the next ack parks %+v again", later)
+		}
+	})
+}
+
+// A sink takes 0.2 s for each of the 500 sales of one stock row, and of the 50 of another one: a page
+// takes more than a run. The relay acknowledges what it has done each ten seconds, before its lease
+// of a minute ends, and gets on in every run. It publishes an event again only when the run ended
+// before its ack. The control can't acknowledge a part of a page: it never gets on.
+func TestAPageOfAHotSubjectIsAcknowledgedInParts(t *testing.T) {
+	t.Parallel()
+	for _, positions := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			outbox := &hot{positions: positions}
+			for n := range 500 {
+				outbox.batch = append(outbox.batch, event("a", n+1))
+			}
+			for n := range 50 {
+				outbox.batch = append(outbox.batch, event("b", n+1))
+			}
+			var acked []int
+			var repeats []int
+			for range 3 {
+				sink := &recorder{answer: func(Event) error { time.Sleep(200 * time.Millisecond); return nil }}
+				start := outbox.acked
+				if err := newRelay(outbox.next, sink, 55*time.Second).Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				acked = append(acked, outbox.acked-start)
+				got := sink.all()
+				slices.Sort(got)
+				repeats = append(repeats, len(got)-len(slices.Compact(got)))
+			}
+			if !slices.Equal(repeats, []int{0, 0, 0}) {
+				t.Errorf("positions %t: the runs published %v events twice", positions, repeats)
+			}
+			if !positions {
+				if outbox.acked != 0 {
+					t.Errorf("without positions the runs acknowledged %v events, want none", acked)
+				}
+				return
+			}
+			if acked[0] < 200 || outbox.acked != len(outbox.batch) {
+				t.Errorf("the runs acknowledged %v events, want 550 in all", acked)
+			}
+			for i, at := range outbox.asked[1:] {
+				if gap := at.Sub(outbox.asked[i]); gap > 15*time.Second {
+					t.Errorf("the outbox heard nothing for %s", gap)
+				}
+			}
+		})
+	}
+}
+
+// A part of a page that is acknowledged takes its parked events with it, and those behind it wait
+// for their own part.
+func TestAPartOfAPageHasItsOwnParkedEvents(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outbox := &hot{positions: true, batch: []Event{event("p", 1)}}
+		for n := range 80 {
+			outbox.batch = append(outbox.batch, event("a", n+1))
+		}
+		outbox.batch = append(outbox.batch, event("q", 1), event("q", 2))
+		sink := &recorder{answer: func(e Event) error {
+			time.Sleep(200 * time.Millisecond)
+			if e.Subject != "a" {
+				return &RefusedError{Reason: "never"}
+			}
+			return nil
+		}}
+		if err := newRelay(outbox.next, sink, 55*time.Second).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"p-1", "q-1", "q-2"}; !slices.Equal(outbox.parked, want) {
+			t.Errorf("%v were parked, want %v, each once", outbox.parked, want)
+		}
+		count := map[string]int{}
+		for _, id := range sink.all() {
+			count[id]++
+		}
+		if outbox.acked != 83 || count["a-1"] != 1 || count["a-80"] != 1 || count["q-1"] != maxRefusals ||
+			count["q-2"] != 0 {
+			t.Errorf("%d events were acknowledged, and the sink got %v", outbox.acked, count)
 		}
 	})
 }

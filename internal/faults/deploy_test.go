@@ -40,7 +40,7 @@ func checkLowered(t *testing.T) {
 	before, after := settings("").Environ(), lowered(settings("")).Environ()
 	for n, variable := range before {
 		name, _, _ := strings.Cut(variable, "=")
-		noRequest := []string{"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE", "API_URL"}
+		noRequest := []string{"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE"}
 		if !slices.Contains(noRequest, name) && after[n] == variable {
 			t.Errorf("%s isn't lowered: let lowered do it", name)
 		}

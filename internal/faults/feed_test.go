@@ -52,7 +52,7 @@ func newFeed(t testing.TB, db pgtest.Database, connections int) *feed {
 	}
 	return &feed{
 		db: pgtest.NewFixtureOfSize(t, db, ownConnections), service: open(connections),
-		outbox: outbox.New(open(2), outbox.Options{Source: "faults", APIURL: "http://localhost"}),
+		outbox: outbox.New(open(2), outbox.Options{Source: "faults"}),
 	}
 }
 

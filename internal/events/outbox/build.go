@@ -53,6 +53,13 @@ var causes = map[string]string{
 	"v": "verb", "s": "sweep", "m": "reclaim", "o": "operator", "r": "replaced",
 }
 
+// The names of the schemas in openapi.yaml. They name no address: one could change, and with it the
+// bytes of old events.
+const (
+	reservationSchema = "urn:allo:reservations:event:reservation:1"
+	stockSchema       = "urn:allo:reservations:event:stock:1"
+)
+
 // cloudEvent is a CloudEvent in structured JSON. Its fields, and those of its data, stand in the
 // order in which they are published.
 type cloudEvent struct {
@@ -126,9 +133,9 @@ func (o *Outbox) build(epoch uuid.UUID, text []byte) (events.Event, error) {
 		SpecVersion: "1.0", Source: "/" + o.opts.Source + "/" + epoch.String(), Type: kinds[r.Kind],
 		Time: r.At.UTC(), DataContentType: "application/json",
 	}
-	schema := "ReservationEvent"
+	e.DataSchema = reservationSchema
 	if r.Kind == kindMoved {
-		schema = "StockEvent"
+		e.DataSchema = stockSchema
 		e.ID = fmt.Sprintf("%s-%s-%d", r.ProductID, r.WarehouseID, r.Seq)
 		e.Subject = fmt.Sprintf("%s/%s", r.ProductID, r.WarehouseID)
 		e.Sequence, e.Data = fmt.Sprintf("%010d", r.Seq), r.movement()
@@ -142,7 +149,6 @@ func (o *Outbox) build(epoch uuid.UUID, text []byte) (events.Event, error) {
 		e.Sequence, e.Data = fmt.Sprintf("%010d", r.Version), r.reservation()
 	}
 	e.PartitionKey = e.Subject
-	e.DataSchema = o.opts.APIURL + "/api/openapi.json#/components/schemas/" + schema
 	body, err := json.Marshal(e)
 	if err != nil {
 		return events.Event{}, fmt.Errorf("encode the event %s: %w", e.ID, err)

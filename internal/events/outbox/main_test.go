@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // options are those of every outbox of these tests.
-var options = outbox.Options{Source: "allo-test", APIURL: "https://api.example.com"}
+var options = outbox.Options{Source: "allo-test"}
 
 var discard = slog.New(slog.DiscardHandler)
 

@@ -26,9 +26,6 @@ const (
 type Options struct {
 	// Source names the deployment. The events' source is /Source/epoch.
 	Source string
-	// APIURL is where the API is served, without a slash at the end. The events' dataschema is below
-	// it.
-	APIURL string
 }
 
 // Outbox reads the events. It is safe for concurrent use.
@@ -176,6 +173,7 @@ func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c cla
 			})
 			continue
 		}
+		event.Position = position{done: c.Done, batch: c.Batch, after: row.Place}.String()
 		page.Events = append(page.Events, event)
 	}
 	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch

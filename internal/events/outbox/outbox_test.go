@@ -196,6 +196,31 @@ func TestOneRelayAtATimeHasASink(t *testing.T) {
 	}
 }
 
+// A page can be acknowledged up to each of its events. The next page begins behind it.
+func TestAPageIsAcknowledgedUpToAnyEvent(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for range 3 {
+		f.confirm(f.reserve())
+	}
+	lease := uuid.NewString()
+	want := f.next(events.Request{Sink: "topic", Lease: lease}).Events
+	if len(want) < 9 {
+		t.Fatalf("the page has %d events, want those of three holds and their movements", len(want))
+	}
+	ack := ""
+	for n := range want {
+		page := f.next(events.Request{Sink: "topic", Lease: lease, Ack: ack})
+		if got := ids(page.Events); !slices.Equal(got, ids(want[n:])) {
+			t.Fatalf("behind event %d the page has %v, want %v", n, got, ids(want[n:]))
+		}
+		ack = page.Events[0].Position
+	}
+	if page := f.next(events.Request{Sink: "topic", Lease: lease, Ack: ack}); len(page.Events) != 0 {
+		t.Errorf("behind the last event the page has %v", ids(page.Events))
+	}
+}
+
 // A request that comes late, from the same relay, moves nothing back.
 func TestASinksPlaceNeverMovesBack(t *testing.T) {
 	t.Parallel()
