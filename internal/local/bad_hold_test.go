@@ -49,7 +49,8 @@ func deliverAll(t *testing.T, q *Queue, clock *testClock, p *picky) time.Duratio
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := deliver.New(webhook.NewClient(webhook.Options{AllowLoopback: true}), q, []deliver.Webhook{{
+	client := webhook.NewClient(webhook.Options{AllowLoopback: true})
+	h := deliver.New(client, q, q.Now, []deliver.Webhook{{
 		Name: "local", URL: server.URL,
 		Secrets: func(context.Context) ([]webhook.Secret, error) { return secrets, nil },
 	}}, nil, quiet)

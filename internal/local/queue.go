@@ -52,6 +52,7 @@ type queued struct {
 	event    events.Event
 	id       string
 	received int
+	first    time.Time // when it was first handed out
 	visible  time.Time // when it may be handed out
 }
 
@@ -62,6 +63,13 @@ func NewQueue(name string, types []string, now func() time.Time) *Queue {
 
 // ARN returns the queue's name in the messages.
 func (q *Queue) ARN() string { return "arn:aws:sqs:" + region + ":" + accountID + ":" + q.name }
+
+// Now returns the time by the queue's clock.
+func (q *Queue) Now() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.now()
+}
 
 // Send adds an event, unless the queue doesn't take its type.
 func (q *Queue) Send(e events.Event) {
@@ -99,7 +107,9 @@ func (q *Queue) Receive(limit int) []lambdaevents.SQSMessage {
 			q.remove(m)
 			q.bury(q.message(m))
 		default:
-			m.received++
+			if m.received++; m.received == 1 {
+				m.first = q.now()
+			}
 			m.visible = q.now().Add(visibilityTimeout)
 			out = append(out, q.message(m))
 		}
@@ -114,9 +124,10 @@ func (q *Queue) message(m *queued) lambdaevents.SQSMessage {
 		MessageId: m.id, ReceiptHandle: m.id + " " + received, Body: string(m.event.Body),
 		EventSource: "aws:sqs", EventSourceARN: q.ARN(), AWSRegion: region,
 		Attributes: map[string]string{
-			"ApproximateReceiveCount": received,
-			"MessageGroupId":          m.event.Subject,
-			"MessageDeduplicationId":  m.event.ID,
+			"ApproximateReceiveCount":          received,
+			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.first.UnixMilli(), 10),
+			"MessageGroupId":                   m.event.Subject,
+			"MessageDeduplicationId":           m.event.ID,
 		},
 	}
 }
