@@ -159,7 +159,8 @@ func (c consumer) consume(t *testing.T, batches ...[]events.Event) []string {
 	take, parcels := c.start(t)
 	now := time.Now()
 	clock := func() time.Time { return now }
-	topic, queue := local.NewTopic(nil, clock), local.NewQueue("fulfilment.fifo", nil, clock)
+	log := slog.New(slog.DiscardHandler)
+	topic, queue := local.NewTopic(nil, clock), local.NewQueue("fulfilment.fifo", nil, clock, log)
 	topic.Subscribe(queue)
 	total := 0
 	for _, batch := range batches {
@@ -185,7 +186,7 @@ func (c consumer) consume(t *testing.T, batches ...[]events.Event) []string {
 			cancel()
 		}
 		return response, err
-	}, slog.New(slog.DiscardHandler))
+	}, log)
 	if taken != total {
 		t.Fatalf("the program took %d of %d events", taken, total)
 	}

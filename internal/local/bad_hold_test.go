@@ -113,7 +113,7 @@ func TestABadHoldAmongAThousandCostsOnlyItself(t *testing.T) {
 		return http.StatusNoContent
 	}
 	clock := newTestClock()
-	q := NewQueue("local-webhook-local.fifo", nil, clock.now)
+	q := NewQueue("local-webhook-local.fifo", nil, clock.now, quiet)
 	for n := range each {
 		for hold := range holds {
 			q.Send(held(fmt.Sprintf("h%03d", hold), n+1))
@@ -138,7 +138,7 @@ func TestABadHoldAmongAThousandCostsOnlyItself(t *testing.T) {
 	}
 
 	// The control: in a standard queue no message waits for another, so later events overtake.
-	q = NewQueue("local-webhook-local.fifo", nil, clock.now)
+	q = NewQueue("local-webhook-local.fifo", nil, clock.now, quiet)
 	for n := range each {
 		for hold := range 100 {
 			e := held(fmt.Sprintf("h%03d", hold), n+1)

@@ -39,6 +39,7 @@ type Queue struct {
 	name  string
 	types []string
 	now   func() time.Time
+	log   *slog.Logger
 	woken chan struct{}
 
 	mu       sync.Mutex
@@ -57,8 +58,8 @@ type queued struct {
 }
 
 // NewQueue makes a Queue for the events of these types, or of all types when there are none.
-func NewQueue(name string, types []string, now func() time.Time) *Queue {
-	return &Queue{name: name, types: types, now: now, woken: make(chan struct{}, 1)}
+func NewQueue(name string, types []string, now func() time.Time, log *slog.Logger) *Queue {
+	return &Queue{name: name, types: types, now: now, log: log, woken: make(chan struct{}, 1)}
 }
 
 // ARN returns the queue's name in the messages.
@@ -80,7 +81,7 @@ func (q *Queue) Send(e events.Event) {
 	defer q.mu.Unlock()
 	m := &queued{event: e, id: uuid.NewString()}
 	if len(q.messages) >= maxQueued {
-		q.bury(q.message(m))
+		q.giveUp(m, "the queue is full")
 		return
 	}
 	q.messages = append(q.messages, m)
@@ -105,7 +106,7 @@ func (q *Queue) Receive(limit int) []lambdaevents.SQSMessage {
 			blocked[group] = true
 		case m.received >= maxReceives:
 			q.remove(m)
-			q.bury(q.message(m))
+			q.giveUp(m, "its consumer failed on it each time")
 		default:
 			if m.received++; m.received == 1 {
 				m.first = q.now()
@@ -134,6 +135,13 @@ func (q *Queue) message(m *queued) lambdaevents.SQSMessage {
 
 func (q *Queue) remove(m *queued) {
 	q.messages = slices.DeleteFunc(q.messages, func(other *queued) bool { return other == m })
+}
+
+// giveUp makes a message a dead letter of the queue's own accord.
+func (q *Queue) giveUp(m *queued, reason string) {
+	q.log.Error("an event is a dead letter",
+		"queue", q.name, "event", m.event.ID, "reason", reason, "received", m.received)
+	q.bury(q.message(m))
 }
 
 func (q *Queue) bury(m lambdaevents.SQSMessage) {
