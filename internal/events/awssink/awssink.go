@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/smithy-go"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/events"
@@ -24,8 +26,8 @@ const (
 	publishLimit = 10 * time.Second
 	// invokeLimit bounds a request to the outbox. It is longer than the function's own time.
 	invokeLimit = 15 * time.Second
-	// maxEntry is the most bytes of an event. Both services take 256 KiB in a call.
-	maxEntry = 256 << 10
+	// maxCall is the most bytes of a call, and so of an event, that both services take.
+	maxCall = 256 << 10
 )
 
 // NewTopic makes the sink of a FIFO topic.
@@ -69,19 +71,77 @@ func endpoint(account config.AWS) *string {
 	return &account.Endpoint
 }
 
-// sizes returns the events that the services can take, with their places in the batch. It answers
-// the others.
-func sizes(batch []events.Event, errs []error) (places []int) {
+// size is how many bytes of a call an event takes.
+func size(e events.Event) int {
+	return len(e.Body) + len(e.Type) + len(e.Subject) + len(busSource)
+}
+
+// calls divides a batch into calls of at most maxCall bytes, each the places of its events. It
+// answers the events that no call can take.
+func calls(batch []events.Event, errs []error) (all [][]int) {
+	room := 0
 	for i, e := range batch {
-		if len(e.Body) > maxEntry {
+		n := size(e)
+		if n > maxCall {
 			errs[i] = &events.RefusedError{
-				Reason: fmt.Sprintf("it has %d bytes, more than %d", len(e.Body), maxEntry),
+				Reason: fmt.Sprintf("it takes %d bytes of a call, more than %d", n, maxCall),
 			}
 			continue
 		}
-		places = append(places, i)
+		if n > room {
+			all, room = append(all, nil), maxCall
+		}
+		all[len(all)-1] = append(all[len(all)-1], i)
+		room -= n
 	}
-	return places
+	return all
+}
+
+// send publishes a batch by a function that calls the service with the events at some places and
+// sets their answers. The function's error is that of a whole call. When a call is refused, its
+// events are sent one by one, so that only the event that is the reason for it is refused.
+func send(batch []events.Event, call func(places []int, errs []error) error) []error {
+	errs := make([]error, len(batch))
+	for _, places := range calls(batch, errs) {
+		err := sendOnce(places, errs, call)
+		if refused := (*events.RefusedError)(nil); errors.As(err, &refused) && len(places) > 1 {
+			for _, i := range places {
+				_ = sendOnce([]int{i}, errs, call) // it is in errs
+			}
+		}
+	}
+	return errs
+}
+
+// sendOnce makes one call and answers its events. It returns the error of the whole call.
+func sendOnce(places []int, errs []error, call func([]int, []error) error) error {
+	answer(errs, places, errUnanswered)
+	err := call(places, errs)
+	if err != nil {
+		err = callError(err)
+		answer(errs, places, err)
+	}
+	return err
+}
+
+// callError is the failure of a whole call. It is a RefusedError if the service says that it will
+// never accept what was sent. A name of a topic or a bus that is wrong isn't the events' fault.
+func callError(err error) error {
+	var service smithy.APIError
+	if !errors.As(err, &service) {
+		return err
+	}
+	text := service.ErrorMessage()
+	if strings.Contains(text, "TopicArn") || strings.Contains(text, "EventBusName") {
+		return err
+	}
+	switch service.ErrorCode() {
+	case "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationError",
+		"ValidationException", "BatchRequestTooLong":
+		return &events.RefusedError{Reason: err.Error()}
+	default:
+		return err
+	}
 }
 
 // answer sets the answer of all entries of a call.

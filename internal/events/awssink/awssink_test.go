@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sns/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/allo/reservations/internal/events"
 )
@@ -68,7 +69,7 @@ func TestATopicAnswersEachEntry(t *testing.T) {
 		},
 	}}
 	sink := &topic{arn: "arn:aws:sns:r:1:t.fifo", client: fake}
-	large := strings.Repeat("x", maxEntry+1)
+	large := strings.Repeat("x", maxCall+1)
 	got := fates(sink.Publish(t.Context(), batch("a", "b", "c", "d", "e", large)))
 	want := []string{"accepted", "again", "refused", "again", "again", "refused"}
 	if !slices.Equal(got, want) {
@@ -92,6 +93,91 @@ func TestABrokenCallIsMadeAgain(t *testing.T) {
 			[]string{"again", "again"}) {
 			t.Errorf("%s: the answers are %v, want both again", name, got)
 		}
+	}
+}
+
+// picky takes a call only without the event "bad".
+type picky struct {
+	err   error
+	calls []int // their numbers of events
+}
+
+func (p *picky) take(bodies []string) error {
+	p.calls = append(p.calls, len(bodies))
+	if slices.Contains(bodies, "bad") {
+		return p.err
+	}
+	return nil
+}
+
+func (p *picky) PublishBatch(
+	_ context.Context, in *sns.PublishBatchInput, _ ...func(*sns.Options),
+) (*sns.PublishBatchOutput, error) {
+	out := &sns.PublishBatchOutput{}
+	var bodies []string
+	for _, entry := range in.PublishBatchRequestEntries {
+		out.Successful = append(out.Successful, types.PublishBatchResultEntry{Id: entry.Id})
+		bodies = append(bodies, *entry.Message)
+	}
+	return out, p.take(bodies)
+}
+
+func (p *picky) PutEvents(
+	_ context.Context, in *eventbridge.PutEventsInput, _ ...func(*eventbridge.Options),
+) (*eventbridge.PutEventsOutput, error) {
+	out := &eventbridge.PutEventsOutput{}
+	var bodies []string
+	for _, entry := range in.Entries {
+		out.Entries = append(out.Entries, bustypes.PutEventsResultEntry{EventId: aws.String("1")})
+		bodies = append(bodies, *entry.Detail)
+	}
+	return out, p.take(bodies)
+}
+
+func TestARefusedCallIsRepeatedEventByEvent(t *testing.T) {
+	t.Parallel()
+	fault := func(code, message string) error {
+		return &smithy.GenericAPIError{Code: code, Message: message}
+	}
+	alone := []string{"accepted", "refused", "accepted"}
+	again := []string{"again", "again", "again"}
+	for name, c := range map[string]struct {
+		err   error
+		want  []string
+		calls int
+	}{
+		"an invalid character": {fault("InvalidParameter", "Message is invalid"), alone, 4},
+		"an invalid entry":     {fault("ValidationException", "Detail is invalid"), alone, 4},
+		"another topic":        {fault("InvalidParameter", "TopicArn is invalid"), again, 1},
+		"a missing right":      {fault("AuthorizationError", "not authorized"), again, 1},
+		"a throttle":           {fault("ThrottlingException", "slow down"), again, 1},
+	} {
+		topicDouble, busDouble := &picky{err: c.err}, &picky{err: c.err}
+		for kind, made := range map[string]struct {
+			sink   events.Sink
+			double *picky
+		}{
+			"topic": {&topic{client: topicDouble}, topicDouble},
+			"bus":   {&bus{client: busDouble}, busDouble},
+		} {
+			got := fates(made.sink.Publish(t.Context(), batch("a", "bad", "c")))
+			if !slices.Equal(got, c.want) || len(made.double.calls) != c.calls {
+				t.Errorf("%s of the %s: the answers are %v after %d calls, want %v after %d",
+					name, kind, got, len(made.double.calls), c.want, c.calls)
+			}
+		}
+	}
+}
+
+// Three events of 100 KiB don't fit into a call.
+func TestACallHasNoMoreBytesThanTheServicesTake(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("x", 100<<10)
+	double := &picky{}
+	sink := &topic{client: double}
+	got := fates(sink.Publish(t.Context(), batch(body, body, "a", body, body, body)))
+	if slices.Contains(got, "again") || !slices.Equal(double.calls, []int{3, 2, 1}) {
+		t.Errorf("the answers are %v after calls of %v events, want 3, 2 and 1", got, double.calls)
 	}
 }
 
@@ -129,7 +215,7 @@ func TestABusAnswersEachEntry(t *testing.T) {
 		{ErrorCode: aws.String("MalformedDetail")},
 	}}}
 	sink := &bus{name: "allo", client: fake}
-	large := strings.Repeat("x", maxEntry+1)
+	large := strings.Repeat("x", maxCall+1)
 	got := fates(sink.Publish(t.Context(), batch("a", large, "b", "c", "d")))
 	want := []string{"accepted", "refused", "again", "refused", "again"}
 	if !slices.Equal(got, want) {

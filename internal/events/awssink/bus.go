@@ -28,12 +28,13 @@ type bus struct {
 func (b *bus) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	errs := make([]error, len(batch))
-	places := sizes(batch, errs)
-	if len(places) == 0 {
-		return errs
-	}
-	answer(errs, places, errUnanswered)
+	return send(batch, func(places []int, errs []error) error {
+		return b.call(ctx, batch, places, errs)
+	})
+}
+
+// call puts the events at these places on the bus and sets their answers.
+func (b *bus) call(ctx context.Context, batch []events.Event, places []int, errs []error) error {
 	in := &eventbridge.PutEventsInput{}
 	for _, i := range places {
 		in.Entries = append(in.Entries, types.PutEventsRequestEntry{
@@ -43,8 +44,7 @@ func (b *bus) Publish(ctx context.Context, batch []events.Event) []error {
 	}
 	out, err := b.client.PutEvents(ctx, in)
 	if err != nil {
-		answer(errs, places, fmt.Errorf("put events on the bus: %w", err))
-		return errs
+		return fmt.Errorf("put events on the bus: %w", err)
 	}
 	for n, entry := range out.Entries { // in the order of the request
 		if n >= len(places) {
@@ -56,5 +56,5 @@ func (b *bus) Publish(ctx context.Context, batch []events.Event) []error {
 				"MalformedDetail")
 		}
 	}
-	return errs
+	return nil
 }

@@ -27,12 +27,15 @@ type topic struct {
 func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	errs := make([]error, len(batch))
-	places := sizes(batch, errs)
-	if len(places) == 0 {
-		return errs
-	}
-	answer(errs, places, errUnanswered)
+	return send(batch, func(places []int, errs []error) error {
+		return t.call(ctx, batch, places, errs)
+	})
+}
+
+// call publishes the events at these places and sets their answers.
+func (t *topic) call(
+	ctx context.Context, batch []events.Event, places []int, errs []error,
+) error {
 	in := &sns.PublishBatchInput{TopicArn: &t.arn}
 	for _, i := range places {
 		in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries,
@@ -44,8 +47,7 @@ func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 	}
 	out, err := t.client.PublishBatch(ctx, in)
 	if err != nil {
-		answer(errs, places, fmt.Errorf("publish to the topic: %w", err))
-		return errs
+		return fmt.Errorf("publish to the topic: %w", err)
 	}
 	set := func(id *string, err error) {
 		if i, convErr := strconv.Atoi(aws.ToString(id)); convErr == nil && i >= 0 && i < len(errs) {
@@ -59,7 +61,7 @@ func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 		set(entry.Id, entryError(entry.Code, entry.Message, "InvalidParameter",
 			"InvalidParameterValue", "ParameterValueInvalid", "ValidationError"))
 	}
-	return errs
+	return nil
 }
 
 // maxGroupID is the most characters of a group and of an id by which SNS finds repeats.
