@@ -118,6 +118,11 @@ END $$;
 -- or is of another epoch, and UNKNOWN when no list has had the place. A server that follows the
 -- database may not have the place yet: nothing lies behind it there.
 --
+-- The transactions of archived rows are up to _stream.archived, but not all that are before it: the
+-- rows of a transaction may have been archived that ran when the tick of the place was taken, and
+-- committed later. So what follows the place is whole only when all transactions up to
+-- _stream.archived had ended by that tick.
+--
 -- A place names the tick _done behind which it lies, the tick _batch that ends the batch it is in,
 -- and the place within. When one of the two was pruned, the batch is now part of a larger one, in
 -- which the place within says nothing. Reading then begins at the next earlier tick that is left:
@@ -139,7 +144,7 @@ BEGIN
     SELECT * INTO _stream FROM stream s WHERE s.only_row;
     IF _epoch IS NULL THEN
         _done := CASE WHEN _stream.archived = '0' THEN 0 ELSE coalesce(
-            (SELECT min(t.n) FROM ticks t WHERE pg_visible_in_snapshot(_stream.archived, t.snapshot)),
+            (SELECT min(t.n) FROM ticks t WHERE _stream.archived < pg_snapshot_xmin(t.snapshot)),
             last_tick()) END;
     END IF;
     _start := coalesce((SELECT max(t.n) FROM ticks t WHERE t.n <= _done), 0);
@@ -147,7 +152,8 @@ BEGIN
         _batch := NULL;
     END IF;
     outcome := CASE WHEN _epoch <> _stream.epoch
-                      OR NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))
+                      OR _epoch IS NOT NULL AND _stream.archived <> '0'
+                         AND _stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))
                     THEN 'TOO_OLD'
                     WHEN greatest(_done, _batch) > last_tick() AND NOT pg_is_in_recovery()
                     THEN 'UNKNOWN' ELSE 'OK' END;
