@@ -71,7 +71,8 @@ type Page struct {
 	Position string `json:"position"`
 	// More says that another page is ready after this one.
 	More bool `json:"more"`
-	// LagSeconds is the age of the oldest transition that the sink doesn't have yet.
+	// LagSeconds is for how long the oldest transition that the sink doesn't have yet could have been
+	// published: since it happened, but not since before the tick that the sink has passed.
 	LagSeconds float64 `json:"lagSeconds"`
 	// Followers counts the events that the outbox parked and left out of the page, because an
 	// earlier event of their subject is parked.

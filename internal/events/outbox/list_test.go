@@ -104,6 +104,45 @@ func TestACursorBeforeTheArchiveIsTooOld(t *testing.T) {
 	}
 }
 
+// A transaction that ran when the cursor's tick was taken is behind the cursor, although a later one
+// before the cursor is archived too. The control looks at the latest archived one alone.
+func TestAnArchivedLateCommitIsTooOld(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("list_events", "_stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))",
+				"NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))")
+		}
+		late := f.reserve()
+		f.tick()
+		slow := f.begin()
+		fast := f.reserve()
+		f.tick()
+		cursor := f.listAll("", 500).next
+		if err := transition(f.Context(), slow, late); err != nil {
+			t.Fatal(err)
+		}
+		if err := slow.Commit(f.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.tick()
+		if got := ids(f.listAll(cursor, 500).events); !slices.Equal(got, []string{late.String() + "-2"}) {
+			t.Fatalf("behind the cursor there are %v, want the late commit", got)
+		}
+		f.Exec("ALTER TABLE ledger DISABLE TRIGGER USER")
+		f.Exec("UPDATE stream SET archived = (SELECT xid FROM ledger WHERE hold_id = $1)", fast.String())
+		f.Exec("DELETE FROM ledger")
+		if _, _, err := f.outbox.List(f.Context(), cursor, nil, 500); errors.Is(err, outbox.ErrTooOld) !=
+			guarded {
+			t.Errorf("guarded %t: List(behind which a row is archived) = %v", guarded, err)
+		}
+		if _, _, err := f.outbox.List(f.Context(), "", nil, 500); err != nil {
+			t.Errorf("guarded %t: List() without a cursor = %v", guarded, err)
+		}
+	}
+}
+
 // A hold's history is its ledger, wherever its parts lie.
 func TestAHistoryReadsTheArchive(t *testing.T) {
 	t.Parallel()

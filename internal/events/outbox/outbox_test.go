@@ -267,6 +267,34 @@ func TestFailuresAreKept(t *testing.T) {
 	}
 }
 
+// An expiry has the time of the hold's end, which is before the sweep that writes it. It isn't late
+// as long as the sink has all that the tick before saw.
+func TestAnExpiryIsNotLateBeforeItsSweep(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("read_transitions", "greatest(l.at, _since)", "l.at")
+		}
+		f.reserve()
+		hold := f.reserve()
+		f.drain(&memory{})
+		f.KillAgo(time.Hour, hold)
+		if _, err := f.service.Sweep(f.Context()); err != nil {
+			t.Fatal(err)
+		}
+		request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+		if lag := f.next(request).LagSeconds; (lag < 3600) != guarded {
+			t.Errorf("guarded %t: behind a tick of now the lag is %v s", guarded, lag)
+		}
+		f.Exec("UPDATE ticks SET at = at - interval '2 h'")
+		if lag := f.next(request).LagSeconds; lag < 3600 || lag >= 7200 {
+			t.Errorf("guarded %t: behind a tick of 2 h ago the lag is %v s, want the event's age",
+				guarded, lag)
+		}
+	}
+}
+
 // The later events of a parked subject follow it, in later pages too, and the others go on.
 func TestFollowersOfAParkedEventAreParked(t *testing.T) {
 	t.Parallel()
