@@ -321,6 +321,14 @@ UPDATE inventory SET reserved = 0; COMMIT`
 	}
 }
 
+// agoSQL lets all that is resolved have happened long ago.
+const agoSQL = `
+UPDATE reservations SET created_at = created_at - interval '100 d',
+       updated_at = updated_at - interval '100 d', expires_at = expires_at - interval '100 d';
+UPDATE reservation_items SET expires_at = expires_at - interval '100 d';
+UPDATE stock_movements SET at = at - interval '100 d';
+` + pgtest.MoveLedgerSQL
+
 // The calls of the previous release (commit 0dc3be1) whose routines have another signature now, or
 // another text.
 var lastCalls = []recordedCall{
