@@ -1,8 +1,8 @@
--- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees and
--- tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds selects
--- kinds of the ledger, and m for movements; null stands for all. age is for how long the event has
--- been late, in seconds: since it happened, but not since before tick _done, which doesn't see it.
--- A sweep writes an expiry with the hold's end, which may be a minute earlier.
+-- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees
+-- and tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds
+-- selects kinds of the ledger, and m for movements; null stands for all. age is for how long the
+-- event has been late, in seconds: since it happened, but not since before tick _done, which
+-- doesn't see it. A sweep writes an expiry with the hold's end, which may be a minute earlier.
 --
 -- First come the holds' rows by (at, version, hold), then the movements by (product, warehouse,
 -- seq). at never falls along a hold, so the order within each subject is that of its transitions.
