@@ -1,10 +1,13 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/allo/reservations/internal/events"
 )
@@ -68,6 +71,9 @@ func (t *Topic) publish(e events.Event) error {
 			Reason: "the event has more than " + strconv.Itoa(maxMessage) + " bytes",
 		}
 	}
+	if !utf8.Valid(e.Body) || bytes.ContainsFunc(e.Body, isRefused) {
+		return &events.RefusedError{Reason: "the event has a character that SQS doesn't take"}
+	}
 	if t.archive != nil {
 		if err := t.archive.Append(e); err != nil {
 			return err
@@ -79,6 +85,11 @@ func (t *Topic) publish(e events.Event) error {
 		q.Send(e)
 	}
 	return nil
+}
+
+// isRefused reports whether SQS takes no message with the character.
+func isRefused(c rune) bool {
+	return c < ' ' && !strings.ContainsRune("\t\n\r", c) || c == 0xFFFE || c == 0xFFFF
 }
 
 // forget removes the events from seen that are older than dedupWindow.

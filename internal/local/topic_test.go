@@ -86,12 +86,19 @@ func TestATopicDropsTheRepeatsOfFiveMinutes(t *testing.T) {
 func TestATopicRefusesWhatSNSRefuses(t *testing.T) {
 	t.Parallel()
 
-	topic := NewTopic(nil, time.Now)
 	large := held("a", 1)
 	large.Body = []byte(`"` + strings.Repeat("x", maxMessage) + `"`)
-	errs := topic.Publish(t.Context(), []events.Event{large, held("b", 1)})
-	if refused := (*events.RefusedError)(nil); !errors.As(errs[0], &refused) || errs[1] != nil {
-		t.Errorf("the errors are %v, want that only the first is refused for good", errs)
+	for body, want := range map[string]bool{
+		string(large.Body): true, "\"\u0001\"": true, "\"\ufffe\"": true, "\"\uffff\"": true,
+		"\"\xff\"": true, "\"\x7f\ufffd\U0001ffff\"\t\r\n": false, `"\ufffe"`: false,
+	} {
+		e := held("a", 1)
+		e.Body = []byte(body)
+		errs := NewTopic(nil, time.Now).Publish(t.Context(), []events.Event{e, held("b", 1)})
+		refused := (*events.RefusedError)(nil)
+		if got := errors.As(errs[0], &refused); got != want || errs[1] != nil {
+			t.Errorf("the errors of %.20q are %v, want a refusal of the first: %t", body, errs, want)
+		}
 	}
 }
 

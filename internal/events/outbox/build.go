@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -153,7 +154,15 @@ func (o *Outbox) build(epoch uuid.UUID, text []byte) (events.Event, error) {
 	if err != nil {
 		return events.Event{}, fmt.Errorf("encode the event %s: %w", e.ID, err)
 	}
-	return events.Event{ID: e.ID, Subject: e.Subject, Type: e.Type, Body: body}, nil
+	return events.Event{ID: e.ID, Subject: e.Subject, Type: e.Type, Body: escape(body)}, nil
+}
+
+// escape writes the characters U+FFFE and U+FFFF of a JSON text as \ufffe and \uffff. SQS takes no
+// message with them, and the source of a movement or an actor may have them. It also refuses control
+// characters, which package json escapes.
+func escape(body []byte) []byte {
+	body = bytes.ReplaceAll(body, []byte("\ufffe"), []byte(`\ufffe`))
+	return bytes.ReplaceAll(body, []byte("\uffff"), []byte(`\uffff`))
 }
 
 func (r row) reservation() reservationData {

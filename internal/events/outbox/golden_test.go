@@ -53,8 +53,8 @@ DELETE FROM stock_movements;
 INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after, source,
                              reference, line, note, actor, reservation_id)
 VALUES ('0192d000-0000-7000-8000-000000000101', '0192d000-0000-7000-8000-000000000002', 1,
-        '2026-03-01T09:00:00Z', 'OPENING', 50, 50, 'erp', 'Mrs Smith', 1, 'for Mr Smith', 'erp',
-        NULL),
+        '2026-03-01T09:00:00Z', 'OPENING', 50, 50, U&'\0001 erp \FFFE\FFFF', 'Mrs Smith', 1,
+        'for Mr Smith', 'erp', NULL),
        ('0192d000-0000-7000-8000-000000000101', '0192d000-0000-7000-8000-000000000002', 12345678901,
         '2026-03-01T10:04:00.123456Z', 'SALE', -2, 48, NULL, NULL, NULL, NULL, NULL,
         '019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10');
@@ -100,6 +100,9 @@ func TestTheBytesOfAnEventNeverChange(t *testing.T) {
 			t.Errorf("the %s differs (-want +got):\n%s", name, diff)
 		}
 		for _, e := range got {
+			if bytes.ContainsAny(e.Body, "\u0001\ufffe\uffff") {
+				t.Errorf("the event %s has a character that SQS refuses: %s", e.ID, e.Body)
+			}
 			if bytes.Contains(e.Body, []byte("Smith")) {
 				t.Errorf("the event %s shows what a person wrote: %s", e.ID, e.Body)
 			}
