@@ -118,7 +118,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Types: []string{"allo.reservation.confirmed"}, Secret: "allo/crm",
 		}},
 		EventSource: "allo-prod",
-		TopicARN: "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
+		TopicARN:    "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
 		OutboxFunction: "outbox:live",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
