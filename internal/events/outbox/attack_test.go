@@ -537,6 +537,42 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 	}
 }
 
+// A tick may come from another session between a relay's claim and its own tick, and its wait for
+// the standby may have been cut short. The relay's page and the list wait for a commit of their own.
+func TestAnotherSessionsTickIsNoBarrier(t *testing.T) {
+	t.Parallel()
+	_, db := pgtest.NewServer(t, nil)
+	f := open(t, db)
+	request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+	page := f.next(request)
+	f.next(events.Request{Sink: "topic", Lease: request.Lease, Ack: page.Position})
+	f.reserve()
+	unlock := f.Lock("SELECT pg_advisory_xact_lock(10, 0)")
+	next := make(chan error, 1)
+	go func() { // stands between its claim and its tick
+		page, err := f.outbox.Next(f.Context(), request)
+		if err == nil {
+			err = fmt.Errorf("Next() = %+v, want an error", page)
+		}
+		next <- err
+	}()
+	f.WaitForBlocked(1)
+	f.Exec(`INSERT INTO ticks (n, snapshot) SELECT 2, pg_current_snapshot()`)
+	f.setStandbys("nobody")
+	defer f.setStandbys("")
+	unlock()
+	f.WaitUntil("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	f.Exec("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	if err := <-next; !errors.Is(err, reservation.ErrUnavailable) {
+		t.Errorf("Next() before another session's tick is on the standby: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
+	defer cancel()
+	if page, _, err := f.outbox.List(ctx, "", nil, 500); !errors.Is(err, reservation.ErrUnavailable) {
+		t.Errorf("List() before the tick is on the standby = %v, %v", names(page), err)
+	}
+}
+
 // setStandbys changes the standbys for which commits wait, and waits until the server knows.
 func (f *fixture) setStandbys(names string) {
 	f.t.Helper()

@@ -69,8 +69,9 @@ type claimed struct {
 }
 
 // Next keeps what the relay has done with its last page, and reads the next one. When there is
-// none, it takes a tick. The events of a page are on disk. A sink's row is made when it first asks,
-// and begins with all that was ever written.
+// none, it takes a tick, and claims the sink once more: another session may have taken the tick,
+// and its commit may not be on disk. The events of a page are on disk. A sink's row is made when it
+// first asks.
 //
 // The page isn't Leased when another relay has the sink's lease, or when the request comes too
 // late. Next returns the errors of Tick.
@@ -84,13 +85,20 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 	}
 	page.Leased = true
 	if c.Batch == 0 {
-		if c.Last, err = o.Tick(ctx); err != nil {
+		last, err := o.Tick(ctx)
+		if err != nil {
 			return page, err
 		}
-		if c.Last <= c.Done {
+		if last <= c.Done {
 			return page, nil
 		}
-		c.Batch = c.Last
+		c, err = o.claim(ctx, events.Request{Sink: r.Sink, Lease: r.Lease})
+		if err != nil {
+			return page, fmt.Errorf("claim the batch of the sink %s: %w", r.Sink, err)
+		}
+		if page.Leased = c.Leased && c.Batch != 0; !page.Leased {
+			return page, nil
+		}
 	}
 	if err := o.fill(ctx, &page, r.Sink, c); err != nil {
 		return page, fmt.Errorf("read a page of the sink %s: %w", r.Sink, err)
