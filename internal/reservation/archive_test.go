@@ -917,6 +917,36 @@ func TestTheArchiveWaitsForNoSinkWithoutTheLook(t *testing.T) {
 	f.mustArchive(6, 3)
 }
 
+// A parked event's row stays, so that an operator can redrive it. The control doesn't look for them.
+func TestTheArchiveWaitsForParkedEvents(t *testing.T) {
+	t.Parallel()
+
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t, 0)
+		rows := f.stocks(100, 100)
+		released := f.resolve(rows)[1]
+		f.published()
+		f.Exec(`
+INSERT INTO parked (sink, id, subject, error) VALUES
+    ('topic', $1 || '-2', $1, 'test'),
+    ('topic', $2 || '-' || $3 || '-2', $2 || '/' || $3, 'test')`,
+			released.ID.String(), rows[1].ProductID.String(), rows[1].WarehouseID.String())
+		f.age(old)
+		if !guarded {
+			f.mutate("archive_holds", "FROM parked p WHERE p.subject", "FROM parked p WHERE false AND p.id")
+			f.mutate("archive_movements_of", "FROM parked p WHERE p.subject",
+				"FROM parked p WHERE false AND p.id")
+			f.mustArchive(6, 3)
+			continue
+		}
+		f.mustArchive(5, 2)
+		f.mustAudit(t)
+		f.Exec("DELETE FROM parked")
+		f.mustArchive(1, 1)
+		f.mustAudit(t)
+	}
+}
+
 // A sink that has published nothing yet names a tick that isn't there.
 func TestTheArchiveWaitsForANewSink(t *testing.T) {
 	t.Parallel()

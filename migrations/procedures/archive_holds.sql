@@ -7,8 +7,10 @@
 -- It answers how many holds it moved, from when on the next call is to look, and whether there may
 -- be more. A cart has up to a hundred lines: it moves up to _limit lines too.
 --
--- A hold stays until every sink has published its rows. Younger rows are published later, so when
--- none of the holds may move, there is no use in a look at more.
+-- A hold stays until every sink has published its rows, and while an event of it is parked.
+-- Younger rows are published later, so when none of the holds may move, there is no use in a look
+-- at more. An event is parked before its sink's place passes it, and this looks at the places
+-- first.
 --
 -- The function has its owner's rights, because the service may not delete a hold. The triggers of
 -- 0008_archive.sql and 0010_ledger.sql refuse each deletion of a row that isn't in the archive.
@@ -38,6 +40,7 @@ BEGIN
         WHERE r.id IN (SELECT d.id FROM due d)
           AND NOT EXISTS (SELECT FROM ledger l
                           WHERE l.hold_id = r.id AND NOT pg_visible_in_snapshot(l.xid, _published))
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.subject = r.id::text)
         FOR UPDATE SKIP LOCKED
     ), weighed AS ( -- with the running sum of lines
         SELECT f.id, f.created_at, sum(
