@@ -340,7 +340,8 @@ func TestThePreviousReleaseArchivesNoHoldWithoutItsLedger(t *testing.T) {
 					"FROM ledger l WHERE l.hold_id = old.id", "FROM ledger WHERE false")
 			}
 			_, err := s.Admin.Exec(t.Context(), archive)
-			if refused := err != nil && strings.Contains(err.Error(), "I10: the ledger"); refused != guarded {
+			refused := err != nil && strings.Contains(err.Error(), "I10: the ledger")
+			if refused != guarded {
 				t.Fatalf("archive_holds() = %v, want it refused: %t", err, guarded)
 			}
 			if broken := s.broken(); slices.Contains(broken, "I10") == guarded {

@@ -193,9 +193,10 @@ BEGIN
     END IF;
 END $$;
 
--- hold_history is the ledger of a hold, in the order of its versions, or null if there is no such
--- hold. It reads the archive too, in the same snapshot.
-CREATE OR REPLACE FUNCTION hold_history(_id uuid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+-- hold_history is the newest _limit rows of the ledger of a hold, in the order of their versions,
+-- or null if there is no such hold. It reads the archive too, in the same snapshot.
+CREATE OR REPLACE FUNCTION hold_history(_id uuid, _limit integer) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM reservations r WHERE r.id = _id)
        AND NOT EXISTS (SELECT FROM archived_reservations r WHERE r.id = _id) THEN
@@ -209,5 +210,6 @@ BEGIN
               FROM ledger a WHERE a.hold_id = _id
               UNION ALL
               SELECT a.version, a.at, a.kind, a.cause, a.actor, a.expires_at
-              FROM archived_ledger a WHERE a.hold_id = _id) l), '[]');
+              FROM archived_ledger a WHERE a.hold_id = _id
+              ORDER BY version DESC LIMIT _limit) l), '[]');
 END $$;

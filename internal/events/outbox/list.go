@@ -129,17 +129,22 @@ type Transition struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-const historySQL = "SELECT hold_history($1)"
+// MaxHistory is the most transitions of a history. A hold can be extended without end, an answer of
+// a Lambda has at most 6 MB, and a transition has less than half a kilobyte.
+const MaxHistory = 1000
 
-// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind
-// is the last part of the event's type, such as held. A hold from before there was a ledger begins
-// at its first transition since then. The expiry of a dead hold is there once a sweep has written
-// it.
+const historySQL = "SELECT hold_history($1, $2)"
+
+// History reads the newest MaxHistory rows of the ledger of a hold, also of an archived one, in the
+// order of their versions. When the first version isn't 1, older ones are left out. Kind is the
+// last part of the event's type, such as held. A hold from before there was a ledger begins at its
+// first transition since then. The expiry of a dead hold is there once a sweep has written it.
 //
 // It is read as reservation.Read does. It returns reservation.ErrNotFound, ErrBusy or
 // ErrUnavailable.
 func (o *Outbox) History(ctx context.Context, hold uuid.UUID) ([]Transition, error) {
-	answers, err := reservation.Read(ctx, o.db, pgx.RowTo[[]byte], historySQL, hold.String())
+	answers, err := reservation.Read(ctx, o.db, pgx.RowTo[[]byte], historySQL, hold.String(),
+		MaxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of hold %s: %w", hold, err)
 	}

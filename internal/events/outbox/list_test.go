@@ -176,6 +176,27 @@ SELECT r.updated_at, l.* FROM ledger l JOIN reservations r ON r.id = l.hold_id`)
 	}
 }
 
+// A hold that was extended very often has a history of its newest transitions. The control shows
+// them all.
+func TestAHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	hold := f.reserve()
+	const all = outbox.MaxHistory + 500
+	f.Exec(`INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT at, expires_at, hold_id, v, 'x', 'v' FROM ledger, generate_series(2, $1) v`, all)
+	got, err := f.outbox.History(f.Context(), hold)
+	if err != nil || len(got) != outbox.MaxHistory || got[0].Version != 501 ||
+		got[len(got)-1].Version != all {
+		t.Fatalf("History() = %d transitions, %v, want the newest %d", len(got), err,
+			outbox.MaxHistory)
+	}
+	f.mutate("hold_history", "LIMIT _limit", "")
+	if got, err := f.outbox.History(f.Context(), hold); err != nil || len(got) != all {
+		t.Errorf("without the limit History() = %d transitions, %v, want %d", len(got), err, all)
+	}
+}
+
 // A page of large carts has three megabytes at most, for the list and for the relay.
 func TestAPageHasThreeMegabytes(t *testing.T) {
 	t.Parallel()

@@ -100,7 +100,7 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 			return page, nil
 		}
 	}
-	if err := o.fill(ctx, &page, r.Sink, c); err != nil {
+	if err := o.fill(ctx, &page, r, c); err != nil {
 		return page, fmt.Errorf("read a page of the sink %s: %w", r.Sink, err)
 	}
 	return page, nil
@@ -143,7 +143,10 @@ func optional[T comparable](value T) *T {
 
 const pageSQL = `
 SELECT e.place, e.age, e.event,
-       EXISTS (SELECT FROM parked p WHERE p.sink = $1 AND p.subject = e.subject)
+       EXISTS (SELECT FROM parked p
+               WHERE p.sink = $1 AND p.subject = e.subject
+                 AND substring(p.id FROM '[0-9]+$')::bigint
+                     <= coalesce(e.event ->> 'version', e.event ->> 'seq')::bigint)
 FROM read_events($2, $3, $4, NULL, $5) e`
 
 // pageRow is an event of a batch.
@@ -151,12 +154,14 @@ type pageRow struct {
 	Place  string
 	Age    float64
 	Event  []byte
-	Behind bool // an earlier event of the subject is parked
+	Behind bool // it is parked, or an earlier event of its subject is
 }
 
 // fill reads the next events of the sink's batch.
-func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c claimed) error {
-	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, sink, c.Done,
+func (o *Outbox) fill(
+	ctx context.Context, page *events.Page, r events.Request, c claimed,
+) error {
+	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, r.Sink, c.Done,
 		c.Batch, optional(c.After), MaxPage+1)
 	if err != nil {
 		return err
@@ -186,13 +191,13 @@ func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c cla
 	}
 	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch
 	page.Followers = len(followers)
-	return o.park(ctx, sink, followers)
+	return o.park(ctx, r, followers)
 }
 
-const parkSQL = "SELECT park_events($1, $2)::text"
+const parkSQL = "SELECT park_followers($1, $2, $3)::text"
 
-// park sets events aside that follow a parked one.
-func (o *Outbox) park(ctx context.Context, sink string, followers []events.Parked) error {
+// park sets events aside that follow a parked one, unless the relay has lost the lease meanwhile.
+func (o *Outbox) park(ctx context.Context, r events.Request, followers []events.Parked) error {
 	if len(followers) == 0 {
 		return nil
 	}
@@ -200,6 +205,7 @@ func (o *Outbox) park(ctx context.Context, sink string, followers []events.Parke
 	if err != nil {
 		return fmt.Errorf("encode the parked events: %w", err)
 	}
-	_, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[string], parkSQL, sink, string(text))
+	_, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[string], parkSQL, r.Sink, r.Lease,
+		string(text))
 	return err
 }
