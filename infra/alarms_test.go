@@ -42,7 +42,7 @@ var wantAlarms = map[string]string{
 		"Sum/300s < 3 in 1 of 1 or missing",
 	"RelayErrors":  "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
 	"RelayBehind":  "own RelayLagSeconds Sink Maximum/60s > 60 in 3 of 3 or missing",
-	"EventsParked": "own EventsParked Sink Sum/60s > 0 in 1 of 1",
+	"EventsParked": "own EventsParked Sink Maximum/60s > 0 in 1 of 1",
 	"QueueBehind": "AWS/SQS ApproximateAgeOfOldestMessage QueueName " +
 		"Maximum/60s > 900 in 3 of 3",
 	"QueueDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +

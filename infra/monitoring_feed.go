@@ -52,13 +52,13 @@ func (m *monitoring) addSinks() []graph {
 	var lags, published, parked []awscloudwatch.IMetric
 	for _, sink := range m.settings.Sinks() {
 		lag := m.serviceMetric(emf.RelayLagSeconds, sink, "Maximum", 1)
-		refused := m.serviceMetric(emf.EventsParked, sink, "Sum", 1)
+		refused := m.serviceMetric(emf.EventsParked, sink, "Maximum", 1)
 		if m.settings.Relays() {
 			late.meaning = "Events are late, or nobody publishes to the sink " + sink
 			m.addAlarm("RelayBehind-"+sink, lag, late)
 			m.addAlarm("EventsParked-"+sink, refused, alarm{
 				above: 0, breaching: 1, outOf: 1,
-				meaning: "The sink " + sink + " refused events for good; their subjects are parked",
+				meaning: "Events that the sink " + sink + " refused for good are parked with their subjects",
 			})
 		}
 		lags, parked = append(lags, lag), append(parked, refused)

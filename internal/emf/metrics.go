@@ -48,7 +48,8 @@ var (
 	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, "Sink"}
 	// EventsPublished counts the events that a sink accepted.
 	EventsPublished = Metric{"EventsPublished", Count, "Sink"}
-	// EventsParked counts the events that a sink refused for good, and those behind them.
+	// EventsParked is how many events a sink refused for good, or stand behind such an event, until an
+	// operator redrives them. The relay writes it with RelayLagSeconds.
 	EventsParked = Metric{"EventsParked", Count, "Sink"}
 
 	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.

@@ -94,9 +94,9 @@
 //
 // When a page isn't accepted whole, the relay publishes the rest again after 1, 2, 4 ... 30 s. An
 // event that the sink refuses for good five times is parked: it goes to the table parked with the
-// later events of its subject, and the other subjects go on. EventsParked counts them, for an
-// alarm. While a subject has a row in the table, its events are parked. When the cause is repaired,
-// an operator publishes them by redrive_parked.
+// later events of its subject, and the other subjects go on. While a subject has a row in the
+// table, its events are parked. EventsParked says how many there are, for an alarm. When the cause
+// is repaired, an operator publishes them by redrive_parked.
 //
 // # Pruning
 //

@@ -74,7 +74,6 @@ type Page struct {
 	// LagSeconds is for how long the oldest transition that the sink doesn't have yet could have been
 	// published: since it happened, but not since before the tick that the sink has passed.
 	LagSeconds float64 `json:"lagSeconds"`
-	// Followers counts the events that the outbox parked and left out of the page, because an
-	// earlier event of their subject is parked.
-	Followers int `json:"followers,omitempty"`
+	// Parked is how many events of the sink were parked when the request came.
+	Parked int `json:"parked,omitempty"`
 }

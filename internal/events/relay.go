@@ -295,7 +295,6 @@ func (r *run) parkBehind(e Event) bool {
 func (r *run) park(e Event, reason string) {
 	r.aside[e.Subject] = true
 	r.parked = append(r.parked, Parked{ID: e.ID, Subject: e.Subject, Error: reason})
-	r.meter.parked++
 	r.opts.Log.Error("an event was parked", "sink", r.name, "id", e.ID, "error", reason)
 }
 
@@ -374,8 +373,8 @@ type meter struct {
 	to    *emf.Writer
 	sink  string
 	since time.Time
-	// seen says that the outbox told the lag. Without it none is written, because a lag of zero would
-	// look healthy.
+	// seen says that the outbox told the lag and the parked events. Without it none are written,
+	// because zeros would look healthy.
 	seen              bool
 	lag               float64
 	published, parked int
@@ -385,22 +384,19 @@ func newMeter(to *emf.Writer, sink string) meter {
 	return meter{to: to, sink: sink, since: time.Now()}
 }
 
-// see records the lag of a page.
+// see records the lag of a page, and how many events are parked.
 func (m *meter) see(page Page) {
-	m.seen, m.lag = true, max(m.lag, page.LagSeconds)
-	m.parked += page.Followers
+	m.seen, m.lag, m.parked = true, max(m.lag, page.LagSeconds), max(m.parked, page.Parked)
 	if time.Since(m.since) >= metricsInterval {
 		m.write()
 	}
 }
 
 func (m *meter) write() {
-	values := []emf.Value{
-		emf.EventsPublished.Of(m.sink, float64(m.published)),
-		emf.EventsParked.Of(m.sink, float64(m.parked)),
-	}
+	values := []emf.Value{emf.EventsPublished.Of(m.sink, float64(m.published))}
 	if m.seen {
-		values = append(values, emf.RelayLagSeconds.Of(m.sink, m.lag))
+		values = append(values, emf.RelayLagSeconds.Of(m.sink, m.lag),
+			emf.EventsParked.Of(m.sink, float64(m.parked)))
 	}
 	m.to.Write(values...)
 	*m = newMeter(m.to, m.sink)

@@ -158,8 +158,8 @@ func (o *Outbox) build(epoch uuid.UUID, text []byte) (events.Event, error) {
 }
 
 // escape writes the characters U+FFFE and U+FFFF of a JSON text as \ufffe and \uffff. SQS takes no
-// message with them, and the source of a movement or an actor may have them. It also refuses control
-// characters, which package json escapes.
+// message with them, and the source of a movement or an actor may have them. It refuses control
+// characters too, but package json escapes those.
 func escape(body []byte) []byte {
 	body = bytes.ReplaceAll(body, []byte("\ufffe"), []byte(`\ufffe`))
 	return bytes.ReplaceAll(body, []byte("\uffff"), []byte(`\uffff`))

@@ -53,7 +53,8 @@ func (o *Outbox) Tick(ctx context.Context) (last int64, err error) {
 }
 
 const claimSQL = `
-SELECT leased, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), last, epoch
+SELECT leased, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), last, epoch,
+       (SELECT count(*) FROM parked p WHERE p.sink = $1)
 FROM claim_sink($1, $2, $3, $4, $5, $6, $7, $8)`
 
 // claimed is the answer of claim_sink: the place from which the sink goes on.
@@ -66,6 +67,8 @@ type claimed struct {
 	// Last is the number of the newest tick.
 	Last  int64
 	Epoch uuid.UUID
+	// Parked is how many events of the sink were parked before the claim.
+	Parked int
 }
 
 // Next keeps what the relay has done with its last page, and reads the next one. When there is
@@ -83,7 +86,7 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 	if !c.Leased {
 		return page, nil
 	}
-	page.Leased = true
+	page.Leased, page.Parked = true, c.Parked
 	if c.Batch == 0 {
 		last, err := o.Tick(ctx)
 		if err != nil {
@@ -190,7 +193,6 @@ func (o *Outbox) fill(
 		page.Events = append(page.Events, event)
 	}
 	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch
-	page.Followers = len(followers)
 	return o.park(ctx, r, followers)
 }
 

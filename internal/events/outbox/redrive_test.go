@@ -67,6 +67,27 @@ func TestParkedEventsAreRedriven(t *testing.T) {
 	}
 }
 
+// Each page tells how many events of its sink are parked, until they are redriven.
+func TestAPageTellsHowManyEventsAreParked(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.park(t)
+	parked := func(sink string) int {
+		page := f.next(events.Request{Sink: sink, Lease: uuid.NewString()})
+		if !page.Leased {
+			t.Errorf("the sink %s is leased to another relay", sink)
+		}
+		return page.Parked
+	}
+	if topic, bus := parked("topic"), parked("bus"); topic != 3 || bus != 0 {
+		t.Errorf("%d events of the topic and %d of the bus are parked, want 3 and 0", topic, bus)
+	}
+	f.Exec("SELECT redrive_parked('topic')")
+	if topic := parked("topic"); topic != 0 {
+		t.Errorf("after the redrive %d events are parked", topic)
+	}
+}
+
 // A relay that publishes while an operator redrives must not move the sink's place forward again.
 // The control keeps its lease.
 func TestARedriveEndsTheLease(t *testing.T) {
