@@ -214,7 +214,7 @@ faults: postgres ## Attack the promises (internal/faults/README.md; ARGS=-seed=N
 
 # The attacks of `make check`: each promise's shortest attack with its control.
 SHORT_ATTACKS := Linearizable|RemovedGuard|EverySequence|Crash|Deadlock|Hostile|Malformed|Logs
-SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases
+SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed
 .PHONY: faults-short
 faults-short: postgres ## The attacks that every change must pass, shortened.
 	go test $(RACE) -count=1 -short -run '$(SHORT_ATTACKS)' -timeout $(TIMEOUT) $(ATTACKS) $(ARGS)

@@ -47,8 +47,7 @@ var wantAlarms = map[string]string{
 		"Maximum/60s > 900 in 3 of 3",
 	"QueueDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
 		"Maximum/60s > 0 in 1 of 1",
-	"WebhookBehind": "AWS/SQS ApproximateAgeOfOldestMessage QueueName " +
-		"Maximum/60s > 3600 in 3 of 3",
+	"WebhookBehind": "own WebhookFailed Webhook Sum/3600s > 0 in 1 of 1",
 	"WebhookDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
 		"Maximum/60s > 0 in 1 of 1",
 }
@@ -184,7 +183,7 @@ func alarmOf(a resource) string {
 	var metric any = a.properties
 	statistic, period := cmp.Or(a.get("Statistic"), a.get("ExtendedStatistic")), a.get("Period")
 	for _, query := range asList(a.get("Metrics")) {
-		if id := dig(query, "Id"); id == "errors" || id == "m0" {
+		if id := dig(query, "Id"); slices.Contains([]any{"errors", "failed", "m0"}, id) {
 			metric = dig(query, "MetricStat", "Metric")
 			statistic, period = dig(query, "MetricStat", "Stat"), dig(query, "MetricStat", "Period")
 		}
@@ -210,6 +209,19 @@ func TestTheErrorAlarmIgnoresAFewErrors(t *testing.T) {
 			t.Errorf("the alarm ApiErrors computes %s", metrics)
 		}
 	})
+}
+
+func TestTheWebhooksAlarmCountsAttemptsAndWaits(t *testing.T) {
+	const mode = "aurora-prod"
+	metrics := asJSON(synth(t, mode).alarms(mode)["WebhookBehind-erp"].get("Metrics"))
+	for _, part := range []string{
+		`IF((FILL(failed, 0) \u003e 0 AND FILL(delivered, 0) == 0) OR FILL(age, 0) \u003e 3600, 1, 0)`,
+		`"WebhookFailed"`, `"WebhookDelivered"`, `"ApproximateAgeOfOldestMessage"`,
+	} {
+		if !strings.Contains(metrics, part) {
+			t.Errorf("the alarm lacks %s: %s", part, metrics)
+		}
+	}
 }
 
 // An alarm reaches the topic only if the topic's policy allows it. With a key of KMS it would need

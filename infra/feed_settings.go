@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/allo/reservations/internal/events"
@@ -38,6 +40,8 @@ type Webhook struct {
 	Types []string `json:"types,omitempty"`
 	// Secret is the name of the secret that signs the posts.
 	Secret string `json:"secret"`
+	// Concurrency is how many events are posted at once. It isn't part of the variable.
+	Concurrency int `json:"concurrency,omitempty"`
 }
 
 // Bounds of the settings.
@@ -50,12 +54,18 @@ const (
 	// maxVariable is the most bytes of WEBHOOKS. Lambda allows 4 KiB for all variables of a
 	// function.
 	maxVariable = 3072
+	// leastConcurrency of a webhook is Lambda's minimum, and the default. mostConcurrency keeps a slow
+	// endpoint from taking the account's concurrency.
+	leastConcurrency = 2
+	mostConcurrency  = 50
 )
 
 const (
 	wantConsumer = wantName + ", such as fulfilment"
 	// secretFolder and a webhook's name make the default name of its secret.
 	secretFolder = "webhook-"
+	// signingPrefix begins a signing secret.
+	signingPrefix = "whsec_"
 )
 
 func (s *Settings) readFeed(r *reader) {
@@ -115,17 +125,9 @@ func (r *reader) webhooks(key, folder string) []Webhook {
 	}
 	for i := range webhooks {
 		w := &webhooks[i]
-		if w.Secret == "" {
-			w.Secret = folder + w.Name
-		}
-		r.checkTypes(key, w.Name, w.Types)
-		if !isWebhookURL(w.URL) {
-			r.fail("the url of the webhook %s is %q; it must begin with https:// and a host's name, "+
-				"without a user or a fragment, and have at most %d characters", w.Name, w.URL, maxURL)
-		}
-		if !secretPattern.MatchString(w.Secret) {
-			r.fail("the secret of the webhook %s is %q; it must be %s", w.Name, w.Secret, wantSecret)
-		}
+		w.Secret = cmp.Or(w.Secret, folder+w.Name)
+		w.Concurrency = cmp.Or(w.Concurrency, leastConcurrency)
+		r.checkWebhook(key, *w)
 	}
 	r.checkNames(key, len(webhooks), func(i int) string { return webhooks[i].Name })
 	if n := len(webhooksVariable(webhooks)); n > maxVariable {
@@ -133,6 +135,25 @@ func (r *reader) webhooks(key, folder string) []Webhook {
 			"name fewer types, or use shorter URLs", key, n, maxVariable)
 	}
 	return webhooks
+}
+
+// checkWebhook checks all but the name. An error doesn't repeat the URL, which may have a token, or
+// the secret, which may be the signing secret itself by mistake.
+func (r *reader) checkWebhook(key string, w Webhook) {
+	r.checkTypes(key, w.Name, w.Types)
+	if !isWebhookURL(w.URL) {
+		r.fail("the url of the webhook %s must begin with https:// and a host's name, without a user "+
+			"or a fragment, with a port from 1 to 65535 if any, and have at most %d characters",
+			w.Name, maxURL)
+	}
+	if !secretPattern.MatchString(w.Secret) || strings.HasPrefix(w.Secret, signingPrefix) {
+		r.fail("the secret of the webhook %s must be %s, and not the signing secret itself",
+			w.Name, wantSecret)
+	}
+	if w.Concurrency < leastConcurrency || w.Concurrency > mostConcurrency {
+		r.fail("the concurrency of the webhook %s is %d; it must be from %d to %d",
+			w.Name, w.Concurrency, leastConcurrency, mostConcurrency)
+	}
 }
 
 // decodeWebhooks decodes the value of the context.
@@ -160,7 +181,7 @@ func webhookPairs(text string) (webhooks []Webhook, err error) {
 	for pair := range strings.SplitSeq(text, ",") {
 		name, address, ok := strings.Cut(pair, "=")
 		if !ok {
-			return nil, fmt.Errorf("%q is no name=url", pair)
+			return nil, fmt.Errorf("element %d is no name=url", len(webhooks)+1)
 		}
 		webhooks = append(webhooks, Webhook{Name: name, URL: address})
 	}
@@ -172,7 +193,13 @@ func webhookPairs(text string) (webhooks []Webhook, err error) {
 func isWebhookURL(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && len(text) <= maxURL && u.Scheme == "https" && u.User == nil &&
-		u.Fragment == "" && domainPattern.MatchString(u.Hostname())
+		u.Fragment == "" && domainPattern.MatchString(u.Hostname()) && isPort(u.Port())
+}
+
+// isPort reports whether a URL may have the port. Without one it is empty.
+func isPort(text string) bool {
+	n, err := strconv.Atoi(text)
+	return text == "" || err == nil && n >= 1 && n <= 65535
 }
 
 // checkTypes checks the types of the events that a queue or a webhook gets.
@@ -206,6 +233,10 @@ func (r *reader) checkNames(key string, n int, name func(int) string) {
 
 // webhooksVariable returns the value of the functions' variable WEBHOOKS.
 func webhooksVariable(webhooks []Webhook) string {
+	webhooks = slices.Clone(webhooks)
+	for i := range webhooks {
+		webhooks[i].Concurrency = 0
+	}
 	text, err := json.Marshal(webhooks)
 	if err != nil {
 		panic(fmt.Sprintf("encode webhooks: %v", err))

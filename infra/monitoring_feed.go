@@ -1,8 +1,12 @@
 package main
 
 import (
+	"strconv"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
+	"github.com/aws/jsii-runtime-go"
 
 	"github.com/allo/reservations/internal/emf"
 )
@@ -13,8 +17,8 @@ const (
 	// next run.
 	relayLag         = 60
 	relayLagByMinute = 180
-	// queueLag is for a consumer, which should be fast. webhookLag is longer than a webhook's first
-	// three repeats take.
+	// queueLag is for a consumer, which should be fast. webhookLag is for events that nobody tried to
+	// deliver.
 	queueLag   = 900
 	webhookLag = 3600
 )
@@ -24,7 +28,8 @@ func (m *monitoring) addFeed(f feed) {
 	undelivered := f.topic.MetricNumberOfNotificationsFailed(every(1, "Sum"))
 	m.addAlarm("TopicFailed", undelivered, alarm{
 		above: 0, breaching: 1, outOf: 1,
-		meaning: "The topic couldn't give an event to a queue, and doesn't try again",
+		meaning: "The topic couldn't give an event to a queue; a queue of the stack has it among its " +
+			"dead letters",
 	})
 	graphs := []graph{newGraph("Topic: deliveries that failed", undelivered)}
 	if f.relay != nil {
@@ -104,8 +109,8 @@ func (m *monitoring) addWebhooks(webhooks []queue) {
 	var ages, dead, delivered, failed []awscloudwatch.IMetric
 	for _, q := range webhooks {
 		age, letters := oldest(q.main), depth(q.deadLetters)
-		m.addAlarm("WebhookBehind-"+q.name, age, alarm{
-			above: webhookLag, breaching: 3, outOf: 3,
+		m.addAlarm("WebhookBehind-"+q.name, m.webhookBehind(q), alarm{
+			above: 0, breaching: 1, outOf: 1,
 			meaning: "The webhook " + q.name + " hasn't taken an event for an hour",
 		})
 		m.addAlarm("WebhookDead-"+q.name, letters, alarm{
@@ -125,6 +130,22 @@ func (m *monitoring) addWebhooks(webhooks []queue) {
 			newGraph("Webhooks: dead letters", dead...),
 		)
 	}
+}
+
+// webhookBehind is 1 in an hour in which each attempt to deliver failed, or whose events waited for
+// longer. The age of the oldest message isn't enough: SQS leaves out those that were received more
+// than three times, which those of a dead endpoint are.
+func (m *monitoring) webhookBehind(q queue) awscloudwatch.IMetric {
+	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
+		Expression: jsii.String("IF((FILL(failed, 0) > 0 AND FILL(delivered, 0) == 0) " +
+			"OR FILL(age, 0) > " + strconv.Itoa(webhookLag) + ", 1, 0)"),
+		UsingMetrics: &map[string]awscloudwatch.IMetric{
+			"failed":    m.serviceMetric(emf.WebhookFailed, q.name, "Sum", 60),
+			"delivered": m.serviceMetric(emf.WebhookDelivered, q.name, "Sum", 60),
+			"age":       q.main.MetricApproximateAgeOfOldestMessage(every(60, "Maximum")),
+		},
+		Period: awscdk.Duration_Hours(jsii.Number(1)),
+	})
 }
 
 // oldest returns the age of a queue's oldest message.

@@ -62,7 +62,11 @@ func newQueue(scope constructs.Construct, s Settings, topic awssns.Topic, p queu
 				&awssns.StringConditions{Allowlist: jsii.Strings(p.types...)})),
 		}
 	}
-	awssns.NewSubscription(scope, jsii.String("Subscription"), subscription)
+	added := awssns.NewSubscription(scope, jsii.String("Subscription"), subscription)
+	// What the topic can't give to the queue is a dead letter too. The construct's own property would
+	// give the dead letters a second policy, of which SQS keeps only one.
+	resource, _ := added.Node().DefaultChild().(awssns.CfnSubscription)
+	resource.SetRedrivePolicy(map[string]any{"deadLetterTargetArn": q.deadLetters.QueueArn()})
 	return q
 }
 
@@ -97,15 +101,24 @@ func (f *feed) addQueues(scope constructs.Construct, s Settings) {
 	letTopicSend(scope, f.topic, f.queues)
 }
 
-// letTopicSend gives the queues a policy that lets the topic send, and all of them and their dead
-// letters one that refuses plain HTTP. One policy of many queues is one resource of the stack, and
-// in it "*" stands for the queue whose policy it is.
+// letTopicSend gives the queues a policy, and their dead letters another one.
 func letTopicSend(scope constructs.Construct, topic awssns.Topic, queues []queue) {
 	var mains, dead []awssqs.IQueue
 	for _, q := range queues {
 		mains, dead = append(mains, q.main), append(dead, q.deadLetters)
 	}
-	policy := newQueuePolicy(scope, "Policy", mains)
+	newQueuePolicy(scope, "Policy", topic, mains)
+	newQueuePolicy(scope, "DeadPolicy", topic, dead)
+}
+
+// newQueuePolicy creates a policy of queues that lets the topic send and refuses plain HTTP. One
+// policy of many queues is one resource of the stack, and in it "*" stands for the queue whose
+// policy it is.
+func newQueuePolicy(
+	scope constructs.Construct, id string, topic awssns.Topic, queues []awssqs.IQueue,
+) {
+	policy := awssqs.NewQueuePolicy(scope, jsii.String(id),
+		&awssqs.QueuePolicyProps{Queues: &queues})
 	policy.Document().AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid:        jsii.String("TheTopicSends"),
 		Actions:    jsii.Strings("sqs:SendMessage"),
@@ -114,17 +127,7 @@ func letTopicSend(scope constructs.Construct, topic awssns.Topic, queues []queue
 		Conditions: &map[string]any{
 			"ArnEquals": map[string]any{"aws:SourceArn": topic.TopicArn()},
 		},
-	}))
-	newQueuePolicy(scope, "DeadPolicy", dead)
-}
-
-// newQueuePolicy creates a policy of queues that refuses plain HTTP.
-func newQueuePolicy(
-	scope constructs.Construct, id string, queues []awssqs.IQueue,
-) awssqs.QueuePolicy {
-	policy := awssqs.NewQueuePolicy(scope, jsii.String(id),
-		&awssqs.QueuePolicyProps{Queues: &queues})
-	policy.Document().AddStatements(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+	}), awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
 		Sid:        jsii.String("OnlyTLS"),
 		Effect:     awsiam.Effect_DENY,
 		Actions:    jsii.Strings("sqs:*"),
@@ -132,7 +135,6 @@ func newQueuePolicy(
 		Principals: &[]awsiam.IPrincipal{awsiam.NewAnyPrincipal()},
 		Conditions: &map[string]any{"Bool": map[string]any{"aws:SecureTransport": "false"}},
 	}))
-	return policy
 }
 
 func servicePrincipal(service string) awsiam.IPrincipal {

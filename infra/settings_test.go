@@ -123,7 +123,9 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 			map[string]any{"queues": "a,b,c,d,e,f,g,h,i,j", "webhooks": "k=https://k.example"},
 			[]string{"11 queues and webhooks", "room for 10"},
 		},
-		"webhook without a URL": {map[string]any{"webhooks": "erp"}, []string{`"erp" is no name=url`}},
+		"webhook without a URL": {
+			map[string]any{"webhooks": "erp"}, []string{"element 1 is no name=url"},
+		},
 		"webhook over plain HTTP": {
 			map[string]any{"webhooks": "erp=http://a.example"}, []string{"webhook erp", "https://"},
 		},
@@ -157,6 +159,30 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 			}}},
 			[]string{"the secret of the webhook erp", "the name of a secret"},
 		},
+		"webhook's secret itself": {
+			map[string]any{"webhooks": []any{map[string]any{
+				"name": "erp", "url": "https://a.example", "secret": "whsec_MfKQ",
+			}}},
+			[]string{"the secret of the webhook erp", "not the signing secret"},
+		},
+		"webhook at port 0": {
+			map[string]any{"webhooks": "erp=https://a.example:0/"}, []string{"webhook erp", "port"},
+		},
+		"webhook at a large port": {
+			map[string]any{"webhooks": "erp=https://a.example:65536/"}, []string{"webhook erp", "port"},
+		},
+		"webhook with little concurrency": {
+			map[string]any{"webhooks": []any{map[string]any{
+				"name": "erp", "url": "https://a.example", "concurrency": 1,
+			}}},
+			[]string{"concurrency of the webhook erp is 1", "from 2 to 50"},
+		},
+		"webhook with much concurrency": {
+			map[string]any{"webhooks": []any{map[string]any{
+				"name": "erp", "url": "https://a.example", "concurrency": 51,
+			}}},
+			[]string{"concurrency of the webhook erp is 51"},
+		},
 		"webhook with an unknown type": {
 			map[string]any{"webhooks": []any{map[string]any{
 				"name": "erp", "url": "https://a.example", "types": []any{"held"},
@@ -185,6 +211,26 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 	}
 }
 
+// A URL may have a token, and the secret may be the signing secret by mistake.
+func TestAnInvalidWebhookIsRefusedWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+
+	const token = "MfKQ9r8"
+	const secret = `[{"name": "erp", "url": "https://a.example", "secret": `
+	for name, webhooks := range map[string]any{
+		"the secret itself": secret + `"whsec_` + token + `"}]`,
+		"two secrets":       secret + `"x ` + token + `"}]`,
+		"an http URL":       "erp=http://a.example/hook?token=" + token,
+		"a URL alone":       "https://a.example/" + token,
+		"a number":          `[{"name": "erp", "url": 7, "secret": "` + token + `"}]`,
+	} {
+		_, err := ReadSettings(map[string]any{"webhooks": webhooks})
+		if err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("%s: the error is %v, want one without %s", name, err, token)
+		}
+	}
+}
+
 // manyWebhooks returns ten webhooks that together are too long for a function's variables.
 func manyWebhooks() (list []any) {
 	for i := range maxConsumers {
@@ -201,8 +247,8 @@ func TestQueuesAndWebhooksAreRead(t *testing.T) {
 	t.Parallel()
 
 	want := []Webhook{
-		{Name: "erp", URL: "https://erp.example/hook", Secret: "allo-dev/webhook-erp"},
-		{Name: "crm", URL: "https://crm.example:8443/?a=1", Secret: "allo-dev/webhook-crm"},
+		{"erp", "https://erp.example/hook", nil, "allo-dev/webhook-erp", leastConcurrency},
+		{"crm", "https://crm.example:8443/?a=1", nil, "allo-dev/webhook-crm", leastConcurrency},
 	}
 	for name, value := range map[string]any{
 		"pairs": "erp=https://erp.example/hook,crm=https://crm.example:8443/?a=1",
@@ -222,7 +268,7 @@ func TestQueuesAndWebhooksAreRead(t *testing.T) {
 		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": []any{map[string]any{
 			"name": "erp", "url": "https://erp.example", "secret": "shop/erp",
-			"types": []any{"allo.stock.moved"},
+			"types": []any{"allo.stock.moved"}, "concurrency": mostConcurrency,
 		}},
 	})
 	wantQueues := []Queue{
@@ -230,7 +276,7 @@ func TestQueuesAndWebhooksAreRead(t *testing.T) {
 	}
 	want = []Webhook{{
 		Name: "erp", URL: "https://erp.example", Types: []string{events.TypeMoved},
-		Secret: "shop/erp",
+		Secret: "shop/erp", Concurrency: mostConcurrency,
 	}}
 	diff := gocmp.Diff(wantQueues, s.Queues) + gocmp.Diff(want, s.Webhooks)
 	if err != nil || diff != "" {

@@ -34,7 +34,8 @@ var modes = map[string]map[string]string{
 		"bus":    "on",
 		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
-			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"]},
+			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
+			 "concurrency": 10},
 			{"name": "mail", "url": "https://mail.example.com/hook?shop=1", "secret": "shop/mail"}
 		]`,
 	},

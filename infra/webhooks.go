@@ -10,18 +10,16 @@ import (
 const (
 	// deliverTimeout allows for a post, which takes at most 15 s, and for telling the queue.
 	deliverTimeout = 30
-	// deliverBatch is one, because the receives of a message choose its delay: one behind a failed
-	// message of its subject isn't received meanwhile (internal/app/deliver).
+	// deliverBatch is one, because the time since a message's first receive chooses its delay: one
+	// behind a failed message of its subject isn't received meanwhile (internal/app/deliver).
 	deliverBatch = 1
-	// deliverConcurrency is how many events of a webhook are posted at once: Lambda's minimum. A slow
-	// endpoint can't take the account's concurrency.
-	deliverConcurrency = 2
 	// webhookVisibility is six times the timeout, as AWS advises. It counts for a message whose
 	// delivery was cut off; the function sets the time of every other failed message.
 	webhookVisibility = 6 * deliverTimeout
-	// webhookReceives is for a message at which the function crashes. The function itself moves the
-	// others to the dead letters after their last attempt, which is their thirteenth receive.
-	webhookReceives = 20
+	// webhookReceives is for a message at which the function crashes: SQS's maximum, because a message
+	// that Lambda throttles is received again each three minutes without an attempt. The function
+	// itself moves the others to the dead letters after their last attempt.
+	webhookReceives = 1000
 )
 
 // addWebhooks creates a queue for each webhook, so that a dead endpoint costs only its own events,
@@ -50,7 +48,7 @@ func (f *feed) addWebhooks(scope constructs.Construct, s Settings, assets string
 			&awslambdaeventsources.SqsEventSourceProps{
 				BatchSize:               jsii.Number(deliverBatch),
 				ReportBatchItemFailures: jsii.Bool(true),
-				MaxConcurrency:          jsii.Number(deliverConcurrency),
+				MaxConcurrency:          jsii.Number(w.Concurrency),
 			}))
 		// The function marks the queue of an endpoint that answered 410 with a tag.
 		for _, action := range []string{"sqs:TagQueue", "sqs:ListQueueTags"} {
@@ -62,7 +60,9 @@ func (f *feed) addWebhooks(scope constructs.Construct, s Settings, assets string
 			secrets[w.Secret] = true
 			secret := awssecretsmanager.Secret_FromSecretNameV2(
 				scope, jsii.String("Secret-"+w.Name), jsii.String(w.Secret))
-			secret.GrantRead(deliver.function, nil)
+			// An ARN ends with a hyphen and six characters, which the name doesn't tell.
+			deliver.function.AddToRolePolicy(allow("secretsmanager:GetSecretValue",
+				jsii.String(*secret.SecretArn()+"-??????")))
 		}
 	}
 	letTopicSend(scope, f.topic, f.webhooks)

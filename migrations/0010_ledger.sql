@@ -127,6 +127,24 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- A hold isn't deleted while it has rows in the ledger: a routine that archives holds and knows of no
+-- ledger, as the previous release's, fails and archives nothing. The other condition is that of
+-- 0008_archive.sql.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION refuse_removal_of_hold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM archived_reservations a
+                   WHERE a.id = old.id AND a.updated_at = old.updated_at AND a = old) THEN
+        RAISE EXCEPTION 'I3: hold % isn''t in the archive, so it stays', old.id
+            USING ERRCODE = 'check_violation';
+    ELSIF EXISTS (SELECT FROM ledger l WHERE l.hold_id = old.id) THEN
+        RAISE EXCEPTION 'I10: the ledger of hold % isn''t in the archive, so the hold stays', old.id
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN old;
+END $$;
+-- +goose StatementEnd
+
 CREATE TRIGGER i10_ledger_stays BEFORE UPDATE OR DELETE ON ledger
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_ledger();
 

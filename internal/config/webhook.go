@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -63,11 +64,12 @@ func (w Webhook) check() error {
 		return errors.New("name must be of lower-case letters, digits and -, at most 40")
 	}
 	if u, err := url.Parse(w.URL); err != nil || u.Scheme != "https" || u.Hostname() == "" ||
-		u.User != nil || u.Fragment != "" {
+		u.User != nil || u.Fragment != "" || !isPort(u.Port()) {
 		return errors.New("url must be a URL with https and a host, without a user and a fragment")
 	}
-	if w.Secret == "" || !secretID.fits(w.Secret) {
-		return errors.New("secret must be the name or the ARN of a secret of Secrets Manager")
+	if w.Secret == "" || !secretID.fits(w.Secret) || strings.HasPrefix(w.Secret, "whsec_") {
+		return errors.New("secret must be the name or the ARN of a secret of Secrets Manager, " +
+			"and not the signing secret itself")
 	}
 	for _, t := range w.Types {
 		if !strings.HasPrefix(t, "allo.") || !eventType.fits(t) {
@@ -75,4 +77,10 @@ func (w Webhook) check() error {
 		}
 	}
 	return nil
+}
+
+// isPort reports whether a URL may have the port. Without one it is empty.
+func isPort(text string) bool {
+	n, err := strconv.Atoi(text)
+	return text == "" || err == nil && n >= 1 && n <= 65535
 }

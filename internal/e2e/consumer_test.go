@@ -65,8 +65,28 @@ func buildConsumer(t *testing.T, program string) string {
 	return binary
 }
 
-// consumerDatabase makes the consumer's own database. It returns the program's environment.
-func consumerDatabase(t *testing.T) (*pgx.Conn, []string) {
+// consumer is the page's consumer: its program, and its database's tables and function.
+type consumer struct{ program, tables string }
+
+func readmeConsumer(t *testing.T) consumer {
+	t.Helper()
+	return consumer{program: readmeBlock(t, "go"), tables: readmeBlock(t, "sql")}
+}
+
+// without returns the consumer without a guard, for a control.
+func (c consumer) without(t *testing.T, guard string) consumer {
+	t.Helper()
+	changed := consumer{
+		strings.Replace(c.program, guard, "", 1), strings.Replace(c.tables, guard, "", 1),
+	}
+	if changed == c {
+		t.Fatalf("the page has no %s to remove", guard)
+	}
+	return changed
+}
+
+// database makes the consumer's own database. It returns the program's environment.
+func (c consumer) database(t *testing.T) (*pgx.Conn, []string) {
 	t.Helper()
 	db := pgtest.NewEmpty(t)
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
@@ -74,13 +94,13 @@ func consumerDatabase(t *testing.T) (*pgx.Conn, []string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	if _, err := conn.Exec(t.Context(), readmeBlock(t, "sql")); err != nil {
+	if _, err := conn.Exec(t.Context(), c.tables); err != nil {
 		t.Fatal(err)
 	}
-	c := conn.Config()
+	to := conn.Config()
 	return conn, []string{
-		"PGHOST=" + c.Host, "PGPORT=" + strconv.Itoa(int(c.Port)), "PGDATABASE=" + c.Database,
-		"PGUSER=" + c.User, "PGPASSWORD=" + c.Password,
+		"PGHOST=" + to.Host, "PGPORT=" + strconv.Itoa(int(to.Port)), "PGDATABASE=" + to.Database,
+		"PGUSER=" + to.User, "PGPASSWORD=" + to.Password,
 	}
 }
 
@@ -95,18 +115,52 @@ func holdEvent(epoch, hold, kind string, sequence int) events.Event {
 	}
 }
 
-// consume publishes the batches, the dedup window apart, and runs the program on a queue of the
-// topic until the queue is empty. It returns the parcels.
-func consume(t *testing.T, program string, batches ...[]events.Event) []string {
+// start starts the consumer. It returns what hands it a batch, and what reads its parcels.
+func (c consumer) start(t *testing.T) (
+	take local.Consumer, parcels func() []string,
+) {
 	t.Helper()
-	db, env := consumerDatabase(t)
+	db, env := c.database(t)
 	runtime := local.NewRuntime(local.RuntimeConfig{
-		Name: "consumer", Binary: buildConsumer(t, program), Env: env, Stderr: t.Output(),
+		Name: "consumer", Binary: buildConsumer(t, c.program), Env: env, Stderr: t.Output(),
 	})
-	defer runtime.Close()
+	t.Cleanup(func() { _ = runtime.Close() })
+	take = func(
+		ctx context.Context, batch lambdaevents.SQSEvent,
+	) (response lambdaevents.SQSEventResponse, err error) {
+		payload, err := json.Marshal(batch)
+		if err != nil {
+			return response, err
+		}
+		answer, err := runtime.Invoke(ctx, payload)
+		if err != nil {
+			return response, err
+		}
+		return response, json.Unmarshal(answer, &response)
+	}
+	return take, func() []string {
+		t.Helper()
+		rows, err := db.Query(t.Context(), "SELECT hold FROM parcels ORDER BY hold")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+}
+
+// consume publishes the batches, the dedup window apart, and runs the consumer on a queue of the
+// topic until the queue is empty. It returns the parcels.
+func (c consumer) consume(t *testing.T, batches ...[]events.Event) []string {
+	t.Helper()
+	take, parcels := c.start(t)
 	now := time.Now()
 	clock := func() time.Time { return now }
-	topic, queue := local.NewTopic(nil, clock), local.NewQueue("fulfilment.fifo", nil, clock)
+	log := slog.New(slog.DiscardHandler)
+	topic, queue := local.NewTopic(nil, clock), local.NewQueue("fulfilment.fifo", nil, clock, log)
 	topic.Subscribe(queue)
 	total := 0
 	for _, batch := range batches {
@@ -123,28 +177,20 @@ func consume(t *testing.T, program string, batches ...[]events.Event) []string {
 	taken := 0
 	queue.Run(ctx, func(
 		ctx context.Context, batch lambdaevents.SQSEvent,
-	) (none lambdaevents.SQSEventResponse, err error) {
-		payload, err := json.Marshal(batch)
-		if err != nil {
-			return none, err
-		}
-		if _, err := runtime.Invoke(ctx, payload); err != nil {
-			t.Error(err)
+	) (lambdaevents.SQSEventResponse, error) {
+		response, err := take(ctx, batch)
+		if err != nil || len(response.BatchItemFailures) > 0 {
+			t.Errorf("the program answers %v, %v", response, err)
 		}
 		if taken += len(batch.Records); taken == total {
 			cancel()
 		}
-		return none, nil
-	}, slog.New(slog.DiscardHandler))
-	rows, err := db.Query(t.Context(), "SELECT hold FROM parcels ORDER BY hold")
-	if err != nil {
-		t.Fatal(err)
+		return response, err
+	}, log)
+	if taken != total {
+		t.Fatalf("the program took %d of %d events", taken, total)
 	}
-	parcels, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || taken != total {
-		t.Fatalf("the program took %d of %d events, %v", taken, total, err)
-	}
-	return parcels
+	return parcels()
 }
 
 // The page's consumer gets each event at least once, and old events again after newer ones.
@@ -157,23 +203,61 @@ func TestThePagesConsumerMakesOneParcelAHold(t *testing.T) {
 		holdEvent("e", a, "confirmed", 10), holdEvent("e", b, "released", 2),
 	}
 	again := []events.Event{holdEvent("e", a, "extended", 2), holdEvent("e", a, "confirmed", 10)}
-	program := readmeBlock(t, "go")
+	page := readmeConsumer(t)
 	const most = 30
-	if lines := strings.Count(program, "\n"); lines > most {
+	if lines := strings.Count(page.program, "\n"); lines > most {
 		t.Errorf("the program has %d lines, want at most %d", lines, most)
 	}
 	// After a restore, a hold is confirmed whose release is undone, under a number from before.
 	restored := []events.Event{holdEvent("f", b, "confirmed", 2)}
-	if got := consume(t, program, first, again, restored); !slices.Equal(got, []string{a, b}) {
+	if got := page.consume(t, first, again, restored); !slices.Equal(got, []string{a, b}) {
 		t.Errorf("the parcels are %v, want one of each confirmed hold", got)
 	}
 
 	// The control: a program that doesn't compare the sequence sends the parcel twice.
-	careless := strings.Replace(program, "WHERE subjects.sequence < excluded.sequence", "", 1)
-	if careless == program {
-		t.Fatal("the program has no guard to remove")
-	}
-	if got := consume(t, careless, first, again); !slices.Equal(got, []string{a, a}) {
+	careless := page.without(t, "WHERE subjects.sequence < excluded.sequence")
+	if got := careless.consume(t, first, again); !slices.Equal(got, []string{a, a}) {
 		t.Errorf("without the guard the parcels are %v, want two", got)
+	}
+}
+
+// One event of a batch can't be taken. Those behind it of its subject are kept with it, and the
+// other subjects go on.
+func TestThePagesConsumerKeepsOnlyAFailedSubject(t *testing.T) {
+	t.Parallel()
+
+	batch := lambdaevents.SQSEvent{}
+	for _, e := range []events.Event{
+		holdEvent("e", "a", "held", 1), holdEvent("e", "b", "held", 1), {ID: "a-2", Subject: "a"},
+		holdEvent("e", "a", "confirmed", 3), holdEvent("e", "b", "confirmed", 2),
+	} {
+		batch.Records = append(batch.Records, lambdaevents.SQSMessage{
+			MessageId: e.ID, Body: string(e.Body),
+			Attributes: map[string]string{"MessageGroupId": e.Subject},
+		})
+	}
+	handOut := func(c consumer) (kept, parcels []string) {
+		t.Helper()
+		take, read := c.start(t)
+		response, err := take(t.Context(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range response.BatchItemFailures {
+			kept = append(kept, f.ItemIdentifier)
+		}
+		return kept, read()
+	}
+	page := readmeConsumer(t)
+	kept, parcels := handOut(page)
+	if !slices.Equal(kept, []string{"a-2", "a-3"}) || !slices.Equal(parcels, []string{"b"}) {
+		t.Errorf("the program keeps %v and made the parcels %v, want only b's", kept, parcels)
+	}
+
+	// The control: a program that doesn't mind the subject takes a later event before a failed one.
+	page.program = strings.Replace(page.program, "if failed[group] == nil", "if true", 1)
+	kept, parcels = handOut(page)
+	if !slices.Equal(kept, []string{"a-2"}) || !slices.Equal(parcels, []string{"a", "b"}) {
+		t.Errorf("without the guard it keeps %v and made the parcels %v", kept, parcels)
 	}
 }

@@ -71,7 +71,8 @@ type Page struct {
 	Position string `json:"position"`
 	// More says that another page is ready after this one.
 	More bool `json:"more"`
-	// LagSeconds is the age of the oldest transition that the sink doesn't have yet.
+	// LagSeconds is for how long the oldest transition that the sink doesn't have yet could have been
+	// published: since it happened, but not since before the tick that the sink has passed.
 	LagSeconds float64 `json:"lagSeconds"`
 	// Parked is how many events of the sink were parked when the request came.
 	Parked int `json:"parked,omitempty"`

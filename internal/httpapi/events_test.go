@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/reservation"
@@ -140,10 +142,48 @@ func TestInvalidEventQueriesNameTheParameter(t *testing.T) {
 	} {
 		s.get("/api/events?"+query).wantInvalid(t, field)
 	}
+	hold := " 0000000001 " + uuid.NewString()
+	row := uuid.NewString() + " " + uuid.NewString()
+	for _, place := range []string{
+		"h 0000-01-01T00:00:00.000000" + hold,
+		"h 2026-02-30T00:00:00.000000" + hold,
+		"h 2026-01-01T24:00:00.000000" + hold,
+		"h infinity" + hold,
+		"h 2026-01-01T00:00:00.000000 2147483648 " + uuid.NewString(),
+		"h 2026-01-01T00:00:00.000000 -000000001 " + uuid.NewString(),
+		"m " + row + " 9223372036854775808",
+		"m " + row + " -000000000000000001",
+		"m x " + row,
+	} {
+		s.get("/api/events?after="+cursorAt(t, cursor, "0:1:"+place)).wantInvalid(t, "after")
+	}
+	for _, place := range []string{
+		"9223372036854775807", "9223372036854775808", "-1", "0:9223372036854775808:m " + row,
+		"0:9223372036854775807:m " + row + " 0000000000000000001",
+	} {
+		s.get("/api/events?after="+cursorAt(t, cursor, place)).wantInvalid(t, "after")
+	}
+	for _, place := range []string{
+		"h 0001-01-01T00:00:00.000000" + hold, "h 9999-12-31T23:59:59.999999" + hold,
+		"h 2026-01-01T00:00:00.000000 2147483647 " + uuid.NewString(),
+		"m " + row + " 9223372036854775807",
+	} {
+		s.get("/api/events?after="+cursorAt(t, cursor, "0:1:"+place)).want(t, http.StatusOK, "")
+	}
 	s.db.Exec("DELETE FROM ticks") // as if the database were an older one
 	s.get("/api/events?after="+cursor).wantInvalid(t, "after")
 	s.db.Exec("UPDATE stream SET epoch = gen_random_uuid()")
 	s.get("/api/events?after="+cursor).want(t, http.StatusGone, "CURSOR_TOO_OLD")
+}
+
+// cursorAt returns a cursor of the same epoch with another place.
+func cursorAt(t *testing.T, cursor, place string) string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(append(b[:16:16], place...))
 }
 
 func TestAHoldsHistoryIsItsLedger(t *testing.T) {

@@ -49,7 +49,8 @@ func deliverAll(t *testing.T, q *Queue, clock *testClock, p *picky) time.Duratio
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := deliver.New(webhook.NewClient(webhook.Options{AllowLoopback: true}), q, []deliver.Webhook{{
+	client := webhook.NewClient(webhook.Options{AllowLoopback: true})
+	h := deliver.New(client, q, q.Now, []deliver.Webhook{{
 		Name: "local", URL: server.URL,
 		Secrets: func(context.Context) ([]webhook.Secret, error) { return secrets, nil },
 	}}, nil, quiet)
@@ -112,7 +113,7 @@ func TestABadHoldAmongAThousandCostsOnlyItself(t *testing.T) {
 		return http.StatusNoContent
 	}
 	clock := newTestClock()
-	q := NewQueue("local-webhook-local.fifo", nil, clock.now)
+	q := NewQueue("local-webhook-local.fifo", nil, clock.now, quiet)
 	for n := range each {
 		for hold := range holds {
 			q.Send(held(fmt.Sprintf("h%03d", hold), n+1))
@@ -137,7 +138,7 @@ func TestABadHoldAmongAThousandCostsOnlyItself(t *testing.T) {
 	}
 
 	// The control: in a standard queue no message waits for another, so later events overtake.
-	q = NewQueue("local-webhook-local.fifo", nil, clock.now)
+	q = NewQueue("local-webhook-local.fifo", nil, clock.now, quiet)
 	for n := range each {
 		for hold := range 100 {
 			e := held(fmt.Sprintf("h%03d", hold), n+1)

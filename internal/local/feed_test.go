@@ -41,7 +41,7 @@ func TestAFeedPublishesThePagesOfTheOutbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := NewQueue("q", nil, f.Topic.now)
+	last := NewQueue("q", nil, f.Topic.now, quiet)
 	f.Topic.Subscribe(last)
 	f.Run(ctx)
 	if err := f.Close(); err != nil {

@@ -39,6 +39,7 @@ type Queue struct {
 	name  string
 	types []string
 	now   func() time.Time
+	log   *slog.Logger
 	woken chan struct{}
 
 	mu       sync.Mutex
@@ -52,16 +53,24 @@ type queued struct {
 	event    events.Event
 	id       string
 	received int
+	first    time.Time // when it was first handed out
 	visible  time.Time // when it may be handed out
 }
 
 // NewQueue makes a Queue for the events of these types, or of all types when there are none.
-func NewQueue(name string, types []string, now func() time.Time) *Queue {
-	return &Queue{name: name, types: types, now: now, woken: make(chan struct{}, 1)}
+func NewQueue(name string, types []string, now func() time.Time, log *slog.Logger) *Queue {
+	return &Queue{name: name, types: types, now: now, log: log, woken: make(chan struct{}, 1)}
 }
 
 // ARN returns the queue's name in the messages.
 func (q *Queue) ARN() string { return "arn:aws:sqs:" + region + ":" + accountID + ":" + q.name }
+
+// Now returns the time by the queue's clock.
+func (q *Queue) Now() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.now()
+}
 
 // Send adds an event, unless the queue doesn't take its type.
 func (q *Queue) Send(e events.Event) {
@@ -72,7 +81,7 @@ func (q *Queue) Send(e events.Event) {
 	defer q.mu.Unlock()
 	m := &queued{event: e, id: uuid.NewString()}
 	if len(q.messages) >= maxQueued {
-		q.bury(q.message(m))
+		q.giveUp(m, "the queue is full")
 		return
 	}
 	q.messages = append(q.messages, m)
@@ -97,9 +106,11 @@ func (q *Queue) Receive(limit int) []lambdaevents.SQSMessage {
 			blocked[group] = true
 		case m.received >= maxReceives:
 			q.remove(m)
-			q.bury(q.message(m))
+			q.giveUp(m, "its consumer failed on it each time")
 		default:
-			m.received++
+			if m.received++; m.received == 1 {
+				m.first = q.now()
+			}
 			m.visible = q.now().Add(visibilityTimeout)
 			out = append(out, q.message(m))
 		}
@@ -114,15 +125,23 @@ func (q *Queue) message(m *queued) lambdaevents.SQSMessage {
 		MessageId: m.id, ReceiptHandle: m.id + " " + received, Body: string(m.event.Body),
 		EventSource: "aws:sqs", EventSourceARN: q.ARN(), AWSRegion: region,
 		Attributes: map[string]string{
-			"ApproximateReceiveCount": received,
-			"MessageGroupId":          m.event.Subject,
-			"MessageDeduplicationId":  m.event.ID,
+			"ApproximateReceiveCount":          received,
+			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.first.UnixMilli(), 10),
+			"MessageGroupId":                   m.event.Subject,
+			"MessageDeduplicationId":           m.event.ID,
 		},
 	}
 }
 
 func (q *Queue) remove(m *queued) {
 	q.messages = slices.DeleteFunc(q.messages, func(other *queued) bool { return other == m })
+}
+
+// giveUp makes a message a dead letter of the queue's own accord.
+func (q *Queue) giveUp(m *queued, reason string) {
+	q.log.Error("an event is a dead letter",
+		"queue", q.name, "event", m.event.ID, "reason", reason, "received", m.received)
+	q.bury(q.message(m))
 }
 
 func (q *Queue) bury(m lambdaevents.SQSMessage) {

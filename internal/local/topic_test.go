@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,7 +66,7 @@ func TestATopicDropsTheRepeatsOfFiveMinutes(t *testing.T) {
 	t.Parallel()
 
 	clock := newTestClock()
-	topic, q := NewTopic(nil, clock.now), NewQueue("q", nil, clock.now)
+	topic, q := NewTopic(nil, clock.now), NewQueue("q", nil, clock.now, quiet)
 	topic.Subscribe(q)
 	publish(t, topic, held("a", 1), held("b", 1))
 	clock.at = clock.at.Add(dedupWindow - time.Second)
@@ -105,7 +106,7 @@ func TestAQueueKeepsTheOrderOfAGroup(t *testing.T) {
 	t.Parallel()
 
 	clock := newTestClock()
-	q := NewQueue("q", nil, clock.now)
+	q := NewQueue("q", nil, clock.now, quiet)
 	for _, e := range []events.Event{held("a", 1), held("a", 2), held("b", 1), held("a", 3)} {
 		q.Send(e)
 	}
@@ -143,7 +144,7 @@ func TestAQueueKeepsTheOrderOfAGroup(t *testing.T) {
 func TestAQueueTakesItsTypesOnly(t *testing.T) {
 	t.Parallel()
 
-	q := NewQueue("q", []string{"allo.stock.moved"}, time.Now)
+	q := NewQueue("q", []string{"allo.stock.moved"}, time.Now, quiet)
 	q.Send(held("a", 1))
 	moved := held("b", 1)
 	moved.Type = "allo.stock.moved"
@@ -159,8 +160,9 @@ func TestAMessageThatNobodyTakesIsADeadLetter(t *testing.T) {
 		t.Errorf("the queue gives up after %d receives, before the webhook does after %d",
 			maxReceives, webhook.Receives())
 	}
+	var log strings.Builder
 	clock := newTestClock()
-	q := NewQueue("q", nil, clock.now)
+	q := NewQueue("q", nil, clock.now, slog.New(slog.NewTextHandler(&log, nil)))
 	q.Send(held("a", 1))
 	q.Send(held("a", 2))
 	for range maxReceives {
@@ -174,26 +176,41 @@ func TestAMessageThatNobodyTakesIsADeadLetter(t *testing.T) {
 	if dead := q.DeadLetters(); len(dead) != 1 || dead[0].Attributes["MessageGroupId"] != "a" {
 		t.Errorf("the dead letters are %v, want a-1", dead)
 	}
+	if strings.Count(log.String(), "event=a-1") != 1 {
+		t.Errorf("the log is\n%swant a line for a-1", &log)
+	}
 }
 
-func TestAFullQueueMakesDeadLetters(t *testing.T) {
+func TestAFullQueueMakesDeadLettersAndSaysSo(t *testing.T) {
 	t.Parallel()
 
-	q := NewQueue("q", nil, time.Now)
-	for n := range maxQueued + maxDead + 1 {
+	var log strings.Builder
+	q := NewQueue("q", nil, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	for n := range maxQueued {
 		q.Send(held("a", n))
+	}
+	if log.Len() > 0 {
+		t.Errorf("a queue that isn't full says:\n%s", &log)
+	}
+	for n := range maxDead + 1 {
+		q.Send(held("a", maxQueued+n))
 	}
 	dead := q.DeadLetters()
 	if len(q.messages) != maxQueued || len(dead) != maxDead ||
 		dead[0].Attributes["MessageDeduplicationId"] != fmt.Sprintf("a-%d", maxQueued+1) {
 		t.Errorf("the queue has %d messages and %d dead letters", len(q.messages), len(dead))
 	}
+	lines := strings.Count(log.String(), "\n")
+	first := fmt.Sprintf(`event=a-%d reason="the queue is full"`, maxQueued)
+	if lines != maxDead+1 || !strings.Contains(log.String(), first) {
+		t.Errorf("the log has %d lines, want one with %s for each dead letter", lines, first)
+	}
 }
 
 func TestRunDeletesWhatTheConsumerTook(t *testing.T) {
 	t.Parallel()
 
-	q := NewQueue("q", nil, time.Now)
+	q := NewQueue("q", nil, time.Now, quiet)
 	var _ deliver.Queues = q
 	q.Send(held("a", 1))
 	q.Send(held("a", 2))
@@ -287,7 +304,7 @@ func TestTheArchiveIsBounded(t *testing.T) {
 		t.Error(err)
 	}
 	// What the archive can't take isn't published, so that the relay tries again.
-	q := NewQueue("q", nil, time.Now)
+	q := NewQueue("q", nil, time.Now, quiet)
 	topic.archive = a
 	topic.Subscribe(q)
 	if errs := topic.Publish(t.Context(), []events.Event{held("c", 1)}); errs[0] == nil {

@@ -43,8 +43,8 @@ func NewWebhook(url, dir string, log *slog.Logger) (*Webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue := NewQueue("local-webhook-local.fifo", nil, time.Now)
-	handler := deliver.New(client, queue, []deliver.Webhook{{
+	queue := NewQueue("local-webhook-local.fifo", nil, time.Now, log)
+	handler := deliver.New(client, queue, queue.Now, []deliver.Webhook{{
 		Name: "local", URL: url,
 		Secrets: func(context.Context) ([]webhook.Secret, error) { return secrets, nil },
 	}}, nil, log)

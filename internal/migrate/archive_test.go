@@ -1,14 +1,12 @@
 package migrate_test
 
 import (
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
@@ -46,14 +44,9 @@ func agedShop(t *testing.T) *pgtest.Fixture {
 	db.Exec("SELECT adjust_stock($1, $2, 5, 'delivery')", product.String(), here.String())
 	err = pgx.BeginFunc(t.Context(), db.Admin, func(tx pgx.Tx) error {
 		_, err := tx.Exec(t.Context(), `
-SET LOCAL session_replication_role = replica;
-UPDATE reservations SET created_at = created_at - interval '100 d',
-       updated_at = updated_at - interval '100 d', expires_at = expires_at - interval '100 d';
-UPDATE reservation_items SET expires_at = expires_at - interval '100 d';
-UPDATE stock_movements SET at = at - interval '100 d';
+SET LOCAL session_replication_role = replica;`+agoSQL+`;
 INSERT INTO stock_closings (product_id, warehouse_id, seq, total, at)
-SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory;`+
-			pgtest.MoveLedgerSQL)
+SELECT product_id, warehouse_id, seq, total, clock_timestamp() FROM inventory`)
 		return err
 	})
 	if err != nil {
@@ -104,43 +97,15 @@ func TestTheRolesOfTheArchive(t *testing.T) {
 	t.Parallel()
 
 	db := agedShop(t)
-	suffix := strings.TrimPrefix(db.Name, "allo_test_")
-	service, owner := "archives_"+suffix, "operates_"+suffix
-	for _, role := range []string{service, owner} {
-		name := pgx.Identifier{role}.Sanitize()
-		db.Exec("CREATE ROLE " + name + " LOGIN PASSWORD 'archive'")
-		defer db.Exec("DROP ROLE " + name)
-		defer db.Exec("DROP OWNED BY " + name)
-	}
-	database := pgx.Identifier{db.Name}.Sanitize()
-	before := pgtest.QueryOne[string](db, "SELECT quote_ident(current_user)")
-	db.Exec("ALTER DATABASE " + database + " OWNER TO " + pgx.Identifier{owner}.Sanitize())
-	defer db.Exec("ALTER DATABASE " + database + " OWNER TO " + before)
-	if _, err := migrate.UpAndGrant(t.Context(), postgres.URL(db.DirectURL), service); err != nil {
-		t.Fatal(err)
-	}
-	as := func(role string) string {
-		u, err := url.Parse(db.DirectURL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.User = url.UserPassword(role, "archive")
-		return u.String()
-	}
+	service, owner, as, undo := roles(t, db)
+	defer undo()
 	if result := archive(t, as(service)); result.Archived != 3 || result.ArchivedMoves != 1 {
 		t.Errorf("Sweep() by the service's role = %+v, want 3 holds and a movement archived", result)
 	}
 
 	month := pgtest.QueryOne[string](db,
 		"SELECT min(month AT TIME ZONE 'UTC')::date::text FROM archived_months")
-	try := func(role, sql string) string {
-		f := pgtest.NewFixture(t, pgtest.Database{DirectURL: as(role)})
-		defer f.Admin.Close()
-		if _, err := f.Admin.Exec(t.Context(), sql); err != nil {
-			return err.Error()
-		}
-		return ""
-	}
+	try := func(role, sql string) string { return tryAs(t, as(role), sql) }
 	for _, c := range []struct{ role, sql, want string }{
 		{service, "DELETE FROM reservations", "permission denied"},
 		{service, "DELETE FROM archived_reservations", "permission denied"},

@@ -1,16 +1,13 @@
 package migrate_test
 
 import (
-	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/events/outbox"
-	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
@@ -23,39 +20,11 @@ func TestTheRolesOfTheFeed(t *testing.T) {
 
 	db := pgtest.NewFixture(t, pgtest.New(t))
 	db.Stock(db.Product(), db.Warehouse(), 5)
-	suffix := strings.TrimPrefix(db.Name, "allo_test_")
-	service, owner := "feeds_"+suffix, "follows_"+suffix
-	for _, role := range []string{service, owner} {
-		name := pgx.Identifier{role}.Sanitize()
-		db.Exec("CREATE ROLE " + name + " LOGIN PASSWORD 'feed'")
-		defer db.Exec("DROP ROLE " + name)
-		defer db.Exec("DROP OWNED BY " + name)
-	}
-	database := pgx.Identifier{db.Name}.Sanitize()
-	before := pgtest.QueryOne[string](db, "SELECT quote_ident(current_user)")
-	db.Exec("ALTER DATABASE " + database + " OWNER TO " + pgx.Identifier{owner}.Sanitize())
-	defer db.Exec("ALTER DATABASE " + database + " OWNER TO " + before)
-	if _, err := migrate.UpAndGrant(t.Context(), postgres.URL(db.DirectURL), service); err != nil {
-		t.Fatal(err)
-	}
-	as := func(role string) string {
-		u, err := url.Parse(db.DirectURL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.User = url.UserPassword(role, "feed")
-		return u.String()
-	}
+	service, owner, as, undo := roles(t, db)
+	defer undo()
 	serveRelay(t, db, as(service))
 
-	try := func(role, sql string) string {
-		f := pgtest.NewFixture(t, pgtest.Database{DirectURL: as(role)})
-		defer f.Admin.Close()
-		if _, err := f.Admin.Exec(t.Context(), sql); err != nil {
-			return err.Error()
-		}
-		return ""
-	}
+	try := func(role, sql string) string { return tryAs(t, as(role), sql) }
 	// As if the last movement came from a server with more transactions.
 	db.Exec("ALTER TABLE stock_movements DISABLE TRIGGER USER")
 	db.Exec("UPDATE stock_movements SET xid = '9000000000'")

@@ -20,8 +20,9 @@ var operatorRights = []migrations.Right{
 	{Table: "stock_movements", Privilege: "SELECT, INSERT"},
 	{Table: "stock_adjustments", Privilege: "SELECT, INSERT"}, // INSERT is for the release before
 	{Table: "reservations", Privilege: "SELECT"},
-	// adjust_stock expires dead holds, and uncounts the lines of dead carts.
-	{Table: "reservations", Privilege: "UPDATE", Columns: "status, updated_at"},
+	// adjust_stock and free_units expire dead holds, and uncount the lines of dead carts.
+	{Table: "reservations", Privilege: "UPDATE", Columns: "status, updated_at, version"},
+	{Table: "ledger", Privilege: "INSERT"},
 	{Table: "reservation_items", Privilege: "SELECT"},
 	{Table: "reservation_items", Privilege: "UPDATE", Columns: "counted"},
 	{Table: "idempotency_keys", Privilege: "SELECT"},

@@ -321,6 +321,52 @@ UPDATE inventory SET reserved = 0; COMMIT`
 	}
 }
 
+// The previous release's archive_holds knows of no ledger. It archives its own holds, and none of
+// this release: the rows that it would leave behind are of a hold that nobody finds.
+func TestThePreviousReleaseArchivesNoHoldWithoutItsLedger(t *testing.T) {
+	t.Parallel()
+
+	const archive = "SELECT archived FROM archive_holds('30 days', '-infinity', 100)"
+	for name, guarded := range map[string]bool{"guarded": true, "without the guard": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			s := newLedgerShop(t)
+			s.resolve(s.hold(s.here), "RELEASED")
+			s.Exec("BEGIN; SET LOCAL session_replication_role = replica;" + agoSQL + "; COMMIT")
+			s.install(beforeLedger(t))
+			if !guarded {
+				pgtest.Mutate(t, s.Database, "refuse_removal_of_hold",
+					"FROM ledger l WHERE l.hold_id = old.id", "FROM ledger WHERE false")
+			}
+			_, err := s.Admin.Exec(t.Context(), archive)
+			refused := err != nil && strings.Contains(err.Error(), "I10: the ledger")
+			if refused != guarded {
+				t.Fatalf("archive_holds() = %v, want it refused: %t", err, guarded)
+			}
+			if broken := s.broken(); slices.Contains(broken, "I10") == guarded {
+				t.Errorf("the audits find %v broken, want I10: %t", broken, !guarded)
+			}
+			if !guarded {
+				return
+			}
+			s.install(thisRelease(t))
+			if n := pgtest.QueryOne[int](s.Fixture, archive); n != 1 {
+				t.Errorf("this release archives %d holds, want 1", n)
+			}
+			s.wantSound("after this release has archived")
+		})
+	}
+}
+
+// agoSQL lets all that is resolved have happened long ago.
+const agoSQL = `
+UPDATE reservations SET created_at = created_at - interval '100 d',
+       updated_at = updated_at - interval '100 d', expires_at = expires_at - interval '100 d';
+UPDATE reservation_items SET expires_at = expires_at - interval '100 d';
+UPDATE stock_movements SET at = at - interval '100 d';
+` + pgtest.MoveLedgerSQL
+
 // The calls of the previous release (commit 0dc3be1) whose routines have another signature now, or
 // another text.
 var lastCalls = []recordedCall{

@@ -259,6 +259,38 @@ SELECT concat_ws(' ', archived, more) FROM archive_holds($1, '-infinity', 5)`
 	f.mustAudit(t)
 }
 
+// A hold that was extended often has many rows in the ledger, so it moves alone. The control counts
+// lines only.
+func TestABatchOfTheArchiveBoundsTheRowsOfTheLedger(t *testing.T) {
+	t.Parallel()
+
+	const call = `
+SELECT concat_ws(' ', archived, more) FROM archive_holds($1, '-infinity', 5)`
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t, 0)
+		released := f.resolve(f.stocks(100, 100))[1].ID.String()
+		f.unguarded(
+			"UPDATE ledger SET version = 32 WHERE version = 2 AND hold_id = '"+released+"'",
+			`
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT at, expires_at, hold_id, v, 'x', 'v' FROM ledger, generate_series(2, 31) v
+WHERE version = 1 AND hold_id = '`+released+"'",
+			"UPDATE reservations SET version = 32 WHERE id = '"+released+"'")
+		f.age(old)
+		want := []string{"3 t", "1 t", "2 f", "0 f"}
+		if !guarded {
+			f.mutate("archive_holds", "<= 4 * _limit::bigint", "IS NOT NULL")
+			want = []string{"4 t", "2 f"}
+		}
+		for _, want := range want {
+			if got := queryOne[string](f, call, retention); got != want {
+				t.Errorf("guarded %t: archive_holds() = %s, want %s", guarded, got, want)
+			}
+		}
+		f.mustAudit(t)
+	}
+}
+
 func TestASweepWithWorkLeftDoesNotArchive(t *testing.T) {
 	t.Parallel()
 
@@ -915,6 +947,36 @@ func TestTheArchiveWaitsForNoSinkWithoutTheLook(t *testing.T) {
 	f.age(old)
 	f.mutate("published_snapshot", "RETURN (", "RETURN NULL; RETURN (")
 	f.mustArchive(6, 3)
+}
+
+// A parked event's row stays, so that an operator can redrive it. The control looks for none.
+func TestTheArchiveWaitsForParkedEvents(t *testing.T) {
+	t.Parallel()
+
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t, 0)
+		rows := f.stocks(100, 100)
+		released := f.resolve(rows)[1]
+		f.published()
+		f.Exec(`
+INSERT INTO parked (sink, id, subject, error) VALUES
+    ('topic', $1 || '-2', $1, 'test'),
+    ('topic', $2 || '-' || $3 || '-2', $2 || '/' || $3, 'test')`,
+			released.ID.String(), rows[1].ProductID.String(), rows[1].WarehouseID.String())
+		f.age(old)
+		if !guarded {
+			f.mutate("archive_holds", "FROM parked p WHERE p.subject", "FROM parked p WHERE false AND p.id")
+			f.mutate("archive_movements_of", "FROM parked p WHERE p.subject",
+				"FROM parked p WHERE false AND p.id")
+			f.mustArchive(6, 3)
+			continue
+		}
+		f.mustArchive(5, 2)
+		f.mustAudit(t)
+		f.Exec("DELETE FROM parked")
+		f.mustArchive(1, 1)
+		f.mustAudit(t)
+	}
 }
 
 // A sink that has published nothing yet names a tick that isn't there.

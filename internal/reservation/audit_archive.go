@@ -90,7 +90,7 @@ FROM archived_reservations
 WHERE id > $1 AND id <= $2 AND status = 'EXPIRED' AND updated_at <> expires_at`},
 	{"I10", `
 WITH holds AS (SELECT * FROM archived_reservations WHERE id > $1 AND id <= $2)` +
-		foldSQL("archived_ledger l WHERE l.hold_id = r.id AND l.resolved_at = r.updated_at")},
+		foldSQL("archived_ledger", "SELECT * FROM archived_ledger WHERE hold_id > $1 AND hold_id <= $2")},
 	{"I10", `
 SELECT format('the archived ledger has version %s of hold %s, which isn''t there', l.version,
               l.hold_id)

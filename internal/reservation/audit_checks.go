@@ -24,7 +24,7 @@ const (
 func fullParts() []part {
 	stock := stockRows(append(slices.Clone(stockChecks), newestChecks...))
 	return []part{
-		stock, settings, movements, keys("-infinity"), lines(uuid.Nil), allHolds(),
+		stock, settings, movements, keys("-infinity"), lines(uuid.Nil), holdsByID("holds", maxHolds),
 		returned("-infinity"), archivedHolds, archivedMovements, archivedStock,
 	}
 }

@@ -161,7 +161,7 @@ func TestAnAuditCostsWhatIsNew(t *testing.T) {
 
 	// A hold, its sale and its ledger are found by a few index pages each, by three parts of the
 	// audit. The sample is as large as the new.
-	const perSale = 40
+	const perSale = 60
 	if limit := perSale * sales; quiet > limit || few > 2*limit {
 		t.Errorf("the audits read %d and %d blocks, want at most %d and %d", quiet, few, limit, 2*limit)
 	}

@@ -59,7 +59,7 @@ INSERT INTO ledger (xid, at, expires_at, hold_id, version, kind, cause)
 SELECT xid, at, expires_at, hold_id, 4, kind, cause FROM ledger WHERE hold_id = $1 AND version = 3`,
 	"a row has no hold": `
 INSERT INTO ledger (xid, at, expires_at, hold_id, version, kind, cause)
-SELECT xid, at, expires_at, gen_random_uuid(), version, kind, cause
+SELECT xid, at, expires_at, '00000000-0000-7000-8000-000000000000', version, kind, cause
 FROM ledger WHERE hold_id = $1 AND version = 1`,
 	"the numbers have a gap":       "UPDATE ledger SET version = 4 WHERE hold_id = $1 AND version = 3",
 	"the hold's version is higher": "UPDATE reservations SET version = 4 WHERE id = $1",

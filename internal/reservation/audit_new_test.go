@@ -105,13 +105,13 @@ var behind = map[string]bool{
 	"a movement leads to another total": true,
 	"the first movement is missing":     true,
 	"a movement is missing":             true,
-	"the hold of a key is deleted":      true,
 }
 
 // sampled are those of which it finds the one or the other promise only in its sample.
 var sampled = map[string]bool{
 	"a confirmed hold becomes PENDING":         true,
 	"a hold was confirmed after its end":       true,
+	"the hold of a key is deleted":             true,
 	"a hold expired before its end":            true,
 	"the quantity of a confirmed hold changes": true,
 	"a released hold becomes CONFIRMED":        true,

@@ -43,6 +43,9 @@
 //	I10 Every transition of a hold writes exactly one row of the ledger, in the transaction that
 //	    makes it. A hold's rows are numbered 1, 2, 3, ... without a gap. Fold the ledger, and you
 //	    have the holds.
+//	I11 Every row of the ledger and every movement is published at least once, under one id for
+//	    ever, in order within its subject, with the same bytes each time. None is published for a
+//	    transition that a crash can undo. Package events has the argument; the data can't show it.
 //
 // # The ledger
 //

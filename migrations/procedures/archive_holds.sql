@@ -5,10 +5,14 @@
 -- A call that is lost in a crash is done again, so it doesn't wait for the disk.
 --
 -- It answers how many holds it moved, from when on the next call is to look, and whether there may
--- be more. A cart has up to a hundred lines: it moves up to _limit lines too.
+-- be more. A cart has up to a hundred lines: it moves up to _limit lines too. Few holds have more
+-- than four rows of the ledger: it moves up to four times _limit of these. A hold that has more
+-- moves alone.
 --
--- A hold stays until every sink has published its rows. Younger rows are published later, so when
--- none of the holds may move, there is no use in a look at more.
+-- A hold stays until every sink has published its rows, and while an event of it is parked.
+-- Younger rows are published later, so when none of the holds may move, there is no use in a look
+-- at more. An event is parked before its sink's place passes it, and this looks at the places
+-- first.
 --
 -- The function has its owner's rights, because the service may not delete a hold. The triggers of
 -- 0008_archive.sql and 0010_ledger.sql refuse each deletion of a row that isn't in the archive.
@@ -38,21 +42,24 @@ BEGIN
         WHERE r.id IN (SELECT d.id FROM due d)
           AND NOT EXISTS (SELECT FROM ledger l
                           WHERE l.hold_id = r.id AND NOT pg_visible_in_snapshot(l.xid, _published))
+          AND NOT EXISTS (SELECT FROM parked p WHERE p.subject = r.id::text)
         FOR UPDATE SKIP LOCKED
-    ), weighed AS ( -- with the running sum of lines
-        SELECT f.id, f.created_at, sum(
-                   CASE WHEN f.product_id IS NULL
-                        THEN (SELECT count(*) FROM reservation_items l
-                              WHERE l.reservation_id = f.id)
-                        ELSE 1 END
-               ) OVER (ORDER BY f.created_at, f.id) AS lines
-        FROM free f
+    ), weighed AS ( -- by the running sums of lines and of rows of the ledger
+        SELECT f.id, f.created_at,
+               row_number() OVER w = 1
+               OR sum(CASE WHEN f.product_id IS NULL
+                           THEN (SELECT count(*) FROM reservation_items l
+                                 WHERE l.reservation_id = f.id)
+                           ELSE 1 END) OVER w <= _limit
+                  AND sum((SELECT count(*) FROM ledger l WHERE l.hold_id = f.id)) OVER w
+                      <= 4 * _limit::bigint AS fits
+        FROM free f WINDOW w AS (ORDER BY f.created_at, f.id)
     )
-    SELECT array_agg(w.id) FILTER (WHERE w.lines <= _limit),
-           coalesce(min(w.created_at) FILTER (WHERE w.lines > _limit),
+    SELECT array_agg(w.id) FILTER (WHERE w.fits),
+           coalesce(min(w.created_at) FILTER (WHERE NOT w.fits),
                     (SELECT max(d.created_at) FROM due d)),
-           count(*) FILTER (WHERE w.lines <= _limit),
-           count(*) FILTER (WHERE w.lines > _limit) > 0 OR (SELECT count(*) = _limit FROM due)
+           count(*) FILTER (WHERE w.fits),
+           count(*) FILTER (WHERE NOT w.fits) > 0 OR (SELECT count(*) = _limit FROM due)
     INTO _ids, reached, archived, more
     FROM weighed w;
     IF archived = 0 THEN

@@ -62,7 +62,7 @@ END $$;
 -- archive_movements_of moves the movements of one stock row that follow movement _archived and are
 -- due: those up to the first one that isn't older than _before, that a sink hasn't published, or
 -- that sold a hold which archive_holds hasn't moved yet. It looks at up to _limit of them, and at
--- those before _closed.
+-- those before _closed. None is due while an event of the stock row is parked, as in archive_holds.
 --
 -- A movement of a detached month stays in stock_movements. So does a sale whose hold stays.
 CREATE OR REPLACE FUNCTION archive_movements_of(
@@ -76,6 +76,11 @@ DECLARE
     _seqs      bigint[]; -- of those that move
     _delta     bigint;   -- of those, without sales
 BEGIN
+    moved := 0;
+    looked := 0;
+    IF EXISTS (SELECT FROM parked p WHERE p.subject = _product || '/' || _warehouse) THEN
+        RETURN;
+    END IF;
     SELECT count(*), max(ARRAY[d.seq, d.total_after]),
            array_agg(d.seq) FILTER (WHERE d.seq > 1 AND d.source IS NULL AND d.sold IS NULL
                                       AND d.at >= _least)
@@ -92,7 +97,6 @@ BEGIN
           ORDER BY m.seq LIMIT _limit) d
     WHERE d.due;
     IF looked = 0 THEN
-        moved := 0;
         RETURN;
     END IF;
     PERFORM make_archive_month(t.month)

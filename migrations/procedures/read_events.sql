@@ -1,7 +1,8 @@
--- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees and
--- tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds selects
--- kinds of the ledger, and m for movements; null stands for all. age is how long ago the event
--- happened, in seconds.
+-- read_events reads up to _limit events of a batch, in their order: those that tick _batch sees
+-- and tick _done doesn't, behind the place _after, or from the beginning if that is null. _kinds
+-- selects kinds of the ledger, and m for movements; null stands for all. age is for how long the
+-- event has been late, in seconds: since it happened, but not since before tick _done, which
+-- doesn't see it. A sweep writes an expiry with the hold's end, which may be a minute earlier.
 --
 -- First come the holds' rows by (at, version, hold), then the movements by (product, warehouse,
 -- seq). at never falls along a hold, so the order within each subject is that of its transitions.
@@ -13,7 +14,8 @@ CREATE OR REPLACE FUNCTION read_events(
 RETURNS TABLE (place text, subject text, age double precision, event jsonb)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    _rows integer := 0;
+    _rows  integer := 0;
+    _since timestamptz := (SELECT t.at FROM ticks t WHERE t.n = _done);
 BEGIN
     IF _after IS NULL OR _after LIKE 'h%' THEN
         RETURN QUERY SELECT * FROM read_transitions(_done, _batch, _after, _kinds, _limit);
@@ -23,13 +25,14 @@ BEGIN
         RETURN QUERY
         SELECT concat_ws(' ', 'm', m.product_id, m.warehouse_id, lpad(m.seq::text, 19, '0')),
                m.product_id || '/' || m.warehouse_id,
-               extract(epoch FROM clock_timestamp() - m.at)::double precision,
+               extract(epoch FROM clock_timestamp() - greatest(m.at, _since))::double precision,
                jsonb_build_object(
                    'kind', 'm', 'product_id', m.product_id, 'warehouse_id', m.warehouse_id,
                    'seq', m.seq, 'at', m.at, 'movement', m.kind, 'delta', m.delta,
                    'total_after', m.total_after, 'source', m.source, 'actor', m.actor,
                    'reservation_id', m.reservation_id)
-        FROM read_moves(_done, _batch, CASE WHEN _after LIKE 'm%' THEN _after END, _limit - _rows) m;
+        FROM read_moves(_done, _batch, CASE WHEN _after LIKE 'm%' THEN _after END,
+                        _limit - _rows) m;
     END IF;
 END $$;
 
@@ -42,6 +45,7 @@ DECLARE
     _prev    pg_snapshot := tick_snapshot(_done);
     _this    pg_snapshot := tick_snapshot(_batch);
     _running xid8[] := ARRAY(SELECT pg_snapshot_xip(_prev));
+    _since   timestamptz := (SELECT t.at FROM ticks t WHERE t.n = _done);
     _parts   text[] := string_to_array(_after, ' ');
     _at      timestamptz := coalesce(_parts[2]::timestamp AT TIME ZONE 'UTC', '-infinity');
     _version integer := coalesce(_parts[3]::integer, 0);
@@ -54,7 +58,8 @@ BEGIN
     )
     SELECT concat_ws(' ', 'h', to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
                      lpad(l.version::text, 10, '0'), l.hold_id),
-           l.hold_id::text, extract(epoch FROM clock_timestamp() - l.at)::double precision,
+           l.hold_id::text,
+           extract(epoch FROM clock_timestamp() - greatest(l.at, _since))::double precision,
            jsonb_build_object(
                'kind', l.kind, 'cause', l.cause, 'actor', l.actor, 'at', l.at,
                'expires_at', l.expires_at, 'version', l.version, 'hold_id', l.hold_id,
@@ -114,6 +119,11 @@ END $$;
 -- or is of another epoch, and UNKNOWN when no list has had the place. A server that follows the
 -- database may not have the place yet: nothing lies behind it there.
 --
+-- The transactions of archived rows are up to _stream.archived, but not all that are before it: the
+-- rows of a transaction may have been archived that ran when the tick of the place was taken, and
+-- committed later. So what follows the place is whole only when all transactions up to
+-- _stream.archived had ended by that tick.
+--
 -- A place names the tick _done behind which it lies, the tick _batch that ends the batch it is in,
 -- and the place within. When one of the two was pruned, the batch is now part of a larger one, in
 -- which the place within says nothing. Reading then begins at the next earlier tick that is left:
@@ -135,7 +145,7 @@ BEGIN
     SELECT * INTO _stream FROM stream s WHERE s.only_row;
     IF _epoch IS NULL THEN
         _done := CASE WHEN _stream.archived = '0' THEN 0 ELSE coalesce(
-            (SELECT min(t.n) FROM ticks t WHERE pg_visible_in_snapshot(_stream.archived, t.snapshot)),
+            (SELECT min(t.n) FROM ticks t WHERE _stream.archived < pg_snapshot_xmin(t.snapshot)),
             last_tick()) END;
     END IF;
     _start := coalesce((SELECT max(t.n) FROM ticks t WHERE t.n <= _done), 0);
@@ -143,7 +153,8 @@ BEGIN
         _batch := NULL;
     END IF;
     outcome := CASE WHEN _epoch <> _stream.epoch
-                      OR NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))
+                      OR _epoch IS NOT NULL AND _stream.archived <> '0'
+                         AND _stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))
                     THEN 'TOO_OLD'
                     WHEN greatest(_done, _batch) > last_tick() AND NOT pg_is_in_recovery()
                     THEN 'UNKNOWN' ELSE 'OK' END;
@@ -168,9 +179,24 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- hold_history is the ledger of a hold, in the order of its versions, or null if there is no such
--- hold. It reads the archive too, in the same snapshot.
-CREATE OR REPLACE FUNCTION hold_history(_id uuid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+-- follow_events is list_events for an answer. Where commits wait for a synchronous standby, it
+-- writes a log record after it has read, so that its own commit waits for the standby too: a tick
+-- whose wait was cut short is visible all the same. All of list_events has one snapshot.
+CREATE OR REPLACE FUNCTION follow_events(
+    _epoch uuid, _done bigint, _batch bigint, _after text, _kinds text[], _limit integer)
+RETURNS TABLE (outcome text, epoch uuid, done bigint, batch bigint, after text, event jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM list_events(_epoch, _done, _batch, _after, _kinds, _limit);
+    IF NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> '' THEN
+        PERFORM write_log_record();
+    END IF;
+END $$;
+
+-- hold_history is the newest _limit rows of the ledger of a hold, in the order of their versions,
+-- or null if there is no such hold. It reads the archive too, in the same snapshot.
+CREATE OR REPLACE FUNCTION hold_history(_id uuid, _limit integer) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM reservations r WHERE r.id = _id)
        AND NOT EXISTS (SELECT FROM archived_reservations r WHERE r.id = _id) THEN
@@ -184,5 +210,6 @@ BEGIN
               FROM ledger a WHERE a.hold_id = _id
               UNION ALL
               SELECT a.version, a.at, a.kind, a.cause, a.actor, a.expires_at
-              FROM archived_ledger a WHERE a.hold_id = _id) l), '[]');
+              FROM archived_ledger a WHERE a.hold_id = _id
+              ORDER BY version DESC LIMIT _limit) l), '[]');
 END $$;

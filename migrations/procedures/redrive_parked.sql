@@ -4,15 +4,16 @@
 --
 -- The sink goes back to the last tick that saw none of these events, so that they come before the
 -- later events of their subjects. Every event since then is published again too: consumers know its
--- id. A parked event whose row lies in the archive can't be read any more, and stays parked.
+-- id. An event whose row lies in the archive can't be published any more. It isn't counted, a
+-- warning names it, and it is parked no longer, so that the later events of its subject go out.
 --
 -- The lease ends, so that a relay that publishes at this moment can't move the sink's place forward
--- again (the fencing in claim_sink).
+-- again (the fencing in claim_sink), nor park a later event of the subject (park_followers).
 CREATE OR REPLACE FUNCTION redrive_parked(_sink text) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    _ids   text[];
     _xids  xid8[];
+    _lost  text[];
     _place bigint;
 BEGIN
     PERFORM refuse_other_than_operator();
@@ -20,10 +21,15 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no sink %', _sink USING ERRCODE = 'no_data_found';
     END IF;
-    SELECT array_agg(r.id), array_agg(r.xid) INTO _ids, _xids
-    FROM (SELECT p.id, parked_xid(p.id, p.subject) AS xid FROM parked p WHERE p.sink = _sink) r
-    WHERE r.xid IS NOT NULL;
-    IF _ids IS NULL THEN
+    SELECT array_agg(r.xid) FILTER (WHERE r.xid IS NOT NULL),
+           array_agg(r.id ORDER BY r.id) FILTER (WHERE r.xid IS NULL)
+    INTO _xids, _lost
+    FROM (SELECT p.id, parked_xid(p.id, p.subject) AS xid FROM parked p WHERE p.sink = _sink) r;
+    IF _lost IS NOT NULL THEN
+        RAISE WARNING 'archived, and not published to %: %', _sink, _lost;
+    END IF;
+    DELETE FROM parked p WHERE p.sink = _sink;
+    IF _xids IS NULL THEN
         RETURN 0;
     END IF;
     SELECT coalesce(max(t.n), 0) INTO _place FROM ticks t
@@ -33,8 +39,7 @@ BEGIN
     SET done = least(s.done, _place), batch = NULL, after = NULL, lease = NULL,
         leased_until = '-infinity', failures = 0, error = NULL
     WHERE s.name = _sink;
-    DELETE FROM parked p WHERE p.sink = _sink AND p.id = ANY (_ids);
-    RETURN cardinality(_ids);
+    RETURN cardinality(_xids);
 END $$;
 
 -- parked_xid is the transaction that wrote the row of an event, or null if the row is archived. The
@@ -51,4 +56,15 @@ BEGIN
     RETURN (SELECT l.xid FROM ledger l
             WHERE l.hold_id = _subject::uuid
               AND l.version = substr(_id, length(_subject) + 2)::integer);
+END $$;
+
+-- park_followers sets events aside that follow a parked one: an array of {id, subject, error}. Only
+-- the relay that has the lease may do so. Otherwise an operator has redriven the events meanwhile.
+CREATE OR REPLACE FUNCTION park_followers(_sink text, _lease uuid, _followers jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM sinks s WHERE s.name = _sink AND s.lease = _lease FOR UPDATE;
+    IF FOUND THEN
+        PERFORM park_events(_sink, _followers);
+    END IF;
 END $$;

@@ -4,15 +4,19 @@
 --
 -- Three things make a tick what the relay relies on:
 --
---   - The snapshot is read before the transaction gets its id. So the tick's own id is none of those
---     that the snapshot counts as given out, and after a crash the server goes on above them.
+--   - The snapshot is read before the transaction gets its id. So the tick's own id is none of
+--     those that the snapshot counts as given out, and after a crash the server goes on above them.
 --   - Ticks follow one another, so that each sees all that the one before it sees.
---   - The commit waits for the disk. It comes after the commits of all that the snapshot sees, in one
---     log, so they are on disk with it. That is why the call must be a transaction of its own.
+--   - The commit waits for the disk. It comes after the commits of all that the snapshot sees, in
+--     one log, so they are on disk with it. That is why the call must be a transaction of its own.
+--
+-- After a pause there may be millions of new rows, too many for one statement. Then it takes ticks
+-- of parts of them (end_of_batch), eight at most. The next calls go on.
 CREATE OR REPLACE FUNCTION take_tick(OUT last bigint) LANGUAGE plpgsql AS $$
 DECLARE
     _prev    pg_snapshot;
     _this    pg_snapshot;
+    _end     pg_snapshot;
     _running xid8[];
 BEGIN
     IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
@@ -30,8 +34,23 @@ BEGIN
     THEN
         RETURN;
     END IF;
-    last := last + 1;
-    INSERT INTO ticks (n, snapshot) VALUES (last, _this);
+    PERFORM prune_ticks();
+    FOR _part IN 1..8 LOOP
+        _end := end_of_batch(_prev, _this);
+        last := last + 1;
+        INSERT INTO ticks (n, snapshot) VALUES (last, _end);
+        PERFORM count_minutes(_prev, _end);
+        EXIT WHEN _end::text = _this::text;
+        _prev := _end;
+    END LOOP;
+END $$;
+
+-- count_minutes adds to minute_counts what the snapshot _this sees and _prev doesn't.
+CREATE OR REPLACE FUNCTION count_minutes(_prev pg_snapshot, _this pg_snapshot) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    _running xid8[] := ARRAY(SELECT pg_snapshot_xip(_prev));
+BEGIN
     INSERT INTO minute_counts AS c (minute, held, confirmed, released, expired)
     SELECT date_bin('1 minute', l.at, 'epoch'),
            count(*) FILTER (WHERE l.kind = 'h'), count(*) FILTER (WHERE l.kind = 'c'),
@@ -41,7 +60,83 @@ BEGIN
     ON CONFLICT (minute) DO UPDATE
     SET held = c.held + excluded.held, confirmed = c.confirmed + excluded.confirmed,
         released = c.released + excluded.released, expired = c.expired + excluded.expired;
-    PERFORM prune_ticks();
+END $$;
+
+-- batch_rows is the number of rows of a table beyond which a batch is split.
+CREATE OR REPLACE FUNCTION batch_rows() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT 50000::bigint
+$$;
+
+-- end_of_batch is the snapshot that ends the batch behind _prev: _this, or one between the two when
+-- a table has more than batch_rows() new rows. That one sees the transactions that _this sees, up to
+-- the one of the last row that still belongs to the batch, but not those that came too early:
+--
+-- A transaction gets its id before it waits for the lock of its hold or stock row. So a later
+-- transition may have the lower id, and the boundary may fall between the two. Then the batch would
+-- have the later one alone. So the transaction of the later one is left to the next batch, and with
+-- it every one that follows it, on a hold or a stock row. They are few: they were running when the
+-- id at the boundary was given out.
+--
+-- Behind tick 0 there may be the movements of years, so the first batch isn't split. The planner
+-- can't know how few rows an id has, so it may only use the indexes.
+CREATE OR REPLACE FUNCTION end_of_batch(_prev pg_snapshot, _this pg_snapshot) RETURNS pg_snapshot
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
+DECLARE
+    _from  xid8 := pg_snapshot_xmax(_prev);
+    _to    xid8;
+    _early xid8[];
+    _more  xid8[];
+BEGIN
+    _to := least(
+        (SELECT l.xid FROM ledger l WHERE l.xid >= _from
+         ORDER BY l.xid OFFSET batch_rows() - 1 LIMIT 1),
+        (SELECT m.xid FROM stock_movements m WHERE m.xid >= _from
+         ORDER BY m.xid OFFSET batch_rows() - 1 LIMIT 1));
+    _to := (_to::text::bigint + 1)::text::xid8;
+    IF _prev::text = tick_snapshot(0)::text OR _to IS NULL OR _to >= pg_snapshot_xmax(_this) THEN
+        RETURN _this;
+    END IF;
+    _early := ARRAY(SELECT early_ids(ARRAY(SELECT pg_snapshot_xip(_prev)), _from, _to, _this));
+    LOOP
+        _more := ARRAY(
+            SELECT n.xid FROM unnest(_early) e JOIN ledger l ON l.xid = e
+            JOIN ledger n ON (n.hold_id, n.version) = (l.hold_id, l.version + 1)
+            WHERE n.xid < _to AND n.xid <> ALL (_early) AND pg_visible_in_snapshot(n.xid, _this)
+            UNION
+            SELECT n.xid FROM unnest(_early) e JOIN stock_movements m ON m.xid = e
+            JOIN stock_movements n ON (n.product_id, n.warehouse_id, n.seq)
+                                      = (m.product_id, m.warehouse_id, m.seq + 1)
+            WHERE n.xid < _to AND n.xid <> ALL (_early) AND pg_visible_in_snapshot(n.xid, _this));
+        EXIT WHEN _more = '{}';
+        _early := _early || _more;
+    END LOOP;
+    RETURN (
+        SELECT concat_ws(':', coalesce((array_agg(x.id))[1], _to), _to,
+                         coalesce(string_agg(x.id::text, ','), ''))
+        FROM (SELECT i.id FROM (SELECT pg_snapshot_xip(_this) UNION SELECT unnest(_early)) i (id)
+              WHERE i.id < _to ORDER BY i.id) x)::pg_snapshot;
+END $$;
+
+-- early_ids lists the transactions below _to, of those in _running and from _from on, that made a
+-- transition or a movement directly behind that of a transaction from _to on.
+CREATE OR REPLACE FUNCTION early_ids(_running xid8[], _from xid8, _to xid8, _this pg_snapshot)
+RETURNS SETOF xid8 LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+    SELECT l.xid
+    FROM (SELECT * FROM ledger a WHERE a.xid >= _from AND a.xid < _to
+          UNION ALL SELECT * FROM ledger b WHERE b.xid = ANY (_running)) l
+    JOIN ledger p ON (p.hold_id, p.version) = (l.hold_id, l.version - 1)
+    WHERE p.xid >= _to AND pg_visible_in_snapshot(l.xid, _this)
+    UNION
+    SELECT m.xid
+    FROM (SELECT * FROM stock_movements a WHERE a.xid >= _from AND a.xid < _to
+          UNION ALL SELECT * FROM stock_movements b WHERE b.xid = ANY (_running)) m
+    JOIN stock_movements p ON (p.product_id, p.warehouse_id, p.seq)
+                              = (m.product_id, m.warehouse_id, m.seq - 1)
+    WHERE p.xid >= _to AND pg_visible_in_snapshot(m.xid, _this);
 END $$;
 
 -- last_tick is the number of the newest tick, or 0.
@@ -84,8 +179,9 @@ BEGIN
 END $$;
 
 -- prune_ticks leaves of the ticks that all sinks have passed, and that are older than a week, the
--- first one of each hour. The batches between them become one. It runs with the first tick of an
--- hour. It has its owner's rights, because the service may not delete a tick.
+-- first one of each minute: half a million in a year. The batches between them become one, which is
+-- read anew for each page, so it mustn't be large. It runs before the first tick of an hour. It has
+-- its owner's rights, because the service may not delete a tick.
 CREATE OR REPLACE FUNCTION prune_ticks() RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -93,12 +189,12 @@ DECLARE
     _passed bigint := coalesce((SELECT min(s.done) FROM sinks s), _last);
 BEGIN
     IF EXISTS (SELECT FROM ticks t
-               WHERE t.n = _last - 1
+               WHERE t.n = _last
                  AND date_trunc('hour', t.at) = date_trunc('hour', clock_timestamp())) THEN
         RETURN;
     END IF;
     DELETE FROM ticks t
-    WHERE t.n < _passed AND t.at < clock_timestamp() - interval '7 days'
-      AND date_trunc('hour', t.at) = (SELECT date_trunc('hour', b.at) FROM ticks b
-                                      WHERE b.n < t.n ORDER BY b.n DESC LIMIT 1);
+    USING (SELECT k.n, k.at, lag(k.at) OVER (ORDER BY k.n) AS before FROM ticks k
+           WHERE k.n < _passed AND k.at < clock_timestamp() - interval '7 days') old
+    WHERE t.n = old.n AND date_trunc('minute', old.at) = date_trunc('minute', old.before);
 END $$;

@@ -13,16 +13,16 @@
 // out no later one of it. So a failed event holds back its subject's later events, and no others,
 // until the endpoint takes it or it is a dead letter.
 //
-// The queue counts the receives of each message, and the count chooses the delay (webhook.TurnOf).
-// So the event source must have a batch size of one. In a larger batch the handler keeps the order
-// too, but a message behind a failed one of its group is counted without an attempt, and has fewer
-// attempts left when its turn comes.
+// The time since the queue first handed out the message chooses the delay (webhook.TurnOf). So a
+// receive without an attempt, because Lambda throttles the function, uses up no attempt. The event
+// source must have a batch size of one. In a larger batch the handler keeps the order too, but for a
+// message behind a failed one of its group the time runs without an attempt.
 //
 // # Dead letters
 //
 // After the last attempt the handler itself moves the event to the webhook's dead-letter queue, and
 // writes emf.WebhookDead. The queue's own limit of receives must be higher than webhook.Receives,
-// for messages at which the function crashes.
+// for messages at which the function crashes and for receives that don't reach it.
 //
 // # A parked endpoint
 //
@@ -93,13 +93,14 @@ type Handler struct {
 	attending map[string]time.Time
 }
 
-// New makes a Handler. The metrics may be nil.
+// New makes a Handler. Its clock is that of the queues, and the metrics may be nil.
 func New(
-	client *webhook.Client, queues Queues, webhooks []Webhook, metrics *emf.Writer, log *slog.Logger,
+	client *webhook.Client, queues Queues, now func() time.Time, webhooks []Webhook,
+	metrics *emf.Writer, log *slog.Logger,
 ) *Handler {
 	return &Handler{
 		client: client, queues: queues, webhooks: webhooks, metrics: metrics, log: log,
-		now: time.Now, attending: map[string]time.Time{},
+		now: now, attending: map[string]time.Time{},
 	}
 }
 
@@ -115,7 +116,8 @@ func Lambda() *Handler {
 		})
 	}
 	client := webhook.NewClient(webhook.Options{Roots: awsapi.Roots()})
-	return New(client, newSQS(c.AWS), webhooks, emf.New(os.Stdout, c.MetricNamespace), log)
+	return New(client, newSQS(c.AWS), time.Now, webhooks,
+		emf.New(os.Stdout, c.MetricNamespace), log)
 }
 
 // part is the part of a queue's name after the stack's.
@@ -203,22 +205,22 @@ func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMess
 	if err := json.Unmarshal([]byte(m.Body), &e); err != nil || e.ID == "" {
 		return h.bury(ctx, w, m, m.MessageId, "it isn't an event")
 	}
-	received, _ := strconv.Atoi(m.Attributes["ApproximateReceiveCount"])
-	turn := webhook.TurnOf(received)
+	turn := webhook.TurnOf(h.since(m.Attributes["ApproximateFirstReceiveTimestamp"]))
 	switch {
 	case h.parked(ctx, w, m.EventSourceARN):
 		return h.bury(ctx, w, m, e.ID, "the endpoint is parked")
 	case !turn.Attempt:
 		h.hide(ctx, m, turn.Hide)
 		return false
-	case !h.hasTime(ctx):
+	case !hasTime(ctx):
 		h.hide(ctx, m, 0)
 		return false
 	}
 	err := h.post(ctx, w, events.Event{
 		ID: e.ID, Type: e.Type, Subject: e.Subject, Body: json.RawMessage(m.Body),
 	})
-	attrs := []any{"webhook", w.Name, "event", e.ID, "received", received}
+	attrs := []any{"webhook", w.Name, "event", e.ID,
+		"received", m.Attributes["ApproximateReceiveCount"]}
 	switch {
 	case err == nil:
 		h.metrics.Write(emf.WebhookDelivered.Of(w.Name, 1))
@@ -238,10 +240,20 @@ func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMess
 	return false
 }
 
+// since returns the time since a moment, which is in milliseconds since 1970. A malformed moment
+// counts as now.
+func (h *Handler) since(milliseconds string) time.Duration {
+	first, err := strconv.ParseInt(milliseconds, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return h.now().Sub(time.UnixMilli(first))
+}
+
 // hasTime reports whether the function's deadline leaves time for an attempt.
-func (h *Handler) hasTime(ctx context.Context) bool {
+func hasTime(ctx context.Context) bool {
 	deadline, bounded := ctx.Deadline()
-	return !bounded || deadline.Sub(h.now()) >= webhook.Timeout+reserve
+	return !bounded || time.Until(deadline) >= webhook.Timeout+reserve
 }
 
 func (h *Handler) post(ctx context.Context, w Webhook, e events.Event) error {

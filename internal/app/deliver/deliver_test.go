@@ -27,6 +27,9 @@ const (
 	deadLetters = "arn:aws:sqs:r:1:allo-dev-dead-webhook-crm.fifo"
 )
 
+// clock is the time of the handlers.
+var clock = time.Now().Truncate(time.Millisecond)
+
 // doubles stand in for the queues and the endpoint. They record what the handler does.
 type doubles struct {
 	mu     sync.Mutex
@@ -113,22 +116,25 @@ func setUp(t *testing.T) (*doubles, *Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New(webhook.NewClient(webhook.Options{AllowLoopback: true}), d, []Webhook{{
+	now := func() time.Time { return clock }
+	h := New(webhook.NewClient(webhook.Options{AllowLoopback: true}), d, now, []Webhook{{
 		Name: "crm", URL: server.URL,
 		Secrets: func(context.Context) ([]webhook.Secret, error) { return secrets, nil },
 	}}, emf.New(d, "Allo/test"), slog.New(slog.NewJSONHandler(d, nil)))
 	return d, h
 }
 
-// message is an event <group>-<n>, received for the nth time.
-func message(group string, n, received int) lambdaevents.SQSMessage {
+// message is an event <group>-<n>, received for the first time so many seconds ago.
+func message(group string, n int, ago time.Duration) lambdaevents.SQSMessage {
 	id := group + "-" + strconv.Itoa(n)
 	return lambdaevents.SQSMessage{
 		MessageId: id, EventSourceARN: queue, ReceiptHandle: "r",
 		Body: `{"id":"` + id + `","type":"allo.reservation.held","subject":"` + group + `"}`,
 		Attributes: map[string]string{
 			"MessageGroupId": group, "MessageDeduplicationId": id,
-			"ApproximateReceiveCount": strconv.Itoa(received),
+			"ApproximateReceiveCount": "100",
+			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(
+				clock.Add(-ago).UnixMilli(), 10),
 		},
 	}
 }
@@ -163,8 +169,8 @@ func TestAFailedEventHoldsBackItsSubjectsLaterOnesAndNoOthers(t *testing.T) {
 		}
 		return 204
 	}
-	kept := handle(t, h, message("a", 1, 1), message("a", 2, 1), message("b", 1, 1),
-		message("a", 3, 1), message("b", 2, 1), message("a", 4, 1))
+	kept := handle(t, h, message("a", 1, 0), message("a", 2, 0), message("b", 1, 0),
+		message("a", 3, 0), message("b", 2, 0), message("a", 4, 0))
 	want(t, "kept", kept, []string{"a-2", "a-3", "a-4"})
 	slices.Sort(d.posted)
 	want(t, "posted", d.posted, []string{"a-1", "a-2", "b-1", "b-2"})
@@ -177,22 +183,26 @@ func TestAFailedEventHoldsBackItsSubjectsLaterOnesAndNoOthers(t *testing.T) {
 	d.posted = nil
 	var apart []lambdaevents.SQSMessage
 	for n := range 3 {
-		m := message("a", n+2, 1)
+		m := message("a", n+2, 0)
 		m.Attributes["MessageGroupId"] = m.MessageId
 		apart = append(apart, m)
 	}
 	want(t, "kept of groups apart", handle(t, h, apart...), []string{"a-2"})
 }
 
-func TestTheReceivesChooseTheDelay(t *testing.T) {
+// The count of the receives is 100 in all of them: only the time counts.
+func TestTheTimeSinceTheFirstReceiveChoosesTheDelay(t *testing.T) {
 	t.Parallel()
 
 	d, h := setUp(t)
 	d.status = func(string) int { return 500 }
 	var kept []string
-	for n := 1; n <= webhook.Receives()+1; n++ {
-		kept = append(kept, handle(t, h, message("a", 1, n))...)
+	for ago, last := time.Duration(0), false; !last; {
+		turn := webhook.TurnOf(ago)
+		kept = append(kept, handle(t, h, message("a", 1, ago))...)
+		ago, last = ago+turn.Hide, turn.Last
 	}
+	handle(t, h, message("a", 1, 1000*time.Hour))
 	want(t, "done", d.done, []string{
 		"hide a-1 5s", "hide a-1 5m0s", "hide a-1 30m0s", "hide a-1 2h0m0s", "hide a-1 5h0m0s",
 		"hide a-1 10h0m0s", "hide a-1 7h0m0s", "hide a-1 7h0m0s", "hide a-1 10h0m0s",
@@ -208,12 +218,23 @@ func TestTheReceivesChooseTheDelay(t *testing.T) {
 	}
 }
 
+func TestAMessageWithoutTheTimeIsTriedAtOnce(t *testing.T) {
+	t.Parallel()
+
+	d, h := setUp(t)
+	d.status = func(string) int { return 500 }
+	m := message("a", 1, 1000*time.Hour)
+	delete(m.Attributes, "ApproximateFirstReceiveTimestamp")
+	want(t, "kept", handle(t, h, m), []string{"a-1"})
+	want(t, "done", d.done, []string{"hide a-1 5s"})
+}
+
 func TestABusyEndpointIsGivenTheTimeThatItAsksFor(t *testing.T) {
 	t.Parallel()
 
 	d, h := setUp(t)
 	d.status = func(string) int { return 503 }
-	handle(t, h, message("a", 1, 1))
+	handle(t, h, message("a", 1, 0))
 	want(t, "done", d.done, []string{"hide a-1 1m0s"})
 }
 
@@ -221,7 +242,7 @@ func TestAnEndpointThatIsGoneIsParkedUntilTheMarkIsLifted(t *testing.T) {
 	t.Parallel()
 
 	d, h := setUp(t)
-	now := time.Now()
+	now := clock
 	h.now = func() time.Time { return now }
 	gone := true
 	d.status = func(string) int {
@@ -230,28 +251,28 @@ func TestAnEndpointThatIsGoneIsParkedUntilTheMarkIsLifted(t *testing.T) {
 		}
 		return 200
 	}
-	want(t, "kept", handle(t, h, message("a", 1, 1), message("a", 2, 1)), nil)
-	want(t, "kept", handle(t, h, message("b", 1, 1)), nil)
+	want(t, "kept", handle(t, h, message("a", 1, 0), message("a", 2, 0)), nil)
+	want(t, "kept", handle(t, h, message("b", 1, 0)), nil)
 	want(t, "posted", d.posted, []string{"a-1"})
 	want(t, "done", d.done, []string{"park", "bury a-1", "bury a-2", "bury b-1"})
 	want(t, "metrics", d.metrics(), []string{"WebhookDead", "WebhookDead", "WebhookDead"})
 
 	// Another environment of the function sees the mark too, and so needs no attempt.
-	other := New(h.client, d, h.webhooks, nil, h.log)
-	handle(t, other, message("c", 1, 1))
+	other := New(h.client, d, h.now, h.webhooks, nil, h.log)
+	handle(t, other, message("c", 1, 0))
 	want(t, "posted by another environment", d.posted, []string{"a-1"})
 
 	// An operator lifts it. What comes then is delivered.
 	gone, d.parked = false, false
-	handle(t, h, message("d", 1, 1))
+	handle(t, h, message("d", 1, 0))
 	want(t, "posted after the lift", d.posted, []string{"a-1", "d-1"})
 
 	// Another environment parks it: this one notices when parkedLife has passed.
 	d.parked = true
 	now = now.Add(parkedLife - time.Second)
-	handle(t, h, message("d", 2, 1))
+	handle(t, h, message("d", 2, 0))
 	now = now.Add(2 * time.Second)
-	handle(t, h, message("d", 3, 1))
+	handle(t, h, message("d", 3, 0))
 	want(t, "posted while parked elsewhere", d.posted, []string{"a-1", "d-1", "d-2"})
 }
 
@@ -261,9 +282,9 @@ func TestWhatTheQueueRefusesIsKept(t *testing.T) {
 	d, h := setUp(t)
 	d.failed = errors.New("no permission")
 	d.status = func(string) int { return 410 }
-	want(t, "kept of a dead letter", handle(t, h, message("a", 1, 1)), []string{"a-1"})
+	want(t, "kept of a dead letter", handle(t, h, message("a", 1, 0)), []string{"a-1"})
 	d.status = func(string) int { return 500 }
-	want(t, "kept of a failure", handle(t, h, message("b", 1, 1), message("b", 2, 1)),
+	want(t, "kept of a failure", handle(t, h, message("b", 1, 0), message("b", 2, 0)),
 		[]string{"b-1", "b-2"})
 	if log := d.out.String(); !strings.Contains(log, "no permission") {
 		t.Errorf("the log lacks the reason:\n%s", log)
@@ -275,7 +296,7 @@ func TestWhatIsNoEventIsADeadLetterAtOnce(t *testing.T) {
 
 	d, h := setUp(t)
 	for _, body := range []string{"", "{", "[]", `{"id":7}`, `{"type":"x"}`} {
-		m := message("a", 1, 1)
+		m := message("a", 1, 0)
 		m.Body = body
 		want(t, "kept", handle(t, h, m), nil)
 	}
@@ -291,7 +312,7 @@ func TestAnUnreadableSecretIsAFailedAttempt(t *testing.T) {
 	h.webhooks[0].Secrets = func(context.Context) ([]webhook.Secret, error) {
 		return nil, errors.New("read the secret allo/crm: no permission")
 	}
-	want(t, "kept", handle(t, h, message("a", 1, 2)), []string{"a-1"})
+	want(t, "kept", handle(t, h, message("a", 1, 5*time.Second)), []string{"a-1"})
 	want(t, "done", d.done, []string{"hide a-1 5m0s"})
 	if log := d.out.String(); !strings.Contains(log, "allo/crm: no permission") {
 		t.Errorf("the log lacks the reason:\n%s", log)
@@ -302,23 +323,20 @@ func TestNoAttemptBeginsThatTheFunctionsTimeCutsOff(t *testing.T) {
 	t.Parallel()
 
 	d, h := setUp(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	left := webhook.Timeout + reserve - time.Second
-	h.now = func() time.Time { return deadline.Add(-left) }
-	batch := lambdaevents.SQSEvent{Records: []lambdaevents.SQSMessage{message("a", 1, 1)}}
-	response, err := h.Handle(ctx, batch)
-	if err != nil || len(response.BatchItemFailures) != 1 || len(d.posted) > 0 {
-		t.Errorf("the response is %v, %v, after the posts %v", response, err, d.posted)
+	batch := lambdaevents.SQSEvent{Records: []lambdaevents.SQSMessage{message("a", 1, 0)}}
+	handleWithin := func(left time.Duration, kept, posts int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), left)
+		defer cancel()
+		response, err := h.Handle(ctx, batch)
+		if err != nil || len(response.BatchItemFailures) != kept || len(d.posted) != posts {
+			t.Errorf("the response is %v, %v, after the posts %v", response, err, d.posted)
+		}
 	}
+	handleWithin(webhook.Timeout+reserve-time.Millisecond, 1, 0)
 	want(t, "done", d.done, []string{"hide a-1 0s"})
-	// The control: a second more is enough.
-	left += time.Second
-	response, err = h.Handle(ctx, batch)
-	if err != nil || len(response.BatchItemFailures) != 0 || len(d.posted) != 1 {
-		t.Errorf("the response is %v, %v, after the posts %v", response, err, d.posted)
-	}
+	// The control: with more time there is an attempt.
+	handleWithin(time.Hour, 0, 1)
 }
 
 func TestAQueueBelongsToTheWebhookOfItsName(t *testing.T) {
@@ -336,7 +354,7 @@ func TestAQueueBelongsToTheWebhookOfItsName(t *testing.T) {
 			t.Errorf("the webhook of %s is %q, %v, want %q", name, w.Name, err, want)
 		}
 	}
-	m := message("a", 1, 1)
+	m := message("a", 1, 0)
 	m.EventSourceARN = "arn:aws:sqs:r:1:other.fifo"
 	_, err := h.Handle(t.Context(), lambdaevents.SQSEvent{Records: []lambdaevents.SQSMessage{m}})
 	if err == nil || !strings.Contains(err.Error(), "other.fifo") {

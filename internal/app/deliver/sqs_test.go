@@ -46,7 +46,7 @@ func TestTheRequestsToSQS(t *testing.T) {
 		}
 	}
 	url := server.URL + "/1/allo-dev-webhook-crm.fifo"
-	m := message("a", 1, 1)
+	m := message("a", 1, 0)
 	check("ChangeMessageVisibility", q.Hide(t.Context(), m, 2*time.Hour), map[string]any{
 		"QueueUrl": url, "ReceiptHandle": "r", "VisibilityTimeout": 7200.0,
 	})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/smithy-go"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/events"
@@ -26,10 +26,8 @@ const (
 	publishLimit = 10 * time.Second
 	// invokeLimit bounds a request to the outbox. It is longer than the function's own time.
 	invokeLimit = 15 * time.Second
-	// maxCall is the most bytes of a call, and of an event. Both services take 256 KiB.
+	// maxCall is the most bytes of a call, and so of an event, that both services take.
 	maxCall = 256 << 10
-	// entryRest is more than what the bus counts of an entry beside its body.
-	entryRest = 256
 )
 
 // NewTopic makes the sink of a FIFO topic.
@@ -73,85 +71,95 @@ func endpoint(account config.AWS) *string {
 	return &account.Endpoint
 }
 
-// sender publishes a batch in calls of a service.
-type sender struct {
-	// call sends the events at some places of the batch in one call, and sets the answers of those
-	// that the service answered. Its error is that of the whole call.
-	call func(places []int, errs []error) error
-	// refusals are the codes by which the service says that it will never accept an entry.
-	refusals []string
-	// target is the word by which the service names its topic or bus. A fault that names it lies not
-	// in the events.
-	target string
+// size is how many bytes of a call an event takes.
+func size(e events.Event) int {
+	return len(e.Body) + len(e.Type) + len(e.Subject) + len(busSource)
 }
 
-// publish sends the batch and returns the answers. A service may refuse a whole call for one entry.
-// Then each entry is sent alone, so that only the bad one is refused.
-func (s sender) publish(batch []events.Event) []error {
-	errs := make([]error, len(batch))
+// calls divides a batch into calls of at most maxCall bytes, each the places of its events. It
+// answers the events that no call can take.
+func calls(batch []events.Event, errs []error) (all [][]int) {
+	room := 0
 	for i, e := range batch {
-		errs[i] = errUnanswered
-		if len(e.Body) > maxCall {
+		n := size(e)
+		if n > maxCall {
 			errs[i] = &events.RefusedError{
-				Reason: fmt.Sprintf("it has %d bytes, more than %d", len(e.Body), maxCall),
+				Reason: fmt.Sprintf("it takes %d bytes of a call, more than %d", n, maxCall),
 			}
-		}
-	}
-	for _, places := range calls(batch) {
-		s.send(places, errs)
-	}
-	return errs
-}
-
-func (s sender) send(places []int, errs []error) {
-	err := s.call(places, errs)
-	if err == nil {
-		return
-	}
-	if !s.isRefusal(err) {
-		for _, i := range places {
-			errs[i] = err
-		}
-		return
-	}
-	if len(places) == 1 {
-		errs[places[0]] = &events.RefusedError{Reason: err.Error()}
-		return
-	}
-	for _, i := range places {
-		s.send([]int{i}, errs)
-	}
-}
-
-// isRefusal reports whether a service refused a whole call for good, for an entry of it.
-func (s sender) isRefusal(err error) bool {
-	var fault interface{ ErrorCode() string }
-	return errors.As(err, &fault) && slices.Contains(s.refusals, fault.ErrorCode()) &&
-		!strings.Contains(strings.ToLower(err.Error()), s.target)
-}
-
-// calls returns the places of the events of each call. It leaves out the events that are too large.
-func calls(batch []events.Event) (all [][]int) {
-	size := maxCall // of the last call
-	for i, e := range batch {
-		if len(e.Body) > maxCall {
 			continue
 		}
-		if size+len(e.Body)+entryRest > maxCall {
-			all, size = append(all, nil), 0
+		if n > room {
+			all, room = append(all, nil), maxCall
 		}
-		size += len(e.Body) + entryRest
 		all[len(all)-1] = append(all[len(all)-1], i)
+		room -= n
 	}
 	return all
 }
 
-// entryError is the failure of one entry. With a code that isn't a refusal, such as one for a
-// missing right or a throttle, the service may accept the entry later.
-func (s sender) entryError(code, message *string) error {
+// send publishes a batch by a function that calls the service with the events at some places and
+// sets their answers. The function's error is that of a whole call. When a call is refused, its
+// events are sent one by one, so that only the event that is the reason for it is refused.
+func send(batch []events.Event, call func(places []int, errs []error) error) []error {
+	errs := make([]error, len(batch))
+	for _, places := range calls(batch, errs) {
+		err := sendOnce(places, errs, call)
+		if refused := (*events.RefusedError)(nil); errors.As(err, &refused) && len(places) > 1 {
+			for _, i := range places {
+				_ = sendOnce([]int{i}, errs, call) // it is in errs
+			}
+		}
+	}
+	return errs
+}
+
+// sendOnce makes one call and answers its events. It returns the error of the whole call.
+func sendOnce(places []int, errs []error, call func([]int, []error) error) error {
+	answer(errs, places, errUnanswered)
+	err := call(places, errs)
+	if err != nil {
+		err = callError(err)
+		answer(errs, places, err)
+	}
+	return err
+}
+
+// callError is the failure of a whole call. It is a RefusedError if the service says that it will
+// never accept what was sent. A name of a topic or a bus that is wrong isn't the events' fault.
+func callError(err error) error {
+	var service smithy.APIError
+	if !errors.As(err, &service) {
+		return err
+	}
+	text := service.ErrorMessage()
+	if strings.Contains(text, "TopicArn") || strings.Contains(text, "EventBusName") {
+		return err
+	}
+	switch service.ErrorCode() {
+	case "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationError",
+		"ValidationException", "BatchRequestTooLong":
+		return &events.RefusedError{Reason: err.Error()}
+	default:
+		return err
+	}
+}
+
+// answer sets the answer of all entries of a call.
+func answer(errs []error, places []int, err error) {
+	for _, i := range places {
+		errs[i] = err
+	}
+}
+
+// entryError is the failure of one entry. refused lists the codes by which a service says that it
+// will never accept the entry. With any other code, such as one for a missing right or a throttle,
+// it may accept the entry later.
+func entryError(code, message *string, refused ...string) error {
 	name, reason := aws.ToString(code), aws.ToString(message)
-	if slices.Contains(s.refusals, name) {
-		return &events.RefusedError{Reason: name + ": " + reason}
+	for _, c := range refused {
+		if name == c {
+			return &events.RefusedError{Reason: name + ": " + reason}
+		}
 	}
 	return fmt.Errorf("%s: %s", name, reason)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sns/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/allo/reservations/internal/events"
 )
@@ -95,108 +96,88 @@ func TestABrokenCallIsMadeAgain(t *testing.T) {
 	}
 }
 
-// whole is a service that refuses a call for one bad event in it, and for too many bytes in all.
-type whole struct {
-	calls int
-	fault string // names what is wrong
+// picky takes a call only without the event "bad".
+type picky struct {
+	err   error
+	calls []int // their numbers of events
 }
 
-// take answers a call with the bodies of its events.
-func (w *whole) take(bodies []string) error {
-	w.calls++
-	size := 0
-	for _, body := range bodies {
-		size += len(body)
-		if body == "bad" {
-			return &types.InvalidParameterException{Message: &w.fault}
-		}
-	}
-	if size > maxCall {
-		return &types.BatchRequestTooLongException{}
+func (p *picky) take(bodies []string) error {
+	p.calls = append(p.calls, len(bodies))
+	if slices.Contains(bodies, "bad") {
+		return p.err
 	}
 	return nil
 }
 
-func (w *whole) PublishBatch(
+func (p *picky) PublishBatch(
 	_ context.Context, in *sns.PublishBatchInput, _ ...func(*sns.Options),
 ) (*sns.PublishBatchOutput, error) {
-	var bodies []string
 	out := &sns.PublishBatchOutput{}
+	var bodies []string
 	for _, entry := range in.PublishBatchRequestEntries {
-		bodies = append(bodies, *entry.Message)
 		out.Successful = append(out.Successful, types.PublishBatchResultEntry{Id: entry.Id})
+		bodies = append(bodies, *entry.Message)
 	}
-	return out, w.take(bodies)
+	return out, p.take(bodies)
 }
 
-// wholeBus is a whole as a bus.
-type wholeBus struct{ whole }
-
-func (w *wholeBus) PutEvents(
+func (p *picky) PutEvents(
 	_ context.Context, in *eventbridge.PutEventsInput, _ ...func(*eventbridge.Options),
 ) (*eventbridge.PutEventsOutput, error) {
+	out := &eventbridge.PutEventsOutput{}
 	var bodies []string
 	for _, entry := range in.Entries {
+		out.Entries = append(out.Entries, bustypes.PutEventsResultEntry{EventId: aws.String("1")})
 		bodies = append(bodies, *entry.Detail)
 	}
-	out := &eventbridge.PutEventsOutput{Entries: make([]bustypes.PutEventsResultEntry, len(bodies))}
-	if err := w.take(bodies); err != nil {
-		return nil, &smithyError{err.Error()}
-	}
-	return out, nil
+	return out, p.take(bodies)
 }
 
-// smithyError is a fault of a client in the form of AWS's clients.
-type smithyError struct{ text string }
-
-func (e *smithyError) Error() string     { return "ValidationException: " + e.text }
-func (e *smithyError) ErrorCode() string { return "ValidationException" }
-
-// One bad event doesn't hold up the others of its call, unless the fault is of the topic or bus.
-func TestOneBadEventIsRefusedAlone(t *testing.T) {
+func TestARefusedCallIsRepeatedEventByEvent(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		fault string
+	fault := func(code, message string) error {
+		return &smithy.GenericAPIError{Code: code, Message: message}
+	}
+	alone := []string{"accepted", "refused", "accepted"}
+	again := []string{"again", "again", "again"}
+	for name, c := range map[string]struct {
+		err   error
 		want  []string
 		calls int
 	}{
-		{"Message Body", []string{"accepted", "refused", "accepted"}, 4},
-		{"TopicArn", []string{"again", "again", "again"}, 1},
-		{"entries.1.member.eventBusName", []string{"again", "again", "again"}, 1},
+		"an invalid character": {fault("InvalidParameter", "Message is invalid"), alone, 4},
+		"an invalid entry":     {fault("ValidationException", "Detail is invalid"), alone, 4},
+		"another topic":        {fault("InvalidParameter", "TopicArn is invalid"), again, 1},
+		"a missing right":      {fault("AuthorizationError", "not authorized"), again, 1},
+		"a throttle":           {fault("ThrottlingException", "slow down"), again, 1},
 	} {
-		toTopic := &whole{fault: c.fault}
-		toBus := &wholeBus{whole{fault: c.fault}}
-		if !strings.Contains(c.fault, "Bus") {
-			sink := &topic{client: toTopic}
-			got := fates(sink.Publish(t.Context(), batch("a", "bad", "c")))
-			if !slices.Equal(got, c.want) || toTopic.calls != c.calls {
-				t.Errorf("%s: after %d calls the topic's answers are %v, want %v", c.fault, toTopic.calls,
-					got, c.want)
-			}
-		}
-		if !strings.Contains(c.fault, "Topic") {
-			sink := &bus{client: toBus}
-			got := fates(sink.Publish(t.Context(), batch("a", "bad", "c")))
-			if !slices.Equal(got, c.want) || toBus.calls != c.calls {
-				t.Errorf("%s: after %d calls the bus's answers are %v, want %v", c.fault, toBus.calls, got,
-					c.want)
+		topicDouble, busDouble := &picky{err: c.err}, &picky{err: c.err}
+		for kind, made := range map[string]struct {
+			sink   events.Sink
+			double *picky
+		}{
+			"topic": {&topic{client: topicDouble}, topicDouble},
+			"bus":   {&bus{client: busDouble}, busDouble},
+		} {
+			got := fates(made.sink.Publish(t.Context(), batch("a", "bad", "c")))
+			if !slices.Equal(got, c.want) || len(made.double.calls) != c.calls {
+				t.Errorf("%s of the %s: the answers are %v after %d calls, want %v after %d",
+					name, kind, got, len(made.double.calls), c.want, c.calls)
 			}
 		}
 	}
 }
 
-// Events that are too large together go in several calls. The control sends them in one.
-func TestACallHasNoMoreBytesThanTheServiceTakes(t *testing.T) {
+// Three events of 100 KiB don't fit into a call.
+func TestACallHasNoMoreBytesThanTheServicesTake(t *testing.T) {
 	t.Parallel()
-	half := strings.Repeat("x", maxCall/2-entryRest)
-	all := batch(half, half, half, "a", strings.Repeat("x", maxCall), "b")
-	fake := &whole{}
-	got := fates((&topic{client: fake}).Publish(t.Context(), all))
-	if slices.Contains(got, "again") || slices.Contains(got, "refused") || fake.calls != 4 {
-		t.Errorf("after %d calls the answers are %v, want all accepted after 4", fake.calls, got)
-	}
-	if err := (&whole{}).take([]string{half, half, half}); err == nil {
-		t.Error("the service takes three halves at once")
+	body := strings.Repeat("x", 100<<10)
+	double := &picky{}
+	sink := &topic{client: double}
+	got := fates(sink.Publish(t.Context(), batch(body, body, "a", body, body, body)))
+	if slices.Contains(got, "again") || !slices.Equal(double.calls, []int{3, 2, 1}) {
+		t.Errorf("the answers are %v after calls of %v events, want 3, 2 and 1", got, double.calls)
 	}
 }
 

@@ -28,28 +28,33 @@ type bus struct {
 func (b *bus) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	s := sender{target: "eventbusname", refusals: []string{
-		"InvalidArgument", "MalformedDetail", "ValidationError", "ValidationException",
-	}}
-	s.call = func(places []int, errs []error) error {
-		in := &eventbridge.PutEventsInput{}
-		for _, i := range places {
-			in.Entries = append(in.Entries, types.PutEventsRequestEntry{
-				EventBusName: &b.name, Source: aws.String(busSource), DetailType: &batch[i].Type,
-				Detail: aws.String(string(batch[i].Body)), Resources: []string{batch[i].Subject},
-			})
-		}
-		out, err := b.client.PutEvents(ctx, in)
-		if err != nil {
-			return fmt.Errorf("put events on the bus: %w", err)
-		}
-		for n, entry := range out.Entries[:min(len(out.Entries), len(places))] { // in their order
-			errs[places[n]] = nil
-			if entry.ErrorCode != nil {
-				errs[places[n]] = s.entryError(entry.ErrorCode, entry.ErrorMessage)
-			}
-		}
-		return nil
+	return send(batch, func(places []int, errs []error) error {
+		return b.call(ctx, batch, places, errs)
+	})
+}
+
+// call puts the events at these places on the bus and sets their answers.
+func (b *bus) call(ctx context.Context, batch []events.Event, places []int, errs []error) error {
+	in := &eventbridge.PutEventsInput{}
+	for _, i := range places {
+		in.Entries = append(in.Entries, types.PutEventsRequestEntry{
+			EventBusName: &b.name, Source: aws.String(busSource), DetailType: &batch[i].Type,
+			Detail: aws.String(string(batch[i].Body)), Resources: []string{batch[i].Subject},
+		})
 	}
-	return s.publish(batch)
+	out, err := b.client.PutEvents(ctx, in)
+	if err != nil {
+		return fmt.Errorf("put events on the bus: %w", err)
+	}
+	for n, entry := range out.Entries { // in the order of the request
+		if n >= len(places) {
+			break
+		}
+		errs[places[n]] = nil
+		if entry.ErrorCode != nil {
+			errs[places[n]] = entryError(entry.ErrorCode, entry.ErrorMessage, "InvalidArgument",
+				"MalformedDetail")
+		}
+	}
+	return nil
 }

@@ -27,42 +27,41 @@ type topic struct {
 func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	s := sender{target: "topicarn", refusals: []string{
-		"BatchRequestTooLong", "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid",
-		"ValidationError", "ValidationException",
-	}}
-	s.call = func(places []int, errs []error) error {
-		in := &sns.PublishBatchInput{TopicArn: &t.arn}
-		for _, i := range places {
-			in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries, topicEntry(i, batch[i]))
-		}
-		out, err := t.client.PublishBatch(ctx, in)
-		if err != nil {
-			return fmt.Errorf("publish to the topic: %w", err)
-		}
-		set := func(id *string, err error) {
-			if i, idErr := strconv.Atoi(aws.ToString(id)); idErr == nil && i >= 0 && i < len(errs) {
-				errs[i] = err
-			}
-		}
-		for _, entry := range out.Successful {
-			set(entry.Id, nil)
-		}
-		for _, entry := range out.Failed {
-			set(entry.Id, s.entryError(entry.Code, entry.Message))
-		}
-		return nil
-	}
-	return s.publish(batch)
+	return send(batch, func(places []int, errs []error) error {
+		return t.call(ctx, batch, places, errs)
+	})
 }
 
-// topicEntry is the entry of the event at a place of the batch.
-func topicEntry(place int, e events.Event) types.PublishBatchRequestEntry {
-	return types.PublishBatchRequestEntry{
-		Id: aws.String(strconv.Itoa(place)), Message: aws.String(string(e.Body)),
-		MessageGroupId:         aws.String(groupID(e.Subject)),
-		MessageDeduplicationId: aws.String(groupID(e.ID)),
+// call publishes the events at these places and sets their answers.
+func (t *topic) call(
+	ctx context.Context, batch []events.Event, places []int, errs []error,
+) error {
+	in := &sns.PublishBatchInput{TopicArn: &t.arn}
+	for _, i := range places {
+		in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries,
+			types.PublishBatchRequestEntry{
+				Id: aws.String(strconv.Itoa(i)), Message: aws.String(string(batch[i].Body)),
+				MessageGroupId:         aws.String(groupID(batch[i].Subject)),
+				MessageDeduplicationId: aws.String(groupID(batch[i].ID)),
+			})
 	}
+	out, err := t.client.PublishBatch(ctx, in)
+	if err != nil {
+		return fmt.Errorf("publish to the topic: %w", err)
+	}
+	set := func(id *string, err error) {
+		if i, convErr := strconv.Atoi(aws.ToString(id)); convErr == nil && i >= 0 && i < len(errs) {
+			errs[i] = err
+		}
+	}
+	for _, entry := range out.Successful {
+		set(entry.Id, nil)
+	}
+	for _, entry := range out.Failed {
+		set(entry.Id, entryError(entry.Code, entry.Message, "InvalidParameter",
+			"InvalidParameterValue", "ParameterValueInvalid", "ValidationError"))
+	}
+	return nil
 }
 
 // maxGroupID is the most characters of a group and of an id by which SNS finds repeats.

@@ -25,9 +25,9 @@ var (
 
 const listSQL = `
 SELECT outcome, epoch, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), event
-FROM list_events($1, $2, $3, $4, $5, $6)`
+FROM follow_events($1, $2, $3, $4, $5, $6)`
 
-// listedRow is a row of list_events.
+// listedRow is a row of follow_events.
 type listedRow struct {
 	Outcome     string
 	Epoch       uuid.UUID
@@ -42,8 +42,8 @@ type listedRow struct {
 // and its cursor is the one that the caller gave. With types a page may be short or empty before
 // the end, and then its cursor is another one.
 //
-// List shows the events of the ticks that were taken, so it shows none that a crash can undo. It is
-// read as reservation.Read does. It returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or
+// List shows the events of the ticks that were taken, and a page with events waits for a commit on
+// the primary, so it shows none that a crash can undo. It is read as reservation.Read does. It returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or
 // ErrUnavailable.
 func (o *Outbox) List(
 	ctx context.Context, after string, types []string, limit int,
@@ -87,7 +87,20 @@ func (o *Outbox) List(
 		}
 		page, next = append(page, event), reached
 	}
+	if len(page) > 0 {
+		return page, next, o.flush(ctx)
+	}
 	return page, next, nil
+}
+
+// flush waits until all that was read is on disk, and on the synchronous standby if there is one: a
+// tick is visible before, when its own wait was cut short.
+func (o *Outbox) flush(ctx context.Context) error {
+	_, err := reservation.QueryRow(ctx, o.db, pgx.RowTo[int64], "SELECT write_log_record()")
+	if err != nil {
+		return fmt.Errorf("wait until the events are on disk: %w", err)
+	}
+	return nil
 }
 
 // kindsOf returns the kinds of the events of the types, or nil for all.
@@ -116,17 +129,22 @@ type Transition struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-const historySQL = "SELECT hold_history($1)"
+// MaxHistory is the most transitions of a history. A hold can be extended without end, an answer of
+// a Lambda has at most 6 MB, and a transition has less than half a kilobyte.
+const MaxHistory = 1000
 
-// History reads the ledger of a hold, also of an archived one, in the order of its versions. Kind
-// is the last part of the event's type, such as held. A hold from before there was a ledger begins
-// at its first transition since then. The expiry of a dead hold is there once a sweep has written
-// it.
+const historySQL = "SELECT hold_history($1, $2)"
+
+// History reads the newest MaxHistory rows of the ledger of a hold, also of an archived one, in the
+// order of their versions. When the first version isn't 1, older ones are left out. Kind is the
+// last part of the event's type, such as held. A hold from before there was a ledger begins at its
+// first transition since then. The expiry of a dead hold is there once a sweep has written it.
 //
 // It is read as reservation.Read does. It returns reservation.ErrNotFound, ErrBusy or
 // ErrUnavailable.
 func (o *Outbox) History(ctx context.Context, hold uuid.UUID) ([]Transition, error) {
-	answers, err := reservation.Read(ctx, o.db, pgx.RowTo[[]byte], historySQL, hold.String())
+	answers, err := reservation.Read(ctx, o.db, pgx.RowTo[[]byte], historySQL, hold.String(),
+		MaxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of hold %s: %w", hold, err)
 	}

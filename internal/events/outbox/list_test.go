@@ -104,6 +104,45 @@ func TestACursorBeforeTheArchiveIsTooOld(t *testing.T) {
 	}
 }
 
+// A transaction that ran when the cursor's tick was taken is behind the cursor, although a later one
+// before the cursor is archived too. The control looks at the latest archived one alone.
+func TestAnArchivedLateCommitIsTooOld(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("list_events", "_stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))",
+				"NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))")
+		}
+		late := f.reserve()
+		f.tick()
+		slow := f.begin()
+		fast := f.reserve()
+		f.tick()
+		cursor := f.listAll("", 500).next
+		if err := transition(f.Context(), slow, late); err != nil {
+			t.Fatal(err)
+		}
+		if err := slow.Commit(f.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.tick()
+		if got := ids(f.listAll(cursor, 500).events); !slices.Equal(got, []string{late.String() + "-2"}) {
+			t.Fatalf("behind the cursor there are %v, want the late commit", got)
+		}
+		f.Exec("ALTER TABLE ledger DISABLE TRIGGER USER")
+		f.Exec("UPDATE stream SET archived = (SELECT xid FROM ledger WHERE hold_id = $1)", fast.String())
+		f.Exec("DELETE FROM ledger")
+		if _, _, err := f.outbox.List(f.Context(), cursor, nil, 500); errors.Is(err, outbox.ErrTooOld) !=
+			guarded {
+			t.Errorf("guarded %t: List(behind which a row is archived) = %v", guarded, err)
+		}
+		if _, _, err := f.outbox.List(f.Context(), "", nil, 500); err != nil {
+			t.Errorf("guarded %t: List() without a cursor = %v", guarded, err)
+		}
+	}
+}
+
 // A hold's history is its ledger, wherever its parts lie.
 func TestAHistoryReadsTheArchive(t *testing.T) {
 	t.Parallel()
@@ -134,6 +173,27 @@ SELECT r.updated_at, l.* FROM ledger l JOIN reservations r ON r.id = l.hold_id`)
             FROM reservations WHERE id = $2`, old.String(), hold.String())
 	if none, err := f.outbox.History(f.Context(), old); err != nil || none == nil || len(none) != 0 {
 		t.Errorf("History(from before the ledger) = %v, %v, want an empty one", none, err)
+	}
+}
+
+// A hold that was extended very often has a history of its newest transitions. The control shows
+// them all.
+func TestAHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	hold := f.reserve()
+	const all = outbox.MaxHistory + 500
+	f.Exec(`INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT at, expires_at, hold_id, v, 'x', 'v' FROM ledger, generate_series(2, $1) v`, all)
+	got, err := f.outbox.History(f.Context(), hold)
+	if err != nil || len(got) != outbox.MaxHistory || got[0].Version != 501 ||
+		got[len(got)-1].Version != all {
+		t.Fatalf("History() = %d transitions, %v, want the newest %d", len(got), err,
+			outbox.MaxHistory)
+	}
+	f.mutate("hold_history", "LIMIT _limit", "")
+	if got, err := f.outbox.History(f.Context(), hold); err != nil || len(got) != all {
+		t.Errorf("without the limit History() = %d transitions, %v, want %d", len(got), err, all)
 	}
 }
 

@@ -72,8 +72,9 @@ type claimed struct {
 }
 
 // Next keeps what the relay has done with its last page, and reads the next one. When there is
-// none, it takes a tick. The events of a page are on disk. A sink's row is made when it first asks,
-// and begins with all that was ever written.
+// none, it takes a tick, and claims the sink once more: another session may have taken the tick,
+// and its commit may not be on disk. The events of a page are on disk. A sink's row is made when it
+// first asks.
 //
 // The page isn't Leased when another relay has the sink's lease, or when the request comes too
 // late. Next returns the errors of Tick.
@@ -87,15 +88,22 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 	}
 	page.Leased, page.Parked = true, c.Parked
 	if c.Batch == 0 {
-		if c.Last, err = o.Tick(ctx); err != nil {
+		last, err := o.Tick(ctx)
+		if err != nil {
 			return page, err
 		}
-		if c.Last <= c.Done {
+		if last <= c.Done {
 			return page, nil
 		}
-		c.Batch = c.Last
+		c, err = o.claim(ctx, events.Request{Sink: r.Sink, Lease: r.Lease})
+		if err != nil {
+			return page, fmt.Errorf("claim the batch of the sink %s: %w", r.Sink, err)
+		}
+		if page.Leased = c.Leased && c.Batch != 0; !page.Leased {
+			return page, nil
+		}
 	}
-	if err := o.fill(ctx, &page, r.Sink, c); err != nil {
+	if err := o.fill(ctx, &page, r, c); err != nil {
 		return page, fmt.Errorf("read a page of the sink %s: %w", r.Sink, err)
 	}
 	return page, nil
@@ -138,7 +146,10 @@ func optional[T comparable](value T) *T {
 
 const pageSQL = `
 SELECT e.place, e.age, e.event,
-       EXISTS (SELECT FROM parked p WHERE p.sink = $1 AND p.subject = e.subject)
+       EXISTS (SELECT FROM parked p
+               WHERE p.sink = $1 AND p.subject = e.subject
+                 AND substring(p.id FROM '[0-9]+$')::bigint
+                     <= coalesce(e.event ->> 'version', e.event ->> 'seq')::bigint)
 FROM read_events($2, $3, $4, NULL, $5) e`
 
 // pageRow is an event of a batch.
@@ -146,12 +157,14 @@ type pageRow struct {
 	Place  string
 	Age    float64
 	Event  []byte
-	Behind bool // an earlier event of the subject is parked
+	Behind bool // it is parked, or an earlier event of its subject is
 }
 
 // fill reads the next events of the sink's batch.
-func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c claimed) error {
-	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, sink, c.Done,
+func (o *Outbox) fill(
+	ctx context.Context, page *events.Page, r events.Request, c claimed,
+) error {
+	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, r.Sink, c.Done,
 		c.Batch, optional(c.After), MaxPage+1)
 	if err != nil {
 		return err
@@ -180,13 +193,13 @@ func (o *Outbox) fill(ctx context.Context, page *events.Page, sink string, c cla
 		page.Events = append(page.Events, event)
 	}
 	page.Position, page.More = next.String(), next.batch != 0 || c.Last > c.Batch
-	return o.park(ctx, sink, followers)
+	return o.park(ctx, r, followers)
 }
 
-const parkSQL = "SELECT park_events($1, $2)::text"
+const parkSQL = "SELECT park_followers($1, $2, $3)::text"
 
-// park sets events aside that follow a parked one.
-func (o *Outbox) park(ctx context.Context, sink string, followers []events.Parked) error {
+// park sets events aside that follow a parked one, unless the relay has lost the lease meanwhile.
+func (o *Outbox) park(ctx context.Context, r events.Request, followers []events.Parked) error {
 	if len(followers) == 0 {
 		return nil
 	}
@@ -194,6 +207,7 @@ func (o *Outbox) park(ctx context.Context, sink string, followers []events.Parke
 	if err != nil {
 		return fmt.Errorf("encode the parked events: %w", err)
 	}
-	_, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[string], parkSQL, sink, string(text))
+	_, err = reservation.QueryRow(ctx, o.db, pgx.RowTo[string], parkSQL, r.Sink, r.Lease,
+		string(text))
 	return err
 }

@@ -4,9 +4,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/pgtest"
@@ -87,6 +89,77 @@ UPDATE inventory SET reserved = 1200, first_end = '-infinity', epoch = next_epoc
 	if n := pgtest.QueryOne[int](f.Fixture, "SELECT count(*) FROM ticks"); n != 1 {
 		t.Errorf("there are %d ticks, want one batch", n)
 	}
+}
+
+// What came during a long pause is split into batches that a statement can read. All of it is
+// published, and counted, in order: the second transition of a hold may have a lower id than the
+// first, and the boundary between two batches may fall between the two. The control cuts there.
+func TestALargeBatchIsSplit(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		f.mutate("batch_rows", "50000", "5")
+		if !guarded {
+			f.mutate("end_of_batch", "SELECT early_ids(", "SELECT NULL::xid8 FROM early_ids(")
+		}
+		sink := &memory{}
+		f.reserve()
+		f.drain(sink)
+		for range 4 {
+			first, second := f.reserve(), f.reserve()
+			early, next := f.begin(), f.begin()
+			for range 6 {
+				f.reserve()
+			}
+			if _, err := f.service.Extend(t.Context(), first, 11*time.Minute, ""); err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range []struct {
+				tx   pgx.Tx
+				hold uuid.UUID
+			}{{early, first}, {early, second}, {next, second}} {
+				if step.tx == next {
+					f.commit(early)
+				}
+				if err := transition(t.Context(), step.tx, step.hold); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.commit(next)
+			f.confirm(second)
+		}
+		f.race(3)
+		f.drain(sink)
+		lost, disordered := f.faults(sink.got)
+		if lost != 0 || (disordered == 0) != guarded {
+			t.Errorf("guarded %t: %d events are lost and %d out of order", guarded, lost, disordered)
+		}
+		if most := f.largestBatch(); most > 12 {
+			t.Errorf("guarded %t: a batch has %d rows of the ledger, want about 5", guarded, most)
+		}
+		if counted := pgtest.QueryOne[bool](f.Fixture, `
+SELECT sum(held) = (SELECT count(*) FROM ledger WHERE kind = 'h') FROM minute_counts`); !counted {
+			t.Errorf("guarded %t: the minutes don't count each hold once", guarded)
+		}
+	}
+}
+
+func (f *fixture) commit(tx pgx.Tx) {
+	f.t.Helper()
+	if err := tx.Commit(f.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// largestBatch returns the most rows of the ledger that a batch has.
+func (f *fixture) largestBatch() int {
+	f.t.Helper()
+	return pgtest.QueryOne[int](f.Fixture, `
+SELECT max(rows) FROM (
+    SELECT count(*) AS rows FROM ledger l
+    JOIN LATERAL (SELECT min(t.n) AS n FROM ticks t WHERE pg_visible_in_snapshot(l.xid, t.snapshot)) b
+      ON true
+    GROUP BY b.n) batches`)
 }
 
 // Each tick adds its batch to the counts of the minutes.
@@ -267,6 +340,34 @@ func TestFailuresAreKept(t *testing.T) {
 	}
 }
 
+// An expiry has the time of the hold's end, which is before the sweep that writes it. It isn't late
+// as long as the sink has all that the tick before saw.
+func TestAnExpiryIsNotLateBeforeItsSweep(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("read_transitions", "greatest(l.at, _since)", "l.at")
+		}
+		f.reserve()
+		hold := f.reserve()
+		f.drain(&memory{})
+		f.KillAgo(time.Hour, hold)
+		if _, err := f.service.Sweep(f.Context()); err != nil {
+			t.Fatal(err)
+		}
+		request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+		if lag := f.next(request).LagSeconds; (lag < 3600) != guarded {
+			t.Errorf("guarded %t: behind a tick of now the lag is %v s", guarded, lag)
+		}
+		f.Exec("UPDATE ticks SET at = at - interval '2 h'")
+		if lag := f.next(request).LagSeconds; lag < 3600 || lag >= 7200 {
+			t.Errorf("guarded %t: behind a tick of 2 h ago the lag is %v s, want the event's age",
+				guarded, lag)
+		}
+	}
+}
+
 // The later events of a parked subject follow it, in later pages too, and the others go on.
 func TestFollowersOfAParkedEventAreParked(t *testing.T) {
 	t.Parallel()
@@ -294,7 +395,7 @@ func TestFollowersOfAParkedEventAreParked(t *testing.T) {
 	}
 }
 
-// Ticks older than a week that all sinks have passed are pruned to one an hour.
+// Ticks older than a week that all sinks have passed are pruned to one a minute.
 func TestOldTicksArePruned(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -305,7 +406,7 @@ func TestOldTicksArePruned(t *testing.T) {
 	sink := &memory{}
 	f.drain(sink)
 	f.Exec(`UPDATE ticks SET at = date_trunc('hour', clock_timestamp()) - interval '8 days'
-                                  + (n / 3) * interval '1 h' + n * interval '1 s'`)
+                                  + (n / 3) * interval '1 minute' + n * interval '1 s'`)
 	f.Exec("INSERT INTO sinks (name, done) VALUES ('bus', 5)")
 	f.reserve()
 	f.tick()

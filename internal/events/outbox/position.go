@@ -53,7 +53,7 @@ func parsePosition(text string) (p position, err error) {
 // placeTime is the form of a time in a place.
 const placeTime = "2006-01-02T15:04:05.000000"
 
-// isPlace reports whether read_events may have written the place.
+// isPlace reports whether read_events may have written the place. Postgres has no year 0.
 func isPlace(place string) bool {
 	parts := strings.Split(place, " ")
 	if len(parts) != 4 {
@@ -62,8 +62,8 @@ func isPlace(place string) bool {
 	switch parts[0] {
 	case "h":
 		at, err := time.Parse(placeTime, parts[1])
-		return err == nil && at.Format(placeTime) == parts[1] && isNumber(parts[2], 10, 32) &&
-			isID(parts[3])
+		return err == nil && at.Year() > 0 && at.Format(placeTime) == parts[1] &&
+			isNumber(parts[2], 10, 32) && isID(parts[3])
 	case "m":
 		return isID(parts[1]) && isID(parts[2]) && isNumber(parts[3], 19, 64)
 	default:

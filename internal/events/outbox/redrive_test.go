@@ -111,6 +111,81 @@ func TestARedriveEndsTheLease(t *testing.T) {
 	}
 }
 
+// A parked movement whose row is archived can't be published any more, and the later movements of
+// its stock row go out. The control keeps it parked.
+func TestARedriveForgetsWhatIsArchived(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("redrive_parked", "DELETE FROM parked p WHERE p.sink = _sink;",
+				"DELETE FROM parked p WHERE p.sink = _sink AND parked_xid(p.id, p.subject) IS NOT NULL;")
+		}
+		f.park(t)
+		f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER USER")
+		f.Exec("DELETE FROM stock_movements WHERE seq = 2") // as if it were archived
+		f.confirm(f.reserve())
+		if n := pgtest.QueryOne[int](f.Fixture, "SELECT redrive_parked('topic')"); n != 2 {
+			t.Errorf("redrive_parked() = %d, want the hold's two events", n)
+		}
+		sink := &memory{}
+		f.drain(sink)
+		third := f.product.String() + "-" + f.west.String() + "-3"
+		if got := slices.Contains(ids(sink.got), third); got != guarded {
+			t.Errorf("guarded %t: the sink gets the next movement: %t", guarded, got)
+		}
+		left := pgtest.QueryOne[int](f.Fixture, "SELECT count(*) FROM parked")
+		if (left == 0) != guarded {
+			t.Errorf("guarded %t: %d events are parked", guarded, left)
+		}
+	}
+}
+
+// A relay that has read a page when an operator redrives must not park the followers again. The
+// control lets it. The parked event itself goes out even so, as it comes before them.
+func TestARedrivenEventIsNotHeldBackByItsFollowers(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("park_followers", " AND s.lease = _lease", "")
+		}
+		refused, _ := f.park(t)
+		lease := uuid.NewString()
+		f.next(events.Request{Sink: "topic", Lease: lease})
+		f.Exec("SELECT redrive_parked('topic')")
+		f.Exec(`
+SELECT park_followers('topic', $2, jsonb_build_array(jsonb_build_object(
+    'id', $1 || '-2', 'subject', $1::text, 'error', 'test')))`, refused.String(), lease)
+		sink := &memory{}
+		f.drain(sink)
+		got := ids(sink.got)
+		if !slices.Contains(got, refused.String()+"-1") {
+			t.Errorf("guarded %t: the sink gets %v, want the redriven event", guarded, names(sink.got))
+		}
+		if slices.Contains(got, refused.String()+"-2") != guarded {
+			t.Errorf("guarded %t: the sink gets %v", guarded, names(sink.got))
+		}
+	}
+}
+
+// A parked event holds back itself and the later ones of its subject only.
+func TestAParkedEventHoldsNoEarlierOneBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.drain(&memory{})
+	hold := f.reserve()
+	f.confirm(hold)
+	f.Exec(`INSERT INTO parked (sink, id, subject, error) VALUES ('topic', $1 || '-2', $1, 'test')`,
+		hold.String())
+	sink := &memory{}
+	f.drain(sink)
+	if got := ids(sink.got); !slices.Contains(got, hold.String()+"-1") ||
+		slices.Contains(got, hold.String()+"-2") {
+		t.Errorf("the sink gets %v, want the event before the parked one", names(sink.got))
+	}
+}
+
 func TestAnUnknownSinkCantBeRedriven(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

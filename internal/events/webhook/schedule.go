@@ -19,35 +19,59 @@ const (
 	maxRetryAfter = time.Hour
 )
 
-// Turn says what is due when a queue hands out a message once more.
+// clockSlack is how much earlier than due an event may be received: the queue counts whole seconds,
+// and its clock isn't the function's.
+const clockSlack = 2 * time.Second
+
+// Turn says what is due when a queue hands out an event once more.
 type Turn struct {
 	// Attempt says that the event is to be posted. Otherwise a long delay goes on.
 	Attempt bool
-	// Hide is how long to hide the message afterwards, unless the endpoint took it.
+	// Hide is how long to hide the event afterwards, unless the endpoint took it.
 	Hide time.Duration
 	// Last says that there is no attempt after this one.
 	Last bool
 }
 
-// turns has an element for each receive of a message. A delay longer than longestHide is split
-// into equal parts.
-var turns = func() []Turn {
-	var out []Turn
+// step is a turn that is due so long after the first receive of an event.
+type step struct {
+	due           time.Duration
+	attempt, last bool
+}
+
+// steps has the attempts, and what lies between them: a delay longer than longestHide is split into
+// equal parts.
+var steps = func() (out []step) {
+	due := time.Duration(0)
 	for _, wait := range Waits() {
 		parts := (wait + longestHide - 1) / longestHide
 		for n := range parts {
-			out = append(out, Turn{Attempt: n == 0, Hide: wait / parts})
+			out = append(out, step{due: due + n*(wait/parts), attempt: n == 0})
 		}
+		due += wait
 	}
-	return append(out, Turn{Attempt: true, Last: true})
+	return append(out, step{due: due, attempt: true, last: true})
 }()
 
-// Receives is how often a queue hands out a message until its last attempt.
-func Receives() int { return len(turns) }
+// Receives is how often a queue hands out an event until its last attempt, if each hand-out reaches
+// the function. Those that don't, because Lambda throttles it, count in the queue and not here.
+func Receives() int { return len(steps) }
 
-// TurnOf returns what is due at a message's nth receive, counted from 1. After the last one, each
-// is the last.
-func TurnOf(n int) Turn { return turns[min(max(n, 1), len(turns))-1] }
+// TurnOf returns what is due so long after an event's first receive. Of the steps whose time has
+// come it is the last one: one that was missed isn't made up for.
+func TurnOf(elapsed time.Duration) Turn {
+	n := 0
+	for n+1 < len(steps) && steps[n+1].due <= elapsed+clockSlack {
+		n++
+	}
+	if steps[n].last {
+		return Turn{Attempt: true, Last: true}
+	}
+	return Turn{
+		Attempt: steps[n].attempt,
+		Hide:    min(max(steps[n+1].due-elapsed, Waits()[0]), longestHide),
+	}
+}
 
 // Delay returns how long to wait after an attempt that failed with this error, when the schedule
 // says wait: what the endpoint asked for, if that is longer, but at most maxRetryAfter.

@@ -144,33 +144,61 @@ func TestSecretsAreReadStrictlyAndNotShown(t *testing.T) {
 	}
 }
 
+// follow receives an event whenever it is visible, until its last attempt, and returns the delays
+// between the attempts.
+func follow(t *testing.T, attemptTakes time.Duration) (waits []time.Duration) {
+	t.Helper()
+	var elapsed, attempted time.Duration
+	for n := range Receives() {
+		turn := TurnOf(elapsed)
+		if turn.Hide > longestHide {
+			t.Errorf("after %s an event is hidden for %s; SQS takes less than 12h", elapsed, turn.Hide)
+		}
+		if turn.Attempt && n > 0 {
+			waits = append(waits, elapsed-attempted)
+		}
+		if turn.Attempt {
+			attempted = elapsed
+			elapsed += attemptTakes
+		}
+		if turn.Last != (n == Receives()-1) {
+			t.Errorf("receive %d of %d is the last: %t", n+1, Receives(), turn.Last)
+		}
+		elapsed += turn.Hide
+	}
+	return waits
+}
+
 func TestTheScheduleIsTheSpecifications(t *testing.T) {
 	t.Parallel()
 
-	attempts, waited := 0, time.Duration(0)
-	var waits []time.Duration
-	for n := 1; n <= Receives(); n++ {
-		turn := TurnOf(n)
-		if turn.Hide > longestHide {
-			t.Errorf("receive %d hides for %s, but SQS takes less than 12h", n, turn.Hide)
-		}
-		if turn.Attempt {
-			if attempts > 0 {
-				waits = append(waits, waited)
-			}
-			attempts, waited = attempts+1, 0
-		}
-		waited += turn.Hide
-		if turn.Last != (n == Receives()) {
-			t.Errorf("receive %d of %d is the last: %t", n, Receives(), turn.Last)
-		}
-	}
 	const want = "[5s 5m0s 30m0s 2h0m0s 5h0m0s 10h0m0s 14h0m0s 20h0m0s 24h0m0s]"
-	if got := fmt.Sprint(waits); got != want || attempts != 10 {
-		t.Errorf("%d attempts wait %s, want 10 that wait %s", attempts, got, want)
+	if got := fmt.Sprint(follow(t, 0)); got != want {
+		t.Errorf("the attempts wait %s, want %s", got, want)
 	}
-	if beyond := TurnOf(Receives() + 5); !beyond.Last || !beyond.Attempt {
-		t.Errorf("a receive beyond the last is %+v, want the last", beyond)
+	if waits := follow(t, Timeout); len(waits) != len(Waits()) {
+		t.Errorf("attempts that take %s wait %s, want %d waits", Timeout, waits, len(Waits()))
+	}
+}
+
+func TestTheTimeSinceTheFirstReceiveChoosesTheTurn(t *testing.T) {
+	t.Parallel()
+
+	attempt := func(hide time.Duration) Turn { return Turn{Attempt: true, Hide: hide} }
+	const third = 5*time.Minute + 5*time.Second // when the third attempt is due
+	for elapsed, want := range map[time.Duration]Turn{
+		-time.Second:                  attempt(6 * time.Second), // of another clock
+		0:                             attempt(5 * time.Second),
+		third - time.Second:           attempt(30*time.Minute + time.Second), // the queue was a second early
+		third - time.Minute:           attempt(time.Minute),
+		third + time.Hour:             attempt(90 * time.Minute),                            // the third attempt was missed
+		26 * time.Hour:                {Hide: 5*time.Hour + 35*time.Minute + 5*time.Second}, // goes on
+		1000 * time.Hour:              {Attempt: true, Last: true},
+		75*time.Hour + 35*time.Minute: {Hide: 5 * time.Second},
+	} {
+		if got := TurnOf(elapsed); got != want {
+			t.Errorf("the turn after %s is %+v, want %+v", elapsed, got, want)
+		}
 	}
 }
 
