@@ -228,7 +228,8 @@ func TestThePagesConsumerKeepsOnlyAFailedSubject(t *testing.T) {
 
 	batch := lambdaevents.SQSEvent{}
 	for _, e := range []events.Event{
-		holdEvent("e", "a", "held", 1), holdEvent("e", "b", "held", 1), {ID: "a-2", Subject: "a"},
+		holdEvent("e", "a", "held", 1), holdEvent("e", "b", "held", 1),
+		{ID: "a-2", Subject: "a"},
 		holdEvent("e", "a", "confirmed", 3), holdEvent("e", "b", "confirmed", 2),
 	} {
 		batch.Records = append(batch.Records, lambdaevents.SQSMessage{

@@ -78,7 +78,8 @@ func deliverAll(t *testing.T, q *Queue, clock *testClock, p *picky) time.Duratio
 	return clock.at.Sub(start)
 }
 
-// hiddenUntil returns when a hidden message comes back, and a far time for one that waits behind it.
+// hiddenUntil returns when a hidden message comes back, and a far time for one that waits behind
+// it.
 func hiddenUntil(m *queued, clock *testClock) time.Time {
 	if m.visible.After(clock.at) {
 		return m.visible

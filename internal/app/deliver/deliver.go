@@ -15,8 +15,8 @@
 //
 // The time since the queue first handed out the message chooses the delay (webhook.TurnOf). So a
 // receive without an attempt, because Lambda throttles the function, uses up no attempt. The event
-// source must have a batch size of one. In a larger batch the handler keeps the order too, but for a
-// message behind a failed one of its group the time runs without an attempt.
+// source must have a batch size of one. In a larger batch the handler keeps the order too, but the
+// time of a message behind a failed one of its group runs without an attempt.
 //
 // # Dead letters
 //
@@ -219,8 +219,10 @@ func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMess
 	err := h.post(ctx, w, events.Event{
 		ID: e.ID, Type: e.Type, Subject: e.Subject, Body: json.RawMessage(m.Body),
 	})
-	attrs := []any{"webhook", w.Name, "event", e.ID,
-		"received", m.Attributes["ApproximateReceiveCount"]}
+	attrs := []any{
+		"webhook", w.Name, "event", e.ID,
+		"received", m.Attributes["ApproximateReceiveCount"],
+	}
 	switch {
 	case err == nil:
 		h.metrics.Write(emf.WebhookDelivered.Of(w.Name, 1))

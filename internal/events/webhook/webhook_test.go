@@ -187,12 +187,15 @@ func TestTheTimeSinceTheFirstReceiveChoosesTheTurn(t *testing.T) {
 	attempt := func(hide time.Duration) Turn { return Turn{Attempt: true, Hide: hide} }
 	const third = 5*time.Minute + 5*time.Second // when the third attempt is due
 	for elapsed, want := range map[time.Duration]Turn{
-		-time.Second:                  attempt(6 * time.Second), // of another clock
-		0:                             attempt(5 * time.Second),
-		third - time.Second:           attempt(30*time.Minute + time.Second), // the queue was a second early
-		third - time.Minute:           attempt(time.Minute),
-		third + time.Hour:             attempt(90 * time.Minute),                            // the third attempt was missed
-		26 * time.Hour:                {Hide: 5*time.Hour + 35*time.Minute + 5*time.Second}, // goes on
+		-time.Second: attempt(6 * time.Second), // of another clock
+		0:            attempt(5 * time.Second),
+		// The queue was a second early.
+		third - time.Second: attempt(30*time.Minute + time.Second),
+		third - time.Minute: attempt(time.Minute),
+		// The third attempt was missed.
+		third + time.Hour: attempt(90 * time.Minute),
+		// A delay goes on.
+		26 * time.Hour:                {Hide: 5*time.Hour + 35*time.Minute + 5*time.Second},
 		1000 * time.Hour:              {Attempt: true, Last: true},
 		75*time.Hour + 35*time.Minute: {Hide: 5 * time.Second},
 	} {
