@@ -269,47 +269,6 @@ func TestOneRelayAtATimeHasASink(t *testing.T) {
 	}
 }
 
-// A request of a finished relay that comes late doesn't take the lease again.
-func TestALateRequestDoesNotTakeTheLeaseAgain(t *testing.T) {
-	t.Parallel()
-	for _, guarded := range []bool{true, false} {
-		f := newFixture(t)
-		if !guarded {
-			f.mutate("claim_sink", "AND s.leased_until > '-infinity'", "")
-		}
-		first := uuid.NewString()
-		for _, release := range []bool{false, true} {
-			f.next(events.Request{Sink: "topic", Lease: first, Release: release})
-		}
-		late := f.next(events.Request{Sink: "topic", Lease: first})
-		other := f.next(events.Request{Sink: "topic", Lease: uuid.NewString()})
-		if late.Leased == guarded || other.Leased != guarded {
-			t.Errorf("guarded %t: the late request is leased: %t, the next relay: %t", guarded,
-				late.Leased, other.Leased)
-		}
-	}
-}
-
-// The first sink gets all that was ever written. One that is added later begins with what is new.
-func TestANewSinkBeginsWithWhatIsNew(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	f.reserve()
-	f.tick()
-	lease := uuid.NewString()
-	if page := f.next(events.Request{Sink: "topic", Lease: lease}); len(page.Events) != 2 {
-		t.Errorf("the first sink gets %v, want all", names(page.Events))
-	}
-	if page := f.next(events.Request{Sink: "bus", Lease: lease}); len(page.Events) != 0 {
-		t.Errorf("a sink on a running shop gets %v at once", names(page.Events))
-	}
-	hold := f.reserve()
-	page := f.next(events.Request{Sink: "bus", Lease: lease})
-	if want := []string{hold.String() + "-1"}; !slices.Equal(ids(page.Events), want) {
-		t.Errorf("the new sink gets %v, want %v", ids(page.Events), want)
-	}
-}
-
 // A request that comes late, from the same relay, moves nothing back.
 func TestASinksPlaceNeverMovesBack(t *testing.T) {
 	t.Parallel()
@@ -408,6 +367,47 @@ func TestFollowersOfAParkedEventAreParked(t *testing.T) {
 	parked := pgtest.QueryOne[[]string](f.Fixture, "SELECT array_agg(id ORDER BY id) FROM parked")
 	if want := []string{bad.String() + "-1", bad.String() + "-2"}; !slices.Equal(parked, want) {
 		t.Errorf("%v are parked, want %v", parked, want)
+	}
+}
+
+// A request of a finished relay that comes late doesn't take the lease again.
+func TestALateRequestDoesNotTakeTheLeaseAgain(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("claim_sink", "AND s.leased_until > '-infinity'", "")
+		}
+		first := uuid.NewString()
+		for _, release := range []bool{false, true} {
+			f.next(events.Request{Sink: "topic", Lease: first, Release: release})
+		}
+		late := f.next(events.Request{Sink: "topic", Lease: first})
+		other := f.next(events.Request{Sink: "topic", Lease: uuid.NewString()})
+		if late.Leased == guarded || other.Leased != guarded {
+			t.Errorf("guarded %t: the late request is leased: %t, the next relay: %t", guarded,
+				late.Leased, other.Leased)
+		}
+	}
+}
+
+// The first sink gets all that was ever written. One that is added later begins with what is new.
+func TestANewSinkBeginsWithWhatIsNew(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.reserve()
+	f.tick()
+	lease := uuid.NewString()
+	if page := f.next(events.Request{Sink: "topic", Lease: lease}); len(page.Events) != 2 {
+		t.Errorf("the first sink gets %v, want all", names(page.Events))
+	}
+	if page := f.next(events.Request{Sink: "bus", Lease: lease}); len(page.Events) != 0 {
+		t.Errorf("a sink on a running shop gets %v at once", names(page.Events))
+	}
+	hold := f.reserve()
+	page := f.next(events.Request{Sink: "bus", Lease: lease})
+	if want := []string{hold.String() + "-1"}; !slices.Equal(ids(page.Events), want) {
+		t.Errorf("the new sink gets %v, want %v", ids(page.Events), want)
 	}
 }
 
