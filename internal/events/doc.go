@@ -45,6 +45,10 @@
 //     from pg_snapshot_xmax(S(n-1)) on. The range from pg_snapshot_xmin(S(n-1)) would have these
 //     rows too, but a transaction that stays open for an hour, in any database of the server, would
 //     make that range an hour long.
+//   - After a pause a batch would be too large to read. Then a tick gets a snapshot that
+//     end_of_batch computes: it sees the transactions of S(n) up to an id, but none that follows,
+//     on a hold or a stock row, one that it doesn't see. So it lies between S(n-1) and S(n), as a
+//     snapshot that was taken between the two, and the rest is new to the next tick.
 //   - A sink's place moves on only when the relay says that each event of the page was accepted or
 //     parked. The place is a row of this database, because a crash can also undo transactions that
 //     the relay has seen: a place that is kept elsewhere could be ahead of the server.
@@ -65,14 +69,16 @@
 // in the log before S(n) was taken, hence before the record of T(n). The commit of T(n) waits until
 // the log is on disk up to its own record, and on the synchronous standby if there is one. Others
 // see the tick, and the relay gets its page, only after that. When the wait for the standby is cut
-// short, others see the tick too soon, so each request for a page commits a record of its own.
+// short, others see the tick too soon, so each request for a page commits a record of its own: the
+// relay's by claiming the batch after the tick was taken, and that of the list after its reading.
 //
 // # Why the order within a subject holds
 //
 // A later transition of a hold updated the row version that the earlier one wrote, so the earlier
-// transaction had finished first. Whatever snapshot sees the later one sees the earlier one, so its
-// batch is the same or an earlier one. Within a batch, at never falls along a hold (a trigger
-// checks that), and version decides among equal times. The same holds for a stock row and seq.
+// transaction had finished first. Whatever snapshot sees the later one sees the earlier one, and
+// end_of_batch takes care that its snapshots do too. So the batch of the earlier one is the same or
+// an earlier one. Within a batch, at never falls along a hold (a trigger checks that), and version
+// decides among equal times. The same holds for a stock row and seq.
 //
 // Pages are published one after another. Within a page the relay goes in waves: the first event of
 // each subject, then the second of each, and so on, because a call of a sink may fail for a part of
@@ -100,7 +106,7 @@
 //
 // # Pruning
 //
-// Of the ticks that all sinks have passed, those older than a week become one an hour. A cursor of
+// Of the ticks that all sinks have passed, those older than a week become one a minute. A cursor of
 // GET /api/events names the tick behind it and the one that ends its batch. When one of them is
 // gone, the place within the batch says nothing any more, and the reader begins again at the tick
 // behind: events may come again, and none is missed.

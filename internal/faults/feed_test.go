@@ -213,6 +213,8 @@ func TestWithoutADurableTickUndoneEventsArePublished(t *testing.T) {
 	pgtest.Mutate(t, q.db.Database, "take_tick", "PERFORM pg_advisory_xact_lock(10, 0);",
 		"PERFORM pg_advisory_xact_lock(10, 0);"+
 			"PERFORM set_config('synchronous_commit', 'off', true);")
+	pgtest.Mutate(t, q.db.Database, "claim_sink", "last := last_tick();",
+		"PERFORM set_config('synchronous_commit', 'off', true); last := last_tick();")
 	const most = 40
 	kills := 0
 	for ; kills < most && (q.undone == 0 || q.ahead == 0); kills++ {

@@ -6,7 +6,11 @@
 -- _failure says why a page couldn't be published, or is null. _release gives the lease back.
 --
 -- One guarded update does all of it. Only the relay that has the lease may move the sink's place
--- (the fencing), and never back: a request that comes late changes nothing.
+-- (the fencing), and never back: a request that comes late changes nothing. A lease that was given
+-- back, whose end is -infinity, isn't given to the same relay again: its request came late.
+--
+-- The first sink begins with all that was ever written, or that was since rebase_stream. Another
+-- one begins with what the ticks don't see yet.
 --
 -- When there is a batch to read, it always writes. Its commit then waits until the tick is on disk,
 -- and on the synchronous standby if there is one, even when the tick's own wait was cut short. When
@@ -24,7 +28,8 @@ DECLARE
 BEGIN
     last := last_tick();
     PERFORM refuse_other_server(tick_snapshot(last), pg_current_snapshot());
-    INSERT INTO sinks (name, done) SELECT _sink, 0
+    INSERT INTO sinks (name, done)
+    SELECT _sink, CASE WHEN EXISTS (SELECT FROM sinks) THEN last ELSE oldest_tick() END
     WHERE NOT EXISTS (SELECT FROM sinks s WHERE s.name = _sink)
     ON CONFLICT (name) DO NOTHING;
     SELECT * INTO _row FROM sinks s WHERE s.name = _sink;
@@ -41,7 +46,9 @@ BEGIN
             error        = CASE WHEN _failure IS NOT NULL THEN _failure
                                 WHEN _done IS NULL THEN s.error END
         WHERE s.name = _sink
-          AND (s.lease = _lease OR s.leased_until <= _now AND _done IS NULL AND NOT _release)
+          AND (s.lease = _lease AND s.leased_until > '-infinity'
+               OR s.lease IS DISTINCT FROM _lease AND s.leased_until <= _now
+                  AND _done IS NULL AND NOT _release)
           AND (_done IS NULL OR (s.done, coalesce(s.after, '') COLLATE "C")
                                 <= (_done, coalesce(_after, '') COLLATE "C"))
         RETURNING * INTO _row;

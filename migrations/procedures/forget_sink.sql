@@ -1,7 +1,7 @@
 -- forget_sink removes a sink that nobody publishes to any more, with its parked events. Until then
 -- the archive and the pruning of the ticks wait for it. Operators call it after the relay runs
--- without the sink. A sink that comes back begins with everything that the ledger still has. It has
--- its owner's rights, because an operator may not change a sink.
+-- without the sink. A sink that comes back begins as a new one does (claim_sink.sql). It has its
+-- owner's rights, because an operator may not change a sink.
 CREATE OR REPLACE FUNCTION forget_sink(_sink text) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

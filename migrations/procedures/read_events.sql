@@ -122,15 +122,15 @@ END $$;
 -- The transactions of archived rows are up to _stream.archived, but not all that are before it: the
 -- rows of a transaction may have been archived that ran when the tick of the place was taken, and
 -- committed later. So what follows the place is whole only when all transactions up to
--- _stream.archived had ended by that tick.
+-- _stream.archived had ended by that tick, or no tick follows it.
 --
 -- A place names the tick _done behind which it lies, the tick _batch that ends the batch it is in,
 -- and the place within. When one of the two was pruned, the batch is now part of a larger one, in
 -- which the place within says nothing. Reading then begins at the next earlier tick that is left:
 -- some events come again, and none is missed.
 --
--- A page looks at a thousand batches at most, so that it may be short or empty when _kinds leaves
--- most events out.
+-- A page looks at a thousand batches at most, and goes to no other one behind 200,000 transaction
+-- ids, so that it may be short or empty when _kinds leaves most events out.
 CREATE OR REPLACE FUNCTION list_events(
     _epoch uuid, _done bigint, _batch bigint, _after text, _kinds text[], _limit integer)
 RETURNS TABLE (outcome text, epoch uuid, done bigint, batch bigint, after text, event jsonb)
@@ -138,13 +138,14 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _stream record;
     _start  bigint;
-    _tick   bigint;
+    _tick   record;
+    _least  xid8;
     _found  integer := 0;
     _rows   integer;
 BEGIN
     SELECT * INTO _stream FROM stream s WHERE s.only_row;
     IF _epoch IS NULL THEN
-        _done := CASE WHEN _stream.archived = '0' THEN 0 ELSE coalesce(
+        _done := CASE WHEN _stream.archived = '0' THEN oldest_tick() ELSE coalesce(
             (SELECT min(t.n) FROM ticks t WHERE _stream.archived < pg_snapshot_xmin(t.snapshot)),
             last_tick()) END;
     END IF;
@@ -153,8 +154,10 @@ BEGIN
         _batch := NULL;
     END IF;
     outcome := CASE WHEN _epoch <> _stream.epoch
-                      OR _epoch IS NOT NULL AND _stream.archived <> '0'
-                         AND _stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))
+                      OR _epoch IS NOT NULL
+                         AND (NOT pg_visible_in_snapshot(_stream.archived, tick_snapshot(_start))
+                              OR _stream.archived >= pg_snapshot_xmin(tick_snapshot(_start))
+                                 AND _start < last_tick())
                     THEN 'TOO_OLD'
                     WHEN greatest(_done, _batch) > last_tick() AND NOT pg_is_in_recovery()
                     THEN 'UNKNOWN' ELSE 'OK' END;
@@ -163,17 +166,20 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    FOR _tick IN SELECT t.n FROM ticks t WHERE t.n > _start ORDER BY t.n LIMIT 1000 LOOP
+    _least := pg_snapshot_xmax(tick_snapshot(_start));
+    FOR _tick IN SELECT t.n, pg_snapshot_xmax(t.snapshot) AS xmax FROM ticks t
+                 WHERE t.n > _start ORDER BY t.n LIMIT 1000 LOOP
         RETURN QUERY
-        SELECT 'OK', _stream.epoch, _start, _tick, e.place, e.event
-        FROM read_events(_start, _tick, CASE WHEN _tick = _batch THEN _after END, _kinds,
+        SELECT 'OK', _stream.epoch, _start, _tick.n, e.place, e.event
+        FROM read_events(_start, _tick.n, CASE WHEN _tick.n = _batch THEN _after END, _kinds,
                          _limit - _found) e;
         GET DIAGNOSTICS _rows = ROW_COUNT;
         _found := _found + _rows;
         IF _found = _limit THEN
             RETURN;
         END IF;
-        _start := _tick;
+        _start := _tick.n;
+        EXIT WHEN _tick.xmax::text::bigint - _least::text::bigint > 200000;
     END LOOP;
     done := _start;
     RETURN NEXT;

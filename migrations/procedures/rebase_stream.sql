@@ -1,7 +1,7 @@
 -- rebase_stream makes the feed go on after the database came to another server: by a dump and a
 -- restore, or by logical replication. The ticks then name transactions of the old server. Operators
--- call it when no verb runs, after the old server's feed was drained: the sinks begin with what is
--- written after the call.
+-- call it when no verb runs, after the old server's feed was drained: the sinks, and a list without
+-- a cursor, begin with what is written after the call.
 --
 -- Rows with an id that this server is still going to give out would later look like new ones. It
 -- gives them the id 3, which every snapshot sees. Their triggers refuse any change, so they are off
@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION rebase_stream() RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     _this pg_snapshot;
-    _last bigint := last_tick();
+    _next bigint := greatest(last_tick(), 1) + 1; -- not 1: see oldest_tick
 BEGIN
     PERFORM refuse_other_than_operator();
     PERFORM pg_advisory_xact_lock(10, 0);
@@ -26,8 +26,8 @@ BEGIN
         ALTER TABLE stock_movements ENABLE TRIGGER i8_movements_stay;
     END IF;
     DELETE FROM ticks;
-    INSERT INTO ticks (n, snapshot) VALUES (_last + 1, _this);
-    UPDATE sinks SET done = _last + 1, batch = NULL, after = NULL, leased_until = '-infinity',
+    INSERT INTO ticks (n, snapshot) VALUES (_next, _this);
+    UPDATE sinks SET done = _next, batch = NULL, after = NULL, leased_until = '-infinity',
                      lease = NULL;
     UPDATE stream SET archived = '0';
     PERFORM begin_epoch();

@@ -145,6 +145,15 @@ BEGIN
     RETURN coalesce((SELECT max(t.n) FROM ticks t), 0);
 END $$;
 
+-- oldest_tick is the tick behind which the feed begins: 0, or after a rebase_stream, which drops tick
+-- 1, the tick that it took.
+CREATE OR REPLACE FUNCTION oldest_tick() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _first bigint := (SELECT min(t.n) FROM ticks t);
+BEGIN
+    RETURN CASE WHEN _first > 1 THEN _first ELSE 0 END;
+END $$;
+
 -- tick_snapshot is what a tick sees, or null for a tick that was pruned. Tick 0, which is in no
 -- table, sees nothing.
 CREATE OR REPLACE FUNCTION tick_snapshot(_n bigint) RETURNS pg_snapshot

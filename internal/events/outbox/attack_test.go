@@ -342,7 +342,7 @@ func TestAFrozenRelayStopsAtItsAck(t *testing.T) {
 	for _, fenced := range []bool{true, false} {
 		f := newFixture(t)
 		if !fenced {
-			f.mutate("claim_sink", "(s.lease = _lease OR ", "(true OR ")
+			f.mutate("claim_sink", "(s.lease = _lease AND ", "(true AND ")
 		}
 		f.reserve()
 		frozen := &gate{reached: make(chan struct{}), open: make(chan struct{})}
@@ -445,7 +445,7 @@ func TestAPrunedTickUnderACursorLosesNothing(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		f := newFixture(t)
 		if !guarded {
-			f.mutate("list_events", "CASE WHEN _tick = _batch THEN _after END", "_after")
+			f.mutate("list_events", "CASE WHEN _tick.n = _batch THEN _after END", "_after")
 		}
 		dead := f.reserve()
 		f.tick()

@@ -37,14 +37,15 @@ type listedRow struct {
 }
 
 // List reads up to limit events behind a cursor, in the order in which they are published, and the
-// cursor behind the last of them. Without a cursor it begins at the oldest event that is left.
-// types selects types of events, and nil stands for all. At the end of the list a page is empty,
-// and its cursor is the one that the caller gave. With types a page may be short or empty before
-// the end, and then its cursor is another one.
+// cursor behind the last of them. Without a cursor it begins behind the newest archived event:
+// older events that are left, such as movements with a document, have gaps between them. types
+// selects types of events, and nil stands for all. At the end of the list a page is empty, and its
+// cursor is the one that the caller gave. With types a page may be short or empty before the end,
+// and then its cursor is another one.
 //
-// List shows the events of the ticks that were taken, and a page with events waits for a commit on
-// the primary, so it shows none that a crash can undo. It is read as reservation.Read does. It returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or
-// ErrUnavailable.
+// List shows the events of the ticks that were taken. It is read as reservation.Read does, and then
+// a page with events waits for a commit on the primary. So it shows none that a crash can undo. It
+// returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or ErrUnavailable.
 func (o *Outbox) List(
 	ctx context.Context, after string, types []string, limit int,
 ) (page []events.Event, next string, err error) {
@@ -57,8 +58,9 @@ func (o *Outbox) List(
 		}
 		epoch, p = optional(of.String()), place
 	}
+	limit = min(max(limit, 1), MaxPage)
 	rows, err := reservation.Read(ctx, o.db, pgx.RowToStructByPos[listedRow], listSQL, epoch, p.done,
-		optional(p.batch), optional(p.after), kindsOf(types), min(max(limit, 1), MaxPage))
+		optional(p.batch), optional(p.after), kindsOf(types), limit+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list events: %w", err)
 	}
@@ -73,8 +75,15 @@ func (o *Outbox) List(
 		}
 		reached := position{row.Done, row.Batch, row.After}.cursor(row.Epoch)
 		if row.Event == nil {
-			if len(page) > 0 || after == "" || types != nil && row.Done > p.done {
+			if len(page) > 0 || after == "" || row.Done > p.done {
 				next = reached
+			}
+			break
+		}
+		if len(page) == limit {
+			// At the end of a batch the cursor stands between two. What is before it may be archived.
+			if row.Batch != rows[limit-1].Batch {
+				next = position{done: row.Done}.cursor(row.Epoch)
 			}
 			break
 		}

@@ -43,6 +43,14 @@ func newFixture(t testing.TB) *fixture {
 	return open(t, pgtest.New(t))
 }
 
+// newLonelyFixture is newFixture on a server of its own, for a test that sees the transactions of
+// other databases, or whose open ones other tests would see.
+func newLonelyFixture(t *testing.T) *fixture {
+	t.Helper()
+	_, db := pgtest.NewServer(t, nil)
+	return open(t, db)
+}
+
 func open(t testing.TB, db pgtest.Database) *fixture {
 	t.Helper()
 	pool, err := postgres.Open(postgres.URL(db.URL), 12)

@@ -97,7 +97,7 @@ UPDATE inventory SET reserved = 1200, first_end = '-infinity', epoch = next_epoc
 func TestALargeBatchIsSplit(t *testing.T) {
 	t.Parallel()
 	for _, guarded := range []bool{true, false} {
-		f := newFixture(t)
+		f := newLonelyFixture(t)
 		f.mutate("batch_rows", "50000", "5")
 		if !guarded {
 			f.mutate("end_of_batch", "SELECT early_ids(", "SELECT NULL::xid8 FROM early_ids(")
@@ -157,8 +157,8 @@ func (f *fixture) largestBatch() int {
 	return pgtest.QueryOne[int](f.Fixture, `
 SELECT max(rows) FROM (
     SELECT count(*) AS rows FROM ledger l
-    JOIN LATERAL (SELECT min(t.n) AS n FROM ticks t WHERE pg_visible_in_snapshot(l.xid, t.snapshot)) b
-      ON true
+    JOIN LATERAL (SELECT min(t.n) AS n FROM ticks t
+                  WHERE pg_visible_in_snapshot(l.xid, t.snapshot)) b ON true
     GROUP BY b.n) batches`)
 }
 
@@ -395,6 +395,47 @@ func TestFollowersOfAParkedEventAreParked(t *testing.T) {
 	}
 }
 
+// A request of a finished relay that comes late doesn't take the lease again.
+func TestALateRequestDoesNotTakeTheLeaseAgain(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("claim_sink", "AND s.leased_until > '-infinity'", "")
+		}
+		first := uuid.NewString()
+		for _, release := range []bool{false, true} {
+			f.next(events.Request{Sink: "topic", Lease: first, Release: release})
+		}
+		late := f.next(events.Request{Sink: "topic", Lease: first})
+		other := f.next(events.Request{Sink: "topic", Lease: uuid.NewString()})
+		if late.Leased == guarded || other.Leased != guarded {
+			t.Errorf("guarded %t: the late request is leased: %t, the next relay: %t", guarded,
+				late.Leased, other.Leased)
+		}
+	}
+}
+
+// The first sink gets all that was ever written. One that is added later begins with what is new.
+func TestANewSinkBeginsWithWhatIsNew(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.reserve()
+	f.tick()
+	lease := uuid.NewString()
+	if page := f.next(events.Request{Sink: "topic", Lease: lease}); len(page.Events) != 2 {
+		t.Errorf("the first sink gets %v, want all", names(page.Events))
+	}
+	if page := f.next(events.Request{Sink: "bus", Lease: lease}); len(page.Events) != 0 {
+		t.Errorf("a sink on a running shop gets %v at once", names(page.Events))
+	}
+	hold := f.reserve()
+	page := f.next(events.Request{Sink: "bus", Lease: lease})
+	if want := []string{hold.String() + "-1"}; !slices.Equal(ids(page.Events), want) {
+		t.Errorf("the new sink gets %v, want %v", ids(page.Events), want)
+	}
+}
+
 // Ticks older than a week that all sinks have passed are pruned to one a minute.
 func TestOldTicksArePruned(t *testing.T) {
 	t.Parallel()
@@ -454,6 +495,9 @@ func TestAMovedDatabaseNeedsARebase(t *testing.T) {
 	if n := pgtest.QueryOne[int](f.Fixture,
 		"SELECT count(*) FROM ledger WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"); n != 0 {
 		t.Errorf("%d rows have ids that this server will give out", n)
+	}
+	if listed := f.listAll("", 500).events; len(listed) != 0 {
+		t.Errorf("after the rebase the list begins with %v, want nothing", names(listed))
 	}
 	fresh := &memory{}
 	f.confirm(old)
