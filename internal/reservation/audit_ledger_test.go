@@ -402,6 +402,14 @@ func TestTheSchemaKeepsTheLedger(t *testing.T) {
 				"created_at = created_at - interval '1 us'" + live, "refuse_change_of_hold",
 			"AND new.created_at = old.created_at", "",
 		},
+		"a time falls by the previous release": {
+			"UPDATE reservations SET updated_at = updated_at - interval '1 us'" + live,
+			"take_over_transition", "l.at > _hold.updated_at", "false",
+		},
+		"the beginning changes by the previous release": {
+			"UPDATE reservations SET created_at = created_at - interval '1 us'" + live,
+			"take_over_transition", "l.at <> _hold.created_at", "false",
+		},
 		"a row changes later": {
 			"UPDATE ledger SET at = at - interval '1 us' WHERE kind = 'h'", "refuse_change_of_ledger",
 			"old.xid = pg_current_xact_id() AND", "",
