@@ -13,8 +13,9 @@
 -- of a CHECK anew for each statement. The audit compares the rows with the holds.
 --
 -- at is the hold's updated_at after the transition, and expires_at its end. The actor is the
--- gateway's principal for a route that needs a scope, and null for a shopper. xid is the
--- transaction that wrote the row: readers that must miss no row go by it.
+-- gateway's principal for a confirm whose route needs a scope, and otherwise null: no other
+-- transition says who asked for it. xid is the transaction that wrote the row: readers that must
+-- miss no row go by it.
 --
 -- There is no foreign key to the hold: its check would lock the hold once more.
 --
@@ -127,8 +128,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- A hold isn't deleted while it has rows in the ledger: a routine that archives holds and knows of no
--- ledger, as the previous release's, fails and archives nothing. The other condition is that of
+-- A hold isn't deleted while it has rows in the ledger: a routine that archives holds and knows of
+-- no ledger, as the previous release's, fails and archives nothing. The other condition is that of
 -- 0008_archive.sql.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION refuse_removal_of_hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -174,8 +175,14 @@ ALTER TABLE archived_reservations ADD COLUMN version integer NOT NULL DEFAULT 0;
 -- A change of a hold by a routine of the previous release, which keeps the version: this writes its
 -- ledger row and raises the version. A hold of version 0 has no ledger yet, and stays as it is. In
 -- the transaction that made the hold, the change is that of restart_hold: it moves the times of the
--- hold's row in the ledger. The function has its owner's rights, because a deploy that goes back
--- gives the service's role the previous release's rights only.
+-- hold's row in the ledger. Any other change leaves the hold's beginning, and its time doesn't
+-- fall. The function has its owner's rights, because a deploy that goes back gives the service's
+-- role the previous release's rights only.
+--
+-- A verb of this release that writes neither the version nor its row looks the same. It isn't
+-- refused: its row is written here, so the ledger stays whole, but the row has no actor, an extend
+-- stands for each change that leaves the hold PENDING, and the cause is taken from the routines
+-- that call. A verb that raises the version and writes no row leaves a gap, which the audit finds.
 -- +goose StatementBegin
 CREATE FUNCTION take_over_transition(_hold reservations) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -189,6 +196,14 @@ BEGIN
     WHERE hold_id = _hold.id AND version = _hold.version AND xid = pg_current_xact_id();
     IF FOUND THEN
         RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM ledger l
+               WHERE l.hold_id = _hold.id
+                 AND (l.version = _hold.version AND l.at > _hold.updated_at
+                      OR l.kind = 'h' AND l.at <> _hold.created_at)) THEN
+        RAISE EXCEPTION 'I10: hold % of version % can''t be made at % and changed at %',
+                        _hold.id, _hold.version, _hold.created_at, _hold.updated_at
+            USING ERRCODE = 'check_violation';
     END IF;
     GET DIAGNOSTICS _callers = PG_CONTEXT;
     UPDATE reservations SET version = version + 1 WHERE id = _hold.id;

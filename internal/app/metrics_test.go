@@ -481,10 +481,8 @@ func TestSweepsAreCountedEvenWhenTheyFail(t *testing.T) {
 	got := sweep()
 	wantMetrics(t, "a sweep without dead holds", got,
 		map[string]float64{"Expired": 0, "SweepLag": 0, "SweepMore": 0})
-	s.fixture.Exec(`
-UPDATE reservations
-SET created_at = created_at - interval '2 hours', updated_at = updated_at - interval '2 hours',
-    expires_at = expires_at - interval '1 hour'`)
+	s.fixture.KillAgo(time.Hour, uuid.MustParse(
+		pgtest.QueryOne[string](s.fixture, "SELECT id::text FROM reservations")))
 	got = sweep()
 	wantMetrics(t, "a sweep of a hold", got, map[string]float64{"Expired": 1, "SweepMore": 0})
 	if lag := got["SweepLag"]; lag < 3500 || lag > 3700 {

@@ -334,6 +334,50 @@ func TestAuditFindsTheSalesOfARebasedLedger(t *testing.T) {
 	wantBroken(t, shop.own, "I8")
 }
 
+// After a rebase most rows of the ledger have one id, so that they are all in one slice. The audit
+// of what is new leaves them to a full audit. The control lets it read them, also when it was cut
+// off before.
+func TestAnAuditAfterARebaseReadsWhatIsWrittenSince(t *testing.T) {
+	t.Parallel()
+
+	const old = `
+SELECT count(*) FROM ledger WHERE pg_visible_in_snapshot(xid, (
+    SELECT seen FROM audit_state WHERE kind = 'NEW' AND began IS NULL)) IS NOT TRUE`
+	for _, guarded := range []bool{true, false} {
+		shop := newLedgerShop(t)
+		shop.unguarded("UPDATE ledger SET xid = '8999999999'")
+		shop.Exec("UPDATE audit_state SET seen = '9000000000:9000000000:'")
+		shop.corrupt("", "UPDATE ledger SET cause = 'z' WHERE hold_id = $1 AND version = 1",
+			shop.extended.ID.String())
+		if !guarded {
+			shop.mutate("rebase_stream", "after = '', seen = _this WHERE", "after = '' WHERE")
+		}
+		shop.Exec("SELECT begin_audit('NEW')")
+		shop.Exec("SELECT rebase_stream()")
+		if n := queryOne[int](shop.fixture, old); (n == 0) != guarded {
+			t.Errorf("guarded %t: the next audit reads %d rows from before", guarded, n)
+		}
+		if !guarded {
+			continue
+		}
+		full, err := newService(shop.own).AuditFull(t.Context())
+		if err != nil || full.All == 0 {
+			t.Errorf("AuditFull() = %+v, %v, want the row with another cause", full, err)
+		}
+		shop.corrupt("", "UPDATE ledger SET cause = 'v' WHERE cause = 'z'")
+		hold := shop.hold(shop.stock(5))
+		if _, err := newService(shop.own).Release(t.Context(), hold.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		shop.corrupt("", "UPDATE ledger SET cause = 'z' WHERE hold_id = $1 AND version = 2",
+			hold.ID.String())
+		found, err := newService(shop.own).AuditNew(t.Context())
+		if err != nil || len(found) == 0 || found[0].Promise != "I10" {
+			t.Errorf("AuditNew() = %v, %v, want the new row with another cause", found, err)
+		}
+	}
+}
+
 // Each guard of the ledger refuses a change. Without it the change is made, and the audit finds it.
 func TestTheSchemaKeepsTheLedger(t *testing.T) {
 	t.Parallel()
@@ -357,6 +401,14 @@ func TestTheSchemaKeepsTheLedger(t *testing.T) {
 			"UPDATE reservations SET version = version + 1, " +
 				"created_at = created_at - interval '1 us'" + live, "refuse_change_of_hold",
 			"AND new.created_at = old.created_at", "",
+		},
+		"a time falls by the previous release": {
+			"UPDATE reservations SET updated_at = updated_at - interval '1 us'" + live,
+			"take_over_transition", "l.at > _hold.updated_at", "false",
+		},
+		"the beginning changes by the previous release": {
+			"UPDATE reservations SET created_at = created_at - interval '1 us'" + live,
+			"take_over_transition", "l.at <> _hold.created_at", "false",
 		},
 		"a row changes later": {
 			"UPDATE ledger SET at = at - interval '1 us' WHERE kind = 'h'", "refuse_change_of_ledger",

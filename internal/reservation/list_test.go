@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ var allStatuses = []reservation.Status{
 	reservation.Pending, reservation.Confirmed, reservation.Released, reservation.Expired,
 }
 
-// copyTimesSQL gives the hold $1 the times of the oldest live hold.
+// copyTimesSQL gives the hold HOLD the times of the oldest live hold.
 const copyTimesSQL = `
 WITH oldest AS (
     SELECT min(created_at) AS created_at, min(expires_at) AS expires_at
@@ -37,10 +38,10 @@ WITH oldest AS (
 ), copied AS (
     UPDATE reservations r
     SET created_at = o.created_at, updated_at = o.created_at, expires_at = o.expires_at
-    FROM oldest o WHERE r.id = $1
+    FROM oldest o WHERE r.id = 'HOLD'
 )
 UPDATE reservation_items l SET expires_at = o.expires_at
-FROM oldest o WHERE l.reservation_id = $1`
+FROM oldest o WHERE l.reservation_id = 'HOLD'`
 
 // startOverSQL makes the times of each live hold those of its first transition, and leaves no
 // other.
@@ -86,7 +87,8 @@ func makeVariedHolds(f *fixture) []reservation.Line {
 	for _, lines := range carts {
 		f.hold(lines...)
 		twin := f.hold(lines...)
-		f.Exec(copyTimesSQL, twin.ID.String())
+		f.unguarded(strings.ReplaceAll(copyTimesSQL, "HOLD", twin.ID.String()),
+			"UPDATE inventory SET first_end = '-infinity'")
 		f.kill(f.hold(lines...))
 	}
 	f.unguarded(startOverSQL...)

@@ -6,6 +6,10 @@
 -- Rows with an id that this server is still going to give out would later look like new ones. It
 -- gives them the id 3, which every snapshot sees. Their triggers refuse any change, so they are off
 -- meanwhile. It has its owner's rights, because an operator owns no table.
+--
+-- An audit of what is new reads the ledger in slices by these ids, and most rows would be in one
+-- slice. So the next one begins with what is written after the call. What no audit has looked at
+-- yet is left to a full audit, which reads the holds by their ids.
 CREATE OR REPLACE FUNCTION rebase_stream() RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -30,6 +34,7 @@ BEGIN
     UPDATE sinks SET done = _next, batch = NULL, after = NULL, leased_until = '-infinity',
                      lease = NULL;
     UPDATE stream SET archived = '0';
+    UPDATE audit_state SET began = NULL, part = '', after = '', seen = _this WHERE kind = 'NEW';
     PERFORM begin_epoch();
 END $$;
 
