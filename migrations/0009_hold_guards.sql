@@ -2,10 +2,10 @@
 -- CHECK, and of a trigger's WHEN, anew for each statement: together they took 9 us of a confirm and
 -- 4 us of a reserve.
 --
--- The lock is waited for in short turns, as in 0002_old_snapshots.sql. The fill factor's lock hinders
--- no caller. No row is read or written.
--- The previous release works on this schema: nothing is allowed or refused that wasn't before,
--- except that a hold's units and stock row can't change at all, which no release has done.
+-- The lock is waited for in short turns, as in 0002_old_snapshots.sql. No row is read or written,
+-- and the fill factor's lock hinders no caller. The previous release works on this schema: nothing
+-- is allowed or refused that wasn't before, except that a hold's units and stock row can't change
+-- at all, which no release has done.
 
 -- +goose Up
 

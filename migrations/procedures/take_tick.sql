@@ -68,8 +68,8 @@ CREATE OR REPLACE FUNCTION batch_rows() RETURNS bigint LANGUAGE sql IMMUTABLE AS
 $$;
 
 -- end_of_batch is the snapshot that ends the batch behind _prev: _this, or one between the two when
--- a table has more than batch_rows() new rows. That one sees the transactions that _this sees, up to
--- the one of the last row that still belongs to the batch, but not those that came too early:
+-- a table has more than batch_rows() new rows. That one sees the transactions that _this sees, up
+-- to the one of the last row that still belongs to the batch, but not those that came too early:
 --
 -- A transaction gets its id before it waits for the lock of its hold or stock row. So a later
 -- transition may have the lower id, and the boundary may fall between the two. Then the batch would
@@ -145,8 +145,8 @@ BEGIN
     RETURN coalesce((SELECT max(t.n) FROM ticks t), 0);
 END $$;
 
--- oldest_tick is the tick behind which the feed begins: 0, or after a rebase_stream, which drops tick
--- 1, the tick that it took.
+-- oldest_tick is the tick behind which the feed begins: 0, or after a rebase_stream, which drops
+-- tick 1, the tick that it took.
 CREATE OR REPLACE FUNCTION oldest_tick() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _first bigint := (SELECT min(t.n) FROM ticks t);
