@@ -69,8 +69,8 @@
 // in the log before S(n) was taken, hence before the record of T(n). The commit of T(n) waits until
 // the log is on disk up to its own record, and on the synchronous standby if there is one. Others
 // see the tick, and the relay gets its page, only after that. When the wait for the standby is cut
-// short, others see the tick too soon, so each request for a page commits a record of its own: the
-// relay's by claiming the batch after the tick was taken, and that of the list after its reading.
+// short, others see the tick too soon, so each request for a page commits a record of its own, by
+// claiming the batch after the tick was taken.
 //
 // # Why the order within a subject holds
 //

@@ -341,7 +341,7 @@ func (q *quietShop) look(seen []string, newest int64) {
 	q.t.Helper()
 	next := q.nextID()
 	tick := pgtest.QueryOne[int64](q.db,
-		"SELECT max(pg_snapshot_xmax(snapshot)::text::bigint) FROM ticks")
+		"SELECT coalesce(max(pg_snapshot_xmax(snapshot)::text::bigint), 0) FROM ticks")
 	if next < tick {
 		q.behind++
 	}

@@ -538,7 +538,7 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 }
 
 // A tick may come from another session between a relay's claim and its own tick, and its wait for
-// the standby may have been cut short. The relay's page and the list wait for a commit of their own.
+// the standby may have been cut short. The relay's page waits for a commit of its own.
 func TestAnotherSessionsTickIsNoBarrier(t *testing.T) {
 	t.Parallel()
 	_, db := pgtest.NewServer(t, nil)
@@ -565,11 +565,6 @@ func TestAnotherSessionsTickIsNoBarrier(t *testing.T) {
 	f.Exec("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 	if err := <-next; !errors.Is(err, reservation.ErrUnavailable) {
 		t.Errorf("Next() before another session's tick is on the standby: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
-	defer cancel()
-	if page, _, err := f.outbox.List(ctx, "", nil, 500); !errors.Is(err, reservation.ErrUnavailable) {
-		t.Errorf("List() before the tick is on the standby = %v, %v", names(page), err)
 	}
 }
 

@@ -43,9 +43,9 @@ type listedRow struct {
 // cursor is the one that the caller gave. With types a page may be short or empty before the end,
 // and then its cursor is another one.
 //
-// List shows the events of the ticks that were taken. It is read as reservation.Read does, and then
-// a page with events waits for a commit on the primary. So it shows none that a crash can undo. It
-// returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or ErrUnavailable.
+// List shows the events of the ticks that were taken, so it shows none that a crash can undo. It is
+// read as reservation.Read does. It returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or
+// ErrUnavailable.
 func (o *Outbox) List(
 	ctx context.Context, after string, types []string, limit int,
 ) (page []events.Event, next string, err error) {
@@ -96,20 +96,7 @@ func (o *Outbox) List(
 		}
 		page, next = append(page, event), reached
 	}
-	if len(page) > 0 {
-		return page, next, o.flush(ctx)
-	}
 	return page, next, nil
-}
-
-// flush waits until all that was read is on disk, and on the synchronous standby if there is one: a
-// tick is visible before, when its own wait was cut short.
-func (o *Outbox) flush(ctx context.Context) error {
-	_, err := reservation.QueryRow(ctx, o.db, pgx.RowTo[int64], "SELECT write_log_record()")
-	if err != nil {
-		return fmt.Errorf("wait until the events are on disk: %w", err)
-	}
-	return nil
 }
 
 // kindsOf returns the kinds of the events of the types, or nil for all.
