@@ -100,9 +100,9 @@
 //
 // When a page isn't accepted whole, the relay publishes the rest again after 1, 2, 4 ... 30 s. An
 // event that the sink refuses for good five times is parked: it goes to the table parked with the
-// later events of its subject, and the other subjects go on. While a subject has a row in the
-// table, its events are parked. EventsParked says how many there are, for an alarm. When the cause
-// is repaired, an operator publishes them by redrive_parked.
+// later events of its subject, and the other subjects go on. None of the subject's rows is archived
+// meanwhile. EventsParked says how many events are parked, for an alarm. When the cause is
+// repaired, an operator publishes them by redrive_parked.
 //
 // # Pruning
 //
@@ -117,12 +117,12 @@
 // epoch. A stack with another name on the same database begins a new source: to consumers, each
 // subject begins anew.
 //
-// The epoch is for restores. After a restore to an earlier moment, ids come
-// again that were published for transitions that are lost, so an operator calls begin_epoch(). When
-// a database moves to another server by a dump or by logical replication, its ticks name
-// transactions of the old server. The outbox refuses to go on when this server has given out fewer
-// ids than the last tick saw. An operator drains the old server's feed, moves the database, and
-// calls rebase_stream() before the first verb (rebase_stream.sql).
+// The epoch is for restores. After a restore to an earlier moment, ids come again that were
+// published for transitions that are lost, so an operator calls begin_epoch(). When a database
+// moves to another server by a dump or by logical replication, its ticks name transactions of the
+// old server. The outbox refuses to go on when this server has given out fewer ids than the last
+// tick saw. An operator drains the old server's feed, moves the database, and calls
+// rebase_stream() before the first verb (rebase_stream.sql).
 //
 // The batch between two snapshots is that of PgQ, the queue that Skype built on Postgres in 2007.
 package events
