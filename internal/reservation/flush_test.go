@@ -20,12 +20,16 @@ import (
 // it an updated_at of half a minute ago. So nothing but the log tells that the change is new.
 func (f *fixture) confirmUnflushed(h reservation.Hold) {
 	f.t.Helper()
-	f.Exec(`UPDATE reservations SET created_at = created_at - interval '1 min',
-		updated_at = updated_at - interval '1 min' WHERE id = $1`, h.ID.String())
+	const earlier = `
+UPDATE reservations SET created_at = created_at - interval '1 min',
+       updated_at = updated_at - interval '1 min'
+WHERE id = '%s'`
+	f.unguarded(fmt.Sprintf(earlier, h.ID))
 	const confirm = `
 BEGIN;
 SET LOCAL synchronous_commit = off;
-UPDATE reservations SET status = 'CONFIRMED', updated_at = updated_at + interval '30 s'
+UPDATE reservations
+SET status = 'CONFIRMED', updated_at = updated_at + interval '30 s', version = version + 1
 WHERE id = '%s';
 COMMIT`
 	f.Exec(fmt.Sprintf(confirm, h.ID))
