@@ -12,8 +12,8 @@ type Right struct {
 
 // ServiceRights are the privileges of the service's role. It may delete old idempotency keys, old
 // counts of minutes and parked events, and nothing else. It can't change the product, the warehouse
-// or the quantity of a hold, the SKU of a product, the code of a warehouse, a movement, or a return.
-// Most routines run with their caller's rights, so they add nothing. archive_holds and
+// or the quantity of a hold, the SKU of a product, the code of a warehouse, a movement, or a
+// return. Most routines run with their caller's rights, so they add nothing. archive_holds and
 // archive_movements may delete what they have copied to the archive.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one

@@ -257,8 +257,8 @@ func newQuietShop(t *testing.T) *quietShop {
 // deadHolds is how many holds die for a kill.
 const deadHolds = 500
 
-// killAtAPage lets holds die and sweeps them one by one beside a relay. It kills the server when the
-// relay has got a random number of pages of expiries, restarts it, and compares.
+// killAtAPage lets holds die and sweeps them one by one beside a relay. It kills the server when
+// the relay has got a random number of pages of expiries, restarts it, and compares.
 func (q *quietShop) killAtAPage() {
 	q.t.Helper()
 	q.db.Exec(fmt.Sprintf(`

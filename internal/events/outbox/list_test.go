@@ -104,14 +104,15 @@ func TestACursorBeforeTheArchiveIsTooOld(t *testing.T) {
 	}
 }
 
-// A transaction that ran when the cursor's tick was taken is behind the cursor, although a later one
-// before the cursor is archived too. The control looks at the latest archived one alone.
+// A transaction that ran when the cursor's tick was taken is behind the cursor, although a later
+// one before the cursor is archived too. The control looks at the latest archived one alone.
 func TestAnArchivedLateCommitIsTooOld(t *testing.T) {
 	t.Parallel()
 	for _, guarded := range []bool{true, false} {
 		f := newLonelyFixture(t)
 		if !guarded {
-			f.mutate("list_events", "_stream.archived >= pg_snapshot_xmin", "false AND '1' >= pg_snapshot_xmin")
+			f.mutate("list_events", "_stream.archived >= pg_snapshot_xmin",
+				"false AND '1' >= pg_snapshot_xmin")
 		}
 		late := f.reserve()
 		f.tick()
