@@ -88,8 +88,8 @@ CREATE TABLE stream (
 );
 INSERT INTO stream (epoch) VALUES (gen_random_uuid());
 
--- What happened in each minute, in UTC, by the ledger: the number of holds that were made and
--- resolved. Each tick adds its batch.
+-- The number of holds that were made and resolved in each minute, in UTC, by the ledger. Each tick
+-- adds its batch.
 CREATE TABLE minute_counts (
     minute    timestamptz PRIMARY KEY,
     held      bigint NOT NULL DEFAULT 0,

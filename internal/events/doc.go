@@ -106,7 +106,7 @@
 //
 // # Pruning
 //
-// Of the ticks that all sinks have passed, those older than a week become one a minute. A cursor of
+// Ticks older than a week that all sinks have passed are pruned to one a minute. A cursor of
 // GET /api/events names the tick behind it and the one that ends its batch. When one of them is
 // gone, the place within the batch says nothing any more, and the reader begins again at the tick
 // behind: events may come again, and none is missed.

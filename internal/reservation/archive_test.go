@@ -910,7 +910,7 @@ INSERT INTO sinks (name, done) SELECT 'topic', max(n) FROM ticks
 ON CONFLICT (name) DO UPDATE SET done = excluded.done`)
 }
 
-// What a sink hasn't published stays where the relay reads it.
+// A row that a sink hasn't published stays where the relay reads it.
 func TestTheArchiveWaitsForEverySink(t *testing.T) {
 	t.Parallel()
 

@@ -424,7 +424,7 @@ func TestStatsForgetATransactionThatRanDuringATickWithoutTheLook(t *testing.T) {
 	}
 }
 
-// What was counted is kept for a day.
+// The counts of minutes are kept for a day.
 func TestASweepRemovesTheCountsOfMinutesBeforeADay(t *testing.T) {
 	t.Parallel()
 

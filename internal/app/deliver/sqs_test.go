@@ -52,7 +52,8 @@ func TestTheRequestsToSQS(t *testing.T) {
 	})
 	m.MessageId = "another id after a redrive"
 	check("SendMessage", q.Bury(t.Context(), deadLetters, m), map[string]any{
-		"QueueUrl": server.URL + "/1/allo-dev-dead-webhook-crm.fifo", "MessageBody": m.Body, "MessageGroupId": "a",
+		"QueueUrl":    server.URL + "/1/allo-dev-dead-webhook-crm.fifo",
+		"MessageBody": m.Body, "MessageGroupId": "a",
 		"MessageDeduplicationId": "another id after a redrive",
 	})
 	check("TagQueue", q.Park(t.Context(), queue), map[string]any{

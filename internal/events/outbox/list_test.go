@@ -74,8 +74,8 @@ func TestTheListSelectsTypes(t *testing.T) {
 	}
 }
 
-// What was archived behind a cursor can't be read any more. Without a cursor the list begins behind
-// it.
+// A cursor before an archived event is too old. A list without a cursor begins behind the newest
+// archived event.
 func TestACursorBeforeTheArchiveIsTooOld(t *testing.T) {
 	t.Parallel()
 	f := newLonelyFixture(t)

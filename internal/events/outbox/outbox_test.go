@@ -91,7 +91,7 @@ UPDATE inventory SET reserved = 1200, first_end = '-infinity', epoch = next_epoc
 	}
 }
 
-// What came during a long pause is split into batches that a statement can read. All of it is
+// A long pause's events are split into batches that a statement can read. All of them are
 // published, and counted, in order: the second transition of a hold may have a lower id than the
 // first, and the boundary between two batches may fall between the two. The control cuts there.
 func TestALargeBatchIsSplit(t *testing.T) {
