@@ -11,10 +11,10 @@ type Right struct {
 }
 
 // ServiceRights are the privileges of the service's role. It may delete old idempotency keys, old
-// counts of minutes and parked events, and nothing else. It can't change the product, the warehouse
-// or the quantity of a hold, the SKU of a product, the code of a warehouse, a movement, or a
-// return. Most routines run with their caller's rights, so they add nothing. archive_holds and
-// archive_movements may delete what they have copied to the archive.
+// counts of minutes, parked events and the parties of holds, and nothing else. It can't change the
+// product, the warehouse or the quantity of a hold, the SKU of a product, the code of a warehouse,
+// a movement, or a return. Most routines run with their caller's rights, so they add nothing.
+// archive_holds and archive_movements may delete what they have copied to the archive.
 //
 // A release that needs another right adds it here. A right that a release no longer needs goes one
 // release later, because both releases run while a deploy moves the traffic.
@@ -35,13 +35,21 @@ func ServiceRights() []Right {
 		{Table: "stock_adjustments", Privilege: "SELECT"}, // a view, for the audit
 		{Table: "reservations", Privilege: "SELECT"},
 		{Table: "reservations", Privilege: "INSERT"},
-		{"reservations", "UPDATE", "status, created_at, updated_at, expires_at, version"},
+		{"reservations", "UPDATE", "status, created_at, updated_at, expires_at, version, paying"},
 		{Table: "reservation_items", Privilege: "SELECT"},
 		{Table: "reservation_items", Privilege: "INSERT"},
 		{"reservation_items", "UPDATE", "counted, expires_at"},
 		{Table: "ledger", Privilege: "SELECT"},
 		{Table: "ledger", Privilege: "INSERT"},
 		{"ledger", "UPDATE", "at, expires_at"},
+		{Table: "hold_payments", Privilege: "SELECT"},
+		{Table: "hold_payments", Privilege: "INSERT"},
+		{"hold_payments", "UPDATE", "outcome, at, successor, short"},
+		{Table: "replacements", Privilege: "SELECT"},
+		{Table: "replacements", Privilege: "INSERT"},
+		{Table: "hold_parties", Privilege: "SELECT"},
+		{Table: "hold_parties", Privilege: "INSERT"},
+		{Table: "hold_parties", Privilege: "DELETE"}, // erases an owner
 		{Table: "returns", Privilege: "SELECT"},
 		{Table: "returns", Privilege: "INSERT"},
 		{Table: "idempotency_keys", Privilege: "SELECT"},
@@ -75,6 +83,8 @@ func ServiceRights() []Right {
 		{Table: "parked", Privilege: "INSERT"},
 		{Table: "parked", Privilege: "DELETE"},
 		{Table: "stream", Privilege: "SELECT"},
+		{Table: "live", Privilege: "SELECT"},
+		{Table: "live", Privilege: "UPDATE"},
 		{Table: "flush_mark", Privilege: "INSERT"},
 		{Table: "flush_mark", Privilege: "UPDATE"},
 		{Table: "flush_mark", Privilege: "SELECT"},

@@ -79,4 +79,13 @@ UPDATE ticks SET at = date_trunc('hour', at) - interval '8 d' WHERE at > now() -
 	if n := pgtest.QueryOne[int](db, "SELECT count(*) FROM ticks"); n >= 4 {
 		t.Errorf("%d ticks are left, want some pruned", n)
 	}
+	live := events.LiveRequest{Lease: uuid.NewString()}
+	if page, err := o.Live(t.Context(), live); err != nil || !page.Leased {
+		t.Errorf("Live() by the service's role = %+v, %v, want the lease", page, err)
+	}
+	db.Exec("UPDATE live SET looked = looked - interval '2 s', seen = seen - interval '2 s'")
+	db.Stock(db.Product(), db.Warehouse(), 5)
+	if page, err := o.Live(t.Context(), live); err != nil || len(page.Stock) == 0 {
+		t.Errorf("Live() by the service's role = %+v, %v, want the stock row", page, err)
+	}
 }

@@ -40,6 +40,7 @@ var operatorRights = []migrations.Right{
 	{Table: "sinks", Privilege: "SELECT"},
 	{Table: "parked", Privilege: "SELECT"},
 	{Table: "stream", Privilege: "SELECT"},
+	{Table: "live", Privilege: "SELECT"},
 	{Table: "minute_counts", Privilege: "SELECT"},
 	{Table: "flush_mark", Privilege: "SELECT"},
 }

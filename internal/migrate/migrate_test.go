@@ -202,8 +202,13 @@ func TestEveryAdvisoryLockHasAClassOfTheList(t *testing.T) {
 	list := texts["procedures/claim_key.sql"]
 	call := regexp.MustCompile(`advisory\w*lock\w*\(([^)]*)`)
 	inClass := regexp.MustCompile(`^(\d+|_below), `)
+	ofOneNumber := regexp.MustCompile(`^(hashtextextended\(.*, 0|_number)$`)
 	for path, text := range texts {
 		for _, arguments := range call.FindAllStringSubmatch(text, -1) {
+			file := path[strings.LastIndex(path, "/")+1:]
+			if ofOneNumber.MatchString(arguments[1]) && strings.Contains(list, file) {
+				continue
+			}
 			class := inClass.FindStringSubmatch(arguments[1])
 			if class != nil && class[1] == "_below" {
 				class[1] = "< 0"

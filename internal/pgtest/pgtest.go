@@ -193,7 +193,7 @@ func (c *cluster) launch(ctx context.Context) (err error) {
 	if err := c.makeTemplate(ctx); err != nil {
 		return err
 	}
-	if os.Getenv("ALLO_TEST_PGBOUNCER") == "1" {
+	if isPooled() {
 		c.pooler, err = startPooler(ctx, filepath.Join(c.dir, "pgbouncer"), c.server)
 	}
 	return err

@@ -32,7 +32,15 @@ type Principal struct {
 	Kind Kind
 	// ID names the caller among those of its kind. It is empty for the kinds that name nobody.
 	ID string
+	// Subject is the sub of the caller's token, or empty when the caller has none.
+	Subject string
+	// ActsForAny says that the caller's token has ScopeActForAny.
+	ActsForAny bool
 }
+
+// ScopeActForAny is the scope of a shop's back end, which may name any customer as the owner of a
+// hold. No route needs it.
+const ScopeActForAny = "reservations:act-for-any"
 
 type contextKey struct{}
 

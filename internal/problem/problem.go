@@ -24,8 +24,8 @@ const (
 // It is about as long as a statement waits for a row's lock.
 const retryAfter = "1"
 
-// Problem is the body of every error. Details, Shortages, Lines, Results and Excess are present
-// only where the code has them.
+// Problem is the body of every error. The fields from Details on are present only where the code
+// has them.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -38,8 +38,13 @@ type Problem struct {
 	RequestID string `json:"requestId"`
 	// Details maps each invalid field of a request to its messages.
 	Details map[string][]string `json:"details,omitempty"`
-	// Shortages lists the lines that asked for more than there is.
-	Shortages []Shortage `json:"shortages,omitempty"`
+	// Shortages lists the lines that asked for more than there is. Of a payment that is lost it may be
+	// empty, and is there all the same, unless it is nil.
+	Shortages []Shortage `json:"shortages,omitzero"`
+	// Limits lists the limits that the request would exceed.
+	Limits []Limit `json:"limits,omitempty"`
+	// PaymentReference points to the payment that was first, and to nil if that wasn't named.
+	PaymentReference **string `json:"paymentReference,omitzero"`
 	// Lines lists the lines that aren't for sale.
 	Lines []StockKey `json:"lines,omitempty"`
 	// Results has what became of each line of a document that was refused.
@@ -84,6 +89,15 @@ type Shortage struct {
 	// OrMore says that Available is the most that a caller is told. There may be more, but fewer
 	// than Requested.
 	OrMore bool `json:"orMore,omitzero"`
+}
+
+// Limit is a limit of a product that a request would exceed. Used is what the owner has already,
+// and 0 for the limit of a hold.
+type Limit struct {
+	ProductID uuid.UUID `json:"productId"`
+	Max       int       `json:"max"`
+	Used      int       `json:"used"`
+	Requested int       `json:"requested"`
 }
 
 // Excess is a line of a hold of which more would be back than was sold.

@@ -351,7 +351,7 @@ func TestConcurrentSweepsCollideWithoutTheArchivesLock(t *testing.T) {
 func TestAKilledSweepArchivesNothingOrABatch(t *testing.T) {
 	t.Parallel()
 
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 	f := newFixture(t, 1)
 	f.resolve(f.stocks(100, 100))
 	f.age(old)

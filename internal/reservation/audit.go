@@ -15,7 +15,7 @@ import (
 
 // Violation is a broken promise, found in the data.
 type Violation struct {
-	Promise string // I1 to I10, catalog, or returns
+	Promise string // I1 to I12, catalog, parties, payments, replacements, or returns
 	Detail  string // the rows that break it, and how
 }
 

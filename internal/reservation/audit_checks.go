@@ -23,10 +23,12 @@ const (
 // fullParts reads everything that can be read in slices.
 func fullParts() []part {
 	stock := stockRows(append(slices.Clone(stockChecks), newestChecks...))
-	return []part{
+	parts := []part{
 		stock, settings, movements, keys("-infinity"), lines(uuid.Nil), holdsByID("holds", maxHolds),
-		returned("-infinity"), archivedHolds, archivedMovements, archivedStock,
+		returned("-infinity"),
 	}
+	parts = append(parts, relationParts()...)
+	return append(parts, archivedHolds, archivedMovements, archivedStock)
 }
 
 // newParts reads the stock rows and the live holds, which are no more than the shop has, and of the
@@ -70,9 +72,9 @@ var settings = part{
 }
 
 // triggers reads whether the triggers are there that refuse to change or delete a resolved hold, a
-// movement or a row of the ledger, to change a total without a movement, or to take back more than
-// was sold, and that copy the catalog to a new stock row. Such a change leaves no trace for an
-// audit of what is new.
+// payment's final outcome, a replacement, a movement or a row of the ledger, to change a total
+// without a movement, or to take back more than was sold, and that copy the catalog to a new stock
+// row. Such a change leaves no trace for an audit of what is new.
 var triggers = part{
 	name: "triggers",
 	checks: []check{{
@@ -80,7 +82,9 @@ var triggers = part{
 			triggerSQL("reservations", "i3_holds_stay") + " UNION ALL " +
 			triggerSQL("reservation_items", "i3_lines_stay") + " UNION ALL " +
 			triggerSQL("archived_reservations", "archive_stays") + " UNION ALL " +
-			triggerSQL("archived_items", "archive_stays"),
+			triggerSQL("archived_items", "archive_stays") + " UNION ALL " +
+			triggerSQL("hold_payments", "i3_payment_is_final") + " UNION ALL " +
+			triggerSQL("replacements", "i3_replacements_stay"),
 	}, {
 		"I8", triggerSQL("stock_movements", "i8_movement_is_right") + " UNION ALL " +
 			triggerSQL("stock_movements", "i8_movements_stay") + " UNION ALL " +
@@ -328,7 +332,8 @@ LEFT JOIN moved m USING (product_id, warehouse_id)
 WHERE i.total IS DISTINCT FROM coalesce(m.delta, 0) - coalesce(s.units, 0)`},
 }
 
-// The answer of a verb that isn't about one hold has results instead of an id.
+// The answer of a verb that isn't about one hold has results instead of an id. That of a payment
+// that is lost says what was short.
 var keyChecks = []check{
 	{"I6", `
 SELECT format('key %s has the answer of hold %s, which does not exist', k.key, k.answer ->> 'id')

@@ -2,6 +2,7 @@ package reservation
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ ORDER BY r.expires_at OFFSET 1999 LIMIT 1`,
 	checks: []check{
 		{"I7", liveSQL + wholeCartSQL},
 		{"I10", liveSQL + foldSQL("ledger", ledgerOfHoldsSQL)},
+		{"payments", liveSQL + payingSQL},
 	},
 }
 
@@ -73,17 +75,20 @@ func newTransitions(seen, next string) part {
     WHERE l.xid >= pg_snapshot_xmax(SEEN) AND l.xid > $1::xid8 AND UPTO
       AND l.xid < pg_snapshot_xmax(NEXT) AND pg_visible_in_snapshot(l.xid, NEXT)`)
 	upTo := func(condition string) string { return strings.ReplaceAll(newRows, "UPTO", condition) }
+	holds := fmt.Sprintf(`
+    SELECT r.* FROM (SELECT DISTINCT n.hold_id FROM (%s) n) d
+    CROSS JOIN LATERAL (SELECT * FROM reservations h WHERE h.id = d.hold_id OFFSET 0) r`,
+		upTo("l.xid <= $2::xid8"))
+	missing := fmt.Sprintf(`
+SELECT DISTINCT format('the ledger has rows of hold %%s, which does not exist', n.hold_id)
+FROM (%s) n WHERE NOT EXISTS (SELECT FROM reservations r WHERE r.id = n.hold_id)`,
+		upTo("l.xid <= $2::xid8"))
 	return part{
 		name: "new transitions", after: "0", last: pastTransactions,
 		end: fmt.Sprintf(`
 SELECT n.xid::text FROM (%s) n ORDER BY n.xid OFFSET %d LIMIT 1`, upTo("true"), maxHolds-1),
-		checks: append(checksOf(fmt.Sprintf(`
-    SELECT r.* FROM (SELECT DISTINCT n.hold_id FROM (%s) n) d
-    CROSS JOIN LATERAL (SELECT * FROM reservations h WHERE h.id = d.hold_id OFFSET 0) r`,
-			upTo("l.xid <= $2::xid8")), ledgerOfHoldsSQL), check{"I10", fmt.Sprintf(`
-SELECT DISTINCT format('the ledger has rows of hold %%s, which does not exist', n.hold_id)
-FROM (%s) n WHERE NOT EXISTS (SELECT FROM reservations r WHERE r.id = n.hold_id)`,
-			upTo("l.xid <= $2::xid8"))}),
+		checks: slices.Concat(checksOf(holds, ledgerOfHoldsSQL), relationChecks(holds),
+			[]check{{"I10", missing}}),
 	}
 }
 
@@ -118,6 +123,7 @@ SELECT format('hold %s expired at %s, not at its end, %s', id, updated_at, expir
 FROM holds
 WHERE status::text = 'EXPIRED' AND updated_at <> expires_at`},
 		{"I10", holds + foldSQL("ledger", ledgerSQL)},
+		{"payments", holds + payingSQL},
 	}
 }
 
@@ -208,17 +214,22 @@ WHERE CASE WHEN s.n IS NOT NULL OR h.version > 0
 //
 // A hold's rows are numbered 1, 2, 3, ... without a gap. Each one's time isn't before that of the
 // row before. A row that ends the hold is the last one, keeps its end, and says when it ended. The
-// first row is held at the hold's beginning, or a later transition of a hold from before the
-// ledger, which begins with version 0.
+// first row is held at the hold's beginning. Or it is that of a hold that was CONFIRMED from its
+// beginning, or a later transition of a hold from before the ledger, which begins with version 0.
+//
+// A payment is under way when the newest row of a PENDING hold says that it began. A hold that was
+// released for another one has that other one.
 func foldSQL(table, ledgerSQL string) string {
 	return `, folded AS MATERIALIZED (
     SELECT l.hold_id, count(*) AS n, bool_and(l.follows) AS follow,
            min(l.at) FILTER (WHERE l.kind = 'h') AS held_at,
            max(l.at) FILTER (WHERE l.newest) AS at,
            max(l.expires_at) FILTER (WHERE l.newest) AS expires_at,
-           max(l.kind::text) FILTER (WHERE l.newest) AS kind
+           max(l.kind::text) FILTER (WHERE l.newest) AS kind,
+           max(l.cause::text) FILTER (WHERE l.newest) AS cause
     FROM (
-        SELECT l.hold_id, l.kind, l.at, l.expires_at, lead(l.version) OVER w IS NULL AS newest,
+        SELECT l.hold_id, l.kind, l.cause, l.at, l.expires_at,
+               lead(l.version) OVER w IS NULL AS newest,
                l.version = 1 + lag(l.version, 1, 0) OVER w
                AND l.kind IN ('h', 'x', 'p', 'f', 'c', 'r', 'e')
                AND l.cause IN ('v', 's', 'm', 'o', 'r')
@@ -247,5 +258,8 @@ WHERE r.id IS NULL OR coalesce(f.n, 0) <> r.version
    OR f.n > 0 AND (NOT f.follow OR f.held_at <> r.created_at
                    OR (f.at, f.expires_at) <> (r.updated_at, r.expires_at)
                    OR CASE f.kind WHEN 'c' THEN 'CONFIRMED' WHEN 'r' THEN 'RELEASED'
-                                  WHEN 'e' THEN 'EXPIRED' ELSE 'PENDING' END <> r.status::text)`
+                                  WHEN 'e' THEN 'EXPIRED' ELSE 'PENDING' END <> r.status::text
+                   OR r.status::text = 'PENDING' AND r.paying <> (f.kind = 'p')
+                   OR f.cause = 'r' AND NOT EXISTS (
+                      SELECT FROM replacements p WHERE p.old_id = r.id))`
 }

@@ -95,7 +95,7 @@ func (s *Service) auditNew(ctx context.Context) (found []Violation, resumed bool
 	if err != nil {
 		return nil, false, err
 	}
-	newerThan := firstID(run.Since.Time.Add(-s.opts.MaxHold))
+	newerThan := firstID(run.Since.Time.Add(-max(s.opts.MaxHold, s.opts.MaxPaymentHold)))
 	w := walk{
 		service: s, kind: newAudit, run: run, parts: newParts(run, newerThan, sample),
 	}

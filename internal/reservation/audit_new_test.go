@@ -257,6 +257,8 @@ func TestAuditNewFindsATriggerThatIsSwitchedOff(t *testing.T) {
 		{"I8", "inventory", "i8_total_moves"},
 		{"I3", "archived_reservations", "archive_stays"},
 		{"I3", "archived_items", "archive_stays"},
+		{"I3", "hold_payments", "i3_payment_is_final"},
+		{"I3", "replacements", "i3_replacements_stay"},
 		{"I8", "archived_movements", "archive_stays"},
 		{"returns", "returns", "returned_within_sold"},
 		{"catalog", "inventory", "stock_follows_catalog"},
@@ -370,7 +372,7 @@ func (shop auditShop) plantTwo() {
 
 func TestAFullAuditGoesOnWhereItEnded(t *testing.T) {
 	t.Parallel()
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 
 	for name, interrupt := range interruptions {
 		t.Run(name, func(t *testing.T) {
@@ -409,7 +411,7 @@ func TestAFullAuditGoesOnWhereItEnded(t *testing.T) {
 // The end of the audit that was cut off finds what it would have found, and a whole audit follows.
 func TestAnAuditOfWhatIsNewGoesOnWhereItWasCutOff(t *testing.T) {
 	t.Parallel()
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 
 	shop := newAuditShop(t)
 	shop.sinceLongAgo()

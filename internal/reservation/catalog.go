@@ -22,11 +22,10 @@ type Warehouse struct {
 	Name string    `json:"name"`
 }
 
-// Limits are how many units of a product the shop wants to be held at most. Nil means no limit.
-// They are kept and shown. No reserve checks them yet.
+// Limits are the most units of a product that callers may hold. Nil means no limit.
 type Limits struct {
-	MaxPerHold  *int // by one hold
-	MaxPerOwner *int // by all holds of one owner
+	MaxPerHold  *int // by one line of a hold
+	MaxPerOwner *int // by one owner, in live and confirmed holds, less what was returned (I12)
 }
 
 // Stock is a product's count in one warehouse. Reserved counts live holds only, so Total less
@@ -39,11 +38,23 @@ type Stock struct {
 	Reserved      int
 }
 
+// Shown returns the available units of a stock row as a shopper is told them, when the shopper is
+// told at most so many, or all if most is zero. With orMore there may be more.
+func Shown(available, most int) (units int, orMore bool) {
+	if most > 0 && available >= most {
+		return most, true
+	}
+	return available, false
+}
+
 // CatalogEntry is a product with its stock in each OPEN warehouse, ordered by the warehouse's name.
 type CatalogEntry struct {
 	Product
 	Limits
 	Stocks []Stock
+	// AsOf is the number of the newest tick that the entry's snapshot sees. All entries of a page have
+	// the same. What the live channel says with a higher one is newer.
+	AsOf int64
 }
 
 // Cursor is a place in a list that is ordered by name, then id. The zero Cursor is the beginning.
@@ -87,7 +98,7 @@ const (
 
 const listProductsSQL = `
 SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
-       warehouse_id, warehouse_code, warehouse_name, total, reserved
+       warehouse_id, warehouse_code, warehouse_name, total, reserved, (SELECT last_tick())
 FROM list_catalog($1, $2, $3, $4, $5, $6)`
 
 // stockRow is a row of list_catalog. A product's first row has its name, SKU and limits, and the
@@ -103,6 +114,7 @@ type stockRow struct {
 	WarehouseName *string
 	Total         *int
 	Reserved      *int
+	AsOf          int64
 }
 
 // ListProducts reads a page of the catalog, the ACTIVE products ordered by name. next is where the
@@ -125,9 +137,48 @@ func (s *Service) ListProducts(
 	return entries, next, nil
 }
 
+const searchProductsSQL = `
+SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
+       warehouse_id, warehouse_code, warehouse_name, total, reserved, (SELECT last_tick()), place
+FROM search_catalog($1, $2, $3, $4, $5, $6, $7)`
+
+// searchedRow is a row of search_catalog. A last row with a place has nothing else.
+type searchedRow struct {
+	stockRow
+	Place *uuid.UUID
+}
+
+// SearchProducts reads a page of the products that have each of the words in their name or their
+// SKU, in any case. It is a page of ListProducts otherwise, and it looks at MaxSearch products: so
+// it may be short or empty, and next isn't nil as long as products are left. Of after only the ids
+// count: a product's name is the present one. It returns ErrBusy or ErrUnavailable.
+func (s *Service) SearchProducts(
+	ctx context.Context, words []string, after Cursor, limit int,
+) (entries []CatalogEntry, next *Cursor, err error) {
+	limit = min(max(limit, 1), MaxProductPage)
+	found, err := query(ctx, s, pgx.RowToStructByPos[searchedRow], searchProductsSQL, words,
+		unlessNil(after.ID), unlessNil(after.Warehouse), limit, MaxSearch, MaxStockPage, maxPageText)
+	if err != nil {
+		return nil, nil, fmt.Errorf("search products: %w", err)
+	}
+	var place *Cursor
+	rows := make([]stockRow, 0, len(found))
+	for _, row := range found {
+		if row.Place != nil {
+			place = &Cursor{ID: *row.Place}
+			break
+		}
+		rows = append(rows, row.stockRow)
+	}
+	if entries, next = catalog(rows); next == nil {
+		next = place
+	}
+	return entries, next, nil
+}
+
 const readProductsSQL = `
 SELECT product_id, product_name, sku, max_per_hold, max_per_owner,
-       warehouse_id, warehouse_code, warehouse_name, total, reserved
+       warehouse_id, warehouse_code, warehouse_name, total, reserved, (SELECT last_tick())
 FROM read_products($1, $2, $3, $4, $5, $6)`
 
 // ListProductsBySKU reads the products that have one of the SKUs, of which it takes the first
@@ -204,6 +255,7 @@ func catalog(rows []stockRow) (entries []CatalogEntry, next *Cursor) {
 			product := Product{ID: *row.ID, Name: *row.Name, SKU: *row.SKU}
 			entries = append(entries, CatalogEntry{
 				Product: product, Limits: Limits{row.MaxPerHold, row.MaxPerOwner}, Stocks: []Stock{},
+				AsOf: row.AsOf,
 			})
 		}
 		if row.WarehouseID == nil {

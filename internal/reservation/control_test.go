@@ -408,7 +408,7 @@ func TestAVerbThatWaitsPastTheEndFindsTheHoldDead(t *testing.T) {
 func TestLateExtendSucceedsWhenTheClockIsReadBeforeTheLock(t *testing.T) {
 	t.Parallel()
 
-	const lock = "SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;"
+	const lock = "_hold := lock_hold(_id);"
 	mustBreak(t, 1, "I4", func(f *fixture) {
 		f.mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "")
 		f.mutate("extend_hold", lock, "_now := clock_timestamp(); "+lock)

@@ -5,18 +5,101 @@
 //
 // # States
 //
-//	           reserve
-//	              │
-//	              ▼
-//	           PENDING ──── confirm, while alive ───▶ CONFIRMED   total and reserved fall
-//	            │   │
-//	expires_at  │   └────── release, while alive ───▶ RELEASED    reserved falls
-//	    passes  │
-//	            └────────── reclaim or sweep ───────▶ EXPIRED     reserved falls
+//	        reserve                                         a payment that comes too late
+//	           │                                            and takes the units anew
+//	           ▼                                                     │
+//	        PENDING ──── confirm, while alive ─────▶ CONFIRMED ◀─────┘   total falls, and so
+//	         │   │                                                       does reserved, if held
+//	         │   └────── release, cancel, or a ────▶ RELEASED            reserved falls
+//	expires_at           reserve that replaces it,
+//	passes   │           while alive
+//	         └────────── reclaim, sweep, or a ─────▶ EXPIRED             reserved falls
+//	                     payment that comes too late
 //
 // A hold is alive while it is PENDING and its expires_at is in the future. From expires_at on it is
 // dead for everyone. A reserve that needs its units, or the sweep, stores the status EXPIRED later.
-// Readers see the same hold before and after that, with the same times.
+// Readers see the same hold before and after that, with the same times. Extend, and a payment that
+// starts or fails, move the end of a live hold: it stays PENDING.
+//
+// A hold has at most one successor: the hold that replaces it, or the one by which a late payment
+// takes its units anew. The hold itself is resolved by then, and never changes again (I3).
+//
+// # Payments
+//
+// A payment has a reference, which the payment side chooses. Its row of hold_payments says what
+// became of it (migrations/0012_payments.sql). A hold without payments has no row, and its calls
+// run no statement more.
+//
+//	        start                 fails, or another one starts or confirms
+//	new ────────────▶ STARTED ──────────────────────────────────────────▶ FAILED
+//	 │                   │ ▲                                                │ │
+//	 │                   │ └─────────────────── start ──────────────────────┘ │
+//	 └─────────┬─────────┴────────────────────────────────────────────────────┘
+//	           │
+//	           ├── confirm, while the hold is alive ───────────────────▶ CONFIRMED
+//	           ├── confirm when it is gone, and its units are free ────▶ REACQUIRED
+//	           └── confirm when it is gone, and they aren't ───────────▶ LOST
+//
+// The last three are final. One payment of a hold is STARTED at a time, and one pays for it: it is
+// CONFIRMED or REACQUIRED. Each other one that took money must be refunded. The outcome is decided
+// under the hold's lock, is durable before it is told (I5), and is told again at every repeat:
+//
+//   - While the hold is alive, any payment confirms it. Another one that was under way has FAILED.
+//   - When the hold is gone, REFUSE records nothing. REACQUIRE writes down the hold's death,
+//     reclaims dead holds of its stock rows if they are short, and takes all units under the guard
+//     of each stock row, as a CONFIRMED successor. If a line is short or isn't for sale, the
+//     owner's limit would be passed (I12), or another hold has replaced the hold, the payment is
+//     lost.
+//   - A hold is written down as dead in the transaction that makes its late payment's outcome
+//     final. So it stays dead, whatever the clock does.
+//   - A payment of a hold in the archive is like one of any hold that is gone. Payments aren't
+//     archived.
+//
+// The table has the answer of each call, by the hold's status and its payments P and Q. The first
+// three calls are confirm: without a payment, by P with REFUSE, and by P with REACQUIRE, while the
+// units are free. The next two are the start and the failure of P. The last is a reserve that
+// replaces the hold. CONFIRMED anew is the successor by which a late payment got the units: the
+// payment has a row for each of the two holds. EXPIRED is the same before the sweep, after it and
+// in the archive, and so are the others in the archive.
+//
+//	state                   confirm  refuse  anew  start  fail  release  cancel  extend  replace
+//	PENDING                 CONF     CONF    CONF  PEND   PEND  REL      REL     PEND    NEW
+//	PENDING, P started      CONF     CONF    CONF  PEND   PEND  paying   REL     paying  paying
+//	PENDING, Q started      CONF     CONF    CONF  PEND   PEND  paying   REL     paying  paying
+//	PENDING, P failed       CONF     CONF    CONF  PEND   PEND  REL      REL     PEND    NEW
+//	CONFIRMED               CONF     paid    paid  paid   CONF  conf     conf    conf    conf
+//	CONFIRMED by P          CONF     CONF    CONF  CONF   CONF  conf     conf    conf    conf
+//	CONFIRMED by Q          CONF     paid    paid  paid   CONF  conf     conf    conf    conf
+//	CONFIRMED anew by P     CONF     CONF    CONF  CONF   CONF  conf     conf    conf    conf
+//	CONFIRMED anew by Q     CONF     paid    paid  paid   CONF  conf     conf    conf    conf
+//	RELEASED                rel      rel     ANEW  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, P started     rel      rel     ANEW  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, Q started     rel      rel     ANEW  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, P failed      rel      rel     ANEW  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, replaced      rel      rel     lost  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, P reacquired  rel      ANEW    ANEW  REL    REL   REL      REL     rel     SKIP
+//	RELEASED, Q reacquired  rel      paid    paid  paid   REL   REL      REL     rel     SKIP
+//	RELEASED, P lost        rel      lost    lost  rel    REL   REL      REL     rel     SKIP
+//	RELEASED, Q lost        rel      rel     ANEW  rel    REL   REL      REL     rel     SKIP
+//	EXPIRED                 exp      exp     ANEW  exp    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, P started      exp      exp     ANEW  exp    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, Q started      exp      exp     ANEW  exp    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, P failed       exp      exp     ANEW  exp    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, P reacquired   exp      ANEW    ANEW  EXP    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, Q reacquired   exp      paid    paid  paid   EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, P lost         exp      lost    lost  exp    EXP   EXP      EXP     exp     SKIP
+//	EXPIRED, Q lost         exp      exp     ANEW  exp    EXP   EXP      EXP     exp     SKIP
+//
+//	PEND, CONF, REL, EXP  a success: the hold, which is PENDING, CONFIRMED, RELEASED or EXPIRED
+//	ANEW                  a success: the successor, which is CONFIRMED ([Answer].Reacquired)
+//	NEW, SKIP             a success: the new hold has replaced this one, or replaces none
+//	lost                  [PaymentLostError]
+//	paid                  [AlreadyPaidError], with Q, or without a payment if the row names none
+//	paying                [ErrPaymentStarted]
+//	conf, rel, exp        [ErrConfirmed], [ErrReleased], [ErrExpired]
+//
+// The same call again gets the same answer, but for NEW, which the second time is SKIP. The answer
+// of [Service.Cancel] and of [Service.Release] differ only while a payment is under way.
 //
 // # Promises
 //
@@ -33,7 +116,9 @@
 //	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond.
 //	I6  One Idempotency-Key of one principal and one request make one effect and one answer, however
 //	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
-//	    block, read or replay it.
+//	    block, read or replay it. The principal is the caller that the gateway has verified: the
+//	    subject of its token, or the ARN of its role. All other callers share one name, so the key
+//	    of a shopper must be random.
 //	I7  A cart is held whole or not at all.
 //	I8  total of a stock row is the total_after of its newest movement. A row's movements are
 //	    numbered 1, 2, 3, ... without a gap, and each one's total_after is the one before plus its
@@ -46,6 +131,8 @@
 //	I11 Every row of the ledger and every movement is published at least once, under one id for
 //	    ever, in order within its subject, with the same bytes each time. None is published for a
 //	    transition that a crash can undo. Package events has the argument; the data can't show it.
+//	I12 Live and confirmed units of one owner of a limited product, less what was returned, never
+//	    exceed the product's limit. A limit that is lowered takes nothing away.
 //
 // # The ledger
 //
@@ -54,7 +141,7 @@
 // ledger's primary key admits one row for each version. So there is one row for a transition (I10),
 // and a rollback undoes both. restart_hold is no transition: it moves the times of the hold and of
 // its row in the transaction that made them. A reclaim of a cart's line is none either, because the
-// cart expires once.
+// cart expires once. The successor of a late payment has one row: it was CONFIRMED from the start.
 //
 // The triggers of reservations and ledger keep the rest in SQL: a version rises by one with each
 // change, updated_at never falls, and a row of the ledger stays as it is. They can't see that a row
@@ -70,12 +157,15 @@
 // # Locks
 //
 // Every procedure takes its locks in one order: idempotency key, document of movements, catalog,
-// hold, cart lines, stock rows. Several lines or stock rows are locked in the order of (product,
-// warehouse). The reclaim and the sweep take many holds at once. They skip locked holds instead of
-// waiting for them. A reserve or a movement that is short because other callers have locked dead
-// holds undoes its work, and then waits without holding a lock. So no circle of waits can form, and
-// a deadlock means that another program takes locks in another order. The transaction is then run
-// again, and counted ([Service.Retries]).
+// owner, hold, cart lines, stock rows. The owner's locks are those of lock_owner.sql: a caller
+// takes them for limited products only, and then the owner's dead holds by their ids. A hold that
+// is replaced is locked before the new one is inserted. Several lines or stock rows are locked in
+// the order of (product, warehouse). The reclaim and the sweep take many holds at once. They skip
+// locked holds instead of waiting for them. So does a payment that takes units anew, when it
+// reclaims, and it locks its own hold's lines before that. A reserve or a movement that is short
+// because other callers have locked dead holds undoes its work, and then waits without holding a
+// lock. So no circle of waits can form, and a deadlock means that another program takes locks in
+// another order. The transaction is then run again, and counted ([Service.Retries]).
 //
 // Stock rows come last because they are the most wanted: a hot row is locked for one update and a
 // commit record, and by a confirm for one insert more, of its movement. For the same reason a hold
@@ -99,6 +189,8 @@
 //   - A dead cart's lines may be reclaimed one stock row at a time. So a procedure that resolves or
 //     extends a cart locks its lines and checks that all of them are still counted. If one isn't,
 //     the hold died first.
+//   - A start or a failure of a payment, and an extend, lock the hold and then read the clock. A
+//     payment that finds the hold gone does so, too: one that came in time finds it alive.
 //   - A procedure that finds a hold dead but still PENDING locks it and looks again, because a
 //     confirm or an extend that came in time may be about to commit. So no caller gets EXPIRED
 //     first and CONFIRMED later. The operator's list and stats are the exception: they lock
@@ -116,6 +208,10 @@
 //
 //   - I1, I2, I3, I7, I8, I9 and I10 hold through any jump. The guards that keep them compare
 //     statuses, versions, units and the counted marks of lines, and no two readings of the clock.
+//   - I12 may break by a jump back: a hold that was dead, and so wasn't counted, is alive again,
+//     beside one that its owner has got since.
+//   - The outcome of a payment is final through any jump. The death of its hold was written down
+//     with it. A jump forward makes payments late that weren't, and REACQUIRE is for those.
 //   - I4 holds by the clock as it reads now. After a jump forward each hold dies d too early. After
 //     a jump back it dies d too late, and a hold that was dead is alive again until its end comes
 //     again, unless its death was written down. So one caller may be told that a hold has expired,
@@ -170,10 +266,11 @@
 // An answer that reports the effect of another call must wait for the disk too. A replay and a
 // repeated confirm or release end in the same two commits. Get, and a refusal because of the hold's
 // status or end, wait for the same kind of flush when the hold's last change isn't known to be on
-// disk (hold_is_flushed). They know it by transaction ids, not by a clock: each sweep first flushes
-// the log, and then stores a mark, the id below which every transaction had ended before that
-// flush. The catalog, the operator's list, the stats and a refusal for lack of stock don't wait,
-// because they are snapshots that promise nothing.
+// disk (hold_is_flushed). The refusal of a payment always waits, because it may tell of another
+// payment, whose row hold_is_flushed doesn't read. The others know it by transaction ids, not by a
+// clock: each sweep first flushes the log, and then stores a mark, the id below which every
+// transaction had ended before that flush. The catalog, the operator's list, the stats and a
+// refusal for lack of stock don't wait, because they are snapshots that promise nothing.
 //
 // All of this depends on fsync and synchronous_commit, which package postgres checks on each new
 // connection. It also needs COMMIT inside a procedure. Postgres has it from version 11 on, Aurora
@@ -245,8 +342,9 @@
 //   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
 //     with the row, and those that name a document, whose lines are applied once, for ever.
 //     archived_stock says up to which movement the others are archived.
-//   - Returns stay, and goods of an archived hold still come back. An advisory lock of the hold
-//     takes the place of its row's lock.
+//   - Returns stay, and goods of an archived hold still come back. So do payments, replacements,
+//     and who a hold is for: a payment of an archived hold gets the answer that it would have got
+//     before. An advisory lock of the hold takes the place of its row's lock.
 //   - An operator may detach a month. Its holds are then unknown to the service, and the audits
 //     don't miss them. What the archive hadn't taken of the month by then stays where it is.
 //

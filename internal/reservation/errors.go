@@ -23,8 +23,12 @@ var (
 	ErrConfirmed = errors.New("reservation confirmed")
 	// ErrReleased means that the hold was released before.
 	ErrReleased = errors.New("reservation released")
-	// ErrExtensionLimit means that the requested end is more than MaxHold after the hold's
-	// creation.
+	// ErrPaymentStarted means that the hold is being paid, so that the shopper can't change it.
+	ErrPaymentStarted = errors.New("payment started")
+	// ErrOwnerRequired means that a product has a limit for each owner, and the request names none.
+	ErrOwnerRequired = errors.New("owner required")
+	// ErrExtensionLimit means that the requested end is more than MaxHold, or MaxPaymentHold, after
+	// the hold's creation.
 	ErrExtensionLimit = errors.New("extension limit reached")
 	// ErrKeyReused means that the Idempotency-Key was used for another request.
 	ErrKeyReused = errors.New("idempotency key used for another request")
@@ -66,6 +70,46 @@ type NotForSaleError struct{ Lines []StockKey }
 
 func (e *NotForSaleError) Error() string {
 	return fmt.Sprintf("%d lines aren't for sale", len(e.Lines))
+}
+
+// Limit is a limit of a product that a request would exceed.
+type Limit struct {
+	ProductID uuid.UUID
+	// Max is the most units that a line, or an owner, may have. Used is how many the owner has, and
+	// Requested how many more the request asks for. Used is 0 for the limit of a line.
+	Max, Used, Requested int
+}
+
+// LimitError lists every limit that a request would exceed. Nothing was held.
+type LimitError struct{ Limits []Limit }
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%d limits would be exceeded", len(e.Limits))
+}
+
+// AlreadyPaidError means that another payment than the caller's has paid for the hold, or that the
+// hold was confirmed without naming one. The caller's payment must be refunded.
+type AlreadyPaidError struct {
+	// Payment is the reference of the payment that was first, or nil if it wasn't named.
+	Payment *string
+}
+
+func (e *AlreadyPaidError) Error() string { return "another payment was first" }
+
+// PaymentLostError means that a payment came when the hold was gone, and couldn't take its units
+// anew. It must be refunded, for good.
+type PaymentLostError struct {
+	// Shortages are the lines that were short then. They are empty when another hold had taken the
+	// place of the one that was paid, or when the owner's limit was reached.
+	Shortages []Shortage
+	// Limits are the limits of the owner that were reached then.
+	Limits []Limit
+	// Replayed is true when an earlier call under the same key got this answer.
+	Replayed bool
+}
+
+func (e *PaymentLostError) Error() string {
+	return fmt.Sprintf("the payment is lost: %d lines were short", len(e.Shortages))
 }
 
 // NoConnection reports whether a call failed with ErrUnavailable because the service got no

@@ -367,11 +367,12 @@ func TestReclaimTakesOnlyTheLinesOfShortRows(t *testing.T) {
 	})
 }
 
-// aliveAgainSQL gives the hold $1 an end in the future. A reader sees the same when the database's
-// clock jumps back behind the hold's end.
+// aliveAgainSQL gives the hold $1 an end in the future, if it is PENDING. A reader sees the same
+// when the database's clock jumps back behind the hold's end.
 const aliveAgainSQL = `
 WITH hold AS (
-    UPDATE reservations SET expires_at = clock_timestamp() + interval '1 h' WHERE id = $1
+    UPDATE reservations SET expires_at = clock_timestamp() + interval '1 h'
+    WHERE id = $1 AND status = 'PENDING'
     RETURNING id, expires_at
 )
 UPDATE reservation_items l SET expires_at = hold.expires_at
@@ -389,7 +390,7 @@ func TestAPartlyReclaimedCartRevivesWithoutALookAtItsLines(t *testing.T) {
 	for _, c := range []struct{ routine, old, replacement string }{
 		{"hold_is_dead", " OR has_lost_line(_hold)", ""},
 		{"resolve_hold", "OR NOT has_lost_line(reservations)", "OR true"},
-		{"extend_hold", "WHEN hold_is_dead(_hold, _now) THEN", "WHEN _hold.expires_at <= _now THEN"},
+		{"judge_extension", "NOT hold_is_dead(_hold, _now)", "_hold.expires_at > _now"},
 		{"list_live_holds", "OR NOT has_lost_line(r)", "OR true"},
 		{"list_holds", "AND NOT l.counted", "AND false"},
 		{"operator_stats", "AND NOT l.counted", "AND false"},

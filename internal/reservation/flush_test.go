@@ -52,6 +52,17 @@ var tellers = map[string]func(context.Context, *reservation.Service, uuid.UUID) 
 	) error {
 		return wantConfirmed(s.Release(ctx, id, uuid.NewString()))
 	},
+	"a refused replacement": func(ctx context.Context, s *reservation.Service, id uuid.UUID) error {
+		products, _, err := s.ListProducts(ctx, reservation.Cursor{}, 1) // the list doesn't wait
+		if err != nil {
+			return err
+		}
+		line := reservation.Line{
+			ProductID: products[0].ID, WarehouseID: products[0].Stocks[0].WarehouseID, Quantity: 1,
+		}
+		return wantConfirmed(s.Reserve(ctx,
+			reservation.Request{Lines: []reservation.Line{line}, Replaces: &id}))
+	},
 	"a refused extend": func(ctx context.Context, s *reservation.Service, id uuid.UUID) error {
 		return wantConfirmed(s.Extend(ctx, id, time.Minute, ""))
 	},
@@ -261,6 +272,12 @@ GROUP BY xid::text ORDER BY min(start_lsn)`
 	return transactions
 }
 
+// namedCall is a call of a verb.
+type namedCall struct {
+	name string
+	call func() error
+}
+
 // A commit without a record before it doesn't wait for the disk. So the second commit of each verb
 // must have one.
 func TestTheSecondCommitOfEveryVerbHasARecordAndIsOnDisk(t *testing.T) {
@@ -279,10 +296,7 @@ func TestTheSecondCommitOfEveryVerbHasARecordAndIsOnDisk(t *testing.T) {
 		reservation.Options{HoldTTL: holdTTL, MaxHold: holdTTL})
 	only := func(_ reservation.Answer, err error) error { return err }
 	ctx := f.Context()
-	verbs := []struct {
-		name string
-		call func() error
-	}{
+	verbs := []namedCall{
 		{"reserve", func() error { return only(s.Reserve(ctx, keyed)) }},
 		{"a replay", func() error { return only(s.Reserve(ctx, keyed)) }},
 		{"a replay past a limit", func() error {
@@ -310,6 +324,7 @@ func TestTheSecondCommitOfEveryVerbHasARecordAndIsOnDisk(t *testing.T) {
 		{"release", func() error { return only(s.Release(ctx, released.ID, "")) }},
 		{"release again", func() error { return only(s.Release(ctx, released.ID, "")) }},
 	}
+	verbs = append(verbs, f.paymentVerbs(s, row)...)
 	const flush = "Sequence LOG, Transaction COMMIT"
 	for _, verb := range verbs {
 		transactions := f.loggedBy(verb.call)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 )
@@ -309,7 +310,7 @@ func TestFailedCallLeavesItsKeyFree(t *testing.T) {
 
 func TestARetryUnderTheKeyFinishesAnInterruptedCall(t *testing.T) {
 	t.Parallel()
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 
 	mustHold(t, 8, raceOfInterruptedCalls)
 }

@@ -292,7 +292,7 @@ func TestUnreachableDatabaseIsUnavailable(t *testing.T) {
 
 func TestInterruptedCallIsUnavailable(t *testing.T) {
 	t.Parallel()
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 
 	f := newFixture(t, 1)
 	row := f.stock(5)

@@ -80,15 +80,6 @@ func openPool(t testing.TB, url string, size int, options ...postgres.Option) *p
 	return pool
 }
 
-// withoutPooler skips a test that cancels statements when the tests run through a pooler. Debian's
-// PgBouncer 1.18 may crash on a request to cancel (its issue 801), and then all other tests fail.
-func withoutPooler(t *testing.T) {
-	t.Helper()
-	if db := pgtest.New(t); db.URL != db.DirectURL {
-		t.Skip("PgBouncer 1.18 may crash over a cancelled statement")
-	}
-}
-
 // services makes a Service for each caller.
 func (f *fixture) services() []*reservation.Service {
 	services := make([]*reservation.Service, len(f.callers))
@@ -267,6 +258,17 @@ func (f *fixture) run(body race) *report {
 	}
 	r.found = append(r.found, violations...)
 	return &r
+}
+
+// nothing is a race without callers: run then only audits.
+func nothing(context.Context, *fixture, *report) {}
+
+// mustBeEmpty fails the test when a promise is broken.
+func (r *report) mustBeEmpty(t testing.TB) {
+	t.Helper()
+	if len(r.found) != 0 {
+		t.Errorf("broken: %v:%s", r.broken(), r)
+	}
 }
 
 // deadlocks returns how many deadlocks the server has counted in this database. Backends report

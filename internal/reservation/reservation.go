@@ -5,7 +5,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -30,6 +33,11 @@ const (
 	MaxLines = 100
 	// MaxKeyLength is the most characters of an Idempotency-Key.
 	MaxKeyLength = 255
+	// MaxNameLength is the most characters of a reference, and of a payment's reference.
+	MaxNameLength = 100
+	// MaxOwnerLength is the most characters of an owner: as many as OpenID Connect allows the sub of a
+	// token.
+	MaxOwnerLength = 255
 )
 
 // Line asks for, or holds, units of one product in one warehouse.
@@ -57,6 +65,22 @@ type Hold struct {
 	// Version is the number of the hold's newest transition in the ledger. It is 0 for a hold that has
 	// not changed since before there was a ledger.
 	Version int
+	// Payment is the payment under way, or nil. A hold that isn't PENDING has none.
+	Payment *Payment
+	// Reference is what the caller calls the hold, and Owner is the customer. Both are empty when the
+	// request named none, and when they were erased.
+	Reference, Owner string
+	// Replaces is the hold whose place this one took, or nil.
+	Replaces *uuid.UUID
+	// ReplacedBy is the hold that took the place of this one, or nil. A hold has at most one.
+	ReplacedBy *uuid.UUID
+}
+
+// Payment is a payment under way: the customer has gone to pay.
+type Payment struct {
+	// Reference is the payment side's name for the payment.
+	Reference string    `json:"reference"`
+	StartedAt time.Time `json:"started_at"`
 }
 
 // ResolvedAt returns when the hold got the status, or nil when it has another.
@@ -75,6 +99,17 @@ type Request struct {
 	TTL time.Duration
 	// Key is the Idempotency-Key, or empty.
 	Key string
+	// Reference is the caller's own name for the hold, such as an order number, or empty. Owner is the
+	// customer, or empty. IsReference and IsOwner say what else they can be.
+	Reference, Owner string
+	// Replaces is a hold that this one takes the place of, or nil. Its units count as free. When it is
+	// dead or released, it is ignored.
+	Replaces *uuid.UUID
+}
+
+// isDetailed reports whether the request asks for more than lines and a time.
+func (r Request) isDetailed() bool {
+	return r.Reference != "" || r.Owner != "" || r.Replaces != nil
 }
 
 // InvalidError lists the errors of a request, by field.
@@ -112,9 +147,15 @@ func MergeLines(lines []Line) []Line {
 	return out
 }
 
+// limits are the settings that bound a request.
+type limits struct {
+	ttl          time.Duration
+	units, lines int
+}
+
 // validate merges the request's lines and checks its limits. It checks each quantity before
 // merging, because a negative one could hide in a sum.
-func (r Request) validate(ctx context.Context, maxHold time.Duration) ([]Line, error) {
+func (r Request) validate(ctx context.Context, most limits) ([]Line, error) {
 	var invalid InvalidError
 	for i, line := range r.Lines {
 		if line.Quantity < 1 || line.Quantity > MaxQuantity {
@@ -123,8 +164,8 @@ func (r Request) validate(ctx context.Context, maxHold time.Duration) ([]Line, e
 		}
 	}
 	lines := MergeLines(r.Lines)
-	if len(lines) < 1 || len(lines) > MaxLines {
-		invalid.add("items", "must be from 1 to %d different lines", MaxLines)
+	if len(lines) < 1 || len(lines) > most.lines {
+		invalid.add("items", "must be from 1 to %d different lines", most.lines)
 	}
 	for _, line := range lines {
 		if invalid.Fields == nil && line.Quantity > MaxQuantity {
@@ -132,9 +173,49 @@ func (r Request) validate(ctx context.Context, maxHold time.Duration) ([]Line, e
 				line.Quantity, line.ProductID, line.WarehouseID, MaxQuantity)
 		}
 	}
-	if r.TTL != 0 && (r.TTL < time.Second || r.TTL > maxHold || r.TTL%time.Second != 0) {
-		invalid.add("ttlSeconds", "must be a whole number from 1 to %d", int(maxHold.Seconds()))
+	if sum := units(lines); invalid.Fields == nil && sum > most.units {
+		invalid.add("items", "add up to %d units, more than the %d of one hold", sum, most.units)
+	}
+	if r.TTL != 0 && (r.TTL < time.Second || r.TTL > most.ttl || r.TTL%time.Second != 0) {
+		invalid.add("ttlSeconds", "must be a whole number from 1 to %d", int(most.ttl.Seconds()))
+	}
+	if r.Reference != "" {
+		validateName(&invalid, "reference", r.Reference)
+	}
+	if r.Owner != "" {
+		validateOwner(&invalid, r.Owner)
 	}
 	validateKey(ctx, &invalid, r.Key)
 	return lines, invalid.orNil()
+}
+
+// IsReference reports whether a name is valid as a reference: 1 to MaxNameLength characters of
+// UTF-8, without control characters.
+func IsReference(name string) bool { return isName(name, MaxNameLength) }
+
+// IsOwner reports whether a name is valid as an owner: 1 to MaxOwnerLength characters of UTF-8,
+// without control characters.
+func IsOwner(name string) bool { return isName(name, MaxOwnerLength) }
+
+func isName(name string, most int) bool {
+	length := utf8.RuneCountInString(name)
+	return length >= 1 && length <= most && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// badName says what a valid name is.
+const badName = "must be 1 to %d characters without control characters"
+
+// validateName accepts what IsReference does.
+func validateName(invalid *InvalidError, field, name string) {
+	if !IsReference(name) {
+		invalid.add(field, badName, MaxNameLength)
+	}
+}
+
+// validateOwner accepts what IsOwner does.
+func validateOwner(invalid *InvalidError, owner string) {
+	if !IsOwner(owner) {
+		invalid.add("owner", badName, MaxOwnerLength)
+	}
 }

@@ -12,11 +12,13 @@ import (
 
 // Reserve holds all lines of the request or none (I7). Lines of one stock row are merged first.
 //
-// It returns an *InvalidError, ErrInventoryNotFound, a *NotForSaleError, an
-// *InsufficientStockError, ErrKeyReused, ErrKeyInUse, ErrBusy or ErrUnavailable. Stock that only
-// dead holds occupy is reclaimed, so dead holds never cause an InsufficientStockError (I4).
+// It returns an *InvalidError, ErrInventoryNotFound, a *NotForSaleError, a *LimitError,
+// ErrOwnerRequired, an *InsufficientStockError, ErrKeyReused, ErrKeyInUse, ErrBusy or
+// ErrUnavailable; and of the hold that it is to replace ErrNotFound, ErrConfirmed or
+// ErrPaymentStarted. Stock that only dead holds occupy is reclaimed, so dead holds never cause an
+// InsufficientStockError (I4).
 func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
-	lines, err := r.validate(ctx, s.opts.MaxHold)
+	lines, err := r.validate(ctx, limits{s.opts.MaxHold, s.opts.MaxUnits, s.opts.MaxLines})
 	if err != nil {
 		return s.refuse(ctx, r, err)
 	}
@@ -31,6 +33,9 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 		ttl = s.opts.HoldTTL
 	}
 	name, hash := r.keyArgs(ctx, lines)
+	if r.isDetailed() {
+		return s.reserveDetailed(ctx, id, r, lines, ttl, name, hash)
+	}
 	v := verb{success: []string{outcomeHeld}}
 	v.newHold = func(at time.Time) Hold {
 		return Hold{
@@ -50,18 +55,42 @@ func (s *Service) Reserve(ctx context.Context, r Request) (Answer, error) {
 	return s.call(ctx, v)
 }
 
+// reserveDetailed reserves for an owner, under a reference or in the place of another hold.
+func (s *Service) reserveDetailed(
+	ctx context.Context, id uuid.UUID, r Request, lines []Line, ttl time.Duration, name *string,
+	hash []byte,
+) (Answer, error) {
+	products, warehouses, quantities := columns(lines)
+	return s.call(ctx, verb{
+		procedure: reserveDetailed,
+		args: []any{
+			id.String(), products, warehouses, quantities, ttl, optional(r.Owner),
+			optional(r.Reference), optionalID(r.Replaces), name, hash,
+		},
+		success: []string{string(Pending)},
+	})
+}
+
 // keyArgs is the function keyArgs for a request that has these lines after merging. The hash has
 // the requested TTL, not the one in effect. Otherwise a changed default would make a retry a
 // different request.
 func (r Request) keyArgs(ctx context.Context, lines []Line) (name *string, hash []byte) {
-	return keyArgs(ctx, r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+	if !r.isDetailed() {
+		return keyArgs(ctx, r.Key, "reserve", seconds(r.TTL), lineBytes(lines))
+	}
+	var replaces []byte
+	if r.Replaces != nil {
+		replaces = r.Replaces[:]
+	}
+	return keyArgs(ctx, r.Key, "reserve", seconds(r.TTL), lineBytes(lines), []byte(r.Owner),
+		[]byte(r.Reference), replaces)
 }
 
-// refuse refuses an invalid request. MaxHold is a setting, so it may have been longer when the
-// first request under the key was answered. A request that only MaxHold refuses gets that answer
-// again (I6). Only such a request with a key costs a round trip.
+// refuse refuses an invalid request. MaxHold, MaxUnits and MaxLines are settings, so they may have
+// been higher when the first request under the key was answered. A request that only they refuse
+// gets that answer again (I6). Only such a request with a key costs a round trip.
 func (s *Service) refuse(ctx context.Context, r Request, refusal error) (Answer, error) {
-	lines, err := r.validate(ctx, r.TTL)
+	lines, err := r.validate(ctx, limits{r.TTL, MaxLines * MaxQuantity, MaxLines})
 	if r.Key == "" || err != nil {
 		return Answer{}, refusal
 	}

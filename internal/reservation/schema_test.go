@@ -107,6 +107,7 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	for range 8 {
 		rows = append(rows, [2]reservation.Line{f.stock(8), f.stock(100)})
 	}
+	f.Exec(firstTickSQL)
 	before := scans(ctx, f)
 
 	for _, pair := range rows {
@@ -117,6 +118,7 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 	for name, n := range scans(ctx, f) {
 		isTable := strings.HasPrefix(name, "all of ")
 		switch {
+		case name == "all of sinks" || name == "sinks_pkey": // the stats read its few rows either way
 		case isTable && n > before[name]:
 			whole = append(whole, name)
 		case !isTable && n == before[name]:
@@ -124,11 +126,12 @@ func TestEveryIndexServesAVerbAndNoVerbReadsAWholeTable(t *testing.T) {
 		}
 	}
 	slices.Sort(unused)
+	slices.Sort(whole)
 	// These indexes only keep values unique, or serve the previous release, the audits or the relay.
 	if diff := cmp.Diff([]string{
 		"archive_position_pkey", "archived_months_pkey", "archived_stock_pkey",
-		"audit_state_pkey", "parked_by_subject", "parked_pkey", "products_by_name",
-		"returns_by_time", "sinks_pkey", "stock_adjustments_pkey", "stock_closings_pkey",
+		"audit_state_pkey", "live_pkey", "parked_by_subject", "parked_pkey", "products_by_name",
+		"returns_by_time", "stock_adjustments_pkey", "stock_closings_pkey",
 		"stock_movements_by_line", "stock_movements_by_xid", "stream_pkey",
 	}, unused); diff != "" {
 		t.Errorf("indexes that no verb uses differ (-want +got):\n%s", diff)
@@ -223,6 +226,7 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 		20); err != nil {
 		t.Fatal(err)
 	}
+	payInEveryWay(ctx, t, f, other)
 	putCatalog(ctx, t, stock.New(s))
 	operatorReads(ctx, t, s, row)
 	below := 1001
@@ -238,6 +242,49 @@ func callEveryVerb(ctx context.Context, t *testing.T, f *fixture, row, other res
 UPDATE idempotency_keys SET created_at = clock_timestamp() - interval '25 h' WHERE key = $1`, key)
 	if result, err := s.Sweep(ctx); err != nil || result.Expired != 3 || result.Keys != 1 {
 		t.Fatalf("Sweep() = %+v, %v, want 3 holds and a key", result, err)
+	}
+}
+
+// payInEveryWay reserves for an owner, replaces the hold, starts payments, one of which fails, and
+// confirms. Another payment comes too late. Then it lists the owner's holds and erases the owner.
+func payInEveryWay(ctx context.Context, t *testing.T, f *fixture, row reservation.Line) {
+	t.Helper()
+	s := f.services()[0]
+	request := reservation.Request{
+		Lines: []reservation.Line{row}, Owner: uuid.NewString(), Reference: uuid.NewString(),
+	}
+	reserve := func() uuid.UUID {
+		t.Helper()
+		answer, err := s.Reserve(ctx, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.Hold.ID
+	}
+	replaced, late := reserve(), reserve()
+	request.Replaces = &replaced
+	paid := reserve()
+	_, startErr := s.StartPayment(ctx, paid, "p", time.Minute, uuid.NewString())
+	_, failErr := s.FailPayment(ctx, paid, "p", nil, uuid.NewString())
+	_, againErr := s.StartPayment(ctx, paid, "q", time.Minute, "")
+	_, confirmErr := s.ConfirmPayment(ctx, paid, "q", true, uuid.NewString())
+	f.Kill(late)
+	_, lateErr := s.ConfirmPayment(ctx, late, "p", true, uuid.NewString())
+	errs := []error{startErr, failErr, againErr, confirmErr, lateErr}
+	for _, filter := range []reservation.HoldFilter{
+		{Owner: request.Owner},
+		{Reference: request.Reference},
+		{UpdatedSince: time.Now().Add(-time.Hour)},
+	} {
+		page, err := s.ListHolds(ctx, filter, reservation.HoldCursor{}, 20)
+		if len(page.Holds) < 4 {
+			t.Errorf("ListHolds(%+v) = %d holds, want 4 or more", filter, len(page.Holds))
+		}
+		errs = append(errs, err)
+	}
+	erased, err := s.EraseOwner(ctx, request.Owner, uuid.NewString())
+	if err := errors.Join(append(errs, err)...); err != nil || erased.Holds != 4 {
+		t.Fatalf("%d holds erased, %v, want 4", erased.Holds, err)
 	}
 }
 
@@ -302,7 +349,7 @@ func TestTheSchemaRefusesBrokenPromises(t *testing.T) {
 	t.Parallel()
 
 	const checkViolation, uniqueViolation, foreignKeyViolation = "23514", "23505", "23503"
-	shop := newAuditShop(t)
+	shop := newRelationShop(t)
 	for code, statements := range map[string]map[string]string{
 		checkViolation: {
 			"I1: reserved exceeds total": "UPDATE inventory SET reserved = total + 1",
@@ -313,7 +360,20 @@ SELECT adjust_stock(product_id, warehouse_id, -1000, 'test') FROM inventory`,
 UPDATE reservations SET status = 'RELEASED' WHERE status = 'CONFIRMED'`,
 			"I3: the end of a resolved hold changes": `
 UPDATE reservations SET expires_at = expires_at + interval '1 h' WHERE status = 'RELEASED'`,
-			"I3: a hold is deleted":               "DELETE FROM reservations",
+			"I3: a hold is deleted": "DELETE FROM reservations",
+			"I3: a payment's final outcome changes": `
+UPDATE hold_payments SET outcome = 'FAILED' WHERE outcome = 'CONFIRMED'`,
+			"I3: a payment moves to another hold": `
+UPDATE hold_payments SET hold_id = gen_random_uuid() WHERE outcome = 'STARTED'`,
+			"I3: a payment is deleted":     "DELETE FROM hold_payments",
+			"a payment gets no hold":       "UPDATE hold_payments SET outcome = 'REACQUIRED'",
+			"a lost payment isn't told":    "UPDATE hold_payments SET outcome = 'LOST'",
+			"I3: a replacement changes":    "UPDATE replacements SET new_id = gen_random_uuid()",
+			"I3: a replacement is deleted": "DELETE FROM replacements",
+			"a hold replaces itself": `
+INSERT INTO replacements SELECT r.id, r.id FROM reservations r LIMIT 1`,
+			"a party is nobody":                   "UPDATE hold_parties SET owner = NULL, reference = NULL",
+			"an owner is too long":                "UPDATE hold_parties SET owner = repeat('a', 256)",
 			"I10: a row of the ledger changes":    "UPDATE ledger SET at = at - interval '1 s'",
 			"I10: a row of the ledger is deleted": "DELETE FROM ledger",
 			"I10: a hold's version jumps": `
@@ -376,6 +436,16 @@ UPDATE inventory SET seq = seq + 1; UPDATE inventory SET seq = seq + 1;` +
 			"I7: the same line twice": `
 INSERT INTO reservation_items SELECT * FROM reservation_items`,
 			"I10: the same transition twice": "INSERT INTO ledger SELECT * FROM ledger",
+			"two payments are under way": `
+INSERT INTO hold_payments SELECT hold_id, 'other', 'STARTED', at FROM hold_payments
+WHERE outcome = 'STARTED'`,
+			"two payments have paid": `
+INSERT INTO hold_payments SELECT hold_id, 'other', 'CONFIRMED', at FROM hold_payments
+WHERE outcome = 'CONFIRMED'`,
+			"a hold has two successors": `
+INSERT INTO replacements SELECT old_id, gen_random_uuid() FROM replacements`,
+			"a hold replaces two": `
+INSERT INTO replacements SELECT gen_random_uuid(), new_id FROM replacements`,
 			"I8: the same movement twice": `
 INSERT INTO stock_movements SELECT m.* FROM stock_movements m JOIN inventory i
 USING (product_id, warehouse_id, seq)`,

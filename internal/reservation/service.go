@@ -1,6 +1,7 @@
 package reservation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,14 @@ type Options struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
+	// MaxPaymentHold is the longest that a hold may last while it is being paid. Zero means a day.
+	MaxPaymentHold time.Duration
+	// MaxUnits is the most units of a hold. Zero means what the constants MaxLines and MaxQuantity
+	// allow.
+	MaxUnits int
+	// MaxLines is the most lines of a hold after merging, at most the constant MaxLines. Zero means
+	// that constant.
+	MaxLines int
 	// Retention is how long resolved holds and movements stay before a sweep moves them to the
 	// archive, at least 30 days. Zero keeps them for ever.
 	Retention time.Duration
@@ -35,7 +44,12 @@ type Service struct {
 }
 
 // New makes a Service on a migrated database.
-func New(pool *postgres.Pool, opts Options) *Service { return &Service{pool: pool, opts: opts} }
+func New(pool *postgres.Pool, opts Options) *Service {
+	opts.MaxPaymentHold = cmp.Or(opts.MaxPaymentHold, 24*time.Hour)
+	opts.MaxUnits = cmp.Or(opts.MaxUnits, MaxLines*MaxQuantity)
+	opts.MaxLines = cmp.Or(opts.MaxLines, MaxLines)
+	return &Service{pool: pool, opts: opts}
+}
 
 // Retries counts the transactions that ran again after a deadlock or a serialization failure. It
 // stays at zero unless another program takes locks in another order, or a deploy changes the lock

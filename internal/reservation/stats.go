@@ -27,6 +27,29 @@ type Stats struct {
 	Minutes []Minute
 	// Audit is the result of the last audit, or nil before the first.
 	Audit *AuditResult
+	// Feed says how far the events are published.
+	Feed FeedStats
+}
+
+// FeedStats says how far the events are published. Lag is the longest of the sinks, and Parked is
+// the sum.
+type FeedStats struct {
+	Lag    time.Duration
+	Parked int64
+	Sinks  []SinkStats
+}
+
+// SinkStats says how far a sink of the relay has published.
+type SinkStats struct {
+	Name string
+	// Lag is the time since the first tick that isn't published, or zero.
+	Lag time.Duration
+	// Parked counts the events that the sink refused for good and those behind them, up to 10,000.
+	Parked int64
+	// Failures counts the attempts that failed since the last one that didn't, and Error says why the
+	// last one failed. Error is empty when there are none.
+	Failures int
+	Error    string
 }
 
 // Minute counts the transitions of one minute. A hold counts as expired in the minute of its
@@ -52,6 +75,35 @@ type statsRow struct {
 	Lag               float64 // in seconds
 	Minutes           []Minute
 	Audit             *AuditResult
+	Events            feedRow
+}
+
+// feedRow is the answer of feed_stats. A server whose routines are those of the previous release
+// leaves it empty.
+type feedRow struct {
+	Lag    float64 // in seconds
+	Parked int64
+	Sinks  []struct {
+		Name     string
+		Lag      float64
+		Parked   int64
+		Failures int
+		Error    *string
+	}
+}
+
+func (r feedRow) stats() FeedStats {
+	stats := FeedStats{Lag: fromSeconds(r.Lag), Parked: r.Parked}
+	for _, s := range r.Sinks {
+		sink := SinkStats{
+			Name: s.Name, Lag: fromSeconds(s.Lag), Parked: s.Parked, Failures: s.Failures,
+		}
+		if s.Error != nil {
+			sink.Error = *s.Error
+		}
+		stats.Sinks = append(stats.Sinks, sink)
+	}
+	return stats
 }
 
 const statsSQL = `SELECT operator_stats()`
@@ -68,6 +120,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{
 		Now: row.Now.UTC(), Live: row.Live, LiveUnits: row.LiveUnits, Dead: row.Dead,
 		SweepLag: fromSeconds(row.Lag), Total: row.Total, Minutes: row.Minutes, Audit: row.Audit,
+		Feed: row.Events.stats(),
 	}
 	for i := range stats.Minutes {
 		stats.Minutes[i].At = stats.Minutes[i].At.UTC()

@@ -308,7 +308,7 @@ func TestASweepEndsWhenAllDeadHoldsAreLocked(t *testing.T) {
 
 func TestAKilledSweepChangesNothingByHalves(t *testing.T) {
 	t.Parallel()
-	withoutPooler(t)
+	pgtest.WithoutPooler(t)
 
 	mustHold(t, 2, func(ctx context.Context, f *fixture, r *report) {
 		rows := f.stocks(3000, 3000)

@@ -68,11 +68,24 @@ func verbCalls(f *fixture) map[string]verbCall {
 	}
 	noKey := func() string { return "" }
 	reserveTooMuch := reserve(noKey, of(rows[0], 5000))
+	limited := f.stock(1000)
+	f.limit(0, 1000, limited)
+	inPlaceOf := func(lines ...reservation.Line) verbCall {
+		return func(ctx context.Context, s *reservation.Service) error {
+			old := f.hold(rows...)
+			_, err := s.Reserve(ctx, reservation.Request{
+				Lines: lines, Key: newKey(), Owner: "ann", Reference: "order 1", Replaces: &old.ID,
+			})
+			return err
+		}
+	}
 	return map[string]verbCall{
 		"reserve a line":       reserve(noKey, rows[0]),
 		"reserve under a key":  reserve(newKey, rows[0]),
 		"reserve a cart":       reserve(noKey, rows...),
 		"reserve a large cart": reserve(newKey, cart...),
+		"replace a hold":       inPlaceOf(rows[0]),
+		"replace by a limited": inPlaceOf(rows[0], limited),
 		"replay":               reserve(func() string { return "replayed" }, rows[1]),
 		"be refused for a long time": func(ctx context.Context, s *reservation.Service) error {
 			_, err := s.Reserve(ctx,
@@ -102,6 +115,24 @@ func verbCalls(f *fixture) map[string]verbCall {
 		},
 		"extend": func(ctx context.Context, s *reservation.Service) error {
 			_, err := s.Extend(ctx, f.hold(rows...).ID, time.Minute, newKey())
+			return err
+		},
+		"start a payment": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.StartPayment(ctx, f.hold(rows...).ID, "p", time.Minute, newKey())
+			return err
+		},
+		"fail a payment": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.FailPayment(ctx, f.hold(rows...).ID, "p", nil, newKey())
+			return err
+		},
+		"pay": func(ctx context.Context, s *reservation.Service) error {
+			_, err := s.ConfirmPayment(ctx, f.hold(rows...).ID, "p", true, newKey())
+			return err
+		},
+		"pay late": func(ctx context.Context, s *reservation.Service) error {
+			late := f.hold(rows...)
+			f.kill(late)
+			_, err := s.ConfirmPayment(ctx, late.ID, "p", true, newKey())
 			return err
 		},
 		"get": func(ctx context.Context, s *reservation.Service) error {

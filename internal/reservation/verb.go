@@ -16,6 +16,8 @@ type Answer struct {
 	Hold Hold
 	// Replayed is true when an earlier call under the same key had the effect.
 	Replayed bool
+	// Reacquired is true when a payment came too late and got the units anew: Hold is the successor.
+	Reacquired bool
 }
 
 // procedure is a verb's stored procedure and the statement that calls it. Its last two parameters
@@ -30,13 +32,25 @@ var (
 		"reserve_cart", "CALL reserve_cart($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
 	}
 	resolveHold = procedure{
-		"resolve_hold", "CALL resolve_hold($1, $2, 'v', $3, $4, $5, NULL, NULL)",
+		"resolve_hold", "CALL resolve_hold($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
 	}
-	extendHold = procedure{"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, NULL, NULL)"}
+	reserveDetailed = procedure{
+		"reserve_detailed",
+		"CALL reserve_detailed($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL)",
+	}
+	extendHold = procedure{
+		"extend_hold", "CALL extend_hold($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL)",
+	}
 	// replayAnswer is a function: it only reads.
 	replayAnswer = procedure{
 		"replay_answer", "SELECT outcome, answer FROM replay_answer($1, $2)",
 	}
+)
+
+// The causes of a transition, as the ledger has them.
+const (
+	causeVerb     = "v"
+	causeOperator = "o"
 )
 
 // errKeyUnused means that no answer is stored under the key.
@@ -71,6 +85,13 @@ const (
 	outcomeKeyReused      = "KEY_REUSED"
 	outcomeKeyInUse       = "KEY_IN_USE"
 	outcomeKeyUnused      = "UNUSED"
+	outcomeUnchanged      = "UNCHANGED"
+	outcomePaymentStarted = "PAYMENT_STARTED"
+	outcomeAlreadyPaid    = "ALREADY_PAID"
+	outcomeReacquired     = "REACQUIRED"
+	outcomePaymentLost    = "PAYMENT_LOST"
+	outcomeErased         = "ERASED"
+	outcomeMore           = "MORE"
 )
 
 // call runs a verb in one round trip. When it returns a success, the effect is on disk (I5).
@@ -91,11 +112,13 @@ func (v verb) answer(out outcome) (Answer, error) {
 			return Answer{}, fmt.Errorf("read when a hold began: %w", err)
 		}
 		return Answer{Hold: v.newHold(at.UTC())}, nil
-	case out.Name == outcomeReplayed, slices.Contains(v.success, out.Name):
-		hold, err := decodeHold(out.Data)
-		return Answer{Hold: hold, Replayed: out.Name == outcomeReplayed}, err
+	case out.Name == outcomeReplayed, slices.Contains(v.success, out.Name),
+		out.Name == outcomePaymentLost:
+		return decodeAnswer(out.Data, out.Name == outcomeReplayed)
 	case out.Name == outcomeShort:
 		return Answer{}, decodeShortages(out.Data)
+	case out.Name == outcomeAlreadyPaid:
+		return Answer{}, decodeAlreadyPaid(out.Data)
 	default:
 		return Answer{}, v.refusal(out.Name)
 	}
@@ -114,6 +137,8 @@ func (v verb) refusal(name string) error {
 		return ErrConfirmed
 	case string(Released):
 		return ErrReleased
+	case outcomePaymentStarted:
+		return ErrPaymentStarted
 	case outcomeExtensionLimit:
 		return ErrExtensionLimit
 	case outcomeKeyReused:

@@ -52,8 +52,8 @@ type ProductItem struct {
 	SKU    string
 	Name   *string
 	Status *string
-	// MaxPerHold and MaxPerOwner are from 1 to MaxLimit units, or 0 to lift the limit. They are kept
-	// and shown (reservation.Limits).
+	// MaxPerHold and MaxPerOwner are from 1 to MaxLimit units, or 0 to lift the limit
+	// (reservation.Limits).
 	MaxPerHold, MaxPerOwner *int
 }
 

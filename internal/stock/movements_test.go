@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -410,13 +411,19 @@ func TestACallThatFailedHalfWayIsRepeated(t *testing.T) {
 
 // refuseThenApply sends one document twice under one key. The first call refuses line 1, because
 // its units are held. Then they are released, and the second call gets the key between the first
-// call's last two transactions. It returns what line 1 did to the total by each answer.
+// call's last two transactions: a lock of the mug stops it there until the first call waits for the
+// key. It returns what line 1 did to the total by each answer.
 func (s *shelf) refuseThenApply() (deltas []int) {
 	s.t.Helper()
+	for _, limit := range []string{"lock_timeout", "statement_timeout"} { // for a loaded machine
+		s.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{s.Name}.Sanitize() + " SET " +
+			limit + " = '1min'")
+	}
 	s.Stock(s.mug, s.here, 5)
 	s.Stock(s.lamp, s.here, 0)
 	hold := s.reserve(s.mug, s.here, 5)
-	unlock := s.Lock("SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE", s.lamp.String())
+	const lock = "SELECT 1 FROM inventory WHERE product_id = $1 FOR UPDATE"
+	unlockLamp := s.Lock(lock, s.lamp.String())
 	d := document("correction", delta(s.mug, s.here, -5), delta(s.lamp, s.here, 1))
 	answers := make(chan []stock.LineResult, 2)
 	send := func(waiting int) {
@@ -435,8 +442,13 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'`, waiting)
 	if _, err := s.holds.Release(s.Context(), hold, ""); err != nil {
 		s.t.Fatal(err)
 	}
+	unlockMug := s.Lock(lock, s.mug.String())
 	send(2)
-	unlock()
+	unlockLamp()
+	s.WaitUntil(`
+SELECT count(*) > 0 FROM pg_stat_activity first, unnest(pg_blocking_pids(first.pid)) second
+WHERE first.datname = current_database() AND pg_blocking_pids(second) <> '{}'`)
+	unlockMug()
 	for range 2 {
 		if results := <-answers; len(results) == 2 {
 			deltas = append(deltas, results[0].Delta)

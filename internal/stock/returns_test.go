@@ -475,13 +475,14 @@ const (
 func TestMoreComesBackThanWasSoldWithoutItsGuards(t *testing.T) {
 	t.Parallel()
 
-	for name, c := range map[string]struct{ old, replacement, more string }{
-		"the lock":                  {holdLock, "WHERE id = _id", noTrigger},
-		"the lock in the archive":   {archiveLock, "", noTrigger},
-		"the sum":                   {"excess_of_return(_hold, _wanted)", "NULL", noTrigger},
-		"the sum alone":             {"excess_of_return(_hold, _wanted)", "NULL", "SELECT 1"},
-		"the lock, with a trigger":  {holdLock, "WHERE id = _id", "SELECT 1"},
-		"the status of a live hold": {"_hold.status <> 'CONFIRMED'", "false", noTrigger},
+	const sum = "excess_of_return(_hold, _wanted)"
+	for name, c := range map[string]struct{ routine, old, replacement, more string }{
+		"the lock":                  {"lock_hold", holdLock, "WHERE id = _id", noTrigger},
+		"the lock in the archive":   {"lock_hold", archiveLock, "", noTrigger},
+		"the sum":                   {"take_back", sum, "NULL", noTrigger},
+		"the sum alone":             {"take_back", sum, "NULL", "SELECT 1"},
+		"the lock, with a trigger":  {"lock_hold", holdLock, "WHERE id = _id", "SELECT 1"},
+		"the status of a live hold": {"take_back", "_hold.status <> 'CONFIRMED'", "false", noTrigger},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -489,7 +490,7 @@ func TestMoreComesBackThanWasSoldWithoutItsGuards(t *testing.T) {
 			s := newShelf(t)
 			s.Stock(s.mug, s.here, 100_000)
 			s.Stock(s.lamp, s.here, 1000)
-			pgtest.Mutate(t, s.Database, "take_back", c.old, c.replacement)
+			pgtest.Mutate(t, s.Database, c.routine, c.old, c.replacement)
 			s.Exec(c.more)
 			if strings.Contains(name, "status") {
 				hold := s.reserve(s.mug, s.here, 1)
@@ -564,7 +565,7 @@ func TestAReferenceHasTwoEffectsWithoutItsGuards(t *testing.T) {
 
 			s := newShelf(t)
 			s.Stock(s.mug, s.here, 100_000)
-			pgtest.Mutate(t, s.Database, "take_back", holdLock, "WHERE id = _id")
+			pgtest.Mutate(t, s.Database, "lock_hold", holdLock, "WHERE id = _id")
 			s.Exec(more)
 			mustGoWrong(t, func() []string { return s.raceOfOneReturn(s.Context()) })
 		})

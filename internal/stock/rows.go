@@ -38,8 +38,13 @@ type Row struct {
 
 // RowFilter says which stock rows to list. A nil stands for any.
 type RowFilter struct {
-	SKU       *string
-	Warehouse *string // its code
+	// Words select the stock rows of the products that have each word in their name or their SKU, in
+	// any case.
+	Words []string
+	// ProductID and WarehouseID select the stock rows of a product, and of a warehouse.
+	ProductID, WarehouseID *uuid.UUID
+	SKU                    *string
+	Warehouse              *string // its code
 	// AvailableBelow selects the stock rows of which fewer units are available.
 	AvailableBelow *int
 }
@@ -56,6 +61,24 @@ SELECT product_id, sku, name, status, warehouse_id, warehouse_code, warehouse_st
        reserved, seq
 FROM list_stock($1, $2, $3, $4, $5, $6, $7, $8)`
 
+const findStockSQL = `
+SELECT product_id, sku, name, status, warehouse_id, warehouse_code, warehouse_status, total,
+       reserved, seq
+FROM find_stock($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
+
+// statement is the SQL of the page of limit rows after a place, with its arguments.
+func (f RowFilter) statement(product, warehouse *string, limit int) (sql string, args []any) {
+	if f.Words == nil && f.ProductID == nil && f.WarehouseID == nil {
+		return listStockSQL, []any{
+			f.SKU, f.Warehouse, f.AvailableBelow, product, warehouse, limit, MaxRowScan, maxRowText,
+		}
+	}
+	return findStockSQL, []any{
+		f.Words, idText(f.ProductID), idText(f.WarehouseID), f.SKU, f.Warehouse, f.AvailableBelow,
+		product, warehouse, limit, reservation.MaxSearch, MaxRowScan, maxRowText,
+	}
+}
+
 // listedRow is a row of list_stock. A last one without an SKU is the place where the next page
 // begins.
 type listedRow struct {
@@ -70,7 +93,8 @@ type listedRow struct {
 
 // ListRows reads a page of the stock rows by (SKU, warehouse code), also those of archived products
 // and closed warehouses. next is where the next page begins, or nil on the last page. A page may be
-// short or empty without being the last: it looks at MaxRowScan stock rows at most.
+// short or empty without being the last: it looks at MaxRowScan stock rows at most, and with Words
+// at reservation.MaxSearch products.
 //
 // The list is a snapshot that locks nothing and waits for no disk. It is read as reservation.Read
 // does. ListRows returns reservation.ErrBusy or ErrUnavailable.
@@ -82,9 +106,8 @@ func (s *Service) ListRows(
 	if after != nil {
 		product, warehouse = idText(&after.Product), idText(after.Warehouse)
 	}
-	listed, err := reservation.Read(ctx, s.db, pgx.RowToStructByPos[listedRow], listStockSQL,
-		filter.SKU, filter.Warehouse, filter.AvailableBelow, product, warehouse, limit, MaxRowScan,
-		maxRowText)
+	sql, args := filter.statement(product, warehouse, limit)
+	listed, err := reservation.Read(ctx, s.db, pgx.RowToStructByPos[listedRow], sql, args...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list stock rows: %w", err)
 	}
@@ -99,4 +122,27 @@ func (s *Service) ListRows(
 		})
 	}
 	return rows, nil, nil
+}
+
+// maxBelowCount is how many stock rows a count looks at with AvailableBelow, because it looks for
+// the dead holds of each one that may be short.
+const maxBelowCount = 20_000
+
+const countStockSQL = `SELECT n, whole FROM count_stock($1, $2, $3, $4, $5, $6, $7, $8)`
+
+// CountRows counts the stock rows that ListRows lists, up to reservation.MaxCount. It looks at
+// reservation.MaxCountSearch products at most, and with AvailableBelow at maxBelowCount stock rows.
+// It is read as reservation.Read does. It returns reservation.ErrBusy or ErrUnavailable.
+func (s *Service) CountRows(ctx context.Context, f RowFilter) (reservation.Count, error) {
+	scan := reservation.MaxCount
+	if f.AvailableBelow != nil {
+		scan = maxBelowCount
+	}
+	rows, err := reservation.Read(ctx, s.db, pgx.RowToStructByPos[reservation.CountRow],
+		countStockSQL, f.Words, idText(f.ProductID), idText(f.WarehouseID), f.SKU, f.Warehouse,
+		f.AvailableBelow, reservation.MaxCountSearch, scan)
+	if err != nil {
+		return reservation.Count{}, fmt.Errorf("count stock rows: %w", err)
+	}
+	return rows[0].Count(), nil // a call of a function has one row
 }

@@ -2,16 +2,13 @@
 -- have it. It was resolved long ago, so it is on disk.
 CREATE OR REPLACE FUNCTION archived_hold(_id uuid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    _hold record;
+    _hold reservations;
 BEGIN
     SELECT * INTO _hold FROM archived_reservations WHERE id = _id;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF _hold.product_id IS NOT NULL THEN
-        RETURN to_jsonb(_hold);
-    END IF;
-    RETURN to_jsonb(_hold) || jsonb_build_object('items', archived_lines(_id, _hold.updated_at));
+    RETURN hold_json(_hold, false);
 END $$;
 
 -- archived_lines is the lines of a cart of the archive, as hold_json has them, or null.

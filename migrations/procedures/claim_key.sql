@@ -17,10 +17,12 @@
 --   5      a document of movements                 hashtext(...)  move_stock.sql
 --   8      the archive                             0              archive_holds, archive_movements,
 --                                                                 detach_archive
---   9      an archived hold                        hashtext(id)   return_goods, and
---                                                                 0008_archive.sql
+--   9      an archived hold                        hashtext(id)   lock_hold, and 0008_archive.sql
 --   10     the ticks                               0              take_tick, rebase_stream
 --   < 0    an idempotency key of a named caller    see below      here
+--
+-- The locks with one number of 64 bits are hashes of an owner and a limited product
+-- (lock_owner.sql), or of an owner (erase_owner.sql, settle_payment.sql).
 --
 -- Two keys of class 1 may have the same hash. Their requests then wait for one another, and nothing
 -- else. It is easy to find a key whose hash is that of a known one, so that won't do for a caller

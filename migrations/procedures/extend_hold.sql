@@ -1,9 +1,17 @@
--- extend_hold gives a live hold a new end: _ttl from now, and at most _max after the hold was
--- made.
+-- extend_hold moves the end of a live hold. _kind says why, as in the ledger (0010_ledger.sql):
 --
--- Outcomes: PENDING, which is the success; NOT_FOUND; CONFIRMED; RELEASED; EXPIRED;
--- EXTENSION_LIMIT; REPLAYED, with the answer stored under the key; KEY_IN_USE; KEY_REUSED; RETRY
--- when the hold changed during each of max_tries() tries.
+--   x  the shopper asks for more time: the end is _ttl from now. Not while a payment is under way.
+--   p  the payment _payment begins: the end is _ttl from now, or stays if it is later. The payment
+--      takes the place of another one that is under way.
+--   f  the payment _payment failed: the end is _ttl from now, or _default if that is null. Another
+--      payment than the one under way changes nothing.
+--
+-- An end may be at most _max after the hold was made. The _default is shortened instead.
+--
+-- Outcomes: PENDING, which is the success; UNCHANGED, which is one too; PAYMENT_STARTED;
+-- ALREADY_PAID, with the payment; NOT_FOUND; CONFIRMED; RELEASED; EXPIRED; EXTENSION_LIMIT;
+-- REPLAYED, with the answer stored under the key; KEY_IN_USE; KEY_REUSED; RETRY when the hold
+-- changed during each of max_tries() tries.
 --
 -- The steps of one try:
 --
@@ -12,8 +20,8 @@
 --   move     the hold is alive      set its new end                       lines, or commit
 --   lines    it is a cart           move the end of its counted lines     commit, or lock again
 CREATE OR REPLACE PROCEDURE extend_hold(
-    _id uuid, _ttl interval, _max interval, _key text, _hash bytea,
-    INOUT outcome text, INOUT answer jsonb)
+    _id uuid, _kind "char", _payment text, _actor text, _ttl interval, _default interval,
+    _max interval, _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
     _now   timestamptz;
@@ -27,23 +35,36 @@ BEGIN
             EXIT WHEN outcome IS NOT NULL;
         END IF;
 
-        SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
-        _now := clock_timestamp(); -- after the lock
-        _end := greatest(_now, _hold.updated_at) + _ttl; -- updated_at never falls
-        outcome := CASE WHEN _hold.id IS NULL
-                        THEN coalesce(archived_hold(_id) ->> 'status', 'NOT_FOUND')
-                        WHEN _hold.status <> 'PENDING' THEN _hold.status::text
-                        WHEN hold_is_dead(_hold, _now) THEN 'EXPIRED'
-                        WHEN _end > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
-                        ELSE 'PENDING' END;
-        EXIT WHEN outcome <> 'PENDING';
         PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _hold := lock_hold(_id);
+        _now := clock_timestamp(); -- after the lock
+        _end := greatest(_now, _hold.updated_at) -- updated_at never falls
+                + coalesce(_ttl, _default);
+        outcome := judge_extension(_hold, _kind, _payment, _now, _end,
+                                   CASE WHEN _ttl IS NOT NULL THEN _max END);
+        answer := CASE outcome
+                  WHEN 'UNCHANGED' THEN hold_json(_hold, hold_is_dead(_hold, _now))
+                  WHEN 'ALREADY_PAID' THEN jsonb_build_object('payment', paying_reference(_id)) END;
+        IF outcome = 'UNCHANGED' AND _key IS NOT NULL THEN
+            PERFORM keep_answer(_key, _hash, answer);
+        END IF;
+        EXIT WHEN outcome <> 'PENDING';
+        _end := CASE WHEN _kind = 'p' THEN greatest(_end, _hold.expires_at)
+                     WHEN _ttl IS NULL
+                     THEN least(_end, greatest(_hold.expires_at, _hold.created_at + _max))
+                     ELSE _end END;
         UPDATE reservations
-        SET expires_at = _end, updated_at = greatest(updated_at, _now), version = version + 1
+        SET expires_at = _end, updated_at = greatest(updated_at, _now), version = version + 1,
+            paying = _kind = 'p'
         WHERE id = _id AND status::text = 'PENDING' AND expires_at - _now > '0'
         RETURNING * INTO _hold;
-        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
-        VALUES (_hold.updated_at, _hold.expires_at, _id, _hold.version, 'x', 'v');
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause, actor)
+        VALUES (_hold.updated_at, _hold.expires_at, _id, _hold.version, _kind, 'v', _actor);
+        IF _kind = 'p' THEN
+            PERFORM start_payment(_id, _payment);
+        ELSIF _kind = 'f' THEN
+            PERFORM keep_payment(_id, _payment, 'FAILED', NULL, NULL);
+        END IF;
         IF extend_lines(_hold) THEN
             answer := hold_json(_hold, false);
             IF _key IS NOT NULL THEN
@@ -57,15 +78,64 @@ BEGIN
         _tries := _tries + 1;
         EXIT WHEN _tries = max_tries();
     END LOOP;
-    IF outcome IN ('PENDING', 'REPLAYED') THEN
+    IF outcome IN ('PENDING', 'UNCHANGED', 'REPLAYED') THEN
+        answer := with_party(answer);
         COMMIT;
         PERFORM write_log_record();
     ELSE
         ROLLBACK; -- the hold's lock needs no flush
-        IF NOT hold_is_flushed(_id) THEN
+        IF _payment IS NOT NULL OR NOT hold_is_flushed(_id) THEN
             PERFORM write_log_record(); -- for the change that the refusal tells of
         END IF;
     END IF;
+END $$;
+
+-- judge_extension is the outcome of extend_hold for a hold that the caller has locked, by the clock
+-- _now. _end is the end that is asked for, and may be at most _max after the hold was made, unless
+-- that is null.
+CREATE OR REPLACE FUNCTION judge_extension(
+    _hold reservations, _kind "char", _payment text, _now timestamptz, _end timestamptz,
+    _max interval)
+RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    _alive boolean := _hold.status = 'PENDING' AND NOT hold_is_dead(_hold, _now);
+    _paid  boolean;
+    _first text;
+BEGIN
+    IF _hold.id IS NULL THEN
+        RETURN 'NOT_FOUND';
+    ELSIF _kind = 'f' AND NOT (_alive AND _hold.paying AND _payment = (
+              SELECT p.reference FROM hold_payments p
+              WHERE p.hold_id = _hold.id AND p.outcome = 'STARTED')) THEN
+        RETURN 'UNCHANGED';
+    ELSIF _kind = 'p' AND NOT _alive THEN
+        _first := paying_reference(_hold.id);
+        _paid := _hold.status = 'CONFIRMED' OR _first IS NOT NULL;
+        IF _paid THEN
+            RETURN CASE WHEN _first = _payment THEN 'UNCHANGED' ELSE 'ALREADY_PAID' END;
+        END IF;
+    END IF;
+    RETURN CASE WHEN _hold.status <> 'PENDING' THEN _hold.status::text
+                WHEN NOT _alive THEN 'EXPIRED'
+                WHEN _kind = 'x' AND _hold.paying THEN 'PAYMENT_STARTED'
+                WHEN _end > _hold.created_at + _max THEN 'EXTENSION_LIMIT'
+                ELSE 'PENDING' END;
+END $$;
+
+-- paying_reference is the payment that paid for a hold or for its successor, or null.
+CREATE OR REPLACE FUNCTION paying_reference(_id uuid) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT p.reference FROM hold_payments p
+            WHERE p.hold_id = _id AND p.outcome IN ('CONFIRMED', 'REACQUIRED'));
+END $$;
+
+-- start_payment writes that a payment is under way, in the place of another one.
+CREATE OR REPLACE FUNCTION start_payment(_id uuid, _payment text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE hold_payments SET outcome = 'FAILED', at = clock_timestamp()
+    WHERE hold_id = _id AND outcome = 'STARTED' AND reference <> _payment;
+    PERFORM keep_payment(_id, _payment, 'STARTED', NULL, NULL);
 END $$;
 
 -- extend_lines moves the end of a cart's lines to the hold's new end. It answers false, and the

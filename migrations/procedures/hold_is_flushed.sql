@@ -1,4 +1,5 @@
--- hold_is_flushed says whether the last change of a hold, and of its lines, is known to be on disk.
+-- hold_is_flushed says whether the last change of a hold and of its lines, and the hold that took
+-- its place, are known to be on disk.
 -- A verb commits before the log is flushed, so other sessions may see a change that a crash can
 -- still undo. An answer that tells of such a change must write a log record first, and so wait
 -- (I5). A hold that doesn't exist has no change to wait for.
@@ -17,7 +18,9 @@ BEGIN
                ), false))
         FROM (SELECT r.xmin FROM reservations r WHERE r.id = _id
               UNION ALL
-              SELECT l.xmin FROM reservation_items l WHERE l.reservation_id = _id) c
+              SELECT l.xmin FROM reservation_items l WHERE l.reservation_id = _id
+              UNION ALL
+              SELECT p.xmin FROM replacements p WHERE p.old_id = _id) c
     ), true);
 END $$;
 

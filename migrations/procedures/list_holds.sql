@@ -1,5 +1,6 @@
 -- list_live_holds and list_holds answer up to _limit holds after (_at, _id): the live holds, the
 -- next to expire first; and the holds of a status, or of all when it is null, the newest first.
+-- list_holds_of.sql and list_updated_holds.sql have the lists of a party, and of what changed.
 -- They lock nothing. They read the clock after their caller's snapshot was taken, and show a hold
 -- that is dead by it as the sweep will write it (I4). After a jump of the clock a cart that lost a
 -- line may be dead before its end.
@@ -24,7 +25,7 @@ DECLARE
 BEGIN
     IF _product IS NOT NULL OR _warehouse IS NOT NULL AND has_few_holds(_warehouse, _scan) THEN
         RETURN QUERY
-        SELECT (SELECT hold_json(r, false) FROM reservations r WHERE r.id = f.id), true,
+        SELECT (SELECT with_party(hold_json(r, false)) FROM reservations r WHERE r.id = f.id), true,
                row_number() OVER (ORDER BY f.expires_at, f.id), _now
         FROM (
             SELECT p.expires_at, p.id
@@ -40,7 +41,7 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT hold_json(w.r, false), w.fits, w.n, _now
+    SELECT with_party(hold_json(w.r, false)), w.fits, w.n, _now
     FROM (
         SELECT a.r, a.expires_at, a.id, row_number() OVER (ORDER BY a.expires_at, a.id) AS n,
                CASE WHEN _warehouse IS NULL THEN true
@@ -131,24 +132,30 @@ BEGIN
                     AND l.warehouse_id = _warehouse LIMIT _many) lines);
 END $$;
 
+-- Unless _since is null, only the holds are listed that were updated then or later. No hold is
+-- updated more than longest_hold() after it was made, so the older ones aren't read.
+--
 -- Each branch of the union is in order by its index, or has only PENDING holds, so that the merge
 -- reads no further than it must. The last four have the holds before their end: all, those of a
 -- product or a warehouse, and the carts that lost a line, for a list of some holds and for one of
 -- all.
 CREATE OR REPLACE FUNCTION list_holds(
-    _status reservation_status, _product uuid, _warehouse uuid, _at timestamptz, _id uuid,
-    _limit integer, _scan integer)
+    _status reservation_status, _product uuid, _warehouse uuid, _since timestamptz,
+    _at timestamptz, _id uuid, _limit integer, _scan integer)
 RETURNS TABLE (hold jsonb, matches boolean, walked bigint, seen_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _now timestamptz := clock_timestamp();
     _all boolean := _product IS NULL AND _warehouse IS NULL;
+    _oldest timestamptz := coalesce(_since - longest_hold(), '-infinity');
 BEGIN
     RETURN QUERY
-    SELECT hold_json(w.r, hold_is_dead(w.r, _now)), w.fits, w.n, _now
+    SELECT with_party(hold_json(w.r, hold_is_dead(w.r, _now))), w.fits, w.n, _now
     FROM (
         SELECT a.r, a.created_at, a.id,
                row_number() OVER (ORDER BY a.created_at DESC, a.id DESC) AS n,
+               (_since IS NULL OR updated_as_shown(a.r, _now) >= _since)
+               AND (_status IS DISTINCT FROM 'PENDING' OR NOT hold_is_dead(a.r, _now)) AND
                CASE WHEN _all THEN true
                     WHEN (a.r).product_id IS NOT NULL
                         THEN (a.r).product_id = coalesce(_product, (a.r).product_id)
@@ -162,42 +169,52 @@ BEGIN
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE coalesce(_status, 'CONFIRMED') = 'CONFIRMED' AND r.status = 'CONFIRMED'
                AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE coalesce(_status, 'RELEASED') = 'RELEASED' AND r.status = 'RELEASED'
                AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE coalesce(_status, 'EXPIRED') = 'EXPIRED' AND r.status = 'EXPIRED'
                AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE coalesce(_status, 'EXPIRED') = 'EXPIRED' AND r.status = 'PENDING'
                AND r.expires_at <= _now AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM reservations r
-             WHERE _status IS NULL AND _all AND r.status = 'PENDING'
+             WHERE coalesce(_status, 'PENDING') = 'PENDING' AND _all AND r.status = 'PENDING'
                AND r.expires_at > _now AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT (SELECT r FROM reservations r WHERE r.id = f.id), f.created_at, f.id
-             FROM newest_holds_of(_product, _warehouse, _now, _at, _id, _limit) f
-             WHERE _status IS NULL AND NOT _all
-             ORDER BY f.created_at DESC, f.id DESC LIMIT _limit)
+             FROM newest_holds_of(_product, _warehouse, _now, _at, _id,
+                                  CASE WHEN _since IS NULL THEN _limit ELSE _scan END) f
+             WHERE coalesce(_status, 'PENDING') = 'PENDING' AND NOT _all
+               AND f.created_at >= _oldest
+             ORDER BY f.created_at DESC, f.id DESC
+             LIMIT CASE WHEN _since IS NULL THEN _limit ELSE _scan END)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM half_carts(_now) r
              WHERE coalesce(_status, 'EXPIRED') = 'EXPIRED' AND NOT _all
                AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
                AND (_status = 'EXPIRED' OR NOT has_counted_line(r.id, _product, _warehouse))
              ORDER BY r.created_at DESC, r.id DESC LIMIT _scan)
             UNION ALL
             (SELECT r, r.created_at, r.id FROM reservations r
              WHERE _status = 'EXPIRED' AND _all AND r.status = 'PENDING'
                AND r.expires_at > _now AND (r.created_at, r.id) < (_at, _id)
+               AND r.created_at >= _oldest
                AND r.product_id IS NULL -- then has_lost_line, written out, as there are many
                AND (SELECT count(*) > 0 FROM reservation_items l
                     WHERE l.reservation_id = r.id AND NOT l.counted)

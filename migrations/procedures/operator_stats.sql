@@ -68,8 +68,37 @@ BEGIN
             ),
             'audit', (SELECT jsonb_build_object('at', a.at, 'violations', a.violations,
                                                 'unfinished', a.unfinished)
-                      FROM last_audit a WHERE a.only_row)
+                      FROM last_audit a WHERE a.only_row),
+            'events', feed_stats(_now)
         )
         FROM holds h
+    );
+END $$;
+
+-- feed_stats answers how far the sinks have published, without the places of which a sink is made.
+-- A sink's lag is the time since the first tick that it hasn't published, in seconds. It counts up
+-- to 10,000 parked events of a sink.
+CREATE OR REPLACE FUNCTION feed_stats(_now timestamptz) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_build_object(
+            'lag', coalesce(max(f.lag), 0), 'parked', coalesce(sum(f.parked), 0),
+            'sinks', coalesce(jsonb_agg(jsonb_build_object(
+                'name', f.name, 'lag', f.lag, 'parked', f.parked, 'failures', f.failures,
+                'error', f.error) ORDER BY f.name), '[]'))
+        FROM (
+            SELECT s.name,
+                   coalesce((SELECT greatest(extract(epoch FROM _now - t.at), 0) FROM ticks t
+                             WHERE t.n > s.done ORDER BY t.n LIMIT 1), 0) AS lag,
+                   (SELECT count(*) FROM (SELECT FROM parked p WHERE p.sink = s.name LIMIT 10000) l)
+                       AS parked,
+                   w.failures, w.error
+            FROM sinks s
+            CROSS JOIN LATERAL ( -- a relay writes its failures beside the place that it has
+                SELECT max(p.failures) AS failures, max(p.error) AS error FROM sinks p
+                WHERE sink_of(p.name) = s.name
+            ) w
+            WHERE sink_of(s.name) = s.name
+        ) f
     );
 END $$;

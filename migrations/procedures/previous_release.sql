@@ -27,6 +27,30 @@ BEGIN
     CALL reserve_cart(_id, _products, _warehouses, _quantities, _ttl, _key, _hash, outcome, answer);
 END $$;
 
+-- The releases that know of no payments refuse, with an outcome that they know, what a payment under
+-- way forbids.
+CREATE OR REPLACE PROCEDURE resolve_hold(
+    _id uuid, _to reservation_status, _cause "char", _actor text, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL resolve_hold(_id, _to, _cause, _actor, NULL, NULL, _key, _hash, outcome, answer);
+    IF outcome = 'PAYMENT_STARTED' THEN
+        outcome := 'RETRY';
+    END IF;
+END $$;
+
+CREATE OR REPLACE PROCEDURE extend_hold(
+    _id uuid, _ttl interval, _max interval, _key text, _hash bytea,
+    INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    CALL extend_hold(_id, 'x', NULL, NULL, _ttl, NULL, _max, _key, _hash, outcome, answer);
+    IF outcome = 'PAYMENT_STARTED' THEN
+        outcome := 'EXTENSION_LIMIT';
+    END IF;
+END $$;
+
 CREATE OR REPLACE PROCEDURE resolve_hold(
     _early boolean, _id uuid, _to reservation_status, _key text, _hash bytea,
     INOUT outcome text, INOUT answer jsonb)
@@ -104,4 +128,14 @@ RETURNS TABLE (violations integer, found jsonb) LANGUAGE plpgsql AS $$
 BEGIN
     RETURN QUERY SELECT e.violations, e.found
                  FROM end_audit(_kind, _run, _whole, _missed, NULL) e;
+END $$;
+
+CREATE OR REPLACE FUNCTION list_holds(
+    _status reservation_status, _product uuid, _warehouse uuid, _at timestamptz, _id uuid,
+    _limit integer, _scan integer)
+RETURNS TABLE (hold jsonb, matches boolean, walked bigint, seen_at timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT l.hold, l.matches, l.walked, l.seen_at
+                 FROM list_holds(_status, _product, _warehouse, NULL, _at, _id, _limit, _scan) l;
 END $$;

@@ -17,7 +17,7 @@ DECLARE
     _rows  integer := 0;
     _since timestamptz := (SELECT t.at FROM ticks t WHERE t.n = _done);
 BEGIN
-    IF _after IS NULL OR _after LIKE 'h%' THEN
+    IF (_after IS NULL OR _after LIKE 'h%') AND _kinds IS DISTINCT FROM '{m}' THEN
         RETURN QUERY SELECT * FROM read_transitions(_done, _batch, _after, _kinds, _limit);
         GET DIAGNOSTICS _rows = ROW_COUNT;
     END IF;
@@ -64,6 +64,8 @@ BEGIN
                'kind', l.kind, 'cause', l.cause, 'actor', l.actor, 'at', l.at,
                'expires_at', l.expires_at, 'version', l.version, 'hold_id', l.hold_id,
                'created_at', r.created_at,
+               'replaces', CASE WHEN r.detailed THEN (
+                   SELECT p.old_id FROM replacements p WHERE p.new_id = r.id) END,
                'items', CASE WHEN r.product_id IS NOT NULL
                    THEN jsonb_build_array(jsonb_build_object(
                        'product_id', r.product_id, 'warehouse_id', r.warehouse_id,
@@ -145,9 +147,7 @@ DECLARE
 BEGIN
     SELECT * INTO _stream FROM stream s WHERE s.only_row;
     IF _epoch IS NULL THEN
-        _done := CASE WHEN _stream.archived = '0' THEN oldest_tick() ELSE coalesce(
-            (SELECT min(t.n) FROM ticks t WHERE _stream.archived < pg_snapshot_xmin(t.snapshot)),
-            last_tick()) END;
+        _done := first_listed_tick();
     END IF;
     _start := coalesce((SELECT max(t.n) FROM ticks t WHERE t.n <= _done), 0);
     IF _start <> _done THEN

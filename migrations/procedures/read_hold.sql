@@ -15,7 +15,7 @@ BEGIN
         PERFORM write_log_record();
     END IF;
     answer := jsonb_build_object(
-        'hold', answer,
+        'hold', with_party(answer),
         'product', (SELECT to_jsonb(p) FROM products p
                     WHERE p.id = (answer ->> 'product_id')::uuid),
         'warehouse', (SELECT to_jsonb(w) FROM warehouses w

@@ -29,6 +29,7 @@ BEGIN
         UPDATE stock_movements SET xid = '3' WHERE xid >= pg_snapshot_xmax(_this);
         ALTER TABLE stock_movements ENABLE TRIGGER i8_movements_stay;
     END IF;
+    PERFORM FROM sinks s ORDER BY s.name FOR UPDATE; -- a sink before its places, as in claim_sink
     DELETE FROM ticks;
     INSERT INTO ticks (n, snapshot) VALUES (_next, _this);
     UPDATE sinks SET done = _next, batch = NULL, after = NULL, leased_until = '-infinity',

@@ -2,44 +2,53 @@
 -- were. Operators call it when the cause is repaired. It has its owner's rights, because an
 -- operator may not change the place of a sink.
 --
--- The sink goes back to the last tick that saw none of these events, so that they come before the
--- later events of their subjects. Every event since then is published again too: consumers know its
--- id. An event whose row lies in the archive can't be published any more. It isn't counted, a
--- warning names it, and it is parked no longer, so that the later events of its subject go out.
+-- The sink, and the place of each part that has such an event, goes back to the last tick that saw
+-- none of the part's, so that they come before the later events of their subjects. Every event of
+-- the part since then is published again too: consumers know its id. An event whose row lies in the
+-- archive can't be published any more. It isn't counted, a warning names it, and it is parked no
+-- longer, so that the later events of its subject go out.
 --
 -- The lease ends, so that a relay that publishes at this moment can't move the sink's place forward
 -- again (the fencing in claim_sink), nor park a later event of the subject (park_followers).
 CREATE OR REPLACE FUNCTION redrive_parked(_sink text) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    _xids  xid8[];
+    _holds xid8[];
+    _moves xid8[];
     _lost  text[];
-    _place bigint;
 BEGIN
     PERFORM refuse_other_than_operator();
-    PERFORM FROM sinks s WHERE s.name = _sink FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no sink %', _sink USING ERRCODE = 'no_data_found';
-    END IF;
-    SELECT array_agg(r.xid) FILTER (WHERE r.xid IS NOT NULL),
+    PERFORM lock_named_sink(_sink);
+    PERFORM FROM sinks s WHERE s.name = ANY (places_of(_sink)) ORDER BY s.name FOR UPDATE;
+    SELECT coalesce(array_agg(r.xid) FILTER (WHERE r.xid IS NOT NULL AND NOT r.moved), '{}'),
+           coalesce(array_agg(r.xid) FILTER (WHERE r.xid IS NOT NULL AND r.moved), '{}'),
            array_agg(r.id ORDER BY r.id) FILTER (WHERE r.xid IS NULL)
-    INTO _xids, _lost
-    FROM (SELECT p.id, parked_xid(p.id, p.subject) AS xid FROM parked p WHERE p.sink = _sink) r;
+    INTO _holds, _moves, _lost
+    FROM (SELECT p.id, strpos(p.subject, '/') > 0 AS moved, parked_xid(p.id, p.subject) AS xid
+          FROM parked p WHERE p.sink = _sink) r;
     IF _lost IS NOT NULL THEN
         RAISE WARNING 'archived, and not published to %: %', _sink, _lost;
     END IF;
     DELETE FROM parked p WHERE p.sink = _sink;
-    IF _xids IS NULL THEN
-        RETURN 0;
-    END IF;
-    SELECT coalesce(max(t.n), 0) INTO _place FROM ticks t
-    WHERE NOT EXISTS (
-        SELECT FROM unnest(_xids) x WHERE pg_visible_in_snapshot(x, t.snapshot));
+    PERFORM take_place_back(_sink, _holds || _moves);
+    PERFORM take_place_back(_sink || '-holds', _holds);
+    PERFORM take_place_back(_sink || '-stock', _moves);
+    RETURN cardinality(_holds || _moves);
+END $$;
+
+-- take_place_back takes a place back to the last tick that saw none of the transactions, if there
+-- are any, and ends its lease.
+CREATE OR REPLACE FUNCTION take_place_back(_place text, _xids xid8[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
     UPDATE sinks s
-    SET done = least(s.done, _place), batch = NULL, after = NULL, lease = NULL,
-        leased_until = '-infinity', failures = 0, error = NULL
-    WHERE s.name = _sink;
-    RETURN cardinality(_xids);
+    SET done = least(s.done, (
+            SELECT coalesce(max(t.n), 0) FROM ticks t
+            WHERE NOT EXISTS (
+                SELECT FROM unnest(_xids) x WHERE pg_visible_in_snapshot(x, t.snapshot)))),
+        batch = NULL, after = NULL, lease = NULL, leased_until = '-infinity', failures = 0,
+        error = NULL
+    WHERE s.name = _place AND _xids <> '{}';
 END $$;
 
 -- parked_xid is the transaction that wrote the row of an event, or null if the row is archived. The
@@ -58,8 +67,9 @@ BEGIN
               AND l.version = substr(_id, length(_subject) + 2)::integer);
 END $$;
 
--- park_followers sets events aside that follow a parked one: an array of {id, subject, error}. Only
--- the relay that has the lease may do so. Otherwise an operator has redriven the events meanwhile.
+-- park_followers sets events aside that follow a parked one, for the place _sink: an array of {id,
+-- subject, error}. Only the relay that has the lease may do so. Otherwise an operator has redriven
+-- the events meanwhile.
 CREATE OR REPLACE FUNCTION park_followers(_sink text, _lease uuid, _followers jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,6 +1,6 @@
 -- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted
 -- by (product, warehouse). Outcomes as for reserve_line. SHORT names every line that isn't for sale,
--- or every short line when all are for sale.
+-- or what the limits of the products forbid, or every short line.
 --
 -- The steps of one try, as in reserve_line:
 --
@@ -32,13 +32,16 @@ BEGIN
 
         _now := clock_timestamp();
         _raise := _quantities;
-        SELECT count(*), bool_and(s.open AND s.free >= l.quantity),
+        SELECT count(*), bool_and(s.open AND s.free >= l.quantity AND s.most_per_owner IS NULL
+                                  AND (s.most < l.quantity) IS NOT TRUE),
                array_agg(s.epoch ORDER BY l.n)
         INTO _found, _fits, _epochs
         FROM unnest(_products, _warehouses, _quantities)
              WITH ORDINALITY l (product_id, warehouse_id, quantity, n)
         CROSS JOIN LATERAL (
-            SELECT i.total - i.reserved AS free, i.epoch, i.open FROM inventory i
+            SELECT i.total - i.reserved AS free, i.epoch, i.open, i.max_per_hold AS most,
+                   i.max_per_owner AS most_per_owner
+            FROM inventory i
             WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
             ORDER BY i.epoch DESC LIMIT 1
         ) s;
@@ -47,7 +50,8 @@ BEGIN
             EXIT;
         END IF;
         IF NOT _fits THEN
-            answer := closed_lines(_products, _warehouses, _quantities);
+            answer := coalesce(closed_lines(_products, _warehouses, _quantities),
+                               limits_of_cart(_products, _warehouses, _quantities));
             IF answer IS NOT NULL THEN
                 outcome := 'SHORT';
                 EXIT;
@@ -80,10 +84,10 @@ BEGIN
         -- The stock rows are locked in order and then updated under the guard. One row that is
         -- short undoes the whole cart.
         WITH locked AS MATERIALIZED (
-            SELECT i.product_id, i.warehouse_id, l.units, l.epoch
+            SELECT i.product_id, i.warehouse_id, l.quantity, l.units, l.epoch
             FROM inventory i
-            JOIN unnest(_products, _warehouses, _raise, _epochs)
-                 l (product_id, warehouse_id, units, epoch)
+            JOIN unnest(_products, _warehouses, _quantities, _raise, _epochs)
+                 l (product_id, warehouse_id, quantity, units, epoch)
               ON i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
                  AND i.epoch >= l.epoch
             ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
@@ -93,7 +97,8 @@ BEGIN
             epoch = next_epoch(i.epoch)
         FROM locked l
         WHERE i.product_id = l.product_id AND i.warehouse_id = l.warehouse_id
-          AND i.epoch >= l.epoch AND i.total - i.reserved >= l.units AND i.open;
+          AND i.epoch >= l.epoch AND i.total - i.reserved >= l.units AND i.open
+          AND (i.max_per_owner IS NOT NULL OR i.max_per_hold < l.quantity) IS NOT TRUE;
         GET DIAGNOSTICS _found = ROW_COUNT;
         IF _found = _lines THEN
             IF NOT _fits AND random() < 0.03 THEN
@@ -112,18 +117,8 @@ BEGIN
         ROLLBACK;
         _tries := _tries + 1;
         EXIT WHEN _tries = max_tries();
-        FOR n IN 1.._lines LOOP
-            PERFORM await_dead_hold(_products[n], _warehouses[n]);
-            ROLLBACK;
-            PERFORM await_dead_line(_products[n], _warehouses[n]);
-            ROLLBACK;
-            IF _units > reclaim_step() THEN
-                CALL free_units(_products[n], _warehouses[n], _quantities[n], _late);
-                EXIT WHEN _late;
-            END IF;
-        END LOOP;
+        CALL await_units(_products, _warehouses, _quantities, _tries, _late);
         EXIT WHEN _late;
-        PERFORM pause_before_try(_tries + 1);
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
         COMMIT;

@@ -31,6 +31,7 @@ BEGIN
         END IF;
     END IF;
     IF outcome IN ('RETURNED', 'REPLAYED') THEN
+        answer := with_party(answer);
         COMMIT;
     ELSE
         ROLLBACK; -- also the lines before the one that was refused
@@ -42,8 +43,7 @@ END $$;
 -- don't concern the key. After any other than RETURNED the caller must roll back.
 --
 -- The lock of the hold makes its returns follow one another, so what was returned before is known
--- until the commit. Each statement after the lock has a younger snapshot. A hold of the archive
--- can't be locked, and never comes back from there: an advisory lock takes the place of its own.
+-- until the commit. Each statement after the lock has a younger snapshot.
 CREATE OR REPLACE FUNCTION take_back(
     _id uuid, _reference text, _actor text, _wanted returns[], OUT outcome text, OUT answer jsonb)
 LANGUAGE plpgsql AS $$
@@ -54,18 +54,12 @@ DECLARE
     _excess jsonb;
 BEGIN
     PERFORM share_catalog_for_new_rows(_wanted);
-    SELECT * INTO _hold FROM reservations WHERE id = _id FOR NO KEY UPDATE;
-    IF FOUND THEN
-        answer := hold_json(_hold, false);
-    ELSE
-        PERFORM pg_advisory_xact_lock(9, hashtext(_id::text));
-        SELECT * INTO _hold FROM archived_reservations WHERE id = _id;
-        answer := archived_hold(_id);
-    END IF;
-    IF answer IS NULL THEN
+    _hold := lock_hold(_id);
+    IF _hold.id IS NULL THEN
         outcome := 'NOT_FOUND';
         RETURN;
     END IF;
+    answer := hold_json(_hold, false);
     SELECT array_agg(r ORDER BY r.line) INTO _done FROM returns r
     WHERE r.reservation_id = _id AND r.reference = _reference;
     IF _done IS NOT NULL AND lines_of_return(_done) <> lines_of_return(_wanted) THEN
