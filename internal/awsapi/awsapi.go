@@ -48,6 +48,13 @@ var SQS = Service{
 	Timeout: 3 * time.Second, MaxAnswer: 64 << 10,
 }
 
+// Logs takes the calls about the lines of CloudWatch Logs.
+var Logs = Service{
+	Title: "CloudWatch Logs", Host: "logs", Target: "Logs_20140328",
+	ContentType: "application/x-amz-json-1.1",
+	Timeout:     3 * time.Second, MaxAnswer: 2 << 20,
+}
+
 // Client calls one service as the Lambda. It is safe for concurrent use.
 type Client struct {
 	service  Service

@@ -30,7 +30,7 @@ type Value struct {
 // Value makes a value of a metric without a dimension.
 func (m Metric) Value(value float64) Value { return Value{metric: m, value: value} }
 
-// Of makes a value of a metric that has a dimension, such as a function's name.
+// Of makes a value of a metric with a dimension. The dimension is a function's name, for example.
 func (m Metric) Of(dimension string, value float64) Value {
 	return Value{metric: m, of: dimension, value: value}
 }

@@ -43,14 +43,21 @@ var (
 	// AuditUnfinished is 1 when an audit didn't finish, else 0.
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}
 
-	// RelayLagSeconds is the age of the oldest transition that a sink didn't have yet. The relay
-	// writes it at least every ten seconds of a run, and at its end, if the outbox told it.
-	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, "Sink"}
+	// RelayLagSeconds is the age of the oldest event that a sink didn't have yet, for each of its two
+	// places. The relay writes it at least every ten seconds of a run, and at its end, if the outbox
+	// told it.
+	RelayLagSeconds = Metric{"RelayLagSeconds", Seconds, "Place"}
 	// EventsPublished counts the events that a sink accepted.
 	EventsPublished = Metric{"EventsPublished", Count, "Sink"}
 	// EventsParked is how many events a sink refused for good, or stand behind such an event, until an
 	// operator redrives them. The relay writes it with RelayLagSeconds.
 	EventsParked = Metric{"EventsParked", Count, "Sink"}
+
+	// LiveLagSeconds is how long the oldest news of the live channel had waited when it was sent. The
+	// relay writes it at least every ten seconds of a run, and at its end, if the outbox told it.
+	LiveLagSeconds = Metric{"LiveLagSeconds", Seconds, ""}
+	// LivePublished counts the messages that the live channel took: of stock rows and of holds.
+	LivePublished = Metric{"LivePublished", Count, ""}
 
 	// WebhookDelivered counts the events that an endpoint took, by the webhook's name.
 	WebhookDelivered = Metric{"WebhookDelivered", Count, "Webhook"}
@@ -66,6 +73,6 @@ func All() []Metric {
 		Reservations, Shortages, Retries, PoolErrors, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
-		WebhookDelivered, WebhookFailed, WebhookDead,
+		LiveLagSeconds, LivePublished, WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }

@@ -1,7 +1,8 @@
 // Package events tells everybody what happened: it publishes each row of the ledger, and each
 // movement of stock, as an event. This package has the events, the relay that publishes them and
 // the interface of a sink. Package outbox reads them from the database, package awssink publishes
-// to AWS, and package webhook posts to endpoints.
+// to AWS, and package webhook posts to endpoints. Package channel has the contract of the live
+// channel.
 //
 // # What holds
 //
@@ -24,11 +25,13 @@
 // then the movements, by (product, warehouse, seq). A page is a part of a batch, of up to 500
 // events and 3 MB.
 //
-// The relay asks the outbox for a sink's next page, publishes it, and acknowledges it with its next
-// request. In the cloud it is a Lambda outside the network of the database, and the outbox is a
-// Lambda inside, without a right in AWS. So neither needs an endpoint or a gateway. A rule starts
-// the relay each minute, and it polls for 55 s: an event is out within about a second. A sweep
-// takes a tick too, so that batches stay small when no relay runs. An idle shop writes no tick.
+// A sink has two places in the feed: one for the holds' events and one for the movements. The relay
+// goes on from both side by side. It asks the outbox for a place's next page, publishes it, and
+// acknowledges it with its next request. In the cloud it is a Lambda outside the network of the
+// database, and the outbox is a Lambda inside, without a right in AWS. So neither needs an endpoint
+// or a gateway. A rule starts the relay each minute, and it polls for 59 s: an event is out within
+// about a second. A sweep takes a tick too, so that batches stay small when no relay runs. An idle
+// shop writes no tick.
 //
 // GET /api/events reads the same batches, but only up to the last tick.
 //
@@ -49,7 +52,7 @@
 //     end_of_batch computes: it sees the transactions of S(n) up to an id, but none that follows,
 //     on a hold or a stock row, one that it doesn't see. So it lies between S(n-1) and S(n), as a
 //     snapshot that was taken between the two, and the rest is new to the next tick.
-//   - A sink's place moves on only when the relay says that each event of the page was accepted or
+//   - A place moves on only when the relay says that each event of the page was accepted or
 //     parked. The place is a row of this database, because a crash can also undo transactions that
 //     the relay has seen: a place that is kept elsewhere could be ahead of the server.
 //   - After a crash the server gives no id twice that a tick counts as given out. S(n) is read
@@ -89,12 +92,30 @@
 // calls. It acknowledges the page up to the first event that was neither accepted nor parked. So
 // every run gets on, and no page outlasts the lease.
 //
+// # Two places
+//
+// A stock row that sells faster than its calls follow one another makes its movements late. The
+// holds' events have a place of their own, so they are out by then, and the other way round. A hold
+// and a stock row are different subjects, so the order within each stays. The two places share the
+// calls that a sink takes at once, and take turns when both wait.
+//
+// A row of the table sinks has the name of the sink itself. It stands at the last tick that both
+// places have passed. The archive and the pruning of ticks go by it, and so does a relay of the
+// release that had one place for both parts. Such a relay and one of a place exclude each other by
+// their leases. A place that is behind that row has the row's place from then on (claim_sink.sql).
+// So a deploy, and one that goes back, loses nothing.
+//
+// Several events of one subject in one call would be faster. SNS publishes the entries of a call in
+// their order, but it doesn't say that it takes none behind one that failed. A consumer would
+// ignore the failed one when it comes later. So each event waits for the answer to the one before.
+//
 // # One relay at a time
 //
-// A relay has a lease of a sink for a minute, renews it with its requests, and gives it back at the
-// end of its run. The ack counts only while the lease is the relay's own, and moves the place only
-// forward (claim_sink.sql). So a relay that was frozen past its lease may publish the page that it
-// had once more, and then stops.
+// A relay has a lease of each place for a minute, renews it with its requests, and gives it back at
+// the end of its run. The ack counts only while the lease is the relay's own, and moves the place
+// only forward (claim_sink.sql). So a relay that was frozen past its lease may publish once more
+// the page that it had, and then stops. The next minute's run begins when this one is about to end.
+// When it begins sooner, it waits for the leases.
 //
 // # What is refused
 //
@@ -103,6 +124,35 @@
 // later events of its subject, and the other subjects go on. None of the subject's rows is archived
 // meanwhile. EventsParked says how many events are parked, for an alarm. When the cause is
 // repaired, an operator publishes them by redrive_parked.
+//
+// # Live stock
+//
+// The relay also tells the open pages, on the live channel, what a stock row has now, and which
+// hold has changed. These messages are state and no events, so they have other rules:
+//
+//   - The relay asks for news twice a second, and each second it gets a batch if there is any
+//     (claim_live.sql): the stock rows that moved, and those of which holds were made, resolved or
+//     have died. The batch names each row once, and the
+//     row is read when its page is. So a row has at most one message a second, however often it
+//     changed.
+//   - A hold that dies by itself is news, although nobody has written anything: its units are
+//     available again (I4). The outbox looks in the index of the holds' ends, between the time of
+//     the last look and now.
+//   - asOf is the number of the tick that ends the batch. It rises with each message of a row, and
+//     a reader keeps the message with the highest. A page is read after its tick was committed, so
+//     it has all that the tick sees. A later change is in a later batch. For the same reason an
+//     answer of the catalog can be compared with a message, by the newest tick that its snapshot
+//     sees.
+//   - A death takes a tick of its own. Another sink's newest tick won't do: a reader of the catalog
+//     may have seen that tick before the hold died.
+//   - A batch that wasn't sent whole is a part of the next one, which has a higher number.
+//   - A backlog is skipped. Nothing older than a minute is told. A batch is cut off after five
+//     pages of a thousand rows, because a delivery may move every row of the shop. Each reader
+//     reads the catalog every minute, and gets there what was left out.
+//   - The channel has a lease, as the place of a sink has one, but in a table of its own: the
+//     archive and the pruning of ticks don't wait for it.
+//
+// The state may have transitions that a crash can undo, as the catalog's may.
 //
 // # Pruning
 //

@@ -1,7 +1,6 @@
-package events_test
+package events
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/allo/reservations/internal/emf"
-	"github.com/allo/reservations/internal/events"
 )
 
 // The alarm takes a lag of zero for a healthy relay. So a relay that doesn't know the lag writes
@@ -18,21 +16,23 @@ func TestARelayWithoutAnOutboxWritesNoLag(t *testing.T) {
 	t.Parallel()
 
 	for name, c := range map[string]struct {
-		page events.Page
+		page Page
 		err  error
 		want string
 	}{
-		"an outbox that fails": {events.Page{}, errors.New("no database"), ""},
-		"an outbox":            {events.Page{Leased: true, LagSeconds: 3}, nil, `"RelayLagSeconds":3`},
+		"an outbox that fails": {Page{}, errors.New("no database"), ""},
+		"an outbox":            {Page{Leased: true, LagSeconds: 3}, nil, `"RelayLagSeconds":3`},
 	} {
-		var written bytes.Buffer
+		var written output
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		outbox := func(context.Context, events.Request) (events.Page, error) {
+		outbox := func(_ context.Context, r Request) (Page, error) {
 			cancel()
-			return c.page, c.err
+			page := c.page
+			page.Place = r.Sink
+			return page, c.err
 		}
-		relay := events.NewRelay(outbox, map[string]events.Sink{"topic": nil}, events.Options{
+		relay := NewRelay(outbox, map[string]Sink{"topic": nil}, Options{
 			Log: slog.New(slog.DiscardHandler), Metrics: emf.New(&written, "Allo"),
 		})
 		if err := relay.Run(ctx); (err != nil) != (c.err != nil) {

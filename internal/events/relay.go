@@ -13,11 +13,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/emf"
+	"github.com/allo/reservations/internal/events/channel"
 )
 
 // The bounds of a relay's work.
 const (
-	// maxPublishes is how many calls of a sink's Publish run at once.
+	// maxPublishes is how many calls of a sink's Publish run at once, for both of its places. They
+	// take turns when both wait.
 	maxPublishes = 8
 	// maxRefusals is how often a sink must refuse an event for good until the relay parks it.
 	maxRefusals = 5
@@ -47,7 +49,9 @@ type Options struct {
 	// Retry is the pause before a page is published again, or the outbox is asked again. Each pause
 	// is twice the one before, up to thirty times Retry. Zero means a second.
 	Retry time.Duration
-	Log   *slog.Logger
+	// Live takes the messages of the live channel, or is nil where there is none.
+	Live channel.Publisher
+	Log  *slog.Logger
 	// Metrics may be nil.
 	Metrics *emf.Writer
 }
@@ -59,7 +63,7 @@ type Relay struct {
 	opts   Options
 }
 
-// NewRelay makes a Relay. sinks has each sink by its name in the table sinks.
+// NewRelay makes a Relay. sinks has each sink by its name, such as "topic".
 func NewRelay(outbox Outbox, sinks map[string]Sink, opts Options) *Relay {
 	if opts.Poll == 0 {
 		opts.Poll = defaultPoll
@@ -70,18 +74,34 @@ func NewRelay(outbox Outbox, sinks map[string]Sink, opts Options) *Relay {
 	return &Relay{outbox: outbox, sinks: sinks, opts: opts}
 }
 
-// Run publishes to all sinks side by side, until its time is over or ctx is done. It returns an
-// error when a sink's last page couldn't be published, or when the outbox didn't answer at the end.
-// Nothing is lost then: the next run publishes the page.
+// Run publishes from both places of all sinks side by side, and the live channel beside them, until
+// its time is over or ctx is done.
+// It returns an error when a place's last page couldn't be published, or when the outbox didn't
+// answer at the end. Nothing is lost then: the next run publishes the page.
 func (r *Relay) Run(ctx context.Context) error {
-	names := slices.Sorted(maps.Keys(r.sinks))
-	errs := make([]error, len(names))
+	var runs []*run
+	for _, name := range slices.Sorted(maps.Keys(r.sinks)) {
+		slots := make(chan struct{}, maxPublishes)
+		for _, place := range Places(name) {
+			runs = append(runs, r.newRun(name, place, slots))
+		}
+	}
+	r.makeSinks(ctx, runs)
+	errs := make([]error, len(runs)+1)
 	var done sync.WaitGroup
-	for i, name := range names {
+	if r.opts.Live != nil {
 		done.Go(func() {
-			if err := r.newRun(name).loop(ctx); err != nil {
-				errs[i] = fmt.Errorf("the sink %s: %w", name, err)
-				r.opts.Log.Error("relay", "sink", name, "error", err.Error())
+			if err := r.newLive().loop(ctx); err != nil {
+				errs[len(runs)] = fmt.Errorf("the live channel: %w", err)
+				r.opts.Log.Error("relay", "place", "live", "error", err.Error())
+			}
+		})
+	}
+	for i, one := range runs {
+		done.Go(func() {
+			if err := one.loop(ctx); err != nil {
+				errs[i] = fmt.Errorf("the place %s: %w", one.place, err)
+				r.opts.Log.Error("relay", "place", one.place, "error", err.Error())
 			}
 		})
 	}
@@ -89,11 +109,24 @@ func (r *Relay) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// run is a relay's run for one sink.
+// makeSinks asks for a page of each place before any is published, so that the outbox has made
+// every sink: those of a new feed begin together, with all that was ever written. The loops ask for
+// the same pages again, and see to an outbox that doesn't answer.
+func (r *Relay) makeSinks(ctx context.Context, runs []*run) {
+	if len(r.sinks) < 2 {
+		return
+	}
+	for _, one := range runs {
+		_, _ = r.outbox(ctx, one.request())
+	}
+}
+
+// run is a relay's run for one place of a sink.
 type run struct {
 	*Relay
-	name  string
+	place string
 	sink  Sink
+	slots chan struct{} // has an element for each call of the sink that runs, from both places
 	lease string
 	end   time.Time
 	cut   time.Time // of the present page
@@ -109,14 +142,14 @@ type run struct {
 	aside map[string]bool
 }
 
-func (r *Relay) newRun(name string) *run {
+func (r *Relay) newRun(name, place string, slots chan struct{}) *run {
 	limit := r.opts.For
 	if limit == 0 {
 		limit = drainLimit
 	}
 	one := &run{
-		Relay: r, name: name, sink: r.sinks[name], lease: uuid.NewString(),
-		end: time.Now().Add(limit), meter: newMeter(r.opts.Metrics, name),
+		Relay: r, place: place, sink: r.sinks[name], slots: slots, lease: uuid.NewString(),
+		end: time.Now().Add(limit), meter: newMeter(r.opts.Metrics, name, place),
 	}
 	one.forget()
 	return one
@@ -138,14 +171,14 @@ func (r *run) loop(ctx context.Context) error {
 		switch {
 		case err != nil:
 			failure = fmt.Errorf("ask the outbox: %w", err)
-			r.opts.Log.Warn("the outbox didn't answer", "sink", r.name, "error", err.Error())
+			r.opts.Log.Warn("the outbox didn't answer", "place", r.place, "error", err.Error())
 			r.backOff(ctx) // and ask the same again: an ack that was kept is kept again
 			continue
-		case !page.Leased:
+		case !page.Leased || page.Place != r.place:
 			failure, request = nil, r.request()
 			r.forget()
 			if r.opts.For == 0 {
-				return nil // another relay publishes to the sink
+				return nil // another relay publishes from the place
 			}
 			r.pause(ctx, r.opts.Poll)
 			continue
@@ -166,7 +199,7 @@ func (r *run) loop(ctx context.Context) error {
 			r.failures = 0
 		}
 		if failure != nil {
-			r.opts.Log.Warn("a page wasn't published whole", "sink", r.name, "error", failure.Error())
+			r.opts.Log.Warn("a page wasn't published whole", "place", r.place, "error", failure.Error())
 			request.Failure = failure.Error()
 			r.backOff(ctx)
 		}
@@ -177,7 +210,7 @@ func (r *run) loop(ctx context.Context) error {
 	return errors.Join(failure, r.release(ctx, request))
 }
 
-func (r *run) request() Request { return Request{Sink: r.name, Lease: r.lease} }
+func (r *run) request() Request { return Request{Sink: r.place, Lease: r.lease} }
 
 func (r *run) goesOn(ctx context.Context) bool {
 	return ctx.Err() == nil && time.Now().Before(r.end)
@@ -295,7 +328,7 @@ func (r *run) parkBehind(e Event) bool {
 func (r *run) park(e Event, reason string) {
 	r.aside[e.Subject] = true
 	r.parked = append(r.parked, Parked{ID: e.ID, Subject: e.Subject, Error: reason})
-	r.opts.Log.Error("an event was parked", "sink", r.name, "id", e.ID, "error", reason)
+	r.opts.Log.Error("an event was parked", "place", r.place, "id", e.ID, "error", reason)
 }
 
 // settle records the sink's answer to an event. It returns the error if the event must be sent
@@ -335,17 +368,17 @@ func waves(page []Event) [][]Event {
 // errUnsent from the cut on.
 func (r *run) send(ctx context.Context, wave []Event) []error {
 	errs := make([]error, len(wave))
-	slots := make(chan struct{}, maxPublishes)
 	var done sync.WaitGroup
 	for start := 0; start < len(wave); start += MaxBatch {
 		end := min(start+MaxBatch, len(wave))
-		slots <- struct{}{}
+		r.slots <- struct{}{}
 		if !time.Now().Before(r.cut) {
+			<-r.slots
 			answer(errs[start:], errUnsent)
 			break
 		}
 		done.Go(func() {
-			defer func() { <-slots }()
+			defer func() { <-r.slots }()
 			n := copy(errs[start:end], r.sink.Publish(ctx, wave[start:end]))
 			answer(errs[start+n:end], errNoAnswer)
 		})
@@ -370,9 +403,9 @@ var (
 
 // meter collects the metrics of a run, and writes them every ten seconds.
 type meter struct {
-	to    *emf.Writer
-	sink  string
-	since time.Time
+	to          *emf.Writer
+	sink, place string
+	since       time.Time
 	// seen says that the outbox told the lag and the parked events. Without it none are written,
 	// because zeros would look healthy.
 	seen              bool
@@ -380,8 +413,8 @@ type meter struct {
 	published, parked int
 }
 
-func newMeter(to *emf.Writer, sink string) meter {
-	return meter{to: to, sink: sink, since: time.Now()}
+func newMeter(to *emf.Writer, sink, place string) meter {
+	return meter{to: to, sink: sink, place: place, since: time.Now()}
 }
 
 // see records the lag of a page, and how many events are parked.
@@ -395,9 +428,9 @@ func (m *meter) see(page Page) {
 func (m *meter) write() {
 	values := []emf.Value{emf.EventsPublished.Of(m.sink, float64(m.published))}
 	if m.seen {
-		values = append(values, emf.RelayLagSeconds.Of(m.sink, m.lag),
+		values = append(values, emf.RelayLagSeconds.Of(m.place, m.lag),
 			emf.EventsParked.Of(m.sink, float64(m.parked)))
 	}
 	m.to.Write(values...)
-	*m = newMeter(m.to, m.sink)
+	*m = newMeter(m.to, m.sink, m.place)
 }

@@ -122,8 +122,20 @@ func (s *recorder) all() (ids []string) {
 }
 
 func newRelay(outbox Outbox, sink Sink, limit time.Duration) *Relay {
-	return NewRelay(outbox, map[string]Sink{"topic": sink},
+	return NewRelay(holdsOnly(outbox), map[string]Sink{"topic": sink},
 		Options{For: limit, Log: slog.New(slog.DiscardHandler)})
+}
+
+// holdsOnly makes an outbox answer for the places of the holds' events. The other places are empty.
+func holdsOnly(outbox Outbox) Outbox {
+	return func(ctx context.Context, r Request) (page Page, err error) {
+		page.Leased = !r.Release
+		if strings.HasSuffix(r.Sink, holdsPlace) {
+			page, err = outbox(ctx, r)
+		}
+		page.Place = r.Sink
+		return page, err
+	}
 }
 
 var errDown = errors.New("the sink is down")
@@ -213,9 +225,7 @@ func TestAFailedEventHoldsBackItsSubject(t *testing.T) {
 			}
 			return nil
 		}}
-		relay := NewRelay(outbox.next, map[string]Sink{"topic": sink},
-			Options{For: 3 * time.Minute, Log: slog.New(slog.DiscardHandler)})
-		if err := relay.Run(t.Context()); err != nil {
+		if err := newRelay(outbox.next, sink, 3*time.Minute).Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		want := []string{"a-1", "b-1", "b-2", "a-1", "a-1", "a-1", "a-1", "a-1", "a-1", "a-1", "a-2"}
@@ -445,15 +455,15 @@ func TestSinksAreServedSideBySide(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		down, up := &script{pages: [][]Event{{event("a", 1)}}}, &script{pages: [][]Event{{event("a", 1)}}}
-		outbox := func(ctx context.Context, r Request) (Page, error) {
-			return map[string]*script{"bus": down, "topic": up}[r.Sink].next(ctx, r)
-		}
+		outbox := holdsOnly(func(ctx context.Context, r Request) (Page, error) {
+			return map[string]*script{"bus-holds": down, "topic-holds": up}[r.Sink].next(ctx, r)
+		})
 		sinks := map[string]Sink{
 			"bus": &recorder{answer: func(Event) error { return errDown }}, "topic": &recorder{},
 		}
 		err := NewRelay(outbox, sinks, Options{Log: slog.New(slog.DiscardHandler)}).Run(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "the sink bus") ||
-			strings.Contains(err.Error(), "the sink topic") {
+		if err == nil || !strings.Contains(err.Error(), "the place bus-holds") ||
+			strings.Contains(err.Error(), "topic") {
 			t.Errorf("Run() = %v, want an error of the bus alone", err)
 		}
 		if up.acked != 1 || down.acked != 0 {
@@ -500,13 +510,25 @@ func TestAnEventWithoutAnAnswerIsNotAccepted(t *testing.T) {
 	})
 }
 
+// output keeps what several goroutines write.
+type output struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.Write(p)
+}
+
 // An alarm takes a missing lag for a dead relay, so even an idle run writes it every ten seconds.
 // It also tells each time how many events are parked, so that their alarm rings until they are
 // redriven.
 func TestARunWritesItsMetrics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out output
 		outbox := &script{pages: [][]Event{{event("a", 1), event("b", 1)}}}
 		sink := &recorder{answer: func(e Event) error {
 			if e.Subject == "b" {
@@ -514,7 +536,7 @@ func TestARunWritesItsMetrics(t *testing.T) {
 			}
 			return nil
 		}}
-		relay := NewRelay(outbox.next, map[string]Sink{"topic": sink}, Options{
+		relay := NewRelay(holdsOnly(outbox.next), map[string]Sink{"topic": sink}, Options{
 			For: 55 * time.Second, Log: slog.New(slog.DiscardHandler), Metrics: emf.New(&out, "test"),
 		})
 		if err := relay.Run(t.Context()); err != nil {
@@ -527,6 +549,9 @@ func TestARunWritesItsMetrics(t *testing.T) {
 			var values map[string]any
 			if err := json.Unmarshal([]byte(line), &values); err != nil {
 				t.Fatal(err)
+			}
+			if values["Place"] != "topic-holds" {
+				continue
 			}
 			lines++
 			parked = values["EventsParked"]

@@ -1,5 +1,6 @@
-// Package awssink publishes events to AWS: to an SNS FIFO topic and to an EventBridge bus. It also
-// asks the outbox when that is a Lambda function. It is apart from package events, so that only the
+// Package awssink publishes events to AWS: to an SNS FIFO topic and to an EventBridge bus, and the
+// messages of the live channel to AppSync Events. It also asks the outbox when that is a Lambda
+// function. It is apart from package events, so that only the
 // relay links AWS's clients.
 package awssink
 

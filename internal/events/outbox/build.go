@@ -23,6 +23,7 @@ type row struct {
 	Version   int        `json:"version"`
 	CreatedAt *time.Time `json:"created_at"` // nil if the hold is missing
 	ExpiresAt time.Time  `json:"expires_at"`
+	Replaces  *uuid.UUID `json:"replaces"` // nil if the hold took no other's place
 	Items     []struct {
 		ProductID   uuid.UUID `json:"product_id"`
 		WarehouseID uuid.UUID `json:"warehouse_id"`
@@ -100,6 +101,9 @@ type holdData struct {
 	ReleasedAt  *time.Time `json:"releasedAt"`
 	ExpiredAt   *time.Time `json:"expiredAt"`
 	Version     int        `json:"version"`
+	// Replaces is the hold whose place this one took. It is left out when there is none, so that the
+	// events from before there were replacements keep their bytes.
+	Replaces *uuid.UUID `json:"replaces,omitempty"`
 }
 
 type itemData struct {
@@ -169,7 +173,7 @@ func (r row) reservation() reservationData {
 	at := r.At.UTC()
 	hold := holdData{
 		ID: r.HoldID, Status: "PENDING", ExpiresAt: r.ExpiresAt.UTC(), CreatedAt: r.CreatedAt.UTC(),
-		UpdatedAt: at, Version: r.Version,
+		UpdatedAt: at, Version: r.Version, Replaces: r.Replaces,
 	}
 	switch r.Kind {
 	case "c":

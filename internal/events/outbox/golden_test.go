@@ -16,7 +16,8 @@ import (
 var update = flag.Bool("update", false, "write testdata/events.jsonl anew")
 
 // goldenRows has a row for each kind of event, with fixed ids and times: the changes of a hold of
-// one line and of a cart, and the movement of a stock row.
+// one line and of a cart, a hold that a payment got in the place of another one, and the movement
+// of a stock row.
 const goldenRows = `
 INSERT INTO reservations (id, product_id, warehouse_id, quantity, status, created_at, updated_at,
                           expires_at, version)
@@ -28,6 +29,18 @@ VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10', '0192d000-0000-7000-8000-0000000
        ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e12', '0192d000-0000-7000-8000-000000000101',
         '0192d000-0000-7000-8000-000000000002', 1, 'EXPIRED', '2026-03-01T10:00:00Z',
         '2026-03-01T10:10:00Z', '2026-03-01T10:10:00Z', 2);
+INSERT INTO reservations (id, product_id, warehouse_id, quantity, status, created_at, updated_at,
+                          expires_at, version, detailed)
+VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e13', '0192d000-0000-7000-8000-000000000101',
+        '0192d000-0000-7000-8000-000000000002', 1, 'CONFIRMED', '2026-03-01T10:15:00Z',
+        '2026-03-01T10:15:00Z', '2026-03-01T10:25:00Z', 1, true);
+INSERT INTO replacements (old_id, new_id)
+VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e12', '019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e13');
+INSERT INTO hold_parties (hold_id, owner, reference)
+VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e13', 'Mrs Smith', 'of Mrs Smith');
+INSERT INTO hold_payments (hold_id, reference, outcome, at, successor)
+VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e12', 'Mrs Smith''s card', 'REACQUIRED',
+        '2026-03-01T10:15:00Z', '019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e13');
 INSERT INTO reservation_items (reservation_id, product_id, warehouse_id, quantity, expires_at,
                                counted)
 VALUES ('019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e11', '0192d000-0000-7000-8000-000000000101',
@@ -46,7 +59,8 @@ FROM (VALUES
     ('1', 1, '2026-03-01T10:00:00Z', '2026-03-01T10:10:00Z', 'h', 'v', NULL),
     ('1', 2, '2026-03-01T10:01:00.1Z', '2026-03-01T10:10:00Z', 'r', 'r', NULL),
     ('2', 1, '2026-03-01T10:00:00Z', '2026-03-01T10:10:00Z', 'h', 'o', 'clerk'),
-    ('2', 2, '2026-03-01T10:10:00Z', '2026-03-01T10:10:00Z', 'e', 's', NULL)
+    ('2', 2, '2026-03-01T10:10:00Z', '2026-03-01T10:10:00Z', 'e', 's', NULL),
+    ('3', 1, '2026-03-01T10:15:00Z', '2026-03-01T10:25:00Z', 'c', 'v', 'payments')
 ) r (hold, version, at, expires_at, kind, cause, actor);
 ALTER TABLE stock_movements DISABLE TRIGGER USER;
 DELETE FROM stock_movements;

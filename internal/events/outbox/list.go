@@ -58,9 +58,32 @@ func (o *Outbox) List(
 		}
 		epoch, p = optional(of.String()), place
 	}
+	return o.list(ctx, after, p, limit, listSQL, epoch, p.done, optional(p.batch), optional(p.after),
+		kindsOf(types))
+}
+
+const listSinceSQL = `
+SELECT outcome, epoch, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), event
+FROM follow_events_since($1, $2, $3)`
+
+// ListSince is List for a caller who has no cursor and wants no events of long ago. It begins at
+// the newest tick that was taken before a time, so the page has all events since then and may begin
+// with some that are older. If events since then are archived, it begins as List does.
+func (o *Outbox) ListSince(
+	ctx context.Context, since time.Time, types []string, limit int,
+) (page []events.Event, next string, err error) {
+	at := since.UTC().Format(time.RFC3339Nano)
+	return o.list(ctx, "", position{}, limit, listSinceSQL, at, kindsOf(types))
+}
+
+// list reads a page of at most limit events by a statement, whose last argument is the limit. The
+// page begins behind the cursor after, whose position is p.
+func (o *Outbox) list(
+	ctx context.Context, after string, p position, limit int, sql string, args ...any,
+) (page []events.Event, next string, err error) {
 	limit = min(max(limit, 1), MaxPage)
-	rows, err := reservation.Read(ctx, o.db, pgx.RowToStructByPos[listedRow], listSQL, epoch, p.done,
-		optional(p.batch), optional(p.after), kindsOf(types), limit+1)
+	rows, err := reservation.Read(ctx, o.db, pgx.RowToStructByPos[listedRow], sql,
+		append(args, limit+1)...)
 	if err != nil {
 		return nil, "", fmt.Errorf("list events: %w", err)
 	}

@@ -179,14 +179,14 @@ func ids(published []events.Event) []string {
 // earlier one of its subject.
 func (f *fixture) faults(published []events.Event) (lost, disordered int) {
 	f.t.Helper()
-	got := ids(published)
-	for _, id := range f.written() {
+	got, written := ids(published), f.written()
+	for _, id := range written {
 		if _, found := slices.BinarySearch(got, id); !found {
 			lost++
 		}
 	}
 	for _, id := range got {
-		if _, found := slices.BinarySearch(f.written(), id); !found {
+		if _, found := slices.BinarySearch(written, id); !found {
 			f.t.Errorf("the event %s was never written", id)
 		}
 	}

@@ -22,10 +22,13 @@ const (
 	maxBytes = 3 << 20
 )
 
-// Options are the settings of an Outbox. They are part of the events' bytes.
+// Options are the settings of an Outbox.
 type Options struct {
-	// Source names the deployment. The events' source is /Source/epoch.
+	// Source names the deployment. The events' source is /Source/epoch, so it is part of their bytes.
 	Source string
+	// StockShown is the most units of a stock row that the live channel says are available, as in
+	// the catalog. Zero means the exact figures.
+	StockShown int
 }
 
 // Outbox reads the events. It is safe for concurrent use.
@@ -54,14 +57,14 @@ func (o *Outbox) Tick(ctx context.Context) (last int64, err error) {
 
 const claimSQL = `
 SELECT leased, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), last, epoch,
-       (SELECT count(*) FROM parked p WHERE p.sink = $1)
+       (SELECT count(*) FROM parked p WHERE p.sink = sink_of($1))
 FROM claim_sink($1, $2, $3, $4, $5, $6, $7, $8)`
 
-// claimed is the answer of claim_sink: the place from which the sink goes on.
+// claimed is the answer of claim_sink: the place from which the relay goes on.
 type claimed struct {
 	Leased bool
 	Done   int64
-	// Batch is 0 when the sink has all that the ticks see.
+	// Batch is 0 when the place has all that the ticks see.
 	Batch int64
 	After string
 	// Last is the number of the newest tick.
@@ -72,16 +75,21 @@ type claimed struct {
 }
 
 // Next keeps what the relay has done with its last page, and reads the next one. When there is
-// none, it takes a tick, and claims the sink once more: another session may have taken the tick,
-// and its commit may not be on disk. The events of a page are on disk. A sink's row is made when it
-// first asks.
+// none, it takes a tick, and claims the place once more: another session may have taken the tick,
+// and its commit may not be on disk. The events of a page are on disk. The rows of a sink and its
+// places are made when a relay first asks.
 //
-// The page isn't Leased when another relay has the sink's lease, or when the request comes too
-// late. Next returns the errors of Tick.
+// The page isn't Leased when another relay has the place's lease, or when the request comes too
+// late. Next returns the errors of Tick. A request with Live is answered by Live.
 func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, err error) {
+	if r.Live != nil {
+		live, err := o.Live(ctx, *r.Live)
+		return events.Page{Live: &live}, err
+	}
+	page.Place = r.Sink
 	c, err := o.claim(ctx, r)
 	if err != nil {
-		return page, fmt.Errorf("claim the sink %s: %w", r.Sink, err)
+		return page, fmt.Errorf("claim the place %s: %w", r.Sink, err)
 	}
 	if !c.Leased {
 		return page, nil
@@ -97,14 +105,14 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 		}
 		c, err = o.claim(ctx, events.Request{Sink: r.Sink, Lease: r.Lease})
 		if err != nil {
-			return page, fmt.Errorf("claim the batch of the sink %s: %w", r.Sink, err)
+			return page, fmt.Errorf("claim the batch of the place %s: %w", r.Sink, err)
 		}
 		if page.Leased = c.Leased && c.Batch != 0; !page.Leased {
 			return page, nil
 		}
 	}
 	if err := o.fill(ctx, &page, r, c); err != nil {
-		return page, fmt.Errorf("read a page of the sink %s: %w", r.Sink, err)
+		return page, fmt.Errorf("read a page of the place %s: %w", r.Sink, err)
 	}
 	return page, nil
 }
@@ -147,10 +155,10 @@ func optional[T comparable](value T) *T {
 const pageSQL = `
 SELECT e.place, e.age, e.event,
        EXISTS (SELECT FROM parked p
-               WHERE p.sink = $1 AND p.subject = e.subject
+               WHERE p.sink = sink_of($1) AND p.subject = e.subject
                  AND substring(p.id FROM '[0-9]+$')::bigint
                      <= coalesce(e.event ->> 'version', e.event ->> 'seq')::bigint)
-FROM read_events($2, $3, $4, NULL, $5) e`
+FROM read_events($2, $3, $4, $5, $6) e`
 
 // pageRow is an event of a batch.
 type pageRow struct {
@@ -160,12 +168,12 @@ type pageRow struct {
 	Behind bool // it is parked, or an earlier event of its subject is
 }
 
-// fill reads the next events of the sink's batch.
+// fill reads the next events of the place's batch.
 func (o *Outbox) fill(
 	ctx context.Context, page *events.Page, r events.Request, c claimed,
 ) error {
 	rows, err := reservation.Query(ctx, o.db, pgx.RowToStructByPos[pageRow], pageSQL, r.Sink, c.Done,
-		c.Batch, optional(c.After), MaxPage+1)
+		c.Batch, optional(c.After), kindsOf(events.TypesAt(r.Sink)), MaxPage+1)
 	if err != nil {
 		return err
 	}

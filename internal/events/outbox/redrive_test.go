@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -95,7 +96,7 @@ func TestARedriveEndsTheLease(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		f := newFixture(t)
 		if !guarded {
-			f.mutate("redrive_parked", "lease = NULL,\n        leased_until = '-infinity', ", "")
+			f.mutate("take_place_back", "lease = NULL, leased_until = '-infinity', ", "")
 		}
 		refused, _ := f.park(t)
 		lease := uuid.NewString()
@@ -226,5 +227,52 @@ func TestASinkIsForgotten(t *testing.T) {
 	f.drain(again)
 	if len(again.got) != 6 {
 		t.Errorf("the sink that comes back gets %v, want all six events", names(again.got))
+	}
+}
+
+// Both routines would do nothing for a place of a sink, and report success: they refuse it, and say
+// which sink to name. In the control they take it.
+func TestAPlaceIsNoSinkToAnOperator(t *testing.T) {
+	t.Parallel()
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t)
+		if !guarded {
+			f.mutate("lock_named_sink", "_sink <> sink_of(_sink)", "false")
+		}
+		f.park(t)
+		for _, call := range []string{"forget_sink", "redrive_parked"} {
+			for _, place := range []string{"topic-holds", "topic-stock"} {
+				_, err := f.Admin.Exec(f.Context(), "SELECT "+call+"($1)", place)
+				refused := err != nil && strings.Contains(err.Error(), "place of the sink topic:")
+				if refused != guarded || !guarded && err != nil {
+					t.Errorf("guarded %t: %s('%s') = %v", guarded, call, place, err)
+				}
+			}
+		}
+		if n := pgtest.QueryOne[int](f.Fixture, "SELECT count(*) FROM parked"); n != 3 {
+			t.Errorf("guarded %t: %d events are parked, want all 3", guarded, n)
+		}
+	}
+}
+
+// RUNBOOK.md has the statement that forgets every sink with its places.
+func TestTheRunbookForgetsEverySink(t *testing.T) {
+	t.Parallel()
+	const forget = "SELECT name, forget_sink(name) FROM sinks WHERE name = sink_of(name);"
+	runbook, err := os.ReadFile("../../../infra/RUNBOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(runbook), forget) {
+		t.Fatalf("RUNBOOK.md has no %q", forget)
+	}
+	f := newFixture(t)
+	f.park(t)
+	f.next(events.Request{Sink: "bus", Lease: uuid.NewString(), Release: true})
+	f.Exec(forget)
+	left := pgtest.QueryOne[int](f.Fixture,
+		"SELECT (SELECT count(*) FROM sinks) + (SELECT count(*) FROM parked)")
+	if left != 0 {
+		t.Errorf("%d rows of the sinks are left", left)
 	}
 }

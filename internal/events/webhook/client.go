@@ -102,6 +102,18 @@ func Gone(err error) bool {
 	return errors.As(err, &answer) && answer.Status == http.StatusGone
 }
 
+// StatusOf returns the status that an endpoint answered with, by the error of Post: 200 for any
+// 2xx, and zero when no answer came.
+func StatusOf(err error) int {
+	if err == nil {
+		return http.StatusOK
+	}
+	if answer := (*AnswerError)(nil); errors.As(err, &answer) {
+		return answer.Status
+	}
+	return 0
+}
+
 func retryAfter(err error) time.Duration {
 	if answer := (*AnswerError)(nil); errors.As(err, &answer) {
 		return answer.RetryAfter

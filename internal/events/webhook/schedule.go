@@ -73,6 +73,21 @@ func TurnOf(elapsed time.Duration) Turn {
 	}
 }
 
+// AttemptOf returns the number of the attempt that is due so long after an event's first receive,
+// or of the last one before: from 1 to one more than there are Waits.
+func AttemptOf(elapsed time.Duration) int {
+	number := 0
+	for n, step := range steps {
+		if n > 0 && step.due > elapsed+clockSlack {
+			break
+		}
+		if step.attempt {
+			number++
+		}
+	}
+	return number
+}
+
 // Delay returns how long to wait after an attempt that failed with this error, when the schedule
 // says wait: what the endpoint asked for, if that is longer, but at most maxRetryAfter.
 func Delay(wait time.Duration, err error) time.Duration {
