@@ -70,10 +70,11 @@ func New(
 	}
 	service := reservation.New(pool,
 		reservation.Options{
-			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, Reader: reader,
-			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour,
+			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, MaxPaymentHold: c.MaxPaymentHold,
+			MaxUnits: c.MaxUnits, MaxLines: c.MaxLines,
+			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reader: reader,
 		})
-	feedOptions := outbox.Options{Source: c.EventSource}
+	feedOptions := outbox.Options{Source: c.EventSource, StockShown: c.StockShown}
 	a := &App{
 		Service: service, outbox: outbox.New(service, feedOptions), log: log, pool: pool,
 		reader: reader,
@@ -82,7 +83,7 @@ func New(
 		httpapi.Options{
 			Events: feedOptions,
 			Log:    log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
-			StockShown: c.StockShown,
+			StockShown: c.StockShown, Live: httpapi.LiveOf(c.LiveURL, c.LiveHTTP),
 		})
 	return a, nil
 }

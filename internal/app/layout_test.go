@@ -44,7 +44,9 @@ func functions(t *testing.T) []string {
 func TestEveryRouteHasAFunctionAndNoFunctionIsUnused(t *testing.T) {
 	t.Parallel()
 
-	want := []string{"sweep", "migrate", "outbox", "relay", "deliver"}
+	want := []string{
+		"sweep", "migrate", "outbox", "relay", "deliver", "live-authorizer", "grant-scopes",
+	}
 	for _, r := range route.All() {
 		want = append(want, r.Function)
 	}
@@ -78,7 +80,7 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 		for _, dep := range list(t, "-deps", "./functions/"+name) {
 			for _, unwanted := range []string{
 				"testing", "github.com/aws/aws-cdk-go", "github.com/aws/jsii-runtime-go",
-				"github.com/getkin/kin-openapi",
+				"github.com/getkin/kin-openapi", "github.com/go-jose/go-jose/v4",
 				module + "/internal/local", module + "/internal/pgtest", module + "/infra",
 			} {
 				if dep == unwanted || strings.HasPrefix(dep, unwanted+"/") {
@@ -94,8 +96,11 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 			if name != "migrate" && dep == "github.com/jackc/pgx/v5/stdlib" {
 				t.Errorf("functions/%s links %s, which only migrate needs", name, dep)
 			}
-			if (name == "web" || name == "relay" || name == "deliver") &&
-				strings.HasPrefix(dep, "github.com/jackc/pgx") {
+			noDatabase := []string{
+				"web", "relay", "deliver", "live-authorizer", "list-webhooks", "redeliver-webhook",
+				"grant-scopes",
+			}
+			if slices.Contains(noDatabase, name) && strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/%s links %s, but it needs no database", name, dep)
 			}
 			const sdk = "github.com/aws/aws-sdk-go-v2"
@@ -126,35 +131,50 @@ func TestImportsPointOneWay(t *testing.T) {
 
 	const proxy = "github.com/awslabs/aws-lambda-go-api-proxy"
 	allowed := map[string][]string{
-		"internal/route":         {},
-		"internal/config":        {},
-		"internal/problem":       {},
-		"internal/principal":     {},
-		"internal/lambdahttp":    {"internal/principal", "internal/problem"},
-		"internal/negotiate":     {},
-		"internal/webui":         {"internal/negotiate", "internal/problem"},
-		"internal/emf":           {},
-		"internal/postgres":      {},
-		"internal/awsapi":        {"internal/config"},
-		"internal/awsdb":         {"internal/awsapi", "internal/config", "internal/postgres"},
-		"migrations":             {},
-		"internal/reservation":   {"internal/postgres", "internal/principal", "migrations"},
-		"internal/stock":         {"internal/principal", "internal/reservation"},
-		"internal/events":        {"internal/emf"},
-		"internal/events/outbox": {"internal/events", "internal/reservation"},
-		"infra":                  {"internal/config", "internal/emf", "internal/events", "internal/route"},
-		"internal/httpapi": {
-			"internal/events", "internal/events/outbox", "internal/negotiate", "internal/principal",
-			"internal/problem", "internal/reservation", "internal/route", "internal/stock",
+		"internal/route":          {},
+		"internal/config":         {},
+		"internal/problem":        {},
+		"internal/principal":      {},
+		"internal/lambdahttp":     {"internal/principal", "internal/problem"},
+		"internal/negotiate":      {},
+		"internal/webui":          {"internal/negotiate", "internal/problem"},
+		"internal/emf":            {},
+		"internal/postgres":       {},
+		"internal/awsapi":         {"internal/config"},
+		"internal/awsdb":          {"internal/awsapi", "internal/config", "internal/postgres"},
+		"migrations":              {},
+		"internal/reservation":    {"internal/postgres", "internal/principal", "migrations"},
+		"internal/stock":          {"internal/principal", "internal/reservation"},
+		"internal/events":         {"internal/emf", "internal/events/channel"},
+		"internal/events/channel": {},
+		"internal/events/outbox": {
+			"internal/events", "internal/events/channel", "internal/reservation",
 		},
-		"internal/events/awssink": {"internal/config", "internal/events"},
+		"infra": {
+			"internal/app/grant", "internal/config", "internal/emf", "internal/events", "internal/route",
+		},
+		"internal/app/grant": {"internal/config", "internal/principal", "internal/route"},
+		"internal/httpapi": {
+			"internal/events", "internal/events/channel", "internal/events/outbox",
+			"internal/negotiate", "internal/principal", "internal/problem", "internal/reservation",
+			"internal/route", "internal/stock",
+		},
+		"internal/events/awssink": {
+			"internal/awsapi", "internal/config", "internal/events", "internal/events/channel",
+		},
+		"internal/app/liveauth": {"internal/events/channel"},
 		"internal/app/relay": {
 			"internal/config", "internal/emf", "internal/events", "internal/events/awssink",
+			"internal/events/channel",
 		},
 		"internal/events/webhook": {"internal/events"},
 		"internal/app/deliver": {
 			"internal/awsapi", "internal/config", "internal/emf", "internal/events",
 			"internal/events/webhook",
+		},
+		"internal/app/webhooks": {
+			"internal/app/deliver", "internal/app/fault", "internal/config", "internal/emf",
+			"internal/lambdahttp", "internal/principal", "internal/problem", "internal/route",
 		},
 	}
 	for pkg, deps := range imports(t) {

@@ -271,6 +271,8 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	move("MOVED", mug, "false")
 	move("MOVEMENTS_REFUSED", west, "true")
 
+	s.payments(want, reserve)
+
 	dying := reserve("HELD", line(east, "1", "1"), "")
 	s.awaitDead(strings.TrimPrefix(dying, "/api/reservations/"))
 	verb("RESERVATION_EXPIRED", "confirm", dying, "")
@@ -285,7 +287,8 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	move("MOVEMENTS_INCOMPLETE", mug, "false")
 	unlock()
 	s.fixture.Exec(`
-ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) RENAME TO another`)
+ALTER PROCEDURE extend_hold(uuid, "char", text, text, interval, interval, interval, text, bytea,
+    text, jsonb) RENAME TO another`)
 	verb("INTERNAL", "extend", dying, `{"ttlSeconds":60}`, "Faults/extend")
 
 	unreachable := newMeasuredApp(t, "postgres://u:p@127.0.0.1:1/d")
@@ -301,6 +304,51 @@ ALTER PROCEDURE extend_hold(uuid, interval, interval, text, bytea, text, jsonb) 
 	if diff := cmp.Diff(all, slices.Sorted(maps.Keys(seen))); diff != "" {
 		t.Errorf("the outcomes of this test differ from all outcomes (-all +test):\n%s", diff)
 	}
+}
+
+// payments causes the outcomes of payments, owners and limits, with the helpers of its caller.
+func (s *measuredApp) payments(
+	want func(outcome string, got map[string]float64, others ...string),
+	reserve func(outcome, body, key string, others ...string) string,
+) {
+	s.t.Helper()
+	call := func(outcome, function, path, body, key string, others ...string) {
+		s.t.Helper()
+		_, got := s.call(function, http.MethodPost, path, body, key)
+		want(outcome, got, others...)
+	}
+	const (
+		p, q = `{"paymentReference":"p","ttlSeconds":60}`, `{"paymentReference":"q"}`
+		late = `{"paymentReference":"p","onGone":"REACQUIRE"}`
+	)
+	hold := reserve("HELD", line(east, "1", "60"), "")
+	call("PAYING", "start-payment", hold+"/payment", p, "")
+	call("PAYMENT_STARTED", "release", hold+"/release", "", "")
+	call("PAYMENT_FAILED", "fail-payment", hold+"/payment/failed", p, "")
+	call("CONFIRMED", "confirm", hold+"/confirm", `{"paymentReference":"p"}`, "")
+	call("ALREADY_PAID", "confirm", hold+"/confirm", q, "")
+	call("RELEASED", "cancel", reserve("HELD", line(east, "1", "60"), "")+"/cancel", "", "")
+
+	gone := reserve("HELD", line(west, "1", "60"), "")
+	call("RELEASED", "release", gone+"/release", "", "")
+	other := reserve("HELD", line(west, "1", "60"), "")
+	call("PAYMENT_LOST", "confirm", gone+"/confirm", late, "lost", "Shortages")
+	call("REPLAYED", "confirm", gone+"/confirm", late, "lost")
+	call("RELEASED", "release", other+"/release", "", "")
+	call("REACQUIRED", "confirm", other+"/confirm", late, "")
+	s.fixture.Exec("SELECT adjust_stock($1, $2, 1, 'test')", mug, west)
+
+	limit := func(units string) {
+		s.t.Helper()
+		s.call("put-products", http.MethodPost, "/api/catalog/products",
+			`{"items":[{"sku":"M","maxPerOwner":`+units+`}]}`, "")
+	}
+	limit("1")
+	reserve("OWNER_REQUIRED", line(east, "1", "60"), "")
+	owned := strings.Replace(line(east, "2", "60"), "{", `{"owner":"ann",`, 1)
+	reserve("LIMIT_EXCEEDED", owned, "")
+	limit("0")
+	call("ERASED", "erase-owner", "/api/owners/erase", `{"owner":"ann"}`, "")
 }
 
 func (s *measuredApp) awaitDead(id string) {

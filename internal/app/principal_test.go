@@ -2,10 +2,14 @@ package app_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/allo/reservations/internal/pgtest"
 )
 
 // confirmAs sends a confirm under a key with the gateway's findings about the caller. It returns
@@ -75,4 +79,52 @@ func TestAKeyBelongsToThePrincipalOfTheEvent(t *testing.T) {
 		want(caller, strangers, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
 	}
 	want(`{"lambda": {"user": "payments"}}`, strangers, http.StatusBadRequest, "VALIDATION_FAILED")
+}
+
+// reserveAs sends a reserve with the gateway's findings about the caller, and returns the status.
+func (s *measuredApp) reserveAs(authorizer, body string) int {
+	s.t.Helper()
+	event := events.APIGatewayV2HTTPRequest{
+		Version: "2.0", RawPath: "/api/reservations", Body: body,
+		Headers: map[string]string{
+			"content-type": "application/json", "x-scope": "reservations:act-for-any",
+		},
+	}
+	event.RequestContext.HTTP.Method = http.MethodPost
+	if err := json.Unmarshal([]byte(authorizer), &event.RequestContext.Authorizer); err != nil {
+		s.t.Fatal(err)
+	}
+	response, err := s.app.HTTP("reserve")(s.t.Context(), event)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return response.StatusCode
+}
+
+// From the gateway's event to the table: a shopper's token says who the owner is, and no header
+// gives the shopper a scope.
+func TestTheOwnerOfAHoldIsThatOfTheEvent(t *testing.T) {
+	t.Parallel()
+
+	const token = `{"jwt": {"claims": {"iss": "i", "sub": "ann"%s}, "scopes": ["reservations:write"]}}`
+	const forAny = `, "scope": "reservations:write reservations:act-for-any"`
+	s := newStockedApp(t)
+	named := strings.Replace(line(east, "1", "60"), "{", `{"owner":"bob",`, 1)
+	for _, c := range []struct {
+		authorizer, body string
+		status           int
+	}{
+		{fmt.Sprintf(token, ""), line(east, "1", "60"), http.StatusCreated},
+		{fmt.Sprintf(token, ""), named, http.StatusForbidden},
+		{fmt.Sprintf(token, forAny), named, http.StatusCreated},
+		{"null", named, http.StatusCreated},
+	} {
+		if got := s.reserveAs(c.authorizer, c.body); got != c.status {
+			t.Errorf("%s reserves %s = %d, want %d", c.authorizer, c.body, got, c.status)
+		}
+	}
+	const owners = "SELECT string_agg(owner, ' ' ORDER BY owner) FROM hold_parties"
+	if got := pgtest.QueryOne[string](s.fixture, owners); got != "ann bob bob" {
+		t.Errorf("the holds are of %s, want ann and twice bob", got)
+	}
 }

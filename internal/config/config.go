@@ -16,6 +16,10 @@ import (
 const (
 	// holdLimit is the longest MAX_HOLD. A longer hold takes stock out of the shop.
 	holdLimit = 24 * time.Hour
+	// paymentLimit is the longest MAX_PAYMENT_HOLD.
+	paymentLimit = 7 * 24 * time.Hour
+	// unitsLimit and linesLimit are the largest MAX_UNITS and MAX_LINES: no hold can have more.
+	unitsLimit, linesLimit = 100_000_000, 100
 	// sweepLimit is the longest SWEEP_INTERVAL. Dead holds are stored as PENDING for as long.
 	sweepLimit = time.Hour
 	// shownLimit is the largest STOCK_SHOWN: the most units of one line of a hold.
@@ -51,6 +55,10 @@ type Config struct {
 	HoldTTL time.Duration
 	// MaxHold is the longest that a hold may last, extensions included.
 	MaxHold time.Duration
+	// MaxPaymentHold is the longest that a hold may last while it is being paid.
+	MaxPaymentHold time.Duration
+	// MaxUnits is the most units of a hold, and MaxLines the most lines.
+	MaxUnits, MaxLines int
 	// StockShown is the most units that the open catalog shows of a stock row, or zero when it shows
 	// the exact figures.
 	StockShown int
@@ -59,6 +67,10 @@ type Config struct {
 	RetentionDays int
 	// SweepInterval is how often the local program sweeps. On AWS the EventBridge rule decides.
 	SweepInterval time.Duration
+	// Auth has the settings of the local gateway's authorizer.
+	Auth Auth
+	// Pages has the settings of the pages.
+	Pages Pages
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level
 	// MetricNamespace is the CloudWatch namespace of the service's metrics.
@@ -67,6 +79,9 @@ type Config struct {
 	EventSource string
 	// TopicARN and BusName are where the relay publishes. Each may be empty.
 	TopicARN, BusName string
+	// LiveURL is the WebSocket of the live channel, and LiveHTTP the URL of its HTTP endpoint, to
+	// which the relay publishes. A deployment without a live channel has neither.
+	LiveURL, LiveHTTP string
 	// OutboxFunction is the function that the relay asks for events.
 	OutboxFunction string
 	// RelaySeconds is how long a run of the relay goes on, or zero when it ends as soon as nothing is
@@ -74,6 +89,10 @@ type Config struct {
 	RelaySeconds int
 	// Webhooks are the endpoints to which the deliver function posts events.
 	Webhooks []Webhook
+	// WebhookQueues are the webhooks that an operator sees, with their queues.
+	WebhookQueues []WebhookQueue
+	// DeliverLogGroup is the log group of the deliver function, or empty.
+	DeliverLogGroup string
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -88,6 +107,14 @@ type AWS struct {
 
 // Load reads the environment. Its error names each invalid variable and the valid values.
 func Load() (Config, error) { return load(os.Getenv) }
+
+// LoadWithoutAuth is Load for a program that has no gateway. It doesn't read the settings of the
+// authorizer, which may be set for another program, and leaves Auth empty.
+func LoadWithoutAuth() (Config, error) {
+	r := reader{getenv: os.Getenv}
+	c := r.config()
+	return c, errors.Join(r.errs...)
+}
 
 // Start reads the environment for a Lambda and makes its log. It logs the error and ends the
 // process when a variable is invalid, or when the function needs a database and none is named.
@@ -140,6 +167,13 @@ func Check(variables map[string]string) error {
 
 func load(getenv func(string) string) (Config, error) {
 	r := reader{getenv: getenv}
+	c := r.config()
+	c.Auth = r.auth()
+	return c, errors.Join(r.errs...)
+}
+
+// config reads all settings but those of the authorizer.
+func (r *reader) config() Config {
 	c := Config{
 		DatabaseURL:    r.databaseURL("DATABASE_URL"),
 		DatabaseIAMURL: r.iamURL("DATABASE_IAM_URL"),
@@ -150,29 +184,39 @@ func load(getenv func(string) string) (Config, error) {
 			"the name of a role in lower case, such as allo_app"),
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
-			AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
-			SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
-			SessionToken:    getenv("AWS_SESSION_TOKEN"),
+			AccessKeyID:     r.getenv("AWS_ACCESS_KEY_ID"),
+			SecretAccessKey: r.getenv("AWS_SECRET_ACCESS_KEY"),
+			SessionToken:    r.getenv("AWS_SESSION_TOKEN"),
 			SecretsEndpoint: r.endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"),
 			Endpoint:        r.endpoint("AWS_ENDPOINT_URL"),
 		},
 		Host:          r.host("HOST", "127.0.0.1"),
 		Port:          r.integer("PORT", 3000, 1, 65535),
-		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, time.Second, holdLimit),
-		MaxHold:       r.duration("MAX_HOLD", time.Hour, time.Second, holdLimit),
+		HoldTTL:       r.duration("HOLD_TTL", 10*time.Minute, holdLimit),
+		MaxHold:       r.duration("MAX_HOLD", time.Hour, holdLimit),
+		MaxUnits:      r.integer("MAX_UNITS", 1000, 1, unitsLimit),
+		MaxLines:      r.integer("MAX_LINES", linesLimit, 1, linesLimit),
 		StockShown:    r.stockShown("STOCK_SHOWN"),
 		RetentionDays: r.retention("RETENTION_DAYS"),
-		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, time.Second, sweepLimit),
+		SweepInterval: r.duration("SWEEP_INTERVAL", time.Minute, sweepLimit),
 		LogLevel:      r.level("LOG_LEVEL", slog.LevelInfo),
+
+		MaxPaymentHold: r.duration("MAX_PAYMENT_HOLD", 24*time.Hour, paymentLimit),
 
 		MetricNamespace: r.matching("METRIC_NAMESPACE", namespace,
 			"a name of letters, digits and ./-_#"),
 		EventSource:    r.matching("EVENT_SOURCE", stackName, "a name of letters, digits and hyphens"),
 		TopicARN:       r.matching("TOPIC_ARN", resource, "the ARN of a topic"),
 		BusName:        r.matching("BUS_NAME", resource, "the name or the ARN of a bus"),
+		LiveURL:        r.url("LIVE_URL", "wss", "ws", "/event/realtime"),
+		LiveHTTP:       r.url("LIVE_HTTP", "https", "http", ""),
 		OutboxFunction: r.matching("OUTBOX_FUNCTION", resource, "the name or the ARN of a function"),
-		RelaySeconds:   r.integer("RELAY_SECONDS", 55, 0, 800),
+		RelaySeconds:   r.integer("RELAY_SECONDS", 59, 0, 800),
 		Webhooks:       r.webhooks("WEBHOOKS"),
+		WebhookQueues:  r.webhookQueues("WEBHOOK_QUEUES"),
+		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
+			"the name of a log group of CloudWatch"),
+		Pages: r.pages(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
@@ -184,7 +228,7 @@ func load(getenv func(string) string) (Config, error) {
 		r.errs = append(r.errs,
 			fmt.Errorf("HOLD_TTL is %s, which is longer than MAX_HOLD, %s", c.HoldTTL, c.MaxHold))
 	}
-	return c, errors.Join(r.errs...)
+	return c
 }
 
 // reader collects the errors, so that one start names every invalid variable.
@@ -197,15 +241,16 @@ func (r *reader) bad(name, value, want string) {
 	r.errs = append(r.errs, fmt.Errorf("%s is %q; it must be %s", name, value, want))
 }
 
-func (r *reader) duration(name string, fallback, least, most time.Duration) time.Duration {
+// duration reads whole seconds, at least one.
+func (r *reader) duration(name string, fallback, most time.Duration) time.Duration {
 	value := r.getenv(name)
 	if value == "" {
 		return fallback
 	}
 	d, err := time.ParseDuration(value)
-	if err != nil || d < least || d > most {
+	if err != nil || d < time.Second || d > most {
 		r.bad(name, value,
-			fmt.Sprintf("a duration from %s to %s, such as %s", least, most, fallback))
+			fmt.Sprintf("a duration from %s to %s, such as %s", time.Second, most, fallback))
 		return fallback
 	}
 	if d%time.Second != 0 {
@@ -363,6 +408,7 @@ var (
 	namespace  = shape{length: 255, upper: true, others: "./_#-"}
 	stackName  = shape{length: 128, upper: true, others: "-"}
 	resource   = shape{length: 512, upper: true, others: ":/._$-"}
+	logGroup   = shape{length: 512, upper: true, others: "/._#-"}
 )
 
 func (s shape) fits(value string) bool {
@@ -400,19 +446,47 @@ func (r *reader) endpoint(names ...string) string {
 	return ""
 }
 
+// url reads an optional URL of one of two schemes, with a host and this path, and nothing else.
+func (r *reader) url(name, scheme, local, path string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return ""
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != scheme && u.Scheme != local || u.Hostname() == "" ||
+		u.String() != u.Scheme+"://"+u.Host+path {
+		r.bad(name, value, fmt.Sprintf("a URL such as %s://example.com%s", scheme, path))
+	}
+	return value
+}
+
 // Environ returns the environment for a function that runs on this machine.
 func (c Config) Environ() []string {
 	shown := exactStock
 	if c.StockShown > 0 {
 		shown = strconv.Itoa(c.StockShown)
 	}
-	return []string{
+	return append([]string{
 		"DATABASE_URL=" + c.DatabaseURL,
 		"HOLD_TTL=" + c.HoldTTL.String(),
 		"MAX_HOLD=" + c.MaxHold.String(),
+		"MAX_PAYMENT_HOLD=" + orDefault(c.MaxPaymentHold.String(), c.MaxPaymentHold == 0),
+		"MAX_UNITS=" + orDefault(strconv.Itoa(c.MaxUnits), c.MaxUnits == 0),
+		"MAX_LINES=" + orDefault(strconv.Itoa(c.MaxLines), c.MaxLines == 0),
 		"STOCK_SHOWN=" + shown,
 		"RETENTION_DAYS=" + strconv.Itoa(c.RetentionDays),
 		"LOG_LEVEL=" + c.LogLevel.String(),
 		"EVENT_SOURCE=" + c.EventSource,
+		"LIVE_URL=" + c.LiveURL,
+		"LIVE_HTTP=" + c.LiveHTTP,
+	}, c.Pages.environ()...)
+}
+
+// orDefault returns a variable's value, or empty where it isn't set: the function then has its
+// default.
+func orDefault(value string, unset bool) string {
+	if unset {
+		return ""
 	}
+	return value
 }

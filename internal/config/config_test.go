@@ -56,6 +56,33 @@ func TestAnInvalidWebhookIsRefusedWithoutItsURL(t *testing.T) {
 	}
 }
 
+// queueText is an element of WEBHOOK_QUEUES.
+const queueText = `{"name":"crm","url":"https://example.com",` +
+	`"queue":"arn:aws:sqs:r:1:allo-prod-webhook-crm.fifo"}`
+
+func TestAnInvalidQueueOfAWebhookIsRefused(t *testing.T) {
+	t.Parallel()
+
+	with := func(old, replacement string) string {
+		return "[" + strings.Replace(queueText, old, replacement, 1) + "]"
+	}
+	for value, want := range map[string]string{
+		"{": "WEBHOOK_QUEUES must be a JSON list",
+		"[" + strings.Repeat(queueText+",", 10) + queueText + "]": "of at most 10",
+		"[" + queueText + "," + queueText + "]":                   "has the name of another",
+		with(`"crm"`, `"CRM"`):                                    "element 0 of WEBHOOK_QUEUES: name",
+		with("example.com", "example.com/hook?token=hidden"):      "url must have no path",
+		with("example.com", "example.com?hidden"):                 "url must have no path",
+		with("arn:aws:sqs:", "arn:aws:"):                          "queue must be the ARN",
+		with("allo-prod", "allo prod"):                            "queue must be the ARN",
+	} {
+		_, err := load(env("WEBHOOK_QUEUES", value))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("the error of WEBHOOK_QUEUES=%s is %v, want one with %q", value, err, want)
+		}
+	}
+}
+
 func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	t.Parallel()
 
@@ -65,8 +92,9 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 	}
 	want := Config{
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		MaxPaymentHold: 24 * time.Hour, MaxUnits: 1000, MaxLines: 100,
 		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, MetricNamespace: "AlloReservations",
-		EventSource: "allo-local", RelaySeconds: 55,
+		EventSource: "allo-local", RelaySeconds: 59,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -92,16 +120,28 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"PORT", "8080",
 		"HOLD_TTL", "30s",
 		"MAX_HOLD", "2m",
+		"MAX_PAYMENT_HOLD", "168h",
+		"MAX_UNITS", "50",
+		"MAX_LINES", "7",
 		"STOCK_SHOWN", "5",
 		"RETENTION_DAYS", "90",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
 		"WEBHOOKS", "["+webhookText+"]",
+		"WEBHOOK_QUEUES", "["+queueText+"]",
+		"DELIVER_LOG_GROUP", "/aws/lambda/allo-prod-deliver",
 		"EVENT_SOURCE", "allo-prod",
 		"TOPIC_ARN", "arn:aws:sns:eu-central-1:1:t.fifo",
 		"BUS_NAME", "allo-prod",
+		"LIVE_URL", "wss://live.example.com/event/realtime",
+		"LIVE_HTTP", "https://api.example.com",
 		"OUTBOX_FUNCTION", "outbox:live",
 		"RELAY_SECONDS", "0",
+		"DEMO", "on",
+		"GUARDED", "on",
+		"OIDC_ISSUER", "https://id.example.com/pool",
+		"OIDC_CLIENT_ID", "console",
+		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +149,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
 		MaxHold: 2 * time.Minute, StockShown: 5, RetentionDays: 90, SweepInterval: 5 * time.Second,
-		LogLevel:       slog.LevelDebug,
+		MaxPaymentHold: 168 * time.Hour, MaxUnits: 50, MaxLines: 7, LogLevel: slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
 		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
@@ -120,9 +160,18 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Name: "crm", URL: "https://example.com/hook?token=hidden",
 			Types: []string{"allo.reservation.confirmed"}, Secret: "allo/crm",
 		}},
-		EventSource: "allo-prod",
-		TopicARN:    "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
+		WebhookQueues: []WebhookQueue{{
+			Name: "crm", URL: "https://example.com", Queue: "arn:aws:sqs:r:1:allo-prod-webhook-crm.fifo",
+		}},
+		DeliverLogGroup: "/aws/lambda/allo-prod-deliver",
+		EventSource:     "allo-prod",
+		TopicARN:        "arn:aws:sns:eu-central-1:1:t.fifo", BusName: "allo-prod",
 		OutboxFunction: "outbox:live",
+		LiveURL:        "wss://live.example.com/event/realtime", LiveHTTP: "https://api.example.com",
+		Pages: Pages{
+			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
+			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -185,6 +234,14 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"HOLD_TTL", "61m"}, // longer than MAX_HOLD's default
 		{"MAX_HOLD", "24h1s"},
 		{"MAX_HOLD", "-1s"},
+		{"MAX_PAYMENT_HOLD", "168h0m1s"},
+		{"MAX_PAYMENT_HOLD", "0s"},
+		{"MAX_PAYMENT_HOLD", "7d"},
+		{"MAX_UNITS", "0"},
+		{"MAX_UNITS", "100000001"},
+		{"MAX_UNITS", "1e3"},
+		{"MAX_LINES", "0"},
+		{"MAX_LINES", "101"},
 		{"STOCK_SHOWN", "0"},
 		{"STOCK_SHOWN", "-1"},
 		{"STOCK_SHOWN", "1000001"},
@@ -213,10 +270,33 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"EVENT_SOURCE", "allo/prod"},
 		{"TOPIC_ARN", "a topic"},
 		{"BUS_NAME", "a bus"},
+		{"LIVE_URL", "https://live.example.com/event/realtime"},
+		{"LIVE_URL", "wss://live.example.com/"},
+		{"LIVE_URL", "wss:///event/realtime"},
+		{"LIVE_URL", "wss://u:p@live.example.com/event/realtime"},
+		{"LIVE_HTTP", "api.example.com"},
+		{"LIVE_HTTP", "https://api.example.com/event"},
+		{"LIVE_HTTP", "ftp://api.example.com"},
 		{"OUTBOX_FUNCTION", "a function"},
 		{"RELAY_SECONDS", "-1"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_LEVEL", "info+3"},
+		{"AUTH", "JWT"},
+		{"RESERVE_AUTH", "yes"},
+		{"RESERVE_AUTH", "on"}, // with AUTH=none
+		{"JWT_ISSUER", "https://id.example"},
+		{"JWT_AUDIENCE", "shop"},
+		{"IAM_ACCESS_KEY_ID", "AKIATEST"},
+		{"IAM_SECRET_ACCESS_KEY", "hidden"},
+		{"DEMO", "yes"},
+		{"GUARDED", "true"},
+		{"OIDC_ISSUER", "http://id.example"},
+		{"OIDC_ISSUER", "https://id.example"}, // without a client
+		{"OIDC_CLIENT_ID", "console"},         // without an issuer
+		{"OIDC_CLIENT_ID", "a client"},
+		{"OIDC_TOKEN_ORIGIN", "https://token.example"}, // without an issuer
+		{"OIDC_TOKEN_ORIGIN", "https://token.example/path"},
+		{"OIDC_TOKEN_ORIGIN", "http://token.example"},
 	} {
 		_, err := load(env(c.name, c.value))
 		if err == nil || !strings.Contains(err.Error(), c.name) {
@@ -270,6 +350,34 @@ func TestALambdaNeedsADatabaseAndItsCredentials(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("checkDatabase() of %+v = %v, want it to name %s", c.config, err, name)
 			}
+		}
+	}
+}
+
+// A setting reaches a function through its environment. One that isn't set leaves the default.
+func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
+	t.Parallel()
+
+	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
+		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
+		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unset := want
+	unset.MaxPaymentHold, unset.MaxUnits, unset.MaxLines = 0, 0, 0
+	defaults := want
+	defaults.MaxPaymentHold, defaults.MaxUnits, defaults.MaxLines = 24*time.Hour, 1000, 100
+	for _, c := range []struct{ config, want Config }{{want, want}, {unset, defaults}} {
+		var pairs []string
+		for _, variable := range c.config.Environ() {
+			name, value, _ := strings.Cut(variable, "=")
+			pairs = append(pairs, name, value)
+		}
+		got, err := load(env(pairs...))
+		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+			t.Errorf("the settings of the function differ, %v (-want +got):\n%s", err, diff)
 		}
 	}
 }

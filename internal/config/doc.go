@@ -26,19 +26,46 @@
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
 //	MAX_HOLD                          60m               the longest that a hold may last, extensions included, 1s to 24h.
+//	MAX_PAYMENT_HOLD                  24h               the longest that a hold may last while it is being paid, 1s to 168h.
+//	MAX_UNITS                         1000              the most units of a hold, 1 to 100000000.
+//	MAX_LINES                         100               the most lines of a hold, 1 to 100.
 //	STOCK_SHOWN                       exact             the most units that the open catalog shows of a stock row, 1 to
 //	                                                    1000000. Totals are then null. exact shows all figures.
 //	RETENTION_DAYS                    0                 after how many days a resolved hold, and a movement that an audit
 //	                                                    has verified, moves to the archive, 30 to 36500. 0 is never.
 //	SWEEP_INTERVAL                    1m                how often `make run` sweeps, 1s to 1h. On AWS the rule decides.
+//	AUTH                              none              who may call the routes with a scope under `make run`: none is
+//	                                                    everybody, jwt needs a token, iam a signature. internal/local
+//	                                                    says how to run it. On AWS the stack's setting decides.
+//	JWT_ISSUER                        -                 URL of the tokens' issuer, as in their iss, with AUTH=jwt.
+//	JWT_AUDIENCE                      -                 the tokens' aud or client_id, with AUTH=jwt.
+//	IAM_ACCESS_KEY_ID                 -                 the test credential's id, letters and digits, with AUTH=iam.
+//	IAM_SECRET_ACCESS_KEY             -                 its secret: any text.
+//	RESERVE_AUTH                      off               on guards POST /api/reservations too, with AUTH=jwt or iam.
+//	DEMO                              off               on shows demo prices, demo payments and the flash sale. make run
+//	                                                    turns it on.
+//	GUARDED                           off               on tells the pages that callers need permission. make run sets it
+//	                                                    with AUTH.
+//	OIDC_ISSUER                       -                 URL of the OpenID Connect issuer of the console's accounts.
+//	OIDC_CLIENT_ID                    -                 the console's public client there.
+//	OIDC_TOKEN_ORIGIN                 -                 origin of the issuer's token endpoint, where it is another one, as
+//	                                                    with Cognito's domain.
 //	EVENT_SOURCE                      allo-local        name of the deployment in the source of its events.
 //	TOPIC_ARN                         -                 SNS FIFO topic to which the relay publishes.
 //	BUS_NAME                          -                 EventBridge bus to which the relay publishes.
+//	LIVE_URL                          -                 WebSocket of the live channel, wss://host/event/realtime. Without
+//	                                                    it the pages poll.
+//	LIVE_HTTP                         -                 https://host of the same channel, to which the relay publishes.
 //	OUTBOX_FUNCTION                   -                 function that the relay asks for events.
-//	RELAY_SECONDS                     55                how long a run of the relay goes on, 0 to 800. With 0 it ends as
+//	RELAY_SECONDS                     59                how long a run of the relay goes on, 0 to 800. With 0 it ends as
 //	                                                    soon as nothing is left.
 //	WEBHOOKS                          -                 the endpoints of the deliver function: a JSON list of {name,
 //	                                                    url, types, secret}, at most 10. secret names a secret of
 //	                                                    Secrets Manager with whsec_..., or with two of them.
+//	WEBHOOK_QUEUES                    -                 the webhooks that an operator sees: a JSON list of {name, url,
+//	                                                    types, queue}, at most 10. url is the endpoint's scheme and
+//	                                                    host alone, and queue is the ARN of the webhook's queue.
+//	DELIVER_LOG_GROUP                 -                 log group of the deliver function, which tells the last
+//	                                                    deliveries.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

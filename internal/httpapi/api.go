@@ -41,6 +41,8 @@ type Options struct {
 	StockShown int
 	// Events are the settings of the events that GET /api/events shows.
 	Events outbox.Options
+	// Live is the live channel, of which GET /api/live tells.
+	Live Live
 	// Observe, unless nil, is called after each request, with its outcome.
 	Observe func(Observation)
 }
@@ -66,25 +68,30 @@ type handler func(w *recorder, r *http.Request) error
 // handlers maps the key of each route to its handler.
 func (a *API) handlers() map[string]handler {
 	return map[string]handler{
-		"GET /api/products":                   a.listProducts,
-		"GET /api/products/{id}":              a.getProduct,
-		"GET /api/warehouses":                 a.listWarehouses,
-		"POST /api/reservations":              a.reserve,
-		"GET /api/reservations":               a.listReservations,
-		"GET /api/reservations/{id}":          a.getReservation,
-		"POST /api/reservations/{id}/confirm": a.confirm,
-		"POST /api/reservations/{id}/release": a.release,
-		"POST /api/reservations/{id}/extend":  a.extend,
-		"POST /api/reservations/{id}/returns": a.returnGoods,
-		"POST /api/catalog/products":          a.putProducts,
-		"POST /api/catalog/warehouses":        a.putWarehouses,
-		"GET /api/stock":                      a.listStock,
-		"POST /api/stock/movements":           a.moveStock,
-		"GET /api/stock/movements":            a.listMovements,
-		"GET /api/reservations/{id}/history":  a.history,
-		"GET /api/events":                     a.listEvents,
-		"GET /api/stats":                      a.stats,
-		"GET /api/health":                     a.health,
+		"GET /api/products":                          a.listProducts,
+		"GET /api/products/{id}":                     a.getProduct,
+		"GET /api/warehouses":                        a.listWarehouses,
+		"POST /api/reservations":                     a.reserve,
+		"GET /api/reservations":                      a.listReservations,
+		"GET /api/reservations/{id}":                 a.getReservation,
+		"POST /api/reservations/{id}/confirm":        a.confirm,
+		"POST /api/reservations/{id}/release":        a.release,
+		"POST /api/reservations/{id}/extend":         a.extend,
+		"POST /api/reservations/{id}/payment":        a.startPayment,
+		"POST /api/reservations/{id}/payment/failed": a.failPayment,
+		"POST /api/reservations/{id}/cancel":         a.cancel,
+		"POST /api/reservations/{id}/returns":        a.returnGoods,
+		"POST /api/catalog/products":                 a.putProducts,
+		"POST /api/catalog/warehouses":               a.putWarehouses,
+		"GET /api/stock":                             a.listStock,
+		"POST /api/stock/movements":                  a.moveStock,
+		"GET /api/stock/movements":                   a.listMovements,
+		"GET /api/reservations/{id}/history":         a.history,
+		"POST /api/owners/erase":                     a.eraseOwner,
+		"GET /api/events":                            a.listEvents,
+		"GET /api/live":                              a.live,
+		"GET /api/stats":                             a.stats,
+		"GET /api/health":                            a.health,
 	}
 }
 

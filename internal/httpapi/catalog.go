@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/google/uuid"
 
@@ -50,13 +52,9 @@ func (a *API) newStockDTO(s reservation.Stock) stockDTO {
 	return dto
 }
 
-// shown returns the available units of a stock row as a shopper is told them. With orMore it is the
-// most that a shopper is told, and there may be more.
+// shown returns the available units of a stock row as a shopper is told them.
 func (a *API) shown(available int) (units int, orMore bool) {
-	if most := a.opts.StockShown; most > 0 && available >= most {
-		return most, true
-	}
-	return available, false
+	return reservation.Shown(available, a.opts.StockShown)
 }
 
 type warehouseDTO struct {
@@ -85,19 +83,78 @@ func (a *API) newProductDTOs(entries []reservation.CatalogEntry) []productDTO {
 }
 
 func (a *API) listProducts(w *recorder, r *http.Request) error {
-	if q := readQuery(r); q.values.Has("sku") {
+	switch q := readQuery(r); {
+	case q.values.Has("sku"):
 		return a.listProductsBySKU(w, r, q)
+	case q.values.Has("q"):
+		return a.searchProducts(w, r, q)
 	}
 	page, err := readNamePage(r, defaultProductPage, reservation.MaxProductPage)
-	if err != nil {
+	total := page.query.readTotal()
+	if err = cmp.Or(err, page.query.bad.err()); err != nil {
 		return err
 	}
 	entries, next, err := a.service.ListProducts(r.Context(), page.after, page.limit)
 	if err != nil {
 		return err
 	}
+	if err := a.countProducts(w, r, total, nil); err != nil {
+		return err
+	}
 	page.linkNext(w, r, next)
+	w.stockAsOf(entries)
 	return writeCatalog(w, a.newProductDTOs(entries))
+}
+
+// searchProducts answers with a page of the products that a search finds.
+func (a *API) searchProducts(w *recorder, r *http.Request, q query) error {
+	words := q.readWords()
+	binding := q.binding()
+	limit := q.readLimit(defaultProductPage, reservation.MaxProductPage)
+	var after reservation.Cursor
+	q.readCursor(func(order string, id uuid.UUID, key []byte) bool {
+		place, ok := parseRowKey(id, key, binding)
+		if !ok || order != orderOfFound {
+			return false
+		}
+		after.ID = place.Product
+		if place.Warehouse != nil {
+			after.Warehouse = *place.Warehouse
+		}
+		return true
+	})
+	total := q.readTotal()
+	if err := q.bad.err(); err != nil {
+		return err
+	}
+	entries, next, err := a.service.SearchProducts(r.Context(), words, after, limit)
+	if err != nil {
+		return err
+	}
+	if err := a.countProducts(w, r, total, words); err != nil {
+		return err
+	}
+	if next != nil {
+		if next.Warehouse != uuid.Nil {
+			binding = append(binding, next.Warehouse[:]...)
+		}
+		q.linkNext(w, r, limit, encodeCursor(orderOfFound, next.ID, binding))
+	}
+	w.stockAsOf(entries)
+	return writeCatalog(w, a.newProductDTOs(entries))
+}
+
+// countProducts tells the number of products, all of them or those with the words, if it is wanted.
+func (a *API) countProducts(w *recorder, r *http.Request, wanted bool, words []string) error {
+	if !wanted {
+		return nil
+	}
+	count, err := a.service.CountProducts(r.Context(), words)
+	if err != nil {
+		return err
+	}
+	tellTotal(w, count)
+	return nil
 }
 
 // listProductsBySKU answers with chosen products. The answer isn't a page of the catalog, so it has
@@ -108,8 +165,10 @@ func (a *API) listProductsBySKU(w *recorder, r *http.Request, q query) error {
 	if len(url.Values{"sku": skus}.Encode()) > maxSKUQuery {
 		q.bad.add("sku", fmt.Sprintf("must take at most %d bytes of the URL in all", maxSKUQuery))
 	}
-	if q.values.Has("limit") {
-		q.bad.add("limit", "must not be given with sku")
+	for _, name := range []string{"limit", "q", "total"} {
+		if q.values.Has(name) {
+			q.bad.add(name, "must not be given with sku")
+		}
 	}
 	after := q.readChosen()
 	if err := q.bad.err(); err != nil {
@@ -122,6 +181,7 @@ func (a *API) listProductsBySKU(w *recorder, r *http.Request, q query) error {
 	if next != nil {
 		q.linkChosen(w, r, *next)
 	}
+	w.stockAsOf(entries)
 	return writeCatalog(w, a.newProductDTOs(entries))
 }
 
@@ -145,7 +205,17 @@ func (a *API) getProduct(w *recorder, r *http.Request) error {
 	if next != uuid.Nil {
 		q.linkChosen(w, r, reservation.Cursor{ID: id, Warehouse: next})
 	}
+	w.stockAsOf([]reservation.CatalogEntry{entry})
 	return writeCatalog(w, a.newProductDTO(entry))
+}
+
+// stockAsOf says how new the stock of the answer is, so that a page can compare it with what it
+// heard on the live channel. An answer without a product has no stock. The header is no part of the
+// answer's ETag: the same stock is as good under a later number.
+func (r *recorder) stockAsOf(entries []reservation.CatalogEntry) {
+	if len(entries) > 0 {
+		r.Header().Set("Stock-As-Of", strconv.FormatInt(entries[0].AsOf, 10))
+	}
 }
 
 func (a *API) listWarehouses(w *recorder, r *http.Request) error {

@@ -85,6 +85,15 @@ func readJSON(r *http.Request, dst any) error {
 	return decode(body, dst)
 }
 
+// readOptionalJSON reads the body of a request that needs none: dst stays as it is without one.
+func readOptionalJSON(r *http.Request, dst any) error {
+	body, err := readBody(r)
+	if err != nil || body == nil {
+		return err
+	}
+	return decode(body, dst)
+}
+
 // decode reads one JSON value into dst. It refuses unknown and repeated fields, names in another
 // case, trailing bytes and invalid UTF-8.
 func decode(body []byte, dst any) error {

@@ -16,6 +16,8 @@ var (
 	errTooLarge = errors.New("the body is too large")
 	errNotJSON  = errors.New("the body isn't JSON")
 	errNoRoute  = errors.New("no route has this path and method")
+	// errOwnerMismatch means that a shopper with a token names somebody else as the owner of a hold.
+	errOwnerMismatch = errors.New("the token's subject is another owner")
 	// errImportTooLarge and errNotImport are the same two for the routes that take many items.
 	errImportTooLarge = errors.New("the body is too large for an import")
 	errNotImport      = errors.New("the body is neither JSON nor CSV")
@@ -30,6 +32,18 @@ func invalid(field, message string) error {
 
 // fields collects the errors of a request's fields.
 type fields map[string][]string
+
+// The messages for invalid names. badReference is also for the reference of a payment, and
+// badSubject is for the sub of a token that would become an owner.
+var (
+	badReference = badName("", reservation.MaxNameLength)
+	badOwner     = badName("", reservation.MaxOwnerLength)
+	badSubject   = badName("the token's sub ", reservation.MaxOwnerLength)
+)
+
+func badName(whose string, most int) string {
+	return fmt.Sprintf("%smust be 1 to %d characters without control characters", whose, most)
+}
 
 // maxFields is the most fields that an answer names: all of a cart with the most lines. A body of
 // 64 KiB could have 65,000 invalid ones, whose answer would be fifty times as large.
@@ -55,6 +69,12 @@ const (
 	codeShort = "INSUFFICIENT_STOCK"
 	// codeNotForSale means that a reserve asks for what isn't for sale.
 	codeNotForSale = "NOT_FOR_SALE"
+	// codeLimit means that a reserve asks for more than a hold or its owner may have.
+	codeLimit = "LIMIT_EXCEEDED"
+	// codePaid means that another payment was first.
+	codePaid = "ALREADY_PAID"
+	// codeLost means that a payment came too late.
+	codeLost = "PAYMENT_LOST"
 	// codeExceedsSold means that more would be back than was sold.
 	codeExceedsSold = "RETURN_EXCEEDS_SOLD"
 	// codeRefused means that a line of a document that is applied together was refused.
@@ -90,6 +110,18 @@ var answers = []struct {
 	{reservation.ErrReleased, problem.New(
 		http.StatusConflict, "RESERVATION_RELEASED", "Reservation released",
 		"The reservation is released and can't change any more.",
+	)},
+	{reservation.ErrPaymentStarted, problem.New(
+		http.StatusConflict, "PAYMENT_STARTED", "Payment started",
+		"The reservation is being paid. It can change once the payment has failed.",
+	)},
+	{reservation.ErrOwnerRequired, problem.New(
+		http.StatusUnprocessableEntity, "OWNER_REQUIRED", "Owner required",
+		"A product is limited for each customer. Say who the owner of the reservation is.",
+	)},
+	{errOwnerMismatch, problem.New(
+		http.StatusForbidden, "OWNER_MISMATCH", "Owner mismatch",
+		"The owner must be the sub of the token. Another one needs reservations:act-for-any.",
 	)},
 	{stock.ErrNotConfirmed, problem.New(
 		http.StatusConflict, "RESERVATION_NOT_CONFIRMED", "Reservation not confirmed",
@@ -176,24 +208,46 @@ func (a *API) refusal(err error) problem.Problem {
 
 // problemFor is the refusal of an error, with the exact figures.
 func problemFor(err error) problem.Problem {
+	for _, explain := range []func(error) (problem.Problem, bool){
+		explainRequest, explainReserve, explainPayment, explainStock,
+	} {
+		if p, ok := explain(err); ok {
+			return p
+		}
+	}
+	for _, a := range answers {
+		if errors.Is(err, a.err) {
+			return a.problem
+		}
+	}
+	return problem.Internal()
+}
+
+// explainRequest answers an invalid request, and one that the database isn't ready for. Like the
+// functions below, it returns false for every other error.
+func explainRequest(err error) (problem.Problem, bool) {
 	var bad *reservation.InvalidError
 	if errors.As(err, &bad) {
 		p := problem.New(http.StatusBadRequest, "VALIDATION_FAILED", "Validation failed",
 			"The request is invalid: see details.")
 		p.Details = bad.Fields
-		return p
+		return p, true
 	}
+	var lacks *reservation.NotReadyError
+	if errors.As(err, &lacks) {
+		return notReady(lacks), true
+	}
+	return problem.Problem{}, false
+}
+
+// explainReserve says why a reserve is refused.
+func explainReserve(err error) (problem.Problem, bool) {
 	var short *reservation.InsufficientStockError
 	if errors.As(err, &short) {
 		p := problem.New(http.StatusConflict, codeShort, "Insufficient stock",
 			"Less is available than the request asks for: see shortages.")
-		for _, s := range short.Shortages {
-			p.Shortages = append(p.Shortages, problem.Shortage{
-				ProductID: s.ProductID, WarehouseID: s.WarehouseID,
-				Requested: s.Requested, Available: s.Available,
-			})
-		}
-		return p
+		p.Shortages = newShortages(short.Shortages)
+		return p, true
 	}
 	var closed *reservation.NotForSaleError
 	if errors.As(err, &closed) {
@@ -202,32 +256,74 @@ func problemFor(err error) problem.Problem {
 		for _, line := range closed.Lines {
 			p.Lines = append(p.Lines, problem.StockKey(line))
 		}
-		return p
+		return p, true
 	}
+	var limited *reservation.LimitError
+	if errors.As(err, &limited) {
+		p := problem.New(http.StatusUnprocessableEntity, codeLimit, "Limit exceeded",
+			"A hold, or its owner, may not have so many units of a product: see limits.")
+		p.Limits = newLimits(limited.Limits)
+		return p, true
+	}
+	return problem.Problem{}, false
+}
+
+// explainPayment says why a payment must be refunded.
+func explainPayment(err error) (problem.Problem, bool) {
+	var paid *reservation.AlreadyPaidError
+	if errors.As(err, &paid) {
+		p := problem.New(http.StatusConflict, codePaid, "Already paid",
+			"Another payment was first: see paymentReference. Refund this one.")
+		p.PaymentReference = &paid.Payment
+		return p, true
+	}
+	var lost *reservation.PaymentLostError
+	if errors.As(err, &lost) {
+		p := problem.New(http.StatusConflict, codeLost, "Payment lost",
+			"The hold is gone, and its units can't be had anew: see shortages. Refund the payment.")
+		p.Shortages = newShortages(lost.Shortages)
+		p.Limits = newLimits(lost.Limits)
+		return p, true
+	}
+	return problem.Problem{}, false
+}
+
+// explainStock says why goods don't come back, or a document isn't applied.
+func explainStock(err error) (problem.Problem, bool) {
 	var excess *stock.ExcessError
 	if errors.As(err, &excess) {
 		p := problem.New(http.StatusConflict, codeExceedsSold, "Return exceeds sold",
 			"More would be back than was sold: see excess.")
 		p.Excess = newExcess(excess)
-		return p
+		return p, true
 	}
 	var refused *stock.RefusedError
 	if errors.As(err, &refused) {
 		p := problem.New(http.StatusConflict, codeRefused, "Movements refused",
 			"A line was refused, so nothing was changed: see results.")
 		p.Results = newLineResults(refused.Results)
-		return p
+		return p, true
 	}
-	var lacks *reservation.NotReadyError
-	if errors.As(err, &lacks) {
-		return notReady(lacks)
+	return problem.Problem{}, false
+}
+
+// newShortages lists short lines. Without any it is empty, and not nil.
+func newShortages(lines []reservation.Shortage) []problem.Shortage {
+	short := make([]problem.Shortage, 0, len(lines))
+	for _, s := range lines {
+		short = append(short, problem.Shortage{
+			ProductID: s.ProductID, WarehouseID: s.WarehouseID,
+			Requested: s.Requested, Available: s.Available,
+		})
 	}
-	for _, a := range answers {
-		if errors.Is(err, a.err) {
-			return a.problem
-		}
+	return short
+}
+
+func newLimits(reached []reservation.Limit) (limits []problem.Limit) {
+	for _, l := range reached {
+		limits = append(limits, problem.Limit(l))
 	}
-	return problem.Internal()
+	return limits
 }
 
 // notReady answers a health check with what the database lacks.

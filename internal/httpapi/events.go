@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -35,10 +36,14 @@ func (a *API) listEvents(w *recorder, r *http.Request) error {
 		after = value
 		return value != ""
 	})
+	since := q.readTime("since")
+	if after != "" && !since.IsZero() {
+		q.bad.add("since", "must not be given with after")
+	}
 	if err := q.bad.err(); err != nil {
 		return err
 	}
-	page, next, err := a.outbox.List(r.Context(), after, types, limit)
+	page, next, err := a.readEvents(r.Context(), after, since, types, limit)
 	if errors.Is(err, outbox.ErrBadCursor) {
 		return invalid("after", badAfter)
 	}
@@ -50,6 +55,16 @@ func (a *API) listEvents(w *recorder, r *http.Request) error {
 		answer.Events = append(answer.Events, jsontext.Value(e.Body))
 	}
 	return writeJSON(w, http.StatusOK, answer)
+}
+
+// readEvents reads a page of events behind a cursor, or since a time.
+func (a *API) readEvents(
+	ctx context.Context, after string, since time.Time, types []string, limit int,
+) (page []events.Event, next string, err error) {
+	if since.IsZero() {
+		return a.outbox.List(ctx, after, types, limit)
+	}
+	return a.outbox.ListSince(ctx, since, types, limit)
 }
 
 // badAfter says what a valid cursor of GET /api/events is.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -24,6 +25,10 @@ func FuzzDecode(f *testing.F) {
 		`"warehouseId":"9b2f1d7e-3a50-4a0f-8c3e-71f5c2b0aa01","quantity":1}`
 	for _, body := range []string{
 		line, `{"items":[` + line + `,` + line + `],"ttlSeconds":60}`, `{"ttlSeconds":1}`, `{}`,
+		strings.Replace(line, "1}", `1,"reference":"order 1","owner":"ann","replaces":null}`, 1),
+		strings.Replace(line, "1}", `1,"owner":"","replaces":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01"}`, 1),
+		`{"paymentReference":"p","onGone":"REACQUIRE"}`, `{"paymentReference":"p","ttlSeconds":60}`,
+		`{"onGone":"REACQUIRE"}`, `{"paymentReference":"\u0000","ttlSeconds":null}`,
 		`null`, `[]`, ``, ` `, `{"items":null,"":1}`,
 		strings.Replace(line, "1}", "1e3}", 1), strings.Replace(line, "1}", `1,"quantity":1}`, 1),
 		`{"items":[{"a":[[]]}]}`, `{"a":{"~1~0/":1}}`,
@@ -42,11 +47,27 @@ func FuzzDecode(f *testing.F) {
 		err := readJSON(request(body, contentType), &reserve)
 		if checkRefusal(t, err); err == nil {
 			checkLetThrough(t, body)
-			lines, err := reserve.lines()
+			asked, err := reserve.request(principal.Principal{})
 			if checkRefusal(t, err); err == nil {
-				checkLines(t, lines)
+				checkLines(t, asked.Lines)
 			}
 			checkTTL(t, reserve.TTLSeconds)
+		}
+		var confirm confirmRequest
+		err = readJSON(request(body, contentType), &confirm)
+		if checkRefusal(t, err); err == nil {
+			checkLetThrough(t, body)
+			payment, reacquire, err := confirm.payment()
+			if checkRefusal(t, err); err == nil && reacquire && payment == "" {
+				t.Errorf("the body %q reacquires for no payment", body)
+			}
+		}
+		_, lasts, err := readPayment(request(body, contentType))
+		if checkRefusal(t, err); err == nil {
+			checkLetThrough(t, body)
+			if lasts != nil && *lasts == 0 {
+				t.Errorf("the body %q makes a hold last for no time", body)
+			}
 		}
 		var extend extendRequest
 		err = readJSON(request(body, contentType), &extend)

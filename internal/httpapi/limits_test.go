@@ -64,6 +64,11 @@ const (
 	wholeFloat = "to JSON Schema 1.0 and 1e3 are whole numbers"
 )
 
+// named is a field with a name of so many characters, as JSON text after a comma.
+func named(field string, length int) string {
+	return fmt.Sprintf(`,%q:%q`, field, strings.Repeat("é", length))
+}
+
 // bodies are bodies of a reserve, with the field that the service refuses. An empty field means
 // that the request reaches the database.
 var bodies = []struct {
@@ -208,6 +213,27 @@ var bodies = []struct {
 		"ttlSeconds",
 		setting,
 	},
+
+	{"a reference", lineBody("1", `,"reference":"order 1"`), "", ""},
+	{"a reference of 100 characters", lineBody("1", named("reference", 100)), "", ""},
+	{"a reference of 101 characters", lineBody("1", named("reference", 101)), "reference", ""},
+	{"an empty reference", lineBody("1", `,"reference":""`), "reference", ""},
+	{"a reference null", lineBody("1", `,"reference":null`), "", ""},
+	{"a reference that is a number", lineBody("1", `,"reference":1`), "reference", ""},
+	{"a reference with a line break", lineBody("1", `,"reference":"a\nb"`), "reference", ""},
+	{"a reference with a NUL", lineBody("1", `,"reference":"\u0000"`), "reference", ""},
+	{"a reference with a C1 control", lineBody("1", `,"reference":"\u0085"`), "reference", ""},
+	{"a reference of spaces", lineBody("1", `,"reference":" "`), "", ""},
+	{"an owner of 255 characters", lineBody("1", named("owner", 255)), "", ""},
+	{"an owner of 256 characters", lineBody("1", named("owner", 256)), "owner", ""},
+	{"an empty owner", lineBody("1", `,"owner":""`), "owner", ""},
+	{"an owner with a DEL", lineBody("1", `,"owner":"a\u007f"`), "owner", ""},
+	{"a hold to replace", lineBody("1", `,"replaces":"`+hold+`"`), "", ""},
+	{"a hold to replace null", lineBody("1", `,"replaces":null`), "", ""},
+	{"a hold to replace without an id", lineBody("1", `,"replaces":""`), "replaces", ""},
+	{"a hold to replace by its URL", lineBody("1", `,"replaces":"/api/reservations/`+hold+`"`), "replaces", ""},
+	{"a cart for an owner", ordered(cartBody(lineBody("1", "")), `"owner":"ann","reference":"1"`), "", ""},
+	{"an item with an owner", cartBody(lineBody("1", `,"owner":"ann"`)), "items[0].owner", ""},
 
 	{"unknown field", lineBody("1", `,"price":1`), "price", ""},
 	{"unknown field null", lineBody("1", `,"price":null`), "price", ""},
@@ -366,11 +392,14 @@ func TestABodyMayHave64KiB(t *testing.T) {
 	c := newClient(t, unreachable)
 	padded := func(body string, size int) string { return body + strings.Repeat(" ", size-len(body)) }
 	for path, body := range map[string]string{
-		"/api/reservations":                      lineBody("1", ""),
-		"/api/reservations/" + hold + "/confirm": "{}",
-		"/api/reservations/" + hold + "/release": "{}",
-		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
-		"/api/reservations/" + hold + "/returns": returnBody("r", lineBody("1", "")),
+		"/api/reservations":                             lineBody("1", ""),
+		"/api/reservations/" + hold + "/confirm":        "{}",
+		"/api/reservations/" + hold + "/release":        "{}",
+		"/api/reservations/" + hold + "/cancel":         "{}",
+		"/api/reservations/" + hold + "/payment":        startBody("p"),
+		"/api/reservations/" + hold + "/payment/failed": failBody("p"),
+		"/api/reservations/" + hold + "/extend":         `{"ttlSeconds":60}`,
+		"/api/reservations/" + hold + "/returns":        returnBody("r", lineBody("1", "")),
 	} {
 		c.post(path, padded(body, maxBody-1)).wantAccepted(t)
 		c.post(path, padded(body, maxBody)).wantAccepted(t)
@@ -418,11 +447,11 @@ func TestABodyIsJSONInUTF8(t *testing.T) {
 		want(t, 415, "UNSUPPORTED_MEDIA_TYPE")
 }
 
-func TestConfirmAndReleaseNeedNoBody(t *testing.T) {
+func TestConfirmReleaseAndCancelNeedNoBody(t *testing.T) {
 	t.Parallel()
 
 	c := newClient(t, unreachable)
-	for _, verb := range []string{"confirm", "release"} {
+	for _, verb := range []string{"confirm", "release", "cancel"} {
 		path := "/api/reservations/" + hold + "/" + verb
 		for _, body := range []string{"", "{}", " { } "} {
 			c.post(path, body).wantAccepted(t)
@@ -487,11 +516,14 @@ func TestIdempotencyKeysArePrintableASCIIWithoutAComma(t *testing.T) {
 
 	c := newClient(t, unreachable)
 	bodies := map[string]string{
-		"/api/reservations":                      lineBody("1", ""),
-		"/api/reservations/" + hold + "/confirm": "",
-		"/api/reservations/" + hold + "/release": "",
-		"/api/reservations/" + hold + "/extend":  `{"ttlSeconds":60}`,
-		"/api/reservations/" + hold + "/returns": returnBody("r", lineBody("1", "")),
+		"/api/reservations":                             lineBody("1", ""),
+		"/api/reservations/" + hold + "/confirm":        "",
+		"/api/reservations/" + hold + "/release":        "",
+		"/api/reservations/" + hold + "/cancel":         "",
+		"/api/reservations/" + hold + "/payment":        startBody("p"),
+		"/api/reservations/" + hold + "/payment/failed": failBody("p"),
+		"/api/reservations/" + hold + "/extend":         `{"ttlSeconds":60}`,
+		"/api/reservations/" + hold + "/returns":        returnBody("r", lineBody("1", "")),
 	}
 	for path, body := range bodies {
 		long := strings.Repeat("k", 255)
@@ -531,6 +563,9 @@ var verbs = []struct{ method, suffix, body string }{
 	},
 	{"POST", "/confirm", ""},
 	{"POST", "/release", ""},
+	{"POST", "/cancel", ""},
+	{"POST", "/payment", `{"paymentReference":"p","ttlSeconds":60}`},
+	{"POST", "/payment/failed", `{"paymentReference":"p"}`},
 	{"POST", "/extend", `{"ttlSeconds":60}`},
 	{"POST", "/returns", `{"reference":"r","lines":[` + lineBody("1", "") + `]}`},
 }

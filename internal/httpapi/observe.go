@@ -13,8 +13,8 @@ import (
 
 // Observation describes a finished request, for metrics.
 type Observation struct {
-	// Outcome is the result of a POST on reservations: one of Outcomes. It is empty for any other
-	// request.
+	// Outcome is the result of a POST, except one on the catalog: one of Outcomes. It is empty for
+	// any other request.
 	Outcome string
 	// Shortages is the number of lines that asked for more than there was.
 	Shortages int
@@ -26,9 +26,13 @@ type Observation struct {
 const (
 	outcomeHeld     = "HELD"
 	outcomeExtended = "EXTENDED"
-	outcomeMoved    = "MOVED"
-	outcomeReturned = "RETURNED"
-	outcomeReplayed = "REPLAYED"
+	// outcomePaying means that a payment has begun, and PAYMENT_STARTED that one is in the way.
+	outcomePaying        = "PAYING"
+	outcomePaymentFailed = "PAYMENT_FAILED"
+	outcomeMoved         = "MOVED"
+	outcomeReturned      = "RETURNED"
+	outcomeErased        = "ERASED"
+	outcomeReplayed      = "REPLAYED"
 	// outcomeInvalid stands for every request that was refused before the service was called.
 	outcomeInvalid = "INVALID"
 )
@@ -37,8 +41,10 @@ const (
 // as each is a metric.
 func Outcomes() []string {
 	all := []string{
-		outcomeHeld, outcomeExtended, outcomeMoved, outcomeReturned, outcomeReplayed, outcomeInvalid,
-		problem.CodeInternal, codeShort, codeNotForSale, codeRefused, codeExceedsSold,
+		outcomeHeld, outcomeExtended, outcomePaying, outcomePaymentFailed, outcomeReacquired,
+		outcomeMoved, outcomeReturned, outcomeErased, outcomeReplayed, outcomeInvalid,
+		problem.CodeInternal, codeShort, codeNotForSale, codeLimit, codePaid, codeLost, codeRefused,
+		codeExceedsSold,
 		string(reservation.Confirmed), string(reservation.Released), string(reservation.Expired),
 	}
 	for _, a := range answers {
@@ -55,7 +61,8 @@ func Outcomes() []string {
 // holds are.
 func isInvalid(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType:
 		return true
 	}
 	return false
@@ -67,7 +74,7 @@ func observe(routeKey string, answer *recorder, err error) Observation {
 	if !isPost || strings.Contains(routeKey, " /api/catalog/") {
 		return o
 	}
-	if err == nil {
+	if err == nil || answer.outcome == outcomeReplayed { // a refusal that is repeated isn't a new one
 		o.Outcome = answer.outcome
 		return o
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/app/webhooks"
 	"github.com/allo/reservations/internal/events/outbox"
 	"github.com/allo/reservations/internal/httpapi/openapi"
 	"github.com/allo/reservations/internal/problem"
@@ -97,7 +98,7 @@ func TestDocumentHasTheRoutesOfTheTable(t *testing.T) {
 	t.Parallel()
 
 	want := []string{"GET /api/openapi.json"} // package site serves it
-	for _, r := range route.API() {
+	for _, r := range slices.Concat(route.API(), route.Direct()) {
 		want = append(want, r.Key())
 	}
 	var got []string
@@ -141,7 +142,10 @@ var dtos = []struct {
 	{dto: stockDTO{}, schemas: []string{"Stock"}},
 	{dto: warehouseDTO{}, schemas: []string{"Warehouse"}},
 	{dto: healthDTO{}, schemas: []string{"Health"}},
+	{dto: liveDTO{}, schemas: []string{"Live"}},
+	{dto: authorizationDTO{}, schemas: []string{"LiveAuthorization"}},
 	{dto: reservationDTO{}, schemas: []string{"Reservation"}},
+	{dto: paymentDTO{}, schemas: []string{"Payment"}},
 	{dto: itemDTO{}, schemas: []string{"Item"}},
 	{dto: reservationAnswer{}, schemas: []string{"ReservationAnswer"}},
 	{dto: holdAnswer{}, schemas: []string{"ReservationView"}},
@@ -154,9 +158,12 @@ var dtos = []struct {
 	{dto: hourDTO{}, schemas: []string{"Hour"}},
 	{dto: sweepStats{}, schemas: []string{"SweepStats"}},
 	{dto: auditResult{}, schemas: []string{"AuditResult"}},
+	{dto: feedStats{}, schemas: []string{"FeedStats"}},
+	{dto: sinkStats{}, schemas: []string{"SinkStats"}},
 	{dto: problem.Problem{}, schemas: []string{"Problem"}},
 	{dto: problem.Shortage{}, schemas: []string{"Shortage"}},
 	{dto: problem.StockKey{}, schemas: []string{"StockKey"}},
+	{dto: problem.Limit{}, schemas: []string{"Limit"}},
 	{dto: productsAnswer{}, schemas: []string{"PutProductsAnswer"}},
 	{dto: productResultDTO{}, schemas: []string{"ProductResult"}},
 	{dto: warehousesAnswer{}, schemas: []string{"PutWarehousesAnswer"}},
@@ -172,6 +179,15 @@ var dtos = []struct {
 		request: true,
 	},
 	{dto: extendRequest{}, schemas: []string{"ExtendRequest"}, request: true},
+	{dto: confirmRequest{}, schemas: []string{"ConfirmRequest"}, request: true},
+	{dto: confirmAnswer{}, schemas: []string{"ConfirmAnswer"}},
+	{dto: eraseRequest{}, schemas: []string{"EraseRequest"}, request: true},
+	{dto: eraseAnswer{}, schemas: []string{"EraseAnswer"}},
+	{
+		dto:     paymentRequest{},
+		schemas: []string{"StartPaymentRequest", "FailPaymentRequest"},
+		request: true,
+	},
 	{dto: movementsRequest{}, schemas: []string{"MovementsRequest"}, request: true},
 	{dto: movementLineRequest{}, schemas: []string{"MovementLineRequest"}, request: true},
 	{dto: movementsAnswer{}, schemas: []string{"MovementsAnswer"}},
@@ -238,6 +254,10 @@ func TestRequestsRequireTheFieldsOfTheContract(t *testing.T) {
 		"ReserveCartRequest":   {"items"},
 		"ItemRequest":          {"productId", "warehouseId", "quantity"},
 		"ExtendRequest":        {"ttlSeconds"},
+		"ConfirmRequest":       nil,
+		"EraseRequest":         {"owner"},
+		"StartPaymentRequest":  {"paymentReference", "ttlSeconds"},
+		"FailPaymentRequest":   {"paymentReference"},
 		"PutProductsRequest":   {"items"},
 		"ProductItem":          {"sku"},
 		"PutWarehousesRequest": {"items"},
@@ -261,13 +281,16 @@ func fieldsOfType(t *testing.T, dto reflect.Type, request bool) map[string]field
 			continue
 		}
 		name, option, _ := strings.Cut(f.Tag.Get("json"), ",")
-		goType, pointer := f.Type, false
-		if goType.Kind() == reflect.Pointer {
-			goType, pointer = goType.Elem(), true
+		goType, pointers := f.Type, 0
+		for ; goType.Kind() == reflect.Pointer; pointers++ {
+			goType = goType.Elem()
+		}
+		if option != "" {
+			pointers-- // the first tells an absent field from a null
 		}
 		fields[name] = field{
 			Type:     typeName(t, goType, request, name),
-			Nullable: pointer && !request && option == "",
+			Nullable: pointers > 0 && !request,
 			Required: option != "omitempty" && option != "omitzero" && !request,
 		}
 	}
@@ -293,7 +316,7 @@ func typeName(t *testing.T, goType reflect.Type, request bool, name string) stri
 	case kind == reflect.Bool:
 		return "boolean"
 	// A request's id is read as a string first, so that an error can name the field.
-	case kind == reflect.String && request && strings.HasSuffix(name, "Id"):
+	case kind == reflect.String && request && (strings.HasSuffix(name, "Id") || name == "replaces"):
 		return "string uuid"
 	case kind == reflect.String:
 		return "string"
@@ -417,12 +440,16 @@ func hasJSONTag(
 	return f.Tag != nil && strings.Contains(f.Tag.Value, `json:"`)
 }
 
-// statusOfCode maps each code to the status that problemFor gives it.
+// statusOfCode maps each code to the status that problemFor gives it, and those of the functions
+// without a database to theirs.
 func statusOfCode() map[string]int {
 	errs := []error{
 		&reservation.InvalidError{},
 		&reservation.InsufficientStockError{},
 		&reservation.NotForSaleError{},
+		&reservation.LimitError{},
+		&reservation.AlreadyPaidError{},
+		&reservation.PaymentLostError{},
 		&reservation.NotReadyError{},
 		&stock.RefusedError{},
 		&stock.ExcessError{},
@@ -431,7 +458,10 @@ func statusOfCode() map[string]int {
 	for _, a := range answers {
 		errs = append(errs, a.err)
 	}
-	statuses := map[string]int{}
+	statuses := map[string]int{
+		webhooks.CodeUnknown:     http.StatusNotFound,
+		webhooks.CodeUnavailable: http.StatusServiceUnavailable,
+	}
 	for _, err := range errs {
 		p := problemFor(err)
 		statuses[p.Code] = p.Status
@@ -454,33 +484,25 @@ func TestDocumentHasTheCodesOfTheTable(t *testing.T) {
 	}
 }
 
-// isGateways reports whether only the gateway answers with a status: to a caller without a route's
-// scope.
+// isGateways reports whether the gateway answers with a status: to a caller without a route's
+// scope. The service itself answers 403 to a reserve for another owner.
 func isGateways(status string) bool { return status == "401" || status == "403" }
 
 func TestARouteWithAScopeDocuments401And403(t *testing.T) {
 	t.Parallel()
 
 	doc := loadDocument(t)
-	for _, r := range route.API() {
+	for _, r := range slices.Concat(route.API(), route.Direct()) {
 		for status := range doc.Paths.Find(r.Path).GetOperation(r.Method).Responses.Map() {
-			if isGateways(status) && r.Scope == "" {
+			if isGateways(status) && r.Guarded(true).Scope == "" {
 				t.Errorf("%s is refused with %s, and needs no scope", r.Key(), status)
 			}
 		}
 		for _, status := range []string{"401", "403"} {
-			if response := doc.Paths.Find(r.Path).
-				GetOperation(r.Method).
-				Responses.Value(
-				status,
-			); r.Scope != "" &&
-				response == nil {
-				t.Errorf(
-					"%s needs the scope %s, and isn't refused with %s",
-					r.Key(),
-					r.Scope,
-					status,
-				)
+			scope := r.Guarded(true).Scope
+			response := doc.Paths.Find(r.Path).GetOperation(r.Method).Responses.Value(status)
+			if scope != "" && response == nil {
+				t.Errorf("%s needs the scope %s, and isn't refused with %s", r.Key(), scope, status)
 			}
 		}
 	}
@@ -524,9 +546,9 @@ func TestEveryCodeIsAnAnswerOfARouteUnderItsStatus(t *testing.T) {
 	}
 }
 
-// The routes that take many items or list movements document what they answer, and no more: 401 and
-// 403 are the gateway's.
-func TestTheBackOfficeDocumentsEachCode(t *testing.T) {
+// The routes of the payment side, the support and the back office document what they answer, and no
+// more: 401 and 403 are the gateway's.
+func TestARouteDocumentsEachCode(t *testing.T) {
 	t.Parallel()
 
 	writes := []string{
@@ -545,6 +567,17 @@ func TestTheBackOfficeDocumentsEachCode(t *testing.T) {
 			"200", "400 VALIDATION_FAILED", "401", "403", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
 			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
 		},
+		"POST /api/owners/erase": writes,
+		"POST /api/reservations/{id}/cancel": append(slices.Clone(writes), "404 RESERVATION_NOT_FOUND",
+			"409 RESERVATION_CONFIRMED"),
+		"POST /api/reservations/{id}/confirm": append(slices.Clone(writes), "404 RESERVATION_NOT_FOUND",
+			"409 ALREADY_PAID", "409 PAYMENT_LOST", "409 RESERVATION_RELEASED",
+			"410 RESERVATION_EXPIRED"),
+		"POST /api/reservations/{id}/payment": append(slices.Clone(writes), "404 RESERVATION_NOT_FOUND",
+			"409 ALREADY_PAID", "409 RESERVATION_RELEASED", "410 RESERVATION_EXPIRED",
+			"422 EXTENSION_LIMIT"),
+		"POST /api/reservations/{id}/payment/failed": append(slices.Clone(writes),
+			"404 RESERVATION_NOT_FOUND", "422 EXTENSION_LIMIT"),
 		"GET /api/events": {
 			"200", "400 VALIDATION_FAILED", "401", "403", "410 CURSOR_TOO_OLD", "500 INTERNAL",
 			"500 ANSWER_TOO_LARGE", "503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
@@ -577,7 +610,11 @@ func TestTheBackOfficeDocumentsEachCode(t *testing.T) {
 		if method == http.MethodPost {
 			example := operation.Responses.Value("413").Value.Content[problem.ContentType].
 				Examples["tooLarge"].Value.Value.(map[string]any)["detail"]
-			if want := problemFor(errImportTooLarge).Detail; example != want {
+			want := problemFor(errTooLarge).Detail
+			if operation.RequestBody.Value.Content[mediaCSV] != nil {
+				want = problemFor(errImportTooLarge).Detail
+			}
+			if example != want {
 				t.Errorf("%s %s answers 413 with %q, want %q", method, path, example, want)
 			}
 		}
@@ -624,6 +661,7 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 	warehouses := doc.Components.Parameters["WarehouseLimit"].Value.Schema.Value
 	holds := doc.Components.Parameters["HoldLimit"].Value.Schema.Value
 	skus := doc.Paths.Find("/api/products").Get.Parameters.GetByInAndName("query", "sku").Schema.Value
+	list := doc.Paths.Find("/api/reservations").Get.Parameters
 	rows := doc.Components.Parameters["StockLimit"].Value.Schema.Value
 	feed := doc.Components.Parameters["EventLimit"].Value.Schema.Value
 	rowFilter := func(name string) *openapi3.Schema {
@@ -669,6 +707,13 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		feed.Default,
 		*rowFilter("sku").MaxLength,
 		*rowFilter("availableBelow").Max,
+		*doc.Components.Schemas["OptionalReference"].Value.MaxLength,
+		*doc.Components.Schemas["OptionalOwner"].Value.MaxLength,
+		*doc.Components.Schemas["EraseRequest"].Value.Properties["owner"].Value.MaxLength,
+		*list.GetByInAndName("query", "reference").Schema.Value.MaxLength,
+		*list.GetByInAndName("query", "owner").Schema.Value.MaxLength,
+		*doc.Components.Schemas["PaymentReference"].Value.MaxLength,
+		*doc.Components.Schemas["ConfirmRequest"].Value.Properties["paymentReference"].Value.MaxLength,
 		*doc.Components.Schemas["ReturnRequest"].Value.Properties["reference"].Value.MaxLength,
 		*doc.Components.Schemas["ReturnAnswer"].Value.Properties["returned"].Value.MaxItems,
 	}
@@ -705,6 +750,13 @@ func TestDocumentHasTheLimitsOfTheCode(t *testing.T) {
 		float64(defaultEventPage),
 		uint64(maxFilterText),
 		float64(stock.MaxUnits),
+		uint64(reservation.MaxNameLength),
+		uint64(reservation.MaxOwnerLength),
+		uint64(reservation.MaxOwnerLength),
+		uint64(reservation.MaxNameLength),
+		uint64(reservation.MaxOwnerLength),
+		uint64(reservation.MaxNameLength),
+		uint64(reservation.MaxNameLength),
 		uint64(stock.MaxReference),
 		uint64(stock.MaxReturnLines),
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/binary"
 	"net/http"
 	"time"
 
@@ -12,24 +13,31 @@ import (
 // defaultHoldPage is the number of holds on a page when the request names none.
 const defaultHoldPage = 50
 
-// listedDTO is a hold in a list, with the time left.
+// listedDTO is a hold in the operator's list, with its owner and the time left.
 type listedDTO struct {
 	reservationDTO
-	RemainingSeconds int64 `json:"remainingSeconds"`
-	Expired          bool  `json:"expired"`
+	Owner            *string `json:"owner"`
+	RemainingSeconds int64   `json:"remainingSeconds"`
+	Expired          bool    `json:"expired"`
 }
 
 func (a *API) listReservations(w *recorder, r *http.Request) error {
 	q := readQuery(r)
+	if q.values.Has("code") {
+		return a.listReservationsOfCode(w, r, q)
+	}
 	filter := readHoldFilter(q)
 	limit := q.readLimit(defaultHoldPage, reservation.MaxHoldPage)
-	order := holdOrder(filter)
 	var after reservation.HoldCursor
-	q.readCursor(func(of string, id uuid.UUID, key []byte) (ok bool) {
+	q.readCursor(func(order string, id uuid.UUID, key []byte) (ok bool) {
+		after, ok = parseHoldKey(filter, order, key)
 		after.ID = id
-		after.At, ok = parseTimeKey(key)
-		return ok && of == order
+		return ok
 	})
+	total := q.readTotal()
+	if total && !filter.UpdatedSince.IsZero() {
+		q.bad.add("total", "must not be true with updatedSince, whose list may have a hold twice")
+	}
 	if err := q.bad.err(); err != nil {
 		return err
 	}
@@ -37,23 +45,68 @@ func (a *API) listReservations(w *recorder, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body := make([]listedDTO, 0, len(page.Holds))
+	if total {
+		count, err := a.service.CountHolds(r.Context(), filter)
+		if err != nil {
+			return err
+		}
+		tellTotal(w, count)
+	}
+	if page.Next != nil {
+		q.linkNext(w, r, limit, holdCursor(filter, *page.Next))
+	}
+	return writeJSON(w, http.StatusOK, newListedDTOs(page))
+}
+
+// listReservationsOfCode answers with the holds that have a short code. They are few, so they come
+// on one page, whatever the limit is.
+func (a *API) listReservationsOfCode(w *recorder, r *http.Request, q query) error {
+	var code reservation.Code
+	q.read("code", "must be a short code such as 7K2M-9QXD", func(value string) (ok bool) {
+		code, ok = reservation.ParseCode(value)
+		return ok
+	})
+	q.readLimit(defaultHoldPage, reservation.MaxHoldPage)
+	total := q.readTotal()
+	for _, name := range []string{
+		"status", "productId", "warehouseId", "reference", "owner", "updatedSince", "cursor",
+	} {
+		if q.values.Has(name) {
+			q.bad.add(name, "must not be given with code")
+		}
+	}
+	if err := q.bad.err(); err != nil {
+		return err
+	}
+	page, err := a.service.ByCode(r.Context(), code)
+	if err != nil {
+		return err
+	}
+	if total {
+		tellTotal(w, reservation.Count{N: int64(len(page.Holds))})
+	}
+	return writeJSON(w, http.StatusOK, newListedDTOs(page))
+}
+
+func newListedDTOs(page reservation.HoldPage) []listedDTO {
+	listed := make([]listedDTO, 0, len(page.Holds))
 	for _, hold := range page.Holds {
-		body = append(body, listedDTO{
+		listed = append(listed, listedDTO{
 			reservationDTO:   newReservationDTO(hold),
+			Owner:            orNull(hold.Owner),
 			RemainingSeconds: remaining(reservation.HoldView{Hold: hold, Now: page.Now}),
 			Expired:          hold.Status == reservation.Expired,
 		})
 	}
-	if next := page.Next; next != nil {
-		q.linkNext(w, r, limit, encodeCursor(order, next.ID, timeKey(next.At)))
-	}
-	return writeJSON(w, http.StatusOK, body)
+	return listed
 }
 
 func readHoldFilter(q query) reservation.HoldFilter {
 	filter := reservation.HoldFilter{
 		ProductID: q.readID("productId"), WarehouseID: q.readID("warehouseId"),
+		Reference:    q.readName("reference", badReference, reservation.IsReference),
+		Owner:        q.readName("owner", badOwner, reservation.IsOwner),
+		UpdatedSince: q.readTime("updatedSince"),
 	}
 	q.read("status", "must be PENDING, CONFIRMED, RELEASED or EXPIRED", func(value string) bool {
 		filter.Status = reservation.Status(value)
@@ -67,12 +120,56 @@ func readHoldFilter(q query) reservation.HoldFilter {
 	return filter
 }
 
-// holdOrder names the order of a list of holds, which depends on its filter.
+// holdOrder names the order of a list of holds, which depends on its filter. A list of what was
+// updated since a time has this order or orderByChange: the database decides on the first page.
 func holdOrder(filter reservation.HoldFilter) string {
-	if filter.ByEnd() {
+	switch {
+	case filter.Reference != "" || filter.Owner != "":
+		return orderByParty
+	case filter.ByEnd():
 		return orderByEnd
+	default:
+		return orderByCreated
 	}
-	return orderByCreated
+}
+
+// changeKeyLength is the length of the key of orderByChange: five numbers of eight bytes.
+const changeKeyLength = 5 * 8
+
+// holdCursor writes a place in a list of holds.
+func holdCursor(filter reservation.HoldFilter, c reservation.HoldCursor) string {
+	key := timeKey(c.At)
+	if c.Change == (reservation.ChangePlace{}) {
+		return encodeCursor(holdOrder(filter), c.ID, key)
+	}
+	for _, n := range []int64{c.Change.Tick, c.Change.Xid, c.Change.Begun, c.Change.Bound} {
+		key = binary.BigEndian.AppendUint64(key, uint64(n)) // #nosec G115 -- parseHoldKey undoes it
+	}
+	return encodeCursor(orderByChange, c.ID, key)
+}
+
+// parseHoldKey undoes holdCursor, except for the id.
+func parseHoldKey(
+	filter reservation.HoldFilter, order string, key []byte,
+) (c reservation.HoldCursor, ok bool) {
+	if order != orderByChange {
+		c.At, ok = parseTimeKey(key)
+		return c, ok && order == holdOrder(filter)
+	}
+	if len(key) != changeKeyLength || filter.UpdatedSince.IsZero() ||
+		holdOrder(filter) == orderByParty {
+		return c, false
+	}
+	c.At, ok = parseTimeKey(key[:8])
+	number := func(n int) int64 {
+		value := int64(binary.BigEndian.Uint64(key[8*n:])) // #nosec G115 -- checked here
+		ok = ok && value >= 0
+		return value
+	}
+	c.Change = reservation.ChangePlace{
+		Tick: number(1), Xid: number(2), Begun: number(3), Bound: number(4),
+	}
+	return c, ok && c.Change.Tick > 0
 }
 
 // statsDTO has the operator's figures, all of one moment.
@@ -84,6 +181,33 @@ type statsDTO struct {
 	Hour       hourDTO      `json:"hour"`
 	Sweep      sweepStats   `json:"sweep"`
 	Audit      *auditResult `json:"audit"`
+	Events     feedStats    `json:"events"`
+}
+
+// feedStats says how far the events are published.
+type feedStats struct {
+	LagSeconds float64     `json:"lagSeconds"`
+	Parked     int64       `json:"parked"`
+	Sinks      []sinkStats `json:"sinks"`
+}
+
+type sinkStats struct {
+	Name       string  `json:"name"`
+	LagSeconds float64 `json:"lagSeconds"`
+	Parked     int64   `json:"parked"`
+	Failures   int     `json:"failures"`
+	Error      *string `json:"error"`
+}
+
+func newFeedStats(s reservation.FeedStats) feedStats {
+	feed := feedStats{LagSeconds: s.Lag.Seconds(), Parked: s.Parked, Sinks: []sinkStats{}}
+	for _, sink := range s.Sinks {
+		feed.Sinks = append(feed.Sinks, sinkStats{
+			Name: sink.Name, LagSeconds: sink.Lag.Seconds(), Parked: sink.Parked,
+			Failures: sink.Failures, Error: orNull(sink.Error),
+		})
+	}
+	return feed
 }
 
 type holdStats struct {
@@ -134,6 +258,7 @@ func (a *API) stats(w *recorder, r *http.Request) error {
 		Minutes:    make([]minuteDTO, 0, reservation.StatsMinutes),
 		Sweep:      sweepStats{LagSeconds: stats.SweepLag.Seconds()},
 		Audit:      (*auditResult)(stats.Audit),
+		Events:     newFeedStats(stats.Feed),
 	}
 	for _, m := range stats.Minutes {
 		body.Minutes = append(body.Minutes, minuteDTO(m))

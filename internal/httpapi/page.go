@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,28 @@ func (q query) readID(name string) (id *uuid.UUID) {
 	return id
 }
 
+// readName reads a parameter that is a reference or an owner, as isValid says: "" without one. bad
+// says what a valid one is.
+func (q query) readName(name, bad string, isValid func(string) bool) (text string) {
+	q.read(name, bad, func(value string) bool {
+		text = value
+		return isValid(value)
+	})
+	return text
+}
+
+// readTime reads a parameter that is a time of RFC 3339, which allows a small t and z. It returns
+// the zero time without one, and refuses a time that no list can have.
+func (q query) readTime(name string) (t time.Time) {
+	const message = "must be a time such as 2026-03-01T10:00:00Z, with a + written as %2B"
+	q.read(name, message, func(value string) bool {
+		parsed, err := time.Parse(time.RFC3339Nano, strings.ToUpper(value))
+		t = parsed.UTC()
+		return err == nil && t.Year() >= 1970 && t.Year() <= 9999
+	})
+	return t
+}
+
 // readEach reads a parameter that may be given up to most times. valid returns false for an invalid
 // value, and message then says what a valid one is.
 func (q query) readEach(
@@ -89,6 +112,49 @@ func (q query) readLimit(fallback, most int) int {
 	return limit
 }
 
+const (
+	// maxSearch is the most characters of a text to search for.
+	maxSearch = 100
+	// totalHeader has the number of entries of a list.
+	totalHeader = "Total-Count"
+)
+
+// readWords reads the words of a search: nil without one. Each word is there once.
+func (q query) readWords() (words []string) {
+	const message = "must have 1 to %d characters, with a word among them"
+	q.read("q", fmt.Sprintf(message, maxSearch), func(value string) bool {
+		for _, word := range strings.Fields(value) {
+			if !slices.Contains(words, word) {
+				words = append(words, word)
+			}
+		}
+		return isName(value) && utf8.RuneCountInString(value) <= maxSearch && words != nil
+	})
+	return words
+}
+
+// readTotal reads whether to count the entries of the list. Only the first page tells the number,
+// which would cost each page as much. Call it after binding, because the number doesn't change the
+// list.
+func (q query) readTotal() (wanted bool) {
+	q.read("total", "must be true or false", func(value string) bool {
+		wanted = value == "true" && len(q.values["cursor"]) == 0
+		return value == "true" || value == "false"
+	})
+	delete(q.known, "total") // the next page has no use for it
+	return wanted
+}
+
+// tellTotal answers with the number of entries of a list, such as 1234, or 200000+ for at least so
+// many.
+func tellTotal(w http.ResponseWriter, c reservation.Count) {
+	total := strconv.FormatInt(c.N, 10)
+	if c.AtLeast {
+		total += "+"
+	}
+	w.Header().Set(totalHeader, total)
+}
+
 // badCursor says what a valid cursor is.
 const badCursor = "must be the cursor of a Link header of the same list, unchanged"
 
@@ -119,15 +185,24 @@ const (
 	orderByName    = "name"
 	orderByEnd     = "end"
 	orderByCreated = "created"
-	orderBySeq     = "seq"
-	orderByTime    = "at"
-	orderBySKU     = "sku"
+	// orderByParty is that of the holds of an owner or a reference: by id, the newest first. The key
+	// is a time of no meaning.
+	orderByParty = "party"
+	// orderByChange is that of the holds that were updated since a time: by their changes. The key is
+	// a time and the four numbers of a reservation.ChangePlace.
+	orderByChange = "change"
+	orderBySeq    = "seq"
+	orderByTime   = "at"
+	orderBySKU    = "sku"
 	// orderInside is the order by name too. The key is empty, or a warehouse inside the product and
 	// then the product's name, unless that is too long.
 	orderInside = "id"
 	// orderOfChosen is that of products chosen by their SKU or id: by name too. The key is empty, or
 	// a warehouse inside the product.
 	orderOfChosen = "chosen"
+	// orderOfFound is that of products that a search finds: by name too. The key is the binding of the
+	// search, and then a warehouse if the place is inside the product.
+	orderOfFound = "found"
 )
 
 // encodeCursor writes the place behind the entry that has the key, in the list's order, and the

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/principal"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -35,6 +36,16 @@ type reservationDTO struct {
 	ReleasedAt  *time.Time         `json:"releasedAt"`
 	ExpiredAt   *time.Time         `json:"expiredAt"`
 	Version     int                `json:"version"`
+	Payment     *paymentDTO        `json:"payment"`
+	Reference   *string            `json:"reference"`
+	Replaces    *uuid.UUID         `json:"replaces"`
+	ReplacedBy  *uuid.UUID         `json:"replacedBy"`
+}
+
+// paymentDTO is the payment under way.
+type paymentDTO struct {
+	Reference string    `json:"reference"`
+	StartedAt time.Time `json:"startedAt"`
 }
 
 type itemDTO struct {
@@ -54,6 +65,10 @@ func newReservationDTO(h reservation.Hold) reservationDTO {
 		ReleasedAt:  h.ResolvedAt(reservation.Released),
 		ExpiredAt:   h.ResolvedAt(reservation.Expired),
 		Version:     h.Version,
+		Payment:     (*paymentDTO)(h.Payment),
+		Reference:   orNull(h.Reference),
+		Replaces:    h.Replaces,
+		ReplacedBy:  h.ReplacedBy,
 	}
 	for _, line := range h.Lines {
 		dto.Items = append(dto.Items, itemDTO(line))
@@ -65,7 +80,15 @@ func newReservationDTO(h reservation.Hold) reservationDTO {
 	return dto
 }
 
-// reservationAnswer is the body of every POST that changes a hold.
+// orNull turns an empty text into a null.
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// reservationAnswer is the body of every POST that changes a hold, except a confirm.
 type reservationAnswer struct {
 	Reservation reservationDTO `json:"reservation"`
 }
@@ -94,12 +117,17 @@ func writeJSON(w *recorder, status int, body any) error {
 
 // writeAnswer answers with the hold of a verb that succeeded, and records the outcome.
 func writeAnswer(w *recorder, status int, outcome string, a reservation.Answer) error {
-	w.outcome = outcome
-	if a.Replayed {
-		w.outcome = outcomeReplayed
-		w.Header().Set(replayedHeader, "true")
-	}
+	w.succeed(outcome, a.Replayed)
 	return writeJSON(w, status, reservationAnswer{newReservationDTO(a.Hold)})
+}
+
+// succeed records the outcome of a verb, and marks an answer that repeats an earlier one.
+func (r *recorder) succeed(outcome string, replayed bool) {
+	r.outcome = outcome
+	if replayed {
+		r.outcome = outcomeReplayed
+		r.Header().Set(replayedHeader, "true")
+	}
 }
 
 // itemRequest is a line of a request. Pointers tell a missing field from a zero.
@@ -116,6 +144,9 @@ type reserveRequest struct {
 	Quantity    *wholeNumber  `json:"quantity"`
 	Items       []itemRequest `json:"items"`
 	TTLSeconds  *wholeNumber  `json:"ttlSeconds"`
+	Reference   *string       `json:"reference"`
+	Owner       *string       `json:"owner"`
+	Replaces    *string       `json:"replaces"`
 }
 
 // lines reads the request's lines from either form.
@@ -190,13 +221,11 @@ func (a *API) reserve(w *recorder, r *http.Request) error {
 	if err := readJSON(r, &q); err != nil {
 		return err
 	}
-	request := reservation.Request{Key: key}
-	if request.Lines, err = q.lines(); err != nil {
+	request, err := q.request(principal.From(r.Context()))
+	if err != nil {
 		return err
 	}
-	if q.TTLSeconds != nil {
-		request.TTL = ttl(*q.TTLSeconds)
-	}
+	request.Key = key
 	answer, err := a.service.Reserve(r.Context(), request)
 	if err != nil {
 		return err
@@ -205,34 +234,79 @@ func (a *API) reserve(w *recorder, r *http.Request) error {
 	return writeAnswer(w, http.StatusCreated, outcomeHeld, answer)
 }
 
-func (a *API) confirm(w *recorder, r *http.Request) error {
-	return a.resolveHold(w, r, a.service.Confirm)
+// request reads what a caller asks for.
+func (q reserveRequest) request(caller principal.Principal) (reservation.Request, error) {
+	lines, err := q.lines()
+	if err != nil {
+		return reservation.Request{}, err
+	}
+	bad := fields{}
+	request := reservation.Request{
+		Lines:     lines,
+		Reference: name("reference", badReference, q.Reference, bad),
+		Owner:     name("owner", badOwner, q.Owner, bad),
+	}
+	if q.TTLSeconds != nil {
+		request.TTL = ttl(*q.TTLSeconds)
+	}
+	if q.Replaces != nil {
+		replaces := id("replaces", q.Replaces, bad)
+		request.Replaces = &replaces
+	}
+	if err := bad.err(); err != nil {
+		return reservation.Request{}, err
+	}
+	request.Owner, err = ownerFor(caller, request.Owner)
+	return request, err
+}
+
+// name reads an optional name: "" without one. To the service an empty name is none, so it is
+// refused here, with the message. The service checks the rest.
+func name(field, message string, value *string, bad fields) string {
+	if value == nil {
+		return ""
+	}
+	if *value == "" {
+		bad.add(field, message)
+	}
+	return *value
+}
+
+// ownerFor returns the owner of a hold that a caller asks for, and that names this owner or none. A
+// shopper with a token is the owner. Only the shop's own back end names another one: it signs the
+// request, or its token has a scope. An anonymous caller can name anybody, as nothing says who it
+// is.
+func ownerFor(caller principal.Principal, named string) (string, error) {
+	switch {
+	case caller.Kind == principal.Anonymous, caller.Kind == principal.IAM, caller.ActsForAny:
+		return named, nil
+	case named != "" && named != caller.Subject:
+		return "", errOwnerMismatch
+	case caller.Subject != "" && !reservation.IsOwner(caller.Subject):
+		return "", invalid("Authorization", badSubject)
+	default:
+		return caller.Subject, nil
+	}
 }
 
 func (a *API) release(w *recorder, r *http.Request) error {
-	return a.resolveHold(w, r, a.service.Release)
+	return a.freeHold(w, r, a.service.Release)
 }
 
-// resolveHold ends a hold by confirm or release. Their body is empty or an empty object.
-func (a *API) resolveHold(w *recorder, r *http.Request,
+func (a *API) cancel(w *recorder, r *http.Request) error {
+	return a.freeHold(w, r, a.service.Cancel)
+}
+
+// freeHold gives the units of a hold back. The body is empty or an empty object.
+func (a *API) freeHold(w *recorder, r *http.Request,
 	verb func(context.Context, uuid.UUID, string) (reservation.Answer, error),
 ) error {
-	holdID, err := pathID(r)
+	holdID, key, err := target(r)
 	if err != nil {
 		return err
 	}
-	key, err := idempotencyKey(r)
-	if err != nil {
+	if err := readOptionalJSON(r, &struct{}{}); err != nil {
 		return err
-	}
-	body, err := readBody(r)
-	if err != nil {
-		return err
-	}
-	if body != nil {
-		if err := decode(body, &struct{}{}); err != nil {
-			return err
-		}
 	}
 	answer, err := verb(r.Context(), holdID, key)
 	if err != nil {
@@ -241,17 +315,22 @@ func (a *API) resolveHold(w *recorder, r *http.Request,
 	return writeAnswer(w, http.StatusOK, string(answer.Hold.Status), answer)
 }
 
+// target reads the hold of the path and the Idempotency-Key.
+func target(r *http.Request) (holdID uuid.UUID, key string, err error) {
+	if holdID, err = pathID(r); err != nil {
+		return uuid.UUID{}, "", err
+	}
+	key, err = idempotencyKey(r)
+	return holdID, key, err
+}
+
 // extendRequest asks for a new end of a hold, counted from now.
 type extendRequest struct {
 	TTLSeconds *wholeNumber `json:"ttlSeconds"`
 }
 
 func (a *API) extend(w *recorder, r *http.Request) error {
-	holdID, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	key, err := idempotencyKey(r)
+	holdID, key, err := target(r)
 	if err != nil {
 		return err
 	}

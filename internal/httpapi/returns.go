@@ -43,11 +43,7 @@ type returnedDTO struct {
 }
 
 func (a *API) returnGoods(w *recorder, r *http.Request) error {
-	holdID, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	key, err := idempotencyKey(r)
+	holdID, key, err := target(r)
 	if err != nil {
 		return err
 	}
@@ -63,11 +59,7 @@ func (a *API) returnGoods(w *recorder, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.outcome = outcomeReturned
-	if returned.Replayed {
-		w.outcome = outcomeReplayed
-		w.Header().Set(replayedHeader, "true")
-	}
+	w.succeed(outcomeReturned, returned.Replayed)
 	answer := returnAnswer{Reservation: newReservationDTO(returned.Hold)}
 	for _, line := range returned.Lines {
 		answer.Returned = append(answer.Returned, returnedDTO{

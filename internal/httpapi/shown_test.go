@@ -26,6 +26,22 @@ func newLimitedClient(t *testing.T, shown int) stockedClient {
 	return s
 }
 
+// newBoundedClient is a client of a shop whose holds have at most so many units and lines.
+func newBoundedClient(t *testing.T, units, lines int) stockedClient {
+	t.Helper()
+	return newStockedClient(t).bounded(t, units, lines)
+}
+
+// bounded returns a client of the same shop with these limits.
+func (s stockedClient) bounded(t *testing.T, units, lines int) stockedClient {
+	t.Helper()
+	service := reservation.New(newPool(t, s.db.URL), reservation.Options{
+		HoldTTL: holdTTL, MaxHold: maxHold, MaxUnits: units, MaxLines: lines,
+	})
+	s.client = newClientOf(t, httpapi.New(service, httpapi.Options{Log: newLog(io.Discard)}))
+	return s
+}
+
 // shownRow is a stock row as a shopper sees it.
 type shownRow struct {
 	WarehouseName                   string

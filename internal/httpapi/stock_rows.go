@@ -45,12 +45,20 @@ func (a *API) listStock(w *recorder, r *http.Request) error {
 		after, ok = parseRowKey(product, key, binding)
 		return ok && order == orderBySKU
 	})
+	total := q.readTotal()
 	if err := q.bad.err(); err != nil {
 		return err
 	}
 	rows, next, err := a.stock.ListRows(r.Context(), filter, after, limit)
 	if err != nil {
 		return err
+	}
+	if total {
+		count, err := a.stock.CountRows(r.Context(), filter)
+		if err != nil {
+			return err
+		}
+		tellTotal(w, count)
 	}
 	body := make([]stockRowDTO, 0, len(rows))
 	for _, row := range rows {
@@ -82,6 +90,8 @@ func readRowFilter(q query) (filter stock.RowFilter) {
 		return found
 	}
 	filter.SKU, filter.Warehouse = text("sku"), text("warehouse")
+	filter.ProductID, filter.WarehouseID = q.readID("productId"), q.readID("warehouseId")
+	filter.Words = q.readWords()
 	const message = "must be a whole number from 1 to %d"
 	q.read("availableBelow", fmt.Sprintf(message, stock.MaxUnits), func(value string) bool {
 		units, err := strconv.Atoi(value)

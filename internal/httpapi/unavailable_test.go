@@ -52,6 +52,14 @@ func (c client) everyRoute() []answer {
 		c.post("/api/reservations/"+hold+"/release", ""),
 		c.post("/api/reservations/"+hold+"/extend", `{"ttlSeconds":60}`),
 		c.post("/api/reservations/"+hold+"/returns", returnBody("r", lineBody("1", ""))),
+		c.post("/api/reservations", ordered(lineBody("1", ""), `"owner":"ann"`)),
+		c.post("/api/reservations/"+hold+"/confirm", confirmBody("p")),
+		c.post("/api/reservations/"+hold+"/payment", startBody("p")),
+		c.post("/api/reservations/"+hold+"/payment/failed", failBody("p")),
+		c.post("/api/reservations/"+hold+"/cancel", ""),
+		c.post("/api/owners/erase", `{"owner":"ann"}`),
+		c.get("/api/reservations?owner=ann"),
+		c.get("/api/reservations?updatedSince=2026-03-01T10:00:00Z"),
 		c.get("/api/health"),
 	}
 }

@@ -2,6 +2,7 @@ package lambdahttp
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -20,7 +21,7 @@ func principalOf(event events.APIGatewayV2HTTPRequest) principal.Principal {
 	case authorizer == nil:
 		return principal.Principal{}
 	case authorizer.JWT != nil:
-		return jwtPrincipal(authorizer.JWT.Claims)
+		return jwtPrincipal(*authorizer.JWT)
 	case authorizer.IAM != nil:
 		return iamPrincipal(*authorizer.IAM)
 	default:
@@ -31,14 +32,35 @@ func principalOf(event events.APIGatewayV2HTTPRequest) principal.Principal {
 // jwtPrincipal names the caller by the token's issuer and its subject. A token without a subject
 // stands for the client that it was issued to: client_id (RFC 9068), or else azp (OpenID Connect).
 // The claim's name is a part of the ID, because a client may have the same name as a subject.
-func jwtPrincipal(claims map[string]string) principal.Principal {
+func jwtPrincipal(
+	token events.APIGatewayV2HTTPRequestContextAuthorizerJWTDescription,
+) principal.Principal {
+	p := principal.Principal{
+		Kind: principal.Unnamed, Subject: token.Claims["sub"],
+		ActsForAny: slices.Contains(scopesOf(token), principal.ScopeActForAny),
+	}
 	for _, claim := range []string{"sub", "client_id", "azp"} {
-		if value := claims[claim]; value != "" {
-			id := fmt.Sprintf("%s %q of %q", claim, value, claims["iss"])
-			return principal.Principal{Kind: principal.JWT, ID: id}
+		if value := token.Claims[claim]; value != "" {
+			p.Kind, p.ID = principal.JWT, fmt.Sprintf("%s %q of %q", claim, value, token.Claims["iss"])
+			break
 		}
 	}
-	return principal.Principal{Kind: principal.Unnamed}
+	return p
+}
+
+// scopesOf lists the scopes of a token. The gateway passes a list on for a route that needs a
+// scope, and null for the others, so the claims are read too: scope has names between spaces
+// (RFC 8693), and scp, of other issuers, is often an array, which the gateway writes as "[a b]".
+func scopesOf(token events.APIGatewayV2HTTPRequestContextAuthorizerJWTDescription) []string {
+	scopes := slices.Clone(token.Scopes)
+	for _, claim := range []string{"scope", "scp"} {
+		list := token.Claims[claim]
+		if inside, isArray := strings.CutPrefix(list, "["); isArray {
+			list = strings.TrimSuffix(inside, "]")
+		}
+		scopes = append(scopes, strings.Fields(list)...)
+	}
+	return scopes
 }
 
 // iamPrincipal names the caller by its ARN. An assumed role is named without its session: every

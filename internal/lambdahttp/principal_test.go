@@ -18,7 +18,8 @@ func principalFor(t *testing.T, authorizer string) (got principal.Principal) {
 	t.Helper()
 	text := fmt.Sprintf(`{
 		"version": "2.0", "routeKey": "$default", "rawPath": "/",
-		"headers": {"host": "shop.example", "authorization": "Bearer forged", "x-principal": "root"},
+		"headers": {"host": "shop.example", "authorization": "Bearer forged", "x-principal": "root",
+			"x-scope": "reservations:act-for-any"},
 		"requestContext": {"http": {"method": "POST", "path": "/"}, "authorizer": %s}}`, authorizer)
 	var event events.APIGatewayV2HTTPRequest
 	if err := json.Unmarshal([]byte(text), &event); err != nil {
@@ -94,8 +95,46 @@ func TestThePrincipalIsWhomTheAuthorizerFound(t *testing.T) {
 		{`{"lambda": null}`, named("unnamed", "")},
 		{`{}`, named("unnamed", "")},
 	} {
-		if got := principalFor(t, test.authorizer); got != test.want {
+		got := principalFor(t, test.authorizer)
+		if got = named(got.Kind, got.ID); got != test.want {
 			t.Errorf("the principal of %s is %+v, want %+v", test.authorizer, got, test.want)
+		}
+	}
+}
+
+// The gateway passes the token's scopes on as a list or in a claim. Nothing else makes one.
+func TestTheSubjectAndTheScopeAreTheTokens(t *testing.T) {
+	t.Parallel()
+
+	const scope = "reservations:act-for-any"
+	token := func(claims, scopes string) string {
+		return `{"jwt": {"claims": ` + claims + `, "scopes": ` + scopes + `}}`
+	}
+	for _, test := range []struct {
+		authorizer, subject string
+		actsForAny          bool
+	}{
+		{token(`{"sub": "7"}`, `null`), "7", false},
+		{token(`{"sub": "7"}`, `["`+scope+`"]`), "7", true},
+		{token(`{"sub": "7"}`, `["reservations:write", "`+scope+`"]`), "7", true},
+		{token(`{"sub": "7", "scope": "`+scope+`"}`, `null`), "7", true},
+		{token(`{"sub": "7", "scope": "a `+scope+` b"}`, `["a"]`), "7", true},
+		{token(`{"sub": "7", "scp": "[`+scope+`]"}`, `null`), "7", true},
+		{token(`{"sub": "7", "scp": "[a `+scope+`]"}`, `null`), "7", true},
+		{token(`{"sub": "7", "scp": "`+scope+`"}`, `[]`), "7", true},
+		{token(`{"client_id": "shop", "scope": "`+scope+`"}`, `null`), "", true},
+		{token(`{"iss": "i", "scope": "`+scope+`"}`, `null`), "", true},
+		{token(`{"sub": "7", "scope": "`+scope+`ody"}`, `["x`+scope+`"]`), "7", false},
+		{token(`{"sub": "`+scope+`", "scopes": "`+scope+`", "aud": "`+scope+`"}`, `null`), scope, false},
+		{token(`{"sub": "7", "scope": "Reservations:Act-For-Any"}`, `null`), "7", false},
+		{iam("arn:aws:iam::123456789012:user/" + scope), "", false},
+		{`{"lambda": {"sub": "7", "scope": "` + scope + `", "scopes": ["` + scope + `"]}}`, "", false},
+		{"null", "", false},
+	} {
+		got := principalFor(t, test.authorizer)
+		if got.Subject != test.subject || got.ActsForAny != test.actsForAny {
+			t.Errorf("%s is %+v, want the subject %q and acts for any: %t", test.authorizer, got,
+				test.subject, test.actsForAny)
 		}
 	}
 }
@@ -118,6 +157,7 @@ func TestDifferentCallersAreDifferentPrincipals(t *testing.T) {
 		cognito("eu-west-1:ann"), cognito("eu-west-1:bob"),
 	} {
 		got := principalFor(t, authorizer)
+		got.Subject = "" // the key's namespace is made of the others
 		if other, twice := seen[got]; twice {
 			t.Errorf("%s and %s are both %+v", authorizer, other, got)
 		}

@@ -27,7 +27,8 @@ func TestHeadHasTheFunctionAndTheScopeOfGet(t *testing.T) {
 			t.Errorf("there is a route %+v and no route %+v", r, want)
 		}
 	}
-	if want := len(all) - len(route.API()) - len(route.Web()); heads == 0 || heads != want {
+	others := slices.Concat(route.API(), route.Direct(), route.Web())
+	if want := len(all) - len(others); heads == 0 || heads != want {
 		t.Errorf("there are %d routes for HEAD, want %d", heads, want)
 	}
 }
@@ -41,5 +42,24 @@ func TestNoTwoRoutesHaveTheSameKey(t *testing.T) {
 			t.Errorf("%s is there twice", r.Key())
 		}
 		seen[r.Key()] = true
+	}
+}
+
+func TestOnlyReserveHasAnOptionalScope(t *testing.T) {
+	t.Parallel()
+
+	for _, r := range route.All() {
+		want := r
+		if r.Key() == "POST /api/reservations" {
+			want.Scope = "reservations:write"
+		} else if r.OptionalScope != "" {
+			t.Errorf("%s has the optional scope %s", r.Key(), r.OptionalScope)
+		}
+		if got := r.Guarded(true); got != want {
+			t.Errorf("with reserveAuth the route is %+v, want %+v", got, want)
+		}
+		if got := r.Guarded(false); got != r {
+			t.Errorf("without reserveAuth the route is %+v, want %+v", got, r)
+		}
 	}
 }

@@ -28,8 +28,14 @@
 //
 // An endpoint that answers 410 is parked: the handler puts the tag ParkedTag on its queue, and from
 // then on its events go to the dead-letter queue without an attempt. So the mark outlives the
-// function, and an operator sees it and lifts it by removing the tag. Every environment reads the
-// tag again after parkedLife.
+// function, and an operator sees it and lifts it: by a redelivery (Operator), or by removing the
+// tag. Every environment reads the tag again after parkedLife.
+//
+// # What an operator sees
+//
+// The handler writes a line to its log for each delivery. The functions list-webhooks and
+// redeliver-webhook read these lines and the queues through an Operator. CloudWatch keeps the lines
+// as long as the others, and the service keeps no deliveries of its own.
 package deliver
 
 import (
@@ -88,6 +94,9 @@ type Handler struct {
 	log      *slog.Logger
 	now      func() time.Time
 
+	// watch, unless nil, is told of each delivery.
+	watch func(Delivery)
+
 	mu sync.Mutex
 	// attending has the time until which a queue counts as not parked.
 	attending map[string]time.Time
@@ -103,6 +112,9 @@ func New(
 		now: now, attending: map[string]time.Time{},
 	}
 }
+
+// Watch lets fn know of each delivery, besides the log. Call it before Handle.
+func (h *Handler) Watch(fn func(Delivery)) { h.watch = fn }
 
 // Lambda makes the Handler of the deliver function.
 func Lambda() *Handler {
@@ -202,13 +214,17 @@ func (h *Handler) group(
 // message does what is due for a message. It reports whether the queue may delete it.
 func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMessage) (done bool) {
 	var e struct{ ID, Type, Subject string }
+	elapsed := h.since(m.Attributes["ApproximateFirstReceiveTimestamp"])
+	d := Delivery{Webhook: w.Name, Attempt: webhook.AttemptOf(elapsed)}
 	if err := json.Unmarshal([]byte(m.Body), &e); err != nil || e.ID == "" {
-		return h.bury(ctx, w, m, m.MessageId, "it isn't an event")
+		d.ID = m.MessageId
+		return h.bury(ctx, w, m, d, "it isn't an event")
 	}
-	turn := webhook.TurnOf(h.since(m.Attributes["ApproximateFirstReceiveTimestamp"]))
+	d.ID, d.Type = e.ID, e.Type
+	turn := webhook.TurnOf(elapsed)
 	switch {
 	case h.parked(ctx, w, m.EventSourceARN):
-		return h.bury(ctx, w, m, e.ID, "the endpoint is parked")
+		return h.bury(ctx, w, m, d, "the endpoint is parked")
 	case !turn.Attempt:
 		h.hide(ctx, m, turn.Hide)
 		return false
@@ -216,28 +232,28 @@ func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMess
 		h.hide(ctx, m, 0)
 		return false
 	}
+	start := time.Now()
 	err := h.post(ctx, w, events.Event{
 		ID: e.ID, Type: e.Type, Subject: e.Subject, Body: json.RawMessage(m.Body),
 	})
-	attrs := []any{
-		"webhook", w.Name, "event", e.ID,
-		"received", m.Attributes["ApproximateReceiveCount"],
-	}
+	d.Milliseconds, d.Status = time.Since(start).Milliseconds(), webhook.StatusOf(err)
 	switch {
 	case err == nil:
 		h.metrics.Write(emf.WebhookDelivered.Of(w.Name, 1))
-		h.log.Debug("an event was delivered", attrs...)
+		h.tell(d, Delivered)
 		return true
 	case webhook.Gone(err):
 		h.park(ctx, w, m.EventSourceARN)
-		return h.bury(ctx, w, m, e.ID, "the endpoint answered 410")
+		return h.bury(ctx, w, m, d, "the endpoint answered 410")
 	case turn.Last:
-		return h.bury(ctx, w, m, e.ID, err.Error())
+		return h.bury(ctx, w, m, d, err.Error())
 	}
 	delay := webhook.Delay(turn.Hide, err)
 	h.metrics.Write(emf.WebhookFailed.Of(w.Name, 1))
-	h.log.Warn("an event wasn't delivered",
-		append(attrs, "error", err.Error(), "againSeconds", delay.Seconds())...)
+	h.log.Warn("an event wasn't delivered", "webhook", w.Name, "event", e.ID,
+		"received", m.Attributes["ApproximateReceiveCount"],
+		"error", err.Error(), "againSeconds", delay.Seconds())
+	h.tell(d, Failed)
 	h.hide(ctx, m, delay)
 	return false
 }
@@ -275,9 +291,9 @@ func (h *Handler) hide(ctx context.Context, m lambdaevents.SQSMessage, d time.Du
 
 // bury moves a message to the dead-letter queue. It reports whether the queue may delete it.
 func (h *Handler) bury(
-	ctx context.Context, w Webhook, m lambdaevents.SQSMessage, event, reason string,
+	ctx context.Context, w Webhook, m lambdaevents.SQSMessage, d Delivery, reason string,
 ) bool {
-	attrs := []any{"webhook", w.Name, "event", event, "reason", reason}
+	attrs := []any{"webhook", w.Name, "event", d.ID, "reason", reason}
 	if err := h.queues.Bury(ctx, w.deadLetters(m.EventSourceARN), m); err != nil {
 		h.log.Error("an event can't be moved to the dead letters",
 			append(attrs, "error", err.Error())...)
@@ -285,6 +301,7 @@ func (h *Handler) bury(
 	}
 	h.metrics.Write(emf.WebhookDead.Of(w.Name, 1))
 	h.log.Error("an event is a dead letter", attrs...)
+	h.tell(d, Dead)
 	return true
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/allo/reservations/internal/app/fault"
 	"github.com/allo/reservations/internal/app/web"
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/lambdahttp"
 )
@@ -68,7 +69,7 @@ func TestAPanicOfAPageIsAFault(t *testing.T) {
 	t.Parallel()
 
 	var metrics bytes.Buffer
-	pages := web.Handler()
+	pages := web.Handler(config.Config{})
 	handler := fault.Count("web", lambdahttp.New(http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/panic" {

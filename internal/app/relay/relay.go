@@ -12,9 +12,10 @@ import (
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/events/awssink"
+	"github.com/allo/reservations/internal/events/channel"
 )
 
-// The names of the sinks in the table sinks.
+// The names of the sinks.
 const (
 	topic = "topic"
 	bus   = "bus"
@@ -46,8 +47,12 @@ func New(c config.Config) (*events.Relay, error) {
 	if len(sinks) == 0 {
 		return nil, errors.New("neither TOPIC_ARN nor BUS_NAME is set; set one of them or both")
 	}
+	var live channel.Publisher
+	if c.LiveHTTP != "" {
+		live = awssink.NewChannel(c.AWS, c.LiveHTTP)
+	}
 	return events.NewRelay(awssink.NewOutbox(c.AWS, c.OutboxFunction), sinks, events.Options{
-		For: time.Duration(c.RelaySeconds) * time.Second, Log: c.Logger(),
+		For: time.Duration(c.RelaySeconds) * time.Second, Live: live, Log: c.Logger(),
 		Metrics: emf.New(os.Stdout, c.MetricNamespace),
 	}), nil
 }

@@ -17,6 +17,8 @@ func TestARelayNeedsItsOutboxAndASink(t *testing.T) {
 		{config.Config{OutboxFunction: "outbox"}, "TOPIC_ARN nor BUS_NAME"},
 		{config.Config{OutboxFunction: "outbox", TopicARN: "arn"}, ""},
 		{config.Config{OutboxFunction: "outbox", BusName: "bus"}, ""},
+		{config.Config{OutboxFunction: "outbox", TopicARN: "arn", LiveHTTP: "https://live"}, ""},
+		{config.Config{OutboxFunction: "outbox", LiveHTTP: "https://live"}, "TOPIC_ARN nor BUS_NAME"},
 	} {
 		relay, err := New(c.config)
 		if c.want == "" && (err != nil || relay == nil) {

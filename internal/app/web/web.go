@@ -14,10 +14,10 @@ import (
 	"github.com/allo/reservations/internal/webui"
 )
 
-// Handler serves the pages, their files and the document. It uses no ServeMux, which would answer
-// an address like //ops with a redirect.
-func Handler() http.Handler {
-	document, pages := openapi.Handler(), webui.Handler()
+// Handler serves the pages, their files, their settings and the document. It uses no ServeMux,
+// which would answer an address like //ops with a redirect.
+func Handler(c config.Config) http.Handler {
+	document, pages := openapi.Handler(), webui.Handler(settings(c))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/openapi.json" {
 			document.ServeHTTP(w, r)
@@ -27,8 +27,23 @@ func Handler() http.Handler {
 	})
 }
 
+// settings returns the settings of the pages. The issuer is asked for the scope openid alone: what
+// an account may do comes with it, as the issuer knows its groups.
+func settings(c config.Config) webui.Settings {
+	s := webui.Settings{
+		Demo: c.Pages.Demo, Guarded: c.Pages.Guarded, TokenOrigin: c.Pages.OIDCTokenOrigin,
+		LiveURL: c.LiveURL,
+	}
+	if c.Pages.OIDCIssuer != "" {
+		s.SignIn = &webui.SignIn{
+			Issuer: c.Pages.OIDCIssuer, ClientID: c.Pages.OIDCClientID, Scopes: []string{"openid"},
+		}
+	}
+	return s
+}
+
 // Lambda returns the web function's handler for lambda.Start.
 func Lambda() fault.Handler {
 	c, log := config.Start(false)
-	return fault.Count("web", lambdahttp.New(Handler(), log), emf.New(os.Stdout, c.MetricNamespace))
+	return fault.Count("web", lambdahttp.New(Handler(c), log), emf.New(os.Stdout, c.MetricNamespace))
 }

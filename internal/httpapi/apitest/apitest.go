@@ -169,6 +169,9 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		Details   json.RawMessage
 		Shortages json.RawMessage
 		Lines     json.RawMessage
+		Limits    json.RawMessage
+		// PaymentReference is nil when it is absent, and the text null when it is null.
+		PaymentReference json.RawMessage
 	}
 	if err := json.Unmarshal(body, &p); err != nil {
 		return err
@@ -186,8 +189,12 @@ func checkProblem(status int, header http.Header, body []byte) error {
 		)
 	case (p.Details != nil) != (p.Code == "VALIDATION_FAILED"):
 		return fmt.Errorf("the problem %s has the details %s", p.Code, p.Details)
-	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK"):
+	case (p.Shortages != nil) != (p.Code == "INSUFFICIENT_STOCK" || p.Code == "PAYMENT_LOST"):
 		return fmt.Errorf("the problem %s has the shortages %s", p.Code, p.Shortages)
+	case (p.Limits != nil) != (p.Code == "LIMIT_EXCEEDED") && p.Code != "PAYMENT_LOST":
+		return fmt.Errorf("the problem %s has the limits %s", p.Code, p.Limits)
+	case (p.PaymentReference != nil) != (p.Code == "ALREADY_PAID"):
+		return fmt.Errorf("the problem %s has the payment %s", p.Code, p.PaymentReference)
 	case (p.Lines != nil) != (p.Code == "NOT_FOR_SALE"):
 		return fmt.Errorf("the problem %s has the lines %s", p.Code, p.Lines)
 	}

@@ -20,6 +20,10 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 		hold    = "/api/reservations/019aa6d2-7f3e-7cc4-a3a5-6f2b8f1f9e10"
 		product = `[{"id":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01","name":"Mug",` +
 			`"sku":"CM-300","maxPerHold":null,"maxPerOwner":3,"inventories":[]}]`
+		confirm  = hold + "/confirm"
+		conflict = `{"type":"urn:x","title":"t","status":409,"detail":"d","error":"d","requestId":"r",`
+		lost     = conflict + `"code":"PAYMENT_LOST","shortages":[]}`
+		paid     = conflict + `"code":"ALREADY_PAID","paymentReference":null}`
 	)
 	tests := []struct {
 		name, method, path string
@@ -151,6 +155,25 @@ func TestValidateTellsGoodAnswersFromBad(t *testing.T) {
 			answer("application/problem+json"),
 			strings.Replace(goodProblem, "{", `{"details":{"a":["b"]},`, 1),
 			"details",
+		},
+		{"a payment that is lost", "POST", confirm, 409, answer("application/problem+json"), lost, ""},
+		{
+			"a payment that is lost for nothing", "POST", confirm, 409, answer("application/problem+json"),
+			strings.Replace(lost, `,"shortages":[]`, "", 1), "shortages",
+		},
+		{
+			"a limit where none belongs", "POST", confirm, 409, answer("application/problem+json"),
+			strings.Replace(paid, "}", `,"limits":[{"productId":"5f0c0de2-6b0f-4c4b-9f5e-0d6f3d1a7c01",`+
+				`"max":1,"used":0,"requested":2}]}`, 1), "limits",
+		},
+		{"a payment after another", "POST", confirm, 409, answer("application/problem+json"), paid, ""},
+		{
+			"a payment after which", "POST", confirm, 409, answer("application/problem+json"),
+			strings.Replace(paid, `,"paymentReference":null`, "", 1), "paymentReference",
+		},
+		{
+			"a payment where none belongs", "POST", confirm, 409, answer("application/problem+json"),
+			strings.Replace(lost, "}", `,"paymentReference":"p"}`, 1), "the payment",
 		},
 		{
 			"an id that isn't one",
