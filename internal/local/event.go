@@ -43,16 +43,17 @@ type event struct {
 }
 
 type requestContext struct {
-	AccountID    string      `json:"accountId"`
-	APIID        string      `json:"apiId"`
-	DomainName   string      `json:"domainName"`
-	DomainPrefix string      `json:"domainPrefix"`
-	HTTP         httpContext `json:"http"`
-	RequestID    string      `json:"requestId"`
-	RouteKey     string      `json:"routeKey"`
-	Stage        string      `json:"stage"`
-	Time         string      `json:"time"`
-	TimeEpoch    int64       `json:"timeEpoch"`
+	AccountID    string             `json:"accountId"`
+	APIID        string             `json:"apiId"`
+	Authorizer   *authorizerContext `json:"authorizer,omitempty"`
+	DomainName   string             `json:"domainName"`
+	DomainPrefix string             `json:"domainPrefix"`
+	HTTP         httpContext        `json:"http"`
+	RequestID    string             `json:"requestId"`
+	RouteKey     string             `json:"routeKey"`
+	Stage        string             `json:"stage"`
+	Time         string             `json:"time"`
+	TimeEpoch    int64              `json:"timeEpoch"`
 }
 
 type httpContext struct {

@@ -3,25 +3,29 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/allo/reservations/internal/app/deliver"
 	"github.com/allo/reservations/internal/events"
 )
 
 const (
-	// topicSink is the topic's row in the table sinks.
+	// topicSink is the topic's name in the table sinks.
 	topicSink = "topic"
 	// relayRun is how long a run of the relay goes on, as on AWS.
-	relayRun = 55 * time.Second
+	relayRun = 59 * time.Second
 )
 
 // Feed publishes the events on this machine: the relay takes them from the outbox and publishes
-// them to a Topic, with the archive and the webhook behind it.
+// them to a Topic, with the archive and the webhook behind it. It also publishes the changes of the
+// stock and of the holds to the Live.
 type Feed struct {
 	Topic   *Topic
+	Live    *Live
 	archive *Archive
 	webhook *Webhook // nil without one
 	relay   *events.Relay
@@ -30,7 +34,7 @@ type Feed struct {
 // NewFeed makes a Feed with the archive and the webhook's secret in a directory. Without a URL it
 // has no webhook. Run and then Close the Feed.
 func NewFeed(outbox events.Outbox, dir, webhookURL string, log *slog.Logger) (*Feed, error) {
-	f := &Feed{}
+	f := &Feed{Live: NewLive(LiveOptions{Log: log})}
 	var err error
 	if webhookURL != "" {
 		if f.webhook, err = NewWebhook(webhookURL, dir, log); err != nil {
@@ -45,7 +49,7 @@ func NewFeed(outbox events.Outbox, dir, webhookURL string, log *slog.Logger) (*F
 		f.Topic.Subscribe(f.webhook.Queue)
 	}
 	f.relay = events.NewRelay(outbox, map[string]events.Sink{topicSink: f.Topic},
-		events.Options{For: relayRun, Log: log})
+		events.Options{For: relayRun, Live: f.Live, Log: log})
 	return f, nil
 }
 
@@ -55,6 +59,26 @@ func (f *Feed) Secret() string {
 		return ""
 	}
 	return f.webhook.Secret
+}
+
+// Operator returns what an operator sees of the webhook, if there is one, and does.
+func (f *Feed) Operator() deliver.Operator { return feedOperator{f.webhook} }
+
+// feedOperator is the deliver.Operator of a Feed.
+type feedOperator struct{ webhook *Webhook }
+
+func (o feedOperator) States(ctx context.Context) ([]deliver.State, error) {
+	if o.webhook == nil {
+		return nil, nil
+	}
+	return []deliver.State{o.webhook.State(ctx)}, nil
+}
+
+func (o feedOperator) Redeliver(_ context.Context, name string) (int, error) {
+	if o.webhook == nil || name != localWebhook {
+		return 0, deliver.ErrUnknownWebhook
+	}
+	return o.webhook.Queue.Redeliver(), nil
 }
 
 // Run publishes and delivers events until ctx ends.
@@ -69,8 +93,8 @@ func (f *Feed) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// Close closes the archive.
-func (f *Feed) Close() error { return f.archive.Close() }
+// Close ends the live connections and closes the archive.
+func (f *Feed) Close() error { return errors.Join(f.Live.Close(), f.archive.Close()) }
 
 // invokeOutbox makes an outbox of the built function.
 func invokeOutbox(function Invoker) events.Outbox {

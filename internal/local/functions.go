@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/app/deliver"
 	"github.com/allo/reservations/internal/app/web"
+	"github.com/allo/reservations/internal/app/webhooks"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/lambdahttp"
@@ -40,11 +42,20 @@ func (f *Functions) Close() error {
 	return errors.Join(errs...)
 }
 
+// Operate lets the functions of the webhooks show the webhooks of an operator on this machine. On
+// AWS they ask SQS.
+func (f *Functions) Operate(operator deliver.Operator, log *slog.Logger) {
+	for _, name := range []string{"list-webhooks", "redeliver-webhook"} {
+		f.HTTP[name] = Handler(lambdahttp.New(webhooks.Handler(name, operator, log), log))
+	}
+}
+
 // InProcess runs the functions' handlers in this process, each as its main would start it. As on
 // AWS each function has its own pool, here of the given number of connections.
 func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, error) {
-	pages := Handler(lambdahttp.New(web.Handler(), log))
+	pages := Handler(lambdahttp.New(web.Handler(c), log))
 	f := &Functions{HTTP: map[string]Invoker{"web": pages}}
+	f.Operate(deliver.NewOperator(c, log), log)
 	open := func() (*app.App, error) {
 		a, err := app.New(c, log, connections)
 		if err == nil {

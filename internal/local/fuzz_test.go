@@ -3,6 +3,7 @@ package local
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -43,6 +44,38 @@ func FuzzGateway(f *testing.F) {
 
 		if w.Code >= 500 {
 			t.Errorf("%q answered %d %s", raw, w.Code, w.Body)
+		}
+	})
+}
+
+// FuzzAuthorization holds that no Authorization header and no X-Amz-Date passes an authorizer. The
+// fuzzer has neither a token nor the credential.
+func FuzzAuthorization(f *testing.F) {
+	i := newTestIssuer(f)
+	id := i.Key().KeyID
+	f.Add("Bearer a.b.c", "")
+	f.Add("Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6Ijk5In0.e30.AAAA", "20261128T000000Z")
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","kid":"`+id+`"}`))+".e30.", "")
+	f.Add("AWS4-HMAC-SHA256 Credential=AKIATEST/20261128/us-east-1/execute-api/aws4_request, "+
+		"SignedHeaders=host;x-amz-date, Signature=00", time.Now().UTC().Format(signedDate))
+	f.Add("AWS4-HMAC-SHA256 Credential=,=,", "0")
+
+	jwt, _ := guarded(f, i)
+	iam, _ := guardedByIAM(f)
+	f.Fuzz(func(t *testing.T, authorization, date string) {
+		for status, g := range map[int]*Gateway{
+			http.StatusUnauthorized: jwt, http.StatusForbidden: iam,
+		} {
+			r := httptest.NewRequest("POST", confirmPath, nil)
+			r.Header.Set("Authorization", authorization)
+			r.Header.Set("X-Amz-Date", date)
+			w := httptest.NewRecorder()
+
+			g.ServeHTTP(w, r)
+
+			if w.Code != status {
+				t.Errorf("%q, %q: %d %s, want %d", authorization, date, w.Code, w.Body, status)
+			}
 		}
 	})
 }

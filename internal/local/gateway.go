@@ -2,13 +2,14 @@
 // account or Docker.
 //
 //   - Gateway is API Gateway's HTTP API: it turns requests into payload-2.0 events and the
-//     functions' answers into responses.
+//     functions' answers into responses. Its Authorizer checks tokens and signatures; README.md
+//     says how to run it with one.
 //   - RunRule is the EventBridge rule that sends a scheduled event every minute.
 //   - Runtime is the Lambda service: it runs the processes of a built bootstrap binary and serves
 //     them the Lambda Runtime API.
 //
 // A caller sees the same behaviour as on AWS, refusals and limits included, because a test that
-// passes here should pass there. Throttling, signing and scaling down are left out. Nothing here
+// passes here should pass there. Throttling, CORS and scaling down are left out. Nothing here
 // runs in a Lambda.
 //
 // In two things the gateway follows the HTTP contract and not AWS. Its own 503 has a Retry-After.
@@ -63,6 +64,8 @@ type Gateway struct {
 	table     routeTable
 	functions map[string]Invoker
 	log       *slog.Logger
+	// authorizer is nil when all routes are open.
+	authorizer Authorizer
 }
 
 // NewGateway returns a gateway for the routes. The keys of functions are the routes' Function
@@ -117,7 +120,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, statusOfReadError(err))
 		return
 	}
+	caller, refused := g.authorize(r, body, matched)
+	if refused != nil {
+		refused.send(w, r, matched, g.log)
+		return
+	}
 	event := newEvent(r, matched, params, body, id, time.Now())
+	event.RequestContext.Authorizer = caller
 	answer, err := g.invoke(r.Context(), g.functions[matched.Function], event)
 	if err != nil {
 		g.log.ErrorContext(r.Context(), "invocation failed",

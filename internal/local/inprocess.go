@@ -90,6 +90,7 @@ func (e event) decoded() events.APIGatewayV2HTTPRequest {
 			AccountID:    c.AccountID,
 			Stage:        c.Stage,
 			RequestID:    c.RequestID,
+			Authorizer:   c.Authorizer.decoded(),
 			APIID:        c.APIID,
 			DomainName:   c.DomainName,
 			DomainPrefix: c.DomainPrefix,
@@ -102,8 +103,29 @@ func (e event) decoded() events.APIGatewayV2HTTPRequest {
 	}
 }
 
+// decoded returns the caller as aws-lambda-go decodes it from JSON.
+func (a *authorizerContext) decoded() *events.APIGatewayV2HTTPRequestContextAuthorizerDescription {
+	switch {
+	case a == nil:
+		return nil
+	case a.JWT != nil:
+		return &events.APIGatewayV2HTTPRequestContextAuthorizerDescription{
+			JWT: &events.APIGatewayV2HTTPRequestContextAuthorizerJWTDescription{
+				Claims: a.JWT.Claims, Scopes: a.JWT.Scopes,
+			},
+		}
+	default:
+		return &events.APIGatewayV2HTTPRequestContextAuthorizerDescription{
+			IAM: &events.APIGatewayV2HTTPRequestContextAuthorizerIAMDescription{
+				AccessKey: a.IAM.AccessKey, AccountID: a.IAM.AccountID, CallerID: a.IAM.CallerID,
+				UserARN: a.IAM.UserARN, UserID: a.IAM.UserID,
+			},
+		}
+	}
+}
+
 // isUTF8 reports whether all strings from the caller are UTF-8. The body is UTF-8 or base64
-// already.
+// already, and the claims of a token were JSON.
 func (e event) isUTF8() bool {
 	c := e.RequestContext
 	for _, s := range append([]string{

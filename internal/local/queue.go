@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
@@ -200,7 +201,37 @@ func (q *Queue) DeadLetters() []lambdaevents.SQSMessage {
 	return slices.Clone(q.dead)
 }
 
-// Park marks the queue of an endpoint that is gone, until the program ends.
+// Counts returns how many messages wait, and how many dead letters there are.
+func (q *Queue) Counts() (waiting, dead int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.messages), len(q.dead)
+}
+
+// Redeliver makes messages of the dead letters again, as new ones, and removes the mark of an
+// endpoint that is gone. It returns how many there were. Those that the queue has no room for stay.
+func (q *Queue) Redeliver() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.parked = false
+	n := min(len(q.dead), maxQueued-len(q.messages))
+	for _, m := range q.dead[:n] {
+		var of struct{ Type string }
+		_ = json.Unmarshal([]byte(m.Body), &of) // the topic takes events alone
+		q.messages = append(q.messages, &queued{id: uuid.NewString(), event: events.Event{
+			ID: m.Attributes["MessageDeduplicationId"], Type: of.Type,
+			Subject: m.Attributes["MessageGroupId"], Body: []byte(m.Body),
+		}})
+	}
+	q.dead = slices.Clone(q.dead[n:])
+	select {
+	case q.woken <- struct{}{}:
+	default: // Run has been told
+	}
+	return n
+}
+
+// Park marks the queue of an endpoint that is gone, until Redeliver or the end of the program.
 func (q *Queue) Park(context.Context, string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,12 +33,20 @@ type Webhook struct {
 	Secret  string
 	handler *deliver.Handler
 	log     *slog.Logger
+	origin  string // the scheme and the host of the endpoint
+
+	mu sync.Mutex
+	// recent has the last deliveries, the newest last.
+	recent []deliver.Delivery
 }
 
+// localWebhook is the webhook's name.
+const localWebhook = "local"
+
 // NewWebhook makes a Webhook. It keeps the signing secret in the directory.
-func NewWebhook(url, dir string, log *slog.Logger) (*Webhook, error) {
+func NewWebhook(endpoint, dir string, log *slog.Logger) (*Webhook, error) {
 	client := webhook.NewClient(webhook.Options{AllowLoopback: true})
-	if err := client.CheckURL(url); err != nil {
+	if err := client.CheckURL(endpoint); err != nil {
 		return nil, fmt.Errorf("the webhook's URL: %w", err)
 	}
 	text, secrets, err := keptSecret(dir)
@@ -45,10 +55,41 @@ func NewWebhook(url, dir string, log *slog.Logger) (*Webhook, error) {
 	}
 	queue := NewQueue("local-webhook-local.fifo", nil, time.Now, log)
 	handler := deliver.New(client, queue, queue.Now, []deliver.Webhook{{
-		Name: "local", URL: url,
+		Name: localWebhook, URL: endpoint,
 		Secrets: func(context.Context) ([]webhook.Secret, error) { return secrets, nil },
 	}}, nil, log)
-	return &Webhook{Queue: queue, Secret: text, handler: handler, log: log}, nil
+	w := &Webhook{Queue: queue, Secret: text, handler: handler, log: log, origin: originOf(endpoint)}
+	handler.Watch(w.remember)
+	return w, nil
+}
+
+// originOf returns the scheme and the host of a URL, which has been checked.
+func originOf(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func (w *Webhook) remember(d deliver.Delivery) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recent = append(w.recent, d)
+	w.recent = w.recent[max(len(w.recent)-deliver.MaxDeliveries, 0):]
+}
+
+// State returns how the webhook stands.
+func (w *Webhook) State(ctx context.Context) deliver.State {
+	s := deliver.State{Name: localWebhook, URL: w.origin, Deliveries: []deliver.Delivery{}}
+	s.Waiting, s.DeadLetters = w.Queue.Counts()
+	s.Parked, _ = w.Queue.Parked(ctx, "") // never fails
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range slices.Backward(w.recent) {
+		s.Deliveries = append(s.Deliveries, d)
+	}
+	return s
 }
 
 // keptSecret returns the secret of the directory's file, and makes both if there are none.

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,10 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/allo/reservations/internal/app/deliver"
 )
 
 // The endpoint is on this machine and uses the reference library. It fails the first attempt of one
@@ -104,5 +108,88 @@ func TestAWebhookOfThisMachineIsChecked(t *testing.T) {
 	if _, err := NewWebhook("http://127.0.0.1/", dir, quiet); err == nil ||
 		!strings.Contains(err.Error(), path) {
 		t.Errorf("the error of a bad secret is %v", err)
+	}
+}
+
+// An endpoint that is gone gets its events after a redelivery. The state tells what became of them.
+func TestAnOperatorRedeliversOnOneMachine(t *testing.T) {
+	t.Parallel()
+
+	var isGone atomic.Bool
+	isGone.Store(true)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if isGone.Load() {
+			w.WriteHeader(http.StatusGone)
+		}
+	}))
+	t.Cleanup(server.Close)
+	f, err := NewFeed(nil, t.TempDir(), server.URL+"/hook?token=hidden", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	publish(t, f.Topic, held("a", 1))
+	publish(t, f.Topic, held("b", 1))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() { f.webhook.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+
+	operator := f.Operator()
+	state := func() deliver.State {
+		t.Helper()
+		states, err := operator.States(ctx)
+		if err != nil || len(states) != 1 {
+			t.Fatalf("States() = %v, %v, want one", states, err)
+		}
+		return states[0]
+	}
+	await := func(what string, is func(deliver.State) bool) deliver.State {
+		t.Helper()
+		for ctx.Err() == nil {
+			if s := state(); is(s) {
+				return s
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Fatalf("it is never so that %s: %+v", what, state())
+		return deliver.State{}
+	}
+	s := await("both events are dead", func(s deliver.State) bool { return s.DeadLetters == 2 })
+	if !s.Parked || s.URL != server.URL || s.Name != localWebhook {
+		t.Errorf("the state is %+v, want a parked endpoint at %s", s, server.URL)
+	}
+	if _, err := operator.Redeliver(ctx, "another"); !errors.Is(err, deliver.ErrUnknownWebhook) {
+		t.Errorf("Redeliver(another) = %v", err)
+	}
+	isGone.Store(false)
+	if n, err := operator.Redeliver(ctx, localWebhook); n != 2 || err != nil {
+		t.Errorf("Redeliver() = %d, %v, want 2", n, err)
+	}
+	s = await("both events are delivered", func(s deliver.State) bool {
+		return len(s.Deliveries) == 4 && s.Waiting == 0
+	})
+	if s.Parked || s.DeadLetters != 0 {
+		t.Errorf("after a redelivery the state is %+v", s)
+	}
+	for n, d := range s.Deliveries {
+		want := deliver.Delivered
+		if n >= 2 { // the newest come first
+			want = deliver.Dead
+		}
+		if d.Outcome != want || d.Type != "allo.reservation.held" || !strings.HasSuffix(d.ID, "-1") {
+			t.Errorf("delivery %d is %+v, want it %s", n, d, want)
+		}
+	}
+	if n, err := operator.Redeliver(ctx, localWebhook); n != 0 || err != nil {
+		t.Errorf("the second Redeliver() = %d, %v, want 0", n, err)
+	}
+	none := feedOperator{}
+	states, err := none.States(ctx)
+	_, unknown := none.Redeliver(ctx, localWebhook)
+	if err != nil || len(states) > 0 || !errors.Is(unknown, deliver.ErrUnknownWebhook) {
+		t.Errorf("without a webhook there are %v, %v, %v", states, err, unknown)
 	}
 }

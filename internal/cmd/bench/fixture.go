@@ -42,6 +42,12 @@ func (s *server) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
+// emptySQL removes the catalog, the stock and the holds with their ledger. The audit would find a
+// ledger without its holds.
+const emptySQL = "TRUNCATE products, warehouses, inventory, stock_movements, reservations, " +
+	"reservation_items, idempotency_keys, ledger, minute_counts, hold_payments, hold_parties, " +
+	"replacements"
+
 // load empties the database and fills it with `rows` stock rows of `total` units each. It makes no
 // checkpoint, as that would make the next writes log full pages.
 func (s *server) load(ctx context.Context, rows, total int) error {
@@ -49,9 +55,7 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid",
 			kind)
 	}
-	return s.exec(ctx,
-		"TRUNCATE products, warehouses, inventory, stock_movements, reservations, "+
-			"reservation_items, idempotency_keys",
+	return s.exec(ctx, emptySQL,
 		// Checking a hundred thousand rows would take most of the time.
 		"SET session_replication_role = replica",
 		fmt.Sprintf("INSERT INTO warehouses (id, code, name) VALUES ('%s', 'BENCH', 'Bench')",

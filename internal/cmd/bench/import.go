@@ -34,9 +34,7 @@ type shop struct {
 }
 
 func openShop(ctx context.Context, s *server) (*shop, error) {
-	err := s.exec(ctx, "TRUNCATE products, warehouses, inventory, stock_movements, reservations, "+
-		"reservation_items, idempotency_keys")
-	if err != nil {
+	if err := s.exec(ctx, emptySQL); err != nil {
 		return nil, err
 	}
 	functions, err := local.InProcess(

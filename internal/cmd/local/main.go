@@ -2,7 +2,9 @@
 // and the pages behind it, and the sweeper every minute. It takes one verb:
 //
 //	local run     serve until Ctrl-C; -lambdas DIR runs the built functions, each in its own process;
-//	              -webhook URL posts the events there
+//	              -webhook URL posts the events there; -auth guards the API, and starts an issuer
+//	              where the console signs in; -demo=false leaves out what only a demo shop has,
+//	              and -still only the shoppers that come by themselves
 //	local events  print the events while they are published, until Ctrl-C
 //	local seed    put the demo catalog back and remove every reservation
 //	local psql    open the database in psql; arguments after -- are psql's
@@ -37,6 +39,11 @@ type options struct {
 	lambdas string
 	// webhook is the URL of an endpoint that gets the events, or empty.
 	webhook string
+	// auth starts the stand-in issuer on issuerPort, or on any free port where that is zero.
+	auth       bool
+	issuerPort int
+	// demo shows what only a demo shop has. still leaves out its shoppers.
+	demo, still bool
 	// withParent ends the program when the process that started it ends, as make may by kill -9.
 	withParent bool
 	// remote and eraseEverything together let seed empty a database on another machine.
@@ -67,7 +74,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, err := config.Load()
+	load := config.LoadWithoutAuth
+	if opts.verb == "run" { // the other verbs have no gateway
+		load = config.Load
+	}
+	c, err := load()
 	if err != nil {
 		return err
 	}
@@ -95,6 +106,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&opts.data, "data", "", "the embedded server's data (default <root>/.local)")
 	flags.StringVar(&opts.lambdas, "lambdas", "", "run: directory of the built functions to run")
 	flags.StringVar(&opts.webhook, "webhook", "", "run: URL of an endpoint that gets the events")
+	flags.BoolVar(&opts.auth, "auth", false, "run: guard the API, and start an issuer to sign in at")
+	flags.IntVar(&opts.issuerPort, "issuer-port", usualIssuerPort, "run: the issuer's port, 0 for any")
+	flags.BoolVar(&opts.demo, "demo", true, "run: show demo prices, demo payments, the flash sale")
+	flags.BoolVar(&opts.still, "still", false, "run: let no shoppers come by themselves to the demo")
 	flags.BoolVar(&opts.withParent, "with-parent", false, "run: end when the starting process ends")
 	flags.BoolVar(&opts.remote, "remote", false, "seed: allow a database on another machine")
 	flags.BoolVar(&opts.eraseEverything, "erase-everything", false, "seed: allow to remove its data")

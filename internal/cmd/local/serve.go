@@ -52,6 +52,12 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 		return err
 	}
 	defer listener.Close()
+	issuer, err := startIssuer(ctx, opts, &c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, issuer.close()) }()
+	c.Pages.Demo, c.Pages.Guarded = isDemo(opts, c, issuer), c.Auth.Kind != config.AuthNone
 
 	starting, started := context.WithTimeout(ctx, startTimeout)
 	defer started()
@@ -78,25 +84,69 @@ func serve(ctx context.Context, opts options, c config.Config, stdout io.Writer)
 		return err
 	}
 	defer func() { err = errors.Join(err, feed.Close()) }()
+	functions.Operate(feed.Operator(), log)
 	fmt.Fprintf(stdout, "Ready in %.1f s: http://%s (Ctrl-C ends it)\n",
 		time.Since(start).Seconds(), shownAddress(listener))
 	if opts.webhook != "" {
 		fmt.Fprintf(stdout, "The events go to %s, signed with %s\n", opts.webhook, feed.Secret())
 	}
-	return serveUntil(ctx, d, functions, feed, listener, c.SweepInterval, log)
+	tellCallers(stdout, c.Auth, issuer)
+	functions.HTTP["live"] = local.LiveFunction(log)
+	gateway, err := newGateway(c.Auth, functions, log)
+	if err != nil {
+		return err
+	}
+	if c.Auth.Kind == config.AuthIAM {
+		feed.Live.LetPublish(local.NewLivePublisher(c.Auth.AccessKeyID, c.Auth.SecretAccessKey))
+	}
+	shop, err := openBackEnd(ctx, opts, c, issuer, listener, log)
+	if err != nil {
+		return err
+	}
+	defer shop.close()
+	return serveUntil(ctx, d, functions, feed, gateway, shop, listener, c.SweepInterval, log)
+}
+
+// newGateway returns a gateway for all routes, guarded as the settings say.
+func newGateway(
+	c config.Auth, f *local.Functions, log *slog.Logger,
+) (*local.Gateway, error) {
+	routes := route.All()
+	for n, r := range routes {
+		routes[n] = r.Guarded(c.Reserve)
+	}
+	gateway, err := local.NewGateway(routes, f.HTTP, log)
+	if err != nil {
+		return nil, err
+	}
+	gateway.Guard(local.NewAuthorizer(c, log))
+	return gateway, nil
+}
+
+// tellCallers says who may call the guarded routes, where there are any.
+func tellCallers(stdout io.Writer, c config.Auth, issuer *standIn) {
+	if c.Kind != config.AuthNone {
+		fmt.Fprintln(stdout, callers(c))
+	}
+	issuer.tell(stdout)
+}
+
+// callers says in one line who may call the guarded routes.
+func callers(c config.Auth) string {
+	need := "a token of " + c.JWTIssuer + " for " + c.JWTAudience + ": -H 'Authorization: Bearer ...'"
+	if c.Kind == config.AuthIAM {
+		need = "a signature by " + c.AccessKeyID + ": " + local.CurlSigns
+	}
+	return "Guarded routes need " + need + " (internal/local/README.md)"
 }
 
 // serveUntil answers requests, publishes the events and runs the sweeper, until ctx ends or the
 // embedded server does.
 func serveUntil(
-	ctx context.Context, d database, f *local.Functions, feed *local.Feed, l net.Listener,
-	every time.Duration, log *slog.Logger,
-) error {
-	gateway, err := local.NewGateway(route.All(), f.HTTP, log)
-	if err != nil {
-		return err
-	}
-	server := local.NewServer(l.Addr().String(), gateway)
+	ctx context.Context, d database, f *local.Functions, feed *local.Feed, gateway *local.Gateway,
+	shop *backEnd, l net.Listener, every time.Duration, log *slog.Logger,
+) (err error) {
+	server := local.NewServer(l.Addr().String(), shop.before(feed.Live.Handler(gateway)))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 
@@ -104,6 +154,7 @@ func serveUntil(
 	var work sync.WaitGroup
 	work.Go(func() { local.RunRule(working, every, f.Sweep, log) })
 	work.Go(func() { feed.Run(working) })
+	work.Go(func() { shop.run(working) })
 	defer work.Wait()
 	defer stopWorking()
 

@@ -1,5 +1,8 @@
-// Package demo holds the catalog that a newcomer sees: three products in three warehouses. One
-// stock row has a single unit.
+// Package demo is the shop that a newcomer sees under `make run`, and what happens in it. Its
+// catalog has twelve products in three warehouses; one stock row has a single unit. Server pays for
+// holds as the back end of a shop does, runs the flash sale, and sends gentle shoppers.
+//
+// It is for one machine only. Nothing here runs in a Lambda.
 package demo
 
 import (
@@ -10,7 +13,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/postgres"
@@ -19,45 +21,21 @@ import (
 // connectTimeout bounds the connect to one address.
 const connectTimeout = 15 * time.Second
 
-// Warehouse is a warehouse of the demo catalog.
-type Warehouse struct {
-	ID   uuid.UUID
-	Code string
-	Name string
-}
-
-// Product is a product of the demo catalog. Its stock is in the order of Warehouses.
-type Product struct {
-	ID    uuid.UUID
-	Name  string
-	SKU   string
-	Stock [3]int
-}
-
-// Warehouses returns the demo's warehouses. Their ids are fixed, so that the README's commands
-// work.
-func Warehouses() [3]Warehouse {
-	return [3]Warehouse{
-		{newID("0001"), "SF", "San Francisco"},
-		{newID("0002"), "NY", "New York"},
-		{newID("0003"), "LA", "Los Angeles"},
-	}
-}
-
-func newID(end string) uuid.UUID { return uuid.MustParse("0192d000-0000-7000-8000-00000000" + end) }
-
-// Products returns the demo's products. Los Angeles has one mug only.
-func Products() [3]Product {
-	return [3]Product{
-		{newID("0101"), "Wireless Headphones", "WH-100", [3]int{12, 5, 8}},
-		{newID("0102"), "Mechanical Keyboard", "MK-200", [3]int{20, 3, 15}},
-		{newID("0103"), "Ceramic Mug", "CM-300", [3]int{50, 30, 1}},
-	}
-}
-
 // SeedEmpty seeds a database that has neither products nor warehouses, and leaves any other as it
 // is. It reports whether it seeded.
 func SeedEmpty(ctx context.Context, databaseURL string) (seeded bool, err error) {
+	return seedEmpty(ctx, databaseURL, Products())
+}
+
+// SeedSmall is SeedEmpty with the products of the README alone. Tests that count the catalog use
+// it.
+func SeedSmall(ctx context.Context, databaseURL string) (seeded bool, err error) {
+	return seedEmpty(ctx, databaseURL, Products()[:readmeProducts])
+}
+
+func seedEmpty(
+	ctx context.Context, databaseURL string, products []Product,
+) (seeded bool, err error) {
 	err = inTx(ctx, databaseURL, func(tx pgx.Tx) error {
 		// Two programs that start at once would both find it empty. The lock lets the second one see
 		// the first one's catalog.
@@ -73,7 +51,7 @@ func SeedEmpty(ctx context.Context, databaseURL string) (seeded bool, err error)
 			return nil
 		}
 		seeded = true
-		return insert(ctx, tx)
+		return insert(ctx, tx, products)
 	})
 	return seeded, err
 }
@@ -90,23 +68,37 @@ func RefuseRemote(databaseURL string) error {
 	return nil
 }
 
-// Reset removes all data and seeds anew. The new movements have the numbers of the old ones, so the
-// events' epoch is a new one.
-func Reset(ctx context.Context, databaseURL string) error {
-	return inTx(ctx, databaseURL, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `
-TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments,
-         reservations, reservation_items, idempotency_keys, archived_reservations, archived_items,
-         archived_movements, archived_months, archived_stock, ledger, archived_ledger, parked,
-         minute_counts`); err != nil {
+// resetSQL removes all data, and the result of the last audit. An audit that is under way begins
+// again. The new movements have the numbers of the old ones, so the events' epoch is a new one. The
+// ticks, the sinks and live stay: they say how far a relay that runs now has read, and name no
+// data.
+const resetSQL = `
+TRUNCATE products, warehouses, inventory, stock_movements, old_stock_adjustments, stock_closings,
+         reservations, reservation_items, returns, hold_payments, hold_parties, replacements,
+         idempotency_keys, last_audit, ledger, parked, minute_counts,
+         archived_reservations, archived_items, archived_movements, archived_ledger,
+         archived_months, archived_stock, archive_position;
+UPDATE audit_state SET began = NULL, part = '', after = '', violations = 0, found = '[]';
+UPDATE stream SET epoch = gen_random_uuid(), archived = '0'`
+
+// maxResets is how often Reset tries. A service that runs reads the tables in other orders than
+// TRUNCATE locks them, so that Postgres may end the reset to resolve a deadlock.
+const maxResets = 10
+
+// Reset removes all data and seeds anew.
+func Reset(ctx context.Context, databaseURL string) (err error) {
+	for range maxResets {
+		err = inTx(ctx, databaseURL, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, resetSQL); err != nil {
+				return err
+			}
+			return insert(ctx, tx, Products())
+		})
+		if !postgres.Retryable(err) {
 			return err
 		}
-		const sql = "UPDATE stream SET epoch = gen_random_uuid(), archived = '0'"
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return err
-		}
-		return insert(ctx, tx)
-	})
+	}
+	return err
 }
 
 func inTx(ctx context.Context, databaseURL string, fn func(pgx.Tx) error) error {
@@ -125,12 +117,12 @@ func inTx(ctx context.Context, databaseURL string, fn func(pgx.Tx) error) error 
 	return nil
 }
 
-func insert(ctx context.Context, tx pgx.Tx) error {
+func insert(ctx context.Context, tx pgx.Tx, products []Product) error {
 	var batch pgx.Batch
 	for _, w := range Warehouses() {
 		batch.Queue("INSERT INTO warehouses (id, code, name) VALUES ($1, $2, $3)", w.ID, w.Code, w.Name)
 	}
-	for _, p := range Products() {
+	for _, p := range products {
 		batch.Queue("INSERT INTO products (id, name, sku) VALUES ($1, $2, $3)", p.ID, p.Name, p.SKU)
 		for i, w := range Warehouses() {
 			batch.Queue("INSERT INTO inventory (product_id, warehouse_id, total) VALUES ($1, $2, $3)",
