@@ -74,6 +74,8 @@ func contentTypeOf(name string) (string, error) {
 		return "text/html; charset=utf-8", nil
 	case ".js", ".mjs":
 		return "text/javascript; charset=utf-8", nil
+	case ".json":
+		return "application/json", nil
 	case ".svg":
 		return "image/svg+xml", nil
 	default:

@@ -50,6 +50,7 @@ func TestAChangeOfAFileRenamesTheFilesThatReferToIt(t *testing.T) {
 			},
 			"static/v/LICENSE":       {Data: []byte("MIT")},
 			"static/vendor/built.js": {Data: []byte(`from "nothing.js"`)},
+			"static/vendor/text.mjs": {Data: []byte(`throw 'from "call()"'`)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -70,8 +71,55 @@ func TestAChangeOfAFileRenamesTheFilesThatReferToIt(t *testing.T) {
 	if got := string(before["preact.mjs"].body()); got != "export{h}\n" {
 		t.Errorf("preact.mjs = %q, want no reference to its source map", got)
 	}
-	if len(before) != 6 {
-		t.Errorf("%d files are served, want 6, and no licence", len(before))
+	if len(before) != 7 {
+		t.Errorf("%d files are served, want 7, and no licence", len(before))
+	}
+}
+
+func TestCommentsAreLeftOut(t *testing.T) {
+	t.Parallel()
+	files, err := load(fstest.MapFS{
+		"static/a.js": {Data: []byte("// One.\nconst a = 1; // two\n  // Three.\nf(`x\n/* y */`);\n")},
+		"static/a.css": {Data: []byte("/* One. */\np {\n  /* Two\n     // lines. */\n  a: b; /* c */\n}\n" +
+			"/* a */ i { c: d }\n")},
+		"static/a.html": {Data: []byte("<p>\n// text\n</p>\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"a.js":   "const a = 1; // two\nf(`x\n/* y */`);\n",
+		"a.css":  "p {\n  a: b; /* c */\n}\n/* a */ i { c: d }\n",
+		"a.html": "<p>\n// text\n</p>\n",
+	} {
+		if got := string(files[name].body()); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// withoutComments takes a line that begins with two slashes for a comment.
+func TestNoTextOfAScriptHasALineThatLooksLikeAComment(t *testing.T) {
+	t.Parallel()
+	scripts, err := fs.Glob(static, "static/assets/*.js")
+	if err != nil || len(scripts) < 5 {
+		t.Fatalf("there are %d scripts, %v", len(scripts), err)
+	}
+	for _, name := range scripts {
+		body, err := fs.ReadFile(static, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		isInside := false // of a template, which alone may have several lines
+		for n, line := range strings.Split(string(body), "\n") {
+			isComment := strings.HasPrefix(strings.TrimSpace(line), "//")
+			if isInside && isComment {
+				t.Errorf("%s:%d is a line of a text, and would be lost: %s", name, n+1, line)
+			}
+			if !isComment && strings.Count(line, "`")%2 == 1 {
+				isInside = !isInside
+			}
+		}
 	}
 }
 
@@ -127,7 +175,7 @@ func TestNoReferenceIsLeftUnresolved(t *testing.T) {
 }
 
 // A browser finds a module that the page doesn't name only after it has the module that imports it:
-// another round trip.
+// another round trip. A page may also name a module that its script imports after the first view.
 func TestPagesPreloadEveryModule(t *testing.T) {
 	t.Parallel()
 	files, err := load(static)
@@ -135,6 +183,8 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	imported := regexp.MustCompile(`\bfrom\s*"/assets/([\w-]+)\.\w+\.(\w+)"`)
+	later := regexp.MustCompile(`\bimport\("/assets/([\w-]+)\.\w+\.(\w+)"`)
+	first := regexp.MustCompile(`module" src="/assets/([\w-]+)\.\w+\.js"`)
 	named := regexp.MustCompile(
 		`(?:modulepreload" href|module" src)="/assets/([\w-]+)\.\w+\.(m?js)"`,
 	)
@@ -146,27 +196,34 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 		for _, match := range named.FindAllStringSubmatch(string(f.body()), -1) {
 			known[match[1]+"."+match[2]] = true
 		}
-		needed := map[string]bool{}
+		needed, late := map[string]bool{}, map[string]bool{}
 		var need func(module string)
 		need = func(module string) {
 			if needed[module] {
 				return
 			}
 			needed[module] = true
+			for _, match := range later.FindAllStringSubmatch(string(files[module].body()), -1) {
+				late[match[1]+"."+match[2]] = true
+			}
 			for _, match := range imported.FindAllStringSubmatch(string(files[module].body()), -1) {
 				need(match[1] + "." + match[2])
 			}
 		}
-		if name != "missing.html" { // it has no script
-			need(strings.TrimSuffix(name, ".html") + ".js")
+		if script := first.FindStringSubmatch(string(f.body())); script != nil {
+			need(script[1] + ".js")
+		} else if name != "missing.html" { // it has no script
+			t.Errorf("%s has no script", name)
 		}
 		for module := range needed {
 			if !known[module] {
 				t.Errorf("%s doesn't preload %s", name, module)
 			}
 		}
-		if len(known) != len(needed) {
-			t.Errorf("%s preloads %d modules and needs %d", name, len(known), len(needed))
+		for module := range known {
+			if !needed[module] && !late[module] {
+				t.Errorf("%s preloads %s, which it doesn't need", name, module)
+			}
 		}
 	}
 }
@@ -174,8 +231,8 @@ func TestPagesPreloadEveryModule(t *testing.T) {
 func TestEveryVendoredPackageHasItsLicence(t *testing.T) {
 	t.Parallel()
 	entries, err := os.ReadDir("static/vendor")
-	if err != nil || len(entries) != 4 {
-		t.Fatalf("static/vendor has %d packages, %v, want 4", len(entries), err)
+	if err != nil || len(entries) != 6 {
+		t.Fatalf("static/vendor has %d packages, %v, want 6", len(entries), err)
 	}
 	for _, e := range entries {
 		licence, err := fs.ReadFile(static, path.Join("static/vendor", e.Name(), "LICENSE"))

@@ -1,5 +1,5 @@
-// Package webui has the pages: the shop, a hold, the operator's page, the API's documentation and
-// the 404 page. They are embedded in the binary. There is no build step and no template: the pages
+// Package webui has the pages: the shop, a hold, the console, the API's documentation and the 404
+// page. They are embedded in the binary. There is no build step and no template: the pages
 // hold no data. Their scripts read the reservation's id from the address, and all else from the API
 // of the same origin.
 //
@@ -22,24 +22,45 @@ import (
 //go:embed static
 var static embed.FS
 
-// contentSecurityPolicy lets a page load files from its own origin only, and allows nothing inline.
-// Markup in a product's name stays text, even if a script forgot to treat it so.
-const contentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; " +
-	"form-action 'self'"
+// site is what the handler serves.
+type site struct {
+	files fileset
+	// settings is the document of the deployment's settings.
+	settings *file
+}
 
-// Handler serves the pages and their assets. Any other address answers 404: with a page to a
-// browser and with a problem to a program. Handler panics over embedded files that don't fit
-// together, which only a change to this package can cause.
-func Handler() http.Handler {
+// Handler serves the pages, their assets and the settings. Any other address answers 404: with a
+// page to a browser and with a problem to a program. Handler panics over embedded files that don't
+// fit together, which only a change to this package can cause.
+func Handler(s Settings) http.Handler {
 	files, err := load(static)
 	if err != nil {
 		panic(err)
 	}
-	return withSecurityHeaders(files)
+	document, err := s.document()
+	if err != nil {
+		panic(err)
+	}
+	settings, err := newFile("settings.json", document)
+	if err != nil {
+		panic(err)
+	}
+	settings.cacheControl = revalidated
+	return withSecurityHeaders(s.policy(), site{files, settings})
 }
 
 // ServeHTTP answers a GET or a HEAD; the gateway routes no other method here. It uses no ServeMux,
 // which would answer an address like //ops with a redirect.
+func (s site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	address := r.URL.EscapedPath()
+	if address == "/settings.json" {
+		s.settings.ServeHTTP(w, r)
+		return
+	}
+	s.files.ServeHTTP(w, r)
+}
+
+// ServeHTTP answers with a page or an asset.
 func (files fileset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	address := r.URL.EscapedPath()
 	if page := files.page(address); page != nil {
@@ -63,21 +84,36 @@ func (files fileset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// page returns the page at an address, or nil. A hold's page is the same for every id.
+// page returns the page at an address, or nil. A hold's page is the same for every id, and so is a
+// product's. The console is one page for all its addresses: its script says which of them exist.
 func (files fileset) page(address string) *file {
 	switch address {
 	case "/":
 		return files["shop.html"]
+	case "/sale":
+		return files["sale.html"]
 	case "/ops":
 		return files["ops.html"]
 	case "/api/docs":
 		return files["docs.html"]
 	}
-	id, ok := strings.CutPrefix(address, "/reservation/")
-	if ok && id != "" && !strings.Contains(id, "/") {
-		return files["hold.html"]
+	if rest, ok := strings.CutPrefix(address, "/ops/"); ok && areSegments(rest) {
+		return files["ops.html"]
+	}
+	for prefix, page := range map[string]string{
+		"/reservation/": "hold.html", "/product/": "product.html",
+	} {
+		id, ok := strings.CutPrefix(address, prefix)
+		if ok && id != "" && !strings.Contains(id, "/") {
+			return files[page]
+		}
 	}
 	return nil
+}
+
+// areSegments reports whether a path is made of segments, and none is empty.
+func areSegments(path string) bool {
+	return !strings.Contains("/"+path+"/", "//")
 }
 
 // asset returns the file with a hashed name. While a release rolls out, a page of one version may
@@ -120,10 +156,10 @@ func acceptsHTML(header http.Header) bool {
 	return false
 }
 
-func withSecurityHeaders(next http.Handler) http.Handler {
+func withSecurityHeaders(policy string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Set("Content-Security-Policy", contentSecurityPolicy)
+		header.Set("Content-Security-Policy", policy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "same-origin")
 		next.ServeHTTP(w, r)

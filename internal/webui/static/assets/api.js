@@ -13,14 +13,26 @@ const MAX_RETRY_AFTER = 5_000; // ms: a longer Retry-After is cut, as a customer
 
 const pending = storage();
 
+// The source of the caller's token, {token, renew}, or null where the page sends none.
+let source = null;
+
+// authorizeBy lets every call to the API carry a token. Only the console uses it: a shopper's page
+// sends no token. token resolves to a token or null, and renew to whether there is another one.
+export function authorizeBy(tokens) {
+  source = tokens;
+}
+
 // ApiError is an answer other than 2xx. Without any answer its status is 0.
 export class ApiError extends Error {
   constructor(status, problem = {}, retryAfter = 0) {
     super(problem.detail || problem.error || problem.title || "");
     this.status = status;
+    this.problem = problem; // as the API sent it
     this.code = problem.code || "";
     this.shortages = problem.shortages || [];
     this.lines = problem.lines || [];
+    this.limits = problem.limits || [];
+    this.paymentReference = problem.paymentReference ?? null; // of the payment that was first
     this.details = problem.details || {};
     this.retryAfter = retryAfter; // in ms
   }
@@ -45,27 +57,41 @@ export class ApiError extends Error {
   }
 }
 
+// send sends a request, with the caller's token. If the API doesn't take the token, it sends the
+// request once more with another one: the API has then done nothing.
+async function send(method, url, headers, body) {
+  const isApi = new URL(url, location.href).href.startsWith(`${location.origin}/api/`);
+  for (let tries = 0; ; tries++) {
+    const token = isApi && source ? await source.token() : null;
+    const response = await fetch(url, {
+      method,
+      headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
+      body,
+      // A condition of our own goes past the browser's copy, so that we see the answer to it. Else
+      // the browser asks whether its copy is current.
+      cache: headers["If-None-Match"] ? "no-store" : "no-cache",
+      signal: AbortSignal.timeout(TIMEOUT),
+    });
+    if (response.status !== 401 || !token || tries > 0 || !(await source.renew())) {
+      return response;
+    }
+  }
+}
+
 async function call(method, url, headers = {}, body = undefined) {
   let response, answer;
   try {
-    // With no-cache the browser asks whether its copy of the catalog is current before it uses it.
-    response = await fetch(url, {
-      method,
-      headers,
-      body,
-      cache: "no-cache",
-      signal: AbortSignal.timeout(TIMEOUT),
-    });
-    answer = await response.json();
+    response = await send(method, url, headers, body);
+    answer = response.status === 304 ? null : await response.json();
   } catch {
     // A body that was cut off or isn't JSON counts as lost. An error status still counts.
     throw new ApiError(response && !response.ok ? response.status : 0);
   }
-  if (!response.ok) {
+  if (!response.ok && response.status !== 304) {
     const seconds = Number(response.headers.get("Retry-After")) || 0;
     throw new ApiError(response.status, answer ?? {}, Math.min(seconds, 30) * 1000);
   }
-  return { body: answer, next: nextPage(response) };
+  return { body: answer, next: nextPage(response), headers: response.headers };
 }
 
 // nextPage is the target of Link: <...>; rel="next" (RFC 8288), or null.
@@ -78,19 +104,59 @@ function nextPage(response) {
   return pathname + search;
 }
 
-export const get = (url) => call("GET", url);
+// MOST_ANSWERS bounds the answers that are kept for the next read of the same address.
+const MOST_ANSWERS = 20;
+
+const answers = new Map(); // with an ETag, by address, the oldest first
+const lists = new Map(); // of pages, by address and number of pages
+
+// get reads an address, and returns {body, next, headers}. If the answer is that of the last read,
+// nothing is sent and read twice, and get returns the same object. Products get asOf: the number of
+// the last change of the stock that they show.
+export async function get(url) {
+  const known = answers.get(url);
+  const answer = await call("GET", url, known ? { "If-None-Match": known.etag } : {});
+  const asOf = Number(answer.headers.get("Stock-As-Of") ?? NaN);
+  const isSame = known && answer.body === null;
+  const newest = isSame ? known.answer : answer;
+  if (!Number.isNaN(asOf)) {
+    for (const product of [].concat(newest.body)) {
+      product.asOf = asOf;
+    }
+  }
+  const etag = answer.headers.get("ETag");
+  if (!isSame && etag) {
+    keep(answers, url, { etag, answer });
+  }
+  return newest;
+}
+
+function keep(known, name, value) {
+  known.delete(name);
+  known.set(name, value);
+  if (known.size > MOST_ANSWERS) {
+    known.delete(known.keys().next().value);
+  }
+}
 
 // getPages reads at most so many pages of a list, from url on. next is the address of the page
-// after them, or null.
+// after them, or null. If no page has changed, getPages returns the same object as before.
 export async function getPages(url, most) {
-  const items = [];
+  const pages = [];
   let next = url;
-  for (let page = 0; page < most && next; page++) {
-    const answer = await get(next);
-    items.push(...answer.body);
-    next = answer.next;
+  while (pages.length < most && next) {
+    const page = await get(next);
+    pages.push(page);
+    next = page.next;
   }
-  return { items, next };
+  const name = `${most} ${url}`;
+  const known = lists.get(name);
+  if (known?.pages.length === pages.length && pages.every((page, i) => page === known.pages[i])) {
+    return known.list;
+  }
+  const list = { items: pages.flatMap(({ body }) => body), next };
+  keep(lists, name, { pages, list });
+  return list;
 }
 
 // post sends a request under the key of its intent. The first attempt makes the key and the body,

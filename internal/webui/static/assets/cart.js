@@ -1,198 +1,171 @@
-// The cart: lines of several products and warehouses, of which all are held or none.
+// The cart: lines of several products and warehouses. It lies in localStorage, so all tabs agree.
 
 import { useEffect, useState } from "preact/hooks";
-import { parse, storage } from "./api.js";
-import {
-  Alert,
-  announce,
-  correct,
-  count,
-  Dialog,
-  html,
-  lineKey,
-  most,
-  NO_LIMIT,
-  plural,
-  Quantity,
-  quantityError,
-  units,
-} from "./parts.js";
-import { explain, NOT_FOR_SALE, shortage, useReserve } from "./reserve.js";
+import { isLive, keep, keptHold, onKept, shared } from "./kept.js";
+import { lineKey } from "./parts.js";
 
 export const MAX_LINES = 100; // of one request to the API
 
-const kept = storage();
+// MAX_CHAIN is how many holds in a row, each in the place of the one before, the cart follows at
+// once. More come one by one, as they are kept.
+const MAX_CHAIN = 10;
 
-// read returns the cart from the storage, or an empty one if the stored value isn't a cart.
-function read() {
-  const lines = parse(kept.getItem("cart"));
-  return Array.isArray(lines) ? lines.filter((line) => Number.isInteger(line?.quantity)) : [];
-}
+const store = shared("allo-cart");
 
-// useCart is this tab's cart. It survives a reload. forget empties the stored cart only: this page
-// is about to close and goes on showing its lines.
-export function useCart() {
-  const [lines, setLines] = useState(read);
-  useEffect(() => addEventListener("pageshow", (event) => event.persisted && setLines(read())), []);
-  function change(next) {
-    kept.setItem("cart", JSON.stringify(next));
-    setLines(next);
-  }
-  const quantity = (key) => lines.find((line) => lineKey(line) === key)?.quantity ?? 0;
+// A cart is {lines, hold}. A line is {productId, warehouseId, quantity, productName, warehouseName,
+// sku}. hold is the id of the hold that was made from the cart, or null.
+function read(stored = store.read()) {
+  const lines = Array.isArray(stored?.lines) ? stored.lines : [];
   return {
-    lines,
-    quantity,
-    units: lines.reduce((sum, line) => sum + line.quantity, 0),
-    forget: () => kept.removeItem("cart"),
-    set: (key, wanted) =>
-      change(lines.map((line) => (lineKey(line) === key ? { ...line, quantity: wanted } : line))),
-    remove: (key) => change(lines.filter((line) => lineKey(line) !== key)),
-    // add returns false if the cart has no room for the line.
-    add({ productId, warehouseId, productName, warehouseName }, more) {
-      const key = lineKey({ productId, warehouseId });
-      const others = lines.filter((line) => lineKey(line) !== key);
-      if (others.length >= MAX_LINES) {
-        return false;
-      }
-      change([
-        ...others,
-        { productId, warehouseId, productName, warehouseName, quantity: quantity(key) + more },
-      ]);
-      return true;
-    },
+    lines: lines.filter((line) => line?.productId && Number.isInteger(line.quantity)),
+    hold: stored?.hold ?? null,
   };
 }
 
-export function Cart({ cart, rows, connection, onClose, refresh }) {
-  const [typed, setTyped] = useState({}); // by line: text that isn't the cart's quantity
-  const [errors, setErrors] = useState({}); // by line
-  const [failure, setFailure] = useState("");
-  const { isBusy, reserve } = useReserve(refresh);
-
-  // The stock of a line is unknown if its page of the catalog isn't shown. The API knows it.
-  const row = (line) => rows.get(lineKey(line));
-  const available = (line) => (row(line) ? most(row(line)) : NO_LIMIT);
-
-  const shown = (line) => typed[lineKey(line)] ?? String(line.quantity);
-  const byLine = (make) =>
-    Object.fromEntries(cart.lines.map((line) => [lineKey(line), make(line)]));
-
-  function type(line, value) {
-    const key = lineKey(line);
-    setTyped({ ...typed, [key]: value });
-    setErrors({ ...errors, [key]: "" });
-    if (!quantityError(value, Infinity)) {
-      cart.set(key, Number(value));
-    }
-  }
-
-  function remove(line) {
-    cart.remove(lineKey(line));
-    announce(`Removed ${line.productName}.`);
-    // The focused button is about to disappear.
-    document.querySelector("dialog [aria-label=Close]").focus();
-  }
-
-  async function submit(event) {
-    event.preventDefault();
-    const wrong = byLine((line) => quantityError(shown(line), available(line)));
-    setErrors(wrong);
-    setFailure("");
-    if (isBusy) {
+// When the hold of the cart is bought, its units leave the cart. When another one took its place,
+// that one is the cart's. When it ended otherwise, the lines stay, and nothing holds them.
+function follow() {
+  for (let step = 0; step < MAX_CHAIN; step++) {
+    const { hold } = read();
+    const kept = hold && keptHold(hold);
+    if (!kept || isLive(kept) || mayGoOn(kept)) {
       return;
     }
-    const first = cart.lines.find((line) => wrong[lineKey(line)]);
-    if (first) {
-      setFailure("Nothing was reserved: check the quantities.");
-      correct(idOf(first));
-      return;
-    }
-    const items = cart.lines.map(({ productId, warehouseId, quantity }) => ({
-      productId,
-      warehouseId,
-      quantity,
-    }));
-    const { error, reservation } = await reserve({ items });
-    if (reservation) {
-      cart.forget();
-    }
-    if (!error) {
-      return;
-    }
-    const short = new Map(error.shortages.map((line) => [lineKey(line), line]));
-    const unsold = new Set(error.lines.map(lineKey));
-    setErrors(
-      byLine((line) =>
-        unsold.has(lineKey(line))
-          ? NOT_FOR_SALE
-          : shortage(short.get(lineKey(line)), line.warehouseName),
-      ),
-    );
-    setFailure(refusal(error));
+    store.change((stored) => settle(read(stored), kept));
   }
+}
 
-  const areTyped = cart.lines.every((line) => !quantityError(shown(line), Infinity));
-  const reserveAll = areTyped ? `Reserve ${plural(cart.units, "unit")}` : "Reserve";
-  const lines = cart.lines.map(
-    (line) => html`
-    <${Line} key=${lineKey(line)} line=${line} value=${shown(line)} row=${row(line)}
-      most=${available(line)}
-      error=${errors[lineKey(line)]}
-      onType=${(value) => type(line, value)} onRemove=${() => remove(line)} />`,
+// mayGoOn is true for a hold whose time is up: money that comes late may still buy its units, under
+// a hold that takes its place. The cart remembers it until then.
+const mayGoOn = ({ status, replacedBy }) =>
+  !replacedBy && (status === "PENDING" || status === "EXPIRED");
+
+function settle(cart, kept) {
+  if (cart.hold !== kept.id) {
+    return cart; // another tab was first
+  }
+  if (kept.status === "CONFIRMED") {
+    const bought = new Map(kept.items.map((item) => [lineKey(item), item.quantity]));
+    const lines = cart.lines
+      .map((line) => ({ ...line, quantity: line.quantity - (bought.get(lineKey(line)) ?? 0) }))
+      .filter((line) => line.quantity > 0);
+    return { lines, hold: null };
+  }
+  return { ...cart, hold: kept.replacedBy };
+}
+
+onKept(follow);
+follow();
+
+const change = (fn) => store.change((stored) => fn(read(stored)));
+
+const changeLines = (fn) => change((cart) => ({ ...cart, lines: fn(cart.lines) }));
+
+// addLine adds units of a line, and keeps its place if it is there already. It returns false if the
+// cart is full.
+export function addLine(line, more) {
+  const key = lineKey(line);
+  const { lines } = read();
+  if (lines.some((other) => lineKey(other) === key)) {
+    changeLines((now) => mapLine(now, key, (l) => ({ ...l, quantity: l.quantity + more })));
+    return true;
+  }
+  if (lines.length >= MAX_LINES) {
+    return false;
+  }
+  changeLines((now) => [...now, { ...pick(line), quantity: more }]);
+  return true;
+}
+
+export const setQuantity = (key, quantity) =>
+  changeLines((lines) => mapLine(lines, key, (line) => ({ ...line, quantity })));
+
+export const removeLine = (key) =>
+  changeLines((lines) => lines.filter((line) => lineKey(line) !== key));
+
+// moveLine takes so many units of a line from another warehouse instead. All the line's units move
+// if that leaves none. A line of that warehouse that is there already gets them.
+export function moveLine(key, { warehouseId, warehouseName }, units) {
+  changeLines((lines) => {
+    const from = lines.find((line) => lineKey(line) === key);
+    if (!from) {
+      return lines;
+    }
+    const target = { ...from, warehouseId, warehouseName, quantity: units };
+    const isThere = lines.some((line) => lineKey(line) === lineKey(target));
+    return lines.flatMap((line) => {
+      if (lineKey(line) === lineKey(target)) {
+        return [{ ...line, quantity: line.quantity + units }];
+      }
+      if (line !== from) {
+        return [line];
+      }
+      const rest = { ...from, quantity: from.quantity - units };
+      return [...(rest.quantity > 0 ? [rest] : []), ...(isThere ? [] : [target])];
+    });
+  });
+}
+
+// takeBack removes so many units of a line: it undoes addLine.
+export const takeBack = (key, units) =>
+  changeLines((lines) =>
+    mapLine(lines, key, (line) => ({ ...line, quantity: line.quantity - units })).filter(
+      ({ quantity }) => quantity > 0,
+    ),
   );
 
-  return html`
-    <${Dialog} title="Your cart" connection=${connection} onClose=${onClose}>${(close) =>
-      cart.lines.length === 0
-        ? html`<${Empty} close=${close} />`
-        : html`
-      <form novalidate onSubmit=${submit} aria-busy=${isBusy}>
-        <p>Either all lines are held, or none.</p>
-        <ul class="lines">${lines}</ul>
-        <${Alert} class="note" text=${failure} />
-        <footer>
-          <button type="button" class="secondary" onClick=${close}>Keep shopping</button>
-          <button type="submit">${isBusy ? "Reserving…" : reserveAll}</button>
-        </footer>
-      </form>`}
-    <//>`;
+// putBack puts a removed line back to its place, unless it is there again.
+export const putBack = (line, at) =>
+  changeLines((lines) =>
+    lines.some((other) => lineKey(other) === lineKey(line)) ? lines : lines.toSpliced(at, 0, line),
+  );
+
+// unitsOf is how many units of a line the cart has.
+export const unitsOf = (key) => read().lines.find((line) => lineKey(line) === key)?.quantity ?? 0;
+
+// keepCart keeps the hold that was made from the cart. The cart shows its lines until it is bought.
+export function keepCart(reservation, lines) {
+  keep(reservation, lines);
+  change((cart) => ({ ...cart, hold: reservation.id }));
 }
 
-const Empty = ({ close }) => html`
-  <p>It is empty. Use “Reserve” on a row to add items, from any product and warehouse.</p>
-  <footer><button type="button" onClick=${close}>Keep shopping</button></footer>`;
+// letGo parts the cart from its hold.
+export const letGo = () => change((cart) => ({ ...cart, hold: null }));
 
-// refusal says why a cart wasn't reserved. The lines themselves say the rest.
-function refusal(error) {
-  if (error.shortages.length > 0) {
-    const short = plural(error.shortages.length, "line is", "lines are");
-    return `Nothing was reserved: ${short} short. Change or remove the short lines.`;
-  }
-  if (error.lines.length > 0) {
-    const unsold = plural(error.lines.length, "line isn’t", "lines aren’t");
-    return `Nothing was reserved: ${unsold} sold any more. Remove them.`;
-  }
-  return explain(error, {});
+// useCart returns {lines, units, hold, isHeld}: hold is the live hold of the cart, or null; isHeld
+// is true if that has exactly the cart's lines.
+export function useCart() {
+  const [, setCount] = useState(0);
+  useEffect(() => {
+    const look = () => setCount((n) => n + 1);
+    const ends = [store.listen(look), onKept(look)];
+    return () => ends.forEach((end) => end());
+  }, []);
+  const { lines, hold: id } = read();
+  const kept = id && keptHold(id);
+  const hold = kept && isLive(kept) ? kept : null;
+  return {
+    lines,
+    units: lines.reduce((sum, line) => sum + line.quantity, 0),
+    hold,
+    isHeld: Boolean(hold) && isSame(lines, hold.items),
+  };
 }
 
-const idOf = ({ productId, warehouseId }) => `line-${productId}-${warehouseId}`;
-
-function Line({ line, value, row, most: limit, error, onType, onRemove }) {
-  const id = idOf(line);
-  return html`
-    <li>
-      <p>
-        <strong>${line.productName}</strong><br />
-        <small>${line.warehouseName}${row ? ` · ${units(row)} available` : ""}</small>
-      </p>
-      <${Quantity} id=${id} label=${`Quantity of ${line.productName} from ${line.warehouseName}`}
-        value=${value} most=${limit} error=${error}
-        onInput=${onType} />
-      <button type="button" class="icon"
-        aria-label=${`Remove ${line.productName} from ${line.warehouseName}`} onClick=${onRemove}>
-        <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 4h10M6 4V2h4v2M5 4l.5 10h5L11 4" />
-          </svg>
-      </button>
-      <p id=${`${id}-note`} class="note">${error}</p>
-    </li>`;
+function isSame(lines, items) {
+  const held = new Map(items.map((item) => [lineKey(item), item.quantity]));
+  return (
+    lines.length === held.size &&
+    lines.every((line) => held.get(lineKey(line)) === line.quantity)
+  );
 }
+
+const mapLine = (lines, key, fn) => lines.map((line) => (lineKey(line) === key ? fn(line) : line));
+
+const pick = ({ productId, warehouseId, productName, warehouseName, sku }) => ({
+  productId,
+  warehouseId,
+  productName,
+  warehouseName,
+  sku,
+});

@@ -1,29 +1,69 @@
 // Small charts as SVG. Their numbers are attributes, which our policy allows; their colours are
 // classes.
 
-import { count, html } from "./parts.js";
+import { useState } from "preact/hooks";
+import { clockTime, count, html } from "./parts.js";
 
 const HEIGHT = 60; // of a chart, in its own units. A bar is one unit wide
+const PAGE = 10; // minutes that the keys Page up and Page down move by
+
+// minuteOf is the time of day of a minute.
+export const minuteOf = ({ at }) => clockTime(new Date(at)).slice(0, 5);
 
 // Bars stacks the series of each minute: [{name, title}], from the bottom up in the legend's order.
+// The mouse, a finger and the arrow keys pick a minute, whose values are then in the legend. While
+// no minute is picked, the legend has the sums.
 export function Bars({ title, minutes, series }) {
+  const [picked, setPicked] = useState(null);
   const sums = minutes.map((minute) => series.reduce((sum, { name }) => sum + minute[name], 0));
   const most = Math.max(...sums, 1);
   const total = (name) => minutes.reduce((sum, minute) => sum + minute[name], 0);
-  const totals = series.map(
-    ({ name, title: what }) => `${what.toLowerCase()} ${count(total(name))}`,
-  );
+  const minute = minutes[picked];
+  const valueOf = (name) => (minute ? minute[name] : total(name));
+  const words = (value) =>
+    series.map(({ name, title: what }) => `${what} ${count(value(name))}`).join(", ");
+  const when = minute ? `At ${minuteOf(minute)}` : "The last hour";
+
+  const pick = (index) => setPicked(Math.max(0, Math.min(minutes.length - 1, index)));
+  function onPointer(event) {
+    const { left, width } = event.currentTarget.getBoundingClientRect();
+    pick(Math.floor(((event.clientX - left) / width) * minutes.length));
+  }
+  function onKeyDown(event) {
+    const now = picked ?? minutes.length - 1;
+    const to = {
+      ArrowLeft: now - 1,
+      ArrowRight: now + 1,
+      ArrowDown: now - 1,
+      ArrowUp: now + 1,
+      PageDown: now - PAGE,
+      PageUp: now + PAGE,
+      Home: 0,
+      End: minutes.length - 1,
+    }[event.key];
+    if (to !== undefined) {
+      event.preventDefault();
+      pick(to);
+    } else if (event.key === "Escape") {
+      setPicked(null);
+    }
+  }
   return html`
     <figure class="chart">
-      <figcaption><h2>${title}</h2><${Legend} series=${series} /></figcaption>
-      <div class="plot">
+      <figcaption><h2>${title}</h2><small>${when}</small></figcaption>
+      <${Legend} series=${series} valueOf=${valueOf} />
+      <div class="plot" role="slider" tabindex="0" aria-label=${`${title}, minute by minute`}
+        aria-valuemin="0" aria-valuemax=${minutes.length - 1}
+        aria-valuenow=${picked ?? minutes.length - 1} aria-valuetext=${`${when}: ${words(valueOf)}`}
+        onPointerMove=${onPointer} onPointerDown=${onPointer} onPointerLeave=${() =>
+          setPicked(null)} onKeyDown=${onKeyDown} onBlur=${() => setPicked(null)}>
         <span class="scale" aria-hidden="true">${count(most)}</span>
-        <svg viewBox=${`0 0 ${minutes.length} ${HEIGHT}`} preserveAspectRatio="none" role="img"
-          aria-label=${`${title}, the last hour: ${totals.join(", ")}; ` +
-            `the most in a minute ${count(most)}.`}>
+        <svg viewBox=${`0 0 ${minutes.length} ${HEIGHT}`} preserveAspectRatio="none"
+          aria-hidden="true">
+          ${minute && html`<rect class="picked" x=${picked} width="1" height=${HEIGHT} />`}
           <path class="grid"
             d=${[0.5, HEIGHT / 2, HEIGHT - 0.5].map((y) => `M0 ${y}H${minutes.length}`).join("")} />
-          ${minutes.map((minute, x) => html`<${Stack} key=${minute.at} x=${x} minute=${minute}
+          ${minutes.map((one, x) => html`<${Stack} key=${one.at} x=${x} minute=${one}
             series=${series} most=${most} />`)}
         </svg>
         <p class="axis" aria-hidden="true"><span>an hour ago</span><span>now</span></p>
@@ -40,9 +80,11 @@ function Stack({ x, minute, series, most }) {
   });
 }
 
-const Legend = ({ series }) =>
-  html`<ul class="legend">${series.map(({ name, title }) => html`<li><${Sample} of=${name} />
-    ${title}</li>`)}</ul>`;
+const Legend = ({ series, valueOf }) => html`
+  <dl class="legend">
+    ${series.map(({ name, title }) => html`
+      <div><dt><${Sample} of=${name} />${title}</dt><dd>${count(valueOf(name))}</dd></div>`)}
+  </dl>`;
 
 const Sample = ({ of }) =>
   html`<svg viewBox="0 0 8 8" aria-hidden="true"><rect class=${of} width="8" height="8" /></svg>`;
@@ -50,7 +92,7 @@ const Sample = ({ of }) =>
 // Shares is one divided bar: the outcomes of the hour's holds.
 export function Shares({ title, hour, series }) {
   const whole = series.reduce((sum, { name }) => sum + hour[name], 0);
-  const percent = (name) => (whole > 0 ? Math.round((100 * hour[name]) / whole) : 0);
+  const share = (name) => (whole > 0 ? `${Math.round((100 * hour[name]) / whole)}%` : "–");
   let x = 0;
   const parts = series.map(({ name }) => {
     const width = whole > 0 ? (100 * hour[name]) / whole : 0;
@@ -60,41 +102,16 @@ export function Shares({ title, hour, series }) {
   });
   return html`
     <figure class="chart">
-      <figcaption><h2>${title}</h2><small>each rounded to 1 %</small></figcaption>
-      <svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img"
-        aria-label=${series.map((one) => `${one.title} ${percent(one.name)} %`).join(", ")}>
+      <figcaption><h2>${title}</h2><small>The last hour</small></figcaption>
+      <svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
         <rect class="track" width="100" height="8" />${parts}
       </svg>
       <dl class="shares">
         ${series.map(
           ({ name, title: what }) => html`
           <div><dt><${Sample} of=${name} />${what}</dt>
-          <dd><b>${whole > 0 ? `${percent(name)} %` : "–"}</b> ${count(hour[name])}</dd></div>`,
+          <dd><b>${share(name)}</b> ${count(hour[name])}</dd></div>`,
         )}
       </dl>
-    </figure>`;
-}
-
-// Line draws the newest values, oldest first, on a scale that reaches at least to least.
-export function Line({ title, values, room, least, label }) {
-  const most = Math.max(...values, least);
-  const y = (value) => HEIGHT - 1 - (value / most) * (HEIGHT - 2);
-  const points = values.map((value, i) => `${room - values.length + i} ${y(value)}`);
-  return html`
-    <figure class="chart">
-      <figcaption><h2>${title}</h2></figcaption>
-      <div class="plot">
-        <span class="scale" aria-hidden="true">${label(most)}</span>
-        <svg viewBox=${`0 0 ${room - 1} ${HEIGHT}`} preserveAspectRatio="none" role="img"
-          aria-label=${`${title}: now ${label(values.at(-1) ?? 0)}, ` +
-            `the most since this page was opened ${label(Math.max(0, ...values))}.`}>
-          <path class="grid"
-            d=${`M0 .5H${room}M0 ${HEIGHT / 2}H${room}M0 ${HEIGHT - 0.5}H${room}`} />
-          ${points.length > 1 && html`<path class="line" d=${`M${points.join("L")}`}
-            vector-effect="non-scaling-stroke" />`}
-        </svg>
-        <p class="axis" aria-hidden="true"><span>since you opened this page</span><span>now</span>
-          </p>
-      </div>
     </figure>`;
 }

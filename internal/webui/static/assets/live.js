@@ -1,21 +1,39 @@
-// Polling, the server's clock, and whether the browser is online.
+// Reading a page's data again and again, what is pushed in between, the server's clock, and whether
+// the browser is online.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-// EVERY is the pause in ms between two reads of a page's data. With the time of an answer, a change
-// is on the page within three seconds.
+// EVERY is the pause in ms between two reads of a page that follows no live channel.
 export const EVERY = 2_000;
+
+// The pauses in ms between two reads of a page that follows the live channel. While it is
+// connected, a read only mends what a push missed. Cut off, the page reads at once, and then so
+// often.
+const CONNECTED_EVERY = 60_000;
+const CUT_EVERY = 5_000;
+
+// SPREAD is by which part a pause is longer or shorter by chance, so that the pages of a server
+// that restarts don't read all at once.
+const SPREAD = 0.25;
 
 // REFUSED_EVERY is the pause in ms after a refusal: a person has to grant the permission.
 const REFUSED_EVERY = 60_000;
 
+// DRAW_EVERY is the least pause in ms between two drawings of what was pushed.
+const DRAW_EVERY = 50;
+
+// MOST_PUSHED bounds the pushed rows that are kept. A page shows fewer rows, and reads them again
+// within a minute.
+const MOST_PUSHED = 10_000;
+
 // isRefused is true for an error that means that the caller lacks a permission.
 export const isRefused = (error) => error?.status === 401 || error?.status === 403;
 
-// poll runs task now, and again after the delay in ms that task returned, until task returns 0. It
-// pauses while the page is hidden. It runs task at once when the page is shown again or the browser
-// is back online.
+// poll runs task now, and again after the delay in ms that task returned, until task returns 0 or
+// end is called. It pauses while the page is hidden. It runs task at once when run is called, when
+// the page is shown again or when the browser is back online.
 function poll(task) {
+  const listening = new AbortController();
   let timer,
     running = false,
     again = false,
@@ -23,7 +41,7 @@ function poll(task) {
 
   async function run() {
     clearTimeout(timer);
-    if (running) {
+    if (running || ended) {
       again = true;
       return;
     }
@@ -32,10 +50,11 @@ function poll(task) {
     do {
       again = false;
       delay = await task();
-    } while (again);
+    } while (again && !ended);
     running = false;
-    ended = delay === 0;
-    if (!ended && !document.hidden) {
+    if (delay === 0) {
+      end();
+    } else if (!ended && !document.hidden) {
       timer = setTimeout(run, delay);
     }
   }
@@ -43,47 +62,205 @@ function poll(task) {
   function wake() {
     if (document.hidden) {
       clearTimeout(timer);
-    } else if (!ended) {
+    } else {
       run();
     }
   }
 
-  document.addEventListener("visibilitychange", wake);
-  addEventListener("online", wake);
-  addEventListener("pageshow", (event) => event.persisted && wake());
+  function end() {
+    ended = true;
+    clearTimeout(timer);
+    listening.abort();
+  }
+
+  const { signal } = listening;
+  document.addEventListener("visibilitychange", wake, { signal });
+  addEventListener("online", wake, { signal });
+  addEventListener("pageshow", (event) => event.persisted && wake(), { signal });
   run();
-  return run;
+  return { run, end };
 }
 
-// useLive polls task and returns {data, error, at, refresh}: the newest data, the error of the last
-// read if it failed, and the time at which the data was read. It reads at once when an input of the
-// task changes or refresh is called. isFinal is true for data that won't change any more.
-export function useLive(task, inputs = [], isFinal = () => false) {
-  const [state, setState] = useState({ data: null, error: null, at: null });
+// useLive polls task and returns {data, error, at, state, refresh}: the newest data, the error of
+// the last read if it failed, the time at which the data was read, and the state of the live
+// channel ("", or as stream says it). It reads at once when an input of the task changes or refresh
+// is called. isFinal is true for data that won't change any more. A task that returns the same data
+// as before draws nothing.
+//
+// follow says what of the live channel the page follows: {onRow, holdId, onHold}, see stream. By
+// default onHold reads again. It is that of the first call. Without follow the page polls.
+export function useLive(task, inputs = [], isFinal = () => false, follow = null) {
+  const [live, setLive] = useState({ data: null, error: null, at: null });
+  const [state, setState] = useState("");
   const latest = useRef();
   latest.current = task;
-  const refresh = useRef(() => {});
+  const polled = useRef(null);
 
   useEffect(() => {
-    refresh.current = poll(async () => {
+    const channel = follow && followed(follow, () => polled.current.run(), setState);
+    polled.current = poll(async () => {
       try {
         const data = await latest.current();
-        setState({ data, error: null, at: new Date() });
-        return isFinal(data) ? 0 : EVERY;
+        setLive((last) => {
+          if (last.data !== data || last.error) {
+            return { data, error: null, at: new Date() };
+          }
+          last.at = new Date();
+          return last;
+        });
+        if (isFinal(data)) {
+          channel?.end();
+          return 0;
+        }
+        channel?.start();
+        return channel?.pause() ?? EVERY;
       } catch (error) {
-        setState((last) => ({ ...last, error }));
-        return Math.max(isRefused(error) ? REFUSED_EVERY : EVERY, error.retryAfter || 0);
+        setLive((last) => ({ ...last, error }));
+        const least = isRefused(error) ? REFUSED_EVERY : channel ? spread(CUT_EVERY) : EVERY;
+        return Math.max(least, error.retryAfter || 0);
       }
     });
+    return () => {
+      polled.current.end();
+      channel?.end();
+    };
   }, []);
   const isStarted = useRef(false);
   useEffect(() => {
     if (isStarted.current) {
-      refresh.current();
+      polled.current.run();
     }
     isStarted.current = true;
   }, inputs);
-  return { ...state, refresh: () => refresh.current() };
+  return { ...live, state, refresh: () => polled.current?.run() };
+}
+
+const spread = (pause) => pause * (1 - SPREAD + 2 * SPREAD * Math.random());
+
+// followed opens the live channel at the first start, so that the script is loaded after the first
+// view. It calls read, which reads the page's data again, at each change of the channel's state:
+// changes may have been missed.
+function followed(follow, read, onState) {
+  let state = "";
+  let close = null; // null before the first start
+  let isEnded = false;
+  async function start() {
+    if (close || isEnded) {
+      return;
+    }
+    close = () => {};
+    try {
+      const { stream } = await import("./stream.js");
+      if (!isEnded) {
+        close = stream({
+          onHold: read,
+          ...follow,
+          onState(now) {
+            state = now;
+            onState(now);
+            read();
+          },
+        });
+      }
+    } catch {
+      close = null; // the script wasn't loaded: the next read tries again
+    }
+  }
+  return {
+    start,
+    pause: () => (state === "connected" ? CONNECTED_EVERY : spread(CUT_EVERY)),
+    end() {
+      isEnded = true;
+      close?.();
+    },
+  };
+}
+
+// useStock reads products with their stock, as useLive does, and follows the changes of the stock.
+// task resolves to {items, ...}, with products that get or getPages returned: their asOf says which
+// pushed rows are older than what was read.
+export function useStock(task, inputs = []) {
+  const pushed = useRef(null);
+  pushed.current ??= new Pushed();
+  const [changes, draw] = useState(0);
+  const timer = useRef(null);
+  function drawSoon() {
+    timer.current ??= setTimeout(() => {
+      timer.current = null;
+      draw((n) => n + 1);
+    }, DRAW_EVERY);
+  }
+  useEffect(() => () => clearTimeout(timer.current), []);
+
+  const live = useLive(
+    async () => {
+      const data = await task();
+      if (pushed.current.forget(data.items)) {
+        drawSoon();
+      }
+      return data;
+    },
+    inputs,
+    undefined,
+    { onRow: (row) => pushed.current.keep(row) && drawSoon() },
+  );
+  const data = useMemo(
+    () => live.data && { ...live.data, items: pushed.current.applied(live.data.items) },
+    [live.data, changes],
+  );
+  return { ...live, data };
+}
+
+// Pushed keeps the pushed rows that are newer than what was read.
+export class Pushed {
+  #rows = new Map(); // by key, the oldest first
+
+  // keep takes a row, unless a newer one came before it. It reports whether it took the row.
+  keep(row) {
+    const key = `${row.productId} ${row.warehouseId}`;
+    if (this.#rows.get(key)?.asOf >= row.asOf) {
+      return false;
+    }
+    this.#rows.delete(key);
+    this.#rows.set(key, row);
+    if (this.#rows.size > MOST_PUSHED) {
+      this.#rows.delete(this.#rows.keys().next().value);
+    }
+    return true;
+  }
+
+  // forget drops the rows of products that were read as of the same change or a later one, and
+  // reports whether there were any. An answer that doesn't say as of when counts as newer.
+  forget(items) {
+    const before = this.#rows.size;
+    for (const product of items) {
+      for (const { warehouseId } of product.inventories) {
+        const key = `${product.id} ${warehouseId}`;
+        if (this.#rows.get(key)?.asOf <= (product.asOf ?? Infinity)) {
+          this.#rows.delete(key);
+        }
+      }
+    }
+    return this.#rows.size < before;
+  }
+
+  // applied returns products with the pushed rows that are newer. A product without one stays the
+  // same object.
+  applied(items) {
+    return items.map((product) => {
+      let isChanged = false;
+      const inventories = product.inventories.map((stock) => {
+        const row = this.#rows.get(`${product.id} ${stock.warehouseId}`);
+        if (!(row?.asOf > (product.asOf ?? 0))) {
+          return stock;
+        }
+        isChanged = true;
+        const { totalQuantity, reservedQuantity, availableStock, orMore } = row;
+        return { ...stock, totalQuantity, reservedQuantity, availableStock, orMore };
+      });
+      return isChanged ? { ...product, inventories } : product;
+    });
+  }
 }
 
 // Clock tells the server's time, whatever the browser's clock says. It takes the time of an answer

@@ -1,8 +1,7 @@
-// The parts of the pages: the dialog, the bar of a stock row, the banner of a lost connection, and
-// announcements.
+// The parts of the pages: announcements, toasts, the dialog, and the banner of a lost connection.
 
 import { h, render } from "preact";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef } from "preact/hooks";
 import htm from "htm";
 import { isRefused, useOnline } from "./live.js";
 
@@ -24,25 +23,101 @@ export function announce(text) {
   });
   setTimeout(() => {
     const region =
-      document.querySelector("dialog[open] .announcer") ?? document.getElementById("announcer");
+      [...document.querySelectorAll("dialog[open] .announcer")].at(-1) ??
+      document.getElementById("announcer");
     region.textContent = text;
   }, 50);
+}
+
+// SHOWN_FOR is for how long a toast is shown.
+const SHOWN_FOR = 8_000; // ms; it stands still while the mouse or the focus is on it
+
+let lastToast = () => {};
+
+// closeToast takes the toast away.
+export const closeToast = () => lastToast();
+
+// toast says for a moment that something was done. It shows a text, and a button where action is
+// {label, run}. It replaces the last toast. A toast over an open dialog lies in the dialog, because
+// all else is inert.
+export function toast(text, action = null) {
+  lastToast();
+  announce(text);
+  const from = document.activeElement;
+  const node = make("div", "toast");
+  node.append(make("p", "", text));
+  let timer;
+  const close = () => {
+    clearTimeout(timer);
+    const hadFocus = node.contains(document.activeElement);
+    node.remove();
+    if (hadFocus && from?.isConnected) {
+      from.focus();
+    }
+  };
+  if (action) {
+    const button = make("button", "", action.label);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      close();
+      action.run();
+    });
+    node.append(button);
+  }
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(close, SHOWN_FOR);
+  };
+  for (const [name, fn] of [
+    ["mouseenter", () => clearTimeout(timer)],
+    ["focusin", () => clearTimeout(timer)],
+    ["mouseleave", wait],
+    ["focusout", wait],
+  ]) {
+    node.addEventListener(name, fn);
+  }
+  toasts().append(node);
+  lastToast = close;
+  wait();
+}
+
+// toasts is where toasts lie: in the open dialog, or at the foot of the window.
+function toasts() {
+  const dialogs = document.querySelectorAll("dialog[open]");
+  const host = dialogs.length > 0 ? dialogs[dialogs.length - 1] : document.body;
+  let found = host.querySelector(":scope > .toasts");
+  if (!found) {
+    found = make("div", "toasts");
+    found.setAttribute("role", "region");
+    // Each region needs a name of its own: an older toast may still lie behind the dialog.
+    found.setAttribute("aria-label", host === document.body ? "Just done" : "Just done here");
+    host.append(found);
+  }
+  return found;
+}
+
+function make(name, className, text = "") {
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  return node;
 }
 
 // Dialog is modal from the start: the focus goes into it, stays in it, and returns to where it was.
 // Its children get the function that closes it. It has its own banner of a lost connection, {error,
 // at}, as the page's is hidden while it is open.
-export function Dialog({ title, connection, onClose, children }) {
+export function Dialog({ title, connection, onClose, children, class: kind = "" }) {
   const node = useRef();
+  const name = useId();
   useLayoutEffect(() => node.current.showModal(), []);
   const close = () => node.current.close();
 
   return html`
-    <dialog ref=${node} aria-labelledby="dialog-title" onClose=${onClose}
+    <dialog ref=${node} class=${kind} aria-labelledby=${name} onClose=${onClose}
       onClick=${(event) => event.target === node.current && close()}>
       <article>
         <header>
-          <h2 id="dialog-title">${title}</h2>
+          <h2 id=${name}>${title}</h2>
           <button type="button" class="icon" aria-label="Close" onClick=${close}>
             <svg viewBox="0 0 16 16" aria-hidden="true"><path d="M3 3l10 10M13 3L3 13" /></svg>
           </button>
@@ -54,78 +129,12 @@ export function Dialog({ title, connection, onClose, children }) {
     </dialog>`;
 }
 
-// Bar shows the held share of a row's stock.
-export function Bar({ held, total }) {
-  const share = total > 0 ? (100 * held) / total : 0;
-  return html`
-    <svg class=${total > 0 ? "bar" : "bar empty"} viewBox="0 0 100 8" preserveAspectRatio="none"
-      aria-hidden="true">
-      <rect class="available" width="100" height="8" />
-      <rect class="held" width=${share} height="8" />
-    </svg>`;
-}
-
-// Quantity is a field for a number, with two buttons that change it by one, as the arrow keys do.
-// The focus, a click and a step select the whole number, so that typing replaces it. The field isn't
-// of the type number, because the mouse wheel changes the value of such a field.
-export function Quantity({ id, value, most, label, error, autofocus, onInput }) {
-  const number = Number(value);
-  const step = (by) =>
-    onInput(String(Math.max(1, Math.min(most, (Number.isInteger(number) ? number : 0) + by))));
-  const select = (event) => event.target.select();
-  // A press on selected text begins to drag it, and then the click would select nothing.
-  const deselect = (event) => event.target.setSelectionRange(0, 0);
-  const field = useRef(null);
-  const stepped = useRef(false);
-  useLayoutEffect(() => {
-    if (stepped.current) {
-      stepped.current = false;
-      field.current.select(); // the new value has undone the selection
-    }
-  });
-  function onKeyDown(event) {
-    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
-    const isPlain = !(event.shiftKey || event.altKey || event.ctrlKey || event.metaKey);
-    if (by && isPlain) {
-      event.preventDefault();
-      stepped.current = true;
-      step(by);
-    }
-  }
-  return html`
-    <div class="quantity">
-      <button type="button" aria-label=${`One fewer: ${label}`} aria-disabled=${number <= 1}
-        onClick=${() => number > 1 && step(-1)}>−</button>
-      <input id=${id} ref=${field} type="text" inputmode="numeric" autocomplete="off" maxlength="7"
-        required role="spinbutton" aria-valuemin="1" aria-valuemax=${most}
-        aria-valuenow=${Number.isInteger(number) ? number : undefined}
-        autofocus=${autofocus} aria-label=${label} aria-invalid=${error ? "true" : undefined}
-        aria-describedby=${`${id}-note`} value=${value}
-        onFocus=${select} onMouseDown=${deselect} onClick=${select} onKeyDown=${onKeyDown}
-        onInput=${(event) => onInput(event.target.value)} />
-      <button type="button" aria-label=${`One more: ${label}`} aria-disabled=${number >= most}
-        onClick=${() => number < most && step(1)}>+</button>
-    </div>`;
-}
-
 // correct puts the focus into a field with an error, and selects its text, so that typing replaces
 // it.
 export function correct(id) {
   const field = document.getElementById(id);
   field?.focus();
-  field?.select();
-}
-
-// quantityError returns the error of a typed quantity, or "".
-export function quantityError(value, available) {
-  const number = Number(value);
-  if (!/^\d+$/.test(value.trim()) || number < 1) {
-    return "Type a whole number, 1 or more.";
-  }
-  if (number > available) {
-    return available > 0 ? `Only ${count(available)} left here.` : "None left here right now.";
-  }
-  return "";
+  field?.select?.(); // a select has no text to select
 }
 
 // Alert is the result of a click, mostly an error. It scrolls into view: it may be beyond the edge
@@ -140,10 +149,10 @@ export function Alert({ text, ...attributes }) {
   return html`<p ref=${node} role="alert" ...${attributes}>${text}</p>`;
 }
 
-// Connection warns at the foot of the window that the numbers may be old. It moves nothing.
+// Connection warns at the foot of the window that the page may be old. It moves nothing.
 export function Connection({ error, at }) {
   const isOnline = useOnline();
-  const since = at ? ` The numbers are from ${clockTime(at)}.` : "";
+  const since = at ? ` Last updated ${minuteTime(at)}.` : "";
   let text = "";
   if (!isOnline) {
     text = `You are offline.${since}`;
@@ -163,7 +172,7 @@ export function Failure({ error, onRetry, isPage = false }) {
       <${isPage ? "h1" : "h2"}>${isOnline ? "We can’t show this right now" : "You are offline"}<//>
       <p>${
         isOnline
-          ? `${reason(error)} We keep trying. Your holds are safe.`
+          ? `${reason(error)} We keep trying. What you hold is safe.`
           : "This page loads as soon as you are back online."
       }</p>
       <button type="button" onClick=${onRetry}>Try again now</button>
@@ -192,17 +201,13 @@ export const count = (number) => numbers.format(number);
 // NO_LIMIT is the API's own limit of the units of a line.
 export const NO_LIMIT = 1_000_000;
 
-// units formats the available units of a stock row. orMore says that there may be more of them.
-export const units = ({ availableStock, orMore }) => `${count(availableStock)}${orMore ? "+" : ""}`;
-
-// most is the most units that a shopper may ask of a stock row. If there may be more than are
-// shown, the API decides.
-export const most = ({ availableStock, orMore }) => (orMore ? NO_LIMIT : availableStock);
-
 export const plural = (number, one, many = `${one}s`) =>
   `${count(number)} ${number === 1 ? one : many}`;
 
 export const clockTime = (date) => date.toLocaleTimeString("en-GB");
+
+// minuteTime is the time of day without its seconds.
+export const minuteTime = (date) => clockTime(date).slice(0, 5);
 
 // duration formats seconds as m:ss or h:mm:ss.
 export function duration(seconds) {
