@@ -41,12 +41,16 @@ var wantAlarms = map[string]string{
 	"RelayDead": "AWS/Lambda Invocations FunctionName,Resource " +
 		"Sum/300s < 3 in 1 of 1 or missing",
 	"RelayErrors":  "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
-	"RelayBehind":  "own RelayLagSeconds Sink Maximum/60s > 60 in 3 of 3 or missing",
+	"RelayBehind":  "own RelayLagSeconds Place Maximum/60s > 60 in 3 of 3 or missing",
 	"EventsParked": "own EventsParked Sink Maximum/60s > 0 in 1 of 1",
 	"QueueBehind": "AWS/SQS ApproximateAgeOfOldestMessage QueueName " +
 		"Maximum/60s > 900 in 3 of 3",
 	"QueueDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
 		"Maximum/60s > 0 in 1 of 1",
+	"LiveBehind":    "own LiveLagSeconds - Maximum/60s > 10 in 3 of 3 or missing",
+	"LiveRefused":   "AWS/AppSync 4XXError EventAPIId Sum/60s > 0 in 3 of 5",
+	"LiveClosed":    "AWS/Lambda Errors FunctionName,Resource Sum/60s > 0 in 3 of 5",
+	"SignInFailed":  "AWS/Lambda Errors FunctionName,Resource Sum/60s > 0 in 1 of 1",
 	"WebhookBehind": "own WebhookFailed Webhook Sum/3600s > 0 in 1 of 1",
 	"WebhookDead": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
 		"Maximum/60s > 0 in 1 of 1",
@@ -59,7 +63,9 @@ var sweeperAlarms = []string{
 }
 
 // relayAlarms exist only while the minute rule runs the relay.
-var relayAlarms = []string{"RelayDead", "RelayErrors", "RelayBehind", "EventsParked"}
+var relayAlarms = []string{
+	"RelayDead", "RelayErrors", "RelayBehind", "EventsParked", "LiveBehind",
+}
 
 // wantAlarmsOf adds the alarms of a mode's database, and removes those of what is off.
 func wantAlarmsOf(mode string) map[string]string {
@@ -67,6 +73,8 @@ func wantAlarmsOf(mode string) map[string]string {
 	for id, condition := range wantAlarms {
 		isOff := modes[mode]["sweeper"] == "off" && slices.Contains(sweeperAlarms, id) ||
 			!relays(mode) && slices.Contains(relayAlarms, id) ||
+			modes[mode]["live"] == "" && strings.HasPrefix(id, "Live") ||
+			modes[mode]["auth"] != "cognito" && strings.HasPrefix(id, "SignIn") ||
 			modes[mode]["queues"] == "" && strings.HasPrefix(id, "Queue") ||
 			modes[mode]["webhooks"] == "" && strings.HasPrefix(id, "Webhook")
 		if !isOff {
@@ -94,14 +102,14 @@ func wantAlarmsOf(mode string) map[string]string {
 	return want
 }
 
-// eachAlarm matches the alarms that exist for each function, sink, queue or webhook.
+// eachAlarm matches the alarms that exist for each function, place, sink, queue or webhook.
 var eachAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles|RelayBehind|EventsParked|` +
 	`QueueBehind|QueueDead|WebhookBehind|WebhookDead)-(.+)$`)
 
 // eachOf has the word that stands for each one's name in RUNBOOK.md.
 var eachOf = map[string]string{
 	"Errors": "FUNCTION", "Faults": "FUNCTION", "Throttles": "FUNCTION",
-	"RelayBehind": "SINK", "EventsParked": "SINK",
+	"RelayBehind": "PLACE", "EventsParked": "SINK",
 	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME", "WebhookDead": "NAME",
 }
 
@@ -127,50 +135,68 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 // subject returns a part of the dimensions of an alarm that there is for each function, sink or
 // queue.
 func (tpl template) subject(mode, kind, name string) string {
-	switch {
-	case name == backOffice && kind == "Faults":
-		return `"list-stock"`
-	case name == backOffice:
-		return `"` + tpl.functions(mode)["list-stock"].id + `"`
-	case kind == "Errors" || kind == "Throttles":
+	for _, group := range []string{backOffice, anyFunction} { // an alarm is named by the group's first
+		name = strings.TrimPrefix(name, group+"-")
+	}
+	switch kind {
+	case "Errors", "Throttles":
 		return `"` + tpl.functions(mode)[name].id + `"`
-	case kind == "QueueBehind":
+	case "QueueBehind":
 		return `["EventsQueues` + name + `Queue`
-	case kind == "QueueDead":
+	case "QueueDead":
 		return `["EventsQueues` + name + `Dead`
-	case kind == "WebhookBehind":
+	case "WebhookBehind":
 		return `["EventsWebhooks` + name + `Queue`
-	case kind == "WebhookDead":
+	case "WebhookDead":
 		return `["EventsWebhooks` + name + `Dead`
 	default: // The functions write these metrics themselves.
 		return `"` + name + `"`
 	}
 }
 
-func TestTheBackOfficeSharesItsAlarms(t *testing.T) {
+// Each function of the back office is watched by one alarm of a kind, and each function by one for
+// throttles.
+func TestFunctionsShareAlarms(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
-		shared := 0
+		inOffice := 0
 		for name, f := range tpl.functions(mode) {
-			if !strings.HasPrefix(f.id, "Functions") || slices.Contains(shoppersFunctions(), name) {
+			if !strings.HasPrefix(f.id, "Functions") {
 				continue
 			}
-			shared++
-			for kind, subject := range map[string]string{"Errors": f.id, "Faults": name, "Throttles": f.id} {
-				a := tpl.alarms(mode)[kind+"-"+backOffice]
-				metrics := alarmDimensions(a)
-				if !strings.Contains(metrics, `"Expression":"SUM(METRICS())"`) ||
-					!strings.Contains(metrics, `"`+subject+`"`) {
-					t.Errorf("the alarm %s-%s doesn't watch %s: %s", kind, backOffice, name, metrics)
-				}
-				if n := len(asList(a.get("Metrics"))); n > maxWatched+1 {
-					t.Errorf("the alarm %s-%s has %d metrics and expressions", kind, backOffice, n)
+			subjects := map[string]string{"Throttles-" + anyFunction: f.id}
+			if !slices.Contains(shoppersFunctions(), name) {
+				inOffice++
+				subjects["Errors-"+backOffice], subjects["Faults-"+backOffice] = f.id, name
+			}
+			for kind, subject := range subjects {
+				if watching := tpl.sharedAlarms(t, mode, kind, subject); watching != 1 {
+					t.Errorf("%d shared alarms %s watch %s, want one", watching, kind, name)
 				}
 			}
 		}
-		if shared == 0 {
+		if inOffice == 0 {
 			t.Error("the back office has no function")
 		}
 	})
+}
+
+// sharedAlarms counts the alarms of a kind that watch a function among others.
+func (tpl template) sharedAlarms(t *testing.T, mode, kind, subject string) (watching int) {
+	t.Helper()
+	for name, a := range tpl.alarms(mode) {
+		if !strings.HasPrefix(name, kind+"-") {
+			continue
+		}
+		metrics := alarmDimensions(a)
+		if strings.Contains(metrics, `"Expression":"SUM(METRICS())"`) &&
+			strings.Contains(metrics, `"`+subject+`"`) {
+			watching++
+		}
+		if n := len(asList(a.get("Metrics"))); n > maxWatched+1 {
+			t.Errorf("the alarm %s has %d metrics and expressions", name, n)
+		}
+	}
+	return watching
 }
 
 // alarmDimensions returns the dimensions of an alarm's metrics.

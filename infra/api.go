@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigateway"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2authorizers"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2integrations"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -18,17 +21,16 @@ import (
 
 // api is the HTTP API with its only stage, $default. A named stage would be part of every path.
 type api struct {
+	scope constructs.Construct
 	http  awsapigatewayv2.HttpApi
 	stage awsapigatewayv2.HttpStage
 	url   *string
 }
 
-// newAPI adds a route for each row of the route table, to the alias of the row's function. The
-// table sends a GET or HEAD of any other path to the function web. The gateway answers every other
-// request with its own 404, which costs no invocation.
-func newAPI(scope constructs.Construct, s Settings, functions []function) api {
+// newAPI creates the API without its routes (addRoutes).
+func newAPI(scope constructs.Construct, s Settings) api {
 	scope = constructs.NewConstruct(scope, jsii.String("Api"))
-	a := api{http: awsapigatewayv2.NewHttpApi(scope, jsii.String("Http"),
+	a := api{scope: scope, http: awsapigatewayv2.NewHttpApi(scope, jsii.String("Http"),
 		&awsapigatewayv2.HttpApiProps{
 			ApiName: jsii.String(s.StackName()),
 			Description: jsii.String(
@@ -38,10 +40,6 @@ func newAPI(scope constructs.Construct, s Settings, functions []function) api {
 			// With a custom domain, the API's own URL would be a way around it.
 			DisableExecuteApiEndpoint: jsii.Bool(s.Domain != nil),
 		})}
-	authorizer, integrations := newAuthorizer(s), newIntegrations(functions)
-	for _, r := range route.All() {
-		addRoute(a.http, s, r, integrations[r.Function], authorizer)
-	}
 	a.stage = newStage(scope, s, a.http)
 	if s.Domain != nil {
 		a.url = jsii.String("https://" + s.Domain.Name)
@@ -51,20 +49,62 @@ func newAPI(scope constructs.Construct, s Settings, functions []function) api {
 	return a
 }
 
+// addRoutes adds a route for each row of the route table, to the alias of the row's function. The
+// table sends a GET or HEAD of any other path to the function web. The gateway answers every other
+// request with its own 404, which costs no invocation.
+func (a api) addRoutes(s Settings, functions []function, in *signIn) {
+	authorizer, integrations := newAuthorizer(s, in), newIntegrations(a.scope, functions)
+	for _, r := range route.All() {
+		addRoute(a.http, s, r.Guarded(s.ReserveAuth), integrations[r.Function], authorizer)
+	}
+	a.invokeByRole(s, functions)
+}
+
 // newIntegrations returns an integration for each function's alias, by the function's name.
 func newIntegrations(
-	functions []function,
+	scope constructs.Construct, functions []function,
 ) map[string]awsapigatewayv2integrations.HttpLambdaIntegration {
+	scope = constructs.NewConstruct(scope, jsii.String("Invoked"))
 	integrations := map[string]awsapigatewayv2integrations.HttpLambdaIntegration{}
 	for _, f := range functions {
+		// The alias without its permissions: the gateway has a role (invokeByRole).
+		alias := awslambda.Function_FromFunctionAttributes(scope, jsii.String(f.name),
+			&awslambda.FunctionAttributes{
+				FunctionArn:     f.alias.FunctionArn(),
+				SameEnvironment: jsii.Bool(false),
+				SkipPermissions: jsii.Bool(true),
+			})
 		integrations[f.name] = awsapigatewayv2integrations.NewHttpLambdaIntegration(
-			jsii.String(f.name), f.alias, &awsapigatewayv2integrations.HttpLambdaIntegrationProps{
-				Timeout: awscdk.Duration_Seconds(jsii.Number(gatewayTimeout)),
-				// One permission for all routes of a function. Only this API's routes invoke it.
+			jsii.String(f.name), alias, &awsapigatewayv2integrations.HttpLambdaIntegrationProps{
+				Timeout:                awscdk.Duration_Seconds(jsii.Number(gatewayTimeout)),
 				ScopePermissionToRoute: jsii.Bool(false),
 			})
 	}
 	return integrations
+}
+
+// invokeByRole gives the gateway one role that may invoke the alias of each function. A permission
+// on each alias would be a resource of the stack for each function, of which a stack can have only
+// so many.
+//
+// The role names the aliases by their names, so it is there before any alias moves in a deploy.
+func (a api) invokeByRole(s Settings, functions []function) {
+	role := awsiam.NewRole(a.scope, jsii.String("Invoker"), &awsiam.RoleProps{
+		AssumedBy:   servicePrincipal("apigateway.amazonaws.com"),
+		Description: jsii.String("Lets the API's routes invoke the functions"),
+	})
+	var aliases []*string
+	for _, f := range functions {
+		aliases = append(aliases, functionARN(a.scope, s.StackName()+"-"+f.name+":"+liveAlias))
+	}
+	role.AddToPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions: jsii.Strings("lambda:InvokeFunction"), Resources: &aliases,
+	}))
+	for _, node := range *a.http.Node().FindAll(constructs.ConstructOrder_PREORDER) {
+		if i, ok := node.(awsapigatewayv2.CfnIntegration); ok {
+			i.SetCredentialsArn(role.RoleArn())
+		}
+	}
 }
 
 // addRoute adds a route. The authorizer guards it if its row in the table has a scope.
@@ -81,7 +121,7 @@ func addRoute(
 	guarded := r.Scope != "" && authorizer != nil
 	if guarded {
 		options.Authorizer = authorizer
-		if s.Auth == AuthJWT {
+		if s.UsesTokens() {
 			options.AuthorizationScopes = jsii.Strings(r.Scope)
 		}
 	}
@@ -104,8 +144,18 @@ var pathParameter = regexp.MustCompile(`\{[^}]*\}`)
 // newAuthorizer returns the authorizer for the routes that have a scope, nil for auth=none. With
 // auth=iam, IAM decides by the permissions of the caller's role on the route's ARN; the stack's
 // outputs name these ARNs.
-func newAuthorizer(s Settings) awsapigatewayv2.IHttpRouteAuthorizer {
+func newAuthorizer(s Settings, in *signIn) awsapigatewayv2.IHttpRouteAuthorizer {
 	switch s.Auth {
+	case AuthCognito:
+		// The pool's access tokens have no audience. The gateway then compares their client:
+		// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html
+		clients := in.clients()
+		if s.JWTAudience != "" {
+			clients = append(clients, *jsii.Strings(strings.Split(s.JWTAudience, ",")...)...)
+		}
+		return awsapigatewayv2authorizers.NewHttpJwtAuthorizer(
+			jsii.String("Jwt"), in.pool.UserPoolProviderUrl(),
+			&awsapigatewayv2authorizers.HttpJwtAuthorizerProps{JwtAudience: &clients})
 	case AuthJWT:
 		return awsapigatewayv2authorizers.NewHttpJwtAuthorizer(
 			jsii.String("Jwt"), jsii.String(s.JWTIssuer),
@@ -132,7 +182,8 @@ func cors(s Settings) *awsapigatewayv2.CorsPreflightOptions {
 		},
 		AllowHeaders: jsii.Strings("content-type", "idempotency-key", "authorization"),
 		ExposeHeaders: jsii.Strings(
-			"location", "link", "retry-after", "idempotency-replayed", "x-request-id"),
+			"location", "link", "retry-after", "idempotency-replayed", "x-request-id",
+			"stock-as-of", "total-count"),
 		MaxAge: awscdk.Duration_Hours(jsii.Number(1)),
 	}
 }
@@ -172,7 +223,8 @@ func (a *accessLog) Destination() awsapigatewayv2.IAccessLogDestination { return
 func (a *accessLog) Format() awsapigateway.AccessLogFormat              { return a.format }
 
 // accessLogFormat returns the format of an access log line: one JSON object for each request. It
-// has the route and not the path, because a caller can write anything into the path.
+// has the route and not the path, because a caller can write anything into the path. It doesn't
+// have the token's sub, which may be a customer: an erasure can't reach a log.
 func accessLogFormat() string {
 	fields := map[string]string{
 		"requestId":       "$context.requestId",
@@ -187,7 +239,6 @@ func accessLogFormat() string {
 		"functionError":   "$context.integrationErrorMessage",
 		"gatewayError":    "$context.error.message",
 		"authorizerError": "$context.authorizer.error",
-		"subject":         "$context.authorizer.claims.sub",
 		"caller":          "$context.identity.userArn",
 	}
 	format, err := json.Marshal(fields)

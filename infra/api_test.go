@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -60,27 +61,38 @@ func (tpl template) functionBehind(mode string, r resource) string {
 // The scopes are written out here a second time, so that a scope lost from the table is found.
 func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 	scopes := map[string]string{
-		"POST /api/reservations/{id}/confirm": "reservations:confirm",
-		"GET /api/reservations":               "inventory:read",
-		"HEAD /api/reservations":              "inventory:read",
-		"GET /api/stats":                      "inventory:read",
-		"HEAD /api/stats":                     "inventory:read",
-		"POST /api/catalog/products":          "catalog:write",
-		"POST /api/catalog/warehouses":        "catalog:write",
-		"GET /api/stock":                      "inventory:read",
-		"HEAD /api/stock":                     "inventory:read",
-		"POST /api/stock/movements":           "inventory:write",
-		"GET /api/stock/movements":            "inventory:read",
-		"HEAD /api/stock/movements":           "inventory:read",
-		"POST /api/reservations/{id}/returns": "inventory:write",
-		"GET /api/reservations/{id}/history":  "inventory:read",
-		"HEAD /api/reservations/{id}/history": "inventory:read",
-		"GET /api/events":                     "events:read",
-		"HEAD /api/events":                    "events:read",
+		"POST /api/reservations/{id}/confirm":        "reservations:confirm",
+		"POST /api/reservations/{id}/payment":        "reservations:confirm",
+		"POST /api/reservations/{id}/payment/failed": "reservations:confirm",
+		"POST /api/reservations/{id}/cancel":         "reservations:support",
+		"POST /api/owners/erase":                     "reservations:support",
+		"GET /api/reservations":                      "inventory:read",
+		"HEAD /api/reservations":                     "inventory:read",
+		"GET /api/stats":                             "inventory:read",
+		"HEAD /api/stats":                            "inventory:read",
+		"POST /api/catalog/products":                 "catalog:write",
+		"POST /api/catalog/warehouses":               "catalog:write",
+		"GET /api/stock":                             "inventory:read",
+		"HEAD /api/stock":                            "inventory:read",
+		"POST /api/stock/movements":                  "inventory:write",
+		"GET /api/stock/movements":                   "inventory:read",
+		"HEAD /api/stock/movements":                  "inventory:read",
+		"POST /api/reservations/{id}/returns":        "inventory:write",
+		"GET /api/reservations/{id}/history":         "inventory:read",
+		"HEAD /api/reservations/{id}/history":        "inventory:read",
+		"GET /api/events":                            "events:read",
+		"HEAD /api/events":                           "events:read",
+		"GET /api/webhooks":                          "events:read",
+		"HEAD /api/webhooks":                         "events:read",
+		"POST /api/webhooks/{name}/redeliver":        "events:write",
 	}
-	types := map[string]string{"": "NONE", "jwt": "JWT", "iam": "AWS_IAM"}
+	types := map[string]string{"": "NONE", "jwt": "JWT", "cognito": "JWT", "iam": "AWS_IAM"}
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		guarded := 0
+		scopes := maps.Clone(scopes)
+		if modes[mode]["reserveAuth"] == "on" {
+			scopes["POST /api/reservations"] = "reservations:write"
+		}
 		for _, r := range tpl.resources("AWS::ApiGatewayV2::Route") {
 			wantType, wantScopes := "NONE", "null"
 			if scope := scopes[fmt.Sprint(r.get("RouteKey"))]; scope != "" {
@@ -144,6 +156,9 @@ func TestTheStageThrottlesAndLogsEveryCall(t *testing.T) {
 		if strings.Contains(strings.ToLower(format), "path") {
 			t.Errorf("the access log has the path, into which a caller can write anything: %s", format)
 		}
+		if strings.Contains(format, "claims") {
+			t.Errorf("the access log has a claim, which may name a customer: %s", format)
+		}
 		if stage.get("AccessLogSettings", "DestinationArn") == nil {
 			t.Error("the access log has no destination")
 		}
@@ -161,11 +176,14 @@ func TestTheAPIHasTheOriginsAndTheDomainOfTheSettings(t *testing.T) {
 		t.Error("the API's own URL is a way around the custom domain")
 	}
 	want := map[string]any{
-		"AllowOrigins":  []any{"https://shop.example.com"},
-		"AllowMethods":  []any{"GET", "POST"},
-		"AllowHeaders":  []any{"content-type", "idempotency-key", "authorization"},
-		"ExposeHeaders": []any{"location", "link", "retry-after", "idempotency-replayed", "x-request-id"},
-		"MaxAge":        3600.0,
+		"AllowOrigins": []any{"https://shop.example.com"},
+		"AllowMethods": []any{"GET", "POST"},
+		"AllowHeaders": []any{"content-type", "idempotency-key", "authorization"},
+		"ExposeHeaders": []any{
+			"location", "link", "retry-after", "idempotency-replayed", "x-request-id", "stock-as-of",
+			"total-count",
+		},
+		"MaxAge": 3600.0,
 	}
 	if diff := gocmp.Diff(want, api.get("CorsConfiguration")); diff != "" {
 		t.Errorf("CORS (-want +got):\n%s", diff)
@@ -181,8 +199,8 @@ func TestTheAPIHasTheOriginsAndTheDomainOfTheSettings(t *testing.T) {
 	if mapping.get("ApiId", "Ref") != api.id {
 		t.Errorf("the domain leads to %s", asJSON(mapping.properties))
 	}
-	record := tpl.only(t, "AWS::Route53::RecordSet")
-	if record.get("Name") != "api.example.com." || record.get("Type") != "A" {
+	record := tpl.named(t, "AWS::Route53::RecordSet", "Name", "api.example.com.")
+	if record.get("Type") != "A" {
 		t.Errorf("the record is %s", asJSON(record.properties))
 	}
 }

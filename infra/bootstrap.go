@@ -38,6 +38,8 @@ func newBootstrap(
 	}
 	logs := newLogGroup(scope, "BootstrapLogs", s, "bootstrap")
 	role := newRole(constructs.NewConstruct(scope, jsii.String("BootstrapFunction")), logs)
+	role.AddToPolicy(allow("rds-data:ExecuteStatement", cluster.ClusterArn()))
+	role.AddToPolicy(allow("secretsmanager:GetSecretValue", cluster.Secret().SecretArn()))
 	resource := customresources.NewAwsCustomResource(scope, jsii.String("Bootstrap"),
 		&customresources.AwsCustomResourceProps{
 			OnCreate: call,
@@ -47,10 +49,6 @@ func newBootstrap(
 			LogGroup:            logs,
 			Role:                role,
 			Timeout:             awscdk.Duration_Minutes(jsii.Number(bootstrapTimeout)),
-			Policy: customresources.AwsCustomResourcePolicy_FromStatements(&[]awsiam.PolicyStatement{
-				allow("rds-data:ExecuteStatement", cluster.ClusterArn()),
-				allow("secretsmanager:GetSecretValue", cluster.Secret().SecretArn()),
-			}),
 		})
 	resource.Node().AddDependency(cluster) // and so on its writer, which runs the statement
 	return resource

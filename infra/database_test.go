@@ -111,7 +111,7 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 		"aurora-dev": false, "aurora-direct": false, "aurora-prod": true,
 	} {
 		for name, f := range synth(t, mode).functions(mode) {
-			if slices.Contains(withoutDatabase, name) {
+			if slices.Contains(databaseless, name) {
 				continue
 			}
 			user, host := roleApp, "Endpoint.Address"

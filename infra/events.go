@@ -16,10 +16,11 @@ import (
 
 const (
 	// relaySeconds is how long a run of the relay polls the outbox with events=on. The next minute's
-	// run begins soon after.
-	relaySeconds = 55
-	// relayTimeout lets a run finish the calls that it began before its end.
-	relayTimeout = 75
+	// run begins then. When it begins sooner, it waits for the leases of this one.
+	relaySeconds = 59
+	// relayTimeout lets a run finish the calls that it began before its end: one of the outbox, which
+	// may take fifteen seconds, and the five of the one that gives the leases back.
+	relayTimeout = 80
 	// busDays is how long the bus keeps events for a replay.
 	busDays = 30
 )
@@ -164,9 +165,6 @@ var writers = []string{"outbox", "list-events"}
 
 // nameSource tells the functions that write events the stack's name.
 func (f feed) nameSource(s Settings, routed []function) {
-	for _, each := range append(f.functions(), routed...) {
-		if slices.Contains(writers, each.name) {
-			each.function.AddEnvironment(jsii.String("EVENT_SOURCE"), jsii.String(s.StackName()), nil)
-		}
-	}
+	setVariables(slices.Concat(f.functions(), routed), writers,
+		map[string]*string{"EVENT_SOURCE": jsii.String(s.StackName())})
 }

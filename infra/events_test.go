@@ -34,12 +34,17 @@ func wantFeedVariables(mode, name string) map[string]any {
 		want["EVENT_SOURCE"] = stackName(mode)
 	case "relay":
 		want["TOPIC_ARN"], want["OUTBOX_FUNCTION"] = nil, nil
-		want["RELAY_SECONDS"] = map[Events]string{EventsOn: "55", EventsMinute: "0"}[eventsOf(mode)]
+		want["RELAY_SECONDS"] = map[Events]string{EventsOn: "59", EventsMinute: "0"}[eventsOf(mode)]
 		if modes[mode]["bus"] == "on" {
 			want["BUS_NAME"] = nil
 		}
 	case "deliver":
 		want["WEBHOOKS"] = nil
+	case "list-webhooks", "redeliver-webhook":
+		want["WEBHOOK_QUEUES"] = "[]"
+		if modes[mode]["webhooks"] != "" {
+			want["WEBHOOK_QUEUES"], want["DELIVER_LOG_GROUP"] = nil, nil
+		}
 	}
 	return want
 }
@@ -344,8 +349,18 @@ func wantGrants() map[string]grants {
 		"outbox": {"rds-db:connect": {"DBProxyArn"}},
 		"relay": {
 			"lambda:InvokeFunction": {outbox}, "sns:Publish": {`"Ref":"EventsTopic`},
-			"events:PutEvents": {"EventsBus"},
-			"sqs:SendMessage":  {lost}, "sqs:GetQueueAttributes": {lost}, "sqs:GetQueueUrl": {lost},
+			"events:PutEvents":     {"EventsBus"},
+			"appsync:EventPublish": {"/channelNamespace/stock", "/channelNamespace/holds"},
+			"sqs:SendMessage":      {lost}, "sqs:GetQueueAttributes": {lost}, "sqs:GetQueueUrl": {lost},
+		},
+		"list-webhooks": {
+			"sqs:GetQueueAttributes": slices.Concat(queues, dead), "sqs:ListQueueTags": queues,
+			"logs:FilterLogEvents": {"EventsWebhooksdeliverLogs"},
+		},
+		"redeliver-webhook": {
+			"sqs:UntagQueue": queues, "sqs:SendMessage": queues, "sqs:GetQueueAttributes": dead,
+			"sqs:StartMessageMoveTask": dead, "sqs:ListMessageMoveTasks": dead,
+			"sqs:ReceiveMessage": dead, "sqs:DeleteMessage": dead,
 		},
 		"deliver": {
 			"sqs:ReceiveMessage": queues, "sqs:DeleteMessage": queues,
@@ -376,6 +391,8 @@ func TestAWiderOrNarrowerRightIsFound(t *testing.T) {
 		"another function":     {`{"Ref":"EventsoutboxAlias`, `{"Ref":"EventsotherAlias`},
 		"every secret":         {`:secret:shop/mail-??????`, `:secret:*`},
 		"no deletion":          {`"sqs:DeleteMessage",`, ``},
+		"no redrive":           {`"sqs:StartMessageMoveTask"`, `"sqs:PurgeQueue"`},
+		"every log":            {`"Action":"logs:FilterLogEvents"`, `"Action":"logs:GetLogEvents"`},
 		"the queues too": {
 			`"Action":"sqs:SendMessage","Effect":"Allow","Resource":[`,
 			`"Action":"sqs:SendMessage","Effect":"Allow","Resource":["Queue",`,

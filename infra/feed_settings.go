@@ -52,8 +52,9 @@ const (
 	// maxURL keeps the variable WEBHOOKS within maxVariable.
 	maxURL = 200
 	// maxVariable is the most bytes of WEBHOOKS. Lambda allows 4 KiB for all variables of a
-	// function.
-	maxVariable = 3072
+	// function. maxQueuesVariable is that of WEBHOOK_QUEUES, whose functions have fewer others.
+	maxVariable       = 3072
+	maxQueuesVariable = 3500
 	// leastConcurrency of a webhook is Lambda's minimum, and the default. mostConcurrency keeps a slow
 	// endpoint from taking the account's concurrency.
 	leastConcurrency = 2
@@ -72,8 +73,16 @@ func (s *Settings) readFeed(r *reader) {
 	s.Events = Events(r.oneOf("events", string(s.Stage.Events),
 		string(EventsOn), string(EventsMinute), string(EventsOff)))
 	s.Bus = r.onOff("bus", false)
+	s.Live = r.onOff("live", false)
+	if s.Live && s.Events != EventsOn {
+		r.fail("live=on needs events=on: the relay publishes the stock, and must run all the time")
+	}
 	s.Queues = r.queues("queues")
 	s.Webhooks = r.webhooks("webhooks", s.StackName()+"/"+secretFolder)
+	if n := len(webhookQueuesVariable(s.Webhooks, s.longestQueueARN)); n > maxQueuesVariable {
+		r.fail("webhooks has %d bytes with the queues' ARNs; a function has room for %d: "+
+			"name fewer types, or use shorter names and hosts", n, maxQueuesVariable)
+	}
 	if n := len(s.Queues) + len(s.Webhooks); n > maxConsumers {
 		r.fail("there are %d queues and webhooks; a stack has room for %d. "+
 			"Subscribe other queues to the topic from stacks of their own", n, maxConsumers)
@@ -83,7 +92,7 @@ func (s *Settings) readFeed(r *reader) {
 // Relays reports whether the minute rule runs the relay.
 func (s Settings) Relays() bool { return s.Events != EventsOff && s.Sweeper }
 
-// Sinks returns the names of the relay's sinks, which are the rows of the table sinks.
+// Sinks returns the names of the relay's sinks. Each has two places (events.Places).
 func (s Settings) Sinks() []string {
 	if s.Bus {
 		return []string{"topic", "bus"}
@@ -242,4 +251,38 @@ func webhooksVariable(webhooks []Webhook) string {
 		panic(fmt.Sprintf("encode webhooks: %v", err))
 	}
 	return string(text)
+}
+
+// shownWebhook is a webhook as an operator sees it: without the path and the query of its URL,
+// which may have a token. Its JSON is the functions' variable WEBHOOK_QUEUES.
+type shownWebhook struct {
+	Name  string   `json:"name"`
+	URL   string   `json:"url"`
+	Types []string `json:"types,omitempty"`
+	// Queue is the ARN of the webhook's queue.
+	Queue string `json:"queue"`
+}
+
+// webhookQueuesVariable returns the value of WEBHOOK_QUEUES. queueARN returns the ARN of a
+// webhook's queue by the webhook's name.
+func webhookQueuesVariable(webhooks []Webhook, queueARN func(name string) string) string {
+	shown := make([]shownWebhook, 0, len(webhooks))
+	for _, w := range webhooks {
+		one := shownWebhook{Name: w.Name, Types: w.Types, Queue: queueARN(w.Name)}
+		if u, err := url.Parse(w.URL); err == nil { // checkWebhook reports a URL that isn't one
+			one.URL = u.Scheme + "://" + u.Host
+		}
+		shown = append(shown, one)
+	}
+	text, err := json.Marshal(shown)
+	if err != nil {
+		panic(fmt.Sprintf("encode webhooks: %v", err))
+	}
+	return string(text)
+}
+
+// longestQueueARN returns the ARN of a webhook's queue in a region with a long name: a setting is
+// checked before the region is known.
+func (s Settings) longestQueueARN(name string) string {
+	return "arn:aws:sqs:ap-southeast-1:123456789012:" + s.StackName() + "-webhook-" + name + ".fifo"
 }

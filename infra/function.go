@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,9 @@ const (
 	sweepTimeout = 50
 	// migrateTimeout allows for a migration that rewrites a large table.
 	migrateTimeout = 300
+	// poolTimeout is how long a user pool waits for its trigger (Cognito's developer guide,
+	// "Customizing user pool workflows with Lambda triggers").
+	poolTimeout = 5
 	// triggerTimeout is how long a deploy waits for the migrate function.
 	triggerTimeout = 360
 )
@@ -43,8 +47,9 @@ type function struct {
 	name     string
 	function awslambda.Function
 	alias    awslambda.Alias
-	// backOffice says that the function answers no shopper and no payment. Such functions share
-	// their alarms, and a new version gets all their traffic at once.
+	logs     awslogs.LogGroup
+	// backOffice says that no sale depends on the function. Such functions share their alarms, and a
+	// new version gets all their traffic at once.
 	backOffice bool
 }
 
@@ -67,8 +72,10 @@ type functionProps struct {
 	async *awslambda.EventInvokeConfigOptions
 }
 
-// newRouteFunctions creates each function that the route table names. The function web alone needs
-// no database.
+// withoutDatabase are the functions of the route table that use no database.
+var withoutDatabase = []string{"web", "live", "list-webhooks", "redeliver-webhook"}
+
+// newRouteFunctions creates each function that the route table names.
 func newRouteFunctions(
 	scope constructs.Construct, s Settings, assets string, db database,
 ) []function {
@@ -76,7 +83,10 @@ func newRouteFunctions(
 	routes := map[string][]string{}
 	reads, serves := map[string]bool{}, map[string]bool{}
 	var names []string
-	for _, r := range append(route.API(), route.Web()...) {
+	for _, r := range route.All() {
+		if r.Method == http.MethodHead {
+			continue // It goes to the function of its GET.
+		}
 		if routes[r.Function] == nil {
 			names = append(names, r.Function)
 		}
@@ -90,9 +100,7 @@ func newRouteFunctions(
 		p := functionProps{
 			name: name, description: "Answers " + strings.Join(routes[name], ", "), timeout: apiTimeout,
 		}
-		isWeb := slices.ContainsFunc(route.Web(),
-			func(r route.Route) bool { return r.Function == name })
-		if !isWeb {
+		if !slices.Contains(withoutDatabase, name) {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
 		}
 		f := newFunction(scope, s, assets, p)
@@ -102,8 +110,15 @@ func newRouteFunctions(
 	return functions
 }
 
-// isBackOffice reports whether a route is for the back office and the operator.
-func isBackOffice(r route.Route) bool { return r.Scope != "" && r.Scope != route.ScopeConfirm }
+// aside are the functions of open routes on which no sale depends. Without live the pages poll, and
+// only a monitor asks for the health.
+var aside = []string{"live", "health"}
+
+// isBackOffice reports whether no sale depends on a route: it is for the back office or the
+// operator, or of a function that is aside.
+func isBackOffice(r route.Route) bool {
+	return r.Scope != "" && r.Scope != route.ScopeConfirm || slices.Contains(aside, r.Function)
+}
 
 // newFunction creates a function from its directory in assets. The directory has one file, the
 // executable bootstrap, built for the settings' architecture.
@@ -145,7 +160,8 @@ func newFunction(
 		setDatabaseVariables(props, nil, nil)
 	}
 	f := function{
-		name: p.name, function: awslambda.NewFunction(scope, jsii.String("Function"), props),
+		name: p.name, logs: logs,
+		function: awslambda.NewFunction(scope, jsii.String("Function"), props),
 	}
 	if p.db != nil {
 		p.db.grant(f.function, p.as)
@@ -174,17 +190,10 @@ func newAlias(
 func variables(s Settings, own map[string]*string) *map[string]*string {
 	env := map[string]*string{"METRIC_NAMESPACE": jsii.String(metricNamespace(s))}
 	maps.Copy(env, own)
-	if s.HoldTTL != "" {
-		env["HOLD_TTL"] = jsii.String(s.HoldTTL)
-	}
-	if s.MaxHold != "" {
-		env["MAX_HOLD"] = jsii.String(s.MaxHold)
-	}
-	if s.StockShown != "" {
-		env["STOCK_SHOWN"] = jsii.String(s.StockShown)
-	}
-	if s.RetentionDays != "" {
-		env["RETENTION_DAYS"] = jsii.String(s.RetentionDays)
+	for name, value := range s.variables() {
+		if value != "" {
+			env[name] = jsii.String(value)
+		}
 	}
 	return &env
 }
@@ -204,6 +213,18 @@ func newRole(scope constructs.Construct, logs awslogs.LogGroup) awsiam.Role {
 	})
 	logs.GrantWrite(role)
 	return role
+}
+
+// setVariables adds environment variables to the functions with these names.
+func setVariables(functions []function, names []string, variables map[string]*string) {
+	for _, f := range functions {
+		if !slices.Contains(names, f.name) {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(variables)) {
+			f.function.AddEnvironment(jsii.String(key), variables[key], nil)
+		}
+	}
 }
 
 // functionARN returns a function's ARN by its name, for use before the function exists.

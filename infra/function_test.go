@@ -104,8 +104,11 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 	})
 }
 
-// withoutDatabase are the functions that need no database.
-var withoutDatabase = []string{"web", "relay", "deliver"}
+// databaseless are the functions that need no database.
+var databaseless = []string{
+	"web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver", "live-authorizer",
+	"grant-scopes",
+}
 
 func wantVariables(mode, name string) map[string]any {
 	want := map[string]any{
@@ -113,15 +116,17 @@ func wantVariables(mode, name string) map[string]any {
 	}
 	for key, variable := range map[string]string{
 		"holdTtl": "HOLD_TTL", "maxHold": "MAX_HOLD", "stockShown": "STOCK_SHOWN",
-		"retentionDays": "RETENTION_DAYS",
+		"retentionDays": "RETENTION_DAYS", "maxPaymentHold": "MAX_PAYMENT_HOLD",
+		"maxUnits": "MAX_UNITS", "maxLines": "MAX_LINES",
 	} {
 		if value := modes[mode][key]; value != "" {
 			want[variable] = value
 		}
 	}
 	maps.Copy(want, wantFeedVariables(mode, name))
+	maps.Copy(want, wantPagesVariables(mode, name))
 	switch {
-	case slices.Contains(withoutDatabase, name):
+	case slices.Contains(databaseless, name):
 	case !isExternal(mode):
 		want["DATABASE_IAM_URL"] = "any"
 	default:
@@ -151,7 +156,7 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 		}
 		timeouts := map[string]float64{
 			"sweep": sweepTimeout, "migrate": migrateTimeout,
-			"relay": relayTimeout, "deliver": deliverTimeout,
+			"relay": relayTimeout, "deliver": deliverTimeout, "grant-scopes": poolTimeout,
 		}
 		for name, f := range tpl.functions(mode) {
 			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
@@ -164,7 +169,7 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 		t.Errorf("a function has %s, a request %s, a statement %s: each must outlast the next",
 			api, httpapi.RequestTimeout, migrate.StatementTimeout)
 	}
-	if relayTimeout < relaySeconds+apiTimeout {
+	if relayTimeout < relaySeconds+apiTimeout || relaySeconds >= 60 {
 		t.Error("a run of the relay can't finish its last page")
 	}
 	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {

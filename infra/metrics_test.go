@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/allo/reservations/internal/emf"
+	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/httpapi"
 	"github.com/allo/reservations/internal/route"
 )
@@ -65,8 +66,10 @@ var awsMetrics = map[string]map[string]reporting{
 	"AWS/SQS": {
 		"ApproximateNumberOfMessagesVisible": measured, "ApproximateAgeOfOldestMessage": measured,
 	},
-	"AWS/SNS":    {"NumberOfNotificationsFailed": counted},
-	"AWS/Events": {"FailedInvocations": counted},
+	"AWS/SNS": {"NumberOfNotificationsFailed": counted},
+	// The metrics of an Event API's HTTP endpoint, to which only the relay sends.
+	"AWS/AppSync": {"4XXError": counted, "5XXError": counted},
+	"AWS/Events":  {"FailedInvocations": counted},
 	"AWS/RDS": {
 		"ACUUtilization": measured, "DatabaseConnections": measured, "CommitLatency": measured,
 		"Deadlocks": measured, // a rate
@@ -102,6 +105,9 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 			add("AWS/SQS", "AWS/SQS", map[string]string{"QueueName": tpl.name(r.id)})
 		case "AWS::SNS::Topic":
 			add("AWS/SNS", "AWS/SNS", map[string]string{"TopicName": tpl.name(r.id)})
+		case "AWS::AppSync::Api":
+			add("AWS/AppSync", "AWS/AppSync",
+				map[string]string{"EventAPIId": "the ApiId of " + r.id})
 		case "AWS::Events::Rule":
 			add("AWS/Events", "AWS/Events", map[string]string{"RuleName": tpl.name(r.id)})
 		case "AWS::RDS::DBCluster": // RDS writes its identifiers in lower case.
@@ -125,11 +131,26 @@ func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]s
 	switch m {
 	case emf.RelayLagSeconds, emf.EventsPublished, emf.EventsParked:
 		relay, ok := tpl.functions(mode)["relay"]
-		if ok {
-			all = append(all, map[string]string{m.Dimension: "topic"})
+		if !ok {
+			return nil
 		}
-		if ok && relay.get("Environment", "Variables", "BUS_NAME") != nil {
-			all = append(all, map[string]string{m.Dimension: "bus"})
+		names := []string{"topic"}
+		if relay.get("Environment", "Variables", "BUS_NAME") != nil {
+			names = append(names, "bus")
+		}
+		if m == emf.RelayLagSeconds {
+			sinks := names
+			names = nil
+			for _, sink := range sinks {
+				names = append(names, events.Places(sink)...)
+			}
+		}
+		for _, name := range names {
+			all = append(all, map[string]string{m.Dimension: name})
+		}
+	case emf.LiveLagSeconds, emf.LivePublished:
+		if len(tpl.resources("AWS::AppSync::Api")) > 0 {
+			all = append(all, nil)
 		}
 	case emf.WebhookDelivered, emf.WebhookFailed, emf.WebhookDead:
 		for _, w := range tpl.webhooks(mode) {
@@ -345,6 +366,7 @@ func TestAMetricThatNothingReportsIsFound(t *testing.T) {
 		"another function":               {`"Value":"confirm"`, `"Value":"confirms"`},
 		"another own metric":             {`"MetricName":"SweepLag"`, `"MetricName":"SweeperLag"`},
 		"another stack":                  {`"Namespace":"AlloReservations/allo-prod"`, `"Namespace":"A"`},
+		"a GraphQL API's dimension":      {`"Name":"EventAPIId"`, `"Name":"GraphQLAPIId"`},
 		"a REST API's metric":            {`"MetricName":"5xx"`, `"MetricName":"5XXError"`},
 		"the queue's URL":                {`"Fn::GetAtt":["SweeperLost`, `"Fn::GetAtt":["Sweeper`},
 		"another sink":                   {`"Value":"bus"`, `"Value":"buses"`},

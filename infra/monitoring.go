@@ -36,8 +36,9 @@ func metricNamespace(s Settings) string { return "AlloReservations/" + s.StackNa
 
 // outcomes are the values of the dimension of emf.Reservations that the dashboard shows.
 var outcomes = []string{
-	"HELD", "CONFIRMED", "RELEASED", "EXTENDED", "EXPIRED", "REPLAYED", "INSUFFICIENT_STOCK",
-	"RESERVATION_EXPIRED", "STOCK_BUSY", "DATABASE_UNAVAILABLE",
+	"HELD", "PAYING", "CONFIRMED", "REACQUIRED", "RELEASED", "EXTENDED", "EXPIRED", "REPLAYED",
+	"INSUFFICIENT_STOCK", "RESERVATION_EXPIRED", "ALREADY_PAID", "PAYMENT_LOST", "STOCK_BUSY",
+	"DATABASE_UNAVAILABLE",
 }
 
 // every asks for a metric's statistic over periods of some minutes.
@@ -144,8 +145,11 @@ func (m *monitoring) failuresOf(functions ...function) (all failures) {
 }
 
 // addFunctions adds each function's errors, faults and throttles. The back office shares its
-// alarms. It returns the alarms that end a rollout of each function, by the functions' names.
-func (m *monitoring) addFunctions(functions []function) map[string][]awscloudwatch.Alarm {
+// alarms, and all functions share those for throttles, those too that AWS's own services ask. It
+// returns the alarms that end a rollout of each function, by the functions' names.
+func (m *monitoring) addFunctions(
+	functions, asked []function,
+) map[string][]awscloudwatch.Alarm {
 	alarms := map[string][]awscloudwatch.Alarm{}
 	var backOffice []function
 	var concurrent []awscloudwatch.IMetric
@@ -157,10 +161,10 @@ func (m *monitoring) addFunctions(functions []function) map[string][]awscloudwat
 			continue
 		}
 		own := m.failuresOf(f)
-		alarms[f.name] = m.addFailures(f.name, "The function "+f.name,
-			own.errors[0], own.faults[0], own.throttles[0])
+		alarms[f.name] = m.addFailures(f.name, "The function "+f.name, own.errors[0], own.faults[0])
 	}
 	m.addBackOffice(backOffice)
+	m.addThrottles(slices.Concat(functions, asked))
 	all := m.failuresOf(functions...)
 	m.addRow(
 		newGraph("Functions: errors", all.errors...),
@@ -175,19 +179,28 @@ func (m *monitoring) addFunctions(functions []function) map[string][]awscloudwat
 // as one alarm can watch.
 func (m *monitoring) addBackOffice(functions []function) {
 	for group := range slices.Chunk(functions, maxWatched) {
-		name := backOffice
-		if len(functions) > maxWatched {
-			name += "-" + group[0].name
-		}
 		shared := m.failuresOf(group...)
-		m.addFailures(name, "A function of the back office",
-			sum(shared.errors), sum(shared.faults), sum(shared.throttles))
+		m.addFailures(nameOfGroup(backOffice, group), "A function of the back office, or live or health",
+			sum(shared.errors), sum(shared.faults))
 	}
 }
 
+// addThrottles adds the alarms for functions that Lambda throttles. The functions share them,
+// because they share the account's concurrency.
+func (m *monitoring) addThrottles(functions []function) {
+	for group := range slices.Chunk(functions, maxWatched) {
+		m.addAlarm("Throttles-"+nameOfGroup(anyFunction, group), sum(m.failuresOf(group...).throttles),
+			once("A function was throttled by Lambda: no concurrency was left"))
+	}
+}
+
+// nameOfGroup names functions that share an alarm: by their kind and the first of them.
+func nameOfGroup(kind string, group []function) string { return kind + "-" + group[0].name }
+
 const (
-	// backOffice is the name in the alarms that the back office's functions share.
-	backOffice = "back-office"
+	// backOffice and anyFunction are the kinds of functions that share an alarm.
+	backOffice  = "back-office"
+	anyFunction = "functions"
 	// maxWatched is the most metrics of an alarm: CloudWatch's limit.
 	maxWatched = 10
 )
@@ -205,22 +218,20 @@ func sum(metrics []awscloudwatch.IMetric) awscloudwatch.IMetric {
 	})
 }
 
-// addFailures adds the three alarms of one function or of several. It returns the two that end a
-// rollout.
+// addFailures adds the two alarms of one function or of several, which also end a rollout.
 func (m *monitoring) addFailures(
-	name, who string, errors, faults, throttles awscloudwatch.IMetric,
+	name, who string, errors, faults awscloudwatch.IMetric,
 ) []awscloudwatch.Alarm {
-	once := func(meaning string) alarm {
-		return alarm{above: 0, breaching: 1, outOf: 1, meaning: who + meaning}
-	}
-	ending := []awscloudwatch.Alarm{
-		m.addAlarm("Errors-"+name, errors, once(" failed or timed out, which no input may cause")),
+	return []awscloudwatch.Alarm{
+		m.addAlarm("Errors-"+name, errors, once(who+" failed or timed out, which no input may cause")),
 		// Lambda takes an answer of 500 for a success.
-		m.addAlarm("Faults-"+name, faults, once(" answered a call with 500, which is a bug")),
+		m.addAlarm("Faults-"+name, faults, once(who+" answered a call with 500, which is a bug")),
 	}
-	m.addAlarm("Throttles-"+name, throttles,
-		once(" was throttled by Lambda: no concurrency was left"))
-	return ending
+}
+
+// once is an alarm for what may not happen at all.
+func once(meaning string) alarm {
+	return alarm{above: 0, breaching: 1, outOf: 1, meaning: meaning}
 }
 
 // addSweeper adds what no caller notices at once. Without the sweeper no hold and no stock is lost,

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/allo/reservations/internal/emf"
+	"github.com/allo/reservations/internal/events"
 )
 
 // How late events may be, in seconds.
@@ -51,17 +52,22 @@ func (m *monitoring) addSinks() []graph {
 	}
 	var lags, published, parked []awscloudwatch.IMetric
 	for _, sink := range m.settings.Sinks() {
-		lag := m.serviceMetric(emf.RelayLagSeconds, sink, "Maximum", 1)
+		for _, place := range events.Places(sink) {
+			lag := m.serviceMetric(emf.RelayLagSeconds, place, "Maximum", 1)
+			if m.settings.Relays() {
+				late.meaning = "Events are late, or nobody publishes from the place " + place
+				m.addAlarm("RelayBehind-"+place, lag, late)
+			}
+			lags = append(lags, lag)
+		}
 		refused := m.serviceMetric(emf.EventsParked, sink, "Maximum", 1)
 		if m.settings.Relays() {
-			late.meaning = "Events are late, or nobody publishes to the sink " + sink
-			m.addAlarm("RelayBehind-"+sink, lag, late)
 			m.addAlarm("EventsParked-"+sink, refused, alarm{
 				above: 0, breaching: 1, outOf: 1,
 				meaning: "Events that the sink " + sink + " refused for good are parked with their subjects",
 			})
 		}
-		lags, parked = append(lags, lag), append(parked, refused)
+		parked = append(parked, refused)
 		published = append(published, m.serviceMetric(emf.EventsPublished, sink, "Sum", 1))
 	}
 	return []graph{

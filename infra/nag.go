@@ -4,9 +4,12 @@ import (
 	"fmt"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudfront"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscognito"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsrds"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -40,7 +43,7 @@ func suppressOpenRoute(added awsapigatewayv2.HttpRoute, s Settings, r route.Rout
 	reason := "Open to shoppers, who have no account; the stage's throttle limits it"
 	if r.Scope != "" {
 		reason = fmt.Sprintf("auth=%s is for demonstrations, as the deploy's output says; "+
-			"auth=jwt and auth=iam guard this route", s.Auth)
+			"auth=cognito, auth=jwt and auth=iam guard it", s.Auth)
 	}
 	suppress(added, "AwsSolutions-APIG4", reason)
 }
@@ -52,6 +55,31 @@ func suppressDeletionProtection(cluster awsrds.DatabaseCluster) {
 
 func suppressMissingDeadLetterQueue(q awssqs.Queue) {
 	suppress(q, "AwsSolutions-SQS3", "This is a dead-letter queue; an alarm watches its depth")
+}
+
+func suppressThreatProtection(pool awscognito.UserPool) {
+	suppress(pool, "AwsSolutions-COG3",
+		"Cognito's threat protection needs its Plus plan, at four times the price for each user; "+
+			"only invited users sign in, with a second factor unless mfa=optional")
+}
+
+func suppressOptionalMFA(pool awscognito.UserPool) {
+	suppress(pool, "AwsSolutions-COG2", "mfa=optional; env=prod asks for a second factor by default")
+}
+
+func suppressDistribution(d awscloudfront.Distribution, s Settings) {
+	suppress(d, "AwsSolutions-CFR1", "A shop sells to every country unless its owner says otherwise")
+	if s.WebACL == "" {
+		suppress(d, "AwsSolutions-CFR2", "The setting cdnWebAcl adds a firewall, which has a price")
+	}
+	if s.CDNDomain == nil {
+		suppress(d, "AwsSolutions-CFR4",
+			"CloudFront's own certificate fixes the oldest TLS; cdnDomainName asks for TLS 1.2")
+	}
+}
+
+func suppressLogOfTheLog(bucket awss3.Bucket) {
+	suppress(bucket, "AwsSolutions-S1", "This bucket has the access log of the CDN itself")
 }
 
 func suppressManagedPolicy(rollout awsiam.Role) {

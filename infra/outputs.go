@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -12,6 +13,9 @@ import (
 // outputs has the constructs that the stack's outputs describe.
 type outputs struct {
 	api       api
+	cdn       *cdn
+	signIn    *signIn
+	live      *live
 	sweeper   sweeper
 	feed      feed
 	db        database
@@ -35,12 +39,17 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 		awscdk.Fn_Join(jsii.String(" "), &names))
 	output("LostSweepsQueueUrl", "The queue of sweep events that failed or weren't delivered",
 		o.sweeper.deadLetters.QueueUrl())
+	o.cdn.describe(output)
+	o.signIn.describe(output)
+	if o.live != nil {
+		output("LiveUrl", "The WebSocket of the live stock", o.live.url())
+	}
 	o.feed.describe(output)
 	output("DatabaseAt", "The location of the database", o.db.location())
 	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
 	if s.Auth == AuthIAM {
-		for _, r := range route.API() {
-			if r.Scope != "" {
+		for _, r := range route.All() {
+			if r = r.Guarded(s.ReserveAuth); r.Scope != "" && r.Method != http.MethodHead {
 				output("Arn"+strings.ReplaceAll(r.Function, "-", ""),
 					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
 			}
@@ -68,13 +77,25 @@ func dashboardURL(s Settings) *string {
 // prints at its end.
 func authDescription(s Settings) string {
 	switch s.Auth {
-	case AuthJWT:
-		return "jwt: confirming a hold needs a token from " + s.JWTIssuer +
-			" with the scope " + route.ScopeConfirm
+	case AuthJWT, AuthCognito:
+		issuer, reserve := s.JWTIssuer, "anyone may reserve"
+		if s.Auth == AuthCognito {
+			issuer = "the stack's user pool"
+		}
+		if s.ReserveAuth {
+			reserve = "reserving needs one with " + route.ScopeReserve
+		}
+		return string(s.Auth) + ": confirming a hold needs a token from " + issuer +
+			" with the scope " + route.ScopeConfirm + "; " + reserve
 	case AuthIAM:
-		return "iam: confirming a hold needs a call signed by a role that has execute-api:Invoke"
+		reserve := "anyone may reserve"
+		if s.ReserveAuth {
+			reserve = "so does reserving"
+		}
+		return "iam: confirming a hold needs a call signed by a role that has execute-api:Invoke " +
+			"on the route's ARN; " + reserve
 	default:
 		return "none: THIS IS A DEMONSTRATION. Anyone who knows a hold's id can confirm it " +
-			"without paying. Deploy with auth=jwt or auth=iam before you sell real stock."
+			"without paying. Deploy with auth=cognito, auth=jwt or auth=iam before you sell real stock."
 	}
 }

@@ -12,7 +12,8 @@ import (
 // newRollout sends a tenth of each function's traffic to its new version for five minutes. It sends
 // all of it back if one of the function's own alarms or the API's error alarm rings. Without a
 // rollout, as in dev, an alias moves at once. So do those of the back office, which has too few
-// calls to judge a version by, and of the functions that no caller invokes.
+// calls to judge a version by, those of live and health, and of the functions that no caller
+// invokes.
 //
 // A function's alarms count all its versions. So while the version in service has faults,
 // CodeDeploy refuses its successor too: the operator deploys the hotfix with rollout=now.

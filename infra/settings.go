@@ -42,6 +42,8 @@ type Settings struct {
 	Arch string
 	// HoldTTL and MaxHold are durations for the functions. Empty leaves the functions' defaults.
 	HoldTTL, MaxHold string
+	// MaxPaymentHold, MaxUnits and MaxLines bound a hold. Empty leaves the functions' defaults.
+	MaxPaymentHold, MaxUnits, MaxLines string
 	// StockShown is what the open catalog shows of a stock row, exact or a number. Empty leaves the
 	// functions' default.
 	StockShown string
@@ -49,8 +51,14 @@ type Settings struct {
 	// leaves the functions' default.
 	RetentionDays string
 
-	Auth                   Auth
+	Auth Auth
+	// JWTIssuer and JWTAudience are those of the tokens of AuthJWT. For AuthCognito JWTAudience has
+	// the ids of more clients of the user pool, separated by commas, or is empty.
 	JWTIssuer, JWTAudience string
+	// MFA is whether the users of the stack's own user pool need a second factor.
+	MFA MFA
+	// ReserveAuth guards the route that reserves too.
+	ReserveAuth bool
 
 	// Sweeper enables the minute rule.
 	Sweeper bool
@@ -70,6 +78,15 @@ type Settings struct {
 	Queues   []Queue
 	Webhooks []Webhook
 
+	// Live tells the pages each change of the stock within a second or so.
+	Live bool
+	// CDN puts CloudFront before the API.
+	CDN bool
+	// CDNDomain is the CDN's custom domain, nil for none. Its certificate is in us-east-1.
+	CDNDomain *Domain
+	// WebACL is the ARN of the CDN's firewall, or empty.
+	WebACL string
+
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
@@ -85,14 +102,28 @@ type Settings struct {
 type Auth string
 
 // AuthNone is for demonstrations: anyone may confirm a hold without paying. AuthJWT wants a token
-// with the route's scope. AuthIAM wants a signed call from a role that may invoke the route.
+// with the route's scope, from an issuer of yours. AuthCognito wants one too, and makes the issuer:
+// a user pool for the console's users and the payment side. AuthIAM wants a signed call from a role
+// that may invoke the route.
 const (
-	AuthNone Auth = "none"
-	AuthJWT  Auth = "jwt"
-	AuthIAM  Auth = "iam"
+	AuthNone    Auth = "none"
+	AuthJWT     Auth = "jwt"
+	AuthCognito Auth = "cognito"
+	AuthIAM     Auth = "iam"
 )
 
-// Domain is a custom domain name for the API. Its certificate and its hosted zone exist already.
+// MFA is whether the console's users need a second factor, an authenticator app.
+type MFA string
+
+const (
+	// MFAOptional lets each user choose.
+	MFAOptional MFA = "optional"
+	// MFARequired makes each user set up an app at the first sign-in.
+	MFARequired MFA = "required"
+)
+
+// Domain is a custom domain name for the API or the CDN. Its certificate and its hosted zone exist
+// already.
 type Domain struct{ Name, CertificateARN, ZoneID, ZoneName string }
 
 // Stage has the properties in which dev and prod differ.
@@ -103,7 +134,9 @@ type Stage struct {
 	Reader       bool
 	BackupDays   float64
 	LogRetention awslogs.RetentionDays
-	MinACU       float64
+	// LogDays is LogRetention as a number, for the logs that aren't in CloudWatch.
+	LogDays float64
+	MinACU  float64
 	// ArchiveDays is how long the topic keeps events for a replay, 0 for not at all. A topic with an
 	// archive can't be deleted.
 	ArchiveDays float64
@@ -112,6 +145,7 @@ type Stage struct {
 
 	// Auth guards prod even if the operator forgets to choose.
 	Auth                        Auth
+	MFA                         MFA
 	Canary, Proxy               bool
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
@@ -122,8 +156,10 @@ var stages = map[string]Stage{
 	"dev": {
 		BackupDays:    1,
 		LogRetention:  awslogs.RetentionDays_ONE_WEEK,
+		LogDays:       7,
 		MinACU:        0.5,
 		Auth:          AuthNone,
+		MFA:           MFAOptional,
 		MaxACU:        4,
 		ThrottleRate:  100,
 		ThrottleBurst: 200,
@@ -134,9 +170,11 @@ var stages = map[string]Stage{
 		Reader:        true,
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
+		LogDays:       90,
 		MinACU:        0.5,
 		ArchiveDays:   90,
 		Auth:          AuthIAM,
+		MFA:           MFARequired,
 		Canary:        true,
 		Proxy:         true,
 		MaxACU:        16,
@@ -174,6 +212,14 @@ var (
 
 	certificatePattern = regexp.MustCompile(
 		`^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]+$`)
+	// cdnCertificatePattern and webACLPattern match what CloudFront takes: it reads certificates and
+	// firewalls in us-east-1, wherever the stack is.
+	cdnCertificatePattern = regexp.MustCompile(
+		`^arn:aws:acm:us-east-1:[0-9]{12}:certificate/[0-9a-f-]+$`)
+	webACLPattern = regexp.MustCompile(
+		`^arn:aws:wafv2:us-east-1:[0-9]{12}:global/webacl/[A-Za-z0-9_-]{1,128}/[0-9a-f-]+$`)
+	// reservedPattern matches the words that Cognito refuses in the domain of a user pool.
+	reservedPattern = regexp.MustCompile(`aws|amazon|cognito`)
 	// originPattern matches an origin as a browser sends it: lower case, no path, no star.
 	originPattern = regexp.MustCompile(
 		`^(https://([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}|https?://localhost)(:[0-9]{1,5})?$`)
@@ -205,6 +251,9 @@ func read(r *reader) Settings {
 		Arch:               r.oneOf("arch", "arm64", "arm64", "x86_64"),
 		HoldTTL:            r.text("holdTtl", ""),
 		MaxHold:            r.text("maxHold", ""),
+		MaxPaymentHold:     r.text("maxPaymentHold", ""),
+		MaxUnits:           r.text("maxUnits", ""),
+		MaxLines:           r.text("maxLines", ""),
 		StockShown:         r.text("stockShown", ""),
 		RetentionDays:      r.text("retentionDays", ""),
 		Sweeper:            r.onOff("sweeper", true),
@@ -222,19 +271,43 @@ func read(r *reader) Settings {
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)
 	s.readAuth(r)
-	s.readDomain(r)
+	s.readDomains(r)
 	s.readFeed(r)
-	err := config.Check(map[string]string{"HOLD_TTL": s.HoldTTL, "MAX_HOLD": s.MaxHold})
-	if err != nil {
-		r.fail("holdTtl and maxHold: %w", err)
-	}
-	if err := config.Check(map[string]string{"STOCK_SHOWN": s.StockShown}); err != nil {
-		r.fail("stockShown: %w", err)
-	}
-	if err := config.Check(map[string]string{"RETENTION_DAYS": s.RetentionDays}); err != nil {
-		r.fail("retentionDays: %w", err)
-	}
+	s.checkVariables(r)
 	return s
+}
+
+// variables maps each setting that the functions read as it is to its variable.
+func (s *Settings) variables() map[string]string {
+	return map[string]string{
+		"HOLD_TTL": s.HoldTTL, "MAX_HOLD": s.MaxHold, "MAX_PAYMENT_HOLD": s.MaxPaymentHold,
+		"MAX_UNITS": s.MaxUnits, "MAX_LINES": s.MaxLines, "STOCK_SHOWN": s.StockShown,
+		"RETENTION_DAYS": s.RetentionDays,
+	}
+}
+
+// checkVariables checks what the functions would check at their start.
+func (s *Settings) checkVariables(r *reader) {
+	all := s.variables()
+	for _, check := range []struct {
+		keys      string
+		variables []string
+	}{
+		{"holdTtl and maxHold", []string{"HOLD_TTL", "MAX_HOLD"}},
+		{"maxPaymentHold", []string{"MAX_PAYMENT_HOLD"}},
+		{"maxUnits", []string{"MAX_UNITS"}},
+		{"maxLines", []string{"MAX_LINES"}},
+		{"stockShown", []string{"STOCK_SHOWN"}},
+		{"retentionDays", []string{"RETENTION_DAYS"}},
+	} {
+		given := map[string]string{}
+		for _, name := range check.variables {
+			given[name] = all[name]
+		}
+		if err := config.Check(given); err != nil {
+			r.fail(check.keys+": %w", err)
+		}
+	}
 }
 
 func (s *Settings) readDatabase(r *reader) {
@@ -259,37 +332,83 @@ func (s *Settings) readDatabase(r *reader) {
 
 func (s *Settings) readAuth(r *reader) {
 	s.Auth = Auth(r.oneOf("auth", string(s.Stage.Auth),
-		string(AuthNone), string(AuthJWT), string(AuthIAM)))
+		string(AuthNone), string(AuthJWT), string(AuthCognito), string(AuthIAM)))
 	s.JWTIssuer = r.httpsURL("jwtIssuer")
 	s.JWTAudience = r.match("jwtAudience", "", audiencePattern, "the audience of the tokens")
 	if s.Auth == AuthJWT && (s.JWTIssuer == "" || s.JWTAudience == "") {
 		r.fail("auth=jwt needs jwtIssuer and jwtAudience: the issuer and the audience of the tokens")
 	}
-	if s.Auth != AuthJWT && (r.given("jwtIssuer") || r.given("jwtAudience")) {
-		r.fail("jwtIssuer and jwtAudience are for auth=jwt")
+	if s.Auth != AuthJWT && r.given("jwtIssuer") || !s.UsesTokens() && r.given("jwtAudience") {
+		r.fail("jwtIssuer and jwtAudience are for auth=jwt; auth=cognito takes jwtAudience alone, " +
+			"for more clients of its user pool")
+	}
+	s.MFA = MFA(r.oneOf("mfa", string(s.Stage.MFA), string(MFAOptional), string(MFARequired)))
+	if s.Auth != AuthCognito && r.given("mfa") {
+		r.fail("mfa is for auth=cognito: the stack doesn't manage the users of another issuer")
+	}
+	if s.Auth == AuthCognito && reservedPattern.MatchString(s.Name) {
+		r.fail("name is %q; with auth=cognito it must not have aws, amazon or cognito in it: "+
+			"it is a part of the sign-in's domain, and Cognito refuses these words there", s.Name)
+	}
+	s.ReserveAuth = r.onOff("reserveAuth", false)
+	if s.ReserveAuth && s.Auth == AuthNone {
+		r.fail("reserveAuth=on needs auth=jwt, auth=cognito or auth=iam: " +
+			"with auth=none nobody can be authorized")
 	}
 }
 
-func (s *Settings) readDomain(r *reader) {
-	d := Domain{
-		Name: r.match("domainName", "", domainPattern,
-			"a lower-case host name such as api.example.com"),
-		CertificateARN: r.match("certificateArn", "", certificatePattern,
-			"the ARN of an ACM certificate in the stack's region"),
+// UsesTokens reports whether callers show a token with the route's scope.
+func (s Settings) UsesTokens() bool { return s.Auth == AuthJWT || s.Auth == AuthCognito }
+
+// readDomains reads the API's custom domain, the CDN and its custom domain.
+func (s *Settings) readDomains(r *reader) {
+	zone := Domain{
 		ZoneID: r.match("hostedZoneId", "", zoneIDPattern, "the id of a Route 53 hosted zone"),
 		ZoneName: r.match("hostedZoneName", "", domainPattern,
 			"the hosted zone's name, such as example.com"),
 	}
-	switch {
-	case d == Domain{}:
-	case d.Name == "" || d.CertificateARN == "" || d.ZoneID == "" || d.ZoneName == "":
-		r.fail("a custom domain needs all of " +
-			"domainName, certificateArn, hostedZoneId and hostedZoneName")
-	case d.Name != d.ZoneName && !strings.HasSuffix(d.Name, "."+d.ZoneName):
-		r.fail("domainName %q isn't in the zone %q", d.Name, d.ZoneName)
-	default:
-		s.Domain = &d
+	s.Domain = r.domain(zone, "domainName", "certificateArn", certificatePattern,
+		"the ARN of an ACM certificate in the stack's region")
+	s.CDN = r.onOff("cdn", false)
+	s.CDNDomain = r.domain(zone, "cdnDomainName", "cdnCertificateArn", cdnCertificatePattern,
+		"the ARN of an ACM certificate in us-east-1, where CloudFront reads it")
+	s.WebACL = r.match("cdnWebAcl", "", webACLPattern,
+		"the ARN of a web ACL of AWS WAF for CloudFront, in us-east-1")
+	for _, key := range []string{"cdnDomainName", "cdnCertificateArn", "cdnWebAcl"} {
+		if !s.CDN && r.given(key) {
+			r.fail("%s is for cdn=on", key)
+		}
 	}
+	if s.Domain != nil && s.CDNDomain != nil && s.Domain.Name == s.CDNDomain.Name {
+		r.fail("domainName and cdnDomainName are both %s: the CDN calls the API by a name of its own",
+			s.Domain.Name)
+	}
+	if (zone != Domain{}) && !r.given("domainName") && !r.given("cdnDomainName") {
+		r.fail("hostedZoneId and hostedZoneName are for domainName and cdnDomainName: " +
+			"a custom domain needs all of its keys")
+	}
+}
+
+// domain reads a custom domain in a zone: the keys of its name and its certificate. It returns nil
+// for none.
+func (r *reader) domain(
+	zone Domain, nameKey, certificateKey string, certificate *regexp.Regexp, want string,
+) *Domain {
+	d := zone
+	d.Name = r.match(nameKey, "", domainPattern, "a lower-case host name such as api.example.com")
+	d.CertificateARN = r.match(certificateKey, "", certificate, want)
+	switch {
+	case d.Name == "" && d.CertificateARN == "":
+		return nil
+	case d.Name == "" || d.CertificateARN == "" || d.ZoneID == "" || d.ZoneName == "":
+		r.fail("a custom domain needs all of %s, %s, hostedZoneId and hostedZoneName",
+			nameKey, certificateKey)
+		return nil
+	case d.Name != d.ZoneName && !strings.HasSuffix(d.Name, "."+d.ZoneName):
+		r.fail("%s %q isn't in the zone %q", nameKey, d.Name, d.ZoneName)
+		return nil
+	}
+	return &d
 }
 
 // StackName returns the stack's name, with which the names of all its resources begin.

@@ -14,7 +14,10 @@ import (
 func TestInvalidSettingsAreRefused(t *testing.T) {
 	t.Parallel()
 
-	const arn = "arn:aws:acm:eu-west-1:123456789012:certificate/"
+	const (
+		arn    = "arn:aws:acm:eu-west-1:123456789012:certificate/"
+		cdnARN = "arn:aws:acm:us-east-1:123456789012:certificate/0"
+	)
 	for name, test := range map[string]struct {
 		context map[string]any
 		want    []string
@@ -72,6 +75,56 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 				"hostedZoneId": "Z1", "certificateArn": arn + "0",
 			},
 			[]string{"isn't in the zone"},
+		},
+		"two names of one domain": {
+			map[string]any{
+				"domainName": "a.example.com", "certificateArn": arn + "0", "cdn": "on",
+				"cdnDomainName": "a.example.com", "cdnCertificateArn": cdnARN,
+				"hostedZoneName": "example.com", "hostedZoneId": "Z1",
+			},
+			[]string{"domainName and cdnDomainName are both a.example.com"},
+		},
+		"zone of no domain": {
+			map[string]any{"hostedZoneName": "example.com", "hostedZoneId": "Z1"},
+			[]string{"are for domainName and cdnDomainName", "needs all of"},
+		},
+		"domain of the CDN without its zone": {
+			map[string]any{"cdn": "on", "cdnDomainName": "a.example.com", "cdnCertificateArn": cdnARN},
+			[]string{"needs all of cdnDomainName, cdnCertificateArn"},
+		},
+		"certificate of the CDN elsewhere": {
+			map[string]any{"cdn": "on", "cdnCertificateArn": arn + "0"},
+			[]string{"cdnCertificateArn is", "us-east-1"},
+		},
+		"firewall of a region": {
+			map[string]any{
+				"cdn":       "on",
+				"cdnWebAcl": "arn:aws:wafv2:eu-west-1:123456789012:regional/webacl/shop/0a",
+			},
+			[]string{"cdnWebAcl is", "us-east-1"},
+		},
+		"firewall without a CDN": {
+			map[string]any{
+				"cdnWebAcl": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a",
+			},
+			[]string{"cdnWebAcl is for cdn=on"},
+		},
+		"CDN as a bool": {map[string]any{"cdn": true}, []string{"cdn is", "on, off"}},
+		"live by the minute": {
+			map[string]any{"live": "on"}, []string{"live=on needs events=on"},
+		},
+		"second factor of another issuer": {
+			map[string]any{"mfa": "required"}, []string{"mfa is for auth=cognito"},
+		},
+		"second factor by a word": {
+			map[string]any{"auth": "cognito", "mfa": "on"}, []string{"mfa is", "optional, required"},
+		},
+		"issuer beside the user pool": {
+			map[string]any{"auth": "cognito", "jwtIssuer": "https://a.example"},
+			[]string{"are for auth=jwt"},
+		},
+		"name that Cognito refuses": {
+			map[string]any{"auth": "cognito", "name": "my-aws"}, []string{"name is", "Cognito refuses"},
 		},
 		"certificate without an id": {
 			map[string]any{"certificateArn": arn}, []string{"certificateArn is"},
@@ -191,6 +244,22 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		},
 		"webhooks too long for a function": {
 			map[string]any{"webhooks": manyWebhooks()}, []string{"webhooks has", "room for 3072"},
+		},
+		"payment that lasts too long": {
+			map[string]any{"maxPaymentHold": "169h"}, []string{"maxPaymentHold", "MAX_PAYMENT_HOLD", "168h"},
+		},
+		"no units": {
+			map[string]any{"maxUnits": "0"}, []string{"maxUnits", "MAX_UNITS", "100000000"},
+		},
+		"too many lines": {
+			map[string]any{"maxLines": "101"}, []string{"maxLines", "MAX_LINES", "100"},
+		},
+		"reserve guarded by nothing": {
+			map[string]any{"reserveAuth": "on"},
+			[]string{"reserveAuth=on needs auth=jwt, auth=cognito or auth=iam"},
+		},
+		"reserve guarded by a number": {
+			map[string]any{"reserveAuth": "1", "auth": "iam"}, []string{"reserveAuth is", "on, off"},
 		},
 		"no stock shown": {
 			map[string]any{"stockShown": "0"}, []string{"stockShown", "STOCK_SHOWN", "exact"},

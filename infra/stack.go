@@ -17,16 +17,27 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	functions := newRouteFunctions(stack, s, assets, db)
 	sweeper := newSweeper(stack, s, assets, db)
 	feed := newFeed(stack, s, assets, db, sweeper)
-	started := append(feed.functions(), sweeper.function)
-	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
-	api := newAPI(stack, s, functions)
+	live := newLive(stack, s, assets)
+	api := newAPI(stack, s)
+	cdn := newCDN(stack, s, api)
+	signIn := newSignIn(stack, s, assets, cdn.pages(api))
+	api.addRoutes(s, functions, signIn)
+
+	live.connect(feed.relay, functions)
 	feed.nameSource(s, functions)
+	feed.showWebhooks(s, functions)
+	signIn.describePages(s, functions)
+	asked := slices.Concat(live.functions(), signIn.functions())
+	started := slices.Concat(feed.functions(), []function{sweeper.function}, asked)
+	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
-	functionAlarms := monitoring.addFunctions(functions)
+	functionAlarms := monitoring.addFunctions(functions, asked)
 	monitoring.addSweeper(sweeper)
 	monitoring.addFeed(feed)
+	monitoring.addLive(live)
+	monitoring.addSignIn(signIn)
 	db.monitor(monitoring)
 	monitoring.newDashboard()
 
@@ -36,9 +47,10 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	redirectProviderLogs(stack, s)
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
-		api: api, sweeper: sweeper, feed: feed, db: db,
+		api: api, cdn: cdn, signIn: signIn, live: live, sweeper: sweeper, feed: feed, db: db,
 		functions: slices.Concat(functions, started, []function{migrate}),
 	})
+	foldPolicies(stack)
 	return stack
 }
 

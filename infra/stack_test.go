@@ -51,6 +51,9 @@ func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
 		name := string(rune('a' + i))
 		webhooks = append(webhooks, name+"=https://"+name+".example.com/")
 	}
+	largest["auth"], largest["jwtIssuer"], largest["jwtAudience"] = "cognito", "", ""
+	largest["live"], largest["cdn"], largest["cdnDomainName"] = "on", "on", "shop.example.com"
+	largest["cdnCertificateArn"] = modes["external-prod"]["cdnCertificateArn"]
 	largest["queues"], largest["webhooks"] = "z", strings.Join(webhooks, ",")
 	largest["domainName"], largest["hostedZoneName"] = "api.example.com", "example.com"
 	largest["hostedZoneId"], largest["alarmEmail"] = "Z123", "ops@example.com"
@@ -90,6 +93,10 @@ func TestTheOutputsNameWhatAnOperatorNeeds(t *testing.T) {
 		if got := strings.Contains(synth(t, mode).outputs(), "DEMONSTRATION"); got != want {
 			t.Errorf("%s: the outputs warn of a demonstration: %v, want %v", mode, got, want)
 		}
+	}
+	jwt := "the scope reservations:confirm; reserving needs one with reservations:write"
+	if outputs := synth(t, "aurora-prod").outputs(); !strings.Contains(outputs, jwt) {
+		t.Errorf("the outputs don't name the scopes of confirming and reserving: %s", outputs)
 	}
 	for _, arn := range []string{
 		"/POST/api/reservations/*/confirm", `/GET/api/reservations"`, "/GET/api/stats",

@@ -31,7 +31,7 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus":    "on",
+		"bus": "on", "reserveAuth": "on", "live": "on",
 		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
@@ -39,7 +39,12 @@ var modes = map[string]map[string]string{
 			{"name": "mail", "url": "https://mail.example.com/hook?shop=1", "secret": "shop/mail"}
 		]`,
 	},
-	"aurora-direct": {"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now"},
+	"aurora-direct": {
+		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
+	},
+	"aurora-console": {
+		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
+	},
 	"external-dev": {
 		"db": "external", "arch": "x86_64", "rollout": "canary", "events": "off", "queues": "crm",
 	},
@@ -49,9 +54,13 @@ var modes = map[string]map[string]string{
 		"corsOrigins": "https://shop.example.com",
 		"domainName":  "api.example.com", "hostedZoneId": "Z123", "hostedZoneName": "example.com",
 		"certificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/0",
-		"alarmEmail":     "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
+		"cdn":            "on", "cdnDomainName": "shop.example.com",
+		"cdnCertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1",
+		"cdnWebAcl":         "arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a",
+		"alarmEmail":        "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
 		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
-		"stockShown": "20", "retentionDays": "90",
+		"stockShown": "20", "retentionDays": "90", "maxPaymentHold": "2h", "maxUnits": "20",
+		"maxLines": "10",
 	},
 }
 
@@ -145,7 +154,8 @@ func cdkContext(t *testing.T) map[string]any {
 func stubAssets(t *testing.T) string {
 	t.Helper()
 	assets := t.TempDir()
-	for _, name := range append(functionNames(""), "relay", "deliver") {
+	for _, name := range append(functionNames(""),
+		"relay", "deliver", "live-authorizer", "grant-scopes") {
 		dir := filepath.Join(assets, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -166,6 +176,12 @@ func functionNames(mode string) []string {
 	}
 	if modes[mode]["webhooks"] != "" {
 		names = append(names, "deliver")
+	}
+	if modes[mode]["live"] == "on" {
+		names = append(names, "live-authorizer")
+	}
+	if modes[mode]["auth"] == "cognito" {
+		names = append(names, "grant-scopes")
 	}
 	for _, r := range route.All() {
 		names = append(names, r.Function)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambdaeventsources"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -21,6 +22,58 @@ const (
 	// itself moves the others to the dead letters after their last attempt.
 	webhookReceives = 1000
 )
+
+// showWebhooks lets the operator's functions see the webhooks, and move dead letters back.
+func (f feed) showWebhooks(s Settings, routed []function) {
+	queues := map[string]queue{}
+	for _, q := range f.webhooks {
+		queues[q.name] = q
+	}
+	shown := webhookQueuesVariable(s.Webhooks,
+		func(name string) string { return *queues[name].main.QueueArn() })
+	variables := map[string]*string{"WEBHOOK_QUEUES": jsii.String(shown)}
+	if f.deliver != nil {
+		variables["DELIVER_LOG_GROUP"] = f.deliver.logs.LogGroupName()
+	}
+	setVariables(routed, []string{"list-webhooks", "redeliver-webhook"}, variables)
+	for _, operators := range routed {
+		switch operators.name {
+		case "list-webhooks":
+			f.letShow(operators)
+		case "redeliver-webhook":
+			f.letRedeliver(operators)
+		}
+	}
+}
+
+// letShow lets a function read how the webhooks stand.
+func (f feed) letShow(shows function) {
+	for _, q := range f.webhooks {
+		allowEach(shows, q.main.QueueArn(), "sqs:GetQueueAttributes", "sqs:ListQueueTags")
+		allowEach(shows, q.deadLetters.QueueArn(), "sqs:GetQueueAttributes")
+	}
+	if f.deliver != nil {
+		allowEach(shows, f.deliver.logs.LogGroupArn(), "logs:FilterLogEvents")
+	}
+}
+
+// letRedeliver lets a function move the dead letters of the webhooks back. SQS moves them with the
+// rights of its caller.
+func (f feed) letRedeliver(moves function) {
+	for _, q := range f.webhooks {
+		allowEach(moves, q.main.QueueArn(), "sqs:UntagQueue", "sqs:SendMessage")
+		allowEach(moves, q.deadLetters.QueueArn(), "sqs:GetQueueAttributes",
+			"sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:ReceiveMessage",
+			"sqs:DeleteMessage")
+	}
+}
+
+// allowEach allows a function some actions on one resource.
+func allowEach(f function, resource *string, actions ...string) {
+	f.function.AddToRolePolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions: jsii.Strings(actions...), Resources: &[]*string{resource},
+	}))
+}
 
 // addWebhooks creates a queue for each webhook, so that a dead endpoint costs only its own events,
 // and the function that posts them.
