@@ -62,7 +62,7 @@ type deployment struct {
 func deploy(t *testing.T, tr transport) *deployment {
 	t.Helper()
 	db := pgtest.NewFixture(t, pgtest.New(t))
-	if _, err := demo.SeedEmpty(t.Context(), db.DirectURL); err != nil {
+	if _, err := demo.SeedSmall(t.Context(), db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
 	d := deployOn(t, tr, db.URL)
@@ -81,7 +81,7 @@ func deployOn(t *testing.T, tr transport, databaseURL string) *deployment {
 	t.Helper()
 	return deployWith(t, tr, config.Config{
 		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
-		LogLevel: slog.LevelError,
+		MaxPaymentHold: 24 * time.Hour, MaxUnits: 1000, MaxLines: 100, LogLevel: slog.LevelError,
 	})
 }
 

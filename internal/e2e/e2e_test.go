@@ -652,6 +652,16 @@ func TestServiceAnswers503WithoutItsDatabase(t *testing.T) {
 				{method: "GET", path: "/api/stats"},
 				{method: "GET", path: "/api/reservations/" + uuid.NewString()},
 				{method: "POST", path: "/api/reservations", body: line(mug, newYork, 1)},
+				{
+					method: "POST", path: "/api/reservations/" + uuid.NewString() + "/payment",
+					body: with(named("p"), `"ttlSeconds":60`),
+				},
+				{
+					method: "POST", path: "/api/reservations/" + uuid.NewString() + "/payment/failed",
+					body: named("p"),
+				},
+				{method: "POST", path: "/api/reservations/" + uuid.NewString() + "/cancel"},
+				{method: "POST", path: "/api/owners/erase", body: `{"owner":"ann"}`},
 			} {
 				a := d.sendRaw(q).want(t, http.StatusServiceUnavailable, "DATABASE_UNAVAILABLE")
 				if a.header.Get("Retry-After") == "" {

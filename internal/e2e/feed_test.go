@@ -91,6 +91,7 @@ func TestAnEndpointIsToldOfEachTransition(t *testing.T) {
 			t.Fatal(err)
 		}
 		feed.Run(ctx)
+		server.Close() // waits for the deliveries under way
 		if err := feed.Close(); err != nil {
 			t.Error(err)
 		}

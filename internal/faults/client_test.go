@@ -43,6 +43,11 @@ type hold struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 	CreatedAt time.Time `json:"createdAt"`
 	Version   int       `json:"version"`
+	Payment   *struct {
+		Reference string `json:"reference"`
+	} `json:"payment"`
+	Replaces   *uuid.UUID `json:"replaces"`
+	ReplacedBy *uuid.UUID `json:"replacedBy"`
 }
 
 // reply is an answer of the API.
@@ -56,7 +61,16 @@ type reply struct {
 	// The fields below are decoded from the body.
 	Code        string `json:"code"`
 	Reservation *hold  `json:"reservation"`
-	Shortages   []struct {
+	// Outcome is that of a confirm.
+	Outcome string `json:"outcome"`
+	// PaymentReference is the payment that was first.
+	PaymentReference *string `json:"paymentReference"`
+	Limits           []struct {
+		Max       int `json:"max"`
+		Used      int `json:"used"`
+		Requested int `json:"requested"`
+	} `json:"limits"`
+	Shortages []struct {
 		ProductID   uuid.UUID `json:"productId"`
 		WarehouseID uuid.UUID `json:"warehouseId"`
 		Requested   int       `json:"requested"`
@@ -135,12 +149,50 @@ func (c client) sendOnce(ctx context.Context, method, path, key string, body any
 
 // reserveBody is the body of a reserve.
 type reserveBody struct {
-	Items      []item `json:"items"`
-	TTLSeconds int    `json:"ttlSeconds,omitempty"`
+	Items      []item     `json:"items"`
+	TTLSeconds int        `json:"ttlSeconds,omitempty"`
+	Owner      string     `json:"owner,omitempty"`
+	Replaces   *uuid.UUID `json:"replaces,omitempty"`
 }
 
 func (c client) reserve(ctx context.Context, key string, ttl int, items ...item) reply {
-	return c.send(ctx, http.MethodPost, "/api/reservations", key, reserveBody{items, ttl})
+	return c.order(ctx, key, reserveBody{Items: items, TTLSeconds: ttl})
+}
+
+// order is a reserve for an owner, or in the place of another hold.
+func (c client) order(ctx context.Context, key string, body reserveBody) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations", key, body)
+}
+
+// confirm confirms a hold by a payment. When the hold is gone, it takes the units anew if reacquire
+// is set.
+func (c client) confirm(
+	ctx context.Context, id uuid.UUID, key, payment string, reacquire bool,
+) reply {
+	body := map[string]string{"paymentReference": payment}
+	if reacquire {
+		body["onGone"] = "REACQUIRE"
+	}
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/confirm", key, body)
+}
+
+// pay says that a payment is under way for so many seconds, and fail that it failed.
+func (c client) pay(ctx context.Context, id uuid.UUID, key, payment string, ttl int) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/payment", key,
+		map[string]any{"paymentReference": payment, "ttlSeconds": ttl})
+}
+
+func (c client) fail(ctx context.Context, id uuid.UUID, key, payment string, ttl int) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/payment/failed", key,
+		map[string]any{"paymentReference": payment, "ttlSeconds": ttl})
+}
+
+// bringBack returns goods of a confirmed hold.
+func (c client) bringBack(
+	ctx context.Context, id uuid.UUID, reference string, lines ...item,
+) reply {
+	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/returns", "",
+		map[string]any{"reference": reference, "lines": lines})
 }
 
 func (c client) act(ctx context.Context, id uuid.UUID, verb, key string) reply {

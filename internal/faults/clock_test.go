@@ -76,7 +76,7 @@ func startProgram(t *testing.T, program, databaseURL string) string {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "run", "-with-parent")
+	cmd := exec.Command(program, "run", "-with-parent", "-still")
 	cmd.Dir = builttest.Root(t)
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+databaseURL, "PORT="+strconv.Itoa(port),
 		"SWEEP_INTERVAL=1s", "LOG_LEVEL=error")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,8 +19,8 @@ import (
 	"github.com/allo/reservations/internal/pgtest"
 )
 
-// load is a set of callers who each reserve, then confirm, release or leave, one call after the
-// other. Every POST has an Idempotency-Key. A caller who gets no certain answer sends the call
+// load is a set of callers who each reserve, then confirm, pay, release or leave, one call after
+// another. Every POST has an Idempotency-Key. A caller who gets no certain answer sends the call
 // again under the same key until it does. So at the end the answers and the database must agree to
 // the last hold, whatever happened meanwhile.
 type load struct {
@@ -31,8 +33,15 @@ type load struct {
 	mu          sync.Mutex
 	told        map[uuid.UUID]string  // the status that callers were last told, by hold
 	moved       map[string]lineResult // the movement that callers were told of, by reference
+	paid        map[payment]string    // what callers were told of a payment
 	failures    []error               // answers outside the contract, or too late
 	lastSuccess time.Time
+}
+
+// payment is a payment of a hold, by its reference.
+type payment struct {
+	hold      uuid.UUID
+	reference string
 }
 
 const loadCallers = 16
@@ -40,7 +49,7 @@ const loadCallers = 16
 func newLoad(d *deployment) *load {
 	return &load{
 		d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 500_000_000),
-		told: map[uuid.UUID]string{}, moved: map[string]lineResult{},
+		told: map[uuid.UUID]string{}, moved: map[string]lineResult{}, paid: map[payment]string{},
 	}
 }
 
@@ -95,10 +104,13 @@ func (l *load) shopOnce(r *rand.Rand) {
 	id := held.Reservation.ID
 	l.record(id, "PENDING")
 	verb, status := "confirm", "CONFIRMED"
-	switch r.IntN(3) {
+	switch r.IntN(5) {
 	case 0:
 		verb, status = "release", "RELEASED"
 	case 1:
+		return
+	case 2, 3:
+		l.payFor(id, items, r)
 		return
 	}
 	resolved := l.sendUntilSettled(func(ctx context.Context, key string) reply {
@@ -106,6 +118,93 @@ func (l *load) shopOnce(r *rand.Rand) {
 	})
 	if resolved.ok() {
 		l.record(id, status)
+	}
+}
+
+// payFor lets two payments come for a hold. They come in time, or when the hold was released, or
+// when another hold took its place. Then the first must be kept, or both must be refunded.
+func (l *load) payFor(id uuid.UUID, items []item, r *rand.Rand) {
+	switch r.IntN(3) {
+	case 0:
+		l.sendUntilSettled(func(ctx context.Context, key string) reply {
+			return l.client.pay(ctx, id, key, paymentNames[0], 600)
+		})
+	case 1:
+		l.sendUntilSettled(func(ctx context.Context, key string) reply {
+			return l.client.act(ctx, id, "release", key)
+		})
+		l.record(id, "RELEASED")
+	default:
+		made := l.sendUntilSettled(func(ctx context.Context, key string) reply {
+			return l.client.order(ctx, key, reserveBody{Items: items, Replaces: &id})
+		})
+		l.record(id, "RELEASED")
+		if made.Reservation != nil {
+			l.record(made.Reservation.ID, "PENDING")
+		}
+	}
+	for _, name := range paymentNames {
+		l.settle(payment{id, name})
+	}
+}
+
+// settle sends a payment until its outcome is certain, and then again: the answer must be the same.
+func (l *load) settle(p payment) {
+	send := func(ctx context.Context, key string) reply {
+		return l.client.confirm(ctx, p.hold, key, p.reference, true)
+	}
+	final := []string{"ALREADY_PAID", "PAYMENT_LOST"}
+	r := l.sendUntilSettled(send, final...)
+	told := saidOf(r)
+	if again := saidOf(l.sendUntilSettled(send, final...)); again != told {
+		l.fail(fmt.Errorf("payment %v was answered %s, and then %s", p, told, again))
+	}
+	if r.ok() {
+		l.record(r.Reservation.ID, "CONFIRMED")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paid[p] = told
+}
+
+// saidOf is what an answer says of a payment: the hold that it has paid, or the payment that was
+// first.
+func saidOf(r reply) string {
+	switch {
+	case r.ok() && r.Reservation != nil:
+		return r.Outcome + " " + r.Reservation.ID.String()
+	case r.PaymentReference != nil:
+		return r.Code + " " + *r.PaymentReference
+	default:
+		return r.Code
+	}
+}
+
+// verifyPayments compares what callers were told of payments with the database, and with the answer
+// to each payment that comes again.
+func (l *load) verifyPayments(t *testing.T) {
+	t.Helper()
+	kept := 0
+	for p, told := range l.paid {
+		if again := saidOf(l.client.confirm(t.Context(), p.hold, "", p.reference, true)); again != told {
+			t.Errorf("payment %v was answered %s, and in the end %s", p, told, again)
+		}
+		if strings.HasPrefix(told, "CONFIRMED ") || strings.HasPrefix(told, "REACQUIRED ") {
+			kept++
+		}
+	}
+	const keptSQL = `
+SELECT count(*) FROM hold_payments p
+WHERE p.outcome = 'REACQUIRED' OR p.outcome = 'CONFIRMED' AND NOT EXISTS (
+      SELECT FROM hold_payments r WHERE r.successor = p.hold_id)`
+	if n := pgtest.QueryOne[int](l.d.db, keptSQL); n != kept || kept == 0 {
+		t.Errorf("%d payments paid for a hold, %d callers were told so", n, kept)
+	}
+	const soldSQL = `
+SELECT (SELECT coalesce(sum(quantity), 0) FROM reservations WHERE status = 'CONFIRMED')
+     + (SELECT coalesce(sum(delta), 0) FROM stock_movements WHERE kind = 'SALE')`
+	if n := pgtest.QueryOne[int](l.d.db, soldSQL); n != 0 {
+		t.Errorf("the confirmed holds have %d units more than were sold", n)
 	}
 }
 
@@ -182,14 +281,17 @@ func (l *load) record(id uuid.UUID, status string) {
 	l.told[id] = status
 }
 
-// sendUntilSettled sends a call until its outcome is certain.
-func (l *load) sendUntilSettled(send func(ctx context.Context, key string) reply) reply {
+// sendUntilSettled sends a call until its outcome is certain: a success, or a refusal with one of
+// these codes.
+func (l *load) sendUntilSettled(
+	send func(ctx context.Context, key string) reply, refusals ...string,
+) reply {
 	key := uuid.NewString()
 	for start := time.Now(); ; {
 		r := send(context.Background(), key)
 		l.calls.Add(1)
 		l.checkReply(r)
-		if r.ok() {
+		if r.ok() || r.Err == nil && slices.Contains(refusals, r.Code) {
 			return r
 		}
 		if r.uncertain() {
@@ -289,6 +391,7 @@ func (l *load) verify(t *testing.T) {
 		t.Errorf("the database has %d movements, the callers were told of %d", len(movements),
 			len(l.moved))
 	}
+	l.verifyPayments(t)
 	l.d.audit()
 }
 
@@ -328,9 +431,9 @@ func TestAcknowledgedHoldsSurviveACrash(t *testing.T) {
 	if l.uncertain.Load() < int64(want) {
 		t.Errorf("%d calls were cut off by %d crashes", l.uncertain.Load(), count)
 	}
-	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds and %d movements acknowledged; "+
-		"first success at most %s after a restart",
-		count, l.calls.Load(), l.uncertain.Load(), len(l.told), len(l.moved), slowest)
+	t.Logf("%d crashes, %d calls, %d of them uncertain, %d holds, %d movements and %d payments "+
+		"acknowledged; first success at most %s after a restart",
+		count, l.calls.Load(), l.uncertain.Load(), len(l.told), len(l.moved), len(l.paid), slowest)
 }
 
 // TestWithoutTheFlushACrashLosesHolds is the control: early lock release without the second,
@@ -342,10 +445,10 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 	})
 	d := deploy(t, db, startInProcess)
 	removeBarrier(d)
-	lost, lostMovements := 0, 0
-	for try := 0; try < 10 && (lost == 0 || lostMovements == 0); try++ {
+	lost, lostMovements, lostPayments := 0, 0, 0
+	for try := 0; try < 10 && (lost == 0 || lostMovements == 0 || lostPayments == 0); try++ {
 		s, row := newClient(d.url, 1), d.addProduct(1, 1000)[0]
-		var told []uuid.UUID
+		var told, refunded []uuid.UUID
 		moved := map[string]lineResult{}
 		one := 1
 		for range 50 {
@@ -362,6 +465,9 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 				item{row.Product, row.Warehouse, 1}); r.Status == http.StatusCreated {
 				told = append(told, r.Reservation.ID)
 			}
+			if id, ok := losePayment(t, s, row); ok {
+				refunded = append(refunded, id)
+			}
 		}
 		if err := server.Kill(); err != nil {
 			t.Fatal(err)
@@ -376,10 +482,31 @@ func TestWithoutTheFlushACrashLosesHolds(t *testing.T) {
 				lost++
 			}
 		}
+		for _, id := range refunded {
+			lostPayments += 1 - pgtest.QueryOne[int](d.db,
+				"SELECT count(*) FROM hold_payments WHERE hold_id = $1 AND outcome = 'LOST'", id.String())
+		}
 		lostMovements += len(lostMoves(moved, movementsOf(t, d.db, loadSource)))
 	}
-	if lost == 0 || lostMovements == 0 {
-		t.Error("no hold or no movement was lost: the control proves nothing")
+	if lost == 0 || lostMovements == 0 || lostPayments == 0 {
+		t.Errorf("%d holds, %d movements and %d refunds were forgotten: the control proves nothing", lost,
+			lostMovements, lostPayments)
 	}
-	t.Logf("%d acknowledged holds and %d movements were lost", lost, lostMovements)
+	t.Logf("%d acknowledged holds, %d movements and %d refunds were forgotten", lost, lostMovements,
+		lostPayments)
+}
+
+// losePayment makes a payment that is lost, because another hold took the place of its own. It
+// returns the hold that the payment came for.
+func losePayment(t *testing.T, s client, row stockRow) (uuid.UUID, bool) {
+	t.Helper()
+	one := item{row.Product, row.Warehouse, 1}
+	held := s.reserve(t.Context(), "", 0, one)
+	if held.Reservation == nil {
+		return uuid.Nil, false
+	}
+	id := held.Reservation.ID
+	s.order(t.Context(), "", reserveBody{Items: []item{one}, Replaces: &id})
+	r := s.confirm(t.Context(), id, "", paymentNames[0], true)
+	return id, r.Code == "PAYMENT_LOST"
 }

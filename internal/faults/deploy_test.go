@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ import (
 // lowered has every limit of internal/config that a request meets, lower than settings has it.
 func lowered(c config.Config) config.Config {
 	c.HoldTTL, c.MaxHold, c.StockShown = 30*time.Second, time.Minute, 1
+	c.MaxPaymentHold, c.MaxUnits, c.MaxLines = time.Minute, 1, 1
 	return c
 }
 
@@ -40,7 +42,10 @@ func checkLowered(t *testing.T) {
 	before, after := settings("").Environ(), lowered(settings("")).Environ()
 	for n, variable := range before {
 		name, _, _ := strings.Cut(variable, "=")
-		noRequest := []string{"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE"}
+		noRequest := []string{
+			"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE", "LIVE_URL", "LIVE_HTTP",
+			"DEMO", "GUARDED", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_TOKEN_ORIGIN",
+		}
 		if !slices.Contains(noRequest, name) && after[n] == variable {
 			t.Errorf("%s isn't lowered: let lowered do it", name)
 		}
@@ -59,21 +64,40 @@ func startLowered(t testing.TB, databaseURL string) *local.Functions {
 // keyedCall sends a request under a key of its own to an instance.
 type keyedCall func(ctx context.Context, c client) reply
 
-// callsOfEachLimit are requests that a limit may refuse. The default TTL is one of them.
-func callsOfEachLimit(row stockRow, hold uuid.UUID) []keyedCall {
-	var calls []keyedCall
+// callsOfEachLimit are requests that a limit may refuse, and the number of the reserves among them.
+// The default TTL is one of them. The hold is extended, and the paid one is being paid.
+func callsOfEachLimit(
+	rows []stockRow, hold, paid uuid.UUID,
+) (calls []keyedCall, reserves int) {
 	for _, ttl := range []int{0, 30, 60, 61, 1800, 3600} {
 		key := uuid.NewString()
 		calls = append(calls, func(ctx context.Context, c client) reply {
-			return c.reserve(ctx, key, ttl, item{row.Product, row.Warehouse, 1})
+			return c.reserve(ctx, key, ttl, item{rows[0].Product, rows[0].Warehouse, 1})
 		})
-		if other := uuid.NewString(); ttl > 0 {
-			calls = append(calls, func(ctx context.Context, c client) reply {
-				return c.extend(ctx, hold, other, ttl)
-			})
+		reserves++
+		if ttl == 0 {
+			continue
 		}
+		extension, payment := uuid.NewString(), uuid.NewString()
+		calls = append(calls, func(ctx context.Context, c client) reply {
+			return c.extend(ctx, hold, extension, ttl)
+		}, func(ctx context.Context, c client) reply {
+			return c.send(ctx, http.MethodPost, "/api/reservations/"+paid.String()+"/payment", payment,
+				map[string]any{"paymentReference": "p", "ttlSeconds": ttl})
+		})
 	}
-	return calls
+	one := func(row stockRow) item { return item{row.Product, row.Warehouse, 1} }
+	for _, items := range [][]item{
+		{{rows[0].Product, rows[0].Warehouse, 2}}, // too many units
+		{one(rows[0]), one(rows[1])},              // too many lines
+	} {
+		key := uuid.NewString()
+		calls = append(calls, func(ctx context.Context, c client) reply {
+			return c.reserve(ctx, key, 30, items...)
+		})
+		reserves++
+	}
+	return calls, reserves
 }
 
 // answers are the answers to one keyed call.
@@ -110,9 +134,10 @@ func (a *answers) told() bool {
 func loweredLimits(t *testing.T, d, low *deployment, seed uint64) (wrong []string) {
 	t.Helper()
 	instances := []client{newClient(d.url, callers), newClient(low.url, callers)}
-	row := d.addProduct(1, 1000)[0]
-	hold := reserveUntilCreated(t, instances[0], row, uuid.NewString()).Reservation.ID
-	calls := callsOfEachLimit(row, hold)
+	rows := d.addProduct(2, 1000)
+	hold := reserveUntilCreated(t, instances[0], rows[0], uuid.NewString()).Reservation.ID
+	paid := reserveUntilCreated(t, instances[0], rows[0], uuid.NewString()).Reservation.ID
+	calls, reserves := callsOfEachLimit(rows, hold, paid)
 	heard := make([]answers, len(calls))
 	const senders = 12 // each sends every call once, to either instance
 	runConcurrently(senders, func(n int) {
@@ -129,9 +154,12 @@ func loweredLimits(t *testing.T, d, low *deployment, seed uint64) (wrong []strin
 		}
 		wrong = append(wrong, heard[m].wrong...)
 	}
-	holds := pgtest.QueryOne[int](d.db, "SELECT count(*) FROM reservations WHERE product_id = $1",
-		row.Product.String())
-	if want := 1 + 6; holds != want { // the one to extend, and one for each reserve
+	holds := pgtest.QueryOne[int](d.db, `
+SELECT count(*) FROM reservations
+WHERE product_id = $1
+   OR id IN (SELECT reservation_id FROM reservation_items WHERE product_id = $1)`,
+		rows[0].Product.String())
+	if want := 2 + reserves; holds != want { // hold and paid, and one for each reserve
 		wrong = append(wrong, fmt.Sprintf("there are %d holds, want %d", holds, want))
 	}
 	return wrong

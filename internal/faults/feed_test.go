@@ -315,11 +315,11 @@ func (q *quietShop) nextID() int64 {
 		"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
 }
 
-// follow reads pages as a relay does, until it has got n of them with events. It returns the ids of
-// these, and the newest transaction id that it has seen.
+// follow reads pages of the holds' events as a relay does, until it has got n of them with events.
+// It returns the ids of these, and the newest transaction id that it has seen.
 func (q *quietShop) follow(ctx context.Context, n int) (seen []string, newest int64) {
 	q.t.Helper()
-	request := events.Request{Sink: "topic", Lease: uuid.NewString()}
+	request := events.Request{Sink: "topic-holds", Lease: uuid.NewString()}
 	for n > 0 {
 		page, err := q.outbox.Next(ctx, request)
 		if err != nil {

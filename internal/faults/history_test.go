@@ -29,7 +29,7 @@ const (
 	partitionRows = 3
 	// otherProducts bounds the products that the catalog may list before the partitions': the
 	// demo's, and others of the test.
-	otherProducts  = 8
+	otherProducts  = 17
 	partitionTotal = 12
 	historyTime    = 3 * time.Second
 	checkLimit     = 30 * time.Second // of one partition; most take a few hundredths of a second
@@ -46,7 +46,19 @@ const (
 	// deliveryUnits are what a delivery brings, so that there is something to sell.
 	deliveryUnits = 10
 	recentCounts  = 12
+	// The limits of the product of every second partition. Now and then a new owner comes, because
+	// what an owner has bought counts for ever.
+	perHold, perOwner = 3, 8
+	ownerReserves     = 12
 )
+
+// paymentNames are the references of a hold's payments. The model numbers them from 1.
+var paymentNames = [model.Payments]string{"payment 1", "payment 2"}
+
+// paymentNumber is the number of a payment, or 0 for none.
+func paymentNumber(name string) int {
+	return slices.Index(paymentNames[:], name) + 1
+}
 
 // event is one call of a history with its answer.
 type event struct {
@@ -63,6 +75,19 @@ type event struct {
 	end     time.Time
 	version int // 0 for an answer of an earlier call
 	rows    []model.Row
+	limits  []model.Excess
+	// of a reserve
+	owner    int
+	replaces uuid.UUID
+	// of a payment: its number, or 0 for none
+	payment   int
+	reacquire bool
+	// what the answer says of the hold: the payment under way, or the one that was first, and the
+	// holds before and after it
+	told struct {
+		hold, replaces, replacedBy uuid.UUID
+		payment                    int
+	}
 	// of a document of movements
 	reference string
 	document  model.Document
@@ -71,9 +96,11 @@ type event struct {
 
 // partition is a few stock rows and the holds that its callers know of.
 type partition struct {
-	rows []stockRow
+	rows    []stockRow
+	limited bool
 
 	mu      sync.Mutex
+	owners  int // counts the reserves for an owner
 	events  []event
 	recent  []knownHold
 	ending  map[uuid.UUID]knownHold
@@ -88,17 +115,20 @@ type partition struct {
 // knownHold is a hold that some caller was told of, with the keys of the calls announced for its
 // end.
 type knownHold struct {
-	id   uuid.UUID
-	end  time.Time
-	keys []string
+	id    uuid.UUID
+	end   time.Time
+	lines []model.Line
+	keys  []string
 }
 
 func (p *partition) record(e event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events = append(p.events, e)
-	if e.verb == model.Confirm || e.verb == model.Release {
+	switch e.verb {
+	case model.Confirm, model.Release, model.Cancel:
 		delete(p.ending, e.id)
+	default:
 	}
 	for n, line := range e.document.Moves {
 		if e.outcome == model.Done && e.moved[n].Seq > 0 {
@@ -107,13 +137,22 @@ func (p *partition) record(e event) {
 			p.counts = p.counts[max(0, len(p.counts)-recentCounts):]
 		}
 	}
-	if e.outcome == model.Done && (e.verb == model.Reserve || e.verb == model.Extend) {
-		p.recent = append(p.recent, knownHold{id: e.id, end: e.end})
+	switch {
+	case e.outcome == model.Reacquired:
+		p.remember(knownHold{id: e.told.hold, lines: e.lines})
+	case e.outcome == model.Done && e.status == model.Pending && e.verb != model.Get:
+		known := knownHold{id: e.id, end: e.end, lines: e.lines}
+		p.remember(known)
 		if p.ending != nil {
-			p.ending[e.id] = knownHold{id: e.id, end: e.end}
+			p.ending[e.id] = known
 		}
-		p.recent = p.recent[max(0, len(p.recent)-recentHolds):]
 	}
+}
+
+// remember adds a hold to the recent ones. The partition is locked.
+func (p *partition) remember(known knownHold) {
+	p.recent = append(p.recent, known)
+	p.recent = p.recent[max(0, len(p.recent)-recentHolds):]
 }
 
 // recentHold returns one of the holds made lately.
@@ -194,11 +233,20 @@ func (h *history) reportUnexpected(format string, args ...any) {
 
 func newHistory(d *deployment) *history {
 	h := &history{d: d, client: newClient(d.url, callers)}
-	for range partitions {
-		h.partitions = append(h.partitions, &partition{
-			rows:   d.addProduct(partitionRows, partitionTotal),
-			ending: map[uuid.UUID]knownHold{},
-		})
+	for n := range partitions {
+		p := &partition{
+			rows:    d.addProduct(partitionRows, partitionTotal),
+			ending:  map[uuid.UUID]knownHold{},
+			limited: n%2 == 1,
+		}
+		if p.limited {
+			r := d.change(d.t.Context(), h.client, "products", p.rows[0].Product,
+				map[string]any{"maxPerHold": perHold, "maxPerOwner": perOwner})
+			if !r.ok() {
+				d.t.Fatalf("a change of the catalog was answered %d %s %v", r.Status, r.Body, r.Err)
+			}
+		}
+		h.partitions = append(h.partitions, p)
 	}
 	return h
 }
@@ -273,6 +321,96 @@ func documents(d *deployment) *history {
 	h.resolve(ctx, p, event{id: p.recent[0].id}, model.Confirm)
 	send(0, "shelf", counted)
 	p.lines = counted.Number + 1
+	h.catalog(ctx, event{})
+	return h
+}
+
+// meet lets two calls wait for the first stock row of the partition, and then go on together.
+func (h *history) meet(p *partition, call func(n int)) {
+	unlock := h.d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
+		p.rows[0].Product.String())
+	var waits sync.WaitGroup
+	for n := range 2 {
+		waits.Go(func() { call(n) })
+	}
+	h.d.db.WaitForBlocked(2)
+	unlock()
+	waits.Wait()
+}
+
+// holdOf makes a hold of some units of the first stock row.
+func (h *history) holdOf(p *partition, units int) knownHold {
+	h.sendReserve(h.d.t.Context(), p, event{
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: units}}, ttl: time.Minute,
+	})
+	return p.recent[len(p.recent)-1]
+}
+
+// latePayments records a short history of payments that come when their hold is gone. Two of one
+// hold meet: one gets the units. Then one finds none, is lost, and stays lost when there are some
+// again.
+func latePayments(d *deployment) *history {
+	h := newHistory(d)
+	p, ctx := h.partitions[0], d.t.Context()
+	late := func(hold knownHold, payment int) {
+		h.confirm(ctx, p, event{
+			caller: payment, id: hold.id, lines: hold.lines, payment: payment, reacquire: true,
+		})
+	}
+	paid, lost := h.holdOf(p, 2), h.holdOf(p, 3)
+	h.resolve(ctx, p, event{id: paid.id}, model.Release)
+	h.meet(p, func(n int) { late(paid, n+1) })
+	late(paid, 1)
+	late(paid, 2)
+	h.resolve(ctx, p, event{id: lost.id}, model.Release)
+	all := h.holdOf(p, partitionTotal-2)
+	late(lost, 1)
+	h.resolve(ctx, p, event{id: all.id}, model.Release)
+	late(lost, 1)
+	late(lost, 2)
+	h.get(ctx, p, event{id: lost.id})
+	h.catalog(ctx, event{})
+	return h
+}
+
+// underWay records a short history of a hold that is being paid: the shopper can't change it,
+// another payment takes the place of the first, and the one under way confirms.
+func underWay(d *deployment) *history {
+	h := newHistory(d)
+	p, ctx := h.partitions[0], d.t.Context()
+	hold := h.holdOf(p, 2)
+	pay := func(payment int, verb model.Verb) {
+		h.pay(ctx, p, event{id: hold.id, payment: payment, ttl: time.Minute}, verb)
+	}
+	pay(1, model.Start)
+	pay(2, model.Start)
+	pay(1, model.Fail)
+	h.extend(ctx, p, event{id: hold.id, ttl: time.Minute})
+	h.sendReserve(ctx, p, event{
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 1}}, ttl: time.Minute,
+		replaces: hold.id,
+	})
+	h.resolve(ctx, p, event{id: hold.id}, model.Release)
+	h.get(ctx, p, event{id: hold.id})
+	h.confirm(ctx, p, event{id: hold.id})
+	h.confirm(ctx, p, event{id: hold.id, payment: 1, reacquire: true})
+	h.catalog(ctx, event{})
+	return h
+}
+
+// ownersMeet records a short history in which two reserves of one owner meet. Together they are
+// more than the owner's limit.
+func ownersMeet(d *deployment) *history {
+	h := newHistory(d)
+	p, ctx := h.partitions[1], d.t.Context()
+	reserve := func(n int) {
+		h.sendReserve(ctx, p, event{
+			caller: n, key: uuid.NewString(), ttl: time.Minute, owner: 1, lines: []model.Line{
+				{Row: 0, Quantity: perHold}, {Row: 1, Quantity: perHold},
+			},
+		})
+	}
+	h.meet(p, reserve)
 	h.catalog(ctx, event{})
 	return h
 }
@@ -375,7 +513,7 @@ func (h *history) call(caller int, p *partition, r *rand.Rand) {
 		time.Sleep(time.Until(hold.end) - early)
 	}
 	if found && choice >= 45 && choice < 88 {
-		e.id = hold.id
+		e.id, e.lines = hold.id, hold.lines
 	}
 	switch {
 	case choice < 5:
@@ -383,21 +521,46 @@ func (h *history) call(caller int, p *partition, r *rand.Rand) {
 	case choice < 45 || !found && choice < 88:
 		e.lines = p.reserveLines(r)
 		e.key = uuid.NewString()
+		p.drawParties(&e, r)
 		h.reserve(ctx, p, e)
-	case choice < 59:
-		h.resolve(ctx, p, e, model.Confirm)
-	case choice < 68:
-		h.resolve(ctx, p, e, model.Release)
+	case choice < 62:
+		// A third names no payment. Of the others, most may take the units anew.
+		if e.payment = r.IntN(model.Payments + 1); e.payment > 0 {
+			e.reacquire = r.IntN(3) > 0
+		}
+		h.confirm(ctx, p, e)
+	case choice < 69:
+		h.resolve(ctx, p, e, []model.Verb{model.Release, model.Release, model.Cancel}[r.IntN(3)])
+	case choice < 75:
+		e.payment = 1 + r.IntN(model.Payments)
+		h.pay(ctx, p, e, []model.Verb{model.Start, model.Start, model.Fail}[r.IntN(3)])
 	case choice < 80:
 		h.extend(ctx, p, e)
-	case choice < 88:
+	case choice < 86:
 		h.get(ctx, p, e)
+	case choice < 88:
+		e.lines = e.lines[:1]
+		h.bringBack(ctx, p, e)
 	case choice < 94:
 		h.catalog(ctx, e)
 	case choice < 96:
 		h.newest(ctx, p, e, r)
 	default:
 		h.move(ctx, p, e, r)
+	}
+}
+
+// drawParties draws for whom a reserve is, and which hold it takes the place of. A reserve of a
+// limited product mostly has an owner.
+func (p *partition) drawParties(e *event, r *rand.Rand) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limited && r.IntN(20) > 0 || !p.limited && r.IntN(4) == 0 {
+		p.owners++
+		e.owner = p.owners/ownerReserves + 1 + r.IntN(2)
+	}
+	if len(p.recent) > 0 && r.IntN(4) == 0 {
+		e.replaces = p.recent[r.IntN(len(p.recent))].id
 	}
 }
 
@@ -439,8 +602,46 @@ func (h *history) resend(ctx context.Context, p *partition, e event) {
 
 func (h *history) sendReserve(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Reserve, time.Now()
-	r := h.client.reserve(ctx, e.key, int(e.ttl.Seconds()), p.items(e.lines)...)
-	h.finish(p, e, r)
+	h.finish(p, e, h.client.order(ctx, e.key, p.order(e)))
+}
+
+// order is a reserve as it is sent.
+func (p *partition) order(e event) reserveBody {
+	body := reserveBody{Items: p.items(e.lines), TTLSeconds: int(e.ttl.Seconds())}
+	if e.owner > 0 {
+		body.Owner = fmt.Sprint("owner ", e.owner)
+	}
+	if e.replaces != uuid.Nil {
+		body.Replaces = &e.replaces
+	}
+	return body
+}
+
+// confirm confirms a hold, by a payment if the event has one.
+func (h *history) confirm(ctx context.Context, p *partition, e event) {
+	if e.payment == 0 {
+		h.resolve(ctx, p, e, model.Confirm)
+		return
+	}
+	e.verb, e.from = model.Confirm, time.Now()
+	h.finish(p, e, h.client.confirm(ctx, e.id, e.key, paymentNames[e.payment-1], e.reacquire))
+}
+
+// pay starts a payment, or says that it failed.
+func (h *history) pay(ctx context.Context, p *partition, e event, verb model.Verb) {
+	send := h.client.pay
+	if verb == model.Fail {
+		send = h.client.fail
+	}
+	e.verb, e.from = verb, time.Now()
+	h.finish(p, e, send(ctx, e.id, e.key, paymentNames[e.payment-1], int(e.ttl.Seconds())))
+}
+
+// bringBack brings the units of a line back. Each line has one return.
+func (h *history) bringBack(ctx context.Context, p *partition, e event) {
+	e.verb, e.from = model.Return, time.Now()
+	h.finish(p, e, h.client.bringBack(ctx, e.id, fmt.Sprint("return ", e.lines[0].Row),
+		p.items(e.lines)...))
 }
 
 func (h *history) resolve(ctx context.Context, p *partition, e event, verb model.Verb) {
@@ -652,35 +853,8 @@ func (h *history) finish(p *partition, e event, r reply) {
 	e.to = time.Now()
 	switch {
 	case r.ok() && r.Reservation != nil:
-		e.outcome, e.status, e.end = model.Done, statuses[r.Reservation.Status],
-			r.Reservation.ExpiresAt
-		if e.id != uuid.Nil && e.id != r.Reservation.ID {
-			h.reportUnexpected("a call for hold %s was answered with hold %s", e.id,
-				r.Reservation.ID)
-		}
-		e.id = r.Reservation.ID
-		if r.Header.Get("Idempotency-Replayed") != "true" {
-			e.version = r.Reservation.Version
-		}
-	case r.Code == "INSUFFICIENT_STOCK":
-		e.outcome = model.Short
-		for _, s := range r.Shortages {
-			e.rows = append(e.rows, model.Row{
-				Number:    p.rowNumber(s.ProductID, s.WarehouseID),
-				Available: s.Available,
-			})
-		}
-	case r.Code == "NOT_FOR_SALE":
-		e.outcome = model.Closed
-		for _, line := range r.Lines {
-			e.rows = append(e.rows, model.Row{Number: p.rowNumber(line.ProductID, line.WarehouseID)})
-		}
-	case r.Code == "RESERVATION_EXPIRED":
-		e.outcome = model.Gone
-	case r.Code == "RESERVATION_CONFIRMED":
-		e.outcome, e.status = model.Settled, model.Confirmed
-	case r.Code == "RESERVATION_RELEASED":
-		e.outcome, e.status = model.Settled, model.Released
+		h.hear(&e, r)
+	case e.refusedBy(p, r):
 	case r.Code == "IDEMPOTENCY_KEY_IN_USE", r.Code == "STOCK_BUSY":
 		e.outcome = model.Nothing
 		h.refusals.Add(1)
@@ -697,71 +871,214 @@ func (h *history) finish(p *partition, e event, r reply) {
 	p.record(e)
 }
 
+// hear notes the hold of a success.
+func (h *history) hear(e *event, r reply) {
+	shown := r.Reservation
+	e.outcome, e.status, e.end = model.Done, statuses[shown.Status], shown.ExpiresAt
+	e.told.hold = shown.ID
+	switch {
+	case r.Outcome == "REACQUIRED":
+		e.outcome = model.Reacquired
+	case e.id != uuid.Nil && e.id != shown.ID:
+		h.reportUnexpected("a call for hold %s was answered with hold %s", e.id, shown.ID)
+	default:
+		e.id = shown.ID
+	}
+	if shown.Payment != nil {
+		e.told.payment = paymentNumber(shown.Payment.Reference)
+	}
+	if shown.Replaces != nil {
+		e.told.replaces = *shown.Replaces
+	}
+	if shown.ReplacedBy != nil {
+		e.told.replacedBy = *shown.ReplacedBy
+	}
+	if r.Header.Get("Idempotency-Replayed") != "true" {
+		e.version = shown.Version
+	}
+}
+
+// refusals are the refusals without more to tell, by their code.
+var refusals = map[string]model.Outcome{
+	"RESERVATION_EXPIRED": model.Gone, "PAYMENT_STARTED": model.Paying,
+	"OWNER_REQUIRED": model.NeedsOwner, "VALIDATION_FAILED": model.TooMany,
+	"RESERVATION_NOT_CONFIRMED": model.Unsold,
+}
+
+// refusedBy notes a refusal that the model explains, and reports whether the answer is one.
+func (e *event) refusedBy(p *partition, r reply) bool {
+	switch r.Code {
+	case "INSUFFICIENT_STOCK", "PAYMENT_LOST":
+		e.outcome = model.Short
+		if r.Code == "PAYMENT_LOST" {
+			e.outcome = model.Lost
+		}
+		for _, s := range r.Shortages {
+			e.rows = append(e.rows, model.Row{
+				Number:    p.rowNumber(s.ProductID, s.WarehouseID),
+				Available: s.Available,
+			})
+		}
+	case "NOT_FOR_SALE":
+		e.outcome = model.Closed
+		for _, line := range r.Lines {
+			e.rows = append(e.rows, model.Row{Number: p.rowNumber(line.ProductID, line.WarehouseID)})
+		}
+	case "LIMIT_EXCEEDED":
+		e.outcome = model.Limited
+	case "RESERVATION_CONFIRMED":
+		e.outcome, e.status = model.Settled, model.Confirmed
+	case "RESERVATION_RELEASED":
+		e.outcome, e.status = model.Settled, model.Released
+	case "ALREADY_PAID":
+		e.outcome = model.AlreadyPaid
+		if r.PaymentReference != nil {
+			e.told.payment = paymentNumber(*r.PaymentReference)
+		}
+	default:
+		outcome, found := refusals[r.Code]
+		e.outcome = outcome
+		return found
+	}
+	for _, l := range r.Limits {
+		e.limits = append(e.limits, model.Excess{Max: l.Max, Used: l.Used, Requested: l.Requested})
+	}
+	return true
+}
+
 // input is the part of a call that Porcupine sees.
 type input struct {
 	call   model.Call
 	answer model.Answer
 }
 
-// operations turns a partition's events into Porcupine's operations, and numbers its holds.
-func (p *partition) operations() (
-	m *model.Model, operations []porcupine.Operation, unexpected []string,
-) {
+// numbering numbers the holds of a partition for the model.
+type numbering struct {
+	holds map[uuid.UUID]int // also those that took another one's place
+	keys  map[string]int    // by the key of the reserve
+	sent  map[string]int    // how often a key was sent
+	// successors are the holds that a payment that comes too late would make, by the hold that is
+	// gone.
+	successors map[int]int
+	unexpected []string
+}
+
+// name says that the hold has the number. Two holds of one number are one too many.
+func (n *numbering) name(id uuid.UUID, number int, by string) {
+	for other, taken := range n.holds {
+		if taken == number && other != id {
+			n.unexpected = append(n.unexpected, fmt.Sprintf("one %s made the holds %s and %s", by, other,
+				id))
+		}
+	}
+	n.holds[id] = number
+}
+
+// ref is the number of a hold as the model names it. It is false for a hold that no call made whose
+// answer came.
+func (n *numbering) ref(id uuid.UUID) (model.Ref, bool) {
+	number, found := n.holds[id]
+	if id == uuid.Nil || !found {
+		return 0, id == uuid.Nil
+	}
+	return model.To(number), true
+}
+
+// call is the call of an event, as the model sees it.
+func (n *numbering) call(e event) model.Call {
+	to := model.Never
+	if !e.to.IsZero() {
+		to = e.to.UnixMicro()
+	}
+	hold := n.holds[e.id]
+	if e.verb == model.Reserve {
+		hold = n.keys[e.key]
+	}
+	replaces, _ := n.ref(e.replaces)
+	return model.Call{
+		Verb: e.verb, Hold: hold, Lines: e.lines, Document: e.document,
+		Owner: e.owner, Replaces: replaces, Payment: e.payment, Reacquire: e.reacquire,
+		Successor: n.successors[hold], TTL: e.ttl.Microseconds(), Repeats: n.sent[e.key] > 1,
+		From: e.from.UnixMicro(), To: to,
+	}
+}
+
+// answer is the answer of an event, as the model sees it.
+func (n *numbering) answer(e event) model.Answer {
+	a := model.Answer{
+		Outcome: e.outcome, Status: e.status, Version: e.version, Rows: e.rows, Moved: e.moved,
+		Limits: e.limits, Payment: e.told.payment,
+	}
+	var before, after bool
+	a.Replaces, before = n.ref(e.told.replaces)
+	a.ReplacedBy, after = n.ref(e.told.replacedBy)
+	if !before || !after {
+		a.Version = 0 // it can't be compared
+	}
+	if !e.end.IsZero() {
+		a.End = e.end.UnixMicro()
+	}
+	return a
+}
+
+// number numbers the holds of the partition's events, and returns the model that knows them.
+func (p *partition) number() (*numbering, *model.Model) {
+	n := &numbering{
+		holds: map[uuid.UUID]int{}, keys: map[string]int{}, sent: map[string]int{},
+		successors: map[int]int{},
+	}
 	var reserves []event
-	numbers, keys, sent, made := map[uuid.UUID]int{}, map[string]int{}, map[string]int{},
-		map[string]uuid.UUID{}
 	for _, e := range p.events {
 		if e.verb != model.Reserve {
 			continue
 		}
-		if sent[e.key]++; sent[e.key] == 1 {
-			keys[e.key] = len(reserves)
+		if n.sent[e.key]++; n.sent[e.key] == 1 {
+			n.keys[e.key] = len(reserves)
 			reserves = append(reserves, e)
 		}
-		if e.outcome != model.Done {
+		if e.outcome == model.Done {
+			n.name(e.id, n.keys[e.key], "key")
+		}
+	}
+	made := reserves
+	for _, e := range p.events {
+		if !e.reacquire && e.outcome != model.Reacquired {
 			continue
 		}
-		if first, told := made[e.key]; told && first != e.id {
-			unexpected = append(unexpected, fmt.Sprintf("one key made the holds %s and %s", first,
-				e.id))
+		gone := n.holds[e.id]
+		if _, found := n.successors[gone]; !found {
+			n.successors[gone] = len(made)
+			made = append(made, made[gone])
 		}
-		made[e.key] = e.id
-		numbers[e.id] = keys[e.key]
+		if e.outcome == model.Reacquired {
+			n.name(e.told.hold, n.successors[gone], "hold that is gone")
+		}
 	}
-	m = model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(reserves), p.lines)
-	for n, e := range reserves {
-		m.SetLines(n, e.lines)
+	m := model.New(slices.Repeat([]int{partitionTotal}, len(p.rows)), len(made), p.lines)
+	if p.limited {
+		m.PerHold, m.PerOwner = perHold, perOwner
 	}
+	for number, e := range made {
+		m.SetHold(number, e.owner, e.lines)
+	}
+	return n, m
+}
+
+// operations turns a partition's events into Porcupine's operations, and numbers its holds.
+func (p *partition) operations() (
+	m *model.Model, operations []porcupine.Operation, unexpected []string,
+) {
+	n, m := p.number()
 	for _, e := range p.events {
 		if e.outcome == model.Refused {
 			e.firstRefusal()
 		}
-		hold := numbers[e.id]
-		if e.verb == model.Reserve {
-			hold = keys[e.key]
-		}
-		to := model.Never
-		if !e.to.IsZero() {
-			to = e.to.UnixMicro()
-		}
-		in := input{
-			call: model.Call{
-				Verb: e.verb, Hold: hold, Lines: e.lines, Document: e.document,
-				TTL: e.ttl.Microseconds(), Repeats: sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
-			},
-			answer: model.Answer{
-				Outcome: e.outcome, Status: e.status, Version: e.version, Rows: e.rows, Moved: e.moved,
-			},
-		}
-		if !e.end.IsZero() {
-			in.answer.End = e.end.UnixMicro()
-		}
+		in := input{n.call(e), n.answer(e)}
 		operations = append(operations, porcupine.Operation{
-			ClientId: e.caller, Input: in,
-			Call: in.call.From, Return: to,
+			ClientId: e.caller, Input: in, Call: in.call.From, Return: in.call.To,
 		})
 	}
-	return m, operations, unexpected
+	return m, operations, n.unexpected
 }
 
 // specification is the model in Porcupine's terms.

@@ -44,12 +44,13 @@ type jumper struct {
 	mu    sync.Mutex
 	holds []uuid.UUID
 	keys  map[string]uuid.UUID // the hold that a key made
+	paid  map[payment]string   // what an answer said of a payment, which is final
 }
 
 func newJumper(d *deployment, server *pgtest.Disturbed) *jumper {
 	return &jumper{
 		witness: newWitness(d), d: d, server: server, shelf: d.addProduct(4, scarce),
-		keys: map[string]uuid.UUID{},
+		keys: map[string]uuid.UUID{}, paid: map[payment]string{},
 	}
 }
 
@@ -80,8 +81,12 @@ func (j *jumper) call(r *rand.Rand) {
 		j.hearFinal("confirm", id, j.client.act(ctx, id, "confirm", uuid.NewString()))
 	case choice < 63:
 		j.hearFinal("release", id, j.client.act(ctx, id, "release", ""))
-	case choice < 75:
+	case choice < 70:
 		j.hearFinal("extend", id, j.client.extend(ctx, id, uuid.NewString(), 1+r.IntN(10)))
+	case choice < 73:
+		j.hearFinal("start", id, j.client.pay(ctx, id, "", paymentNames[r.IntN(2)], 1+r.IntN(10)))
+	case choice < 80:
+		j.settle(ctx, payment{id, paymentNames[r.IntN(2)]})
 	case choice < 90:
 		j.hearFinal("get", id, j.client.get(ctx, id))
 	default:
@@ -103,6 +108,23 @@ func (j *jumper) hearFinal(verb string, id uuid.UUID, r reply) {
 		return
 	}
 	j.hear(verb, id, r)
+}
+
+// settle lets a payment come, which takes the units anew if the hold is gone. Its answer stays the
+// same.
+func (j *jumper) settle(ctx context.Context, p payment) {
+	r := j.client.confirm(ctx, p.hold, "", p.reference, true)
+	j.hearFinal("payment", p.hold, r)
+	if !r.ok() && r.Code != "PAYMENT_LOST" && r.Code != "ALREADY_PAID" {
+		return
+	}
+	said := saidOf(r)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if before, found := j.paid[p]; found && before != said {
+		j.fault("payment %v was answered %s, and then %s", p, before, said)
+	}
+	j.paid[p] = said
 }
 
 // inTime checks that an answer is one of the contract, and that no jump made its caller wait for
@@ -479,6 +501,31 @@ var jumpCases = []jumpCase{
 		c.wantDead(cart)
 		c.hold(60, c.rows[1:]...)
 	}},
+	{"forward past the end, a late payment that is kept, and back", func(t *testing.T, c *jumpTable) {
+		id := c.hold(600, c.rows[0])
+		c.want("a start", c.client.pay(t.Context(), id, "", paymentNames[0], 600), http.StatusOK,
+			"PENDING")
+		c.server.JumpClock(time.Hour)
+		kept := c.late(id, 0)
+		c.want("the payment", kept, http.StatusOK, "CONFIRMED")
+		c.server.JumpClock(-time.Hour)
+		c.wantDead(id)
+		if again := c.late(id, 0); saidOf(again) != saidOf(kept) {
+			t.Errorf("the payment was answered %s, and then %s", saidOf(kept), saidOf(again))
+		}
+		c.want("another payment", c.late(id, 1), http.StatusConflict, "ALREADY_PAID")
+	}},
+	{"forward past the end, a late payment that is lost, and back", func(t *testing.T, c *jumpTable) {
+		id := c.hold(600, c.rows[0])
+		c.server.JumpClock(time.Hour)
+		c.change("CLOSED", c.rows[0])
+		c.want("the payment", c.late(id, 0), http.StatusConflict, "PAYMENT_LOST")
+		c.change("OPEN", c.rows[0])
+		c.server.JumpClock(-time.Hour)
+		c.want("the payment again", c.late(id, 0), http.StatusConflict, "PAYMENT_LOST")
+		c.wantDead(id)
+		c.want("another payment", c.late(id, 1), http.StatusOK, "CONFIRMED")
+	}},
 	{"back, while a hold lives", func(t *testing.T, c *jumpTable) {
 		id := c.hold(600, c.rows[0])
 		c.server.JumpClock(-time.Hour)
@@ -526,6 +573,21 @@ var jumpCases = []jumpCase{
 			t.Errorf("a day forward the key was still known")
 		}
 	}},
+}
+
+// late lets a payment come for a hold that may be gone.
+func (c *jumpTable) late(id uuid.UUID, n int) reply {
+	return c.client.confirm(c.t.Context(), id, "", paymentNames[n], true)
+}
+
+// change sets the status of a row's warehouse.
+func (c *jumpTable) change(status string, row stockRow) {
+	c.t.Helper()
+	r := c.d.change(c.t.Context(), c.client, "warehouses", row.Warehouse,
+		map[string]any{"status": status})
+	if !r.ok() {
+		c.t.Fatalf("a change of the catalog was answered %d %s %v", r.Status, r.Body, r.Err)
+	}
 }
 
 // blocked starts a verb that waits for its locked hold.

@@ -21,7 +21,9 @@ var licences = []struct{ phrase, name string }{
 	{"GNU", "GPL, which this project does not accept"},
 	{"Redistribution and use in source and binary forms", "BSD"},
 	{"Permission to use, copy, modify, and/or distribute", "ISC"},
+	{"Permission to use, copy, modify, and distribute", "ISC"},
 	{"Permission is hereby granted, free of charge", "MIT"},
+	{"This is free and unencumbered software released into the public domain", "Unlicense"},
 }
 
 // TestEveryDependencyLicenceIsListed compares licences.md with the linked modules and their licence

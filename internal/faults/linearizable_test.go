@@ -56,6 +56,33 @@ func TestDocumentsAreLinearizable(t *testing.T) {
 	d.audit()
 }
 
+// TestLatePaymentsAreLinearizable checks two payments that come late for one hold.
+func TestLatePaymentsAreLinearizable(t *testing.T) {
+	d := newDeployment(t)
+	if v := latePayments(d).check(t, true); !v.clean() {
+		t.Error(v)
+	}
+	d.audit()
+}
+
+// TestPaymentsUnderWayAreLinearizable checks the calls for a hold that is being paid.
+func TestPaymentsUnderWayAreLinearizable(t *testing.T) {
+	d := newDeployment(t)
+	if v := underWay(d).check(t, true); !v.clean() {
+		t.Error(v)
+	}
+	d.audit()
+}
+
+// TestOwnersAreLinearizable checks two reserves of one owner that meet at a limit.
+func TestOwnersAreLinearizable(t *testing.T) {
+	d := newDeployment(t)
+	if v := ownersMeet(d).check(t, true); !v.clean() {
+		t.Error(v)
+	}
+	d.audit()
+}
+
 // control is one guard to remove.
 type control struct {
 	name  string
@@ -76,6 +103,9 @@ func dropSchemaGuards(d *deployment) {
 	d.db.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
 	d.db.Exec("DROP TRIGGER i8_movement_is_right ON stock_movements")
 	d.db.Exec("DROP INDEX stock_movements_by_line")
+	d.db.Exec("DROP TRIGGER i3_payment_is_final ON hold_payments")
+	d.db.Exec("DROP INDEX hold_payments_paid")
+	d.db.Exec("ALTER TABLE replacements DROP CONSTRAINT replacements_pkey")
 }
 
 func mutate(function, old, replacement string) func(*deployment) {
@@ -109,14 +139,15 @@ var controls = []control{
 END $$`)
 			},
 			mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
+				"ORDER BY random() FOR NO KEY UPDATE"),
+			mutate("take_units", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 				"ORDER BY random() FOR NO KEY UPDATE")),
 		deadlocks: true, quick: true,
 	},
 	{
 		name: "extend by the clock of the transaction's start",
 		guard: combine(dropSchemaGuards,
-			mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();"),
-			mutate("extend_hold", "hold_is_dead(_hold, _now)", "hold_is_dead(_hold, now())")),
+			mutate("extend_hold", "_now := clock_timestamp(); -- after the lock", "_now := now();")),
 		attack: lateExtend, quick: true,
 	},
 	{
@@ -139,7 +170,7 @@ END $$`)
 		guard: combine(dropSchemaGuards,
 			mutate("reclaim_lines", "UPDATE reservation_items l SET counted = false",
 				"UPDATE reservation_items l SET counted = true"),
-			mutate("give_up_units", "l.counted", "true")),
+			mutate("uncount_lines", "AND l.counted", "AND true")),
 	},
 	{
 		name: "movement without its lock",
@@ -168,6 +199,37 @@ END $$`)
 		name:   "count as of a movement that forgets what was sold since",
 		guard:  combine(dropSchemaGuards, asOfTheNewest),
 		attack: documents, quick: true,
+	},
+	{
+		name: "payment that takes units anew without the hold's lock",
+		guard: combine(dropSchemaGuards,
+			mutate("settle_payment", "lock_hold(_id)", "stored_row(_id)")),
+		attack: latePayments, quick: true,
+	},
+	{
+		name: "lost payment that is looked at again",
+		guard: combine(dropSchemaGuards,
+			mutate("settle_payment", "_mine.outcome = 'LOST'", "false")),
+		attack: latePayments, quick: true,
+	},
+	{
+		name: "owner's limit without its lock",
+		guard: combine(dropSchemaGuards,
+			mutate("lock_owner", "pg_advisory_xact_lock(", "pg_try_advisory_xact_lock(")),
+		attack: ownersMeet, quick: true,
+	},
+	{
+		name: "release that ignores the payment under way",
+		guard: combine(dropSchemaGuards, mutate("resolve_hold",
+			"AND (NOT paying OR _to::text = 'CONFIRMED' OR _cause = 'o')", "")),
+		attack: underWay, quick: true,
+	},
+	{
+		name: "replacement of a hold that is being paid",
+		guard: combine(dropSchemaGuards,
+			mutate("judge_replaced", "WHEN _old.paying THEN 'PAYMENT_STARTED'", ""),
+			mutate("release_replaced", "AND NOT paying", "")),
+		attack: underWay, quick: true,
 	},
 }
 

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -33,6 +34,12 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *relayOf != "" {
+		if err := publishFrom(*relayOf); err != nil {
+			fmt.Fprintln(os.Stderr, "relay:", err)
+		}
+		return
+	}
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}
@@ -84,6 +91,8 @@ const (
 	recoveryLimit = 2 * time.Second
 	// testLimit bounds every other wait of a test.
 	testLimit = time.Minute
+	// mostUnits is the most units of a hold. It is the default of MAX_UNITS.
+	mostUnits = 1000
 	// ownConnections is how many connections the test itself has at most, for its lockers too.
 	ownConnections = 8
 	// functionConnections is the pool size of each function that runs in this process.
@@ -111,7 +120,7 @@ type functionStarter func(t testing.TB, databaseURL string) *local.Functions
 
 func settings(databaseURL string) config.Config {
 	return config.Config{
-		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
+		DatabaseURL: databaseURL, HoldTTL: 10 * time.Minute, MaxHold: time.Hour, MaxUnits: mostUnits,
 		LogLevel: slog.LevelError,
 	}
 }
@@ -214,6 +223,22 @@ func (d *deployment) addProduct(rows, total int) []stockRow {
 		made = append(made, row)
 	}
 	return made
+}
+
+// change changes a product or a warehouse by the catalog's route. table is its name in the path and
+// in the schema.
+func (d *deployment) change(ctx context.Context, c client, table string, id uuid.UUID,
+	fields map[string]any,
+) reply {
+	d.t.Helper()
+	name := "sku"
+	if table == "warehouses" {
+		name = "code"
+	}
+	fields[name] = pgtest.QueryOne[string](d.db,
+		"SELECT "+name+" FROM "+table+" WHERE id = $1", id.String())
+	return c.send(ctx, http.MethodPost, "/api/catalog/"+table, "",
+		map[string]any{"items": []any{fields}})
 }
 
 // sweep invokes the sweeper as the minute rule does. A separate program has its own rule, so there

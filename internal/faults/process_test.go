@@ -228,6 +228,36 @@ func TestDocumentAfterAKilledProcessIsAppliedOnce(t *testing.T) {
 	d.audit()
 }
 
+// TestLatePaymentAfterAKilledProcessHasOneSuccessor kills a process in which a payment of a hold
+// that is gone waits for a lock, and lets the payment come again.
+func TestLatePaymentAfterAKilledProcessHasOneSuccessor(t *testing.T) {
+	d := deploy(t, pgtest.New(t), startProcesses(1))
+	s, row := newClient(d.url, 2), d.addProduct(1, 10)[0]
+	id := reserveUntilCreated(t, s, row, "").Reservation.ID
+	s.act(t.Context(), id, "release", "")
+	free := d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE", row.Product.String())
+	answer := make(chan reply, 1)
+	go func() { answer <- s.confirm(context.Background(), id, "", paymentNames[0], true) }()
+	d.db.WaitForBlocked(1)
+	signalProcess(t, "confirm", syscall.SIGKILL)
+	if r := <-answer; r.Status != http.StatusServiceUnavailable || r.documented() != nil {
+		t.Errorf("the answer = %d %s %v, want a 503 with Retry-After", r.Status, r.Body, r.Err)
+	}
+	free()
+	r := reply{}
+	for ctx := withTimeout(t, recoveryLimit); !r.ok() && ctx.Err() == nil; {
+		r = s.confirm(t.Context(), id, "", paymentNames[0], true)
+	}
+	again := s.confirm(t.Context(), id, "", paymentNames[0], true)
+	if r.Outcome != "REACQUIRED" || saidOf(again) != saidOf(r) {
+		t.Errorf("the payment was answered %d %s, and then %s", r.Status, r.Body, saidOf(again))
+	}
+	if n := pgtest.QueryOne[int](d.db, "SELECT count(*) FROM reservations"); n != 2 {
+		t.Errorf("there are %d holds, want the one that is gone and its successor", n)
+	}
+	d.audit()
+}
+
 // TestTwoHundredProcessesShareAHundredConnections starts more functions than the server has
 // connections for. Each call is answered within the contract, and each caller that retries is
 // served in the end.

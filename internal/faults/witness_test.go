@@ -128,9 +128,10 @@ func (w *witness) deliver(ctx context.Context, row stockRow) {
 	}
 }
 
-// act confirms, releases or extends a hold, or leaves it.
+// act confirms, releases or extends a hold, lets a payment come for it that takes the units anew if
+// the hold is gone, or leaves it.
 func (w *witness) act(ctx context.Context, id uuid.UUID, r *rand.Rand) {
-	switch r.IntN(4) {
+	switch r.IntN(5) {
 	case 0:
 		w.hear("confirm", id, w.client.act(ctx, id, "confirm", ""))
 	case 1:
@@ -138,6 +139,8 @@ func (w *witness) act(ctx context.Context, id uuid.UUID, r *rand.Rand) {
 	case 2:
 		// Each end is later than the one before.
 		w.hear("extend", id, w.client.extend(ctx, id, "", 1200))
+	case 3:
+		w.hear("payment", id, w.client.confirm(ctx, id, "", paymentNames[r.IntN(2)], true))
 	}
 }
 

@@ -1,7 +1,6 @@
 package browser
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -9,44 +8,6 @@ import (
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/chromedp"
 )
-
-// A dialog reports its end a moment after it closes. Another that opened meanwhile stays open.
-func TestTheCartOpensRightAfterADialogClosed(t *testing.T) {
-	t.Parallel()
-	b := newStack(t).newTab()
-	b.visit("/")
-	b.click(reserveButton("Ceramic Mug", "New York"))
-	b.until("document.querySelector('dialog[open]')")
-	eval[chromedp.Void](
-		b,
-		"document.querySelector('dialog [aria-label=Close]').click(); "+
-			"document.querySelector('button.cart').click()",
-	)
-	b.sees("dialog[open]", "Your cart")
-	b.settle()
-	b.settle()
-	b.sees("dialog[open]", "It is empty")
-}
-
-// A customer who returns to a page from the browser's cache finds its button ready.
-func TestBackAfterReserveAgain(t *testing.T) {
-	t.Parallel()
-	s := newStack(t)
-	b := s.newTab()
-	h := s.reserve(600, line(mug, newYork, 1))
-	s.resolve(h.ID, "release")
-	b.visit("/reservation/" + h.ID)
-	b.sees(".actions button", "Reserve again")
-	eval[chromedp.Void](b, "window.isKept = true")
-	for range 2 {
-		eval[chromedp.Void](b, "document.querySelector('.actions button').click()")
-		b.sees("h1", "Held for you")
-		eval[chromedp.Void](b, "history.back()")
-		b.until("window.isKept") // the very page, not another load of it
-		b.sees(".actions button", "Reserve again")
-	}
-	s.wantHolds(3)
-}
 
 // hears reports whether a text is in the accessibility tree. Inert text isn't.
 func (b *tab) hears(text string) bool {
@@ -61,35 +22,24 @@ func TestAnAnnouncementInADialogIsHeard(t *testing.T) {
 	t.Parallel()
 	b := newStack(t).newTab()
 	b.visit("/")
-	b.click(reserveButton("Ceramic Mug", "New York"))
-	b.click("dialog footer button.secondary")
-	b.wantAnnounced("Added to the cart: 1 × Ceramic Mug")
-	b.click("button.cart")
+	b.add("Ceramic Mug", newYork)
+	b.wantAnnounced("Added Ceramic Mug to your cart.")
+	b.click(openCart)
 	b.click("dialog button[aria-label='Remove Ceramic Mug from New York']")
 	b.sees("dialog .announcer", "Removed Ceramic Mug.")
 	waitFor(t, func() bool { return b.hears("Removed Ceramic Mug.") })
+	b.sees("dialog", "Your cart is empty.")
+	b.until("document.activeElement.ariaLabel === 'Close'")
 	// The control: text outside of the dialog is silent.
-	if b.hears("Reserve the items you want") {
+	if b.hears("Pick what you like") {
 		t.Error("what is behind the dialog is heard, want it inert")
 	}
-}
-
-func TestNothingMovesOnATelephone(t *testing.T) {
-	t.Parallel()
-	s := newStack(t)
-	single := s.reserve(600, line(mug, newYork, 1))
-	cart := s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 4))
-	for _, h := range []hold{single, cart} {
-		b := s.newTab()
-		b.dress("light", 320)
-		b.visit("/reservation/" + h.ID)
-		b.sees("h1", "Held for you")
-		b.until("!document.querySelector('.items').textContent.includes('…')")
-		shown := eval[string](b, "document.getElementById('countdown').textContent")
-		b.until(fmt.Sprintf("document.getElementById('countdown').textContent !== %q", shown))
-		b.settle()
-		b.wantStill()
-	}
+	// Where the panel is closed and opened in one go, it stays open.
+	eval[chromedp.Void](b, "document.querySelector('dialog [aria-label=Close]').click(); "+
+		"document.querySelector('button.cart').click()")
+	b.settle()
+	b.settle()
+	b.sees("dialog[open]", "Your cart is empty.")
 }
 
 func TestTheCartCountsWhatItHas(t *testing.T) {
@@ -97,38 +47,39 @@ func TestTheCartCountsWhatItHas(t *testing.T) {
 	s := newStack(t)
 	b := s.newTab()
 	b.visit("/")
-	b.click(reserveButton("Ceramic Mug", "Los Angeles"))
-	b.click("dialog footer button.secondary")
-	b.sees("button.cart", "1")
-	b.until("!document.querySelector('dialog')") // a click would still hit the closing dialog
-	b.click(reserveButton("Ceramic Mug", "Los Angeles"))
-	b.sees("dialog", "1 in your cart.")
-	b.click("dialog footer button.secondary")
-	b.sees("#quantity-note", "Your cart has 1 of the 1 left here already.")
-	b.click("dialog button[aria-label=Close]")
-	b.click("button.cart")
-	b.sees(submit, "Reserve 1 unit")
-	eval[chromedp.Void](b, `{ const field = document.querySelector(".lines input");
-		field.value = ""; field.dispatchEvent(new Event("input", { bubbles: true })); }`)
-	b.until("document.querySelector('dialog button[type=submit]').textContent === 'Reserve'")
+	b.add("Ceramic Mug", losAngeles)
+	b.click(addButton("Ceramic Mug"))
+	b.sees(".toast", "Your cart has the last one from Los Angeles already.")
+	b.click(".toast button")
+	b.sees("dialog", "Your cart")
+	b.lines("1 Ceramic Mug From Los Angeles")
+	b.fill(".lines input", "x")
+	b.sees(".trouble", "Type a whole number, 1 or more.")
+	b.click(checkOut)
+	b.sees(".foot [role=alert]", "Please look at the marked lines first.")
+	b.until("document.activeElement.matches('.lines input')")
 
 	// A request may have at most a hundred lines.
 	eval[chromedp.Void](
 		b,
-		`sessionStorage.setItem("cart", JSON.stringify(Array.from({ length: 100 }, (_, i) => (
+		`localStorage.setItem("allo-cart", JSON.stringify({ lines: Array.from({ length: 100 }, (_, i) => (
 		{
-			productId: "p" + i, warehouseId: "w",
+			productId: "p" + i, warehouseId: "w", sku: "T-" + i,
 			productName: "Thing " + i, warehouseName: "W", quantity: 1,
-		}))))`,
+		})) }))`,
 	)
 	b.reload()
-	b.sees("button.cart", "100")
-	b.click(reserveButton("Ceramic Mug", "New York"))
-	b.click("dialog footer button.secondary")
-	b.sees("#quantity-note", "The cart is full at 100 lines: reserve these first.")
+	b.sees(openCart, "100")
+	b.click(addButton("Desk Lamp"))
+	b.sees(".toast", "Your cart is full at 100 lines. Please check out first.")
+	b.click(openCart)
+	b.until("document.querySelectorAll('.trouble:not(:empty)').length === 100")
 
-	eval[chromedp.Void](b, `sessionStorage.setItem("cart", "{nonsense")`)
-	b.reload()
-	b.figures("Ceramic Mug", "Los Angeles", 1, 0, 1)
-	b.sees("button.cart", "0")
+	for _, nonsense := range []string{"{nonsense", "[]", `{"lines":[{"quantity":1}]}`} {
+		eval[chromedp.Void](b, "localStorage.setItem('allo-cart', `"+nonsense+"`); "+
+			"localStorage.setItem('allo-holds', `"+nonsense+"`)")
+		b.reload()
+		b.stands("Ceramic Mug", "Only 1 left")
+		b.sees(openCart, "0")
+	}
 }

@@ -53,7 +53,7 @@ func (s *stack) firstView() (wait time.Duration, transferred int64) {
 	s.t.Helper()
 	b := s.newTab(
 		`window.usable = new Promise((done) => addEventListener("DOMContentLoaded", () => {
-		const look = () => document.querySelector('button[aria-label^="Reserve "]') &&
+		const look = () => document.querySelector('button[aria-label^="Add to cart"]') &&
 			done(performance.now());
 		new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
 		look();

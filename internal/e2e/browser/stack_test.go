@@ -22,11 +22,15 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/google/uuid"
 
+	"github.com/allo/reservations/internal/app"
+	"github.com/allo/reservations/internal/app/grant"
 	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/local/demo"
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -41,6 +45,16 @@ type stack struct {
 	db      *pgtest.Fixture
 	gateway http.Handler
 	server  *http.Server
+	outbox  events.Outbox
+	// functions are those behind the gateway.
+	functions *local.Functions
+	// live handles the requests to the live channel, see goLive. It reports whether it did.
+	live atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
+	// issuer is where the console signs in, or nil where the API is open.
+	issuer *issuer
+	// handler is the gateway, with the demo's back end before it where the stack is the demo.
+	handler http.Handler
+	audit   func(context.Context) ([]reservation.Violation, error) // nil without the demo
 	// fault may handle a request in place of the gateway. It reports whether it did.
 	fault atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
@@ -53,14 +67,25 @@ func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 		t.Fatal(err)
 	}
 	c := config.Config{
-		DatabaseURL: s.db.URL,
-		HoldTTL:     10 * time.Minute,
-		MaxHold:     time.Hour,
-		LogLevel:    slog.LevelError,
+		DatabaseURL:    s.db.URL,
+		HoldTTL:        10 * time.Minute,
+		MaxHold:        time.Hour,
+		MaxPaymentHold: 24 * time.Hour,
+		MaxUnits:       1000,
+		MaxLines:       100,
+		Pages:          config.Pages{Demo: true},
+		LogLevel:       slog.LevelError,
 	}
 	for _, change := range changes {
 		change(&c)
 	}
+	return s.serve(c)
+}
+
+// serve starts the functions behind a gateway, guarded as c says.
+func (s *stack) serve(c config.Config) *stack {
+	t := s.t
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	functions, err := local.Built(
 		builttest.Functions(t, "browser"),
@@ -73,12 +98,39 @@ func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = functions.Close() })
-	if s.gateway, err = local.NewGateway(route.All(), functions.HTTP, log); err != nil {
+	s.outbox, s.functions = functions.Outbox, functions
+	gateway, err := local.NewGateway(route.All(), functions.HTTP, log)
+	if err != nil {
 		t.Fatal(err)
+	}
+	gateway.Guard(local.NewAuthorizer(c.Auth, log))
+	s.gateway = gateway
+	if c.Pages.Demo {
+		a, err := app.New(c, log, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.Close)
+		s.audit = a.Service.Audit
 	}
 	s.up("127.0.0.1:0")
 	t.Cleanup(s.down)
 	return s
+}
+
+// withoutDemo makes the shop one of somebody's own.
+func withoutDemo(c *config.Config) { c.Pages.Demo = false }
+
+// demoBefore puts the demo's back end before the gateway. It calls the API through the stack.
+func (s *stack) demoBefore(gateway http.Handler) http.Handler {
+	ctx, stop := context.WithCancel(context.Background())
+	log := slog.New(slog.NewTextHandler(s.t.Output(), nil))
+	backEnd := demo.NewServer(ctx, demo.Options{URL: s.url, Audit: s.audit, Log: log})
+	s.t.Cleanup(func() {
+		stop()
+		backEnd.Wait()
+	})
+	return backEnd.Before(gateway)
 }
 
 // up starts the server. down closes its port and every connection, even in the middle of an answer.
@@ -89,6 +141,9 @@ func (s *stack) up(address string) {
 		s.t.Fatal(err)
 	}
 	s.url = "http://" + listener.Addr().String()
+	if s.handler = s.gateway; s.audit != nil {
+		s.handler = s.demoBefore(s.gateway)
+	}
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	go func(server *http.Server) { _ = server.Serve(listener) }(s.server)
 }
@@ -99,7 +154,10 @@ func (s *stack) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault := s.fault.Load(); fault != nil && (*fault)(w, r) {
 		return
 	}
-	s.gateway.ServeHTTP(w, r)
+	if live := s.live.Load(); live != nil && (*live)(w, r) {
+		return
+	}
+	s.handler.ServeHTTP(w, r)
 }
 
 // breakWith puts a fault between the browser and the gateway until mend is called.
@@ -123,6 +181,19 @@ func unavailable(w http.ResponseWriter, r *http.Request) bool {
 			`"code":"UNAVAILABLE","error":"x","detail":"x"}`,
 	)
 	return true
+}
+
+// refused answers requests to paths with this end as an authorizer does that refuses them.
+func refused(suffix string) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/api/") || !strings.HasSuffix(r.URL.Path, suffix) {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"message":"Forbidden"}`)
+		return true
+	}
 }
 
 // hanging returns a fault that blocks the API's requests until the browser gives up or done is
@@ -183,6 +254,9 @@ func (s *stack) call(path, body string, want int) hold {
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	if s.issuer != nil {
+		r.Header.Set("Authorization", "Bearer "+s.issuer.token(grant.GroupAdmin))
+	}
 	w := httptest.NewRecorder()
 	s.gateway.ServeHTTP(w, r)
 	var answer struct{ Reservation hold }
@@ -204,7 +278,8 @@ func line(p, w, quantity int) string {
 
 // The indexes of the demo's products and warehouses.
 const (
-	headphones, keyboard, mug         = 0, 1, 2
+	headphones, keyboard, mug, lamp   = 0, 1, 2, 3
+	camera                            = 8
 	sanFrancisco, newYork, losAngeles = 0, 1, 2
 )
 
@@ -214,20 +289,14 @@ func (s *stack) killDayAgo(h hold) {
 	s.db.KillAgo(24*time.Hour, uuid.MustParse(h.ID))
 }
 
-// pastHour adds resolved holds to the last hour. It leaves the stock as it is.
+// pastHour adds an hour of holds to the operator's figures, and an audit that found nothing.
 func (s *stack) pastHour() {
 	s.t.Helper()
 	s.db.Exec(`
-INSERT INTO reservations (id, product_id, warehouse_id,
-                          created_at, updated_at, expires_at, quantity, status)
-SELECT gen_random_uuid(), $1, $2, made,
-CASE status WHEN 'EXPIRED' THEN made + interval '5 minutes' ELSE made + interval '2 minutes' END,
-       made + interval '5 minutes', 1 + i % 3, status::reservation_status
-FROM (SELECT i, now() - interval '1 minute' * (6 + (i * i * 7) % 53) AS made,
-             (ARRAY['CONFIRMED', 'CONFIRMED', 'RELEASED',
-                     'CONFIRMED', 'EXPIRED', 'CONFIRMED'])[1 + i % 6] AS status
-      FROM generate_series(1, 160) i) history`,
-		demo.Products()[headphones].ID.String(), demo.Warehouses()[sanFrancisco].ID.String())
+INSERT INTO minute_counts (minute, held, confirmed, released, expired)
+SELECT date_bin('1 minute', now(), 'epoch') - interval '1 minute' * i,
+       2 + (i * i * 7) % 5, 1 + (i * 11) % 4, (i * 5) % 3 % 2, (i * 7) % 5 / 3
+FROM generate_series(1, 58) i`)
 	s.db.Exec("INSERT INTO last_audit (at, violations, unfinished) " +
 		"VALUES (now() - interval '20 minutes', 0, false)")
 }

@@ -93,6 +93,9 @@ func (s *stack) open(
 			page.AddScriptToEvaluateOnNewDocumentParams{Source: script},
 		)
 	}
+	command(b, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{
+		TimezoneID: "America/New_York", // the nearest warehouse is the one there
+	})
 	b.dress("light", 1280)
 	return b
 }
@@ -335,22 +338,16 @@ func (b *tab) wantStill() {
 	}
 }
 
-// reserveButton is the selector of a stock row's button.
-func reserveButton(product, warehouse string) string {
-	return fmt.Sprintf(`button[aria-label="Reserve %s from %s"]`, product, warehouse)
-}
-
-// figures waits for the numbers of a stock row.
-func (b *tab) figures(product, warehouse string, available, held, total int) {
+// clickText clicks the last visible button or link with a text, by mouse. A dialog comes last.
+func (b *tab) clickText(text string) {
 	b.t.Helper()
-	b.until(
-		fmt.Sprintf(
-			"document.querySelector(%q).closest('li').querySelector('.figures').textContent === %q",
-			reserveButton(
-				product,
-				warehouse,
-			),
-			fmt.Sprintf("%d available · %d held · %d total", available, held, total),
-		),
-	)
+	b.until(fmt.Sprintf(`(() => {
+		document.querySelectorAll("[data-wanted]")
+			.forEach((node) => node.removeAttribute("data-wanted"));
+		const found = [...document.querySelectorAll("button, a")].filter((node) =>
+			node.textContent.replace(/\s+/g, " ").trim() === %q && node.checkVisibility()).at(-1);
+		found?.setAttribute("data-wanted", "");
+		return found;
+	})()`, text))
+	b.click("[data-wanted]")
 }

@@ -29,13 +29,19 @@ const Never Instant = math.MaxInt64
 // Verb is the kind of a call.
 type Verb string
 
-// The verbs. Move is a document of deliveries, corrections and counts, and Newest reads the newest
-// movement of a stock row. Archive and Activate change the product of all stock rows, Close and
-// Open the warehouse of one.
+// The verbs. Confirm may name a payment. Start says that a payment is under way, and Fail that it
+// failed. Cancel is an operator's Release. Return brings all units of one line of a hold back. Move
+// is a document of deliveries, corrections and counts, and Newest reads the newest movement of a
+// stock row. Archive and Activate change the product of all stock rows, Limit its limits, Close and
+// Open the warehouse of one row.
 const (
 	Reserve  Verb = "reserve"
 	Confirm  Verb = "confirm"
+	Start    Verb = "start"
+	Fail     Verb = "fail"
 	Release  Verb = "release"
+	Cancel   Verb = "cancel"
+	Return   Verb = "return"
 	Extend   Verb = "extend"
 	Get      Verb = "get"
 	Catalog  Verb = "catalog"
@@ -43,6 +49,7 @@ const (
 	Newest   Verb = "newest"
 	Archive  Verb = "archive"
 	Activate Verb = "activate"
+	Limit    Verb = "limit"
 	Close    Verb = "close"
 	Open     Verb = "open"
 )
@@ -55,17 +62,41 @@ type Call struct {
 	Verb Verb
 	// Hold is the number of the hold that the call makes or names.
 	Hold int
-	// Lines are the lines of a Reserve. A Newest, a Close or an Open names its stock row there.
+	// Lines are the lines of a Reserve. A Newest, a Close, an Open or a Return names its stock row
+	// there.
 	Lines []Line
+	// Owner is the customer of a Reserve, or 0. Replaces is the hold that it takes the place of.
+	Owner    int
+	Replaces Ref
+	// Payment is the number of the payment that a Confirm, a Start or a Fail names, from 1 to
+	// Payments. A Confirm may name none: 0.
+	Payment int
+	// Reacquire lets a Confirm take the units anew when the hold is gone, as the hold Successor. All
+	// calls for a hold have the same Successor.
+	Reacquire bool
+	Successor int
+	// PerHold and PerOwner are the limits that a Limit sets. 0 means no limit.
+	PerHold, PerOwner int
 	// Document is what a Move asks for.
 	Document Document
-	// TTL is how long the hold of a Reserve or an Extend is to last, in microseconds.
+	// TTL is how long the hold of a Reserve, an Extend, a Start or a Fail is to last, in microseconds.
 	TTL Instant
 	// Repeats is set if the Idempotency-Key of the Reserve was sent more than once.
 	Repeats bool
 	// From is when the call was sent, To when it was answered.
 	From, To Instant
 }
+
+// Ref names a hold by its number plus one. The zero Ref names none.
+type Ref int
+
+// To returns the Ref of a hold.
+func To(hold int) Ref { return Ref(hold + 1) }
+
+func (r Ref) hold() int { return int(r) - 1 }
+
+// Payments is how many payments of one hold the model tells apart.
+const Payments = 2
 
 // Outcome is the kind of an answer.
 type Outcome string
@@ -80,6 +111,15 @@ const (
 	Unknown Outcome = "unknown" // it may have an effect, now or later
 	Closed  Outcome = "closed"  // something isn't for sale
 	Refused Outcome = "refused" // a line of a document that is applied together was refused
+
+	Reacquired  Outcome = "reacquired"   // the payment got the units as the successor
+	Lost        Outcome = "lost"         // the payment is lost
+	AlreadyPaid Outcome = "already paid" // another payment was first
+	Paying      Outcome = "paying"       // a payment is under way
+	Limited     Outcome = "limited"      // a limit would be exceeded
+	NeedsOwner  Outcome = "needs owner"  // a limit for each owner, and no owner
+	TooMany     Outcome = "too many"     // more units than a hold may have
+	Unsold      Outcome = "unsold"       // a return of a hold that isn't confirmed
 )
 
 // Status is the status of a hold.
@@ -115,6 +155,13 @@ type Answer struct {
 	Version int
 	// Rows are the stock rows that a catalog or a shortage shows, or those that aren't for sale.
 	Rows []Row
+	// Limits are those that would be exceeded.
+	Limits []Excess
+	// Payment is the payment that the hold shows as under way, or the one that was first when it was
+	// AlreadyPaid; 0 means none.
+	Payment int
+	// Replaces and ReplacedBy are the hold's.
+	Replaces, ReplacedBy Ref
 	// Moved are the results of a Move's lines, in their order, or the newest movement.
 	Moved []Moved
 }
@@ -122,16 +169,22 @@ type Answer struct {
 // Row is a stock row in an answer. A shortage shows only Available.
 type Row struct{ Number, Total, Reserved, Available int }
 
-// State is the state between two calls: the stock rows, the status, the end and the version of each
-// hold, and the movement of each line of a document. It is a string so that states can be compared.
+// Excess is a limit that a call would exceed, as an answer shows it.
+type Excess struct{ Max, Used, Requested int }
+
+// State is the state between two calls: the limits of the product, the stock rows, what became of
+// each hold and of its payments, and the movement of each line of a document. It is a string, so
+// that states can be compared.
 type State string
 
 // untold is the end of a hold that was resolved before any caller was told its end.
 const untold Instant = 0
 
+// The sizes of the parts of a state. The part of a hold has those of its payments behind it.
 const (
-	rowSize  = 9
-	holdSize = 10
+	limitsSize = 2
+	rowSize    = 9
+	holdSize   = 16
 )
 
 // The bits of a stock row that say why it isn't for sale.
@@ -140,13 +193,18 @@ const (
 	archivedBit = 2
 )
 
-// Model is the program: the first totals of its stock rows, the lines of each hold that may be
-// made, and how many lines of documents there may be.
+// Model is the program: the first totals of its stock rows, the lines and the owner of each hold
+// that may be made, and how many lines of documents there may be.
 type Model struct {
 	totals []int
 	holds  [][]Line
+	owners []int
 	shares [][]share // by row
 	moves  int
+	// MaxUnits is the most units of a hold.
+	MaxUnits int
+	// PerHold and PerOwner are the first limits of the product. 0 means no limit.
+	PerHold, PerOwner int
 }
 
 // share is the part of a row that a hold takes.
@@ -156,17 +214,18 @@ type share struct{ hold, quantity int }
 // documents.
 func New(totals []int, holds, moves int) *Model {
 	return &Model{
-		totals: totals, holds: make([][]Line, holds),
-		shares: make([][]share, len(totals)), moves: moves,
+		totals: totals, holds: make([][]Line, holds), owners: make([]int, holds),
+		shares: make([][]share, len(totals)), moves: moves, MaxUnits: math.MaxInt,
 	}
 }
 
-// SetLines sets the lines that a hold has once it is made. A repeated call changes nothing.
-func (m *Model) SetLines(hold int, lines []Line) {
+// SetHold sets the lines and the owner that a hold has once it is made. A repeated call changes
+// nothing.
+func (m *Model) SetHold(hold, owner int, lines []Line) {
 	if m.holds[hold] != nil {
 		return // a reserve sent twice
 	}
-	m.holds[hold] = lines
+	m.holds[hold], m.owners[hold] = lines, owner
 	for _, line := range lines {
 		m.shares[line.Row] = append(m.shares[line.Row], share{hold, line.Quantity})
 	}
@@ -176,12 +235,18 @@ func (m *Model) SetLines(hold int, lines []Line) {
 func (m *Model) Init() State {
 	t := step{
 		model: m,
-		state: make([]byte, len(m.totals)*rowSize+len(m.holds)*holdSize+m.moves*lineSize),
+		state: make([]byte, m.holdAt(len(m.holds))+m.moves*lineSize),
 	}
+	t.setLimits(m.PerHold, m.PerOwner)
 	for row, total := range m.totals {
 		t.setStock(row, total, 1)
 	}
 	return State(t.state)
+}
+
+// holdAt is where the part of a hold begins in a state.
+func (m *Model) holdAt(hold int) int {
+	return limitsSize + len(m.totals)*rowSize + hold*(holdSize+Payments*m.paymentSize())
 }
 
 // Stock returns the total of a stock row, and the number of its newest movement.
@@ -198,11 +263,8 @@ func (m *Model) Step(s State, c Call, a Answer) []State {
 	case a.Outcome == Nothing:
 		return []State{s}
 	case a.Outcome == Unknown:
-		if t.happens() {
-			return []State{s, State(t.state)}
-		}
-		return []State{s}
-	case t.explains() && (a.Version == 0 || a.Version == t.version(c.Hold)):
+		return append([]State{s}, t.effects()...)
+	case t.explains() && t.isShown():
 		return []State{State(t.state)}
 	}
 	return nil
@@ -222,34 +284,43 @@ type step struct {
 	state  []byte
 	call   Call
 	answer Answer
+	// leftOut is a hold whose units don't count as held.
+	leftOut Ref
 }
 
-func (t *step) total(row int) int {
-	return int(int32(binary.BigEndian.Uint32(t.state[row*rowSize:])))
+func (t *step) leaveOut(hold Ref) { t.leftOut = hold }
+
+// of is the same call for another hold, on the same state.
+func (t *step) of(hold int) *step {
+	u := *t
+	u.call.Hold = hold
+	return &u
 }
+
+func (t *step) row(n int) []byte { return t.state[limitsSize+n*rowSize:][:rowSize] }
+
+func (t *step) total(row int) int { return int(int32(binary.BigEndian.Uint32(t.row(row)))) }
 
 // seq is the number of the row's newest movement.
-func (t *step) seq(row int) int {
-	return int(binary.BigEndian.Uint32(t.state[row*rowSize+4:]))
-}
+func (t *step) seq(row int) int { return int(binary.BigEndian.Uint32(t.row(row)[4:])) }
 
 func (t *step) setStock(row, total, seq int) {
-	binary.BigEndian.PutUint32(t.state[row*rowSize:], uint32(total))
-	binary.BigEndian.PutUint32(t.state[row*rowSize+4:], uint32(seq))
+	binary.BigEndian.PutUint32(t.row(row), uint32(total))
+	binary.BigEndian.PutUint32(t.row(row)[4:], uint32(seq))
 }
 
 // add changes the total by a movement.
 func (t *step) add(row, units int) { t.setStock(row, t.total(row)+units, t.seq(row)+1) }
 
 // forSale reports whether a reserve may take units of the row.
-func (t *step) forSale(row int) bool { return t.state[row*rowSize+8] == 0 }
+func (t *step) forSale(row int) bool { return t.row(row)[8] == 0 }
 
 // turn sets or clears a bit of some rows that says why they aren't for sale.
 func (t *step) turn(bit byte, set bool, rows ...int) {
 	for _, row := range rows {
-		t.state[row*rowSize+8] &^= bit
+		t.row(row)[8] &^= bit
 		if set {
-			t.state[row*rowSize+8] |= bit
+			t.row(row)[8] |= bit
 		}
 	}
 }
@@ -261,31 +332,32 @@ func (t *step) switches() {
 		for row := range t.model.totals {
 			t.turn(archivedBit, t.call.Verb == Archive, row)
 		}
+	case Limit:
+		t.setLimits(t.call.PerHold, t.call.PerOwner)
 	default:
 		t.turn(closedBit, t.call.Verb == Close, t.call.Lines[0].Row)
 	}
 }
 
+// part is the part of the state that tells of a hold.
+func (t *step) part(hold int) []byte { return t.state[t.model.holdAt(hold):t.model.holdAt(hold+1)] }
+
 func (t *step) hold(n int) (Status, Instant) {
-	b := t.state[len(t.model.totals)*rowSize+n*holdSize:]
+	b := t.part(n)
 	return Status(b[0]), Instant(binary.BigEndian.Uint64(b[1:]))
 }
 
 func (t *step) set(status Status, end Instant) {
-	b := t.state[len(t.model.totals)*rowSize+t.call.Hold*holdSize:]
+	b := t.part(t.call.Hold)
 	b[0] = byte(status)
 	binary.BigEndian.PutUint64(b[1:], uint64(end))
 }
 
 // version is the number of a hold's transitions, as far as a byte counts.
-func (t *step) version(hold int) int {
-	return int(t.state[len(t.model.totals)*rowSize+hold*holdSize+holdSize-1])
-}
+func (t *step) version(hold int) int { return int(t.part(hold)[9]) }
 
 // transition counts a transition of the hold.
-func (t *step) transition() {
-	t.state[len(t.model.totals)*rowSize+t.call.Hold*holdSize+holdSize-1]++
-}
+func (t *step) transition() { t.part(t.call.Hold)[9]++ }
 
 // mayBeAlive reports whether the call may have found the hold alive, mayBeDead whether it may have
 // found it dead. Both may be true.
@@ -302,15 +374,26 @@ func (t *step) mayBeDead() bool {
 // held counts the row's units in holds that are alive at the instant: at least, and at most.
 func (t *step) held(row int, at Instant) (least, most int) {
 	for _, part := range t.model.shares[row] {
-		status, end := t.hold(part.hold)
-		if status == Pending && end > at || status == EndUnknown && end > at {
+		surely, perhaps := t.lives(part.hold, at)
+		if surely {
 			least += part.quantity
-			most += part.quantity
-		} else if status == EndUnknown {
+		}
+		if perhaps {
 			most += part.quantity
 		}
 	}
 	return least, most
+}
+
+// lives reports whether a hold is surely, and perhaps, alive at the instant. The hold that is left
+// out isn't.
+func (t *step) lives(hold int, at Instant) (surely, perhaps bool) {
+	status, end := t.hold(hold)
+	if t.leftOut == To(hold) {
+		return false, false
+	}
+	surely = (status == Pending || status == EndUnknown) && end > at
+	return surely, surely || status == EndUnknown
 }
 
 // instants returns the instants of the call between which the row's held units may differ.
@@ -325,48 +408,86 @@ func (t *step) instants(row int) []Instant {
 	return at
 }
 
-// happens applies a call whose answer nobody received. It is false if the call cannot have had an
-// effect.
-func (t *step) happens() bool {
+// effects returns the states to which a call may have led whose answer nobody received.
+func (t *step) effects() []State {
+	var states []State
+	for _, happens := range t.possible() {
+		u := *t
+		u.state = slices.Clone(t.state)
+		if happens(&u) {
+			states = append(states, State(u.state))
+		}
+	}
+	return states
+}
+
+// possible returns what a call may have done whose answer nobody received. Each is false if it
+// can't have been. A read has no effect, and a change of the catalog is always answered.
+func (t *step) possible() []func(*step) bool {
 	switch t.call.Verb {
 	case Reserve:
-		return t.reserve(EndUnknown, t.call.From+t.call.TTL)
-	case Confirm:
-		return t.mayBeAlive() && t.resolve(Confirmed)
-	case Release:
-		return t.mayBeAlive() && t.resolve(Released)
-	case Extend:
-		if t.mayBeAlive() {
-			t.set(EndUnknown, t.call.From+t.call.TTL)
-			t.transition()
-			return true
+		reserve := func(replaced Ref) func(*step) bool {
+			return func(u *step) bool { return u.reserve(EndUnknown, u.call.From+u.call.TTL, replaced) }
 		}
+		return []func(*step) bool{reserve(0), reserve(t.call.Replaces)}
+	case Confirm:
+		return []func(*step) bool{(*step).confirms, (*step).mayReacquire, (*step).mayLose}
+	case Start:
+		return []func(*step) bool{(*step).mayStart}
+	case Fail:
+		return []func(*step) bool{(*step).mayFail}
+	case Release, Cancel:
+		return []func(*step) bool{(*step).releases}
+	case Extend:
+		return []func(*step) bool{func(u *step) bool {
+			return u.extends(EndUnknown, u.call.From+u.call.TTL)
+		}}
+	case Return:
+		return []func(*step) bool{(*step).returns}
 	case Move:
-		return t.mayMove()
-	default: // a read has no effect, and a change of the catalog is always answered
+		return []func(*step) bool{(*step).mayMove}
+	default:
+		return nil
 	}
-	return false
 }
 
 // explains applies the call. It is false if the model answers otherwise.
 func (t *step) explains() bool {
 	switch t.answer.Outcome {
 	case Gone:
-		return t.expires()
+		return t.isUnpaid() && t.expires()
 	case Settled:
-		status, _ := t.hold(t.call.Hold)
-		return status == t.answer.Status
+		return t.isUnpaid() && t.isSettled()
 	case Short:
-		return t.short()
+		return t.refusesLines() && t.isWithinLimits() && t.short(t.call.Lines, t.call.Replaces)
 	case Closed:
-		return t.closed()
+		return t.refusesLines() && t.closed(t.call.Lines)
+	case Reacquired:
+		return t.reacquired()
+	case Lost:
+		return t.lost()
+	case AlreadyPaid:
+		return t.isAlreadyPaid()
+	case Paying:
+		return t.isPaying()
+	case Limited, NeedsOwner, TooMany:
+		return t.limited()
+	case Unsold:
+		status, _ := t.hold(t.call.Hold)
+		return t.call.Verb == Return && status != Confirmed
 	default:
 	}
 	switch t.call.Verb {
 	case Reserve:
 		return t.reserved()
-	case Confirm, Release:
+	case Confirm, Release, Cancel:
 		return t.resolved()
+	case Start:
+		return t.started()
+	case Fail:
+		return t.failed()
+	case Return:
+		return t.learn() && t.returned()
 	case Extend:
 		return t.extended()
 	case Get:
@@ -414,6 +535,7 @@ func (t *step) settle(to Status) {
 		end = untold
 	}
 	t.set(to, end)
+	t.setPaying(0)
 }
 
 // expires explains the answer that the hold is dead. From then on it is.
@@ -425,20 +547,27 @@ func (t *step) expires() bool {
 	return true
 }
 
-// reserve makes the hold. It is false if there were surely too few units (I1), or if something
-// isn't for sale.
-func (t *step) reserve(status Status, end Instant) bool {
-	if was, _ := t.hold(t.call.Hold); was != Absent {
+// reserve makes the hold in the place of another one, if any. It is false if there were surely too
+// few units (I1), if something isn't for sale, or if a limit was surely exceeded (I12).
+func (t *step) reserve(status Status, end Instant, replaced Ref) bool {
+	if was, _ := t.hold(t.call.Hold); was != Absent || !t.replaces(replaced) ||
+		!t.isWithinLimits() || !t.hasUnits(t.call.Lines) {
 		return false
 	}
-	for _, line := range t.call.Lines {
+	t.set(status, end)
+	t.transition()
+	return true
+}
+
+// hasUnits reports whether the lines may be taken: everything is for sale, and there may be enough
+// units.
+func (t *step) hasUnits(lines []Line) bool {
+	for _, line := range lines {
 		least, _ := t.held(line.Row, t.call.To)
 		if t.total(line.Row)-least < line.Quantity || !t.forSale(line.Row) {
 			return false
 		}
 	}
-	t.set(status, end)
-	t.transition()
 	return true
 }
 
@@ -449,8 +578,9 @@ func (t *step) reserved() bool {
 	status, end := t.hold(t.call.Hold)
 	switch {
 	case status == Absent:
-		return t.call.From <= begins && begins <= t.call.To && t.reserve(Pending, t.answer.End)
-	case !t.call.Repeats:
+		return t.call.From <= begins && begins <= t.call.To &&
+			t.reserve(Pending, t.answer.End, t.answer.Replaces)
+	case !t.call.Repeats || t.follows(t.call.Hold) != t.answer.Replaces:
 		return false
 	case status == EndUnknown:
 		if t.answer.End < end {
@@ -474,6 +604,11 @@ func (t *step) resolve(to Status) bool {
 	return t.fits()
 }
 
+// releases releases a hold that may be alive. A payment under way keeps a shopper from it.
+func (t *step) releases() bool {
+	return t.mayBeAlive() && (t.call.Verb == Cancel || t.paying() == 0) && t.resolve(Released)
+}
+
 // resolved explains the success of a confirm or a release, the first or a repeated one.
 func (t *step) resolved() bool {
 	if !t.learn() {
@@ -482,21 +617,28 @@ func (t *step) resolved() bool {
 	status, _ := t.hold(t.call.Hold)
 	switch {
 	case t.answer.Status == Expired:
-		return t.call.Verb == Release && t.expires()
+		return t.call.Verb != Confirm && t.expires()
 	case status == t.answer.Status:
-		return true
+		return t.call.Payment == 0 || t.payment(t.call.Payment) == paymentConfirmed
+	case t.call.Verb == Confirm:
+		return t.answer.Status == Confirmed && t.confirms()
 	}
-	return t.mayBeAlive() && t.resolve(t.answer.Status)
+	return t.answer.Status == Released && t.releases()
 }
 
 func (t *step) extended() bool {
 	from := t.answer.End - t.call.TTL
-	if !t.mayBeAlive() || from < t.call.From || from > t.call.To {
+	return t.call.From <= from && from <= t.call.To && t.extends(Pending, t.answer.End) && t.fits()
+}
+
+// extends gives a hold that may be alive another end, unless a payment is under way.
+func (t *step) extends(status Status, end Instant) bool {
+	if !t.mayBeAlive() || t.paying() != 0 {
 		return false
 	}
-	t.set(Pending, t.answer.End)
+	t.set(status, end)
 	t.transition()
-	return t.fits()
+	return true
 }
 
 // fits reports whether the stock rows have room for this hold and for all others that surely live:
@@ -553,8 +695,8 @@ func (t *step) wasAvailable(row, available int) bool {
 }
 
 // closed explains a refusal of what isn't for sale. It names all such lines and no other.
-func (t *step) closed() bool {
-	for _, line := range t.call.Lines {
+func (t *step) closed(lines []Line) bool {
+	for _, line := range lines {
 		named := slices.ContainsFunc(t.answer.Rows, func(r Row) bool { return r.Number == line.Row })
 		if named == t.forSale(line.Row) {
 			return false
@@ -564,10 +706,12 @@ func (t *step) closed() bool {
 }
 
 // short explains a refusal: everything is for sale, each line that it names had exactly the stated
-// units, fewer than requested, and each other line had enough.
-func (t *step) short() bool {
+// units, fewer than requested, and each other line had enough. The units of the hold that is to be
+// replaced count as free.
+func (t *step) short(lines []Line, replaces Ref) bool {
+	t.leaveOut(replaces)
 	named := 0
-	for _, line := range t.call.Lines {
+	for _, line := range lines {
 		if !t.forSale(line.Row) {
 			return false
 		}
@@ -584,6 +728,7 @@ func (t *step) short() bool {
 			return false
 		}
 	}
+	t.leaveOut(0)
 	return named > 0 && named == len(t.answer.Rows)
 }
 
@@ -592,11 +737,22 @@ func Describe(c Call, a Answer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s", c.Verb)
 	switch c.Verb {
-	case Reserve, Confirm, Release, Extend, Get:
+	case Reserve, Confirm, Start, Fail, Release, Cancel, Return, Extend, Get:
 		fmt.Fprintf(&b, " hold %d", c.Hold)
 	case Move:
 		fmt.Fprintf(&b, " %+v", c.Document)
+	case Limit:
+		fmt.Fprintf(&b, " %d for a hold and %d for an owner", c.PerHold, c.PerOwner)
 	default:
+	}
+	if c.Payment > 0 {
+		fmt.Fprintf(&b, " by payment %d, reacquire %t", c.Payment, c.Reacquire)
+	}
+	if c.Owner > 0 {
+		fmt.Fprintf(&b, " for owner %d", c.Owner)
+	}
+	if c.Replaces != 0 {
+		fmt.Fprintf(&b, " in the place of hold %d", c.Replaces.hold())
 	}
 	if len(c.Lines) > 0 {
 		fmt.Fprintf(&b, " of %v", c.Lines)
@@ -604,6 +760,15 @@ func Describe(c Call, a Answer) string {
 	fmt.Fprintf(&b, ": %s", a.Outcome)
 	if a.Status != Absent {
 		fmt.Fprintf(&b, ", %s until %d of version %d", a.Status, a.End, a.Version)
+	}
+	if a.Payment > 0 {
+		fmt.Fprintf(&b, ", payment %d", a.Payment)
+	}
+	if a.Replaces != 0 || a.ReplacedBy != 0 {
+		fmt.Fprintf(&b, ", replaces %d, replaced by %d", a.Replaces.hold(), a.ReplacedBy.hold())
+	}
+	if len(a.Limits) > 0 {
+		fmt.Fprintf(&b, " %+v", a.Limits)
 	}
 	if len(a.Rows) > 0 {
 		fmt.Fprintf(&b, " %+v", a.Rows)
@@ -624,7 +789,8 @@ func (m *Model) Describe(s State) string {
 	}
 	for n := range m.holds {
 		if status, end := t.hold(n); status != Absent {
-			fmt.Fprintf(&b, "hold %d %s until %d of version %d; ", n, status, end, t.version(n))
+			fmt.Fprintf(&b, "hold %d %s until %d of version %d", n, status, end, t.version(n))
+			t.of(n).describePayments(&b)
 		}
 	}
 	return b.String()

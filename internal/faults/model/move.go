@@ -62,8 +62,7 @@ type appliedLine struct {
 }
 
 func (t *step) lineBytes(number int) []byte {
-	at := len(t.model.totals)*rowSize + len(t.model.holds)*holdSize + number*lineSize
-	return t.state[at : at+lineSize]
+	return t.state[t.model.holdAt(len(t.model.holds))+number*lineSize:][:lineSize]
 }
 
 // wasApplied returns a line as it was applied.

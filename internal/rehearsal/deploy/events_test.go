@@ -51,10 +51,30 @@ func (r *rehearsal) publishStep(t *testing.T) {
 			archived, err, len(published))
 	}
 	moved := ofType(published, events.TypeMoved)
+	s.wantWebhook(t, len(moved))
 	got := r.double.consume(t, "webhook-erp")
 	if len(moved) == 0 || !sameEvents(got, moved) {
 		t.Errorf("the webhook's queue has %v, want the events of the other queue of the type %s: %v",
 			got, events.TypeMoved, moved)
+	}
+}
+
+// wantWebhook asks the deployed list-webhooks for the webhook, whose queue has so many events that
+// wait, and the deployed redeliver-webhook to send its dead letters, of which there are none.
+func (s *service) wantWebhook(t *testing.T, waiting int) {
+	t.Helper()
+	type webhook struct {
+		Name, URL            string
+		Waiting, DeadLetters int
+	}
+	got := send[[]webhook](t, s, http.MethodGet, "/api/webhooks", nil, http.StatusOK)
+	want := []webhook{{Name: "erp", URL: "https://erp.example", Waiting: waiting}}
+	if !slices.Equal(got, want) {
+		t.Errorf("the operator sees the webhooks %+v, want %+v", got, want)
+	}
+	again := send[webhook](t, s, http.MethodPost, "/api/webhooks/erp/redeliver", nil, http.StatusOK)
+	if again != (webhook{Name: "erp"}) {
+		t.Errorf("the redelivery answers %+v, want no dead letters", again)
 	}
 }
 

@@ -152,7 +152,7 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 // infra/ on purpose.
 func wantFunction(t *testing.T, name string, f *deployed) {
 	t.Helper()
-	timeouts := map[string]int32{"sweep": 50, "migrate": 300, "relay": 75, "deliver": 30}
+	timeouts := map[string]int32{"sweep": 50, "migrate": 300, "relay": 80, "deliver": 30}
 	timeout, ok := timeouts[name]
 	if !ok {
 		timeout = 10
@@ -202,11 +202,18 @@ func wantEnvironment(name string) map[string]string {
 		"METRIC_NAMESPACE": "AlloReservations/" + stack,
 	}
 	switch name {
-	case "web", "relay", "deliver": // need no database
+	case "web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver": // need no database
 	default:
 		environment["DATABASE_SECRET"] = secret
 	}
 	switch name {
+	case "web":
+		environment["DEMO"], environment["GUARDED"] = "off", "on"
+	case "list-webhooks", "redeliver-webhook":
+		environment["WEBHOOK_QUEUES"] = `[{"name":"erp","url":"https://erp.example",` +
+			`"types":["allo.stock.moved"],"queue":"arn:aws:sqs:` + region + ":" + account + ":" + stack +
+			`-webhook-erp.fifo"}]`
+		environment["DELIVER_LOG_GROUP"] = "/" + stack + "/deliver"
 	case "outbox", "list-events":
 		environment["EVENT_SOURCE"] = stack
 	case "relay":

@@ -41,10 +41,11 @@ func (d *double) gateway(t *testing.T) (id string, routes []routed) {
 	id = apis[0].APIID
 	targets := map[string]string{}
 	for _, i := range read[items[struct {
-		IntegrationID, IntegrationURI, IntegrationType, PayloadFormatVersion string
+		IntegrationID, IntegrationURI, IntegrationType, PayloadFormatVersion, CredentialsArn string
 	}]](t, d, question{service: "apigateway", path: "/v2/apis/" + id + "/integrations"}).Items {
-		if i.IntegrationType != "AWS_PROXY" || i.PayloadFormatVersion != "2.0" {
-			t.Errorf("integration %+v, want a proxy with payload 2.0", i)
+		if i.IntegrationType != "AWS_PROXY" || i.PayloadFormatVersion != "2.0" ||
+			!strings.Contains(i.CredentialsArn, ":role/"+stack+"-ApiInvoker") {
+			t.Errorf("integration %+v, want a proxy with payload 2.0 and the role of the API", i)
 		}
 		targets["integrations/"+i.IntegrationID] = i.IntegrationURI
 	}

@@ -140,6 +140,7 @@ func (a *api) reads(t *testing.T) {
 	if got := a.get(t, "/api/health"); !strings.Contains(got, `"ok"`) {
 		t.Errorf("health = %s", got)
 	}
+	a.call(t, http.MethodGet, "/api/live", "", "", http.StatusNoContent)
 	if got, want := a.mugs(t), (stock{Total: 30, Available: 30}); got != want {
 		t.Errorf("the catalog has %+v mugs, want %+v", got, want)
 	}
@@ -179,15 +180,17 @@ func (a *api) heads(t *testing.T, id string) {
 		if r.Method != http.MethodHead {
 			continue
 		}
-		path := parameters.Replace(r.Path)
+		path, status := parameters.Replace(r.Path), http.StatusOK
 		switch {
+		case r.Function == "live":
+			status = http.StatusNoContent // there is no live channel
 		case strings.HasPrefix(r.Path, "/api/products/"):
 			path = "/api/products/" + demo.Products()[2].ID.String()
 		case r.Function == "list-movements":
 			path += "?source=erp&reference=delivery"
 		}
-		head := a.call(t, http.MethodHead, path, "", "", http.StatusOK)
-		get := a.call(t, http.MethodGet, path, "", "", http.StatusOK)
+		head := a.call(t, http.MethodHead, path, "", "", status)
+		get := a.call(t, http.MethodGet, path, "", "", status)
 		if got, want := head.Header.Get("Content-Type"), get.Header.Get("Content-Type"); got != want {
 			t.Errorf("HEAD %s has the type %q, want %q as GET has", path, got, want)
 		}
@@ -241,7 +244,13 @@ func (a *api) buys(t *testing.T) string {
 	if got, want := a.mugs(t), (stock{30, 1, 29}); got != want {
 		t.Errorf("with one held there are %+v mugs, want %+v", got, want)
 	}
-	if got := a.change(t, h.ID, "confirm", "").Status; got != "CONFIRMED" {
+	const payment = `{"paymentReference": "p", "ttlSeconds": 900}`
+	for _, verb := range []string{"payment", "payment/failed", "payment"} {
+		if got := a.change(t, h.ID, verb, payment).Status; got != "PENDING" {
+			t.Errorf("after %s the hold is %s", verb, got)
+		}
+	}
+	if got := a.change(t, h.ID, "confirm", `{"paymentReference": "p"}`).Status; got != "CONFIRMED" {
 		t.Errorf("a confirmed hold is %s", got)
 	}
 	if got, want := a.mugs(t), (stock{29, 0, 29}); got != want {
@@ -278,6 +287,14 @@ func (a *api) refuses(t *testing.T, confirmed string) {
 			http.MethodPost, "/api/reservations", mugRequest(1000),
 			http.StatusConflict, "INSUFFICIENT_STOCK",
 		},
+		{
+			http.MethodPost, "/api/reservations/" + confirmed + "/confirm", `{"paymentReference": "q"}`,
+			http.StatusConflict, "ALREADY_PAID",
+		},
+		{
+			http.MethodPost, "/api/webhooks/erp/redeliver", "",
+			http.StatusNotFound, "WEBHOOK_NOT_FOUND",
+		},
 		{http.MethodGet, "/api/nothing", "", http.StatusNotFound, "NOT_FOUND"},
 		// No route takes this one. SAM refuses it itself, without a code.
 		{http.MethodDelete, "/api/products", "", http.StatusForbidden, ""},
@@ -289,7 +306,7 @@ func (a *api) refuses(t *testing.T, confirmed string) {
 	}
 }
 
-// releases extends a hold and releases it.
+// releases extends a hold and releases it, and cancels another one, whose owner it erases.
 func (a *api) releases(t *testing.T) {
 	t.Helper()
 	h := reservation(t, a.reserve(t, "", "").body)
@@ -298,6 +315,14 @@ func (a *api) releases(t *testing.T) {
 	}
 	if got := a.change(t, h.ID, "release", "").Status; got != "RELEASED" {
 		t.Errorf("a released hold is %s", got)
+	}
+	owned := reservation(t, a.reserve(t, "", `, "owner": "ann"`).body)
+	if got := a.change(t, owned.ID, "cancel", "").Status; got != "RELEASED" {
+		t.Errorf("a cancelled hold is %s", got)
+	}
+	erased := a.call(t, http.MethodPost, "/api/owners/erase", "", `{"owner": "ann"}`, http.StatusOK)
+	if erased.body != `{"erased":1,"more":false}` {
+		t.Errorf("the erasure answers %s", erased.body)
 	}
 }
 

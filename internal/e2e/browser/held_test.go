@@ -1,0 +1,104 @@
+package browser
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/allo/reservations/internal/config"
+	"github.com/allo/reservations/internal/local/demo"
+)
+
+// tooLong is a fault that refuses to extend a hold, as the API does at the longest hold time.
+func tooLong(w http.ResponseWriter, r *http.Request) bool {
+	if !strings.HasSuffix(r.URL.Path, "/extend") {
+		return false
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(http.StatusUnprocessableEntity)
+	_, _ = io.WriteString(w, `{"type":"urn:allo:problem:EXTENSION_LIMIT","status":422,`+
+		`"title":"Extension limit reached","code":"EXTENSION_LIMIT","detail":"x","error":"x"}`)
+	return true
+}
+
+// In the last minute the shopper is asked, and gets more time where there is any. Whoever has
+// reached the longest time is told so.
+func TestTheLastMinuteOffersMoreTime(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, func(c *config.Config) {
+		c.HoldTTL, c.MaxHold = 62*time.Second, 20*time.Minute
+	})
+	b := s.newTab()
+	b.visit("/")
+	b.add("Ceramic Mug", losAngeles)
+	hold := b.hold()
+	b.visit("/product/" + demo.Products()[mug].ID.String())
+	b.sees(".heldbar", "1 item held for you")
+	b.sees(".ownnote", "1 item held for you")
+	b.sees("dialog.ask h2", "seconds left")
+	b.sees("dialog.ask", "Do you need more time?")
+	b.look("held-ask")
+	b.click("dialog.ask button.secondary")
+	b.sees(".toast", "Your items are held for 5 more minutes.")
+	b.until("!document.querySelector('dialog') && /^[45]:/.test(document.title)")
+	b.sees(".heldbar b", "4:")
+
+	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '45 seconds' WHERE id = $1",
+		strings.TrimPrefix(hold, "/reservation/"))
+	s.breakWith(tooLong)
+	b.wake()
+	b.sees("dialog.ask h2", "seconds left")
+	b.click("dialog.ask button.secondary")
+	b.sees("dialog.ask", "You’ve reached the longest hold time.")
+	b.until("!document.querySelector('dialog.ask footer button') && " +
+		"document.activeElement.textContent.trim() === 'Complete purchase'")
+	b.look("held-longest")
+	b.click(closePanel)
+	b.until("!document.querySelector('dialog')")
+	b.reload()
+	b.sees(".heldbar.last", "1 item held for you")
+	if eval[bool](b, "Boolean(document.querySelector('dialog'))") {
+		t.Error("the page asks again after the shopper closed the dialog, want it to ask once")
+	}
+
+	// The end comes by itself. The cart still has what was held.
+	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '2 seconds' WHERE id = $1",
+		strings.TrimPrefix(hold, "/reservation/"))
+	b.wake()
+	b.sees(".toast", "Your hold has ended. What was in your cart is still there.")
+	b.until("!document.querySelector('.heldbar, .ownnote')")
+	b.until("document.title === 'Ceramic Mug · Allo'")
+	b.click(openCart)
+	b.lines("1 Ceramic Mug From Los Angeles")
+	b.sees(checkOut, "Check out")
+}
+
+// A change of the stock is on the page by itself, in the same elements: nothing flashes, nothing
+// moves, and the focus stays.
+func TestStockFollowsWithoutAFlash(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for _, width := range []int64{1280, 320} {
+		b := s.newTab()
+		b.dress("light", width)
+		b.visit("/")
+		b.stands("Desk Lamp", "In stock")
+		eval[bool](b, fmt.Sprintf("(window.before = [...document.querySelectorAll('main *')], "+
+			"document.querySelector(%q).focus(), true)", addButton("Desk Lamp")))
+		height := eval[int](b, "document.documentElement.scrollHeight")
+		h := s.reserve(600, line(lamp, newYork, 7))
+		b.stands("Desk Lamp", "Only 2 left")
+		if replaced := eval[int](b, "before.filter((node) => !node.isConnected).length"); replaced != 0 {
+			t.Errorf("%d elements were replaced, want none", replaced)
+		}
+		b.until(fmt.Sprintf("document.activeElement.matches(%q)", addButton("Desk Lamp")))
+		b.wantStill()
+		if got := eval[int](b, "document.documentElement.scrollHeight"); got != height {
+			t.Errorf("the page is %d pixels high, and was %d, want the same", got, height)
+		}
+		s.resolve(h.ID, "release")
+	}
+}
