@@ -79,7 +79,7 @@ WEBHOOK ?=
 RUN_ARGS = -with-parent $(if $(WEBHOOK),-webhook '$(WEBHOOK)') $(ARGS)
 
 .PHONY: run
-run: postgres build/bin/local ## Serve everything on http://localhost:3000 (WEBHOOK=URL gets events).
+run: postgres build/bin/local ## Serve all on http://localhost:3000 (WEBHOOK=URL, ARGS=-auth).
 	@exec build/bin/local run $(RUN_ARGS)
 
 .PHONY: run-lambdas
@@ -113,8 +113,11 @@ test-infra: cdk ## Run the CDK app's tests; the first time the CDK takes minutes
 	go test -timeout $(TIMEOUT) $(ARGS) ./infra
 
 .PHONY: test-pooled
-test-pooled: postgres ## Run the same tests through PgBouncer in transaction mode (needs pgbouncer).
-	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) $(ARGS) $(TESTED)
+# These packages have all statements, and the ways to them. The controls are left out: that a test can
+# fail doesn't depend on the way to the server.
+POOLED := $(addprefix ./internal/,reservation stock postgres events/outbox app e2e)
+test-pooled: postgres ## Run the tests of the statements through PgBouncer (needs pgbouncer).
+	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) -skip Without $(ARGS) $(POOLED)
 
 .PHONY: fuzz
 fuzz: postgres ## Feed each fuzz target for FUZZTIME (10s).
@@ -245,6 +248,7 @@ vendor-web: ## Fetch the pages' libraries from npm, with their integrity checked
 # is off by default. ";" stands between settings.
 SYNTHS := db=aurora;env=dev db=aurora;env=prod db=external;env=dev db=external;env=prod
 SYNTHS += db=aurora;env=prod;bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
+SYNTHS += db=external;env=prod;auth=cognito;live=on;cdn=on
 # SAM brings cfn-lint in the version that it knows.
 CFN_LINT := build/sam/venv/bin/cfn-lint
 
