@@ -214,11 +214,12 @@ WITH death AS (
     UPDATE reservation_items l SET expires_at = dead.expires_at
     FROM dead WHERE l.reservation_id = dead.id
     RETURNING l.product_id, l.warehouse_id, l.expires_at
+), ends AS MATERIALIZED ( -- or a stock row that the lock waited for is dropped from the join
+    SELECT product_id, warehouse_id, expires_at FROM dead WHERE product_id IS NOT NULL
+    UNION ALL SELECT * FROM lines
 ), stock AS MATERIALIZED (
-    SELECT i.product_id, i.warehouse_id, l.expires_at
-    FROM inventory i
-    JOIN (SELECT product_id, warehouse_id, expires_at FROM dead WHERE product_id IS NOT NULL
-          UNION ALL SELECT * FROM lines) l USING (product_id, warehouse_id)
+    SELECT i.product_id, i.warehouse_id, e.expires_at
+    FROM inventory i JOIN ends e USING (product_id, warehouse_id)
     ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE OF i
 ), lowered AS (
     UPDATE inventory i SET first_end = least(i.first_end, s.expires_at)
