@@ -17,6 +17,8 @@ import (
 type Settings struct {
 	// Name and Env make up every name: the stack is NAME-ENV, a function is NAME-ENV-reserve.
 	Name, Env string
+	// Account and Region are where the stack is deployed. Empty means where the shell points.
+	Account, Region string
 	// Stage has the properties in which the environments differ.
 	Stage Stage
 
@@ -201,6 +203,8 @@ const (
 
 var (
 	namePattern     = regexp.MustCompile(`^[a-z]([a-z0-9]|-[a-z0-9]){0,19}$`)
+	accountPattern  = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern   = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]$`)
 	emailPattern    = regexp.MustCompile(`^[A-Za-z0-9._%+-]+@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}$`)
 	domainPattern   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$`)
 	secretPattern   = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
@@ -247,6 +251,8 @@ func read(r *reader) Settings {
 	s := Settings{
 		Name:               r.match("name", "allo", namePattern, wantName),
 		Env:                r.oneOf("env", "dev", slices.Sorted(maps.Keys(stages))...),
+		Account:            r.match("account", "", accountPattern, "an AWS account's 12 digits"),
+		Region:             r.match("region", "", regionPattern, "a region such as eu-central-1"),
 		Aurora:             r.oneOf("db", "aurora", "aurora", "external") == "aurora",
 		Arch:               r.oneOf("arch", "arm64", "arm64", "x86_64"),
 		HoldTTL:            r.text("holdTtl", ""),

@@ -60,11 +60,22 @@ func stackProps(s Settings) *awscdk.StackProps {
 			"Allo Reservations, " + s.Env + ": stock that is held while the customer pays"),
 		TerminationProtection: jsii.Bool(s.Stage.Protected),
 	}
+	if s.Account != "" || s.Region != "" {
+		props.Env = &awscdk.Environment{Account: optional(s.Account), Region: optional(s.Region)}
+	}
 	if s.PermissionsBoundary != "" {
 		props.PermissionsBoundary = awscdk.PermissionsBoundary_FromName(
 			jsii.String(s.PermissionsBoundary))
 	}
 	return props
+}
+
+// optional returns nil for an empty text.
+func optional(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
 }
 
 func tag(stack awscdk.Stack, s Settings) {
