@@ -14,6 +14,8 @@
 //	                                                    the operator's reads go there, with the user of the database's
 //	                                                    URL. Unset, they go where the other calls do.
 //	APP_ROLE                          -                 role to which the migrate function grants the service's rights.
+//	MIGRATE                           deploy            deploy or manual: whether a deploy's run of the migrate function
+//	                                                    applies the versioned files, or only checks that they are applied.
 //	METRIC_NAMESPACE                  AlloReservations  CloudWatch namespace of the functions' metrics.
 //	AWS_REGION                        -                 set by Lambda. The IAM URL and the secret need it.
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
