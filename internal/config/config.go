@@ -52,6 +52,9 @@ type Config struct {
 	// AppRole is the role of the service when the migrations run as another role. The migrate
 	// function grants it its rights. Empty means that both are one role.
 	AppRole string
+	// MigrateByHand makes the migrate function apply a release's versioned files only when it is
+	// asked to, and not in a deploy.
+	MigrateByHand bool
 	// AWS has the Lambda's region and credentials.
 	AWS AWS
 	// Host and Port are where the local program listens.
@@ -189,6 +192,7 @@ func (r *reader) config() Config {
 		ReaderLag:      r.duration("READER_LAG", time.Second, lagLimit),
 		AppRole: r.matching("APP_ROLE", roleName,
 			"the name of a role in lower case, such as allo_app"),
+		MigrateByHand: r.oneOf("MIGRATE", "deploy", "manual") == "manual",
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
 			AccessKeyID:     r.getenv("AWS_ACCESS_KEY_ID"),

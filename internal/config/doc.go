@@ -17,6 +17,8 @@
 //	                                                    behind, the catalog and the operator's reads go where the other
 //	                                                    calls do. 1s is what caches may keep a page of the catalog for.
 //	APP_ROLE                          -                 role to which the migrate function grants the service's rights.
+//	MIGRATE                           deploy            deploy or manual: whether a deploy's run of the migrate function
+//	                                                    applies the versioned files, or only checks that they are applied.
 //	METRIC_NAMESPACE                  AlloReservations  CloudWatch namespace of the functions' metrics.
 //	AWS_REGION                        -                 set by Lambda. The IAM URL and the secret need it.
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
