@@ -94,7 +94,7 @@ func openReader(c config.Config, options ...postgres.Option) (*postgres.Pool, er
 	if err != nil || source == nil {
 		return nil, err
 	}
-	return postgres.Open(source, 1, options...)
+	return postgres.Open(source, 1, append(options, postgres.Standby)...)
 }
 
 // logUnsafe is an option that logs why a server was refused. The callers aren't told.

@@ -5,12 +5,17 @@ import "time"
 // The pool's bounds, for the tests.
 const (
 	ConnectTimeout = connectTimeout
+	DialTimeout    = dialTimeout
+	UnackedTimeout = unackedTimeout
 	MaxPrepared    = maxPrepared
 	MaxWaiting     = maxWaiting
 )
 
 // SetPingAfter changes how long a connection may be idle before it is pinged.
 func (p *Pool) SetPingAfter(d time.Duration) { p.pingAfter = d }
+
+// KeepSiblings lets the connections that are open now stay open when one of them breaks.
+func (p *Pool) KeepSiblings() { p.resets.Add(1) }
 
 // Unnamed reports whether the pool has stopped preparing statements.
 func (p *Pool) Unnamed() bool { return p.unnamed.Load() }
