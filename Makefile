@@ -243,7 +243,7 @@ faults: postgres ## Attack the promises (internal/faults/README.md; ARGS=-seed=N
 
 # The attacks of `make check`: each promise's shortest attack with its control.
 SHORT_ATTACKS := Linearizable|RemovedGuard|EverySequence|Crash|Deadlock|Hostile|Malformed|Logs
-SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed
+SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed|FailOver
 .PHONY: faults-short
 faults-short: postgres ## The attacks that every change must pass, shortened.
 	go test $(RACE) -count=1 -short -run '$(SHORT_ATTACKS)' -timeout $(TIMEOUT) $(ATTACKS) $(ARGS)
@@ -252,6 +252,7 @@ faults-short: postgres ## The attacks that every change must pass, shortened.
 DURATION ?= 10m
 RANDOM_ATTACKS := Linearizable|EverySequence|Crash$$|Network|Overload|Deadlock
 RANDOM_ATTACKS := $(RANDOM_ATTACKS)|UnderLoad|Promoted|Jumps|LoweredLimitsOf|TwoReleasesAt
+RANDOM_ATTACKS := $(RANDOM_ATTACKS)|FailOver
 
 .PHONY: soak
 soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
