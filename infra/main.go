@@ -44,7 +44,7 @@ func synthesize() error {
 	if err := build(settings.GOARCH(), assets); err != nil {
 		return err
 	}
-	newStack(cdk, settings, assets)
+	newBackupStack(cdk, settings, newStack(cdk, settings, assets))
 	return finish(cdk)
 }
 
