@@ -87,7 +87,7 @@ func backupRemoval(s Settings) awscdk.RemovalPolicy {
 
 // newBackupStack creates the stack STACK-backup in the other region, with the vault that gets the
 // copies and the vault's key. CloudFormation makes resources of one region in a stack, so this is a
-// second one, and the first waits for it. It has no assets, so its region needs no bootstrap.
+// second one, and the first waits for it. Its region needs the CDK's bootstrap too.
 //
 // RDS can't decrypt a snapshot in a region without a key there, so the vault has one of its own,
 // whatever the setting kms is.
@@ -98,7 +98,6 @@ func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) awscdk.Stack 
 	stack := awscdk.NewStack(cdk, jsii.String(s.StackName()+"-backup"), &awscdk.StackProps{
 		Description:           jsii.String("The copies of the backups of " + s.StackName()),
 		Env:                   &awscdk.Environment{Account: optional(s.Account), Region: &s.BackupRegion},
-		Synthesizer:           awscdk.NewBootstraplessSynthesizer(nil),
 		TerminationProtection: jsii.Bool(s.Stage.Protected),
 	})
 	key := awskms.NewKey(stack, jsii.String("Key"), &awskms.KeyProps{
