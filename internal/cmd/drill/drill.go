@@ -115,7 +115,8 @@ func (d *drill) breakShop(ctx context.Context) error {
 	d.sold, d.moment, d.noticed = sell.stop(), moment, time.Now()
 	// The rest of the log goes to the archive. Aurora's log is always there.
 	_, switchErr := admin.Exec(ctx, "SELECT pg_switch_wal()")
-	if err := errors.Join(err, switchErr, s.close()); err != nil {
+	// The consumers hear of the sales that will be undone.
+	if err := errors.Join(err, switchErr, s.drain(ctx), s.close()); err != nil {
 		return err
 	}
 	d.say("A shop made %d sales. The products' names were overwritten, which was noticed %s later.",
