@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/app/fault"
+	"github.com/allo/reservations/internal/app/objective"
 	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
@@ -145,7 +146,8 @@ func (a *App) Close() {
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
-	return fault.Count(function, lambdahttp.New(a.api.Function(function), a.log), a.metrics)
+	handler := lambdahttp.New(a.api.Function(function), a.log)
+	return fault.Count(function, objective.Measure(function, handler, a.metrics), a.metrics)
 }
 
 // Outbox returns the handler of the outbox function, which the relay invokes. On one machine the

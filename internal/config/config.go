@@ -93,6 +93,8 @@ type Config struct {
 	WebhookQueues []WebhookQueue
 	// DeliverLogGroup is the log group of the deliver function, or empty.
 	DeliverLogGroup string
+	// Smoke has the settings of the smoke function.
+	Smoke Smoke
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -217,6 +219,7 @@ func (r *reader) config() Config {
 		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
 			"the name of a log group of CloudWatch"),
 		Pages: r.pages(),
+		Smoke: r.smoke(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
