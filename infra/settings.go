@@ -92,6 +92,7 @@ type Settings struct {
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
+	Checks
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
 	// Owner and CostCentre are tags, unless they are empty.
@@ -152,6 +153,7 @@ type Stage struct {
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
 	Events                      Events
+	Objectives                  bool
 }
 
 var stages = map[string]Stage{
@@ -183,6 +185,7 @@ var stages = map[string]Stage{
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
 		Events:        EventsOn,
+		Objectives:    true,
 	},
 }
 
@@ -279,6 +282,7 @@ func read(r *reader) Settings {
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readFeed(r)
+	s.readChecks(r)
 	s.checkVariables(r)
 	return s
 }
