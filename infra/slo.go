@@ -16,20 +16,22 @@ import (
 // The service level objectives of reserve and confirm, each over sloDays days:
 //
 //   - Availability: 99.9% of the calls get an answer that isn't a 5xx, and aren't throttled by
-//     Lambda. A refusal, such as 409 for too little stock, is a good answer. 0.1% is forty minutes of
-//     28 days: about what failovers of the database and a bad release that its canary ends may cost.
+//     Lambda. A refusal, such as 409 for too little stock, is a good answer. 0.1% is forty minutes
+//     of 28 days: about what failovers of the database and a bad release that its canary ends may
+//     cost.
 //   - Latency: 99% of the calls are answered within emf.SlowAfter, from when the gateway took them.
 //     So it is the p99.
 //
 // What is below an objective's share is its budget. An alarm rings when the budget burns so fast
-// that it would be gone in days: at 14.4 times its pace over an hour, which is about 2% of it, or at
-// 6 times over six hours, which is about 5% (Google's Site Reliability Workbook, "Alerting on SLOs").
-// Each also looks at a window of a twelfth, so that the alarm ends soon after the trouble does.
+// that it would be gone in days: at 14.4 times its pace over an hour, which is about 2% of it, or
+// at 6 times over six hours, which is about 5% (Google's Site Reliability Workbook, "Alerting on
+// SLOs"). Each also looks at a window of a twelfth, so that the alarm ends soon after the trouble.
 //
-// An alarm's expression has one period, so each window is an alarm of its own, and a composite alarm
-// joins the four of an objective. An alarm takes ten metrics (CloudWatch's user guide, "Limits that
-// apply to alarms based on metric math expressions"), and both functions share it: it looks at the
-// worse one. The gateway's own faults aren't in it: ApiErrors and PublicCheck see those.
+// An alarm's expression has one period, so each window is an alarm of its own, and a composite
+// alarm joins the four of an objective. An alarm takes ten metrics (CloudWatch's user guide,
+// "Limits that apply to alarms based on metric math expressions"), and both functions share it: it
+// looks at the worse one. The gateway's own faults aren't in it: ApiErrors and PublicCheck see
+// those.
 const (
 	sloDays = 28
 	// sloLeast is the number of bad calls in the long window up to which an alarm is silent, as for
@@ -101,8 +103,8 @@ func numbered(n int, metrics map[string]awscloudwatch.IMetric) map[string]awsclo
 	return out
 }
 
-// share returns the percentage of the calls of function n that were bad in a window. It is 0 with at
-// most `least` bad ones.
+// share returns the percentage of the calls of function n that were bad in a window. It is 0 with
+// at most `least` bad ones.
 func (o objective) share(
 	m *monitoring, f function, n int, minutes float64, least int,
 ) awscloudwatch.MathExpression {
@@ -167,7 +169,8 @@ func (m *monitoring) addObjectives(routed []function) {
 	m.rows = append(m.rows, widgets)
 }
 
-// addObjective adds an objective's composite alarm and the alarms that it joins, which notify nobody.
+// addObjective adds an objective's composite alarm and the alarms that it joins, which notify
+// nobody.
 func (m *monitoring) addObjective(o objective, functions []function) {
 	var rules []awscloudwatch.IAlarmRule
 	for _, b := range burns {

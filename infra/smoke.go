@@ -132,7 +132,32 @@ func (k *smoke) guard(s Settings, functions []function) {
 	for _, f := range append(functions, k.function) {
 		trigger.ExecuteBefore(f.alias)
 	}
+	nameHandlers(awscdk.Stack_Of(trigger), s)
 }
+
+// nameHandlers lets the CDK's function behind the triggers invoke their handlers by their names. By
+// default its role refers to the functions, and so to smoke, which refers to the new versions. They
+// wait for the migration's trigger, which needs that role. CloudFormation refuses such a circle.
+func nameHandlers(stack awscdk.Stack, s Settings) {
+	var handlers []*string
+	for _, name := range []string{"migrate", "smoke"} {
+		handlers = append(handlers, functionARN(stack, s.StackName()+"-"+name+":*"))
+	}
+	role, _ := stack.Node().FindChild(jsii.String(triggerProvider)).Node().
+		FindChild(jsii.String("Role")).(awscdk.CfnResource)
+	role.AddPropertyOverride(jsii.String("Policies"), []any{map[string]any{
+		"PolicyName": "Inline",
+		"PolicyDocument": map[string]any{
+			"Version": "2012-10-17",
+			"Statement": []any{map[string]any{
+				"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": handlers,
+			}},
+		},
+	}})
+}
+
+// triggerProvider is the id of the CDK's function behind all triggers of a stack.
+const triggerProvider = "AWSCDK.TriggerCustomResourceProviderCustomResourceProvider"
 
 // functions returns the function, if there is one.
 func (k *smoke) functions() []function {
@@ -142,7 +167,7 @@ func (k *smoke) functions() []function {
 	return []function{k.function}
 }
 
-// eachVersion is the pattern of cdk-nag's findings about a permission on each version of a function.
+// eachVersion matches cdk-nag's findings about a permission on each version of a function.
 func eachVersion(s Settings) string {
 	return `/^Resource::.*:function:` + s.StackName() + `-(` + strings.Join(smoked, "|") + `):\*$/`
 }

@@ -22,8 +22,8 @@ const (
 	aliveMinutes = 12
 )
 
-// schedule runs the check of the public address each five minutes. A run that failed isn't repeated:
-// the next one comes soon.
+// schedule runs the check of the public address each five minutes. A run that failed isn't
+// repeated: the next one comes soon.
 func (k *smoke) schedule(s Settings) {
 	if k == nil || !s.Synthetic {
 		return

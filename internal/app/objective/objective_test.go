@@ -51,13 +51,15 @@ func TestABadAnswerIsCounted(t *testing.T) {
 		failed error
 		want   []string
 	}{
-		"good":              {takenAgo(0), 201, 20 * time.Millisecond, nil, nil},
-		"refused":           {takenAgo(0), 409, 20 * time.Millisecond, nil, nil},
-		"a bug":             {takenAgo(0), 500, 20 * time.Millisecond, nil, []string{server}},
-		"no database":       {takenAgo(0), 503, time.Second, nil, []string{server, slow}},
-		"just in time":      {takenAgo(0), 201, 500 * time.Millisecond, nil, nil},
-		"slow":              {takenAgo(0), 201, 501 * time.Millisecond, nil, []string{slow}},
-		"a cold start":      {takenAgo(490 * time.Millisecond), 201, 20 * time.Millisecond, nil, []string{slow}},
+		"good":         {takenAgo(0), 201, 20 * time.Millisecond, nil, nil},
+		"refused":      {takenAgo(0), 409, 20 * time.Millisecond, nil, nil},
+		"a bug":        {takenAgo(0), 500, 20 * time.Millisecond, nil, []string{server}},
+		"no database":  {takenAgo(0), 503, time.Second, nil, []string{server, slow}},
+		"just in time": {takenAgo(0), 201, 500 * time.Millisecond, nil, nil},
+		"slow":         {takenAgo(0), 201, 501 * time.Millisecond, nil, []string{slow}},
+		"a cold start": {
+			takenAgo(490 * time.Millisecond), 201, 20 * time.Millisecond, nil, []string{slow},
+		},
 		"a clock that goes": {takenAgo(-time.Second), 201, 20 * time.Millisecond, nil, nil},
 		"an absurd clock":   {takenAgo(time.Hour), 201, 20 * time.Millisecond, nil, nil},
 		"no time at all":    {events.APIGatewayV2HTTPRequest{}, 201, 20 * time.Millisecond, nil, nil},

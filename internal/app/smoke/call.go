@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,9 +62,10 @@ type api interface {
 	send(ctx context.Context, c call) (answer, error)
 }
 
-// caller makes calls and checks their answers.
+// caller makes calls and checks their answers. It logs each.
 type caller struct {
 	api api
+	log *slog.Logger
 	// patience is until when a call is repeated that may succeed later.
 	patience time.Time
 	pause    time.Duration
@@ -72,7 +74,10 @@ type caller struct {
 // want makes a call, checks its status and the code of a problem, and decodes the answer into
 // `into`, unless it is nil.
 func (c *caller) want(ctx context.Context, q call, status int, code string, into any) error {
+	start := time.Now()
 	a, err := c.repeat(ctx, q)
+	c.log.InfoContext(ctx, "smoke call", "call", q.String(), "status", a.status, "code", a.code(),
+		"tookMs", time.Since(start).Milliseconds())
 	if err != nil {
 		return fmt.Errorf("%s got no answer: %w", q, err)
 	}

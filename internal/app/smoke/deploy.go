@@ -47,8 +47,8 @@ func (d *deployRun) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		d.health, d.offer, d.fill, d.inCatalog, d.reserve, d.read, d.extend, d.release, d.payTooLate,
-		d.isBack,
+		d.health, d.offer, d.fill, d.inCatalog,
+		d.reserve, d.read, d.extend, d.release, d.payTooLate, d.isBack,
 	} {
 		if err := step(ctx); err != nil {
 			return errors.Join(err, d.putAway(ctx))
@@ -130,11 +130,12 @@ func (d *deployRun) fill(ctx context.Context) error {
 	if len(moved.Results) != 1 || moved.Results[0].Outcome == "REFUSED" {
 		return fmt.Errorf("%s answered %+v, want one count that is applied", q, moved.Results)
 	}
-	return d.until(ctx, followLimit, "the stock that was counted isn't in the list", func() (bool, error) {
-		row, there, err := d.row(ctx)
-		d.before = row
-		return there && row.TotalQuantity-row.ReservedQuantity > 0, err
-	})
+	return d.until(ctx, followLimit, "the stock that was counted isn't in the list",
+		func() (bool, error) {
+			row, there, err := d.row(ctx)
+			d.before = row
+			return there && row.TotalQuantity-row.ReservedQuantity > 0, err
+		})
 }
 
 // row reads the stock row as an operator. It isn't there before the first movement.

@@ -15,8 +15,8 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// principalName is the check as the functions know it: the subject of its token, or its ARN. No other caller has it, so
-// nobody shares its idempotency keys on the routes that have a scope.
+// principalName is the check as the functions know it: the subject of its token, or its ARN. No
+// other caller has it, so nobody shares its idempotency keys on the routes that have a scope.
 const principalName = "smoke"
 
 // host is the host of the events. It is reserved for names that don't exist (RFC 6761).

@@ -54,7 +54,8 @@ type cloud struct {
 func newCloud(t *testing.T, c config.Config) *cloud {
 	t.Helper()
 	s := &cloud{
-		db: pgtest.New(t), status: "UPDATE_IN_PROGRESS", logged: &bytes.Buffer{}, metrics: &bytes.Buffer{},
+		db: pgtest.New(t), status: "UPDATE_IN_PROGRESS",
+		logged: &bytes.Buffer{}, metrics: &bytes.Buffer{},
 	}
 	c.DatabaseURL, c.HoldTTL, c.MaxHold = s.db.URL, time.Minute, time.Hour
 	c.MaxPaymentHold, c.MaxUnits, c.MaxLines = time.Hour, 1000, 100

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -86,9 +87,9 @@ type publicRun struct {
 }
 
 // newPublicRun makes a run that repeats no call: the alarm wants two runs of three to fail.
-func newPublicRun(s config.Smoke, id string) *publicRun {
+func newPublicRun(s config.Smoke, id string, log *slog.Logger) *publicRun {
 	return &publicRun{
-		caller: caller{api: newWebsite(s.URL), pause: pause}, settings: s, id: id,
+		caller: caller{api: newWebsite(s.URL), log: log, pause: pause}, settings: s, id: id,
 	}
 }
 

@@ -183,7 +183,8 @@ func TestThePublicCheckFollowsNoRedirect(t *testing.T) {
 		http.Redirect(w, r, "/elsewhere", http.StatusFound)
 	}))
 	t.Cleanup(server.Close)
-	err := newPublicRun(config.Smoke{URL: server.URL}, "1").check(t.Context())
+	run := newPublicRun(config.Smoke{URL: server.URL}, "1", slog.New(slog.DiscardHandler))
+	err := run.check(t.Context())
 	if err == nil || led.Load() {
 		t.Errorf("the check's error is %v; it was led elsewhere: %v", err, led.Load())
 	}

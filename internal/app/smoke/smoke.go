@@ -141,7 +141,7 @@ func (f *Function) deploy(ctx context.Context) (Report, error) {
 	}
 	run := &deployRun{
 		caller: caller{
-			api:      &gateway{settings: f.settings, aws: f.aws},
+			api: &gateway{settings: f.settings, aws: f.aws}, log: f.log,
 			patience: time.Now().Add(f.patience), pause: f.pause,
 		},
 		id: runID(ctx),
@@ -180,7 +180,7 @@ func (f *Function) public(ctx context.Context) (Report, error) {
 	if f.settings.URL == "" {
 		return report, errors.New("PUBLIC_URL is not set; the check of the public address needs it")
 	}
-	run := newPublicRun(f.settings, runID(ctx))
+	run := newPublicRun(f.settings, runID(ctx), f.log)
 	err := run.check(ctx)
 	report.Product = run.product
 	failed := 0.0
