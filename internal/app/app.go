@@ -42,6 +42,8 @@ type App struct {
 	pool    *postgres.Pool
 	reader  *postgres.Reader // nil without DATABASE_READER
 	api     *httpapi.API
+	// originSecrets are the secrets that the CDN may show.
+	originSecrets []string
 	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
 	// reportedRetries counts the service's retries that the metrics have so far.
@@ -64,7 +66,7 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	a := &App{log: log, pool: pool}
+	a := &App{log: log, pool: pool, originSecrets: c.OriginSecrets}
 	if a.reader, err = a.openReader(c, connections); err != nil {
 		pool.Close()
 		return nil, err
@@ -132,7 +134,8 @@ func (a *App) Close() {
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
-	handler := lambdahttp.New(a.api.Function(function), a.log)
+	handler := lambdahttp.New(a.api.Function(function), a.log,
+		lambdahttp.OnlyThroughCDN(a.originSecrets))
 	return fault.Count(function, objective.Measure(function, handler, a.metrics), a.metrics)
 }
 

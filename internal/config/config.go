@@ -104,6 +104,8 @@ type Config struct {
 	DeliverLogGroup string
 	// Smoke has the settings of the smoke function.
 	Smoke Smoke
+	// OriginSecrets are the secrets that the CDN may show. Without any, callers may go around it.
+	OriginSecrets []string
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -229,8 +231,9 @@ func (r *reader) config() Config {
 		WebhookQueues:  r.webhookQueues("WEBHOOK_QUEUES"),
 		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
 			"the name of a log group of CloudWatch"),
-		Pages: r.pages(),
-		Smoke: r.smoke(),
+		OriginSecrets: r.originSecrets("ORIGIN_SECRETS"),
+		Pages:         r.pages(),
+		Smoke:         r.smoke(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
@@ -493,6 +496,7 @@ func (c Config) Environ() []string {
 		"EVENT_SOURCE=" + c.EventSource,
 		"LIVE_URL=" + c.LiveURL,
 		"LIVE_HTTP=" + c.LiveHTTP,
+		"ORIGIN_SECRETS=" + strings.Join(c.OriginSecrets, ","),
 	}, c.Pages.environ()...)
 }
 

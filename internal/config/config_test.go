@@ -151,6 +151,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"STACK_ID", "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
 		"PUBLIC_URL", "https://shop.example.com",
 		"SYNTHETIC_SKU", "CANARY-1",
+		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -190,6 +191,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Stack: "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
 			URL:   "https://shop.example.com", SKU: "CANARY-1",
 		},
+		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -389,7 +391,7 @@ func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
 	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
 		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
 		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
-		"OIDC_TOKEN_ORIGIN", "https://token.example.com"))
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "ORIGIN_SECRETS", firstSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,5 +82,9 @@
 //	PUBLIC_URL                        -                 address that the smoke function calls each five minutes.
 //	SYNTHETIC_SKU                     -                 SKU of which it then holds a unit for a moment. Without one it
 //	                                                    holds nothing.
+//	ORIGIN_SECRETS                    -                 the secrets that the CDN may show, at most two, separated by a
+//	                                                    comma, each 32 to 128 letters and digits. Set, a caller who
+//	                                                    went around the CDN gets 403, unless the gateway authorized
+//	                                                    the call.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

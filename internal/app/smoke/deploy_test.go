@@ -27,6 +27,9 @@ func TestADeploysCheckHoldsReadsAndReleases(t *testing.T) {
 		"guarded":  {settings: config.Smoke{Auth: "jwt", ReserveAuth: true}},
 		"iam":      {settings: config.Smoke{Auth: "iam", ReserveAuth: true}},
 		"discreet": {service: config.Config{StockShown: 1}},
+		"behind the CDN": {
+			service: config.Config{OriginSecrets: []string{strings.Repeat("s", 32)}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -76,7 +76,8 @@ func (g *gateway) find(key string) (route.Route, error) {
 	return route.Route{}, fmt.Errorf("there is no route %s", key)
 }
 
-// event returns the event of a call, in payload format 2.0.
+// event returns the event of a call, in payload format 2.0. It has no API's id, so that functions
+// which want the CDN's secret take it without (lambdahttp.OnlyThroughCDN).
 func (g *gateway) event(c call, r route.Route) ([]byte, error) {
 	event := events.APIGatewayV2HTTPRequest{
 		Version: "2.0", RouteKey: c.route, RawPath: c.path(), RawQueryString: c.query.Encode(),
