@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -204,12 +205,16 @@ func (m *monitoring) addWindow(
 			AlarmDescription: jsii.String(fmt.Sprintf(
 				"A part of the alarm %s, which notifies: %g times the budget's pace in %g minutes",
 				o.id, b.pace, minutes)),
-			Threshold:          jsii.Number(b.pace * o.budget),
+			Threshold:          jsii.Number(threshold(b, o)),
 			ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD,
 			EvaluationPeriods:  jsii.Number(1),
 			TreatMissingData:   awscloudwatch.TreatMissingData_NOT_BREACHING,
 		}), awscloudwatch.AlarmState_ALARM)
 }
+
+// threshold returns the percentage of bad calls at which a budget burns so fast, to the thousandth:
+// a product of two decimal fractions ends in noise.
+func threshold(b burn, o objective) float64 { return math.Round(b.pace*o.budget*1000) / 1000 }
 
 // widgets returns an objective's graph, and its figure for the days over which it is measured.
 func (o objective) widgets(m *monitoring, functions []function) []awscloudwatch.IWidget {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,8 +82,9 @@ func (c *caller) want(ctx context.Context, q call, status int, code string, into
 	if err != nil {
 		return fmt.Errorf("%s got no answer: %w", q, err)
 	}
-	if got := a.code(); a.status != status || code != "" && got != code {
-		return fmt.Errorf("%s answered %d %.*s; want %d %s", q, a.status, maxQuoted, a.body, status, code)
+	if a.status != status || code != "" && a.code() != code {
+		return fmt.Errorf("%s answered %d %.*s; want %s", q, a.status, maxQuoted, a.body,
+			strings.TrimSpace(strconv.Itoa(status)+" "+code))
 	}
 	if into == nil {
 		return nil
