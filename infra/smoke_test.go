@@ -305,7 +305,7 @@ func TestTheAlarmOfThePublicAddressWatchesItsAbsenceToo(t *testing.T) {
 	metrics := asJSON(a.get("Metrics"))
 	for _, part := range []string{
 		`IF(FILL(failed, 0) \u003e 1 OR (FILL(alive, 0) \u003e= 12 AND FILL(checks, 0) \u003c 1), 1, 0)`,
-		`"Stat":"SampleCount"`, `"MetricName":"Invocations"`, `SweepersweepAlias`,
+		`"Stat":"SampleCount"`, `"MetricName":"Invocations"`, `SweepersweepFunction`,
 	} {
 		if !strings.Contains(metrics, part) {
 			t.Errorf("the alarm lacks %s: %s", part, metrics)
