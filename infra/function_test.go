@@ -106,7 +106,7 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 // databaseless are the functions that need no database.
 var databaseless = []string{
 	"web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver", "live-authorizer",
-	"grant-scopes",
+	"grant-scopes", "smoke",
 }
 
 func wantVariables(mode, name string) map[string]any {
@@ -124,6 +124,7 @@ func wantVariables(mode, name string) map[string]any {
 	}
 	maps.Copy(want, wantFeedVariables(mode, name))
 	maps.Copy(want, wantPagesVariables(mode, name))
+	maps.Copy(want, wantSmokeVariables(mode, name))
 	switch {
 	case slices.Contains(databaseless, name):
 	case !isExternal(mode):
@@ -156,6 +157,7 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 		timeouts := map[string]float64{
 			"sweep": sweepTimeout, "migrate": migrateTimeout,
 			"relay": relayTimeout, "deliver": deliverTimeout, "grant-scopes": poolTimeout,
+			"smoke": smokeTimeout,
 		}
 		for name, f := range tpl.functions(mode) {
 			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
@@ -171,7 +173,8 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 	if relayTimeout < relaySeconds+apiTimeout || relaySeconds >= 60 {
 		t.Error("a run of the relay can't finish its last page")
 	}
-	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {
+	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout ||
+		smokeTriggerTimeout <= smokeTimeout || sweepTimeout >= 60 {
 		t.Error("the gateway, the trigger or the minute ends before the function inside it")
 	}
 }

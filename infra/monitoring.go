@@ -14,12 +14,12 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify one topic, and the dashboard's rows.
+// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
 // Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
-	topic    awssns.Topic
+	topics   []awssns.ITopic
 	alarms   []interfacesawscloudwatch.IAlarmRef
 	rows     [][]awscloudwatch.IWidget
 }
@@ -27,7 +27,7 @@ type monitoring struct {
 func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
 	// The id Watch is part of the logical id of every alarm: another id would replace them all.
 	scope = constructs.NewConstruct(scope, jsii.String("Watch"))
-	return &monitoring{scope: scope, settings: s, topic: newTopic(scope, s)}
+	return &monitoring{scope: scope, settings: s, topics: topics(scope, s)}
 }
 
 // metricNamespace returns the CloudWatch namespace of the functions' own metrics. Each stack has

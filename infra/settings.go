@@ -94,6 +94,8 @@ type Settings struct {
 
 	Delivery Delivery
 
+	Checks
+
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
 	Disaster
@@ -156,6 +158,7 @@ type Stage struct {
 	MaxACU                      float64
 	ThrottleRate, ThrottleBurst int
 	Events                      Events
+	Objectives                  bool
 }
 
 var stages = map[string]Stage{
@@ -187,6 +190,7 @@ var stages = map[string]Stage{
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
 		Events:        EventsOn,
+		Objectives:    true,
 	},
 }
 
@@ -285,6 +289,7 @@ func read(r *reader) Settings {
 	s.readDomains(r)
 	s.readFeed(r)
 	s.readDelivery(r)
+	s.readChecks(r)
 	s.checkVariables(r)
 	return s
 }
