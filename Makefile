@@ -222,8 +222,9 @@ sbom: build ## List the modules in each function, as CycloneDX, into build/sbom 
 	@mkdir -p build/sbom build/bin
 	@GOBIN=$(CURDIR)/build/bin go install $(CYCLONEDX)
 	@for name in $(FUNCTIONS); do \
-	  build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp \
-	    -version $(VERSION) -output build/sbom/$$name.cdx.json build/$$name/bootstrap; \
+	  GOOS=linux GOARCH=$(ARCH) GOPROXY=off build/bin/cyclonedx-gomod bin -json -std -licenses \
+	    -noserial -notimestamp -version $(VERSION) -output build/sbom/$$name.cdx.json \
+	    build/$$name/bootstrap 2>build/sbom.log || { cat build/sbom.log; exit 1; }; \
 	done
 	@go test -count=1 -run Sbom ./internal/workflows -sbom $(CURDIR)/build/sbom
 
