@@ -177,6 +177,17 @@ delivery: cdk ## Deploy the roles of GitHub's workflows alone (ARGS='-c githubRe
 bootstrap: cdk ## Prepare an AWS account for the CDK, in each region of the stacks, once.
 	@$(CDK) bootstrap $(ARGS)
 
+.PHONY: cost
+cost: ## Write infra/COST.md from the price list and the measures (internal/cmd/cost).
+	@go run ./internal/cmd/cost
+
+.PHONY: cost-measure
+cost-measure: postgres cdk ## Measure anew what a call takes and what a stack has, for `make cost`.
+	@$(CDK) synth --quiet --strict --output build/cost/dev
+	@$(CDK) synth --quiet --strict -c env=prod --output build/cost/prod
+	@go run ./internal/cmd/cost -measure -dev build/cost/dev/allo-dev.template.json \
+	  -prod build/cost/prod/allo-prod.template.json
+
 .PHONY: coldstart
 coldstart: ## Measure cold starts and the size of every binary, into build/coldstart.
 	@$(MAKE) --no-print-directory bench ARGS='-only cold-start -out build/coldstart'
@@ -226,8 +237,9 @@ sbom: build ## List the modules in each function, as CycloneDX, into build/sbom 
 	@mkdir -p build/sbom build/bin
 	@GOBIN=$(CURDIR)/build/bin go install $(CYCLONEDX)
 	@for name in $(FUNCTIONS); do \
-	  build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp \
-	    -version $(VERSION) -output build/sbom/$$name.cdx.json build/$$name/bootstrap; \
+	  GOOS=linux GOARCH=$(ARCH) GOPROXY=off build/bin/cyclonedx-gomod bin -json -std -licenses \
+	    -noserial -notimestamp -version $(VERSION) -output build/sbom/$$name.cdx.json \
+	    build/$$name/bootstrap 2>build/sbom.log || { cat build/sbom.log; exit 1; }; \
 	done
 	@go test -count=1 -run Sbom ./internal/workflows -sbom $(CURDIR)/build/sbom
 

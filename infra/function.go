@@ -163,10 +163,14 @@ func newFunction(
 		Timeout:       awscdk.Duration_Seconds(jsii.Number(p.timeout)),
 		Role:          role,
 		Environment:   variables(s, p.variables),
-		Tracing:       awslambda.Tracing_ACTIVE,
+		Tracing:       tracing(s),
 		LoggingFormat: awslambda.LoggingFormat_JSON, // for Lambda's own lines
-		LogGroup:      logs,
-		RecursiveLoop: awslambda.RecursiveLoop_TERMINATE,
+		// Lambda's lines of each call (platform.start, platform.report) are of level INFO. They cost as
+		// much as our own line, which says more. Those of failed calls are of level WARN (AWS Lambda
+		// Developer Guide, "Log-level filtering").
+		SystemLogLevelV2: awslambda.SystemLogLevel_WARN,
+		LogGroup:         logs,
+		RecursiveLoop:    awslambda.RecursiveLoop_TERMINATE,
 		// Old versions stay, so that an operator can move the alias back. A version from a deploy
 		// that was rolled back is removed: it would make the next deploy of the same code fail.
 		CurrentVersionOptions: &awslambda.VersionOptions{
@@ -221,6 +225,15 @@ func variables(s Settings, own map[string]*string) *map[string]*string {
 		}
 	}
 	return &env
+}
+
+// tracing returns whether X-Ray records calls. Lambda fixes how many: the first of each second of
+// each function and 5% of the rest, which is every call of a quiet stack.
+func tracing(s Settings) awslambda.Tracing {
+	if s.Tracing {
+		return awslambda.Tracing_ACTIVE
+	}
+	return awslambda.Tracing_DISABLED
 }
 
 func architecture(s Settings) awslambda.Architecture {

@@ -31,12 +31,15 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			want := map[string]any{
 				"Runtime": "provided.al2023", "Handler": "bootstrap", "MemorySize": 256.0,
 				"Architectures": []any{cmp.Or(modes[mode]["arch"], "arm64")},
-				"TracingConfig": map[string]any{"Mode": "Active"}, "RecursiveLoop": "Terminate",
+				"TracingConfig": traced(mode), "RecursiveLoop": "Terminate",
 			}
 			for property, value := range want {
 				if diff := gocmp.Diff(value, f.get(property)); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, property, diff)
 				}
+			}
+			if level := f.get("LoggingConfig", "SystemLogLevel"); level != "WARN" {
+				t.Errorf("%s: Lambda's own lines are of the level %v and above", name, level)
 			}
 			wantConcurrency := any(nil)
 			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
@@ -47,6 +50,15 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			}
 		}
 	})
+}
+
+// traced returns the tracing of a mode's functions: none by default, so that X-Ray, which charges
+// for each trace, records nothing.
+func traced(mode string) any {
+	if modes[mode]["tracing"] == "on" {
+		return map[string]any{"Mode": "Active"}
+	}
+	return nil
 }
 
 // maxDescription is Lambda's limit for a function's description, in characters. Only a deploy would

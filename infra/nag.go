@@ -34,7 +34,7 @@ func suppress(c constructs.IConstruct, rule, reason string, appliesTo ...any) {
 
 func suppressWildcards(f awslambda.Function) {
 	suppress(f.Role(), "AwsSolutions-IAM5",
-		"X-Ray and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
+		"X-Ray's and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
 			"narrower resource; the function's own code is denied the latter",
 		"Resource::*")
 }

@@ -96,6 +96,8 @@ type Settings struct {
 
 	Checks
 
+	// Tracing lets X-Ray record calls of the functions.
+	Tracing bool
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
 	Disaster
@@ -274,6 +276,7 @@ func read(r *reader) Settings {
 		SweeperConcurrency: r.integer("sweeperConcurrency", 0, 0, maxSweeperConcurrency),
 		CORSOrigins:        r.origins("corsOrigins"),
 		AlarmEmail:         r.match("alarmEmail", "", emailPattern, "an e-mail address"),
+		Tracing:            r.onOff("tracing", false),
 		Owner:              r.match("owner", "", tagPattern, wantTag),
 		CostCentre:         r.match("costCentre", "", tagPattern, wantTag),
 		PermissionsBoundary: r.match("permissionsBoundary", "", policyPattern,

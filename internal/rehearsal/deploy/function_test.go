@@ -184,7 +184,7 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	}
 	want := facts{
 		Handler: "bootstrap", Runtime: "provided.al2023", LogFormat: "JSON",
-		LogGroup: "/" + stack + "/" + logOf(name), Tracing: "Active",
+		LogGroup: "/" + stack + "/" + logOf(name), Tracing: "PassThrough",
 		Arch: []types.Architecture{arch}, Memory: 256, Timeout: timeout, Machine: machine,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
