@@ -121,7 +121,8 @@ test-pooled: postgres ## Run the tests of the statements through PgBouncer (need
 
 .PHONY: fuzz
 fuzz: postgres ## Feed each fuzz target for FUZZTIME (10s).
-	@for package in $(TESTED) $$(go list $(ATTACKS)); do \
+	@for package in $$(grep -l '^func Fuzz' -r internal --include=*_test.go | \
+	    xargs -n 1 dirname | sort -u | sed 's|^|./|'); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "fuzz $$target of $$package for $(FUZZTIME)"; \
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x \
@@ -181,12 +182,18 @@ sam-sweep: postgres cdk build/bin/local ## Invoke the sweeper under SAM (ARGS=in
 build: ## Build every Lambda to build/<name>/bootstrap, for linux/arm64 (ARCH=amd64).
 	@$(MAKE) --no-print-directory build-for GOOS=linux ARCH=$(ARCH) OUT=build
 
+# One `go build` of all is faster than one for each. It leaves alone what is up to date, and so does
+# the copy.
 .PHONY: build-for
 build-for:
+	@mkdir -p $(OUT)/.functions
+	@GOOS=$(GOOS) GOARCH=$(ARCH) CGO_ENABLED=0 \
+	  go build $(LAMBDA_FLAGS) -o $(OUT)/.functions/ ./functions/...
 	@for name in $(FUNCTIONS); do \
 	  mkdir -p $(OUT)/$$name; \
-	  GOOS=$(GOOS) GOARCH=$(ARCH) CGO_ENABLED=0 \
-	    go build $(LAMBDA_FLAGS) -o $(OUT)/$$name/bootstrap ./functions/$$name; \
+	  cmp -s $(OUT)/.functions/$$name $(OUT)/$$name/bootstrap || { \
+	    rm -f $(OUT)/$$name/bootstrap; \
+	    cp $(OUT)/.functions/$$name $(OUT)/$$name/bootstrap; }; \
 	done
 	@echo "Built $(words $(FUNCTIONS)) functions for $(GOOS)/$(ARCH) in $(OUT)/."
 
