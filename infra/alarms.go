@@ -82,6 +82,9 @@ func (m *monitoring) addAlarm(
 		props.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
 	}
 	added := awscloudwatch.NewAlarm(m.scope, jsii.String(id), props)
+	if a.missingBreaches {
+		m.warmUp(added)
+	}
 	notify := awscloudwatchactions.NewSnsAction(m.topic)
 	added.AddAlarmAction(notify)
 	added.AddOkAction(notify)

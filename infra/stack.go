@@ -12,6 +12,8 @@ import (
 // the function's built binary in it.
 func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stack {
 	stack := awscdk.NewStack(scope, jsii.String(s.StackName()), stackProps(s))
+	s.pinZones(stack)
+	edge := newEdge(scope, s)
 
 	db := newDatabase(stack, s)
 	functions := newRouteFunctions(stack, s, assets, db)
@@ -19,10 +21,11 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	feed := newFeed(stack, s, assets, db, sweeper)
 	live := newLive(stack, s, assets)
 	api := newAPI(stack, s)
-	cdn := newCDN(stack, s, api)
+	cdn := newCDN(stack, s, api, edge)
 	signIn := newSignIn(stack, s, assets, cdn.pages(api))
 	api.addRoutes(s, functions, signIn)
 
+	cdn.closeAPI(s, functions)
 	live.connect(feed.relay, functions)
 	feed.nameSource(s, functions)
 	feed.showWebhooks(s, functions)
@@ -45,6 +48,8 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 		newRollout(stack, functions, functionAlarms, api5xx)
 	}
 	redirectProviderLogs(stack, s)
+	edge.finish(s)
+	warnOfUnheardAlarms(stack, s)
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
 		api: api, cdn: cdn, signIn: signIn, live: live, sweeper: sweeper, feed: feed, db: db,
@@ -62,6 +67,9 @@ func stackProps(s Settings) *awscdk.StackProps {
 	}
 	if s.Account != "" || s.Region != "" {
 		props.Env = &awscdk.Environment{Account: optional(s.Account), Region: optional(s.Region)}
+	}
+	if s.crossesRegions() {
+		props.CrossRegionReferences = jsii.Bool(true)
 	}
 	if s.PermissionsBoundary != "" {
 		props.PermissionsBoundary = awscdk.PermissionsBoundary_FromName(

@@ -31,7 +31,7 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus": "on", "reserveAuth": "on", "live": "on",
+		"bus": "on", "reserveAuth": "on", "live": "on", "alarmEmail": "ops@example.com",
 		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
@@ -41,6 +41,7 @@ var modes = map[string]map[string]string{
 	},
 	"aurora-direct": {
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
+		"alarmEmail": "ops@example.com",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
@@ -57,7 +58,8 @@ var modes = map[string]map[string]string{
 		"cdn":            "on", "cdnDomainName": "shop.example.com",
 		"cdnCertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1",
 		"cdnWebAcl":         "arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a",
-		"alarmEmail":        "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
+		"cdnOnly":           "on", "cdnSecrets": "2,1",
+		"alarmEmail": "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
 		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
 		"stockShown": "20", "retentionDays": "90", "maxPaymentHold": "2h", "maxUnits": "20",
 		"maxLines": "10",
@@ -79,6 +81,8 @@ type template struct {
 	body map[string]any
 	// warnings are the findings of cdk-nag and the CDK's own.
 	warnings []string
+	// assembly is the folder of the templates. It lasts as long as the test that made it.
+	assembly string
 	// protected tells whether CloudFormation refuses to delete the stack. No template says so.
 	protected bool
 }
@@ -122,7 +126,7 @@ func synthesizeWith(t *testing.T, of map[string]string) template {
 	name := settings.StackName()
 	tpl := template{
 		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(),
+		protected: *stack.TerminationProtection(), assembly: out,
 	}
 	tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json"))
 	if err != nil {
