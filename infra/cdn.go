@@ -66,7 +66,7 @@ func newCDN(scope constructs.Construct, s Settings, a api, e *edge) *cdn {
 	}
 	switch {
 	case e != nil:
-		props.WebAclId = e.firewall.AttrArn()
+		props.WebAclId = e.arn(scope, s)
 	case s.WebACL != "":
 		props.WebAclId = jsii.String(s.WebACL)
 	}

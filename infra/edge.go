@@ -1,15 +1,25 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsssm"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awswafv2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/customresources"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
 
-// edge is the firewall before the CDN. CloudFront's firewalls are in us-east-1, so it has a stack
-// of its own there, which is deployed first.
-type edge struct{ firewall awswafv2.CfnWebACL }
+// edge is the firewall before the CDN. CloudFront's firewalls are in us-east-1, wherever the rest
+// is, so it has a stack of its own there, which is deployed first.
+type edge struct {
+	stack awscdk.Stack
+	// parameter is the name of the parameter that has the firewall's ARN.
+	parameter string
+}
 
 // newEdge returns nil without waf=on. The scope is the app.
 func newEdge(scope constructs.Construct, s Settings) *edge {
@@ -19,23 +29,52 @@ func newEdge(scope constructs.Construct, s Settings) *edge {
 	props := stackProps(s)
 	props.Description = jsii.String(
 		"Allo Reservations, " + s.Env + ": the firewall before the CDN of " + s.StackName())
-	props.Env = &awscdk.Environment{Account: optional(s.Account), Region: jsii.String(edgeRegion)}
+	props.Env = &awscdk.Environment{Account: optional(s.Account), Region: jsii.String(cdnRegion)}
 	stack := awscdk.NewStack(scope, jsii.String(s.StackName()+"-edge"), props)
-	e := &edge{firewall: newFirewall(stack, s)}
+	// A name that begins with "aws" is refused, and the stack's may.
+	e := &edge{stack: stack, parameter: "/firewall/" + s.StackName()}
+	awsssm.NewStringParameter(stack, jsii.String("Arn"), &awsssm.StringParameterProps{
+		ParameterName: jsii.String(e.parameter),
+		StringValue:   newFirewall(stack, s).AttrArn(),
+		Description:   jsii.String("The firewall before the CDN of " + s.StackName()),
+	})
 	tag(stack, s)
 	return e
 }
 
-// finishEdge keeps the logs of the function by which the CDK hands the firewall's name to another
-// region. The CDK adds that function when the other stack refers to the firewall.
-func (e *edge) finish(s Settings) {
-	if e != nil && s.crossesRegions() {
-		redirectProviderLogs(awscdk.Stack_Of(e.firewall), s)
+// arn reads the firewall's ARN from the parameter, during a deploy of the stack. The CDK's own
+// references to another region would lock the firewall while the CDN refers to it, and add a
+// function to each stack whose log never ends.
+func (e *edge) arn(scope constructs.Construct, s Settings) *string {
+	stack := awscdk.Stack_Of(scope)
+	stack.AddDependency(e.stack, jsii.String("the CDN's firewall"))
+	call := &customresources.AwsSdkCall{
+		Service:            jsii.String("SSM"),
+		Action:             jsii.String("getParameter"),
+		Region:             jsii.String(cdnRegion),
+		Parameters:         map[string]any{"Name": e.parameter},
+		PhysicalResourceId: customresources.PhysicalResourceId_Of(jsii.String(e.parameter)),
 	}
+	parameter := e.stack.FormatArn(&awscdk.ArnComponents{
+		Service: jsii.String("ssm"), Resource: jsii.String("parameter"),
+		ResourceName: jsii.String(strings.TrimPrefix(e.parameter, "/")),
+		Account:      stack.Account(), Partition: stack.Partition(),
+	})
+	props := &customresources.AwsCustomResourceProps{
+		OnCreate: call, OnUpdate: call,
+		InstallLatestAwsSdk: jsii.Bool(false),
+		Timeout:             awscdk.Duration_Minutes(jsii.Number(bootstrapTimeout)),
+		Policy: customresources.AwsCustomResourcePolicy_FromStatements(
+			&[]awsiam.PolicyStatement{allow("ssm:GetParameter", parameter)}),
+	}
+	if !s.Aurora { // The bootstrap of a cluster has the function already, with its role and its log.
+		props.LogGroup = newLogGroup(scope, "FirewallLogs", s, "firewall")
+		props.Role = newRole(constructs.NewConstruct(scope, jsii.String("FirewallFunction")),
+			props.LogGroup.(awslogs.LogGroup))
+	}
+	return customresources.NewAwsCustomResource(scope, jsii.String("Firewall"), props).
+		GetResponseField(jsii.String("Parameter.Value"))
 }
-
-// crossesRegions reports whether the stack refers to one in another region.
-func (s Settings) crossesRegions() bool { return s.WAF && s.Region != edgeRegion }
 
 const (
 	// wafWindow is the time over which the firewall counts an address's reserves, in seconds. It is

@@ -59,23 +59,23 @@ func TestTheFirewallStandsBeforeTheCDN(t *testing.T) {
 	for _, warning := range slices.Concat(main.warnings, edge.warnings) {
 		t.Error(warning)
 	}
-	config := main.only(t, "AWS::CloudFront::Distribution").get("DistributionConfig")
-	if acl := asJSON(dig(config, "WebACLId")); !strings.Contains(acl, "ExportsReader") {
-		t.Errorf("the CDN's firewall is %s, want the one of the other region", acl)
+	for _, problem := range handOverProblems(t, main, edge) {
+		t.Error(problem)
 	}
-	writer := edge.only(t, "Custom::CrossRegionExportWriter")
-	if got := asJSON(writer.properties); !strings.Contains(got, `"eu-central-1"`) ||
-		!strings.Contains(got, edge.only(t, "AWS::WAFv2::WebACL").id) {
-		t.Errorf("the firewall's name is exported by %s", got)
-	}
-	for _, f := range edge.resources("AWS::Lambda::Function") {
-		if f.get("LoggingConfig", "LogGroup") == nil {
-			t.Errorf("%s logs to a group that Lambda keeps for ever", f.id)
-		}
+	if n := len(edge.resources("")); n > 2 {
+		t.Errorf("the firewall's stack has %d resources, want the firewall and the parameter", n)
 	}
 
 	// These are the controls: the test finds a firewall that lets through what it should stop, or
 	// stops what it should let through.
+	for _, change := range [][2]string{
+		{`/firewall/allo-prod`, `/firewall/allo-dev`}, {"ssm:GetParameter", "ssm:PutParameter"},
+		{`\"region\":\"us-east-1\"`, `\"region\":\"us-east-2\"`},
+	} {
+		if len(handOverProblems(t, changed(t, main, change[0], change[1]), edge)) == 0 {
+			t.Errorf("the test accepts %s", change[1])
+		}
+	}
 	for name, change := range map[string][2]string{
 		"another limit":       {`"Limit":200`, `"Limit":2000`},
 		"another window":      {`"EvaluationWindowSec":300`, `"EvaluationWindowSec":60`},
@@ -204,21 +204,92 @@ func TestTheFirewallIsForARouteOfTheTable(t *testing.T) {
 	}
 }
 
-// In us-east-1 the stacks are neighbours, so no function hands the firewall's name over.
-func TestAStackBesideItsFirewallNeedsNoFunctionForIt(t *testing.T) {
-	main, edge := edgeOf(t, with(guardedEdge, "region", "us-east-1", "botControl", "off"))
+// handOverProblems says what is wrong with the way of the firewall's ARN to the CDN.
+func handOverProblems(t *testing.T, main, edge template) (found []string) {
+	t.Helper()
+	parameter := edge.only(t, "AWS::SSM::Parameter")
+	firewall := edge.only(t, "AWS::WAFv2::WebACL").id
+	if got := asJSON(parameter.get("Value")); got != `{"Fn::GetAtt":["`+firewall+`","Arn"]}` {
+		found = append(found, "the parameter's value is "+got)
+	}
+	var reader resource
+	for _, r := range main.resources("Custom::AWS") {
+		if strings.HasPrefix(r.id, "CdnFirewall") {
+			reader = r
+		}
+	}
 	config := main.only(t, "AWS::CloudFront::Distribution").get("DistributionConfig")
-	if acl := asJSON(dig(config, "WebACLId")); !strings.Contains(acl, "Fn::ImportValue") {
-		t.Errorf("the CDN's firewall is %s, want the other stack's", acl)
+	want := `{"Fn::GetAtt":["` + reader.id + `","Parameter.Value"]}`
+	if got := asJSON(dig(config, "WebACLId")); reader.id == "" || got != want {
+		found = append(found, "the CDN's firewall is "+got+", want "+want)
 	}
-	if found := edge.resources("AWS::Lambda::Function"); len(found) > 0 {
-		t.Errorf("the firewall's stack has %d functions", len(found))
+	name := fmt.Sprint(parameter.get("Name"))
+	for _, when := range []string{"Create", "Update"} {
+		call := asJSON(reader.get(when))
+		for _, part := range []string{
+			`\"action\":\"getParameter\"`, `\"region\":\"us-east-1\"`, `\"Name\":\"` + name + `\"`,
+		} {
+			if !strings.Contains(call, part) {
+				found = append(found, "on "+when+" the ARN is read by "+call)
+			}
+		}
 	}
-	if rules := asList(edge.only(t, "AWS::WAFv2::WebACL").get("Rules")); len(rules) != 4 {
-		t.Errorf("without bot control the firewall has %d rules, want 4", len(rules))
+	rights := ""
+	for _, policy := range main.resources("AWS::IAM::Policy") {
+		rights += asJSON(policy.properties)
 	}
-	for _, warning := range slices.Concat(main.warnings, edge.warnings) {
-		t.Error(warning)
+	if !strings.Contains(rights, `"ssm:GetParameter"`) ||
+		!strings.Contains(rights, `:parameter`+name) {
+		found = append(found, "nobody may read the parameter")
+	}
+	return found
+}
+
+// The firewall is made before the CDN that refers to it, in each region and with each database.
+func TestTheFirewallsStackIsDeployedFirst(t *testing.T) {
+	for name, settings := range map[string]map[string]string{
+		"another region": guardedEdge,
+		"the same region and a cluster": with(guardedEdge, "region", "us-east-1", "db", "aurora",
+			"azs", "us-east-1a,us-east-1b", "botControl", "off"),
+		"the shell's region": with(guardedEdge, "region", "", "account", ""),
+	} {
+		main, edge := edgeOf(t, settings)
+		source, err := os.ReadFile(filepath.Join(main.assembly, "manifest.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var manifest struct {
+			Artifacts map[string]struct {
+				Dependencies []string
+				Environment  string
+			}
+		}
+		if err := json.Unmarshal(source, &manifest); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(manifest.Artifacts["allo-prod"].Dependencies, "allo-prod-edge") {
+			t.Errorf("%s: the stack is deployed after %v", name,
+				manifest.Artifacts["allo-prod"].Dependencies)
+		}
+		place := manifest.Artifacts["allo-prod-edge"].Environment
+		if !strings.HasSuffix(place, "/us-east-1") {
+			t.Errorf("%s: the firewall is in %s", name, place)
+		}
+		rules := 4
+		if settings["botControl"] == "on" {
+			rules = 5
+		}
+		if got := asList(edge.only(t, "AWS::WAFv2::WebACL").get("Rules")); len(got) != rules {
+			t.Errorf("%s: the firewall has %d rules, want %d", name, len(got), rules)
+		}
+		for _, warning := range slices.Concat(main.warnings, edge.warnings) {
+			t.Errorf("%s: %s", name, warning)
+		}
+		for _, f := range main.resources("AWS::Lambda::Function") {
+			if f.get("LoggingConfig", "LogGroup") == nil {
+				t.Errorf("%s: %s logs to a group that Lambda keeps for ever", name, f.id)
+			}
+		}
 	}
 }
 

@@ -95,6 +95,8 @@ type Settings struct {
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
+	Delivery Delivery
+
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
 	// Owner and CostCentre are tags, unless they are empty.
@@ -284,6 +286,7 @@ func read(r *reader) Settings {
 	s.readEdge(r)
 	s.readZones(r)
 	s.readFeed(r)
+	s.readDelivery(r)
 	s.checkVariables(r)
 	return s
 }

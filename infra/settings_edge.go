@@ -37,9 +37,6 @@ const (
 	leastZones, mostZones = 2, 3
 )
 
-// edgeRegion is where CloudFront's firewalls are, wherever the rest is (AWS::WAFv2::WebACL, "Scope").
-const edgeRegion = "us-east-1"
-
 // readEdge reads the firewall and who may go around the CDN. It comes after readDomains.
 func (s *Settings) readEdge(r *reader) {
 	s.WAF = r.onOff("waf", false)
@@ -56,10 +53,6 @@ func (s *Settings) readEdge(r *reader) {
 		if !s.WAF && r.given(key) {
 			r.fail("%s is for waf=on", key)
 		}
-	}
-	if s.WAF && s.Region == "" {
-		r.fail("waf=on needs region: the firewall is in a stack of its own in %s, "+
-			"and the CDK must know both regions", edgeRegion)
 	}
 	if s.WAF && s.WebACL != "" {
 		r.fail("waf=on makes a firewall, and cdnWebAcl names another one: give one of the two")

@@ -27,7 +27,6 @@ func TestInvalidSettingsOfTheEdgeAreRefused(t *testing.T) {
 		"firewall without a CDN": {
 			map[string]any{"waf": "on", "region": "eu-west-1"}, "waf is for cdn=on",
 		},
-		"firewall without region": {map[string]any{"waf": "on", "cdn": "on"}, "waf=on needs region"},
 		"two firewalls": {
 			cdn("waf", "on", "cdnWebAcl",
 				"arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a"),
@@ -82,12 +81,12 @@ func TestValidSettingsOfTheEdgeAreRead(t *testing.T) {
 	})
 	if err != nil || !s.WAF || s.WAFRate != 50 || !s.BotControl || !s.CDNOnly ||
 		!slices.Equal(s.CDNSecrets, []int{2, 1}) ||
-		!slices.Equal(s.Zones, []string{"eu-central-1b", "eu-central-1a"}) || !s.crossesRegions() {
+		!slices.Equal(s.Zones, []string{"eu-central-1b", "eu-central-1a"}) {
 		t.Errorf("ReadSettings() = %+v, %v", s.Edge, err)
 	}
 	s, err = ReadSettings(nil)
 	if err != nil || s.WAF || s.WAFRate != defaultWAFRate || s.BotControl || s.CDNOnly ||
-		!slices.Equal(s.CDNSecrets, []int{1}) || s.Zones != nil || s.crossesRegions() {
+		!slices.Equal(s.CDNSecrets, []int{1}) || s.Zones != nil {
 		t.Errorf("ReadSettings(nil) = %+v, %v", s.Edge, err)
 	}
 }

@@ -16,13 +16,14 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	edge := newEdge(scope, s)
 
 	db := newDatabase(stack, s)
-	functions := newRouteFunctions(stack, s, assets, db)
+	office := newOffice(stack, s)
+	functions := newRouteFunctions(stack, s, assets, db, office)
 	sweeper := newSweeper(stack, s, assets, db)
 	feed := newFeed(stack, s, assets, db, sweeper)
-	live := newLive(stack, s, assets)
+	live := newLive(stack, s, assets, office)
 	api := newAPI(stack, s)
 	cdn := newCDN(stack, s, api, edge)
-	signIn := newSignIn(stack, s, assets, cdn.pages(api))
+	signIn := newSignIn(stack, s, assets, office, cdn.pages(api))
 	api.addRoutes(s, functions, signIn)
 
 	cdn.closeAPI(s, functions)
@@ -48,7 +49,6 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 		newRollout(stack, functions, functionAlarms, api5xx)
 	}
 	redirectProviderLogs(stack, s)
-	edge.finish(s)
 	warnOfUnheardAlarms(stack, s)
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
@@ -67,9 +67,6 @@ func stackProps(s Settings) *awscdk.StackProps {
 	}
 	if s.Account != "" || s.Region != "" {
 		props.Env = &awscdk.Environment{Account: optional(s.Account), Region: optional(s.Region)}
-	}
-	if s.crossesRegions() {
-		props.CrossRegionReferences = jsii.Bool(true)
 	}
 	if s.PermissionsBoundary != "" {
 		props.PermissionsBoundary = awscdk.PermissionsBoundary_FromName(
