@@ -98,6 +98,9 @@ func (m *monitoring) addAlarm(
 		props.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
 	}
 	added := awscloudwatch.NewAlarm(m.scope, jsii.String(id), props)
+	if a.missingBreaches {
+		m.warmUp(added)
+	}
 	for _, topic := range m.topics {
 		notify := awscloudwatchactions.NewSnsAction(topic)
 		added.AddAlarmAction(notify)

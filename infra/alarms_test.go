@@ -27,12 +27,11 @@ var wantAlarms = map[string]string{
 	"Throttles":     "AWS/Lambda Throttles FunctionName,Resource Sum/60s > 0 in 1 of 1",
 	"SweeperDead": "AWS/Lambda Invocations FunctionName,Resource " +
 		"Sum/300s < 3 in 1 of 1 or missing",
-	"SweeperBehind": "own SweepLag - Maximum/60s > 180 in 3 of 3 or missing",
-	"SweeperErrors": "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
-	"SweeperSlow":   "AWS/Lambda Duration FunctionName,Resource Maximum/60s > 40000 in 3 of 5",
-	"RuleFailed":    "AWS/Events FailedInvocations RuleName Sum/60s > 0 in 1 of 1",
-	"LostSweeps": "AWS/SQS ApproximateNumberOfMessagesVisible QueueName " +
-		"Maximum/60s > 0 in 1 of 1",
+	"SweeperBehind":   "own SweepLag - Maximum/60s > 180 in 3 of 3 or missing",
+	"SweeperErrors":   "AWS/Lambda Errors FunctionName,Resource Sum/300s > 2 in 1 of 1",
+	"SweeperSlow":     "AWS/Lambda Duration FunctionName,Resource Maximum/60s > 40000 in 3 of 5",
+	"RuleFailed":      "AWS/Events FailedInvocations RuleName Sum/60s > 0 in 1 of 1",
+	"LostSweeps":      "AWS/SQS NumberOfMessagesSent QueueName Sum/300s > 0 in 1 of 1",
 	"OldTransaction":  "own OldestTransaction - Maximum/60s > 300 in 1 of 1",
 	"OldHorizon":      "own HorizonTransactions - Maximum/60s > 200000 in 3 of 3",
 	"AuditViolations": "own AuditViolations - Maximum/3600s > 0 in 1 of 1",

@@ -201,7 +201,7 @@ func newStage(
 		},
 		AccessLogSettings: &accessLog{
 			destination: awsapigatewayv2.NewLogGroupLogDestination(
-				newLogGroup(scope, "AccessLogs", s, "access")),
+				newLogGroup(scope, "AccessLogs", s, vendedName(s, "access"))),
 			format: awsapigateway.AccessLogFormat_Custom(jsii.String(accessLogFormat())),
 		},
 	}

@@ -31,14 +31,11 @@ func newAurora(scope constructs.Construct, s Settings) *aurora {
 		a.proxy = newProxy(scope, a)
 	}
 	a.bootstrap = newBootstrap(scope, s, a.cluster)
+	a.keep()
 	return a
 }
 
 func newCluster(scope constructs.Construct, s Settings, n network) awsrds.DatabaseCluster {
-	removal := awscdk.RemovalPolicy_DESTROY
-	if s.Stage.Protected {
-		removal = awscdk.RemovalPolicy_SNAPSHOT
-	}
 	// RDS would create this log group without a retention period, so the stack creates it first,
 	// under the name that RDS uses.
 	logs := newLogGroup(scope, "ClusterLogs", s, "/aws/rds/cluster/"+s.StackName()+"/postgresql")
@@ -67,7 +64,7 @@ func newCluster(scope constructs.Construct, s Settings, n network) awsrds.Databa
 		CopyTagsToSnapshot:    jsii.Bool(true),
 		CloudwatchLogsExports: jsii.Strings("postgresql"),
 		DeletionProtection:    jsii.Bool(s.Stage.Protected),
-		RemovalPolicy:         removal,
+		RemovalPolicy:         awscdk.RemovalPolicy_DESTROY, // on prod it is kept: see keep
 	})
 	cluster.Node().AddDependency(logs)
 	if !s.Stage.Protected {

@@ -23,7 +23,7 @@ func TestTheClusterIsEncryptedAndProtectedInProd(t *testing.T) {
 		}
 		policy, instances := "Delete", 1
 		if isProd(mode) {
-			policy, instances = "Snapshot", 2
+			policy, instances = "RetainExceptOnCreate", 2
 			want["DeletionProtection"], want["BackupRetentionPeriod"] = true, 14.0
 			want["ServerlessV2ScalingConfiguration"] = map[string]any{
 				"MinCapacity": 0.5, "MaxCapacity": 16.0,

@@ -22,6 +22,8 @@ type monitoring struct {
 	topics   []awssns.ITopic
 	alarms   []interfacesawscloudwatch.IAlarmRef
 	rows     [][]awscloudwatch.IWidget
+	// starter is the rule that starts what reports each minute.
+	starter constructs.IDependable
 }
 
 func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
@@ -237,11 +239,14 @@ func once(meaning string) alarm {
 // addSweeper adds what no caller notices at once. Without the sweeper no hold and no stock is lost,
 // but the bookkeeping falls behind.
 func (m *monitoring) addSweeper(s sweeper) {
-	deadLetters := depth(s.deadLetters)
+	m.starter = s.rule
+	lost := s.deadLetters.MetricNumberOfMessagesSent(every(5, "Sum"))
 	violations := m.serviceMetric(emf.AuditViolations, "", "Maximum", 60)
 	lag := m.serviceMetric(emf.SweepLag, "", "Maximum", 1)
 	duration := s.alias.MetricDuration(every(1, "Maximum"))
-	m.addAlarm("LostSweeps", deadLetters, alarm{
+	// The alarm is for what is new. The queue keeps the events as evidence for two weeks, so its depth
+	// doesn't fall when the cause is mended.
+	m.addAlarm("LostSweeps", lost, alarm{
 		above: 0, breaching: 1, outOf: 1,
 		meaning: "Sweeps or runs of the relay were lost: the rule couldn't start them, or they failed",
 	})
@@ -264,7 +269,8 @@ func (m *monitoring) addSweeper(s sweeper) {
 		newGraph("Sweep: lag (s)", lag),
 		newGraph("Sweep: duration (ms)",
 			m.serviceMetric(emf.SweepDuration, "", "Maximum", 1), duration),
-		newGraph("Lost runs, broken promises", deadLetters, violations),
+		newGraph("Lost runs: new, and in the queue; broken promises",
+			lost, depth(s.deadLetters), violations),
 	)
 }
 

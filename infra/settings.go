@@ -86,8 +86,11 @@ type Settings struct {
 	CDN bool
 	// CDNDomain is the CDN's custom domain, nil for none. Its certificate is in us-east-1.
 	CDNDomain *Domain
-	// WebACL is the ARN of the CDN's firewall, or empty.
+	// WebACL is the ARN of a firewall of the CDN that exists already, or empty.
 	WebACL string
+	Edge
+	// Zones are the availability zones of the network. Without any the CDK chooses two.
+	Zones []string
 
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
@@ -290,6 +293,8 @@ func read(r *reader) Settings {
 	s.readDisaster(r)
 	s.readAuth(r)
 	s.readDomains(r)
+	s.readEdge(r)
+	s.readZones(r)
 	s.readFeed(r)
 	s.readDelivery(r)
 	s.readChecks(r)
