@@ -52,6 +52,9 @@ type Config struct {
 	// AppRole is the role of the service when the migrations run as another role. The migrate
 	// function grants it its rights. Empty means that both are one role.
 	AppRole string
+	// MigrateByHand makes the migrate function apply a release's versioned files only when it is
+	// asked to, and not in a deploy.
+	MigrateByHand bool
 	// AWS has the Lambda's region and credentials.
 	AWS AWS
 	// Host and Port are where the local program listens.
@@ -99,6 +102,8 @@ type Config struct {
 	WebhookQueues []WebhookQueue
 	// DeliverLogGroup is the log group of the deliver function, or empty.
 	DeliverLogGroup string
+	// OriginSecrets are the secrets that the CDN may show. Without any, callers may go around it.
+	OriginSecrets []string
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -189,6 +194,7 @@ func (r *reader) config() Config {
 		ReaderLag:      r.duration("READER_LAG", time.Second, lagLimit),
 		AppRole: r.matching("APP_ROLE", roleName,
 			"the name of a role in lower case, such as allo_app"),
+		MigrateByHand: r.oneOf("MIGRATE", "deploy", "manual") == "manual",
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
 			AccessKeyID:     r.getenv("AWS_ACCESS_KEY_ID"),
@@ -223,7 +229,8 @@ func (r *reader) config() Config {
 		WebhookQueues:  r.webhookQueues("WEBHOOK_QUEUES"),
 		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
 			"the name of a log group of CloudWatch"),
-		Pages: r.pages(),
+		OriginSecrets: r.originSecrets("ORIGIN_SECRETS"),
+		Pages:         r.pages(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
@@ -486,6 +493,7 @@ func (c Config) Environ() []string {
 		"EVENT_SOURCE=" + c.EventSource,
 		"LIVE_URL=" + c.LiveURL,
 		"LIVE_HTTP=" + c.LiveHTTP,
+		"ORIGIN_SECRETS=" + strings.Join(c.OriginSecrets, ","),
 	}, c.Pages.environ()...)
 }
 

@@ -109,6 +109,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"DATABASE_IAM_URL", "postgres://app@h:5432/d",
 		"DATABASE_SECRET", "allo/database",
 		"APP_ROLE", "allo_app",
+		"MIGRATE", "manual",
 		"METRIC_NAMESPACE", "AlloReservations/allo-prod",
 		"AWS_REGION", "eu-central-1",
 		"AWS_ACCESS_KEY_ID", "id",
@@ -144,6 +145,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +156,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		DatabaseReader: "reader.example.com:5432", ReaderLag: 3 * time.Second,
 		MaxPaymentHold: 168 * time.Hour, MaxUnits: 50, MaxLines: 7, LogLevel: slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
-		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
+		AppRole: "allo_app", MigrateByHand: true, MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
@@ -175,6 +177,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
 		},
+		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -270,6 +273,7 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"DATABASE_SECRET", "a secret's name"},
 		{"APP_ROLE", "allo-app"},
 		{"APP_ROLE", `a"; DROP`},
+		{"MIGRATE", "on"},
 		{"AWS_REGION", "eu/../"},
 		{"AWS_ENDPOINT_URL", "localhost:5000"},
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
@@ -368,7 +372,7 @@ func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
 	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
 		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
 		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
-		"OIDC_TOKEN_ORIGIN", "https://token.example.com"))
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "ORIGIN_SECRETS", firstSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@
 //	                                                    behind, the catalog and the operator's reads go where the other
 //	                                                    calls do. 1s is what caches may keep a page of the catalog for.
 //	APP_ROLE                          -                 role to which the migrate function grants the service's rights.
+//	MIGRATE                           deploy            deploy or manual: whether a deploy's run of the migrate function
+//	                                                    applies the versioned files, or only checks that they are applied.
 //	METRIC_NAMESPACE                  AlloReservations  CloudWatch namespace of the functions' metrics.
 //	AWS_REGION                        -                 set by Lambda. The IAM URL and the secret need it.
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
@@ -70,5 +72,9 @@
 //	                                                    host alone, and queue is the ARN of the webhook's queue.
 //	DELIVER_LOG_GROUP                 -                 log group of the deliver function, which tells the last
 //	                                                    deliveries.
+//	ORIGIN_SECRETS                    -                 the secrets that the CDN may show, at most two, separated by a
+//	                                                    comma, each 32 to 128 letters and digits. Set, a caller who
+//	                                                    went around the CDN gets 403, unless the gateway authorized
+//	                                                    the call.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config
