@@ -96,6 +96,9 @@ func wantAlarmsOf(mode string) map[string]string {
 		"Maximum/60s > 90 in 5 of 5"
 	want["DatabaseConnections"] = fmt.Sprintf("AWS/RDS DatabaseConnections DBClusterIdentifier "+
 		"Maximum/60s > %d in 3 of 3", connections)
+	if isProd(mode) {
+		want["ReaderFallbacks"] = "own ReaderFallbacks Reason Sum/60s > 5 in 5 of 5"
+	}
 	if mode == "aurora-prod" {
 		want["ProxyPinned"] = "AWS/RDS DatabaseConnectionsCurrentlySessionPinned ProxyName " +
 			"Sum/60s > 0 in 5 of 5"

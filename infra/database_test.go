@@ -133,28 +133,6 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 	}
 }
 
-// readsOnReader names the functions that read on the reader: the audit's snapshots would make the
-// writer slow, and the operator's reads would take its time.
-var readsOnReader = []string{
-	"sweep", "list-reservations", "list-movements", "list-stock", "stats", "history", "list-events",
-}
-
-// The functions reach prod's reader past the proxy.
-func TestTheAuditAndTheOperatorReadFromTheReader(t *testing.T) {
-	for mode, reads := range map[string]bool{
-		"aurora-dev": false, "aurora-direct": true, "aurora-prod": true, "external-prod": false,
-	} {
-		tpl := synth(t, mode)
-		for name, f := range tpl.functions(mode) {
-			reader := asJSON(f.get("Environment", "Variables", "DATABASE_READER"))
-			want := slices.Contains(readsOnReader, name) && reads
-			if strings.Contains(reader, `"ReadEndpoint.Address"`) != want {
-				t.Errorf("%s: %s reads from %s, want the reader: %t", mode, name, reader, want)
-			}
-		}
-	}
-}
-
 func TestNoTemplateHasAPassword(t *testing.T) {
 	password := regexp.MustCompile(`postgres(ql)?://[^@"/]*:[^@"/]*@`)
 	if !password.MatchString(`"postgres://user:password@host/db"`) {

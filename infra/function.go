@@ -65,8 +65,8 @@ type functionProps struct {
 	// db and as are the database and the role that the function uses. Without db it uses none.
 	db database
 	as role
-	// reads says that the function also reads from the database's reader, if there is one.
-	reads bool
+	// reads says how the function reads from the database's reader, if there is one.
+	reads readerUse
 	// office is nil for a function that has a role and a log group of its own.
 	office *office
 	// rights are those of the office's role that the function has. With ownRights the role is the
@@ -89,7 +89,7 @@ func newRouteFunctions(
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
-	reads, serves := map[string]bool{}, map[string]bool{}
+	reads, serves := map[string]readerUse{}, map[string]bool{}
 	var names []string
 	for _, r := range route.All() {
 		if r.Method == http.MethodHead {
@@ -99,8 +99,9 @@ func newRouteFunctions(
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
-		// The operator's reads, and the consumers' of events.
-		reads[r.Function] = r.Scope == route.ScopeRead || r.Scope == route.ScopeEvents
+		if readsOnReader(r) {
+			reads[r.Function] = sharedReader
+		}
 		serves[r.Function] = serves[r.Function] || !isBackOffice(r)
 	}
 	var functions []function
@@ -128,10 +129,8 @@ func officeRights(p functionProps) rights {
 		return ownRights
 	case p.db == nil:
 		return noRights
-	case p.reads:
-		return readerRights
 	default:
-		return writerRights
+		return appRights
 	}
 }
 
@@ -182,8 +181,8 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.attach(props, p.as)
-		if p.reads {
-			p.db.attachReader(props)
+		if p.reads != noReader {
+			p.db.attachReader(props, p.reads)
 		}
 	} else {
 		setDatabaseVariables(props, nil, nil)
@@ -194,8 +193,8 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.grant(f.function, p.as)
-		if p.reads {
-			p.db.grantReader(f.function, p.as)
+		if p.reads != noReader {
+			p.db.grantReader(f.function, p.as, p.reads)
 		}
 	}
 	suppressWildcards(f.function)

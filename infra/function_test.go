@@ -100,8 +100,11 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				want["DATABASE_IAM_URL"] = url
 			}
 			if _, ok := got["DATABASE_READER"]; ok && !isExternal(mode) {
-				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
+				// TestReadsGoToTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
+				if lag := modes[mode]["readerLag"]; lag != "" {
+					want["READER_LAG"] = lag
+				}
 			}
 			for key, value := range want {
 				if value == nil {

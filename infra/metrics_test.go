@@ -12,6 +12,7 @@ import (
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -169,6 +170,15 @@ func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]s
 	case emf.PublicCheckFailed:
 		if modes[mode]["synthetic"] == "on" {
 			all = append(all, nil)
+		}
+	case emf.ReaderFallbacks:
+		for _, f := range tpl.functions(mode) {
+			if f.get("Environment", "Variables", "DATABASE_READER") != nil {
+				for _, reason := range postgres.Fallbacks() {
+					all = append(all, map[string]string{m.Dimension: string(reason)})
+				}
+				break
+			}
 		}
 	case emf.Faults:
 		for _, r := range route.All() {

@@ -32,6 +32,8 @@ type Settings struct {
 	SecretName string
 	// MigrateSecretName is the secret with the migration's URL; by default it is SecretName.
 	MigrateSecretName string
+	// ReaderLag is how far the cluster's reader may be behind. Empty leaves the functions' default.
+	ReaderLag string
 	// AppRole is the role to which the migration grants what the service uses. It is empty if the
 	// service and the migration use the same role.
 	AppRole string
@@ -291,6 +293,7 @@ func read(r *reader) Settings {
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)
 	s.readDisaster(r)
+	s.readReader(r)
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readEdge(r)

@@ -44,6 +44,7 @@ var modes = map[string]map[string]string{
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
 		"tracing":    "on",
 		"alarmEmail": "ops@example.com",
+		"readerLag": "2s",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
