@@ -73,6 +73,9 @@ type Settings struct {
 	ThrottleRate, ThrottleBurst int
 	CORSOrigins                 []string
 
+	// Capacity is what a sale needs of the database, of Lambda and of the gateway.
+	Capacity Capacity
+
 	// Events is how soon the events of the ledger are published.
 	Events Events
 	// Bus publishes the events to an EventBridge bus too.
@@ -138,7 +141,6 @@ type Stage struct {
 	LogRetention awslogs.RetentionDays
 	// LogDays is LogRetention as a number, for the logs that aren't in CloudWatch.
 	LogDays float64
-	MinACU  float64
 	// ArchiveDays is how long the topic keeps events for a replay, 0 for not at all. A topic with an
 	// archive can't be deleted.
 	ArchiveDays float64
@@ -149,7 +151,7 @@ type Stage struct {
 	Auth                        Auth
 	MFA                         MFA
 	Canary, Proxy               bool
-	MaxACU                      float64
+	MinACU, MaxACU              float64
 	ThrottleRate, ThrottleBurst int
 	Events                      Events
 }
@@ -159,9 +161,9 @@ var stages = map[string]Stage{
 		BackupDays:    1,
 		LogRetention:  awslogs.RetentionDays_ONE_WEEK,
 		LogDays:       7,
-		MinACU:        0.5,
 		Auth:          AuthNone,
 		MFA:           MFAOptional,
+		MinACU:        0.5,
 		MaxACU:        4,
 		ThrottleRate:  100,
 		ThrottleBurst: 200,
@@ -173,12 +175,12 @@ var stages = map[string]Stage{
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
 		LogDays:       90,
-		MinACU:        0.5,
 		ArchiveDays:   90,
 		Auth:          AuthIAM,
 		MFA:           MFARequired,
 		Canary:        true,
 		Proxy:         true,
+		MinACU:        2,
 		MaxACU:        16,
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
@@ -276,6 +278,7 @@ func read(r *reader) Settings {
 	s.ThrottleRate = r.integer("throttleRate", s.Stage.ThrottleRate, 1, maxThrottle)
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)
+	s.readCapacity(r)
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readFeed(r)

@@ -59,6 +59,8 @@ func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
 	largest["hostedZoneId"], largest["alarmEmail"] = "Z123", "ops@example.com"
 	largest["certificateArn"] = modes["external-prod"]["certificateArn"]
 	largest["corsOrigins"] = "https://shop.example.com"
+	largest["provisioned"] = strings.Join(saleFunctions()[:maxProvisioned], ":5,") + ":5"
+	largest["sale"] = "2026-12-24T08:00/4h"
 	tpl := synthesizeWith(t, largest)
 	count := len(tpl.resources(""))
 	t.Logf("the largest stack has %d resources", count)

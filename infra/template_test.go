@@ -31,7 +31,7 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus": "on", "reserveAuth": "on", "live": "on",
+		"bus": "on", "reserveAuth": "on", "live": "on", "provisioned": "reserve:20,list-products:5",
 		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
@@ -41,6 +41,8 @@ var modes = map[string]map[string]string{
 	},
 	"aurora-direct": {
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
+		"minAcu": "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
+		"confirmConcurrency": "20", "reserveRate": "300", "reserveBurst": "600",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
