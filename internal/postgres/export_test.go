@@ -12,6 +12,12 @@ const (
 // SetPingAfter changes how long a connection may be idle before it is pinged.
 func (p *Pool) SetPingAfter(d time.Duration) { p.pingAfter = d }
 
+// SetLimit changes how long a statement of Fresh may take.
+func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
+
+// SetPause changes how long a reader that can't be used isn't asked again.
+func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
+
 // Unnamed reports whether the pool has stopped preparing statements.
 func (p *Pool) Unnamed() bool { return p.unnamed.Load() }
 
