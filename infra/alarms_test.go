@@ -25,6 +25,10 @@ var wantAlarms = map[string]string{
 	"Errors":        "AWS/Lambda Errors FunctionName,Resource Sum/60s > 0 in 1 of 1",
 	"Faults":        "own Faults Function Sum/60s > 0 in 1 of 1",
 	"Throttles":     "AWS/Lambda Throttles FunctionName,Resource Sum/60s > 0 in 1 of 1",
+
+	"PaymentsThrottled": "own GatewayThrottles Route Sum/60s > 0 in 1 of 1",
+	"ShoppersThrottled": "own GatewayThrottles Route Sum/60s > 60 in 5 of 5",
+
 	"SweeperDead": "AWS/Lambda Invocations FunctionName,Resource " +
 		"Sum/300s < 3 in 1 of 1 or missing",
 	"SweeperBehind":   "own SweepLag - Maximum/60s > 180 in 3 of 3 or missing",
@@ -90,7 +94,7 @@ func wantAlarmsOf(mode string) map[string]string {
 	}
 	connections := 605
 	if isProd(mode) {
-		connections = 1600
+		connections = 2422
 	}
 	want["DatabaseCapacity"] = "AWS/RDS ACUUtilization DBClusterIdentifier " +
 		"Maximum/60s > 90 in 5 of 5"
@@ -353,7 +357,8 @@ func TestTheDashboardShowsEveryAlarmAndOutcome(t *testing.T) {
 			}
 		}
 		graphs := append([]string{
-			"Latency", "Shortages", "Functions: errors", "SweepLag", "Expired", "AuditViolations",
+			"Latency", "Shortages", "GatewayThrottles", "LambdaThrottles", "Functions: errors", "SweepLag",
+			"Expired", "AuditViolations",
 		}, outcomes...)
 		if eventsOf(mode) != EventsOff {
 			graphs = append(graphs, "RelayLagSeconds", "EventsPublished")

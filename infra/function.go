@@ -74,6 +74,8 @@ type functionProps struct {
 	rights rights
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
+	// provisioned is how many environments wait for calls.
+	provisioned int
 	// variables are environment variables of this function alone.
 	variables map[string]*string
 	// async says what happens to an asynchronous event that the function failed on.
@@ -108,6 +110,7 @@ func newRouteFunctions(
 	for _, name := range names {
 		p := functionProps{
 			name: name, description: "Answers " + strings.Join(routes[name], ", "), timeout: apiTimeout,
+			concurrency: s.Capacity.concurrency(name), provisioned: s.Capacity.Provisioned[name],
 		}
 		if !slices.Contains(withoutDatabase, name) {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
@@ -198,20 +201,27 @@ func newFunction(
 		}
 	}
 	suppressWildcards(f.function)
-	f.alias = newAlias(scope, f.function, p.async)
+	f.alias = newAlias(scope, s, f.function, p)
 	return f
 }
 
 func newAlias(
-	scope constructs.Construct, f awslambda.Function, async *awslambda.EventInvokeConfigOptions,
+	scope constructs.Construct, s Settings, f awslambda.Function, p functionProps,
 ) awslambda.Alias {
 	props := &awslambda.AliasProps{AliasName: jsii.String(liveAlias), Version: f.CurrentVersion()}
-	if async != nil {
-		props.RetryAttempts = async.RetryAttempts
-		props.MaxEventAge = async.MaxEventAge
-		props.OnFailure = async.OnFailure
+	if p.async != nil {
+		props.RetryAttempts = p.async.RetryAttempts
+		props.MaxEventAge = p.async.MaxEventAge
+		props.OnFailure = p.async.OnFailure
 	}
-	return awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if p.provisioned > 0 && s.Capacity.Sale == nil {
+		props.ProvisionedConcurrentExecutions = jsii.Number(p.provisioned)
+	}
+	alias := awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if s.Capacity.Sale != nil {
+		provision(alias, p.provisioned, *s.Capacity.Sale)
+	}
+	return alias
 }
 
 // variables returns the environment variables that every function has, and a function's own.

@@ -45,6 +45,9 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
 				wantConcurrency = 1.0
 			}
+			if mode == "aurora-direct" && isPayment(name) {
+				wantConcurrency = 20.0
+			}
 			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
 				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
 			}

@@ -75,6 +75,9 @@ type Settings struct {
 	ThrottleRate, ThrottleBurst int
 	CORSOrigins                 []string
 
+	// Capacity is what a sale needs of the database, of Lambda and of the gateway.
+	Capacity Capacity
+
 	// Events is how soon the events of the ledger are published.
 	Events Events
 	// Bus publishes the events to an EventBridge bus too.
@@ -151,7 +154,6 @@ type Stage struct {
 	LogRetention awslogs.RetentionDays
 	// LogDays is LogRetention as a number, for the logs that aren't in CloudWatch.
 	LogDays float64
-	MinACU  float64
 	// ArchiveDays is how long the topic keeps events for a replay, 0 for not at all. A topic with an
 	// archive can't be deleted.
 	ArchiveDays float64
@@ -162,7 +164,7 @@ type Stage struct {
 	Auth                        Auth
 	MFA                         MFA
 	Canary, Proxy               bool
-	MaxACU                      float64
+	MinACU, MaxACU              float64
 	ThrottleRate, ThrottleBurst int
 	Events                      Events
 	Objectives                  bool
@@ -173,9 +175,9 @@ var stages = map[string]Stage{
 		BackupDays:    1,
 		LogRetention:  awslogs.RetentionDays_ONE_WEEK,
 		LogDays:       7,
-		MinACU:        0.5,
 		Auth:          AuthNone,
 		MFA:           MFAOptional,
+		MinACU:        0.5,
 		MaxACU:        4,
 		ThrottleRate:  100,
 		ThrottleBurst: 200,
@@ -187,12 +189,12 @@ var stages = map[string]Stage{
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
 		LogDays:       90,
-		MinACU:        0.5,
 		ArchiveDays:   90,
 		Auth:          AuthIAM,
 		MFA:           MFARequired,
 		Canary:        true,
 		Proxy:         true,
+		MinACU:        2,
 		MaxACU:        16,
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
@@ -294,6 +296,7 @@ func read(r *reader) Settings {
 	s.readDatabase(r)
 	s.readDisaster(r)
 	s.readReader(r)
+	s.readCapacity(r)
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readEdge(r)

@@ -41,6 +41,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
+	monitoring.addThrottledCalls(api)
 	functionAlarms := monitoring.addFunctions(functions, asked)
 	monitoring.addSweeper(sweeper)
 	monitoring.addFeed(feed)

@@ -32,6 +32,7 @@ var modes = map[string]map[string]string{
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
 		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on", "alarmEmail": "ops@example.com",
+		"provisioned":   "reserve:20,list-products:5",
 		"alarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:pager",
 		"queues":        "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
@@ -44,7 +45,9 @@ var modes = map[string]map[string]string{
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
 		"tracing":    "on",
 		"alarmEmail": "ops@example.com",
-		"readerLag": "2s",
+		"readerLag":  "2s",
+		"minAcu":     "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
+		"confirmConcurrency": "20", "reserveRate": "300", "reserveBurst": "600",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
