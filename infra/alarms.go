@@ -48,6 +48,9 @@ func topics(scope constructs.Construct, s Settings) []awssns.ITopic {
 	return all
 }
 
+// ownTopic returns the topic that the stack itself makes.
+func (m *monitoring) ownTopic() awssns.ITopic { return m.topics[0] }
+
 // alarmDescription is what an operator reads first of an alarm.
 func alarmDescription(meaning, id string) string {
 	return meaning + ". What to do: infra/RUNBOOK.md, " + id

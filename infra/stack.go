@@ -50,7 +50,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	monitoring.addSynthetic(smoke, sweeper)
 	monitoring.addObjectives(functions)
 	db.monitor(monitoring)
-	db.addBackups(stack, s, monitoring.topic)
+	db.addBackups(stack, s, monitoring.ownTopic())
 	monitoring.newDashboard()
 
 	if s.Canary {
