@@ -48,7 +48,7 @@ func newAPI(scope constructs.Construct, s Settings) api {
 			// With a custom domain, the API's own URL would be a way around it.
 			DisableExecuteApiEndpoint: jsii.Bool(s.Domain != nil),
 		})}
-	a.accessLog = newLogGroup(scope, "AccessLogs", s, "access")
+	a.accessLog = newLogGroup(scope, "AccessLogs", s, vendedName(s, "access"))
 	a.stage = newStage(scope, s, a.http, a.accessLog)
 	a.metrics = awsapigatewayv2.HttpStage_FromHttpStageAttributes(scope, jsii.String("Metrics"),
 		&awsapigatewayv2.HttpStageAttributes{Api: a.http, StageName: jsii.String(stageName)})

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strconv"
-
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
@@ -15,10 +13,12 @@ import (
 // aurora is a cluster of the stack's own: Aurora PostgreSQL, Serverless v2. Its roles log in with
 // IAM tokens, so no function knows a password.
 type aurora struct {
-	settings  Settings
-	network   network
-	cluster   awsrds.DatabaseCluster
-	proxy     awsrds.DatabaseProxy // nil without dbProxy=on
+	settings Settings
+	network  network
+	cluster  awsrds.DatabaseCluster
+	proxy    awsrds.DatabaseProxy // nil without dbProxy=on
+	// readers is the proxy's endpoint for reads, nil without a proxy or a reader.
+	readers   awsrds.IDatabaseProxyEndpoint
 	bootstrap customresources.AwsCustomResource
 }
 
@@ -28,17 +28,14 @@ func newAurora(scope constructs.Construct, s Settings) *aurora {
 	a.cluster = newCluster(scope, s, a.network)
 	a.cluster.Connections().AllowDefaultPortFrom(a.network.functions, jsii.String("functions"))
 	if s.Proxy {
-		a.proxy = newProxy(scope, a)
+		a.proxy, a.readers = newProxy(scope, a)
 	}
 	a.bootstrap = newBootstrap(scope, s, a.cluster)
+	a.keep()
 	return a
 }
 
 func newCluster(scope constructs.Construct, s Settings, n network) awsrds.DatabaseCluster {
-	removal := awscdk.RemovalPolicy_DESTROY
-	if s.Stage.Protected {
-		removal = awscdk.RemovalPolicy_SNAPSHOT
-	}
 	// RDS would create this log group without a retention period, so the stack creates it first,
 	// under the name that RDS uses.
 	logs := newLogGroup(scope, "ClusterLogs", s, "/aws/rds/cluster/"+s.StackName()+"/postgresql")
@@ -67,7 +64,7 @@ func newCluster(scope constructs.Construct, s Settings, n network) awsrds.Databa
 		CopyTagsToSnapshot:    jsii.Bool(true),
 		CloudwatchLogsExports: jsii.Strings("postgresql"),
 		DeletionProtection:    jsii.Bool(s.Stage.Protected),
-		RemovalPolicy:         removal,
+		RemovalPolicy:         awscdk.RemovalPolicy_DESTROY, // on prod it is kept: see keep
 	})
 	cluster.Node().AddDependency(logs)
 	if !s.Stage.Protected {
@@ -123,23 +120,6 @@ func (a *aurora) grant(fn awslambda.Function, as role) {
 	a.cluster.GrantConnect(fn, jsii.String(string(as)))
 }
 
-// attachReader names the cluster's reader endpoint. The proxy isn't on this way: it leads to the
-// writer.
-func (a *aurora) attachReader(p *awslambda.FunctionProps) {
-	if !a.settings.Stage.Reader {
-		return
-	}
-	(*p.Environment)["DATABASE_READER"] = awscdk.Fn_Join(jsii.String(":"), &[]*string{
-		a.cluster.ClusterReadEndpoint().Hostname(), jsii.String(strconv.Itoa(postgresPort)),
-	})
-}
-
-func (a *aurora) grantReader(fn awslambda.Function, as role) {
-	if a.settings.Stage.Reader && a.usesProxy(as) {
-		a.cluster.GrantConnect(fn, jsii.String(string(as)))
-	}
-}
-
 func (a *aurora) usesProxy(as role) bool { return a.proxy != nil && as == roleApp }
 
 func (a *aurora) migrationDependencies() []constructs.Construct {
@@ -177,6 +157,9 @@ func (a *aurora) monitor(m *monitoring) {
 	}
 	if a.proxy != nil {
 		graphs = append(graphs, monitorProxy(m, a.proxy))
+	}
+	if a.settings.Stage.Reader {
+		graphs = append(graphs, monitorReader(m))
 	}
 	m.addRow(graphs...)
 }

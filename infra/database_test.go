@@ -23,7 +23,7 @@ func TestTheClusterIsEncryptedAndProtectedInProd(t *testing.T) {
 		}
 		policy, instances := "Delete", 1
 		if isProd(mode) {
-			policy, instances = "Snapshot", 2
+			policy, instances = "RetainExceptOnCreate", 2
 			want["DeletionProtection"], want["BackupRetentionPeriod"] = true, 14.0
 			want["ServerlessV2ScalingConfiguration"] = map[string]any{
 				"MinCapacity": 2.0, "MaxCapacity": 16.0,
@@ -136,28 +136,6 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 				strings.Contains(url, unprepared) != wantUnprepared {
 				t.Errorf("%s: %s connects to %s, want the role %s, the host %s, and %s: %v",
 					mode, name, url, user, host, unprepared, wantUnprepared)
-			}
-		}
-	}
-}
-
-// readsOnReader names the functions that read on the reader: the audit's snapshots would make the
-// writer slow, and the operator's reads would take its time.
-var readsOnReader = []string{
-	"sweep", "list-reservations", "list-movements", "list-stock", "stats", "history", "list-events",
-}
-
-// The functions reach prod's reader past the proxy.
-func TestTheAuditAndTheOperatorReadFromTheReader(t *testing.T) {
-	for mode, reads := range map[string]bool{
-		"aurora-dev": false, "aurora-direct": true, "aurora-prod": true, "external-prod": false,
-	} {
-		tpl := synth(t, mode)
-		for name, f := range tpl.functions(mode) {
-			reader := asJSON(f.get("Environment", "Variables", "DATABASE_READER"))
-			want := slices.Contains(readsOnReader, name) && reads
-			if strings.Contains(reader, `"ReadEndpoint.Address"`) != want {
-				t.Errorf("%s: %s reads from %s, want the reader: %t", mode, name, reader, want)
 			}
 		}
 	}

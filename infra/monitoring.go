@@ -14,20 +14,22 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify one topic, and the dashboard's rows.
+// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
 // Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
-	topic    awssns.Topic
+	topics   []awssns.ITopic
 	alarms   []interfacesawscloudwatch.IAlarmRef
 	rows     [][]awscloudwatch.IWidget
+	// starter is the rule that starts what reports each minute.
+	starter constructs.IDependable
 }
 
 func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
 	// The id Watch is part of the logical id of every alarm: another id would replace them all.
 	scope = constructs.NewConstruct(scope, jsii.String("Watch"))
-	return &monitoring{scope: scope, settings: s, topic: newTopic(scope, s)}
+	return &monitoring{scope: scope, settings: s, topics: topics(scope, s)}
 }
 
 // metricNamespace returns the CloudWatch namespace of the functions' own metrics. Each stack has
@@ -238,11 +240,14 @@ func once(meaning string) alarm {
 // addSweeper adds what no caller notices at once. Without the sweeper no hold and no stock is lost,
 // but the bookkeeping falls behind.
 func (m *monitoring) addSweeper(s sweeper) {
-	deadLetters := depth(s.deadLetters)
+	m.starter = s.rule
+	lost := s.deadLetters.MetricNumberOfMessagesSent(every(5, "Sum"))
 	violations := m.serviceMetric(emf.AuditViolations, "", "Maximum", 60)
 	lag := m.serviceMetric(emf.SweepLag, "", "Maximum", 1)
 	duration := s.alias.MetricDuration(every(1, "Maximum"))
-	m.addAlarm("LostSweeps", deadLetters, alarm{
+	// The alarm is for what is new. The queue keeps the events as evidence for two weeks, so its depth
+	// doesn't fall when the cause is mended.
+	m.addAlarm("LostSweeps", lost, alarm{
 		above: 0, breaching: 1, outOf: 1,
 		meaning: "Sweeps or runs of the relay were lost: the rule couldn't start them, or they failed",
 	})
@@ -265,7 +270,8 @@ func (m *monitoring) addSweeper(s sweeper) {
 		newGraph("Sweep: lag (s)", lag),
 		newGraph("Sweep: duration (ms)",
 			m.serviceMetric(emf.SweepDuration, "", "Maximum", 1), duration),
-		newGraph("Lost runs, broken promises", deadLetters, violations),
+		newGraph("Lost runs: new, and in the queue; broken promises",
+			lost, depth(s.deadLetters), violations),
 	)
 }
 

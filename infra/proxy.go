@@ -36,7 +36,9 @@ const (
 // RDS writes a proxy's name in lower case, and CloudWatch reports that name. The CDK's default name
 // has capitals, with which an alarm would watch a proxy that doesn't exist. The stack's name is in
 // lower case and within RDS's limit of 63 characters.
-func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
+func newProxy(
+	scope constructs.Construct, a *aurora,
+) (awsrds.DatabaseProxy, awsrds.IDatabaseProxyEndpoint) {
 	proxyRole := awsiam.NewRole(scope, jsii.String("ProxyRole"), &awsiam.RoleProps{
 		AssumedBy: awsiam.NewServicePrincipal(jsii.String("rds.amazonaws.com"), nil),
 	})
@@ -62,7 +64,7 @@ func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
 	})
 	group.Connections().AllowFrom(a.network.functions,
 		awsec2.Port_Tcp(jsii.Number(postgresPort)), jsii.String("functions"))
-	return proxy
+	return proxy, newReadersEndpoint(a, proxy, group)
 }
 
 // monitorProxy adds the alarm for pinned connections and returns their graph.
