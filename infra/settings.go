@@ -99,6 +99,8 @@ type Settings struct {
 
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
+	// Heard says that the settings name somebody whom the alarms notify.
+	Heard bool
 	// Owner and CostCentre are tags, unless they are empty.
 	Owner, CostCentre string
 	// PermissionsBoundary is the name of a managed policy that bounds every role, or empty.
@@ -285,6 +287,7 @@ func read(r *reader) Settings {
 	s.readDomains(r)
 	s.readEdge(r)
 	s.readZones(r)
+	s.Heard = r.given("alarmEmail") || r.given("alarmTopicArn")
 	s.readFeed(r)
 	s.readDelivery(r)
 	s.checkVariables(r)
