@@ -219,6 +219,14 @@ func (c *cdn) pages(a api) []*string {
 	return []*string{a.url, c.url}
 }
 
+// publicURL returns the shoppers' address: the CDN's, or else the API's.
+func (c *cdn) publicURL(a api) *string {
+	if c == nil {
+		return a.url
+	}
+	return c.url
+}
+
 // describe declares the CDN's output.
 func (c *cdn) describe(output func(id, description string, value *string)) {
 	if c != nil {

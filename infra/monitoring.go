@@ -14,12 +14,12 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify one topic, and the dashboard's rows.
+// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
 // Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
-	topic    awssns.Topic
+	topics   []awssns.ITopic
 	alarms   []interfacesawscloudwatch.IAlarmRef
 	rows     [][]awscloudwatch.IWidget
 	// starter is the rule that starts what reports each minute.
@@ -29,7 +29,7 @@ type monitoring struct {
 func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
 	// The id Watch is part of the logical id of every alarm: another id would replace them all.
 	scope = constructs.NewConstruct(scope, jsii.String("Watch"))
-	return &monitoring{scope: scope, settings: s, topic: newTopic(scope, s)}
+	return &monitoring{scope: scope, settings: s, topics: topics(scope, s)}
 }
 
 // metricNamespace returns the CloudWatch namespace of the functions' own metrics. Each stack has
@@ -83,8 +83,8 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 		above: 1, breaching: 1, outOf: 1,
 		meaning: "Over 1% of the calls, and more than five calls, got a 5xx answer",
 	})
-	latency := a.stage.MetricLatency(every(1, "p99"))
-	functionLatency := a.stage.MetricIntegrationLatency(every(1, "p99"))
+	latency := a.metrics.MetricLatency(every(1, "p99"))
+	functionLatency := a.metrics.MetricIntegrationLatency(every(1, "p99"))
 	m.addAlarm("ApiSlow", latency, alarm{
 		above: 1000, breaching: 3, outOf: 5,
 		meaning: "The slowest 1% of the calls took more than a second",
@@ -107,9 +107,9 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 	})
 
 	m.addRow(
-		newGraph("Calls a minute, and their 4xx and 5xx answers", a.stage.MetricCount(every(1, "Sum")),
-			a.stage.MetricClientError(every(1, "Sum")), a.stage.MetricServerError(every(1, "Sum"))),
-		newGraph("Latency, ms", a.stage.MetricLatency(every(1, "p50")), latency, functionLatency),
+		newGraph("Calls a minute, and their 4xx and 5xx answers", a.metrics.MetricCount(every(1, "Sum")),
+			a.metrics.MetricClientError(every(1, "Sum")), a.metrics.MetricServerError(every(1, "Sum"))),
+		newGraph("Latency, ms", a.metrics.MetricLatency(every(1, "p50")), latency, functionLatency),
 	)
 	m.addRow(
 		newGraph("Reservations by outcome", m.outcomeMetrics()...),
@@ -126,8 +126,8 @@ func errorShare(a api) awscloudwatch.MathExpression {
 	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
 		Expression: jsii.String("IF(errors > 5, 100 * errors / count, 0)"),
 		UsingMetrics: &map[string]awscloudwatch.IMetric{
-			"errors": a.stage.MetricServerError(every(5, "Sum")),
-			"count":  a.stage.MetricCount(every(5, "Sum")),
+			"errors": a.metrics.MetricServerError(every(5, "Sum")),
+			"count":  a.metrics.MetricCount(every(5, "Sum")),
 		},
 		Label:  jsii.String("% of calls"),
 		Period: awscdk.Duration_Minutes(jsii.Number(5)),
@@ -167,6 +167,7 @@ func (m *monitoring) addFunctions(
 	}
 	m.addBackOffice(backOffice)
 	m.addThrottles(slices.Concat(functions, asked))
+	m.addProvisioned(functions)
 	all := m.failuresOf(functions...)
 	m.addRow(
 		newGraph("Functions: errors", all.errors...),

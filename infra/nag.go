@@ -35,9 +35,15 @@ func suppress(c constructs.IConstruct, rule, reason string, appliesTo ...any) {
 
 func suppressWildcards(f awslambda.Function) {
 	suppress(f.Role(), "AwsSolutions-IAM5",
-		"X-Ray and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
+		"X-Ray's and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
 			"narrower resource; the function's own code is denied the latter",
 		"Resource::*")
+}
+
+func suppressEachVersion(f awslambda.Function, s Settings) {
+	suppress(f.Role(), "AwsSolutions-IAM5",
+		"It calls each function's new version, whose number only the deploy knows",
+		&cdknag.RegexAppliesTo{Regex: jsii.String(eachVersion(s))})
 }
 
 func suppressOpenRoute(added awsapigatewayv2.HttpRoute, s Settings, r route.Route) {
@@ -86,6 +92,12 @@ func suppressRotation(secret awssecretsmanager.Secret) {
 
 func suppressLogOfTheLog(bucket awss3.Bucket) {
 	suppress(bucket, "AwsSolutions-S1", "This bucket has the access log of the CDN itself")
+}
+
+func suppressBackupPolicy(role awsiam.Role) {
+	suppress(role, "AwsSolutions-IAM4",
+		"AWS's managed policy for AWS Backup; AWS updates it with AWS Backup",
+		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup")
 }
 
 func suppressManagedPolicy(rollout awsiam.Role) {

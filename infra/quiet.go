@@ -37,7 +37,7 @@ const unheard = "allo:alarms-without-a-subscriber"
 // warnOfUnheardAlarms warns at each synth of a stack whose alarms notify nobody. For dev it is a
 // note: `cdk synth --strict` fails on a warning.
 func warnOfUnheardAlarms(stack constructs.Construct, s Settings) {
-	if s.Heard {
+	if s.AlarmEmail != "" || s.AlarmTopicARN != "" {
 		return
 	}
 	const message = "Nobody hears the alarms: set alarmEmail or alarmTopicArn"

@@ -32,17 +32,25 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	feed.showWebhooks(s, functions)
 	signIn.describePages(s, functions)
 	asked := slices.Concat(live.functions(), signIn.functions())
+	smoke := newSmoke(stack, s, assets, functions, cdn.publicURL(api))
 	started := slices.Concat(feed.functions(), []function{sweeper.function}, asked)
-	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
+	migrate := newMigration(stack, s, assets, db,
+		slices.Concat(functions, started, smoke.functions()))
+	smoke.guard(s, slices.Concat(functions, started))
+	smoke.schedule(s)
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
+	monitoring.addThrottledCalls(api)
 	functionAlarms := monitoring.addFunctions(functions, asked)
 	monitoring.addSweeper(sweeper)
 	monitoring.addFeed(feed)
 	monitoring.addLive(live)
 	monitoring.addSignIn(signIn)
+	monitoring.addSynthetic(smoke, sweeper)
+	monitoring.addObjectives(functions)
 	db.monitor(monitoring)
+	db.addBackups(stack, s, monitoring.ownTopic())
 	monitoring.newDashboard()
 
 	if s.Canary {
@@ -53,9 +61,10 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
 		api: api, cdn: cdn, signIn: signIn, live: live, sweeper: sweeper, feed: feed, db: db,
-		functions: slices.Concat(functions, started, []function{migrate}),
+		functions: slices.Concat(functions, started, smoke.functions(), []function{migrate}),
 	})
 	foldPolicies(stack)
+	encryptWithOwnKey(stack, s)
 	return stack
 }
 
