@@ -48,6 +48,9 @@ func topics(scope constructs.Construct, s Settings) []awssns.ITopic {
 	return all
 }
 
+// ownTopic returns the topic that the stack itself makes.
+func (m *monitoring) ownTopic() awssns.ITopic { return m.topics[0] }
+
 // alarmDescription is what an operator reads first of an alarm.
 func alarmDescription(meaning, id string) string {
 	return meaning + ". What to do: infra/RUNBOOK.md, " + id
@@ -98,6 +101,9 @@ func (m *monitoring) addAlarm(
 		props.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
 	}
 	added := awscloudwatch.NewAlarm(m.scope, jsii.String(id), props)
+	if a.missingBreaches {
+		m.warmUp(added)
+	}
 	for _, topic := range m.topics {
 		notify := awscloudwatchactions.NewSnsAction(topic)
 		added.AddAlarmAction(notify)

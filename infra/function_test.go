@@ -31,22 +31,37 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			want := map[string]any{
 				"Runtime": "provided.al2023", "Handler": "bootstrap", "MemorySize": 256.0,
 				"Architectures": []any{cmp.Or(modes[mode]["arch"], "arm64")},
-				"TracingConfig": map[string]any{"Mode": "Active"}, "RecursiveLoop": "Terminate",
+				"TracingConfig": traced(mode), "RecursiveLoop": "Terminate",
 			}
 			for property, value := range want {
 				if diff := gocmp.Diff(value, f.get(property)); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, property, diff)
 				}
 			}
+			if level := f.get("LoggingConfig", "SystemLogLevel"); level != "WARN" {
+				t.Errorf("%s: Lambda's own lines are of the level %v and above", name, level)
+			}
 			wantConcurrency := any(nil)
 			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
 				wantConcurrency = 1.0
+			}
+			if mode == "aurora-direct" && isPayment(name) {
+				wantConcurrency = 20.0
 			}
 			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
 				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
 			}
 		}
 	})
+}
+
+// traced returns the tracing of a mode's functions: none by default, so that X-Ray, which charges
+// for each trace, records nothing.
+func traced(mode string) any {
+	if modes[mode]["tracing"] == "on" {
+		return map[string]any{"Mode": "Active"}
+	}
+	return nil
 }
 
 // maxDescription is Lambda's limit for a function's description, in characters. Only a deploy would
@@ -88,8 +103,11 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				want["DATABASE_IAM_URL"] = url
 			}
 			if _, ok := got["DATABASE_READER"]; ok && !isExternal(mode) {
-				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
+				// TestReadsGoToTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
+				if lag := modes[mode]["readerLag"]; lag != "" {
+					want["READER_LAG"] = lag
+				}
 			}
 			for key, value := range want {
 				if value == nil {

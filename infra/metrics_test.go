@@ -12,6 +12,7 @@ import (
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -58,7 +59,9 @@ var (
 var awsMetrics = map[string]map[string]reporting{
 	"AWS/Lambda": {
 		"Invocations": counted, "Errors": counted, "Throttles": counted, "Duration": timed,
-		"ConcurrentExecutions": {regexp.MustCompile("^Maximum$"), 60},
+		"ConcurrentExecutions":                       {regexp.MustCompile("^Maximum$"), 60},
+		"ProvisionedConcurrencyUtilization":          {regexp.MustCompile("^Maximum$"), 60},
+		"ProvisionedConcurrencySpilloverInvocations": counted,
 	},
 	// The names are those of an HTTP API. A REST API has 4XXError and 5XXError.
 	"AWS/ApiGateway": {
@@ -99,6 +102,8 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 			add("AWS/Lambda", "AWS/Lambda", map[string]string{
 				"FunctionName": function, "Resource": function + ":" + tpl.resolve(r.get("Name")),
 			})
+		case "AWS::Logs::MetricFilter":
+			tpl.addFiltered(reported, r)
 		case "AWS::ApiGatewayV2::Stage":
 			add("AWS/ApiGateway", "AWS/ApiGateway", map[string]string{
 				"ApiId": tpl.resolve(r.get("ApiId")), "Stage": tpl.ref(r.id),
@@ -126,6 +131,18 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 		}
 	}
 	return reported
+}
+
+// addFiltered adds the metric of a filter of the access log, which has a value for each route.
+func (tpl template) addFiltered(reported map[string]reporting, filter resource) {
+	for _, m := range asList(filter.get("MetricTransformations")) {
+		for _, d := range asList(dig(m, "Dimensions")) {
+			for _, r := range route.All() {
+				reported[metricKey(tpl.resolve(dig(m, "MetricNamespace")), fmt.Sprint(dig(m, "MetricName")),
+					map[string]string{fmt.Sprint(dig(d, "Key")): r.Key()})] = counted
+			}
+		}
+	}
 }
 
 // ownDimensions returns the dimensions with which a mode's functions write a metric.
@@ -169,6 +186,15 @@ func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]s
 	case emf.PublicCheckFailed:
 		if modes[mode]["synthetic"] == "on" {
 			all = append(all, nil)
+		}
+	case emf.ReaderFallbacks:
+		for _, f := range tpl.functions(mode) {
+			if f.get("Environment", "Variables", "DATABASE_READER") != nil {
+				for _, reason := range postgres.Fallbacks() {
+					all = append(all, map[string]string{m.Dimension: string(reason)})
+				}
+				break
+			}
 		}
 	case emf.Faults:
 		for _, r := range route.All() {

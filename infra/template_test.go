@@ -31,7 +31,8 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on",
+		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on", "alarmEmail": "ops@example.com",
+		"provisioned":   "reserve:20,list-products:5",
 		"alarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:pager",
 		"queues":        "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
@@ -42,6 +43,11 @@ var modes = map[string]map[string]string{
 	},
 	"aurora-direct": {
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
+		"tracing":    "on",
+		"alarmEmail": "ops@example.com",
+		"readerLag":  "2s",
+		"minAcu":     "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
+		"confirmConcurrency": "20", "reserveRate": "300", "reserveBurst": "600",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
@@ -60,7 +66,8 @@ var modes = map[string]map[string]string{
 		"cdn":            "on", "cdnDomainName": "shop.example.com",
 		"cdnCertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1",
 		"cdnWebAcl":         "arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a",
-		"alarmEmail":        "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
+		"cdnOnly":           "on", "cdnSecrets": "2,1",
+		"alarmEmail": "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
 		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
 		"stockShown": "20", "retentionDays": "90", "maxPaymentHold": "2h", "maxUnits": "20",
 		"maxLines": "10",
@@ -82,6 +89,8 @@ type template struct {
 	body map[string]any
 	// warnings are the findings of cdk-nag and the CDK's own.
 	warnings []string
+	// assembly is the folder of the templates. It lasts as long as the test that made it.
+	assembly string
 	// protected tells whether CloudFormation refuses to delete the stack. No template says so.
 	protected bool
 }
@@ -125,7 +134,7 @@ func synthesizeWith(t *testing.T, of map[string]string) template {
 	name := settings.StackName()
 	tpl := template{
 		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(),
+		protected: *stack.TerminationProtection(), assembly: out,
 	}
 	tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json"))
 	if err != nil {

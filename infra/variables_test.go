@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -74,7 +75,8 @@ func (tpl template) sample(value any) string {
 		for _, part := range asList(join[1]) {
 			parts = append(parts, tpl.sample(part))
 		}
-		return strings.Join(parts, fmt.Sprint(join[0]))
+		return secretText.ReplaceAllString(strings.Join(parts, fmt.Sprint(join[0])),
+			strings.Repeat("x", originSecretLength))
 	}
 	if got, ok := dig(value, "Fn::GetAtt").([]any); ok {
 		return tpl.sampleAttribute(fmt.Sprint(got[0]), fmt.Sprint(got[1]))
@@ -96,6 +98,9 @@ func (tpl template) sample(value any) string {
 		return "1example23456789"
 	}
 }
+
+// secretText matches a reference in whose place CloudFormation puts the text of a secret.
+var secretText = regexp.MustCompile(`\{\{resolve:secretsmanager:[^}]*\}\}`)
 
 const sampleARN = "arn:aws:sqs:eu-central-1:123456789012:allo-dev-example.fifo"
 

@@ -181,6 +181,15 @@ KINDS = {
         named="AlarmName",
         arn="alarm",
     ),
+    "AWS::Logs::MetricFilter": dict(
+        service="logs",
+        create="put_metric_filter",
+        update=("put_metric_filter",),
+        delete="delete_metric_filter",
+        ref="FilterName",
+        keys=("LogGroupName", "FilterName"),
+        named="FilterName",
+    ),
     "AWS::Events::EventBus": dict(
         service="events",
         create="create_event_bus",

@@ -47,6 +47,7 @@ func TestDeploy(t *testing.T) {
 		name string
 		do   func(*rehearsal, *testing.T)
 	}{
+		{"a shell that points elsewhere is refused", (*rehearsal).elsewhereStep},
 		{"the account is bootstrapped", (*rehearsal).bootstrapStep},
 		{"a first deploy whose migration fails leaves nothing", (*rehearsal).refusedStep},
 		{"a deploy migrates before any function has a version", (*rehearsal).deployStep},
