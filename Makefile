@@ -38,7 +38,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Whether infra/node_modules is as infra/package-lock.json says, and the command that makes it so.
 NPM_CURRENT := [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]
@@ -161,6 +161,10 @@ diff: cdk ## Compare the stacks with what is deployed; needs only to read it (AR
 deploy: cdk ## Deploy to the AWS account of the shell's credentials (ARGS='-c env=prod').
 	@$(CDK) deploy --all --strict $(ARGS)
 
+.PHONY: migrate-remote
+migrate-remote: ## Apply this commit's migrations to a stack, before its deploy (STACK=allo-prod).
+	@go run ./internal/cmd/migrateremote -stack "$(STACK)" $(ARGS)
+
 .PHONY: destroy
 destroy: cdk ## Remove what `make deploy` with the same ARGS made. A prod stack refuses.
 	@$(CDK) destroy --all $(ARGS)
@@ -255,7 +259,7 @@ faults: postgres ## Attack the promises (internal/faults/README.md; ARGS=-seed=N
 
 # The attacks of `make check`: each promise's shortest attack with its control.
 SHORT_ATTACKS := Linearizable|RemovedGuard|EverySequence|Crash|Deadlock|Hostile|Malformed|Logs
-SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed
+SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed|FailOver
 .PHONY: faults-short
 faults-short: postgres ## The attacks that every change must pass, shortened.
 	go test $(RACE) -count=1 -short -run '$(SHORT_ATTACKS)' -timeout $(TIMEOUT) $(ATTACKS) $(ARGS)
@@ -264,11 +268,19 @@ faults-short: postgres ## The attacks that every change must pass, shortened.
 DURATION ?= 10m
 RANDOM_ATTACKS := Linearizable|EverySequence|Crash$$|Network|Overload|Deadlock
 RANDOM_ATTACKS := $(RANDOM_ATTACKS)|UnderLoad|Promoted|Jumps|LoweredLimitsOf|TwoReleasesAt
+RANDOM_ATTACKS := $(RANDOM_ATTACKS)|FailOver
 
 .PHONY: soak
 soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
 	go test $(RACE) -count=1 -v -timeout 0 -run '$(RANDOM_ATTACKS)' $(ATTACKS) \
 	  -soak $(DURATION) $(ARGS)
+
+# The directory of pg_dump and psql of Postgres 17. Without it the dump isn't rehearsed.
+PG_CLIENT ?= $(shell pg_dump --version 2>/dev/null | awk '$$3 >= 17 {print}' | grep -q . && \
+  dirname "$$(command -v pg_dump)")
+.PHONY: drill
+drill: postgres ## Rehearse a restore on this machine; prints RTO and RPO (PG_CLIENT=DIR: a dump too).
+	@go run ./internal/cmd/drill $(if $(PG_CLIENT),-client '$(PG_CLIENT)') $(ARGS)
 
 .PHONY: contract
 contract: postgres build/bin/local ## Check the served OpenAPI document with schemathesis (python3).

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -22,6 +23,8 @@ type database interface {
 	migrationDependencies() []constructs.Construct
 	// monitor adds the database's alarms and graphs.
 	monitor(m *monitoring)
+	// addBackups copies the data to another region, if the settings ask for it.
+	addBackups(scope constructs.Construct, s Settings, alarms awssns.ITopic)
 	// location describes where the data is, for the outputs.
 	location() *string
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -51,6 +52,9 @@ func (e *external) grantReader(awslambda.Function, role) {}
 func (e *external) migrationDependencies() []constructs.Construct { return nil }
 
 func (e *external) monitor(*monitoring) {}
+
+// addBackups does nothing: readDisaster refuses the setting.
+func (e *external) addBackups(constructs.Construct, Settings, awssns.ITopic) {}
 
 func (e *external) location() *string {
 	return jsii.String("the URL in the secret " + e.names[roleApp])

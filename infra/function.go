@@ -25,13 +25,16 @@ const (
 	apiTimeout     = 10
 	// sweepTimeout ends a sweep before the next minute's sweep begins.
 	sweepTimeout = 50
-	// migrateTimeout allows for a migration that rewrites a large table.
-	migrateTimeout = 300
+	// migrateTimeout outlasts a run of the migrations, which ends itself after 14 minutes
+	// (internal/app/migration). Lambda's most is 900 seconds, and it isn't used in full: the CDK's
+	// trigger waits for this function in a function of 900 seconds, and if Lambda ended both at once,
+	// CloudFormation would hear of no result and wait for an hour.
+	migrateTimeout = 870
 	// poolTimeout is how long a user pool waits for its trigger (Cognito's developer guide,
 	// "Customizing user pool workflows with Lambda triggers").
 	poolTimeout = 5
 	// triggerTimeout is how long a deploy waits for the migrate function.
-	triggerTimeout = 360
+	triggerTimeout = 885
 )
 
 // memory is the functions' memory in MiB. The service needs 30. Published measurements find no

@@ -25,7 +25,7 @@ func TestTheMigrationRunsAfterTheDatabaseAndBeforeAnyVersion(t *testing.T) {
 			t.Errorf("%d versions wait for the migration, want %d", waiting, want)
 		}
 		if trigger.get("InvocationType") != "RequestResponse" ||
-			trigger.get("Timeout") != "360000" && trigger.get("Timeout") != 360000.0 {
+			trigger.get("Timeout") != "885000" && trigger.get("Timeout") != 885000.0 {
 			t.Errorf("the trigger is %s, want it to wait for the answer", asJSON(trigger.properties))
 		}
 		if !isExternal(mode) && !trigger.dependsOn("DatabaseBootstrap") {

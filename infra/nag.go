@@ -82,6 +82,12 @@ func suppressLogOfTheLog(bucket awss3.Bucket) {
 	suppress(bucket, "AwsSolutions-S1", "This bucket has the access log of the CDN itself")
 }
 
+func suppressBackupPolicy(role awsiam.Role) {
+	suppress(role, "AwsSolutions-IAM4",
+		"AWS's managed policy for AWS Backup; AWS updates it with AWS Backup",
+		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup")
+}
+
 func suppressManagedPolicy(rollout awsiam.Role) {
 	suppress(rollout, "AwsSolutions-IAM4",
 		"AWS's limited managed policy for CodeDeploy on Lambda; AWS updates it with CodeDeploy",

@@ -98,6 +98,8 @@ type Settings struct {
 	Tracing bool
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
+	Disaster
+
 	// Owner and CostCentre are tags, unless they are empty.
 	Owner, CostCentre string
 	// PermissionsBoundary is the name of a managed policy that bounds every role, or empty.
@@ -281,6 +283,7 @@ func read(r *reader) Settings {
 	s.ThrottleRate = r.integer("throttleRate", s.Stage.ThrottleRate, 1, maxThrottle)
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)
+	s.readDisaster(r)
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readFeed(r)

@@ -40,6 +40,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	monitoring.addLive(live)
 	monitoring.addSignIn(signIn)
 	db.monitor(monitoring)
+	db.addBackups(stack, s, monitoring.topic)
 	monitoring.newDashboard()
 
 	if s.Canary {
@@ -52,6 +53,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 		functions: slices.Concat(functions, started, []function{migrate}),
 	})
 	foldPolicies(stack)
+	encryptWithOwnKey(stack, s)
 	return stack
 }
 

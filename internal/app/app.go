@@ -41,6 +41,8 @@ type App struct {
 	pool    *postgres.Pool
 	reader  *postgres.Reader // nil without DATABASE_READER
 	api     *httpapi.API
+	// originSecrets are the secrets that the CDN may show.
+	originSecrets []string
 	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
 	// reportedRetries counts the service's retries that the metrics have so far.
@@ -63,7 +65,7 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	a := &App{log: log, pool: pool}
+	a := &App{log: log, pool: pool, originSecrets: c.OriginSecrets}
 	if a.reader, err = a.openReader(c, connections); err != nil {
 		pool.Close()
 		return nil, err
@@ -131,7 +133,9 @@ func (a *App) Close() {
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
-	return fault.Count(function, lambdahttp.New(a.api.Function(function), a.log), a.metrics)
+	handler := lambdahttp.New(a.api.Function(function), a.log,
+		lambdahttp.OnlyThroughCDN(a.originSecrets))
+	return fault.Count(function, handler, a.metrics)
 }
 
 // Outbox returns the handler of the outbox function, which the relay invokes. On one machine the

@@ -102,6 +102,8 @@ type Config struct {
 	WebhookQueues []WebhookQueue
 	// DeliverLogGroup is the log group of the deliver function, or empty.
 	DeliverLogGroup string
+	// OriginSecrets are the secrets that the CDN may show. Without any, callers may go around it.
+	OriginSecrets []string
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -227,7 +229,8 @@ func (r *reader) config() Config {
 		WebhookQueues:  r.webhookQueues("WEBHOOK_QUEUES"),
 		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
 			"the name of a log group of CloudWatch"),
-		Pages: r.pages(),
+		OriginSecrets: r.originSecrets("ORIGIN_SECRETS"),
+		Pages:         r.pages(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
@@ -490,6 +493,7 @@ func (c Config) Environ() []string {
 		"EVENT_SOURCE=" + c.EventSource,
 		"LIVE_URL=" + c.LiveURL,
 		"LIVE_HTTP=" + c.LiveHTTP,
+		"ORIGIN_SECRETS=" + strings.Join(c.OriginSecrets, ","),
 	}, c.Pages.environ()...)
 }
 

@@ -145,6 +145,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +177,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
 		},
+		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -370,7 +372,7 @@ func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
 	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
 		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
 		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
-		"OIDC_TOKEN_ORIGIN", "https://token.example.com"))
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "ORIGIN_SECRETS", firstSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

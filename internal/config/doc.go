@@ -72,5 +72,9 @@
 //	                                                    host alone, and queue is the ARN of the webhook's queue.
 //	DELIVER_LOG_GROUP                 -                 log group of the deliver function, which tells the last
 //	                                                    deliveries.
+//	ORIGIN_SECRETS                    -                 the secrets that the CDN may show, at most two, separated by a
+//	                                                    comma, each 32 to 128 letters and digits. Set, a caller who
+//	                                                    went around the CDN gets 403, unless the gateway authorized
+//	                                                    the call.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

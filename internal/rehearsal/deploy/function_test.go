@@ -153,7 +153,7 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 // infra/ on purpose.
 func wantFunction(t *testing.T, name string, f *deployed) {
 	t.Helper()
-	timeouts := map[string]int32{"sweep": 50, "migrate": 300, "relay": 80, "deliver": 30}
+	timeouts := map[string]int32{"sweep": 50, "migrate": 870, "relay": 80, "deliver": 30}
 	timeout, ok := timeouts[name]
 	if !ok {
 		timeout = 10
