@@ -13,10 +13,10 @@ type database interface {
 	// attach sets a function's variables, and its network if the database has one, so that it
 	// connects as the role.
 	attach(p *awslambda.FunctionProps, as role)
-	// attachReader sets the variable with which a function reads from a reader, if there is one.
-	attachReader(p *awslambda.FunctionProps)
+	// attachReader sets the variables with which a function reads from a reader, if there is one.
+	attachReader(p *awslambda.FunctionProps, how readerUse)
 	// grantReader allows the function to log in to the reader as the role.
-	grantReader(fn awslambda.Function, as role)
+	grantReader(fn awslambda.Function, as role, how readerUse)
 	// grant allows the function to log in as the role.
 	grant(fn awslambda.Function, as role)
 	// migrationDependencies returns what must exist before the migrations run.

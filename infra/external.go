@@ -45,9 +45,9 @@ func (e *external) attach(p *awslambda.FunctionProps, as role) {
 func (e *external) grant(fn awslambda.Function, as role) { e.secrets[as].GrantRead(fn, nil) }
 
 // attachReader does nothing: the stack knows of no reader of a server that isn't its own.
-func (e *external) attachReader(*awslambda.FunctionProps) {}
+func (e *external) attachReader(*awslambda.FunctionProps, readerUse) {}
 
-func (e *external) grantReader(awslambda.Function, role) {}
+func (e *external) grantReader(awslambda.Function, role, readerUse) {}
 
 func (e *external) migrationDependencies() []constructs.Construct { return nil }
 

@@ -65,8 +65,8 @@ type functionProps struct {
 	// db and as are the database and the role that the function uses. Without db it uses none.
 	db database
 	as role
-	// reads says that the function also reads from the database's reader, if there is one.
-	reads bool
+	// reads says how the function reads from the database's reader, if there is one.
+	reads readerUse
 	// office is nil for a function that has a role and a log group of its own.
 	office *office
 	// rights are those of the office's role that the function has. With ownRights the role is the
@@ -74,6 +74,8 @@ type functionProps struct {
 	rights rights
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
+	// provisioned is how many environments wait for calls.
+	provisioned int
 	// variables are environment variables of this function alone.
 	variables map[string]*string
 	// async says what happens to an asynchronous event that the function failed on.
@@ -89,7 +91,7 @@ func newRouteFunctions(
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
-	reads, serves := map[string]bool{}, map[string]bool{}
+	reads, serves := map[string]readerUse{}, map[string]bool{}
 	var names []string
 	for _, r := range route.All() {
 		if r.Method == http.MethodHead {
@@ -99,14 +101,16 @@ func newRouteFunctions(
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
-		// The operator's reads, and the consumers' of events.
-		reads[r.Function] = r.Scope == route.ScopeRead || r.Scope == route.ScopeEvents
+		if readsOnReader(r) {
+			reads[r.Function] = sharedReader
+		}
 		serves[r.Function] = serves[r.Function] || !isBackOffice(r)
 	}
 	var functions []function
 	for _, name := range names {
 		p := functionProps{
 			name: name, description: "Answers " + strings.Join(routes[name], ", "), timeout: apiTimeout,
+			concurrency: s.Capacity.concurrency(name), provisioned: s.Capacity.Provisioned[name],
 		}
 		if !slices.Contains(withoutDatabase, name) {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
@@ -128,10 +132,8 @@ func officeRights(p functionProps) rights {
 		return ownRights
 	case p.db == nil:
 		return noRights
-	case p.reads:
-		return readerRights
 	default:
-		return writerRights
+		return appRights
 	}
 }
 
@@ -182,8 +184,8 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.attach(props, p.as)
-		if p.reads {
-			p.db.attachReader(props)
+		if p.reads != noReader {
+			p.db.attachReader(props, p.reads)
 		}
 	} else {
 		setDatabaseVariables(props, nil, nil)
@@ -194,25 +196,32 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.grant(f.function, p.as)
-		if p.reads {
-			p.db.grantReader(f.function, p.as)
+		if p.reads != noReader {
+			p.db.grantReader(f.function, p.as, p.reads)
 		}
 	}
 	suppressWildcards(f.function)
-	f.alias = newAlias(scope, f.function, p.async)
+	f.alias = newAlias(scope, s, f.function, p)
 	return f
 }
 
 func newAlias(
-	scope constructs.Construct, f awslambda.Function, async *awslambda.EventInvokeConfigOptions,
+	scope constructs.Construct, s Settings, f awslambda.Function, p functionProps,
 ) awslambda.Alias {
 	props := &awslambda.AliasProps{AliasName: jsii.String(liveAlias), Version: f.CurrentVersion()}
-	if async != nil {
-		props.RetryAttempts = async.RetryAttempts
-		props.MaxEventAge = async.MaxEventAge
-		props.OnFailure = async.OnFailure
+	if p.async != nil {
+		props.RetryAttempts = p.async.RetryAttempts
+		props.MaxEventAge = p.async.MaxEventAge
+		props.OnFailure = p.async.OnFailure
 	}
-	return awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if p.provisioned > 0 && s.Capacity.Sale == nil {
+		props.ProvisionedConcurrentExecutions = jsii.Number(p.provisioned)
+	}
+	alias := awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if s.Capacity.Sale != nil {
+		provision(alias, p.provisioned, *s.Capacity.Sale)
+	}
+	return alias
 }
 
 // variables returns the environment variables that every function has, and a function's own.

@@ -45,6 +45,9 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
 				wantConcurrency = 1.0
 			}
+			if mode == "aurora-direct" && isPayment(name) {
+				wantConcurrency = 20.0
+			}
 			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
 				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
 			}
@@ -100,8 +103,11 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				want["DATABASE_IAM_URL"] = url
 			}
 			if _, ok := got["DATABASE_READER"]; ok && !isExternal(mode) {
-				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
+				// TestReadsGoToTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
+				if lag := modes[mode]["readerLag"]; lag != "" {
+					want["READER_LAG"] = lag
+				}
 			}
 			for key, value := range want {
 				if value == nil {
@@ -118,7 +124,7 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 // databaseless are the functions that need no database.
 var databaseless = []string{
 	"web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver", "live-authorizer",
-	"grant-scopes",
+	"grant-scopes", "smoke",
 }
 
 func wantVariables(mode, name string) map[string]any {
@@ -136,6 +142,7 @@ func wantVariables(mode, name string) map[string]any {
 	}
 	maps.Copy(want, wantFeedVariables(mode, name))
 	maps.Copy(want, wantPagesVariables(mode, name))
+	maps.Copy(want, wantSmokeVariables(mode, name))
 	switch {
 	case slices.Contains(databaseless, name):
 	case !isExternal(mode):
@@ -168,6 +175,7 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 		timeouts := map[string]float64{
 			"sweep": sweepTimeout, "migrate": migrateTimeout,
 			"relay": relayTimeout, "deliver": deliverTimeout, "grant-scopes": poolTimeout,
+			"smoke": smokeTimeout,
 		}
 		for name, f := range tpl.functions(mode) {
 			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
@@ -183,7 +191,8 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 	if relayTimeout < relaySeconds+apiTimeout || relaySeconds >= 60 {
 		t.Error("a run of the relay can't finish its last page")
 	}
-	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {
+	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout ||
+		smokeTriggerTimeout <= smokeTimeout || sweepTimeout >= 60 {
 		t.Error("the gateway, the trigger or the minute ends before the function inside it")
 	}
 }

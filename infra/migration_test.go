@@ -7,7 +7,7 @@ import (
 
 func TestTheMigrationRunsAfterTheDatabaseAndBeforeAnyVersion(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
-		trigger, migrate := tpl.only(t, "Custom::Trigger"), tpl.functions(mode)["migrate"]
+		trigger, migrate := tpl.trigger(t, "Migration"), tpl.functions(mode)["migrate"]
 		waiting := 0
 		for _, v := range tpl.resources("AWS::Lambda::Version") {
 			if v.get("FunctionName", "Ref") == migrate.id {

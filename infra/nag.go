@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsrds"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -37,6 +38,12 @@ func suppressWildcards(f awslambda.Function) {
 		"X-Ray's and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
 			"narrower resource; the function's own code is denied the latter",
 		"Resource::*")
+}
+
+func suppressEachVersion(f awslambda.Function, s Settings) {
+	suppress(f.Role(), "AwsSolutions-IAM5",
+		"It calls each function's new version, whose number only the deploy knows",
+		&cdknag.RegexAppliesTo{Regex: jsii.String(eachVersion(s))})
 }
 
 func suppressOpenRoute(added awsapigatewayv2.HttpRoute, s Settings, r route.Route) {
@@ -69,13 +76,18 @@ func suppressOptionalMFA(pool awscognito.UserPool) {
 
 func suppressDistribution(d awscloudfront.Distribution, s Settings) {
 	suppress(d, "AwsSolutions-CFR1", "A shop sells to every country unless its owner says otherwise")
-	if s.WebACL == "" {
-		suppress(d, "AwsSolutions-CFR2", "The setting cdnWebAcl adds a firewall, which has a price")
+	if s.WebACL == "" && !s.WAF {
+		suppress(d, "AwsSolutions-CFR2", "The setting waf adds a firewall, which has a price")
 	}
 	if s.CDNDomain == nil {
 		suppress(d, "AwsSolutions-CFR4",
 			"CloudFront's own certificate fixes the oldest TLS; cdnDomainName asks for TLS 1.2")
 	}
+}
+
+func suppressRotation(secret awssecretsmanager.Secret) {
+	suppress(secret, "AwsSolutions-SMG4", "The setting cdnSecrets changes it, in three deploys: "+
+		"only a deploy can tell CloudFront and the functions of another one")
 }
 
 func suppressLogOfTheLog(bucket awss3.Bucket) {

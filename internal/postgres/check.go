@@ -72,12 +72,14 @@ func greet(ctx context.Context, conn *pgx.Conn) (greeting, error) {
 	if err != nil {
 		return greeting{}, fmt.Errorf("ask for the session's settings: %w", err)
 	}
+	one := answer.PID == conn.PgConn().PID()
 	direct := try.mode == cacheStatement // the URL's choice comes first
 	if try.mode == "" {
-		direct = answer.PID == conn.PgConn().PID()
+		direct = one
 	}
 	conn.PgConn().CustomData()[sessionName] = &session{
-		direct: direct, ran: map[string]struct{}{}, readOnly: answer.ReadOnly, resets: try.resets,
+		direct: direct, ran: map[string]struct{}{}, readOnly: answer.ReadOnly, reports: one,
+		resets: try.resets,
 	}
 	return answer, conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
 }

@@ -86,7 +86,8 @@ func Standby(c *pgxpool.Config) {
 func (p *Pool) giveBack(loan *pgxpool.Conn, s *session) {
 	defer loan.Release()
 	conn := loan.Conn()
-	if !conn.IsClosed() && !s.mayOnlyRead && (s.readOnly || reportsReadOnly(conn.PgConn())) {
+	if !conn.IsClosed() && !s.mayOnlyRead &&
+		(s.readOnly || s.reports && reportsReadOnly(conn.PgConn())) {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		_ = conn.Close(ctx) // the server's answer doesn't matter
@@ -98,7 +99,7 @@ func (p *Pool) giveBack(loan *pgxpool.Conn, s *session) {
 
 // reportsReadOnly reports whether the server has become read-only since the session began. From
 // version 14 on, Postgres sends these two settings with the answer to the next statement when they
-// change. A pooler keeps them to itself.
+// change. A pooler may send those of another session.
 func reportsReadOnly(conn *pgconn.PgConn) bool {
 	return conn.ParameterStatus("default_transaction_read_only") == "on" ||
 		conn.ParameterStatus("in_hot_standby") == "on"

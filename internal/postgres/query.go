@@ -21,6 +21,8 @@ type session struct {
 	// readOnly says that the server took no writes when the connection was made. mayOnlyRead says
 	// that the pool doesn't mind.
 	readOnly, mayOnlyRead bool
+	// reports says that the settings that the server reports are those of this session.
+	reports bool
 	// resets is the pool's count when the connection was made.
 	resets uint64
 }
