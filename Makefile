@@ -38,7 +38,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Whether infra/node_modules is as infra/package-lock.json says, and the command that makes it so.
 NPM_CURRENT := [ infra/node_modules/.package-lock.json -nt infra/package-lock.json ]
@@ -164,6 +164,10 @@ diff: cdk ## Compare the stacks with what is deployed; needs only to read it (AR
 deploy: cdk ## Deploy to the AWS account of the shell's credentials (ARGS='-c env=prod').
 	@$(CDK) deploy --all --strict $(ARGS)
 
+.PHONY: migrate-remote
+migrate-remote: ## Apply this commit's migrations to a stack, before its deploy (STACK=allo-prod).
+	@go run ./internal/cmd/migrateremote -stack "$(STACK)" $(ARGS)
+
 .PHONY: destroy
 destroy: cdk ## Remove what `make deploy` with the same ARGS made. A prod stack refuses.
 	@$(CDK) destroy --all $(ARGS)
@@ -175,6 +179,17 @@ delivery: cdk ## Deploy the roles of GitHub's workflows alone (ARGS='-c githubRe
 .PHONY: bootstrap
 bootstrap: cdk ## Prepare an AWS account for the CDK, in each region of the stacks, once.
 	@$(CDK) bootstrap $(ARGS)
+
+.PHONY: cost
+cost: ## Write infra/COST.md from the price list and the measures (internal/cmd/cost).
+	@go run ./internal/cmd/cost
+
+.PHONY: cost-measure
+cost-measure: postgres cdk ## Measure anew what a call takes and what a stack has, for `make cost`.
+	@$(CDK) synth --quiet --strict --output build/cost/dev
+	@$(CDK) synth --quiet --strict -c env=prod --output build/cost/prod
+	@go run ./internal/cmd/cost -measure -dev build/cost/dev/allo-dev.template.json \
+	  -prod build/cost/prod/allo-prod.template.json
 
 .PHONY: coldstart
 coldstart: ## Measure cold starts and the size of every binary, into build/coldstart.
@@ -231,8 +246,9 @@ sbom: build ## List the modules in each function, as CycloneDX, into build/sbom 
 	@mkdir -p build/sbom build/bin
 	@GOBIN=$(CURDIR)/build/bin go install $(CYCLONEDX)
 	@for name in $(FUNCTIONS); do \
-	  build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp \
-	    -version $(VERSION) -output build/sbom/$$name.cdx.json build/$$name/bootstrap; \
+	  GOOS=linux GOARCH=$(ARCH) GOPROXY=off build/bin/cyclonedx-gomod bin -json -std -licenses \
+	    -noserial -notimestamp -version $(VERSION) -output build/sbom/$$name.cdx.json \
+	    build/$$name/bootstrap 2>build/sbom.log || { cat build/sbom.log; exit 1; }; \
 	done
 	@go test -count=1 -run Sbom ./internal/workflows -sbom $(CURDIR)/build/sbom
 
@@ -252,7 +268,7 @@ faults: postgres ## Attack the promises (internal/faults/README.md; ARGS=-seed=N
 
 # The attacks of `make check`: each promise's shortest attack with its control.
 SHORT_ATTACKS := Linearizable|RemovedGuard|EverySequence|Crash|Deadlock|Hostile|Malformed|Logs
-SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed
+SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed|FailOver
 .PHONY: faults-short
 faults-short: postgres ## The attacks that every change must pass, shortened.
 	go test $(RACE) -count=1 -short -run '$(SHORT_ATTACKS)' -timeout $(TIMEOUT) $(ATTACKS) $(ARGS)
@@ -261,11 +277,19 @@ faults-short: postgres ## The attacks that every change must pass, shortened.
 DURATION ?= 10m
 RANDOM_ATTACKS := Linearizable|EverySequence|Crash$$|Network|Overload|Deadlock
 RANDOM_ATTACKS := $(RANDOM_ATTACKS)|UnderLoad|Promoted|Jumps|LoweredLimitsOf|TwoReleasesAt
+RANDOM_ATTACKS := $(RANDOM_ATTACKS)|FailOver
 
 .PHONY: soak
 soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repeats a run.
 	go test $(RACE) -count=1 -v -timeout 0 -run '$(RANDOM_ATTACKS)' $(ATTACKS) \
 	  -soak $(DURATION) $(ARGS)
+
+# The directory of pg_dump and psql of Postgres 17. Without it the dump isn't rehearsed.
+PG_CLIENT ?= $(shell pg_dump --version 2>/dev/null | awk '$$3 >= 17 {print}' | grep -q . && \
+  dirname "$$(command -v pg_dump)")
+.PHONY: drill
+drill: postgres ## Rehearse a restore on this machine; prints RTO and RPO (PG_CLIENT=DIR: a dump too).
+	@go run ./internal/cmd/drill $(if $(PG_CLIENT),-client '$(PG_CLIENT)') $(ARGS)
 
 .PHONY: contract
 contract: postgres build/bin/local ## Check the served OpenAPI document with schemathesis (python3).
@@ -281,9 +305,12 @@ vendor-web: ## Fetch the pages' libraries from npm, with their integrity checked
 
 # Each database in each environment is synthesized, with the CDK's strictest setting, and once what
 # is off by default. ";" stands between settings.
-SYNTHS := db=aurora;env=dev db=aurora;env=prod db=external;env=dev db=external;env=prod
-SYNTHS += db=aurora;env=prod;bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
-SYNTHS += db=external;env=prod;auth=cognito;live=on;cdn=on
+# A prod without an address for alarms warns, and --strict fails on that.
+PROD := env=prod;alarmEmail=ops@example.com
+SYNTHS := db=aurora;env=dev db=aurora;$(PROD) db=external;env=dev db=external;$(PROD)
+SYNTHS += db=aurora;$(PROD);bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
+SYNTHS += db=external;$(PROD);auth=cognito;live=on;cdn=on
+SYNTHS += db=external;$(PROD);region=eu-central-1;cdn=on;waf=on;botControl=on;cdnOnly=on
 # SAM brings cfn-lint in the version that it knows.
 CFN_LINT := build/sam/venv/bin/cfn-lint
 

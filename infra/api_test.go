@@ -80,6 +80,8 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"POST /api/reservations/{id}/returns":        "inventory:write",
 		"GET /api/reservations/{id}/history":         "inventory:read",
 		"HEAD /api/reservations/{id}/history":        "inventory:read",
+		"GET /api/reservations/{id}/payments":        "inventory:read",
+		"HEAD /api/reservations/{id}/payments":       "inventory:read",
 		"GET /api/events":                            "events:read",
 		"HEAD /api/events":                           "events:read",
 		"GET /api/webhooks":                          "events:read",

@@ -154,17 +154,20 @@ func (tpl template) rightsProblems() (found []string) {
 	)
 	want := map[string]struct{ actions, resources []string }{
 		"Diff": {
-			[]string{"cloudformation:DescribeStacks", "cloudformation:GetTemplate"},
+			[]string{
+				"cloudformation:DescribeStacks", "cloudformation:GetTemplate",
+				"ec2:DescribeAvailabilityZones",
+			},
 			[]string{
 				"arn:aws" + frankfurt + stack + "-*/*", "arn:aws" + frankfurt + stack + "/*",
-				"arn:aws" + virginia + stack + "-*/*", "arn:aws" + virginia + stack + "/*",
+				"arn:aws" + virginia + stack + "-*/*", "arn:aws" + virginia + stack + "/*", "*",
 			},
 		},
 		"Deploy": {
-			[]string{"sts:AssumeRole"},
+			[]string{"sts:AssumeRole", "ec2:DescribeAvailabilityZones"},
 			[]string{
 				role + "deploy" + here, role + "deploy" + there,
-				role + "file-publishing" + here, role + "file-publishing" + there,
+				role + "file-publishing" + here, role + "file-publishing" + there, "*",
 			},
 		},
 	}

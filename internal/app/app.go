@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/app/fault"
+	"github.com/allo/reservations/internal/app/objective"
 	"github.com/allo/reservations/internal/awsdb"
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/emf"
@@ -135,7 +136,7 @@ func (a *App) Close() {
 func (a *App) HTTP(function string) HTTPHandler {
 	handler := lambdahttp.New(a.api.Function(function), a.log,
 		lambdahttp.OnlyThroughCDN(a.originSecrets))
-	return fault.Count(function, handler, a.metrics)
+	return fault.Count(function, objective.Measure(function, handler, a.metrics), a.metrics)
 }
 
 // Outbox returns the handler of the outbox function, which the relay invokes. On one machine the

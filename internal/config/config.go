@@ -102,6 +102,8 @@ type Config struct {
 	WebhookQueues []WebhookQueue
 	// DeliverLogGroup is the log group of the deliver function, or empty.
 	DeliverLogGroup string
+	// Smoke has the settings of the smoke function.
+	Smoke Smoke
 	// OriginSecrets are the secrets that the CDN may show. Without any, callers may go around it.
 	OriginSecrets []string
 }
@@ -231,6 +233,7 @@ func (r *reader) config() Config {
 			"the name of a log group of CloudWatch"),
 		OriginSecrets: r.originSecrets("ORIGIN_SECRETS"),
 		Pages:         r.pages(),
+		Smoke:         r.smoke(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource

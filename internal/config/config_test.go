@@ -145,6 +145,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"SMOKE_FUNCTIONS", "reserve="+versionARN("reserve")+",health="+versionARN("health"),
+		"SMOKE_AUTH", "jwt",
+		"SMOKE_RESERVE_AUTH", "on",
+		"STACK_ID", "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
+		"PUBLIC_URL", "https://shop.example.com",
+		"SYNTHETIC_SKU", "CANARY-1",
 		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
@@ -177,11 +183,24 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
 		},
+		Smoke: Smoke{
+			Functions: map[string]string{
+				"reserve": versionARN("reserve"), "health": versionARN("health"),
+			},
+			Auth: "jwt", ReserveAuth: true,
+			Stack: "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
+			URL:   "https://shop.example.com", SKU: "CANARY-1",
+		},
 		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
 	}
+}
+
+// versionARN returns the ARN of a function's version.
+func versionARN(function string) string {
+	return "arn:aws:lambda:eu-central-1:123456789012:function:allo-prod-" + function + ":7"
 }
 
 // documented reads the table in the package's documentation. It returns the default of each

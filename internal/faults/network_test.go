@@ -24,13 +24,19 @@ type faultyLink struct {
 // it.
 func newFaultyLink(t *testing.T, db pgtest.Database) (*faultyLink, pgtest.Database) {
 	t.Helper()
+	return newLinkAt(t, db, "127.0.0.1:0")
+}
+
+// newLinkAt is newFaultyLink at an address of the caller's choice.
+func newLinkAt(t *testing.T, db pgtest.Database, listen string) (*faultyLink, pgtest.Database) {
+	t.Helper()
 	u, err := url.Parse(db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics write to the global log
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	l := &faultyLink{t: t, proxy: toxiproxy.NewProxy(server, "postgres", "127.0.0.1:0", u.Host)}
+	l := &faultyLink{t: t, proxy: toxiproxy.NewProxy(server, "postgres", listen, u.Host)}
 	l.start()
 	t.Cleanup(l.proxy.Stop)
 	u.Host = l.proxy.Listen

@@ -87,6 +87,7 @@ func (a *API) handlers() map[string]handler {
 		"POST /api/stock/movements":                  a.moveStock,
 		"GET /api/stock/movements":                   a.listMovements,
 		"GET /api/reservations/{id}/history":         a.history,
+		"GET /api/reservations/{id}/payments":        a.listPayments,
 		"POST /api/owners/erase":                     a.eraseOwner,
 		"GET /api/events":                            a.listEvents,
 		"GET /api/live":                              a.live,

@@ -202,6 +202,7 @@ var dtos = []struct {
 	{dto: stockRowDTO{}, schemas: []string{"StockRow"}},
 	{dto: eventsAnswer{}, schemas: []string{"EventPage"}},
 	{dto: transitionDTO{}, schemas: []string{"Transition"}},
+	{dto: holdPaymentDTO{}, schemas: []string{"HoldPayment"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -581,6 +582,10 @@ func TestARouteDocumentsEachCode(t *testing.T) {
 		"GET /api/events": {
 			"200", "400 VALIDATION_FAILED", "401", "403", "410 CURSOR_TOO_OLD", "500 INTERNAL",
 			"500 ANSWER_TOO_LARGE", "503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+		},
+		"GET /api/reservations/{id}/payments": {
+			"200", "401", "403", "404 RESERVATION_NOT_FOUND", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
+			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
 		},
 		"GET /api/reservations/{id}/history": {
 			"200", "401", "403", "404 RESERVATION_NOT_FOUND", "500 INTERNAL", "500 ANSWER_TOO_LARGE",

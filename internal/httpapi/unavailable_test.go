@@ -47,6 +47,7 @@ func (c client) everyRoute() []answer {
 		c.get("/api/stock"),
 		c.get("/api/events"),
 		c.get("/api/reservations/" + hold + "/history"),
+		c.get("/api/reservations/" + hold + "/payments"),
 		c.get("/api/reservations/" + hold),
 		c.post("/api/reservations/"+hold+"/confirm", "", "Idempotency-Key", "k"),
 		c.post("/api/reservations/"+hold+"/release", ""),

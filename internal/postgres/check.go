@@ -18,14 +18,17 @@ func (e *UnsafeServerError) Error() string {
 	return "the database server is not safe to reserve on: " + strings.Join(e.Settings, ", ")
 }
 
-// greeting is a session's answer to greetingSQL: the process number of the session, and the rules
-// about settings that it breaks.
+// greeting is a session's answer to greetingSQL: the process number of the session, whether it can
+// only read, and the rules about settings that it breaks.
 type greeting struct {
-	PID    uint32
-	Broken []string
+	PID      uint32
+	ReadOnly bool
+	Broken   []string
 }
 
-var greetingSQL = "SELECT pg_backend_pid(), ARRAY(" + BrokenRulesSQL(OnConnect) + ")"
+var greetingSQL = `
+SELECT pg_backend_pid(), current_setting('transaction_read_only') = 'on',
+       ARRAY(` + BrokenRulesSQL(OnConnect) + ")"
 
 // afterConnect greets the server and refuses an unsafe one with an *UnsafeServerError. The check
 // belongs to each connection: a process may start while its database is out of reach, and a
@@ -69,10 +72,14 @@ func greet(ctx context.Context, conn *pgx.Conn) (greeting, error) {
 	if err != nil {
 		return greeting{}, fmt.Errorf("ask for the session's settings: %w", err)
 	}
+	one := answer.PID == conn.PgConn().PID()
 	direct := try.mode == cacheStatement // the URL's choice comes first
 	if try.mode == "" {
-		direct = answer.PID == conn.PgConn().PID()
+		direct = one
 	}
-	conn.PgConn().CustomData()[sessionName] = &session{direct: direct, ran: map[string]struct{}{}}
+	conn.PgConn().CustomData()[sessionName] = &session{
+		direct: direct, ran: map[string]struct{}{}, readOnly: answer.ReadOnly, reports: one,
+		resets: try.resets,
+	}
 	return answer, conn.PgConn().Conn().SetDeadline(time.Time{}) // boundedDial has set one
 }

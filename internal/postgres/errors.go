@@ -172,8 +172,7 @@ func remedy(failed *pgconn.ConnectError) string {
 		return server + " refuses the connection: is Postgres running there, and is the port right?"
 	case errors.Is(failed, context.DeadlineExceeded),
 		errors.As(failed, &network) && network.Timeout():
-		return fmt.Sprintf("can't reach %s within %g s: is it running?", server,
-			config.ConnectTimeout.Seconds())
+		return fmt.Sprintf("can't reach %s, which doesn't answer in time: is it running?", server)
 	default:
 		first, _, _ := strings.Cut(failed.Unwrap().Error(), "\n")
 		return fmt.Sprintf("can't connect to %s: %s", server, first)

@@ -107,7 +107,7 @@ func TestAFailedConnectNamesItsRemedyInOneLine(t *testing.T) {
 		},
 		"no answer": {
 			with(func(u *url.URL) { u.Host = silent }),
-			"can't reach " + silent + " within 5 s: is it running?",
+			"can't reach " + silent + ", which doesn't answer in time: is it running?",
 		},
 		"no socket": {
 			"postgres://u:" + password + "@/d?host=/nowhere&port=5433",

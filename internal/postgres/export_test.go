@@ -5,6 +5,8 @@ import "time"
 // The pool's bounds, for the tests.
 const (
 	ConnectTimeout = connectTimeout
+	DialTimeout    = dialTimeout
+	UnackedTimeout = unackedTimeout
 	MaxPrepared    = maxPrepared
 	MaxWaiting     = maxWaiting
 )
@@ -17,6 +19,9 @@ func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
 
 // SetPause changes how long a reader that can't be used isn't asked again.
 func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
+
+// KeepSiblings lets the connections that are open now stay open when one of them breaks.
+func (p *Pool) KeepSiblings() { p.resets.Add(1) }
 
 // Unnamed reports whether the pool has stopped preparing statements.
 func (p *Pool) Unnamed() bool { return p.unnamed.Load() }

@@ -151,7 +151,9 @@ func TestAConnectionToAReadOnlyServerIsClosed(t *testing.T) {
 	}
 	exec(alter + " SET default_transaction_read_only = on")
 	p := open(t, db.DirectURL)
-	queryOne[int](t, p, backendSQL) // connects
+	if err := p.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	exec(alter + " RESET default_transaction_read_only")
 
 	const insert = "INSERT INTO warehouses (id, name) VALUES (gen_random_uuid(), 'w')"

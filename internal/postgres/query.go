@@ -18,6 +18,13 @@ type session struct {
 	ran map[string]struct{}
 	// unreplicated is set when a commit of the present caller didn't wait for its standby.
 	unreplicated bool
+	// readOnly says that the server took no writes when the connection was made. mayOnlyRead says
+	// that the pool doesn't mind.
+	readOnly, mayOnlyRead bool
+	// reports says that the settings that the server reports are those of this session.
+	reports bool
+	// resets is the pool's count when the connection was made.
+	resets uint64
 }
 
 // sessionName is the session's name in the custom data.
@@ -133,7 +140,7 @@ func (p *Pool) query(ctx context.Context, sql string, args []any, read func(pgx.
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
+	defer p.giveBack(conn, s)
 	run := func(mode pgx.QueryExecMode) error {
 		rows, err := conn.Query(ctx, sql, append([]any{mode}, args...)...)
 		if err != nil {
@@ -168,7 +175,7 @@ func (p *Pool) Transaction(
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
+	defer p.giveBack(conn, s)
 	if err := pgx.BeginTxFunc(ctx, conn, options, fn); err != nil {
 		return err
 	}

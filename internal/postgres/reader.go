@@ -78,7 +78,7 @@ type Reader struct {
 func OpenReader(
 	source Source, size int, opts ReaderOptions, options ...Option,
 ) (*Reader, error) {
-	pool, err := Open(source, size, options...)
+	pool, err := Open(source, size, append(options, Standby)...)
 	if err != nil {
 		return nil, err
 	}

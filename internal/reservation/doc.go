@@ -113,7 +113,10 @@
 //	    deletes it. Retention moves it to the archive, unchanged, and it can still be read there.
 //	I4  A hold past its expires_at is dead at once: it can't be confirmed or extended, it reads as
 //	    EXPIRED, and its units are available to the next caller and in the catalog before any sweep.
-//	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond.
+//	I5  A 2xx answer is durable: it survives kill -9 of Postgres in the next microsecond. It
+//	    survives a fail-over to a synchronous standby, and on Aurora, whose instances share their
+//	    storage. An asynchronous standby loses what it hasn't received: I5 doesn't hold there, the
+//	    other promises about the stock do.
 //	I6  One Idempotency-Key of one principal and one request make one effect and one answer, however
 //	    often and however concurrently they are sent, and across a deploy. Nobody else's key can
 //	    block, read or replay it. The principal is the caller that the gateway has verified: the

@@ -106,6 +106,10 @@ func API() []Route {
 			Scope: ScopeRead,
 		},
 		{
+			Function: "history", Method: "GET", Path: reservation + "/payments",
+			Scope: ScopeRead,
+		},
+		{
 			Function: "erase-owner", Method: "POST", Path: "/api/owners/erase",
 			Scope: ScopeSupport,
 		},

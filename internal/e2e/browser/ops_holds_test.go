@@ -22,6 +22,8 @@ const (
 	holdRows = ".table[aria-label=Holds] tbody tr" // of the list of holds
 	told     = ".told"                             // the outcome of a step
 	doStep   = "dialog footer button:last-child"
+	// holdPayments is the table of a hold's payments.
+	holdPayments = ".table[aria-label='Payments of the hold']"
 )
 
 // reserveFor makes a hold with a reference and an owner.
@@ -179,6 +181,8 @@ func TestTwoOperatorsAtOneHold(t *testing.T) {
 	second.look("ops-hold-confirm")
 	second.click(doStep)
 	second.sees(told, "Confirmed: 2 units of Ceramic Mug sold.")
+	second.sees(holdPayments, "pay-1")
+	second.sees(holdPayments, "Paid for this hold")
 	first.click(doStep)
 	first.sees(told, "Nothing was released. This hold was confirmed at ")
 	first.look("ops-hold-lost-race")
@@ -256,9 +260,17 @@ func TestTheOperatorTakesALatePayment(t *testing.T) {
 	b.fill("#payment", "pay-8")
 	b.click(doStep)
 	b.sees(told, "The items were still free, and are sold now.")
+	b.sees(holdPayments, "pay-8")
+	b.sees(holdPayments, "Came late, and paid for ")
+	b.look("ops-hold-payments")
 	b.clickText("Open the new hold")
 	b.sees("main .status", "Confirmed")
 	b.sees(".facts", "Took the place of")
+	b.sees(holdPayments, "Paid for this hold")
+	eval[chromedp.Void](b, "history.back()")
+	b.sees("main .status", "Expired")
+	b.click(holdPayments + " a")
+	b.sees("main .status", "Confirmed")
 
 	lost := s.reserve(600, line(keyboard, newYork, 3))
 	s.killDayAgo(lost)
@@ -266,6 +278,7 @@ func TestTheOperatorTakesALatePayment(t *testing.T) {
 	b.visit("/ops/holds/" + lost.ID)
 	pay("pay-9")
 	b.sees(told, "The items are gone. Refund the payment pay-9.")
+	b.sees(holdPayments, "Came when the items were gone: refund it")
 }
 
 func TestGalleryOfHoldsAndStockInTrouble(t *testing.T) {

@@ -1,4 +1,4 @@
-// The console's page of a hold: its lines, its payment, its history, and what an operator may do.
+// The console's page of a hold: its lines, its payments, its history, and what an operator may do.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get, post } from "./api.js";
@@ -39,20 +39,22 @@ const MAX_REFERENCE = 100; // characters, as the API takes
 
 const clock = new Clock();
 
-// readHold reads a hold with its history, or null if there is none. A dead hold is EXPIRED before
-// any sweep.
+// readHold reads a hold with its history and its payments, or null if there is none. A dead hold is
+// EXPIRED before any sweep.
 async function readHold(id) {
   const path = `/api/reservations/${id}`;
   const sentAt = performance.now();
   try {
-    const [view, history] = await Promise.all([get(path), get(`${path}/history`)]);
+    const [view, history, payments] = await Promise.all(
+      [path, `${path}/history`, `${path}/payments`].map((one) => get(one)),
+    );
     clock.learn(view.body.serverTime, sentAt);
     const { reservation, expired } = view.body;
     return { hold: { ...reservation, status: statusOf({ ...reservation, expired }) },
-      history: history.body };
+      history: history.body, payments: payments.body };
   } catch (error) {
     if (error.code === "RESERVATION_NOT_FOUND") {
-      return { hold: null, history: [] };
+      return { hold: null, history: [], payments: [] };
     }
     throw error;
   }
@@ -103,7 +105,7 @@ function Hold({ id, can }) {
 
 // Known is the page below its heading, once the hold is read.
 function Known({ read, owner, told, can, onDone }) {
-  const { hold, history } = read.data;
+  const { hold, history, payments } = read.data;
   const lines = named(hold.items);
   return html`
     <${Told} told=${told} />
@@ -112,6 +114,7 @@ function Known({ read, owner, told, can, onDone }) {
       <div>
         <${Facts} hold=${hold} owner=${owner} />
         <${Lines} lines=${lines} />
+        <${Payments} hold=${hold} payments=${payments} />
         ${hold.status === "CONFIRMED" && html`<${Returns} hold=${hold} told=${told} />`}
       </div>
       <section aria-labelledby="history">
@@ -149,8 +152,10 @@ function Told({ told }) {
 // What the end of a hold's time is called. A hold that ended before it "would have ended" then.
 const endWords = { PENDING: "Ends", EXPIRED: "Ended" };
 
+// other links to another hold.
+const other = (id) => html`<a href=${`/ops/holds/${id}`}><code>${shortCode(id)}</code></a>`;
+
 function Facts({ hold, owner }) {
-  const other = (id) => html`<a href=${`/ops/holds/${id}`}><code>${shortCode(id)}</code></a>`;
   const isLive = hold.status === "PENDING";
   const facts = [
     [endWords[hold.status] ?? "Would have ended", html`<${Ends} hold=${hold} />`],
@@ -215,6 +220,39 @@ const lineColumns = [
   },
   { name: "Warehouse", cell: ({ warehouse }) => warehouse },
   { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
+];
+
+const Payments = ({ hold, payments }) => html`
+  <section aria-labelledby="payments">
+    <h2 id="payments">Payments</h2>
+    ${
+      payments.length > 0
+        ? html`<${Table} label="Payments of the hold" columns=${paymentColumns}
+            rows=${payments.map((payment) => ({ ...payment, isLive: hold.status === "PENDING" }))}
+            keyOf=${({ reference }) => reference} />`
+        : html`<p class="muted">No payment gave its reference.</p>`
+    }
+  </section>`;
+
+// What became of a payment, in words.
+const paymentEnds = {
+  FAILED: "Failed, or another one took its place",
+  CONFIRMED: "Paid for this hold",
+  LOST: "Came when the items were gone: refund it",
+};
+
+const paymentColumns = [
+  { name: "Reference", isHead: true, cell: ({ reference }) => reference },
+  {
+    name: "Outcome",
+    cell: ({ outcome, successor, isLive }) => {
+      if (outcome === "REACQUIRED") {
+        return html`Came late, and paid for ${other(successor)}`;
+      }
+      return paymentEnds[outcome] ?? (isLive ? "Under way" : "Never came");
+    },
+  },
+  { name: "When", cell: ({ at }) => html`<${When} at=${at} />` },
 ];
 
 const tones = { confirmed: "good", expired: "bad", "payment-failed": "bad" };
