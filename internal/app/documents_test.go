@@ -17,6 +17,8 @@ var (
 	linkPattern = regexp.MustCompile(`\]\(([^)\s:]+)\)`)
 	// headingPattern finds a heading.
 	headingPattern = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
+	// idPattern finds an anchor that isn't a heading's.
+	idPattern = regexp.MustCompile(`<a id="([^"]+)">`)
 	// punctuation is what an anchor leaves out of its heading.
 	punctuation = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	// settingPattern finds a setting of a deploy, such as -c env=prod.
@@ -80,8 +82,11 @@ func brokenLinks(page string, pages map[string]string) (broken []string) {
 		if pages[target] == "" {
 			target = filepath.Join(target, "README.md")
 		}
-		headings := headingPattern.FindAllStringSubmatch(pages[target], -1)
-		if !slices.ContainsFunc(headings, func(h []string) bool { return anchor(h[1]) == fragment }) {
+		anchors := names(idPattern, pages[target])
+		for _, heading := range names(headingPattern, pages[target]) {
+			anchors = append(anchors, anchor(heading))
+		}
+		if !slices.Contains(anchors, fragment) {
 			broken = append(broken, link[1])
 		}
 	}
@@ -142,8 +147,9 @@ func TestThePagesChecksFindWhatIsMissing(t *testing.T) {
 
 	pages := map[string]string{
 		"infra/a.md": "[x](b.md#the-end-of-it) [x](b.md#nowhere) [x](c.md) [x](#here) [x](#there)\n" +
+			"[x](b.md#by-id)\n" +
 			"[x](https://example.com/#y) [x](../infra) [x](../gone)\n# Here\n",
-		"infra/b.md": "## The end, of `it`!\n",
+		"infra/b.md": "## The end, of `it`!\n<a id=\"by-id\"></a>\n",
 	}
 	got, want := brokenLinks("infra/a.md", pages), []string{"b.md#nowhere", "c.md", "#there", "../gone"}
 	if !slices.Equal(got, want) {
