@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -39,11 +38,6 @@ func TestNoAlarmRingsBecauseItsReporterIsNew(t *testing.T) {
 func loudAlarms(t *testing.T, mode string, tpl template) (found []string) {
 	t.Helper()
 	missing := 0
-	starts := func(a resource) bool { // waits for the rule that starts its reporter
-		return slices.ContainsFunc(tpl.resources("AWS::Events::Rule"), func(rule resource) bool {
-			return a.dependsOn(rule.id)
-		})
-	}
 	for name, a := range tpl.alarms(mode) {
 		warm := asJSON(a.get("WarmUpConfiguration"))
 		if a.get("TreatMissingData") != "breaching" {
@@ -55,7 +49,7 @@ func loudAlarms(t *testing.T, mode string, tpl template) (found []string) {
 		missing++
 		const want = `{"OnlyStartEvaluatingAfterWarmUpPeriodEnds":true,` +
 			`"WarmUpPeriodDurationInMinutes":15}`
-		if warm != want || !starts(a) {
+		if warm != want || !a.dependsOn(`"SweeperEveryMinute`) {
 			found = append(found, fmt.Sprintf("the alarm %s waits %s, after %s", name, warm,
 				asJSON(a.attributes["DependsOn"])))
 		}
