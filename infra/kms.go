@@ -129,5 +129,7 @@ func keyStatement(
 // logGroupPrefixes begin the names of the stack's log groups: newLogGroup's, and the one that RDS
 // names.
 func logGroupPrefixes(s Settings) []string {
-	return []string{"/" + s.StackName() + "/", "/aws/rds/cluster/" + s.StackName() + "/"}
+	return []string{
+		"/" + s.StackName() + "/", "/aws/rds/cluster/" + s.StackName() + "/", vendedName(s, ""),
+	}
 }

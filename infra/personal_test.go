@@ -65,7 +65,7 @@ func TestTheAccessLogHasTheFieldsOfTheTable(t *testing.T) {
 	impersonal := []string{
 		"requestId", "requestTime", "routeKey", "status", "responseLength", "responseLatency",
 		"integrationLatency", "integrationStatus", "integrationErrorMessage", "error.message",
-		"authorizer.error",
+		"authorizer.error", "integration.integrationStatus", "integration.status",
 	}
 	rest := format
 	for _, name := range impersonal {

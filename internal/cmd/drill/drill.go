@@ -116,7 +116,8 @@ func (d *drill) breakShop(ctx context.Context) error {
 	// The rest of the log goes to the archive. Aurora's log is always there.
 	_, switchErr := admin.Exec(ctx, "SELECT pg_switch_wal()")
 	// The consumers hear of the sales that will be undone.
-	if err := errors.Join(err, switchErr, s.drain(ctx), s.close()); err != nil {
+	err = errors.Join(err, switchErr, s.drain(ctx), s.close(), d.consumers.missing(d.sold))
+	if err != nil {
 		return err
 	}
 	d.say("A shop made %d sales. The products' names were overwritten, which was noticed %s later.",
@@ -169,7 +170,8 @@ func (d *drill) reopen(
 	rto := time.Since(start)
 	err = errors.Join(err, sell.wait(ctx, d.unnoticed))
 	again := sell.stop()
-	err = errors.Join(err, s.drain(ctx), s.close(), d.consumers.contradiction())
+	err = errors.Join(err, s.drain(ctx), s.close(), d.consumers.missing(again),
+		d.consumers.contradiction())
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
