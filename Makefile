@@ -31,6 +31,8 @@ RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
 TIMEOUT ?= 80m
 
 # Go builds the tools from their modules, in these versions, and keeps them in its cache.
+ACTIONLINT := go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 
@@ -149,16 +151,26 @@ cdk:
 synth: cdk ## Write the CloudFormation assembly to cdk.out (ARGS='-c db=external -c arch=x86_64').
 	@$(CDK) synth --quiet --strict $(ARGS)
 
+# Some settings add stacks beside the service's, so each command is for all of them. The app refuses
+# a shell that points to another account or region than -c account and -c region.
+.PHONY: diff
+diff: cdk ## Compare the stacks with what is deployed; needs only to read it (ARGS='-c env=prod').
+	@$(CDK) diff --all --method=template $(ARGS)
+
 .PHONY: deploy
 deploy: cdk ## Deploy to the AWS account of the shell's credentials (ARGS='-c env=prod').
-	@$(CDK) deploy --strict $(ARGS)
+	@$(CDK) deploy --all --strict $(ARGS)
 
 .PHONY: destroy
 destroy: cdk ## Remove what `make deploy` with the same ARGS made. A prod stack refuses.
-	@$(CDK) destroy $(ARGS)
+	@$(CDK) destroy --all $(ARGS)
+
+.PHONY: delivery
+delivery: cdk ## Deploy the roles of GitHub's workflows alone (ARGS='-c githubRepo=owner/name').
+	@$(CDK) deploy --strict '*-delivery' $(ARGS)
 
 .PHONY: bootstrap
-bootstrap: cdk ## Prepare an AWS account and region for the CDK, once.
+bootstrap: cdk ## Prepare an AWS account for the CDK, in each region of the stacks, once.
 	@$(CDK) bootstrap $(ARGS)
 
 .PHONY: coldstart
@@ -202,11 +214,25 @@ reproducible: ## Build the Lambdas twice: the same bytes, and none over its size
 	for name in $(FUNCTIONS); do cmp build/$$name/bootstrap "$$copy/build/$$name/bootstrap"; done; \
 	echo "The $(words $(FUNCTIONS)) binaries are the same byte for byte."
 
+# The release whose lists `make sbom` writes, such as v1.2.0.
+VERSION ?= v0.0.0-dev
+
+.PHONY: sbom
+sbom: build ## List the modules in each function, as CycloneDX, into build/sbom (VERSION=v1.2.0).
+	@mkdir -p build/sbom build/bin
+	@GOBIN=$(CURDIR)/build/bin go install $(CYCLONEDX)
+	@for name in $(FUNCTIONS); do \
+	  build/bin/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp \
+	    -version $(VERSION) -output build/sbom/$$name.cdx.json build/$$name/bootstrap; \
+	done
+	@go test -count=1 -run Sbom ./internal/workflows -sbom $(CURDIR)/build/sbom
+
 .PHONY: lint
 lint: ## Vet, format and lint (golangci-lint and gofumpt, from their Go modules).
 	go vet $(PACKAGES)
 	$(GOLANGCI_LINT) run $(PACKAGES)
 	$(GOLANGCI_LINT) fmt --diff
+	$(ACTIONLINT)
 
 # One line for each attack: grep leaves out the sub-tests.
 QUIETLY := grep --line-buffered -v -e '^=== ' -e '^ *--- PASS: .*/'

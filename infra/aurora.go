@@ -112,7 +112,7 @@ func (a *aurora) attach(p *awslambda.FunctionProps, as role) {
 	if as == roleMigrator {
 		(*p.Environment)["APP_ROLE"] = jsii.String(string(roleApp))
 	}
-	a.network.attach(p, functionARN(a.cluster, *p.FunctionName))
+	a.network.attach(p, functionARN(a.cluster, a.settings.StackName()+"-*"))
 }
 
 func (a *aurora) grant(fn awslambda.Function, as role) {

@@ -42,7 +42,7 @@ const memory = 256
 // traffic until the alias moves to it.
 const liveAlias = "live"
 
-// function is a Lambda function with its own role and log group, and its alias.
+// function is a Lambda function with its role and its log group, and its alias.
 type function struct {
 	name     string
 	function awslambda.Function
@@ -64,6 +64,11 @@ type functionProps struct {
 	as role
 	// reads says that the function also reads from the database's reader, if there is one.
 	reads bool
+	// office is nil for a function that has a role and a log group of its own.
+	office *office
+	// rights are those of the office's role that the function has. With ownRights the role is the
+	// function's own.
+	rights rights
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
 	// variables are environment variables of this function alone.
@@ -77,7 +82,7 @@ var withoutDatabase = []string{"web", "live", "list-webhooks", "redeliver-webhoo
 
 // newRouteFunctions creates each function that the route table names.
 func newRouteFunctions(
-	scope constructs.Construct, s Settings, assets string, db database,
+	scope constructs.Construct, s Settings, assets string, db database, o *office,
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
@@ -103,11 +108,28 @@ func newRouteFunctions(
 		if !slices.Contains(withoutDatabase, name) {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
 		}
+		if !serves[name] {
+			p.office, p.rights = o, officeRights(p)
+		}
 		f := newFunction(scope, s, assets, p)
 		f.backOffice = !serves[name]
 		functions = append(functions, f)
 	}
 	return functions
+}
+
+// officeRights returns which of the office's rights a function needs.
+func officeRights(p functionProps) rights {
+	switch {
+	case slices.Contains(withOwnRights, p.name):
+		return ownRights
+	case p.db == nil:
+		return noRights
+	case p.reads:
+		return readerRights
+	default:
+		return writerRights
+	}
 }
 
 // aside are the functions of open routes on which no sale depends. Without live the pages poll, and
@@ -126,7 +148,7 @@ func newFunction(
 	scope constructs.Construct, s Settings, assets string, p functionProps,
 ) function {
 	scope = constructs.NewConstruct(scope, jsii.String(p.name))
-	logs := newLogGroup(scope, "Logs", s, p.name)
+	role, logs := newIdentity(scope, s, p)
 	props := &awslambda.FunctionProps{
 		FunctionName:  jsii.String(s.StackName() + "-" + p.name),
 		Description:   jsii.String(p.description),
@@ -136,7 +158,7 @@ func newFunction(
 		Code:          awslambda.Code_FromAsset(jsii.String(filepath.Join(assets, p.name)), nil),
 		MemorySize:    jsii.Number(memory),
 		Timeout:       awscdk.Duration_Seconds(jsii.Number(p.timeout)),
-		Role:          newRole(scope, logs),
+		Role:          role,
 		Environment:   variables(s, p.variables),
 		Tracing:       awslambda.Tracing_ACTIVE,
 		LoggingFormat: awslambda.LoggingFormat_JSON, // for Lambda's own lines
@@ -203,6 +225,21 @@ func architecture(s Settings) awslambda.Architecture {
 		return awslambda.Architecture_X86_64()
 	}
 	return awslambda.Architecture_ARM_64()
+}
+
+// newIdentity returns a function's role and its log group: its own, or those of the office.
+func newIdentity(
+	scope constructs.Construct, s Settings, p functionProps,
+) (awsiam.Role, awslogs.LogGroup) {
+	switch {
+	case p.office == nil:
+		logs := newLogGroup(scope, "Logs", s, p.name)
+		return newRole(scope, logs), logs
+	case p.rights == ownRights:
+		return newRole(scope, p.office.logs), p.office.logs
+	default:
+		return p.office.role(p.rights), p.office.logs
+	}
 }
 
 // newRole creates a function's role. At first it may only write to the function's log group; AWS's

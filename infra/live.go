@@ -27,7 +27,7 @@ type live struct {
 }
 
 // newLive returns nil without live=on. GET /api/live then tells the pages to poll.
-func newLive(scope constructs.Construct, s Settings, assets string) *live {
+func newLive(scope constructs.Construct, s Settings, assets string, o *office) *live {
 	if !s.Live {
 		return nil
 	}
@@ -36,6 +36,8 @@ func newLive(scope constructs.Construct, s Settings, assets string) *live {
 		name:        "live-authorizer",
 		description: "Says which live channels a page may follow",
 		timeout:     apiTimeout,
+		office:      o,
+		rights:      noRights,
 	})}
 	pages := &[]awsappsync.AppSyncAuthorizationType{awsappsync.AppSyncAuthorizationType_LAMBDA}
 	relay := &[]awsappsync.AppSyncAuthorizationType{awsappsync.AppSyncAuthorizationType_IAM}

@@ -1,6 +1,7 @@
 // Command infra is the CDK app. It synthesizes one stack with everything that the service needs in
-// an AWS account, from the settings in the CDK's context. The CDK's command line runs it
-// (cdk.json). It also builds the functions, for the architecture that the settings choose.
+// an AWS account, and the stacks beside it that the settings in the CDK's context ask for. The
+// CDK's command line runs it (cdk.json). It also builds the functions, for the architecture that
+// the settings choose.
 package main
 
 import (
@@ -40,12 +41,21 @@ func synthesize() error {
 	if err != nil {
 		return fmt.Errorf("the context (-c key=value) is not valid:\n%w", err)
 	}
+	if err := settings.checkShell(os.Getenv); err != nil {
+		return err
+	}
 	assets := filepath.Join("build", "lambda", settings.GOARCH())
 	if err := build(settings.GOARCH(), assets); err != nil {
 		return err
 	}
-	newStack(cdk, settings, assets)
+	newStacks(cdk, settings, assets)
 	return finish(cdk)
+}
+
+// newStacks creates the stacks of the app. By default there is one.
+func newStacks(cdk awscdk.App, settings Settings, assets string) {
+	newStack(cdk, settings, assets)
+	newDelivery(cdk, settings)
 }
 
 // finish checks the app with cdk-nag's rules and writes the templates. A finding that nag.go

@@ -54,8 +54,9 @@ var networkInterfaceActions = []string{
 
 // attach puts a function into the network. Lambda acts with the function's role to manage the
 // network interface, so the role gets those permissions; a second statement denies them to the
-// function's own code, as AWS recommends.
-func (n network) attach(p *awslambda.FunctionProps, functionARN *string) {
+// function's own code, as AWS recommends. Functions can share a role, so that statement names all
+// functions of the stack.
+func (n network) attach(p *awslambda.FunctionProps, functionARNs *string) {
 	p.Vpc, p.VpcSubnets = n.vpc, n.subnets
 	p.SecurityGroups = &[]awsec2.ISecurityGroup{n.functions}
 	p.Role.AddToPrincipalPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
@@ -69,7 +70,7 @@ func (n network) attach(p *awslambda.FunctionProps, functionARN *string) {
 		Actions:   jsii.Strings(networkInterfaceActions...),
 		Resources: jsii.Strings("*"),
 		Conditions: &map[string]any{
-			"ArnEquals": map[string]any{"lambda:SourceFunctionArn": []*string{functionARN}},
+			"ArnLike": map[string]any{"lambda:SourceFunctionArn": []*string{functionARNs}},
 		},
 	}))
 }

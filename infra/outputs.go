@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -48,10 +49,16 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 	output("DatabaseAt", "The location of the database", o.db.location())
 	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
 	if s.Auth == AuthIAM {
+		named := map[string]bool{}
 		for _, r := range route.All() {
 			if r = r.Guarded(s.ReserveAuth); r.Scope != "" && r.Method != http.MethodHead {
-				output("Arn"+strings.ReplaceAll(r.Function, "-", ""),
-					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
+				id := "Arn" + strings.ReplaceAll(r.Function, "-", "")
+				if named[id] {
+					id += path.Base(r.Path) // a function's second route
+				}
+				named[id] = true
+				output(id, "Grant execute-api:Invoke on this ARN to the callers of "+r.Key(),
+					o.api.arn(r))
 			}
 		}
 	}

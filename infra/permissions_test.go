@@ -105,7 +105,7 @@ func TestEachRoleHasItsPolicyInIt(t *testing.T) {
 				folded++
 			}
 		}
-		if folded < 30 {
+		if folded < 15 {
 			t.Errorf("only %d roles have a policy", folded)
 		}
 	})
@@ -236,10 +236,10 @@ func wantInNetwork(
 		t.Errorf("%s is in the network: %v, want %v", name, got, want)
 	}
 	denied := slices.ContainsFunc(statements, func(s map[string]any) bool {
-		arn := asJSON(dig(s["Condition"], "ArnEquals", "lambda:SourceFunctionArn"))
+		arn := asJSON(dig(s["Condition"], "ArnLike", "lambda:SourceFunctionArn"))
 		return s["Effect"] == "Deny" &&
 			slices.Contains(asList(s["Action"]), any("ec2:CreateNetworkInterface")) &&
-			strings.Contains(arn, ":function:"+stackName(mode)+"-"+name+`"`)
+			strings.Contains(arn, ":function:"+stackName(mode)+`-*"`)
 	})
 	if denied != want {
 		t.Errorf("the code of %s is denied the network interface: %v, want %v", name, denied, want)

@@ -92,6 +92,8 @@ type Settings struct {
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
+	Delivery Delivery
+
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
 	// Owner and CostCentre are tags, unless they are empty.
@@ -279,6 +281,7 @@ func read(r *reader) Settings {
 	s.readAuth(r)
 	s.readDomains(r)
 	s.readFeed(r)
+	s.readDelivery(r)
 	s.checkVariables(r)
 	return s
 }

@@ -43,7 +43,9 @@ type signIn struct {
 }
 
 // newSignIn returns nil without auth=cognito. The pages are the URLs at which the console is.
-func newSignIn(scope constructs.Construct, s Settings, assets string, pages []*string) *signIn {
+func newSignIn(
+	scope constructs.Construct, s Settings, assets string, o *office, pages []*string,
+) *signIn {
 	if s.Auth != AuthCognito {
 		return nil
 	}
@@ -52,6 +54,8 @@ func newSignIn(scope constructs.Construct, s Settings, assets string, pages []*s
 		name:        "grant-scopes",
 		description: "Adds the scopes of a user's groups to each token of the user pool",
 		timeout:     poolTimeout,
+		office:      o,
+		rights:      noRights,
 	})}
 	in.pool = newUserPool(scope, s, pages[len(pages)-1])
 	// Version 3 is asked for the tokens of clients without a user too.

@@ -14,13 +14,14 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	stack := awscdk.NewStack(scope, jsii.String(s.StackName()), stackProps(s))
 
 	db := newDatabase(stack, s)
-	functions := newRouteFunctions(stack, s, assets, db)
+	office := newOffice(stack, s)
+	functions := newRouteFunctions(stack, s, assets, db, office)
 	sweeper := newSweeper(stack, s, assets, db)
 	feed := newFeed(stack, s, assets, db, sweeper)
-	live := newLive(stack, s, assets)
+	live := newLive(stack, s, assets, office)
 	api := newAPI(stack, s)
 	cdn := newCDN(stack, s, api)
-	signIn := newSignIn(stack, s, assets, cdn.pages(api))
+	signIn := newSignIn(stack, s, assets, office, cdn.pages(api))
 	api.addRoutes(s, functions, signIn)
 
 	live.connect(feed.relay, functions)

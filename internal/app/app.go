@@ -39,8 +39,10 @@ type App struct {
 	outbox  *outbox.Outbox
 	log     *slog.Logger
 	pool    *postgres.Pool
-	reader  *postgres.Pool // nil without DATABASE_READER
+	reader  *postgres.Reader // nil without DATABASE_READER
 	api     *httpapi.API
+	// originSecrets are the secrets that the CDN may show.
+	originSecrets []string
 	// metrics is nil unless WriteMetrics was called.
 	metrics *emf.Writer
 	// reportedRetries counts the service's retries that the metrics have so far.
@@ -63,38 +65,26 @@ func New(
 	if err != nil {
 		return nil, err
 	}
-	reader, err := openReader(c, logUnsafe(log))
-	if err != nil {
+	a := &App{log: log, pool: pool, originSecrets: c.OriginSecrets}
+	if a.reader, err = a.openReader(c, connections); err != nil {
 		pool.Close()
 		return nil, err
 	}
-	service := reservation.New(pool,
+	a.Service = reservation.New(pool,
 		reservation.Options{
 			HoldTTL: c.HoldTTL, MaxHold: c.MaxHold, MaxPaymentHold: c.MaxPaymentHold,
 			MaxUnits: c.MaxUnits, MaxLines: c.MaxLines,
-			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reader: reader,
+			Retention: time.Duration(c.RetentionDays) * 24 * time.Hour, Reader: a.reader,
 		})
 	feedOptions := outbox.Options{Source: c.EventSource, StockShown: c.StockShown}
-	a := &App{
-		Service: service, outbox: outbox.New(service, feedOptions), log: log, pool: pool,
-		reader: reader,
-	}
-	a.api = httpapi.New(service,
+	a.outbox = outbox.New(a.Service, feedOptions)
+	a.api = httpapi.New(a.Service,
 		httpapi.Options{
 			Events: feedOptions,
 			Log:    log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody, Observe: a.observe,
 			StockShown: c.StockShown, Live: httpapi.LiveOf(c.LiveURL, c.LiveHTTP),
 		})
 	return a, nil
-}
-
-// openReader makes a pool of one connection to the reader, or returns nil when there is none.
-func openReader(c config.Config, options ...postgres.Option) (*postgres.Pool, error) {
-	source, err := awsdb.ReaderSource(c)
-	if err != nil || source == nil {
-		return nil, err
-	}
-	return postgres.Open(source, 1, append(options, postgres.Standby)...)
 }
 
 // logUnsafe is an option that logs why a server was refused. The callers aren't told.
@@ -124,7 +114,7 @@ func Lambda() *App {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
-		if err := a.Connect(ctx); err != nil {
+		if err := a.connectFirst(ctx); err != nil {
 			log.Warn("the database can't be used yet", "error", err.Error())
 		}
 	}()
@@ -138,14 +128,14 @@ func (a *App) Connect(ctx context.Context) error { return a.pool.Connect(ctx) }
 // Close waits for the running statements and closes the pools.
 func (a *App) Close() {
 	a.pool.Close()
-	if a.reader != nil {
-		a.reader.Close()
-	}
+	a.reader.Close()
 }
 
 // HTTP returns the handler of a function behind the gateway, by its name in the route table.
 func (a *App) HTTP(function string) HTTPHandler {
-	return fault.Count(function, lambdahttp.New(a.api.Function(function), a.log), a.metrics)
+	handler := lambdahttp.New(a.api.Function(function), a.log,
+		lambdahttp.OnlyThroughCDN(a.originSecrets))
+	return fault.Count(function, handler, a.metrics)
 }
 
 // Outbox returns the handler of the outbox function, which the relay invokes. On one machine the

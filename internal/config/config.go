@@ -22,6 +22,9 @@ const (
 	unitsLimit, linesLimit = 100_000_000, 100
 	// sweepLimit is the longest SWEEP_INTERVAL. Dead holds are stored as PENDING for as long.
 	sweepLimit = time.Hour
+	// lagLimit is the longest READER_LAG. The console asks the writer for as long after a change of its
+	// own (FRESH_FOR in internal/webui/static/assets/api.js).
+	lagLimit = 10 * time.Second
 	// shownLimit is the largest STOCK_SHOWN: the most units of one line of a hold.
 	shownLimit = 1_000_000
 	// The bounds of RETENTION_DAYS, unless it is 0. The keys of a day and the movements of an audit
@@ -40,12 +43,18 @@ type Config struct {
 	// DatabaseSecret is the name or the ARN of a secret of Secrets Manager with the URL.
 	DatabaseSecret string
 	// DatabaseReader is the host and the port of a server that follows the database, or empty. The
-	// audit and the operator's reads go there, with the user and the settings of the database's own
-	// URL.
+	// catalog, the operator's reads and the audit go there, with the user and the settings of the
+	// database's own URL.
 	DatabaseReader string
+	// ReaderLag is how far that server may be behind. When it is further behind, the catalog and the
+	// operator's reads go where the other calls do.
+	ReaderLag time.Duration
 	// AppRole is the role of the service when the migrations run as another role. The migrate
 	// function grants it its rights. Empty means that both are one role.
 	AppRole string
+	// MigrateByHand makes the migrate function apply a release's versioned files only when it is
+	// asked to, and not in a deploy.
+	MigrateByHand bool
 	// AWS has the Lambda's region and credentials.
 	AWS AWS
 	// Host and Port are where the local program listens.
@@ -93,6 +102,8 @@ type Config struct {
 	WebhookQueues []WebhookQueue
 	// DeliverLogGroup is the log group of the deliver function, or empty.
 	DeliverLogGroup string
+	// OriginSecrets are the secrets that the CDN may show. Without any, callers may go around it.
+	OriginSecrets []string
 }
 
 // AWS is the region and the credentials of a Lambda. Lambda sets all but the endpoint.
@@ -180,8 +191,10 @@ func (r *reader) config() Config {
 		DatabaseSecret: r.matching("DATABASE_SECRET", secretID,
 			"the name or the ARN of a secret of Secrets Manager"),
 		DatabaseReader: r.address("DATABASE_READER"),
+		ReaderLag:      r.duration("READER_LAG", time.Second, lagLimit),
 		AppRole: r.matching("APP_ROLE", roleName,
 			"the name of a role in lower case, such as allo_app"),
+		MigrateByHand: r.oneOf("MIGRATE", "deploy", "manual") == "manual",
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
 			AccessKeyID:     r.getenv("AWS_ACCESS_KEY_ID"),
@@ -216,7 +229,8 @@ func (r *reader) config() Config {
 		WebhookQueues:  r.webhookQueues("WEBHOOK_QUEUES"),
 		DeliverLogGroup: r.matching("DELIVER_LOG_GROUP", logGroup,
 			"the name of a log group of CloudWatch"),
-		Pages: r.pages(),
+		OriginSecrets: r.originSecrets("ORIGIN_SECRETS"),
+		Pages:         r.pages(),
 	}
 	if c.EventSource == "" {
 		c.EventSource = defaultSource
@@ -479,6 +493,7 @@ func (c Config) Environ() []string {
 		"EVENT_SOURCE=" + c.EventSource,
 		"LIVE_URL=" + c.LiveURL,
 		"LIVE_HTTP=" + c.LiveHTTP,
+		"ORIGIN_SECRETS=" + strings.Join(c.OriginSecrets, ","),
 	}, c.Pages.environ()...)
 }
 

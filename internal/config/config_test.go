@@ -94,7 +94,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 		Host: "127.0.0.1", Port: 3000, HoldTTL: 10 * time.Minute, MaxHold: time.Hour,
 		MaxPaymentHold: 24 * time.Hour, MaxUnits: 1000, MaxLines: 100,
 		SweepInterval: time.Minute, LogLevel: slog.LevelInfo, MetricNamespace: "AlloReservations",
-		EventSource: "allo-local", RelaySeconds: 59,
+		EventSource: "allo-local", RelaySeconds: 59, ReaderLag: time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -109,6 +109,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"DATABASE_IAM_URL", "postgres://app@h:5432/d",
 		"DATABASE_SECRET", "allo/database",
 		"APP_ROLE", "allo_app",
+		"MIGRATE", "manual",
 		"METRIC_NAMESPACE", "AlloReservations/allo-prod",
 		"AWS_REGION", "eu-central-1",
 		"AWS_ACCESS_KEY_ID", "id",
@@ -125,6 +126,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"MAX_LINES", "7",
 		"STOCK_SHOWN", "5",
 		"RETENTION_DAYS", "90",
+		"DATABASE_READER", "reader.example.com:5432",
+		"READER_LAG", "3s",
 		"SWEEP_INTERVAL", "5s",
 		"LOG_LEVEL", "debug",
 		"WEBHOOKS", "["+webhookText+"]",
@@ -142,6 +145,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -149,9 +153,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 	want := Config{
 		DatabaseURL: "postgres://u:p@h/d", Host: "0.0.0.0", Port: 8080, HoldTTL: 30 * time.Second,
 		MaxHold: 2 * time.Minute, StockShown: 5, RetentionDays: 90, SweepInterval: 5 * time.Second,
+		DatabaseReader: "reader.example.com:5432", ReaderLag: 3 * time.Second,
 		MaxPaymentHold: 168 * time.Hour, MaxUnits: 50, MaxLines: 7, LogLevel: slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
-		AppRole: "allo_app", MetricNamespace: "AlloReservations/allo-prod",
+		AppRole: "allo_app", MigrateByHand: true, MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
@@ -172,6 +177,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
 		},
+		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
@@ -251,6 +257,10 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"RETENTION_DAYS", "-1"},
 		{"RETENTION_DAYS", "36501"},
 		{"RETENTION_DAYS", "30d"},
+		{"READER_LAG", "0s"},
+		{"READER_LAG", "11s"},
+		{"READER_LAG", "1500ms"},
+		{"DATABASE_READER", "reader.example.com"},
 		{"SWEEP_INTERVAL", "0s"},
 		{"SWEEP_INTERVAL", "61m"},
 		{"DATABASE_URL", "postgres://u:secret@h:99999/d"},
@@ -263,6 +273,7 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"DATABASE_SECRET", "a secret's name"},
 		{"APP_ROLE", "allo-app"},
 		{"APP_ROLE", `a"; DROP`},
+		{"MIGRATE", "on"},
 		{"AWS_REGION", "eu/../"},
 		{"AWS_ENDPOINT_URL", "localhost:5000"},
 		{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "ftp://localhost"},
@@ -361,7 +372,7 @@ func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
 	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
 		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
 		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
-		"OIDC_TOKEN_ORIGIN", "https://token.example.com"))
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "ORIGIN_SECRETS", firstSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

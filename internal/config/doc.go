@@ -10,10 +10,15 @@
 //	DATABASE_SECRET                   -                 name or ARN of a secret of Secrets Manager with the URL, as text
 //	                                                    or {"url": ..., "ca": ...}. Read when connecting, kept for 5
 //	                                                    minutes. TLS is verified in full.
-//	DATABASE_READER                   -                 host:port of a server that follows the database. The audit and
-//	                                                    the operator's reads go there, with the user of the database's
-//	                                                    URL. Unset, they go where the other calls do.
+//	DATABASE_READER                   -                 host:port of a server that follows the database. The catalog, the
+//	                                                    operator's reads and the audit go there, with the user of the
+//	                                                    database's URL. Unset, they go where the other calls do.
+//	READER_LAG                        1s                how far that server may be behind, 1s to 10s. When it is further
+//	                                                    behind, the catalog and the operator's reads go where the other
+//	                                                    calls do. 1s is what caches may keep a page of the catalog for.
 //	APP_ROLE                          -                 role to which the migrate function grants the service's rights.
+//	MIGRATE                           deploy            deploy or manual: whether a deploy's run of the migrate function
+//	                                                    applies the versioned files, or only checks that they are applied.
 //	METRIC_NAMESPACE                  AlloReservations  CloudWatch namespace of the functions' metrics.
 //	AWS_REGION                        -                 set by Lambda. The IAM URL and the secret need it.
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
@@ -67,5 +72,9 @@
 //	                                                    host alone, and queue is the ARN of the webhook's queue.
 //	DELIVER_LOG_GROUP                 -                 log group of the deliver function, which tells the last
 //	                                                    deliveries.
+//	ORIGIN_SECRETS                    -                 the secrets that the CDN may show, at most two, separated by a
+//	                                                    comma, each 32 to 128 letters and digits. Set, a caller who
+//	                                                    went around the CDN gets 403, unless the gateway authorized
+//	                                                    the call.
 //	LOG_LEVEL                         info              debug, info, warn or error.
 package config

@@ -20,6 +20,9 @@ var (
 	Retries = Metric{"Retries", Count, ""}
 	// PoolErrors counts the calls that got no connection to the database.
 	PoolErrors = Metric{"PoolErrors", Count, ""}
+	// ReaderFallbacks counts the reads that the writer answered because the reader couldn't, by the
+	// reason (postgres.Fallbacks).
+	ReaderFallbacks = Metric{"ReaderFallbacks", Count, "Reason"}
 	// Faults counts a function's answers that are bugs, by the function's name in the route table:
 	// those with a 5xx status other than 503.
 	Faults = Metric{"Faults", Count, "Function"}
@@ -70,7 +73,7 @@ var (
 // All lists the service's metrics.
 func All() []Metric {
 	return []Metric{
-		Reservations, Shortages, Retries, PoolErrors, Faults,
+		Reservations, Shortages, Retries, PoolErrors, ReaderFallbacks, Faults,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
 		LiveLagSeconds, LivePublished, WebhookDelivered, WebhookFailed, WebhookDead,

@@ -175,14 +175,20 @@ func deploy(t testing.TB, db pgtest.Database, functions functionStarter) *deploy
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(gateway)
-	server.Config = local.NewServer("", gateway)
+	d := attach(t, db, serve(t, gateway))
+	d.functions = f
+	return d
+}
+
+// serve serves h on a real socket, with the gateway's limits, and returns its URL.
+func serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewUnstartedServer(h)
+	server.Config = local.NewServer("", h)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.Start()
 	t.Cleanup(server.Close)
-	d := attach(t, db, server.URL)
-	d.functions = f
-	return d
+	return server.URL
 }
 
 // attach wraps a service that already runs at url.

@@ -104,7 +104,7 @@ func (a *API) Function(name string) http.Handler {
 	found := false
 	for _, r := range route.API() {
 		if r.Function == name {
-			mux.Handle(r.Key(), a.wrap(r.Key(), handlers[r.Key()]))
+			mux.Handle(r.Key(), a.wrap(r.Key(), fresh(r, handlers[r.Key()])))
 			found = true
 		}
 	}

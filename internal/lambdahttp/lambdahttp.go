@@ -9,6 +9,7 @@
 //
 //   - request.go rebuilds the URL, the headers and the addresses from the event;
 //   - principal.go finds out who sent the request;
+//   - cdn.go refuses who went around the CDN, where the deployment wants that;
 //   - response.go is the http.ResponseWriter, with net/http's rules;
 //   - problem.go has this package's own answers: 400 for an event that no HTTP request could have
 //     caused, and 500 for a panic.
@@ -21,6 +22,7 @@ package lambdahttp
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -48,10 +50,14 @@ const deadlineMargin = 300 * time.Millisecond
 //
 // The request's context ends deadlineMargin before the Lambda's deadline. It carries the request's
 // id, see RequestID, and the caller, see package principal.
-func New(h http.Handler, log *slog.Logger) func(
+func New(h http.Handler, log *slog.Logger, options ...Option) func(
 	context.Context, events.APIGatewayV2HTTPRequest,
 ) (events.APIGatewayV2HTTPResponse, error) {
-	return adapter{handler: h, log: log}.invoke
+	a := adapter{handler: h, log: log}
+	for _, option := range options {
+		option(&a)
+	}
+	return a.invoke
 }
 
 // requestIDKey is the key of the request's id in a context.
@@ -68,6 +74,8 @@ func RequestID(ctx context.Context) string {
 type adapter struct {
 	handler http.Handler
 	log     *slog.Logger
+	// secrets are the sums of those that the CDN may show. Without any, nobody is refused.
+	secrets [][sha256.Size]byte
 }
 
 func (a adapter) invoke(
@@ -77,6 +85,9 @@ func (a adapter) invoke(
 	ctx, cancel := endEarly(principal.With(ctx, principalOf(event)))
 	defer cancel()
 
+	if a.refuses(event) {
+		return a.proxy(ctx, event, nil, notThroughCDN)
+	}
 	req, err := newRequest(event)
 	if err != nil {
 		a.log.WarnContext(ctx, "malformed event refused", "requestId", RequestID(ctx), "error", err)

@@ -76,7 +76,7 @@ func methodOf(event events.APIGatewayV2HTTPRequest) (string, error) {
 
 // headerOf returns the headers and the host. It keeps every value whole, as net/http does: split at
 // its comma, the Idempotency-Key "a,b" would become "a". To net/http the host is not a header. The
-// gateway sends the cookies beside the headers.
+// gateway sends the cookies beside the headers. The CDN's secret is for this package alone.
 func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host string, err error) {
 	header = make(http.Header, len(event.Headers)+1)
 	values := make([]string, 0, len(event.Headers)) // one array, as most headers have one value
@@ -105,6 +105,7 @@ func headerOf(event events.APIGatewayV2HTTPRequest) (header http.Header, host st
 	}
 	host = header.Get("Host")
 	header.Del("Host")
+	header.Del(OriginHeader)
 	if host == "" && isHost(event.RequestContext.DomainName) {
 		host = event.RequestContext.DomainName
 	}

@@ -31,6 +31,8 @@ type Functions struct {
 	Sweep  Invoker
 	Outbox events.Outbox
 	close  []func() error
+	// originSecrets are those of the functions that run in this process.
+	originSecrets []string
 }
 
 // Close ends the functions' processes and connections. They must not be invoked afterwards.
@@ -46,15 +48,17 @@ func (f *Functions) Close() error {
 // AWS they ask SQS.
 func (f *Functions) Operate(operator deliver.Operator, log *slog.Logger) {
 	for _, name := range []string{"list-webhooks", "redeliver-webhook"} {
-		f.HTTP[name] = Handler(lambdahttp.New(webhooks.Handler(name, operator, log), log))
+		f.HTTP[name] = Handler(lambdahttp.New(webhooks.Handler(name, operator, log), log,
+			lambdahttp.OnlyThroughCDN(f.originSecrets)))
 	}
 }
 
 // InProcess runs the functions' handlers in this process, each as its main would start it. As on
 // AWS each function has its own pool, here of the given number of connections.
 func InProcess(c config.Config, connections int, log *slog.Logger) (*Functions, error) {
-	pages := Handler(lambdahttp.New(web.Handler(c), log))
-	f := &Functions{HTTP: map[string]Invoker{"web": pages}}
+	pages := Handler(lambdahttp.New(web.Handler(c), log,
+		lambdahttp.OnlyThroughCDN(c.OriginSecrets)))
+	f := &Functions{HTTP: map[string]Invoker{"web": pages}, originSecrets: c.OriginSecrets}
 	f.Operate(deliver.NewOperator(c, log), log)
 	open := func() (*app.App, error) {
 		a, err := app.New(c, log, connections)

@@ -4,6 +4,7 @@
 //   - Gateway is API Gateway's HTTP API: it turns requests into payload-2.0 events and the
 //     functions' answers into responses. Its Authorizer checks tokens and signatures; README.md
 //     says how to run it with one.
+//   - Router is the DNS before several stacks: it sends each request to the cell of its host.
 //   - RunRule is the EventBridge rule that sends a scheduled event every minute.
 //   - Runtime is the Lambda service: it runs the processes of a built bootstrap binary and serves
 //     them the Lambda Runtime API.

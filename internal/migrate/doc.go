@@ -12,6 +12,22 @@
 // ([UpAndGrant]): the release that is in service calls the new routines as soon as they are
 // installed.
 //
+// # Files that take long
+//
+// A file runs in one transaction, and a run that is cut off has done nothing. So what may take longer
+// than a minute is in a file of its own with the line "-- +goose NO TRANSACTION". Its statements run
+// each by itself, and a run that was cut off runs the whole file again. So each of them may be
+// repeated. They have one of two forms, to which a test keeps them:
+//
+//   - CREATE INDEX CONCURRENTLY IF NOT EXISTS. One that failed leaves an index that Postgres marks as
+//     invalid. The next run drops it first, and builds it anew. A valid index is never dropped.
+//   - DO with a loop that changes a batch of rows, commits, and ends when no row is left to change.
+//     The next run goes on with the rows that are left.
+//
+// Either goes on inside Postgres when its client is gone (see line). A run that mustn't wait any
+// longer leaves it there (Options.Leave). The next run waits for its end, and then finds the file's
+// work done. So a statement may take longer than a Lambda.
+//
 // # The routines
 //
 // migrations/procedures/ has each routine once, in its present text. [Up] installs the files whose

@@ -2,8 +2,6 @@ package migrate
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/allo/reservations/internal/postgres"
@@ -59,7 +55,7 @@ var ErrUnreleasedDatabase = errors.New("this database was made by an unreleased 
 // It returns ErrUnreleasedDatabase, and changes nothing, for a database from before the first
 // release.
 func Up(ctx context.Context, source postgres.Source) (applied []string, err error) {
-	return up(ctx, source, "", migrations.Schema, migrations.Routines)
+	return Run(ctx, source, Options{})
 }
 
 // UpAndGrant is Up, and gives a role the privileges that the service needs, revokes its other
@@ -69,41 +65,56 @@ func Up(ctx context.Context, source postgres.Source) (applied []string, err erro
 func UpAndGrant(
 	ctx context.Context, source postgres.Source, role string,
 ) (applied []string, err error) {
-	return up(ctx, source, role, migrations.Schema, migrations.Routines)
+	return Run(ctx, source, Options{AppRole: role})
 }
 
-// up is UpAndGrant with the files of any release. It grants nothing when role is empty.
-func up(
-	ctx context.Context, source postgres.Source, role string, schema, routines fs.FS,
+// Options are the choices of a run. The zero value is that of [Up].
+type Options struct {
+	// AppRole is the role to which the run grants the service's rights, or empty.
+	AppRole string
+	// RoutinesAlone says that the run applies no versioned file. It returns a *PendingError if the
+	// database lacks one, unless the database is empty: there no file takes long.
+	RoutinesAlone bool
+	// Leave is how long the run waits for the files without a transaction. Then it leaves the
+	// statement that runs to the database, where it goes on, and returns an *UnfinishedError. 0 means
+	// that it waits until the context ends.
+	Leave time.Duration
+}
+
+// Run is [UpAndGrant] with options.
+func Run(ctx context.Context, source postgres.Source, o Options) (applied []string, err error) {
+	return run(ctx, source, o, migrations.Schema, migrations.Routines)
+}
+
+// run is Run with the files of any release.
+func run(
+	ctx context.Context, source postgres.Source, o Options, schema, routines fs.FS,
 ) (applied []string, err error) {
-	db := sql.OpenDB(connector{source})
-	defer db.Close()
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema,
-		goose.WithTableName(migrations.VersionTable), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return nil, fmt.Errorf("read the migrations: %w", err)
-	}
 	conn, err := connect(ctx, source)
 	if err != nil {
 		return nil, fmt.Errorf("connect to migrate: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-
 	if err := refuseUnreleased(ctx, conn); err != nil {
 		return nil, err
 	}
+	f, err := openFiles(source, schema)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
 	grant := func() error {
-		if role == "" {
+		if o.AppRole == "" {
 			return nil
 		}
-		return grant(ctx, source, role)
+		return grant(ctx, source, o.AppRole)
 	}
-	outdated, err := isOutdated(ctx, conn, provider, routines)
+	outdated, err := isOutdated(ctx, conn, f, routines)
 	if err != nil {
 		return nil, err
 	}
 	if outdated {
-		applied, err = applyUnderLock(ctx, db, conn, provider, routines, grant)
+		applied, err = applyUnderLock(ctx, conn, f, routines, o, grant)
 	} else {
 		err = grant()
 	}
@@ -129,20 +140,10 @@ func refuseUnreleased(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // isOutdated reports whether there is a file to apply or to install. It takes no lock.
-func isOutdated(
-	ctx context.Context, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
-) (bool, error) {
-	// HasPending would make a missing version table, and that needs the lock.
-	there, err := tableExists(ctx, conn, migrations.VersionTable)
-	if err != nil || !there {
+func isOutdated(ctx context.Context, conn *pgx.Conn, f *files, routines fs.FS) (bool, error) {
+	pending, err := f.pending(ctx, conn)
+	if err != nil || len(pending) > 0 {
 		return true, err
-	}
-	pending, err := provider.HasPending(ctx)
-	if err != nil {
-		return false, fmt.Errorf("compare the schema's version: %w", err)
-	}
-	if pending {
-		return true, nil
 	}
 	change, err := planRoutines(ctx, conn, routines)
 	return !change.none(), err
@@ -160,8 +161,7 @@ func tableExists(ctx context.Context, conn *pgx.Conn, name string) (there bool, 
 // applyUnderLock waits for the migration lock, then applies the pending files, grants, and installs
 // the changed routines. It returns the files of both.
 func applyUnderLock(
-	ctx context.Context, db *sql.DB, conn *pgx.Conn, provider *goose.Provider, routines fs.FS,
-	grant func() error,
+	ctx context.Context, conn *pgx.Conn, f *files, routines fs.FS, o Options, grant func() error,
 ) (applied []string, err error) {
 	locker, err := lock.NewPostgresTableLocker(
 		lock.WithTableLockTimeout(lockRetryEvery, lockRetries),
@@ -170,17 +170,14 @@ func applyUnderLock(
 	if err != nil {
 		return nil, fmt.Errorf("make the migration lock: %w", err)
 	}
-	if err := locker.Lock(ctx, db); err != nil {
+	if err := locker.Lock(ctx, f.locks); err != nil {
 		return nil, fmt.Errorf("wait for the migration lock: %w", err)
 	}
-	defer func() { err = errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), db)) }()
+	defer func() { err = errors.Join(err, locker.Unlock(context.WithoutCancel(ctx), f.locks)) }()
 
-	results, err := provider.Up(ctx)
-	for _, r := range results {
-		applied = append(applied, r.Source.Path)
-	}
+	applied, err = f.apply(ctx, conn, o)
 	if err != nil {
-		return applied, fmt.Errorf("migrate: %w", err)
+		return applied, err
 	}
 	if err := grant(); err != nil {
 		return applied, err
@@ -188,25 +185,6 @@ func applyUnderLock(
 	installed, err := installRoutines(ctx, conn, routines)
 	return append(applied, installed...), err
 }
-
-// connector makes goose's connections. It asks the source for each one, because an IAM token is
-// valid for minutes only.
-type connector struct{ source postgres.Source }
-
-func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	dial := func(ctx context.Context, target postgres.Target) (driver.Conn, error) {
-		config, err := configure(target)
-		if err != nil {
-			return nil, &postgres.SourceError{Err: err}
-		}
-		// The role's statement_timeout is for requests. A migration may take longer.
-		config.RuntimeParams["statement_timeout"] = "0"
-		return stdlib.GetConnector(*config).Connect(ctx)
-	}
-	return postgres.Connect(ctx, c.source, dial)
-}
-
-func (c connector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
 // connect makes a connection for the statements that don't go through goose.
 func connect(ctx context.Context, source postgres.Source) (*pgx.Conn, error) {

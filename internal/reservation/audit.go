@@ -123,7 +123,12 @@ func (s *Service) readSlice(
 var errBehind = errors.New("the reader is behind")
 
 // read runs fn in a read-only transaction, on the reader if there is one and the part allows it.
-// When the reader cancels it because it must apply a change, or is behind, fn runs on the writer.
+// When the reader can't be used, cancels the transaction because it must apply a change, or hasn't
+// got what is new for the audit, fn runs on the writer.
+//
+// How far the reader is behind doesn't matter: a promise holds in each snapshot, and an old one is
+// as good. What an audit writes, it writes on the writer, by guards of its own: begin_audit takes
+// the snapshots there, close_stock moves no closing back, and pass_slice passes each slice once.
 func (s *Service) read(ctx context.Context, p part, fn func(pgx.Tx) error) error {
 	readOnly := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}
 	allowed := func(tx pgx.Tx) error {
@@ -132,14 +137,17 @@ func (s *Service) read(ctx context.Context, p part, fn func(pgx.Tx) error) error
 		}
 		return fn(tx)
 	}
-	if s.opts.Reader != nil && !p.onWriter {
-		err := s.opts.Reader.Transaction(ctx, readOnly, func(tx pgx.Tx) error {
-			if err := p.follows(ctx, tx); err != nil {
-				return err
-			}
-			return allowed(tx)
-		})
-		if !postgres.Retryable(err) && !errors.Is(err, errBehind) {
+	if !p.onWriter {
+		answered, err := s.opts.Reader.AnyAge(ctx,
+			func(ctx context.Context, reader *postgres.Pool) error {
+				return reader.Transaction(ctx, readOnly, func(tx pgx.Tx) error {
+					if err := p.follows(ctx, tx); err != nil {
+						return err
+					}
+					return allowed(tx)
+				})
+			})
+		if answered && !errors.Is(err, errBehind) {
 			return err
 		}
 	}

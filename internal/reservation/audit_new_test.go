@@ -584,7 +584,7 @@ func TestAuditNewReadsOnAReaderThatLags(t *testing.T) {
 	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
 	f, reader := open(t, db, 0), open(t, followed, 0)
 	s := reservation.New(f.own,
-		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.asReader()})
 	row := f.stock(50)
 	sell := func() {
 		t.Helper()

@@ -338,7 +338,7 @@ func TestTheAuditReadsOnTheReader(t *testing.T) {
 	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
 	f, reader := open(t, db, 0), open(t, followed, 0)
 	s := reservation.New(f.own,
-		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.asReader()})
 	followedUp := func() {
 		t.Helper()
 		written := queryOne[string](f, "SELECT pg_current_wal_insert_lsn()::text")

@@ -123,12 +123,14 @@ type stockRow struct {
 // a product that doesn't fit on a page of its own is divided: its first stock rows are on one page,
 // and the others on the next. ListProducts returns ErrBusy or ErrUnavailable.
 //
-// The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet.
+// The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet, and it
+// is read on the Reader, which may be a moment behind. AsOf tells which moment it is of: a reader
+// has a tick together with all that the tick's snapshot sees, as its log is in that order.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], listProductsSQL, after.name(),
+	rows, err := read(ctx, s, pgx.RowToStructByPos[stockRow], listProductsSQL, after.name(),
 		after.ID.String(), unlessNil(after.Warehouse), limit, MaxStockPage, maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list products: %w", err)
@@ -156,7 +158,7 @@ func (s *Service) SearchProducts(
 	ctx context.Context, words []string, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxProductPage)
-	found, err := query(ctx, s, pgx.RowToStructByPos[searchedRow], searchProductsSQL, words,
+	found, err := read(ctx, s, pgx.RowToStructByPos[searchedRow], searchProductsSQL, words,
 		unlessNil(after.ID), unlessNil(after.Warehouse), limit, MaxSearch, MaxStockPage, maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("search products: %w", err)
@@ -219,8 +221,10 @@ func (s *Service) Product(
 func (s *Service) readProducts(
 	ctx context.Context, id *uuid.UUID, skus []string, after Cursor,
 ) (entries []CatalogEntry, next *Cursor, err error) {
-	rows, err := query(ctx, s, pgx.RowToStructByPos[stockRow], readProductsSQL, optionalID(id), skus,
-		unlessNil(after.ID), unlessNil(after.Warehouse), MaxStockPage, maxPageText)
+	found := func(rows []stockRow) bool { return id == nil || len(rows) > 0 }
+	rows, err := readKnown(ctx, s, found, pgx.RowToStructByPos[stockRow], readProductsSQL,
+		optionalID(id), skus, unlessNil(after.ID), unlessNil(after.Warehouse), MaxStockPage,
+		maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read products: %w", err)
 	}
@@ -298,7 +302,7 @@ func (s *Service) ListWarehouses(
 	ctx context.Context, after Cursor, limit int,
 ) (warehouses []Warehouse, next *Cursor, err error) {
 	limit = min(max(limit, 1), MaxWarehousePage)
-	rows, err := query(ctx, s, pgx.RowToStructByPos[warehouseRow],
+	rows, err := read(ctx, s, pgx.RowToStructByPos[warehouseRow],
 		listWarehousesSQL, after.name(), after.ID.String(), limit, maxPageText)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list warehouses: %w", err)

@@ -62,7 +62,7 @@ func (s *Service) CountProducts(ctx context.Context, words []string) (Count, err
 	if words != nil {
 		look = MaxCountSearch
 	}
-	rows, err := query(ctx, s, pgx.RowToStructByPos[CountRow], countProductsSQL, words, look)
+	rows, err := read(ctx, s, pgx.RowToStructByPos[CountRow], countProductsSQL, words, look)
 	if err != nil {
 		return Count{}, fmt.Errorf("count products: %w", err)
 	}

@@ -127,23 +127,29 @@ func (h listedHold) cursor() *HoldCursor {
 // first. A filter of UpdatedSince leads to the order of the changes, the oldest first, if the
 // database knows that order from then on.
 //
-// When a hold is made, resolved or extended while a caller reads page after page, the caller may
-// miss it or see it twice. The caller sees every other hold once. With UpdatedSince alone no hold
-// is missed that was updated when the first page was read: one that changes meanwhile, or dies, or
-// is swept, may come again. To see what changes later, ask again with the Now of the first page
-// less a minute: a change is visible only when its transaction has committed.
+// When a hold is made, resolved or extended while a caller reads page after page, or in the moment
+// before, the caller may miss it or see it twice. The caller sees every other hold once. With
+// UpdatedSince alone no hold is missed that the first page could have: one that changes meanwhile,
+// or dies, or is swept, may come again. To see what changes later, ask again with the Now of the
+// first page less a minute: a change is visible only when its transaction has committed, and when
+// the Reader has it.
 //
 // It returns ErrBusy or ErrUnavailable. Archived holds aren't listed.
 //
 // Like the catalog, the list is a snapshot that locks nothing and waits for no disk. It is read on
 // the Reader, which may be a moment behind. A hold whose confirm came in time may show as EXPIRED
-// until the confirm commits.
+// until the confirm commits. The later pages of a list of changes are read on the writer. The first
+// page's bound says up to where such a list goes. A server that is further behind than the one that
+// answered the first page would lack changes below it, and the list would pass them.
 func (s *Service) ListHolds(
 	ctx context.Context, filter HoldFilter, after HoldCursor, limit int,
 ) (HoldPage, error) {
 	limit = min(max(limit, 1), MaxHoldPage)
 	scan := filter.scan(limit + 1)
 	sql, args := filter.statement(after)
+	if after.Change.Tick != 0 {
+		ctx = OnWriter(ctx)
+	}
 	rows, err := read(ctx, s, pgx.RowToStructByPos[listedHold], sql,
 		append(args, limit+1, scan)...)
 	if err != nil {

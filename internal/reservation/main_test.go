@@ -80,6 +80,23 @@ func openPool(t testing.TB, url string, size int, options ...postgres.Option) *p
 	return pool
 }
 
+// asReader makes a reader of the fixture's server, however far it is behind.
+func (f *fixture) asReader() *postgres.Reader {
+	f.t.Helper()
+	return openReader(f.t, f.DirectURL)
+}
+
+func openReader(t testing.TB, url string) *postgres.Reader {
+	t.Helper()
+	reader, err := postgres.OpenReader(postgres.URL(url), ownConnections,
+		postgres.ReaderOptions{MaxLag: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	return reader
+}
+
 // services makes a Service for each caller.
 func (f *fixture) services() []*reservation.Service {
 	services := make([]*reservation.Service, len(f.callers))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
@@ -26,7 +27,7 @@ func newFollower(t *testing.T) follower {
 	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
 	f := follower{fixture: open(t, db, 0), reader: open(t, followed, 0)}
 	f.s = reservation.New(f.own,
-		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: f.reader.own})
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: f.reader.asReader()})
 	return f
 }
 
@@ -93,7 +94,7 @@ func TestTheOperatorsReadsGoToTheWriterWithoutTheReader(t *testing.T) {
 	t.Parallel()
 
 	f := newFixture(t, 0)
-	nowhere := openPool(t, "postgres://u@127.0.0.1:1/d", 1)
+	nowhere := openReader(t, "postgres://u@127.0.0.1:1/d")
 	s := reservation.New(f.own,
 		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: nowhere})
 	f.hold(f.stock(5))
@@ -113,7 +114,7 @@ func TestAReadThatTheReaderCancelsGoesToTheWriter(t *testing.T) {
 			"USING ERRCODE = 'serialization_failure';")
 	}
 	s := reservation.New(f.own,
-		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.asReader()})
 	if got := (follower{fixture: f, s: s}).liveHolds(); got != [3]int64{1, 1, 1} {
 		t.Errorf("the live holds, while the reader cancels each read = %d, want 1", got)
 	}
@@ -122,16 +123,54 @@ func TestAReadThatTheReaderCancelsGoesToTheWriter(t *testing.T) {
 	}
 }
 
-// Another error of the reader is the answer: the writer isn't asked in vain.
-func TestAnotherErrorOfTheReaderIsTheAnswer(t *testing.T) {
+// A read that is too slow on the reader is too slow on the writer too, and would slow the sale.
+func TestASlowReadOfTheReaderIsTheAnswer(t *testing.T) {
 	t.Parallel()
 
 	f, reader := newFixture(t, 0), newFixture(t, 0)
-	reader.mutate("operator_stats", "BEGIN", "BEGIN RAISE EXCEPTION 'out of memory' "+
-		"USING ERRCODE = 'out_of_memory';")
+	reader.mutate("operator_stats", "BEGIN", "BEGIN RAISE EXCEPTION 'timeout' "+
+		"USING ERRCODE = 'query_canceled';")
 	s := reservation.New(f.own,
-		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.own})
+		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader.asReader()})
 	if _, err := s.Stats(f.Context()); !errors.Is(err, reservation.ErrUnavailable) {
-		t.Errorf("Stats() of a reader without memory = %v, want %v", err, reservation.ErrUnavailable)
+		t.Errorf("Stats() of a slow reader = %v, want %v", err, reservation.ErrUnavailable)
+	}
+}
+
+// The first page of a list of changes says up to where the list goes. A server that is further
+// behind than the one that answered the page would pass changes that it doesn't have yet.
+func TestAListOfChangesGoesOnWhereItMissesNone(t *testing.T) {
+	t.Parallel()
+
+	f := newFollower(t)
+	row := f.stock(20)
+	f.Exec("SELECT take_tick()")
+	since := queryOne[time.Time](f.fixture, "SELECT clock_timestamp()")
+	f.hold(row)
+	f.followedUp()
+	f.standStill()
+	const holds, limit = 5, 2
+	for range holds - 1 {
+		f.hold(row)
+	}
+	filter := reservation.HoldFilter{UpdatedSince: since}
+	list := func(later *reservation.Service) int {
+		t.Helper()
+		page, err := newService(f.own).ListHolds(f.Context(), filter, reservation.HoldCursor{}, limit)
+		n := len(page.Holds)
+		for err == nil && page.Next != nil {
+			page, err = later.ListHolds(f.Context(), filter, *page.Next, limit)
+			n += len(page.Holds)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if got := list(f.s); got != holds {
+		t.Errorf("a list that began on the writer has %d holds, want %d", got, holds)
+	}
+	if got := list(newService(f.reader.own)); got >= holds {
+		t.Errorf("a list that goes on at the reader has %d holds: the test proves nothing", got)
 	}
 }

@@ -30,9 +30,9 @@ type Options struct {
 	// Retention is how long resolved holds and movements stay before a sweep moves them to the
 	// archive, at least 30 days. Zero keeps them for ever.
 	Retention time.Duration
-	// Reader leads to a server that follows the database. The audit and the operator's reads read
-	// there. Without a Reader they read where the other calls do.
-	Reader *postgres.Pool
+	// Reader leads to a server that follows the database. The catalog, the operator's reads and the
+	// audit read there. Without a Reader they read where the other calls do.
+	Reader *postgres.Reader
 }
 
 // Service holds stock. It is safe for concurrent use, and any number of services may work on one
@@ -96,21 +96,6 @@ func query[T any](
 		return err
 	})
 	return rows, err
-}
-
-// read runs one statement that only reads, for the operator. It reads on the Reader, if there is
-// one, and may miss a change of the last moment there. When the Reader can't be reached, or cancels
-// the read because it must apply a change, the read goes where the other calls do.
-func read[T any](
-	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
-) (rows []T, err error) {
-	if s.opts.Reader != nil {
-		rows, err = postgres.Query(ctx, s.opts.Reader, to, sql, args...)
-		if !postgres.NoConnection(err) && !postgres.Retryable(err) {
-			return rows, classify(err)
-		}
-	}
-	return query(ctx, s, to, sql, args...)
 }
 
 // queryRow is query for a statement that returns exactly one row.

@@ -24,12 +24,21 @@ func Query[T any](
 	return query(ctx, s, to, sql, args...)
 }
 
-// Read is Query for a statement that only reads, for the operator: it may go to a server that
-// follows the database, and miss a change of the last moment.
+// Read is Query for a statement that only reads: it may go to a server that follows the database,
+// and miss a change of the last moment.
 func Read[T any](
 	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
 ) (rows []T, err error) {
 	return read(ctx, s, to, sql, args...)
+}
+
+// ReadKnown is Read for what its caller knows by an id. When found is false for the rows of the
+// server that follows, ReadKnown reads again where the other calls do.
+func ReadKnown[T any](
+	ctx context.Context, s *Service, found func([]T) bool, to pgx.RowToFunc[T], sql string,
+	args ...any,
+) (rows []T, err error) {
+	return readKnown(ctx, s, found, to, sql, args...)
 }
 
 // KeyArgs returns the two arguments of a routine for an Idempotency-Key of the context's principal:

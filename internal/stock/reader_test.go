@@ -15,17 +15,19 @@ func TestTheOperatorReadsOnTheReader(t *testing.T) {
 	t.Parallel()
 
 	writer, reader := newStore(t, 1), newStore(t, 1)
-	pools := make([]*postgres.Pool, 2)
-	for i, f := range []store{writer, reader} {
-		pool, err := postgres.Open(postgres.URL(f.DirectURL), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(pool.Close)
-		pools[i] = pool
+	pool, err := postgres.Open(postgres.URL(writer.DirectURL), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s := stock.New(reservation.New(pools[0],
-		reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, Reader: pools[1]}))
+	t.Cleanup(pool.Close)
+	follower, err := postgres.OpenReader(postgres.URL(reader.DirectURL), 1,
+		postgres.ReaderOptions{MaxLag: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(follower.Close)
+	s := stock.New(reservation.New(pool,
+		reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, Reader: follower}))
 	for name, c := range map[string]struct {
 		of   store
 		want int

@@ -22,6 +22,7 @@ func Lambda() fault.Handler {
 		Log: log, RequestID: lambdahttp.RequestID, MaxBody: lambdahttp.MaxBody,
 		Live: httpapi.LiveOf(c.LiveURL, c.LiveHTTP),
 	})
-	return fault.Count(function, lambdahttp.New(api.Function(function), log),
-		emf.New(os.Stdout, c.MetricNamespace))
+	handler := lambdahttp.New(api.Function(function), log,
+		lambdahttp.OnlyThroughCDN(c.OriginSecrets))
+	return fault.Count(function, handler, emf.New(os.Stdout, c.MetricNamespace))
 }

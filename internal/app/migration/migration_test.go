@@ -101,8 +101,8 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 
 	address := bootstrappedDatabase(t)
 	migrator := postgres.URL(as(t, address, "allo_migrator"))
-	run := migration.Handler(migrator, "allo_app", discardLog())
-	if report, err := run(t.Context()); err != nil || len(report.Applied) == 0 {
+	run := migration.Handler(migrator, migration.Settings{AppRole: "allo_app"}, discardLog())
+	if report, err := run(t.Context(), nil); err != nil || len(report.Applied) == 0 {
 		t.Fatalf("the migration = %+v, %v, want all applied", report, err)
 	}
 	// The operator owns the database, but not the tables.
@@ -121,7 +121,7 @@ func TestTheServicesRoleHasOnlyTheRightsThatItNeeds(t *testing.T) {
 	master.Exec("CREATE TABLE others ()")
 	owner := fixtureAs(t, address, "allo_migrator")
 	owner.Exec("GRANT DELETE, TRUNCATE ON reservations TO allo_app")
-	if report, err := run(t.Context()); err != nil || len(report.Applied) != 0 {
+	if report, err := run(t.Context(), nil); err != nil || len(report.Applied) != 0 {
 		t.Errorf("the second migration = %+v, %v, want nothing to do", report, err)
 	}
 	wantRefused(t, address)
@@ -280,7 +280,7 @@ func TestTheFunctionTakesAnyEventAndWaitsForItsDatabase(t *testing.T) {
 	source := postgres.URL(wakingServer(t, pgtest.NewEmpty(t).DirectURL))
 	var log bytes.Buffer
 	handler := lambda.NewHandler(
-		migration.Handler(source, "", slog.New(slog.NewJSONHandler(&log, nil))))
+		migration.Handler(source, migration.Settings{}, slog.New(slog.NewJSONHandler(&log, nil))))
 
 	answer, err := handler.Invoke(t.Context(),
 		[]byte(`{"RequestType": "Create", "any": [1, null]}`))
@@ -311,7 +311,7 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	source := postgres.URL("postgres://u:hidden@" + unused + "/d")
-	_, err = migration.Handler(source, "", discardLog())(ctx)
+	_, err = migration.Handler(source, migration.Settings{}, discardLog())(ctx, nil)
 	if err == nil || !strings.Contains(err.Error(), "couldn't be reached") ||
 		strings.Contains(err.Error(), "hidden") {
 		t.Errorf("the migration = %v, want an error that the database couldn't be reached", err)

@@ -45,5 +45,6 @@ func settings(c config.Config) webui.Settings {
 // Lambda returns the web function's handler for lambda.Start.
 func Lambda() fault.Handler {
 	c, log := config.Start(false)
-	return fault.Count("web", lambdahttp.New(Handler(c), log), emf.New(os.Stdout, c.MetricNamespace))
+	handler := lambdahttp.New(Handler(c), log, lambdahttp.OnlyThroughCDN(c.OriginSecrets))
+	return fault.Count("web", handler, emf.New(os.Stdout, c.MetricNamespace))
 }

@@ -48,8 +48,9 @@ const (
 // Lambda makes the handler of one of the two functions.
 func Lambda(function string) fault.Handler {
 	c, log := config.Start(false)
-	handler := Handler(function, deliver.NewOperator(c, log), log)
-	return fault.Count(function, lambdahttp.New(handler, log), emf.New(os.Stdout, c.MetricNamespace))
+	handler := lambdahttp.New(Handler(function, deliver.NewOperator(c, log), log), log,
+		lambdahttp.OnlyThroughCDN(c.OriginSecrets))
+	return fault.Count(function, handler, emf.New(os.Stdout, c.MetricNamespace))
 }
 
 // handler answers a request, or returns an error and writes nothing.

@@ -44,8 +44,11 @@ type listedRow struct {
 // and then its cursor is another one.
 //
 // List shows the events of the ticks that were taken, so it shows none that a crash can undo. It is
-// read as reservation.Read does. It returns ErrTooOld, ErrBadCursor, reservation.ErrBusy or
-// ErrUnavailable.
+// read as reservation.Read does, and a server that follows the database skips no event. It has a
+// tick together with all events that the tick sees, because it applies the log in its order. When
+// the cursor is ahead of its newest tick, the page is empty and keeps the cursor, and a batch that
+// it knows by fewer ticks begins anew (list_events in read_events.sql). List returns ErrTooOld,
+// ErrBadCursor, reservation.ErrBusy or ErrUnavailable.
 func (o *Outbox) List(
 	ctx context.Context, after string, types []string, limit int,
 ) (page []events.Event, next string, err error) {
@@ -159,15 +162,16 @@ const historySQL = "SELECT hold_history($1, $2)"
 // last part of the event's type, such as held. A hold from before there was a ledger begins at its
 // first transition since then. The expiry of a dead hold is there once a sweep has written it.
 //
-// It is read as reservation.Read does. It returns reservation.ErrNotFound, ErrBusy or
+// It is read as reservation.ReadKnown does. It returns reservation.ErrNotFound, ErrBusy or
 // ErrUnavailable.
 func (o *Outbox) History(ctx context.Context, hold uuid.UUID) ([]Transition, error) {
-	answers, err := reservation.Read(ctx, o.db, pgx.RowTo[[]byte], historySQL, hold.String(),
-		MaxHistory)
+	found := func(answers [][]byte) bool { return len(answers) == 1 && answers[0] != nil }
+	answers, err := reservation.ReadKnown(ctx, o.db, found, pgx.RowTo[[]byte], historySQL,
+		hold.String(), MaxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of hold %s: %w", hold, err)
 	}
-	if len(answers) != 1 || answers[0] == nil {
+	if !found(answers) {
 		return nil, reservation.ErrNotFound
 	}
 	var history []Transition

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -303,14 +304,18 @@ func TestACursorMayBeAheadOfTheReader(t *testing.T) {
 	_, followed := pgtest.NewStandby(t, primary, db, u.Host)
 	f := open(t, db)
 	standby := pgtest.NewFixture(t, followed)
-	pools := make([]*postgres.Pool, 2)
-	for i, url := range []string{db.URL, followed.URL} {
-		if pools[i], err = postgres.Open(postgres.URL(url), 1); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(pools[i].Close)
+	pool, err := postgres.Open(postgres.URL(db.URL), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	reader := outbox.New(reservation.New(pools[0], reservation.Options{Reader: pools[1]}), options)
+	t.Cleanup(pool.Close)
+	follower, err := postgres.OpenReader(postgres.URL(followed.URL), 1,
+		postgres.ReaderOptions{MaxLag: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(follower.Close)
+	reader := outbox.New(reservation.New(pool, reservation.Options{Reader: follower}), options)
 	f.reserve()
 	f.tick()
 	standby.WaitUntil("SELECT count(*) > 0 FROM ticks")

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,7 +182,7 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	}
 	want := facts{
 		Handler: "bootstrap", Runtime: "provided.al2023", LogFormat: "JSON",
-		LogGroup: "/" + stack + "/" + name, Tracing: "Active",
+		LogGroup: "/" + stack + "/" + logOf(name), Tracing: "Active",
 		Arch: []types.Architecture{arch}, Memory: 256, Timeout: timeout, Machine: machine,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -194,6 +195,37 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	if got := f.Environment.Variables; !maps.Equal(got, environment) {
 		t.Errorf("the environment of %s is %v, want %v", name, got, environment)
 	}
+}
+
+// office has the functions that share a role, by its kind. It repeats that of infra/ on purpose.
+var office = map[string][]string{
+	"the writers": {
+		"cancel", "erase-owner", "health", "move-stock", "put-products", "put-warehouses",
+		"return-goods",
+	},
+	"the readers": {
+		"history", "list-events", "list-movements", "list-reservations", "list-stock", "stats",
+	},
+	"nobody's rights": {"live", "live-authorizer", "grant-scopes"},
+}
+
+// roleUsers returns who has the role of a function: the function itself, or a kind of functions.
+func roleUsers(name string) string {
+	for kind, names := range office {
+		if slices.Contains(names, name) {
+			return kind
+		}
+	}
+	return name
+}
+
+// logOf returns the last part of the name of a function's log group.
+func logOf(name string) string {
+	if roleUsers(name) != name || strings.HasSuffix(name, "-webhooks") ||
+		strings.HasSuffix(name, "-webhook") {
+		return "back-office"
+	}
+	return name
 }
 
 func wantEnvironment(name string) map[string]string {

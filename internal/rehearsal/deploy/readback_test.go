@@ -73,13 +73,13 @@ func (r *rehearsal) readBackStep(t *testing.T) {
 	roles, codes := map[string]string{}, map[string]string{}
 	for name, f := range r.functions {
 		wantFunction(t, name, f)
-		if other, taken := roles[aws.ToString(f.Role)]; taken {
-			t.Errorf("%s and %s share a role", name, other)
+		if other, taken := roles[aws.ToString(f.Role)]; taken && other != roleUsers(name) {
+			t.Errorf("%s has the role of %s", name, other)
 		}
 		if other, taken := codes[aws.ToString(f.CodeSha256)]; taken {
 			t.Errorf("%s and %s have the same code", name, other)
 		}
-		roles[aws.ToString(f.Role)], codes[aws.ToString(f.CodeSha256)] = name, name
+		roles[aws.ToString(f.Role)], codes[aws.ToString(f.CodeSha256)] = roleUsers(name), name
 	}
 	r.wantGateway(t)
 	r.wantRule(t)

@@ -57,6 +57,24 @@ export class ApiError extends Error {
   }
 }
 
+// FRESH_FOR is for how many ms after a POST the reads ask for an answer that has its effect. The
+// answers of the back office come from a server that may be READER_LAG behind, which is at most as
+// long. An operator sees a change of their own at once so.
+const FRESH_FOR = 10_000;
+
+let posted = -Infinity; // when the last POST was answered, by performance.now()
+
+// cacheOf says how the browser's cache serves a request. A condition of our own goes past the
+// browser's copy, so that we see the answer to it. "reload" sends Cache-Control: no-cache, which the
+// API takes for a wish for an answer of this moment. Else the browser asks whether its copy is
+// current.
+function cacheOf(method, headers) {
+  if (headers["If-None-Match"]) {
+    return "no-store";
+  }
+  return method === "GET" && performance.now() - posted < FRESH_FOR ? "reload" : "no-cache";
+}
+
 // send sends a request, with the caller's token. If the API doesn't take the token, it sends the
 // request once more with another one: the API has then done nothing.
 async function send(method, url, headers, body) {
@@ -67,9 +85,7 @@ async function send(method, url, headers, body) {
       method,
       headers: token ? { ...headers, Authorization: `Bearer ${token}` } : headers,
       body,
-      // A condition of our own goes past the browser's copy, so that we see the answer to it. Else
-      // the browser asks whether its copy is current.
-      cache: headers["If-None-Match"] ? "no-store" : "no-cache",
+      cache: cacheOf(method, headers),
       signal: AbortSignal.timeout(TIMEOUT),
     });
     if (response.status !== 401 || !token || tries > 0 || !(await source.renew())) {
@@ -86,6 +102,10 @@ async function call(method, url, headers = {}, body = undefined) {
   } catch {
     // A body that was cut off or isn't JSON counts as lost. An error status still counts.
     throw new ApiError(response && !response.ok ? response.status : 0);
+  } finally {
+    if (method === "POST") {
+      posted = performance.now();
+    }
   }
   if (!response.ok && response.status !== 304) {
     const seconds = Number(response.headers.get("Retry-After")) || 0;
