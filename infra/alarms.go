@@ -37,6 +37,25 @@ func newTopic(scope constructs.Construct, s Settings) awssns.Topic {
 	return topic
 }
 
+// topics returns the topics that each alarm notifies: the stack's own, and the operator's, whose own
+// policy must let CloudWatch publish.
+func topics(scope constructs.Construct, s Settings) []awssns.ITopic {
+	all := []awssns.ITopic{newTopic(scope, s)}
+	if s.AlarmTopicARN != "" {
+		all = append(all, awssns.Topic_FromTopicArn(scope, jsii.String("Pager"),
+			jsii.String(s.AlarmTopicARN)))
+	}
+	return all
+}
+
+// ownTopic returns the topic that the stack itself makes.
+func (m *monitoring) ownTopic() awssns.ITopic { return m.topics[0] }
+
+// alarmDescription is what an operator reads first of an alarm.
+func alarmDescription(meaning, id string) string {
+	return meaning + ". What to do: infra/RUNBOOK.md, " + id
+}
+
 // alarmARNs returns a pattern that matches the ARNs of the stack's alarms.
 func alarmARNs(scope constructs.Construct, s Settings) *string {
 	return awscdk.Stack_Of(scope).FormatArn(&awscdk.ArnComponents{
@@ -67,7 +86,7 @@ func (m *monitoring) addAlarm(
 	props := &awscloudwatch.AlarmProps{
 		Metric:             metric,
 		AlarmName:          jsii.String(m.settings.StackName() + "-" + id),
-		AlarmDescription:   jsii.String(a.meaning + ". What to do: infra/RUNBOOK.md, " + id),
+		AlarmDescription:   jsii.String(alarmDescription(a.meaning, id)),
 		Threshold:          jsii.Number(a.above),
 		ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_THRESHOLD,
 		EvaluationPeriods:  jsii.Number(a.outOf),
@@ -82,9 +101,14 @@ func (m *monitoring) addAlarm(
 		props.TreatMissingData = awscloudwatch.TreatMissingData_BREACHING
 	}
 	added := awscloudwatch.NewAlarm(m.scope, jsii.String(id), props)
-	notify := awscloudwatchactions.NewSnsAction(m.topic)
-	added.AddAlarmAction(notify)
-	added.AddOkAction(notify)
+	if a.missingBreaches {
+		m.warmUp(added)
+	}
+	for _, topic := range m.topics {
+		notify := awscloudwatchactions.NewSnsAction(topic)
+		added.AddAlarmAction(notify)
+		added.AddOkAction(notify)
+	}
 	m.alarms = append(m.alarms, added)
 	return added
 }

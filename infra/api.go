@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2integrations"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
@@ -24,8 +25,15 @@ type api struct {
 	scope constructs.Construct
 	http  awsapigatewayv2.HttpApi
 	stage awsapigatewayv2.HttpStage
-	url   *string
+	// metrics is the stage by its name. An alarm that refers to the stage itself would wait for it,
+	// the stage waits for routes (throttleRoutes), and their functions' rollouts wait for the alarm.
+	metrics   awsapigatewayv2.IHttpStage
+	accessLog awslogs.LogGroup
+	url       *string
 }
+
+// stageName is the name of the stage whose name isn't a part of the paths.
+const stageName = "$default"
 
 // newAPI creates the API without its routes (addRoutes).
 func newAPI(scope constructs.Construct, s Settings) api {
@@ -40,7 +48,10 @@ func newAPI(scope constructs.Construct, s Settings) api {
 			// With a custom domain, the API's own URL would be a way around it.
 			DisableExecuteApiEndpoint: jsii.Bool(s.Domain != nil),
 		})}
-	a.stage = newStage(scope, s, a.http)
+	a.accessLog = newLogGroup(scope, "AccessLogs", s, vendedName(s, "access"))
+	a.stage = newStage(scope, s, a.http, a.accessLog)
+	a.metrics = awsapigatewayv2.HttpStage_FromHttpStageAttributes(scope, jsii.String("Metrics"),
+		&awsapigatewayv2.HttpStageAttributes{Api: a.http, StageName: jsii.String(stageName)})
 	if s.Domain != nil {
 		a.url = jsii.String("https://" + s.Domain.Name)
 	} else { // The CDK refuses to name an endpoint that is disabled.
@@ -54,9 +65,12 @@ func newAPI(scope constructs.Construct, s Settings) api {
 // request with its own 404, which costs no invocation.
 func (a api) addRoutes(s Settings, functions []function, in *signIn) {
 	authorizer, integrations := newAuthorizer(s, in), newIntegrations(a.scope, functions)
+	routes := map[string]awsapigatewayv2.HttpRoute{}
 	for _, r := range route.All() {
-		addRoute(a.http, s, r.Guarded(s.ReserveAuth), integrations[r.Function], authorizer)
+		routes[r.Key()] = addRoute(
+			a.http, s, r.Guarded(s.ReserveAuth), integrations[r.Function], authorizer)
 	}
+	a.throttleRoutes(s, routes)
 	a.invokeByRole(s, functions)
 }
 
@@ -112,7 +126,7 @@ func addRoute(
 	http awsapigatewayv2.HttpApi, s Settings, r route.Route,
 	integration awsapigatewayv2integrations.HttpLambdaIntegration,
 	authorizer awsapigatewayv2.IHttpRouteAuthorizer,
-) {
+) awsapigatewayv2.HttpRoute {
 	options := &awsapigatewayv2.AddRoutesOptions{
 		Path:        jsii.String(r.Path),
 		Methods:     &[]awsapigatewayv2.HttpMethod{awsapigatewayv2.HttpMethod(r.Method)},
@@ -125,17 +139,17 @@ func addRoute(
 			options.AuthorizationScopes = jsii.Strings(r.Scope)
 		}
 	}
-	for _, added := range *http.AddRoutes(options) {
-		if !guarded {
-			suppressOpenRoute(added, s, r)
-		}
+	added := (*http.AddRoutes(options))[0] // one for each method
+	if !guarded {
+		suppressOpenRoute(added, s, r)
 	}
+	return added
 }
 
 // arn returns the ARN that an IAM policy names to allow calls of a route.
 func (a api) arn(r route.Route) *string {
 	return a.http.ArnForExecuteApi(jsii.String(r.Method),
-		jsii.String(pathParameter.ReplaceAllString(r.Path, "*")), jsii.String("$default"))
+		jsii.String(pathParameter.ReplaceAllString(r.Path, "*")), jsii.String(stageName))
 }
 
 // pathParameter matches a parameter of a route's path, such as {id}.
@@ -189,7 +203,7 @@ func cors(s Settings) *awsapigatewayv2.CorsPreflightOptions {
 }
 
 func newStage(
-	scope constructs.Construct, s Settings, http awsapigatewayv2.HttpApi,
+	scope constructs.Construct, s Settings, http awsapigatewayv2.HttpApi, log awslogs.LogGroup,
 ) awsapigatewayv2.HttpStage {
 	props := &awsapigatewayv2.HttpStageProps{
 		HttpApi:    http,
@@ -200,9 +214,8 @@ func newStage(
 			RateLimit: jsii.Number(s.ThrottleRate), BurstLimit: jsii.Number(s.ThrottleBurst),
 		},
 		AccessLogSettings: &accessLog{
-			destination: awsapigatewayv2.NewLogGroupLogDestination(
-				newLogGroup(scope, "AccessLogs", s, "access")),
-			format: awsapigateway.AccessLogFormat_Custom(jsii.String(accessLogFormat())),
+			destination: awsapigatewayv2.NewLogGroupLogDestination(log),
+			format:      awsapigateway.AccessLogFormat_Custom(jsii.String(accessLogFormat())),
 		},
 	}
 	if s.Domain != nil {
@@ -225,6 +238,10 @@ func (a *accessLog) Format() awsapigateway.AccessLogFormat              { return
 // accessLogFormat returns the format of an access log line: one JSON object for each request. It
 // has the route and not the path, because a caller can write anything into the path. It doesn't
 // have the token's sub, which may be a customer: an erasure can't reach a log.
+//
+// functionStatus is the status that our function answered. lambdaStatus is Lambda's own, such as
+// 429 for a call that it throttled. AWS's page of the variables says both of the variable
+// $context.integrationStatus, so the format has the names of which it says one.
 func accessLogFormat() string {
 	fields := map[string]string{
 		"requestId":       "$context.requestId",
@@ -235,7 +252,8 @@ func accessLogFormat() string {
 		"bytes":           "$context.responseLength",
 		"latencyMs":       "$context.responseLatency",
 		"functionMs":      "$context.integrationLatency",
-		"functionStatus":  "$context.integrationStatus",
+		"functionStatus":  "$context.integration.status",
+		"lambdaStatus":    "$context.integration.integrationStatus",
 		"functionError":   "$context.integrationErrorMessage",
 		"gatewayError":    "$context.error.message",
 		"authorizerError": "$context.authorizer.error",

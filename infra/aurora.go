@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strconv"
-
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
@@ -15,10 +13,12 @@ import (
 // aurora is a cluster of the stack's own: Aurora PostgreSQL, Serverless v2. Its roles log in with
 // IAM tokens, so no function knows a password.
 type aurora struct {
-	settings  Settings
-	network   network
-	cluster   awsrds.DatabaseCluster
-	proxy     awsrds.DatabaseProxy // nil without dbProxy=on
+	settings Settings
+	network  network
+	cluster  awsrds.DatabaseCluster
+	proxy    awsrds.DatabaseProxy // nil without dbProxy=on
+	// readers is the proxy's endpoint for reads, nil without a proxy or a reader.
+	readers   awsrds.IDatabaseProxyEndpoint
 	bootstrap customresources.AwsCustomResource
 }
 
@@ -28,17 +28,14 @@ func newAurora(scope constructs.Construct, s Settings) *aurora {
 	a.cluster = newCluster(scope, s, a.network)
 	a.cluster.Connections().AllowDefaultPortFrom(a.network.functions, jsii.String("functions"))
 	if s.Proxy {
-		a.proxy = newProxy(scope, a)
+		a.proxy, a.readers = newProxy(scope, a)
 	}
 	a.bootstrap = newBootstrap(scope, s, a.cluster)
+	a.keep()
 	return a
 }
 
 func newCluster(scope constructs.Construct, s Settings, n network) awsrds.DatabaseCluster {
-	removal := awscdk.RemovalPolicy_DESTROY
-	if s.Stage.Protected {
-		removal = awscdk.RemovalPolicy_SNAPSHOT
-	}
 	// RDS would create this log group without a retention period, so the stack creates it first,
 	// under the name that RDS uses.
 	logs := newLogGroup(scope, "ClusterLogs", s, "/aws/rds/cluster/"+s.StackName()+"/postgresql")
@@ -51,7 +48,7 @@ func newCluster(scope constructs.Construct, s Settings, n network) awsrds.Databa
 		Readers:                 newReaders(s),
 		Vpc:                     n.vpc,
 		VpcSubnets:              n.subnets,
-		ServerlessV2MinCapacity: jsii.Number(s.Stage.MinACU),
+		ServerlessV2MinCapacity: jsii.Number(s.Capacity.MinACU),
 		ServerlessV2MaxCapacity: jsii.Number(s.MaxACU),
 		DefaultDatabaseName:     jsii.String(databaseName),
 		IamAuthentication:       jsii.Bool(true),
@@ -67,7 +64,7 @@ func newCluster(scope constructs.Construct, s Settings, n network) awsrds.Databa
 		CopyTagsToSnapshot:    jsii.Bool(true),
 		CloudwatchLogsExports: jsii.Strings("postgresql"),
 		DeletionProtection:    jsii.Bool(s.Stage.Protected),
-		RemovalPolicy:         removal,
+		RemovalPolicy:         awscdk.RemovalPolicy_DESTROY, // on prod it is kept: see keep
 	})
 	cluster.Node().AddDependency(logs)
 	if !s.Stage.Protected {
@@ -123,23 +120,6 @@ func (a *aurora) grant(fn awslambda.Function, as role) {
 	a.cluster.GrantConnect(fn, jsii.String(string(as)))
 }
 
-// attachReader names the cluster's reader endpoint. The proxy isn't on this way: it leads to the
-// writer.
-func (a *aurora) attachReader(p *awslambda.FunctionProps) {
-	if !a.settings.Stage.Reader {
-		return
-	}
-	(*p.Environment)["DATABASE_READER"] = awscdk.Fn_Join(jsii.String(":"), &[]*string{
-		a.cluster.ClusterReadEndpoint().Hostname(), jsii.String(strconv.Itoa(postgresPort)),
-	})
-}
-
-func (a *aurora) grantReader(fn awslambda.Function, as role) {
-	if a.settings.Stage.Reader && a.usesProxy(as) {
-		a.cluster.GrantConnect(fn, jsii.String(string(as)))
-	}
-}
-
 func (a *aurora) usesProxy(as role) bool { return a.proxy != nil && as == roleApp }
 
 func (a *aurora) migrationDependencies() []constructs.Construct {
@@ -165,7 +145,8 @@ func (a *aurora) monitor(m *monitoring) {
 		meaning: "The database used over 90% of its maximum capacity for five minutes",
 	})
 	m.addAlarm("DatabaseConnections", connections, alarm{
-		above: connectionsThreshold(a.settings.MaxACU), breaching: 3, outOf: 3,
+		above:     connectionsThreshold(a.settings.Capacity.MinACU, a.settings.MaxACU),
+		breaching: 3, outOf: 3,
 		meaning: "Over 80% of the database's connections are in use",
 	})
 	graphs := []graph{
@@ -177,21 +158,29 @@ func (a *aurora) monitor(m *monitoring) {
 	if a.proxy != nil {
 		graphs = append(graphs, monitorProxy(m, a.proxy))
 	}
+	if a.settings.Stage.Reader {
+		graphs = append(graphs, monitorReader(m))
+	}
 	m.addRow(graphs...)
 }
 
 // connectionsThreshold returns 80% of the cluster's max_connections. Aurora derives that from the
-// memory at the maximum capacity: one connection for each 9,531,392 bytes. An ACU has 2 GiB, of
-// which the system takes up to a sixth. A cluster whose minimum capacity is half an ACU has at
-// most 2,000 connections.
-func connectionsThreshold(maxACU float64) float64 {
+// memory at the maximum capacity: one connection for each 9,531,392 bytes, and at most 5,000. An
+// ACU has 2 GiB, of which the system takes up to a sixth. A cluster whose minimum capacity is half
+// an ACU has at most 2,000 connections ("Performance and scaling for Aurora Serverless v2" in the
+// Aurora user guide).
+func connectionsThreshold(minACU, maxACU float64) float64 {
 	const (
 		bytesPerACU        = 2 << 30
 		bytesPerConnection = 9_531_392
 		usableShare        = 0.84
-		maxConnections     = 2000
+		maxConnections     = 5000
+		maxOfHalfAnACU     = 2000
 		alarmShare         = 0.8
 	)
 	connections := min(maxACU*bytesPerACU*usableShare/bytesPerConnection, maxConnections)
+	if minACU < 1 {
+		connections = min(connections, maxOfHalfAnACU)
+	}
 	return float64(int(connections * alarmShare))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsroute53targets"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -39,15 +40,18 @@ var catalogQuery = []string{"cursor", "limit", "q", "sku", "total"}
 type cdn struct {
 	distribution awscloudfront.Distribution
 	url          *string
+	// secrets are those that the functions take. The CDN shows the first.
+	secrets []awssecretsmanager.Secret
 }
 
-// newCDN returns nil without cdn=on.
-func newCDN(scope constructs.Construct, s Settings, a api) *cdn {
+// newCDN returns nil without cdn=on. The edge is nil without waf=on.
+func newCDN(scope constructs.Construct, s Settings, a api, e *edge) *cdn {
 	if !s.CDN {
 		return nil
 	}
 	scope = constructs.NewConstruct(scope, jsii.String("Cdn"))
-	origin := newOrigin(s, a)
+	c := &cdn{secrets: newOriginSecrets(scope, s)}
+	origin := newOrigin(s, a, c.secrets[0])
 	props := &awscloudfront.DistributionProps{
 		Comment:         jsii.String(s.StackName()),
 		DefaultBehavior: passThrough(origin),
@@ -60,7 +64,10 @@ func newCDN(scope constructs.Construct, s Settings, a api) *cdn {
 		EnableLogging:  jsii.Bool(true),
 		LogBucket:      newLogBucket(scope, s),
 	}
-	if s.WebACL != "" {
+	switch {
+	case e != nil:
+		props.WebAclId = e.arn(scope, s)
+	case s.WebACL != "":
 		props.WebAclId = jsii.String(s.WebACL)
 	}
 	if s.CDNDomain != nil {
@@ -69,7 +76,7 @@ func newCDN(scope constructs.Construct, s Settings, a api) *cdn {
 			scope, jsii.String("Certificate"), jsii.String(s.CDNDomain.CertificateARN))
 		props.MinimumProtocolVersion = awscloudfront.SecurityPolicyProtocol_TLS_V1_2_2021
 	}
-	c := &cdn{distribution: awscloudfront.NewDistribution(scope, jsii.String("Distribution"), props)}
+	c.distribution = awscloudfront.NewDistribution(scope, jsii.String("Distribution"), props)
 	suppressDistribution(c.distribution, s)
 	c.url = awscdk.Fn_Join(jsii.String(""),
 		&[]*string{jsii.String("https://"), c.distribution.DistributionDomainName()})
@@ -80,8 +87,9 @@ func newCDN(scope constructs.Construct, s Settings, a api) *cdn {
 	return c
 }
 
-// newOrigin names the API as the place from which the CDN reads.
-func newOrigin(s Settings, a api) awscloudfront.IOrigin {
+// newOrigin names the API as the place from which the CDN reads. The CDN shows it the secret with
+// each request, whatever cdnOnly is: so turning that on later refuses nobody who comes through.
+func newOrigin(s Settings, a api, secret awssecretsmanager.Secret) awscloudfront.IOrigin {
 	var host *string
 	if s.Domain != nil {
 		host = jsii.String(s.Domain.Name)
@@ -93,6 +101,9 @@ func newOrigin(s Settings, a api) awscloudfront.IOrigin {
 		OriginSslProtocols: &[]awscloudfront.OriginSslPolicy{awscloudfront.OriginSslPolicy_TLS_V1_2},
 		ReadTimeout:        awscdk.Duration_Seconds(jsii.Number(originSeconds)),
 		KeepaliveTimeout:   awscdk.Duration_Seconds(jsii.Number(keepAliveSeconds)),
+		CustomHeaders: &map[string]*string{
+			originHeader: secret.SecretValue().UnsafeUnwrap(),
+		},
 	})
 }
 
@@ -206,6 +217,14 @@ func (c *cdn) pages(a api) []*string {
 		return []*string{a.url}
 	}
 	return []*string{a.url, c.url}
+}
+
+// publicURL returns the shoppers' address: the CDN's, or else the API's.
+func (c *cdn) publicURL(a api) *string {
+	if c == nil {
+		return a.url
+	}
+	return c.url
 }
 
 // describe declares the CDN's output.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -12,16 +13,18 @@ type database interface {
 	// attach sets a function's variables, and its network if the database has one, so that it
 	// connects as the role.
 	attach(p *awslambda.FunctionProps, as role)
-	// attachReader sets the variable with which a function reads from a reader, if there is one.
-	attachReader(p *awslambda.FunctionProps)
+	// attachReader sets the variables with which a function reads from a reader, if there is one.
+	attachReader(p *awslambda.FunctionProps, how readerUse)
 	// grantReader allows the function to log in to the reader as the role.
-	grantReader(fn awslambda.Function, as role)
+	grantReader(fn awslambda.Function, as role, how readerUse)
 	// grant allows the function to log in as the role.
 	grant(fn awslambda.Function, as role)
 	// migrationDependencies returns what must exist before the migrations run.
 	migrationDependencies() []constructs.Construct
 	// monitor adds the database's alarms and graphs.
 	monitor(m *monitoring)
+	// addBackups copies the data to another region, if the settings ask for it.
+	addBackups(scope constructs.Construct, s Settings, alarms awssns.ITopic)
 	// location describes where the data is, for the outputs.
 	location() *string
 }

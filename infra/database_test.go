@@ -23,10 +23,15 @@ func TestTheClusterIsEncryptedAndProtectedInProd(t *testing.T) {
 		}
 		policy, instances := "Delete", 1
 		if isProd(mode) {
-			policy, instances = "Snapshot", 2
+			policy, instances = "RetainExceptOnCreate", 2
 			want["DeletionProtection"], want["BackupRetentionPeriod"] = true, 14.0
 			want["ServerlessV2ScalingConfiguration"] = map[string]any{
-				"MinCapacity": 0.5, "MaxCapacity": 16.0,
+				"MinCapacity": 2.0, "MaxCapacity": 16.0,
+			}
+			if modes[mode]["minAcu"] == "8" {
+				want["ServerlessV2ScalingConfiguration"] = map[string]any{
+					"MinCapacity": 8.0, "MaxCapacity": 16.0,
+				}
 			}
 		}
 		for property, value := range want {
@@ -98,9 +103,12 @@ func TestTheProxyWantsTLSAndIAM(t *testing.T) {
 		t.Errorf("the proxy is %s", asJSON(proxy.properties))
 	}
 	group := synth(t, "aurora-prod").only(t, "AWS::RDS::DBProxyTargetGroup")
-	got := group.get("ConnectionPoolConfigurationInfo", "ConnectionBorrowTimeout")
-	if got != float64(borrowTimeout) {
-		t.Errorf("the proxy lets a caller wait %v s, want %d", got, borrowTimeout)
+	want := map[string]any{
+		"ConnectionBorrowTimeout": float64(borrowTimeout),
+		"MaxConnectionsPercent":   50.0, "MaxIdleConnectionsPercent": 25.0,
+	}
+	if diff := gocmp.Diff(want, group.get("ConnectionPoolConfigurationInfo")); diff != "" {
+		t.Errorf("the proxy's connections (-want +got):\n%s", diff)
 	}
 }
 
@@ -133,28 +141,6 @@ func TestFunctionsConnectThroughTheProxyWithoutPreparedStatements(t *testing.T) 
 	}
 }
 
-// readsOnReader names the functions that read on the reader: the audit's snapshots would make the
-// writer slow, and the operator's reads would take its time.
-var readsOnReader = []string{
-	"sweep", "list-reservations", "list-movements", "list-stock", "stats", "history", "list-events",
-}
-
-// The functions reach prod's reader past the proxy.
-func TestTheAuditAndTheOperatorReadFromTheReader(t *testing.T) {
-	for mode, reads := range map[string]bool{
-		"aurora-dev": false, "aurora-direct": true, "aurora-prod": true, "external-prod": false,
-	} {
-		tpl := synth(t, mode)
-		for name, f := range tpl.functions(mode) {
-			reader := asJSON(f.get("Environment", "Variables", "DATABASE_READER"))
-			want := slices.Contains(readsOnReader, name) && reads
-			if strings.Contains(reader, `"ReadEndpoint.Address"`) != want {
-				t.Errorf("%s: %s reads from %s, want the reader: %t", mode, name, reader, want)
-			}
-		}
-	}
-}
-
 func TestNoTemplateHasAPassword(t *testing.T) {
 	password := regexp.MustCompile(`postgres(ql)?://[^@"/]*:[^@"/]*@`)
 	if !password.MatchString(`"postgres://user:password@host/db"`) {
@@ -170,10 +156,13 @@ func TestNoTemplateHasAPassword(t *testing.T) {
 func TestTheConnectionsAlarmRingsAtFourFifths(t *testing.T) {
 	t.Parallel()
 
-	// max_connections is 757 at 4 ACU, and 2,000 at most.
-	for acu, want := range map[float64]float64{4: 605, 16: 1600, 256: 1600} {
-		if got := connectionsThreshold(acu); got != want {
-			t.Errorf("connectionsThreshold(%v) = %v, want %v", acu, got, want)
+	// max_connections is 757 at 4 ACU, and 5,000 at most; with a minimum of half an ACU it is 2,000 at
+	// most.
+	for acu, want := range map[[2]float64]float64{
+		{0.5, 4}: 605, {0.5, 16}: 1600, {0.5, 256}: 1600, {2, 4}: 605, {2, 16}: 2422, {1, 256}: 4000,
+	} {
+		if got := connectionsThreshold(acu[0], acu[1]); got != want {
+			t.Errorf("connectionsThreshold(%v, %v) = %v, want %v", acu[0], acu[1], got, want)
 		}
 	}
 }

@@ -41,11 +41,15 @@ func newPipelineRoles(stack awscdk.Stack, s Settings) {
 	compare := newPipelineRole(stack, "Diff", provider, s, "pull_request",
 		"Lets pull requests compare the stack with their template")
 	compare.AddToPolicy(readingStacks(stack, s))
-	suppress(compare, "AwsSolutions-IAM5",
-		"The id in a stack's ARN isn't known before the stack is made")
 	deploy := newPipelineRole(stack, "Deploy", provider, s, "environment:"+s.Env,
 		"Lets the GitHub environment "+s.Env+" deploy the stack")
 	deploy.AddToPolicy(allowOn(bootstrapRoles(stack, s), "sts:AssumeRole"))
+	for _, role := range []awsiam.Role{compare, deploy} {
+		// The command line asks for the zones of a region that is pinned, and names no resource.
+		role.AddToPolicy(allowOn([]*string{jsii.String("*")}, "ec2:DescribeAvailabilityZones"))
+		suppress(role, "AwsSolutions-IAM5", "The zones are no resource, and the id in a stack's ARN "+
+			"isn't known before the stack is made")
+	}
 }
 
 // newProvider returns the ARN of the account's OIDC provider for GitHub. One that it makes stays
@@ -131,12 +135,15 @@ func bootstrapRoles(stack awscdk.Stack, s Settings) []*string {
 	return arns
 }
 
-// pipelineRegions returns the regions of the app's stacks: the service's, and with a CDN that of
-// CloudFront.
+// pipelineRegions returns the regions of the app's stacks: the service's, with a CDN that of
+// CloudFront, and that of the backups' copies.
 func pipelineRegions(stack awscdk.Stack, s Settings) []*string {
 	regions := []*string{stack.Region()}
 	if s.CDN && s.Region != cdnRegion {
 		regions = append(regions, jsii.String(cdnRegion))
+	}
+	if s.BackupRegion != "" && !(s.CDN && s.BackupRegion == cdnRegion) {
+		regions = append(regions, jsii.String(s.BackupRegion))
 	}
 	return regions
 }

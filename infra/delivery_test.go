@@ -136,6 +136,13 @@ func TestThePipelinesRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 			t.Errorf("the test accepts %s", change.replacement)
 		}
 	}
+	copied := delivered()
+	copied["cdn"], copied["backupRegion"] = "off", "eu-west-1"
+	regions := asJSON(synthesizeDelivery(t, copied).role("Deploy").properties)
+	if !strings.Contains(regions, "-deploy-role-123456789012-eu-west-1") ||
+		strings.Contains(regions, "us-east-1") {
+		t.Errorf("the role may deploy to other regions than the stacks': %s", regions)
+	}
 	other := delivered()
 	other["@aws-cdk/core:bootstrapQualifier"] = "shop"
 	if text := asJSON(synthesizeDelivery(t, other).role("Deploy").properties); !strings.Contains(
@@ -154,17 +161,20 @@ func (tpl template) rightsProblems() (found []string) {
 	)
 	want := map[string]struct{ actions, resources []string }{
 		"Diff": {
-			[]string{"cloudformation:DescribeStacks", "cloudformation:GetTemplate"},
+			[]string{
+				"cloudformation:DescribeStacks", "cloudformation:GetTemplate",
+				"ec2:DescribeAvailabilityZones",
+			},
 			[]string{
 				"arn:aws" + frankfurt + stack + "-*/*", "arn:aws" + frankfurt + stack + "/*",
-				"arn:aws" + virginia + stack + "-*/*", "arn:aws" + virginia + stack + "/*",
+				"arn:aws" + virginia + stack + "-*/*", "arn:aws" + virginia + stack + "/*", "*",
 			},
 		},
 		"Deploy": {
-			[]string{"sts:AssumeRole"},
+			[]string{"sts:AssumeRole", "ec2:DescribeAvailabilityZones"},
 			[]string{
 				role + "deploy" + here, role + "deploy" + there,
-				role + "file-publishing" + here, role + "file-publishing" + there,
+				role + "file-publishing" + here, role + "file-publishing" + there, "*",
 			},
 		},
 	}

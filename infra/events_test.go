@@ -335,11 +335,8 @@ func TestDeliverTakesOneEventOfAWebhooksQueue(t *testing.T) {
 // grants are the actions that a function of the feed may call, each with parts of its resources.
 type grants map[string][]string
 
-// every function may log and trace, and one with a database may log in.
-var common = []string{
-	"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords",
-	"xray:PutTraceSegments",
-}
+// every function may log, and one with a database may log in.
+var common = []string{"logs:CreateLogStream", "logs:PutLogEvents"}
 
 func wantGrants() map[string]grants {
 	const outbox, lost = `"Ref":"EventsoutboxAlias`, `SweeperLost`

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -44,13 +45,16 @@ func (e *external) attach(p *awslambda.FunctionProps, as role) {
 func (e *external) grant(fn awslambda.Function, as role) { e.secrets[as].GrantRead(fn, nil) }
 
 // attachReader does nothing: the stack knows of no reader of a server that isn't its own.
-func (e *external) attachReader(*awslambda.FunctionProps) {}
+func (e *external) attachReader(*awslambda.FunctionProps, readerUse) {}
 
-func (e *external) grantReader(awslambda.Function, role) {}
+func (e *external) grantReader(awslambda.Function, role, readerUse) {}
 
 func (e *external) migrationDependencies() []constructs.Construct { return nil }
 
 func (e *external) monitor(*monitoring) {}
+
+// addBackups does nothing: readDisaster refuses the setting.
+func (e *external) addBackups(constructs.Construct, Settings, awssns.ITopic) {}
 
 func (e *external) location() *string {
 	return jsii.String("the URL in the secret " + e.names[roleApp])

@@ -25,13 +25,16 @@ const (
 	apiTimeout     = 10
 	// sweepTimeout ends a sweep before the next minute's sweep begins.
 	sweepTimeout = 50
-	// migrateTimeout allows for a migration that rewrites a large table.
-	migrateTimeout = 300
+	// migrateTimeout outlasts a run of the migrations, which ends itself after 14 minutes
+	// (internal/app/migration). Lambda's most is 900 seconds, and it isn't used in full: the CDK's
+	// trigger waits for this function in a function of 900 seconds, and if Lambda ended both at once,
+	// CloudFormation would hear of no result and wait for an hour.
+	migrateTimeout = 870
 	// poolTimeout is how long a user pool waits for its trigger (Cognito's developer guide,
 	// "Customizing user pool workflows with Lambda triggers").
 	poolTimeout = 5
 	// triggerTimeout is how long a deploy waits for the migrate function.
-	triggerTimeout = 360
+	triggerTimeout = 885
 )
 
 // memory is the functions' memory in MiB. The service needs 30. Published measurements find no
@@ -62,8 +65,8 @@ type functionProps struct {
 	// db and as are the database and the role that the function uses. Without db it uses none.
 	db database
 	as role
-	// reads says that the function also reads from the database's reader, if there is one.
-	reads bool
+	// reads says how the function reads from the database's reader, if there is one.
+	reads readerUse
 	// office is nil for a function that has a role and a log group of its own.
 	office *office
 	// rights are those of the office's role that the function has. With ownRights the role is the
@@ -71,6 +74,8 @@ type functionProps struct {
 	rights rights
 	// concurrency is the reserved concurrency, 0 for none.
 	concurrency int
+	// provisioned is how many environments wait for calls.
+	provisioned int
 	// variables are environment variables of this function alone.
 	variables map[string]*string
 	// async says what happens to an asynchronous event that the function failed on.
@@ -86,7 +91,7 @@ func newRouteFunctions(
 ) []function {
 	scope = constructs.NewConstruct(scope, jsii.String("Functions"))
 	routes := map[string][]string{}
-	reads, serves := map[string]bool{}, map[string]bool{}
+	reads, serves := map[string]readerUse{}, map[string]bool{}
 	var names []string
 	for _, r := range route.All() {
 		if r.Method == http.MethodHead {
@@ -96,14 +101,16 @@ func newRouteFunctions(
 			names = append(names, r.Function)
 		}
 		routes[r.Function] = append(routes[r.Function], r.Key())
-		// The operator's reads, and the consumers' of events.
-		reads[r.Function] = r.Scope == route.ScopeRead || r.Scope == route.ScopeEvents
+		if readsOnReader(r) {
+			reads[r.Function] = sharedReader
+		}
 		serves[r.Function] = serves[r.Function] || !isBackOffice(r)
 	}
 	var functions []function
 	for _, name := range names {
 		p := functionProps{
 			name: name, description: "Answers " + strings.Join(routes[name], ", "), timeout: apiTimeout,
+			concurrency: s.Capacity.concurrency(name), provisioned: s.Capacity.Provisioned[name],
 		}
 		if !slices.Contains(withoutDatabase, name) {
 			p.db, p.as, p.reads = db, roleApp, reads[name]
@@ -125,10 +132,8 @@ func officeRights(p functionProps) rights {
 		return ownRights
 	case p.db == nil:
 		return noRights
-	case p.reads:
-		return readerRights
 	default:
-		return writerRights
+		return appRights
 	}
 }
 
@@ -160,10 +165,14 @@ func newFunction(
 		Timeout:       awscdk.Duration_Seconds(jsii.Number(p.timeout)),
 		Role:          role,
 		Environment:   variables(s, p.variables),
-		Tracing:       awslambda.Tracing_ACTIVE,
+		Tracing:       tracing(s),
 		LoggingFormat: awslambda.LoggingFormat_JSON, // for Lambda's own lines
-		LogGroup:      logs,
-		RecursiveLoop: awslambda.RecursiveLoop_TERMINATE,
+		// Lambda's lines of each call (platform.start, platform.report) are of level INFO. They cost as
+		// much as our own line, which says more. Those of failed calls are of level WARN (AWS Lambda
+		// Developer Guide, "Log-level filtering").
+		SystemLogLevelV2: awslambda.SystemLogLevel_WARN,
+		LogGroup:         logs,
+		RecursiveLoop:    awslambda.RecursiveLoop_TERMINATE,
 		// Old versions stay, so that an operator can move the alias back. A version from a deploy
 		// that was rolled back is removed: it would make the next deploy of the same code fail.
 		CurrentVersionOptions: &awslambda.VersionOptions{
@@ -175,8 +184,8 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.attach(props, p.as)
-		if p.reads {
-			p.db.attachReader(props)
+		if p.reads != noReader {
+			p.db.attachReader(props, p.reads)
 		}
 	} else {
 		setDatabaseVariables(props, nil, nil)
@@ -187,25 +196,32 @@ func newFunction(
 	}
 	if p.db != nil {
 		p.db.grant(f.function, p.as)
-		if p.reads {
-			p.db.grantReader(f.function, p.as)
+		if p.reads != noReader {
+			p.db.grantReader(f.function, p.as, p.reads)
 		}
 	}
 	suppressWildcards(f.function)
-	f.alias = newAlias(scope, f.function, p.async)
+	f.alias = newAlias(scope, s, f.function, p)
 	return f
 }
 
 func newAlias(
-	scope constructs.Construct, f awslambda.Function, async *awslambda.EventInvokeConfigOptions,
+	scope constructs.Construct, s Settings, f awslambda.Function, p functionProps,
 ) awslambda.Alias {
 	props := &awslambda.AliasProps{AliasName: jsii.String(liveAlias), Version: f.CurrentVersion()}
-	if async != nil {
-		props.RetryAttempts = async.RetryAttempts
-		props.MaxEventAge = async.MaxEventAge
-		props.OnFailure = async.OnFailure
+	if p.async != nil {
+		props.RetryAttempts = p.async.RetryAttempts
+		props.MaxEventAge = p.async.MaxEventAge
+		props.OnFailure = p.async.OnFailure
 	}
-	return awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if p.provisioned > 0 && s.Capacity.Sale == nil {
+		props.ProvisionedConcurrentExecutions = jsii.Number(p.provisioned)
+	}
+	alias := awslambda.NewAlias(scope, jsii.String("Alias"), props)
+	if s.Capacity.Sale != nil {
+		provision(alias, p.provisioned, *s.Capacity.Sale)
+	}
+	return alias
 }
 
 // variables returns the environment variables that every function has, and a function's own.
@@ -218,6 +234,15 @@ func variables(s Settings, own map[string]*string) *map[string]*string {
 		}
 	}
 	return &env
+}
+
+// tracing returns whether X-Ray records calls. Lambda fixes how many: the first of each second of
+// each function and 5% of the rest, which is every call of a quiet stack.
+func tracing(s Settings) awslambda.Tracing {
+	if s.Tracing {
+		return awslambda.Tracing_ACTIVE
+	}
+	return awslambda.Tracing_DISABLED
 }
 
 func architecture(s Settings) awslambda.Architecture {

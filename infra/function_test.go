@@ -31,22 +31,37 @@ func TestEveryFunctionHasItsRuntimeAndCode(t *testing.T) {
 			want := map[string]any{
 				"Runtime": "provided.al2023", "Handler": "bootstrap", "MemorySize": 256.0,
 				"Architectures": []any{cmp.Or(modes[mode]["arch"], "arm64")},
-				"TracingConfig": map[string]any{"Mode": "Active"}, "RecursiveLoop": "Terminate",
+				"TracingConfig": traced(mode), "RecursiveLoop": "Terminate",
 			}
 			for property, value := range want {
 				if diff := gocmp.Diff(value, f.get(property)); diff != "" {
 					t.Errorf("%s: %s (-want +got):\n%s", name, property, diff)
 				}
 			}
+			if level := f.get("LoggingConfig", "SystemLogLevel"); level != "WARN" {
+				t.Errorf("%s: Lambda's own lines are of the level %v and above", name, level)
+			}
 			wantConcurrency := any(nil)
 			if name == "sweep" && modes[mode]["sweeperConcurrency"] == "1" {
 				wantConcurrency = 1.0
+			}
+			if mode == "aurora-direct" && isPayment(name) {
+				wantConcurrency = 20.0
 			}
 			if got := f.get("ReservedConcurrentExecutions"); got != wantConcurrency {
 				t.Errorf("%s reserves a concurrency of %v, want %v", name, got, wantConcurrency)
 			}
 		}
 	})
+}
+
+// traced returns the tracing of a mode's functions: none by default, so that X-Ray, which charges
+// for each trace, records nothing.
+func traced(mode string) any {
+	if modes[mode]["tracing"] == "on" {
+		return map[string]any{"Mode": "Active"}
+	}
+	return nil
 }
 
 // maxDescription is Lambda's limit for a function's description, in characters. Only a deploy would
@@ -88,8 +103,11 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 				want["DATABASE_IAM_URL"] = url
 			}
 			if _, ok := got["DATABASE_READER"]; ok && !isExternal(mode) {
-				// TestTheAuditAndTheOperatorReadFromTheReader checks the value, the mode and the name.
+				// TestReadsGoToTheReader checks the value, the mode and the name.
 				want["DATABASE_READER"] = got["DATABASE_READER"]
+				if lag := modes[mode]["readerLag"]; lag != "" {
+					want["READER_LAG"] = lag
+				}
 			}
 			for key, value := range want {
 				if value == nil {
@@ -106,7 +124,7 @@ func TestEveryFunctionHasExactlyItsVariables(t *testing.T) {
 // databaseless are the functions that need no database.
 var databaseless = []string{
 	"web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver", "live-authorizer",
-	"grant-scopes",
+	"grant-scopes", "smoke",
 }
 
 func wantVariables(mode, name string) map[string]any {
@@ -124,6 +142,7 @@ func wantVariables(mode, name string) map[string]any {
 	}
 	maps.Copy(want, wantFeedVariables(mode, name))
 	maps.Copy(want, wantPagesVariables(mode, name))
+	maps.Copy(want, wantSmokeVariables(mode, name))
 	switch {
 	case slices.Contains(databaseless, name):
 	case !isExternal(mode):
@@ -156,6 +175,7 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 		timeouts := map[string]float64{
 			"sweep": sweepTimeout, "migrate": migrateTimeout,
 			"relay": relayTimeout, "deliver": deliverTimeout, "grant-scopes": poolTimeout,
+			"smoke": smokeTimeout,
 		}
 		for name, f := range tpl.functions(mode) {
 			if want := cmp.Or(timeouts[name], apiTimeout); f.get("Timeout") != want {
@@ -171,7 +191,8 @@ func TestEachTimeoutOutlastsTheOneInsideIt(t *testing.T) {
 	if relayTimeout < relaySeconds+apiTimeout || relaySeconds >= 60 {
 		t.Error("a run of the relay can't finish its last page")
 	}
-	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout || sweepTimeout >= 60 {
+	if gatewayTimeout <= apiTimeout || triggerTimeout <= migrateTimeout ||
+		smokeTriggerTimeout <= smokeTimeout || sweepTimeout >= 60 {
 		t.Error("the gateway, the trigger or the minute ends before the function inside it")
 	}
 }

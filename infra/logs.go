@@ -25,6 +25,15 @@ func newLogGroup(scope constructs.Construct, id string, s Settings, name string)
 	})
 }
 
+// vendedName returns the name of a log group that a service of AWS writes to by a policy of
+// CloudWatch Logs. That policy is one for the account and the region and has at most 5,120
+// characters. Groups under this prefix need no entry of their own in it (Step Functions' developer
+// guide, "Avoiding Amazon CloudWatch Logs resource policy size restrictions"; "Configuring logging
+// for an HTTP API" names the permission).
+func vendedName(s Settings, name string) string {
+	return "/aws/vendedlogs/" + s.StackName() + "/" + name
+}
+
 // redirectProviderLogs sends the logs of the functions that the CDK adds for its own deploy steps
 // to a log group with a retention period. By default each would write to a group that is kept for
 // ever.

@@ -54,7 +54,8 @@ func synthesize() error {
 
 // newStacks creates the stacks of the app. By default there is one.
 func newStacks(cdk awscdk.App, settings Settings, assets string) {
-	newStack(cdk, settings, assets)
+	main := newStack(cdk, settings, assets)
+	newBackupStack(cdk, settings, main)
 	newDelivery(cdk, settings)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/allo/reservations/internal/emf"
 	"github.com/allo/reservations/internal/events"
 	"github.com/allo/reservations/internal/httpapi"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/route"
 )
 
@@ -48,7 +49,9 @@ var (
 	// timed metrics keep each value, so they have percentiles.
 	timed = reporting{regexp.MustCompile(`^(Average|Maximum|Minimum|p[0-9.]+)$`), 60}
 	// own metrics of the unit Count are counters or gauges.
-	ownCount  = reporting{regexp.MustCompile(`^(Sum|Maximum|Minimum)$`), 60}
+	ownCount = reporting{regexp.MustCompile(`^(Sum|Maximum|Minimum)$`), 60}
+	// ownCheck is counted too: a check that isn't made reports nothing.
+	ownCheck  = reporting{regexp.MustCompile(`^(Sum|SampleCount)$`), syntheticMinutes * 60}
 	ownHourly = reporting{regexp.MustCompile(`^(Maximum|Minimum)$`), 3600}
 )
 
@@ -56,7 +59,9 @@ var (
 var awsMetrics = map[string]map[string]reporting{
 	"AWS/Lambda": {
 		"Invocations": counted, "Errors": counted, "Throttles": counted, "Duration": timed,
-		"ConcurrentExecutions": {regexp.MustCompile("^Maximum$"), 60},
+		"ConcurrentExecutions":                       {regexp.MustCompile("^Maximum$"), 60},
+		"ProvisionedConcurrencyUtilization":          {regexp.MustCompile("^Maximum$"), 60},
+		"ProvisionedConcurrencySpilloverInvocations": counted,
 	},
 	// The names are those of an HTTP API. A REST API has 4XXError and 5XXError.
 	"AWS/ApiGateway": {
@@ -65,6 +70,7 @@ var awsMetrics = map[string]map[string]reporting{
 	},
 	"AWS/SQS": {
 		"ApproximateNumberOfMessagesVisible": measured, "ApproximateAgeOfOldestMessage": measured,
+		"NumberOfMessagesSent": counted,
 	},
 	"AWS/SNS": {"NumberOfNotificationsFailed": counted},
 	// The metrics of an Event API's HTTP endpoint, to which only the relay sends.
@@ -97,6 +103,8 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 			add("AWS/Lambda", "AWS/Lambda", map[string]string{
 				"FunctionName": function, "Resource": function + ":" + tpl.resolve(r.get("Name")),
 			})
+		case "AWS::Logs::MetricFilter":
+			tpl.addFiltered(reported, r)
 		case "AWS::ApiGatewayV2::Stage":
 			add("AWS/ApiGateway", "AWS/ApiGateway", map[string]string{
 				"ApiId": tpl.resolve(r.get("ApiId")), "Stage": tpl.ref(r.id),
@@ -124,6 +132,18 @@ func (tpl template) reportedMetrics(mode string) map[string]reporting {
 		}
 	}
 	return reported
+}
+
+// addFiltered adds the metric of a filter of the access log, which has a value for each route.
+func (tpl template) addFiltered(reported map[string]reporting, filter resource) {
+	for _, m := range asList(filter.get("MetricTransformations")) {
+		for _, d := range asList(dig(m, "Dimensions")) {
+			for _, r := range route.All() {
+				reported[metricKey(tpl.resolve(dig(m, "MetricNamespace")), fmt.Sprint(dig(m, "MetricName")),
+					map[string]string{fmt.Sprint(dig(d, "Key")): r.Key()})] = counted
+			}
+		}
+	}
 }
 
 // ownDimensions returns the dimensions with which a mode's functions write a metric.
@@ -160,6 +180,23 @@ func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]s
 		for _, outcome := range httpapi.Outcomes() {
 			all = append(all, map[string]string{m.Dimension: outcome})
 		}
+	case emf.ServerErrors, emf.SlowAnswers:
+		for _, function := range emf.Objectives() {
+			all = append(all, map[string]string{m.Dimension: function})
+		}
+	case emf.PublicCheckFailed:
+		if modes[mode]["synthetic"] == "on" {
+			all = append(all, nil)
+		}
+	case emf.ReaderFallbacks:
+		for _, f := range tpl.functions(mode) {
+			if f.get("Environment", "Variables", "DATABASE_READER") != nil {
+				for _, reason := range postgres.Fallbacks() {
+					all = append(all, map[string]string{m.Dimension: string(reason)})
+				}
+				break
+			}
+		}
 	case emf.Faults:
 		for _, r := range route.All() {
 			all = append(all, map[string]string{m.Dimension: r.Function})
@@ -172,6 +209,8 @@ func (tpl template) ownDimensions(mode string, m emf.Metric) (all []map[string]s
 
 func ownReporting(m emf.Metric) reporting {
 	switch {
+	case m == emf.PublicCheckFailed:
+		return ownCheck
 	case m == emf.AuditViolations || m == emf.AuditUnfinished:
 		return ownHourly
 	case m.Unit == emf.Count:
@@ -186,7 +225,7 @@ var nameProperties = map[string]string{
 	"AWS::Lambda::Function": "FunctionName", "AWS::ApiGatewayV2::Stage": "StageName",
 	"AWS::SQS::Queue": "QueueName", "AWS::Events::Rule": "Name", "AWS::SNS::Topic": "TopicName",
 	"AWS::RDS::DBCluster": "DBClusterIdentifier", "AWS::RDS::DBProxy": "DBProxyName",
-	"AWS::CloudWatch::Alarm": "AlarmName",
+	"AWS::CloudWatch::Alarm": "AlarmName", "AWS::CloudWatch::CompositeAlarm": "AlarmName",
 }
 
 // name returns a resource's name. CloudFormation makes a name of capitals and digits for a resource
@@ -242,7 +281,7 @@ func (tpl template) resolve(value any) string {
 func (tpl template) watchedMetrics(t *testing.T, mode string) []watched {
 	t.Helper()
 	var all []watched
-	for name, a := range tpl.alarms(mode) {
+	for name, a := range tpl.metricAlarms(mode) {
 		w := watched{by: "the alarm " + name, isAlarm: true}
 		w.periods, _ = a.get("EvaluationPeriods").(float64)
 		if a.get("MetricName") != nil {

@@ -11,6 +11,9 @@ import (
 // deploy that changes it. It runs after the database is ready and before any function of `before`
 // publishes a version, so before any traffic can reach new code.
 //
+// With migrate=manual the run applies the release's routines and rights, and fails if the schema
+// lacks one of the release's files.
+//
 // A failed migration ends the deploy: traffic stays on the old versions, which work with the new
 // schema because migrations only add (expand and contract). During the rollback the previous
 // release's migrate runs again.
@@ -24,6 +27,7 @@ func newMigration(
 		timeout:     migrateTimeout,
 		db:          db,
 		as:          roleMigrator,
+		variables:   migrationVariables(s),
 	})
 	trigger := triggers.NewTrigger(scope, jsii.String("Trigger"), &triggers.TriggerProps{
 		Handler:        migrate.function,
@@ -36,4 +40,12 @@ func newMigration(
 		trigger.ExecuteBefore(f.function.CurrentVersion())
 	}
 	return migrate
+}
+
+// migrationVariables tells the function who applies the versioned files.
+func migrationVariables(s Settings) map[string]*string {
+	if !s.MigrateByHand {
+		return nil
+	}
+	return map[string]*string{"MIGRATE": jsii.String("manual")}
 }

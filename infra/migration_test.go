@@ -7,7 +7,7 @@ import (
 
 func TestTheMigrationRunsAfterTheDatabaseAndBeforeAnyVersion(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
-		trigger, migrate := tpl.only(t, "Custom::Trigger"), tpl.functions(mode)["migrate"]
+		trigger, migrate := tpl.trigger(t, "Migration"), tpl.functions(mode)["migrate"]
 		waiting := 0
 		for _, v := range tpl.resources("AWS::Lambda::Version") {
 			if v.get("FunctionName", "Ref") == migrate.id {
@@ -25,7 +25,7 @@ func TestTheMigrationRunsAfterTheDatabaseAndBeforeAnyVersion(t *testing.T) {
 			t.Errorf("%d versions wait for the migration, want %d", waiting, want)
 		}
 		if trigger.get("InvocationType") != "RequestResponse" ||
-			trigger.get("Timeout") != "360000" && trigger.get("Timeout") != 360000.0 {
+			trigger.get("Timeout") != "885000" && trigger.get("Timeout") != 885000.0 {
 			t.Errorf("the trigger is %s, want it to wait for the answer", asJSON(trigger.properties))
 		}
 		if !isExternal(mode) && !trigger.dependsOn("DatabaseBootstrap") {

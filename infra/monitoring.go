@@ -14,20 +14,22 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify one topic, and the dashboard's rows.
+// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
 // Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
-	topic    awssns.Topic
+	topics   []awssns.ITopic
 	alarms   []interfacesawscloudwatch.IAlarmRef
 	rows     [][]awscloudwatch.IWidget
+	// starter is the rule that starts what reports each minute.
+	starter constructs.IDependable
 }
 
 func newMonitoring(scope constructs.Construct, s Settings) *monitoring {
 	// The id Watch is part of the logical id of every alarm: another id would replace them all.
 	scope = constructs.NewConstruct(scope, jsii.String("Watch"))
-	return &monitoring{scope: scope, settings: s, topic: newTopic(scope, s)}
+	return &monitoring{scope: scope, settings: s, topics: topics(scope, s)}
 }
 
 // metricNamespace returns the CloudWatch namespace of the functions' own metrics. Each stack has
@@ -81,8 +83,8 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 		above: 1, breaching: 1, outOf: 1,
 		meaning: "Over 1% of the calls, and more than five calls, got a 5xx answer",
 	})
-	latency := a.stage.MetricLatency(every(1, "p99"))
-	functionLatency := a.stage.MetricIntegrationLatency(every(1, "p99"))
+	latency := a.metrics.MetricLatency(every(1, "p99"))
+	functionLatency := a.metrics.MetricIntegrationLatency(every(1, "p99"))
 	m.addAlarm("ApiSlow", latency, alarm{
 		above: 1000, breaching: 3, outOf: 5,
 		meaning: "The slowest 1% of the calls took more than a second",
@@ -105,9 +107,9 @@ func (m *monitoring) addAPI(a api) (api5xx awscloudwatch.Alarm) {
 	})
 
 	m.addRow(
-		newGraph("Calls a minute, and their 4xx and 5xx answers", a.stage.MetricCount(every(1, "Sum")),
-			a.stage.MetricClientError(every(1, "Sum")), a.stage.MetricServerError(every(1, "Sum"))),
-		newGraph("Latency, ms", a.stage.MetricLatency(every(1, "p50")), latency, functionLatency),
+		newGraph("Calls a minute, and their 4xx and 5xx answers", a.metrics.MetricCount(every(1, "Sum")),
+			a.metrics.MetricClientError(every(1, "Sum")), a.metrics.MetricServerError(every(1, "Sum"))),
+		newGraph("Latency, ms", a.metrics.MetricLatency(every(1, "p50")), latency, functionLatency),
 	)
 	m.addRow(
 		newGraph("Reservations by outcome", m.outcomeMetrics()...),
@@ -124,8 +126,8 @@ func errorShare(a api) awscloudwatch.MathExpression {
 	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
 		Expression: jsii.String("IF(errors > 5, 100 * errors / count, 0)"),
 		UsingMetrics: &map[string]awscloudwatch.IMetric{
-			"errors": a.stage.MetricServerError(every(5, "Sum")),
-			"count":  a.stage.MetricCount(every(5, "Sum")),
+			"errors": a.metrics.MetricServerError(every(5, "Sum")),
+			"count":  a.metrics.MetricCount(every(5, "Sum")),
 		},
 		Label:  jsii.String("% of calls"),
 		Period: awscdk.Duration_Minutes(jsii.Number(5)),
@@ -165,6 +167,7 @@ func (m *monitoring) addFunctions(
 	}
 	m.addBackOffice(backOffice)
 	m.addThrottles(slices.Concat(functions, asked))
+	m.addProvisioned(functions)
 	all := m.failuresOf(functions...)
 	m.addRow(
 		newGraph("Functions: errors", all.errors...),
@@ -237,11 +240,14 @@ func once(meaning string) alarm {
 // addSweeper adds what no caller notices at once. Without the sweeper no hold and no stock is lost,
 // but the bookkeeping falls behind.
 func (m *monitoring) addSweeper(s sweeper) {
-	deadLetters := depth(s.deadLetters)
+	m.starter = s.rule
+	lost := s.deadLetters.MetricNumberOfMessagesSent(every(5, "Sum"))
 	violations := m.serviceMetric(emf.AuditViolations, "", "Maximum", 60)
 	lag := m.serviceMetric(emf.SweepLag, "", "Maximum", 1)
 	duration := s.alias.MetricDuration(every(1, "Maximum"))
-	m.addAlarm("LostSweeps", deadLetters, alarm{
+	// The alarm is for what is new. The queue keeps the events as evidence for two weeks, so its depth
+	// doesn't fall when the cause is mended.
+	m.addAlarm("LostSweeps", lost, alarm{
 		above: 0, breaching: 1, outOf: 1,
 		meaning: "Sweeps or runs of the relay were lost: the rule couldn't start them, or they failed",
 	})
@@ -264,7 +270,8 @@ func (m *monitoring) addSweeper(s sweeper) {
 		newGraph("Sweep: lag (s)", lag),
 		newGraph("Sweep: duration (ms)",
 			m.serviceMetric(emf.SweepDuration, "", "Maximum", 1), duration),
-		newGraph("Lost runs, broken promises", deadLetters, violations),
+		newGraph("Lost runs: new, and in the queue; broken promises",
+			lost, depth(s.deadLetters), violations),
 	)
 }
 

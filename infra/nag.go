@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsrds"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -34,9 +35,15 @@ func suppress(c constructs.IConstruct, rule, reason string, appliesTo ...any) {
 
 func suppressWildcards(f awslambda.Function) {
 	suppress(f.Role(), "AwsSolutions-IAM5",
-		"X-Ray and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
+		"X-Ray's and the ec2:*NetworkInterface* actions that Lambda needs in a VPC support no "+
 			"narrower resource; the function's own code is denied the latter",
 		"Resource::*")
+}
+
+func suppressEachVersion(f awslambda.Function, s Settings) {
+	suppress(f.Role(), "AwsSolutions-IAM5",
+		"It calls each function's new version, whose number only the deploy knows",
+		&cdknag.RegexAppliesTo{Regex: jsii.String(eachVersion(s))})
 }
 
 func suppressOpenRoute(added awsapigatewayv2.HttpRoute, s Settings, r route.Route) {
@@ -69,8 +76,8 @@ func suppressOptionalMFA(pool awscognito.UserPool) {
 
 func suppressDistribution(d awscloudfront.Distribution, s Settings) {
 	suppress(d, "AwsSolutions-CFR1", "A shop sells to every country unless its owner says otherwise")
-	if s.WebACL == "" {
-		suppress(d, "AwsSolutions-CFR2", "The setting cdnWebAcl adds a firewall, which has a price")
+	if s.WebACL == "" && !s.WAF {
+		suppress(d, "AwsSolutions-CFR2", "The setting waf adds a firewall, which has a price")
 	}
 	if s.CDNDomain == nil {
 		suppress(d, "AwsSolutions-CFR4",
@@ -78,8 +85,19 @@ func suppressDistribution(d awscloudfront.Distribution, s Settings) {
 	}
 }
 
+func suppressRotation(secret awssecretsmanager.Secret) {
+	suppress(secret, "AwsSolutions-SMG4", "The setting cdnSecrets changes it, in three deploys: "+
+		"only a deploy can tell CloudFront and the functions of another one")
+}
+
 func suppressLogOfTheLog(bucket awss3.Bucket) {
 	suppress(bucket, "AwsSolutions-S1", "This bucket has the access log of the CDN itself")
+}
+
+func suppressBackupPolicy(role awsiam.Role) {
+	suppress(role, "AwsSolutions-IAM4",
+		"AWS's managed policy for AWS Backup; AWS updates it with AWS Backup",
+		"Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup")
 }
 
 func suppressManagedPolicy(rollout awsiam.Role) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsec2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
@@ -17,13 +18,13 @@ type network struct {
 	functions awsec2.SecurityGroup
 }
 
-// zones is the number of availability zones of the network: a cluster needs at least two.
+// zones is the number of availability zones of the network when the settings name none: a cluster
+// needs at least two.
 const zones = 2
 
 func newNetwork(scope constructs.Construct, s Settings) network {
 	n := network{subnets: &awsec2.SubnetSelection{SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED}}
-	n.vpc = awsec2.NewVpc(scope, jsii.String("Vpc"), &awsec2.VpcProps{
-		MaxAzs:                       jsii.Number(zones),
+	props := &awsec2.VpcProps{
 		NatGateways:                  jsii.Number(0),
 		RestrictDefaultSecurityGroup: jsii.Bool(true),
 		SubnetConfiguration: &[]*awsec2.SubnetConfiguration{{
@@ -31,7 +32,13 @@ func newNetwork(scope constructs.Construct, s Settings) network {
 			SubnetType: awsec2.SubnetType_PRIVATE_ISOLATED,
 			CidrMask:   jsii.Number(24),
 		}},
-	})
+	}
+	if len(s.Zones) > 0 {
+		props.AvailabilityZones = jsii.Strings(s.Zones...)
+	} else {
+		props.MaxAzs = jsii.Number(zones)
+	}
+	n.vpc = awsec2.NewVpc(scope, jsii.String("Vpc"), props)
 	n.vpc.AddFlowLog(jsii.String("Flow"), &awsec2.FlowLogOptions{
 		Destination: awsec2.FlowLogDestination_ToCloudWatchLogs(
 			newLogGroup(scope, "FlowLogs", s, "flow"), nil),
@@ -44,6 +51,15 @@ func newNetwork(scope constructs.Construct, s Settings) network {
 			Description:      jsii.String("The functions: outbound to Postgres only"),
 		})
 	return n
+}
+
+// pinZones answers the CDK's question for the zones that an account has in a region, if the
+// settings name them. Otherwise a synth with an account and a region would ask AWS.
+func (s Settings) pinZones(stack awscdk.Stack) {
+	if len(s.Zones) > 0 && s.Account != "" && s.Region != "" {
+		key := "availability-zones:account=" + s.Account + ":region=" + s.Region
+		stack.Node().SetContext(jsii.String(key), jsii.Strings(s.Zones...))
+	}
 }
 
 // networkInterfaceActions are what Lambda needs to connect a function to a VPC.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -72,5 +75,41 @@ func TestFunctionsReachTheClusterOnThePostgresPort(t *testing.T) {
 				t.Errorf("%s: from %s to %s: outbound %v, inbound %v", mode, from, to, out, in)
 			}
 		}
+	}
+}
+
+// The zones are those of the settings, and the CDK asks AWS for none, whose answer a synth without
+// credentials wouldn't get.
+func TestTheZonesAreThoseOfTheSettings(t *testing.T) {
+	zones := []string{"eu-central-1a", "eu-central-1c"}
+	settings := map[string]string{
+		"account": "123456789012", "region": "eu-central-1", "azs": strings.Join(zones, ","),
+	}
+	tpl := synthesizeWith(t, settings)
+	var got []string
+	for _, subnet := range tpl.resources("AWS::EC2::Subnet") {
+		got = append(got, fmt.Sprint(subnet.get("AvailabilityZone")))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, zones) {
+		t.Errorf("the subnets are in %v, want %v", got, zones)
+	}
+	manifest, err := os.ReadFile(filepath.Join(tpl.assembly, "manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(manifest), `"missing"`) {
+		t.Errorf("the CDK asks AWS for something: %s", manifest)
+	}
+	for _, warning := range tpl.warnings {
+		t.Error(warning)
+	}
+
+	// The control: without azs it asks for the account's zones.
+	delete(settings, "azs")
+	tpl = synthesizeWith(t, settings)
+	if manifest, err = os.ReadFile(filepath.Join(tpl.assembly, "manifest.json")); err != nil ||
+		!strings.Contains(string(manifest), `"availability-zones:account=123456789012`) {
+		t.Errorf("without azs the CDK asks AWS for nothing, %v", err)
 	}
 }

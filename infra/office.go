@@ -31,10 +31,8 @@ const (
 	ownRights rights = ""
 	// noRights is for functions that call nobody.
 	noRights rights = "LogsOnly"
-	// writerRights is for functions that log in to the writer as the app.
-	writerRights rights = "Writer"
-	// readerRights is for functions that log in to the reader too.
-	readerRights rights = "Reader"
+	// appRights is for functions that log in to the database as the app, on the writer or the reader.
+	appRights rights = "Writer"
 )
 
 func newOffice(scope constructs.Construct, s Settings) *office {

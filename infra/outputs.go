@@ -52,13 +52,13 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 		named := map[string]bool{}
 		for _, r := range route.All() {
 			if r = r.Guarded(s.ReserveAuth); r.Scope != "" && r.Method != http.MethodHead {
-				id := "Arn" + strings.ReplaceAll(r.Function, "-", "")
-				if named[id] {
-					id += path.Base(r.Path) // a function's second route
+				name := r.Function
+				if named[name] { // A function's further routes are named by the end of their paths.
+					name += "-" + path.Base(r.Path)
 				}
-				named[id] = true
-				output(id, "Grant execute-api:Invoke on this ARN to the callers of "+r.Key(),
-					o.api.arn(r))
+				named[name] = true
+				output("Arn"+strings.ReplaceAll(name, "-", ""),
+					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
 			}
 		}
 	}

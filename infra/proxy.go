@@ -16,16 +16,29 @@ const (
 	// borrowTimeout is how many seconds the proxy lets a caller wait for a connection. It is less
 	// than a request may take (7 s), so that the function can still answer.
 	borrowTimeout = 5
+	// proxyShare is how many percent of the cluster's connections the proxy may open. The rest is for
+	// what goes past it: the migration, the reader's functions, an operator and RDS itself. AWS wants
+	// 30% of headroom above the use, and at least 20% as the share.
+	proxyShare = 50
+	// proxyIdle is how many percent of the cluster's connections the proxy keeps open without work.
+	// They cost the cluster memory. The other 25% are opened in a surge: at most 757 with 16 ACUs, so
+	// within four seconds, as each is a log-in of the 200 a second that IAM takes.
+	proxyIdle = 25
 )
 
 // newProxy creates an RDS Proxy, which shares the cluster's connections among many function
 // environments. It logs in to the cluster by IAM as the app's role. CDK 2.270 doesn't grant that
 // permission to the proxy's role, so newProxy does.
 //
+// The shares follow "Configuring connection settings" in the Aurora user guide:
+// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html
+//
 // RDS writes a proxy's name in lower case, and CloudWatch reports that name. The CDK's default name
 // has capitals, with which an alarm would watch a proxy that doesn't exist. The stack's name is in
 // lower case and within RDS's limit of 63 characters.
-func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
+func newProxy(
+	scope constructs.Construct, a *aurora,
+) (awsrds.DatabaseProxy, awsrds.IDatabaseProxyEndpoint) {
 	proxyRole := awsiam.NewRole(scope, jsii.String("ProxyRole"), &awsiam.RoleProps{
 		AssumedBy: awsiam.NewServicePrincipal(jsii.String("rds.amazonaws.com"), nil),
 	})
@@ -45,10 +58,13 @@ func newProxy(scope constructs.Construct, a *aurora) awsrds.DatabaseProxy {
 		RequireTLS:        jsii.Bool(true),
 		Role:              proxyRole,
 		BorrowTimeout:     awscdk.Duration_Seconds(jsii.Number(borrowTimeout)),
+
+		MaxConnectionsPercent:     jsii.Number(proxyShare),
+		MaxIdleConnectionsPercent: jsii.Number(proxyIdle),
 	})
 	group.Connections().AllowFrom(a.network.functions,
 		awsec2.Port_Tcp(jsii.Number(postgresPort)), jsii.String("functions"))
-	return proxy
+	return proxy, newReadersEndpoint(a, proxy, group)
 }
 
 // monitorProxy adds the alarm for pinned connections and returns their graph.

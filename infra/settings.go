@@ -32,6 +32,8 @@ type Settings struct {
 	SecretName string
 	// MigrateSecretName is the secret with the migration's URL; by default it is SecretName.
 	MigrateSecretName string
+	// ReaderLag is how far the cluster's reader may be behind. Empty leaves the functions' default.
+	ReaderLag string
 	// AppRole is the role to which the migration grants what the service uses. It is empty if the
 	// service and the migration use the same role.
 	AppRole string
@@ -73,6 +75,9 @@ type Settings struct {
 	ThrottleRate, ThrottleBurst int
 	CORSOrigins                 []string
 
+	// Capacity is what a sale needs of the database, of Lambda and of the gateway.
+	Capacity Capacity
+
 	// Events is how soon the events of the ledger are published.
 	Events Events
 	// Bus publishes the events to an EventBridge bus too.
@@ -86,16 +91,25 @@ type Settings struct {
 	CDN bool
 	// CDNDomain is the CDN's custom domain, nil for none. Its certificate is in us-east-1.
 	CDNDomain *Domain
-	// WebACL is the ARN of the CDN's firewall, or empty.
+	// WebACL is the ARN of a firewall of the CDN that exists already, or empty.
 	WebACL string
+	Edge
+	// Zones are the availability zones of the network. Without any the CDK chooses two.
+	Zones []string
 
 	// Domain is the API's custom domain, nil for none.
 	Domain *Domain
 
 	Delivery Delivery
 
+	Checks
+
+	// Tracing lets X-Ray record calls of the functions.
+	Tracing bool
 	// AlarmEmail is subscribed to the alarms' topic, unless it is empty.
 	AlarmEmail string
+	Disaster
+
 	// Owner and CostCentre are tags, unless they are empty.
 	Owner, CostCentre string
 	// PermissionsBoundary is the name of a managed policy that bounds every role, or empty.
@@ -140,7 +154,6 @@ type Stage struct {
 	LogRetention awslogs.RetentionDays
 	// LogDays is LogRetention as a number, for the logs that aren't in CloudWatch.
 	LogDays float64
-	MinACU  float64
 	// ArchiveDays is how long the topic keeps events for a replay, 0 for not at all. A topic with an
 	// archive can't be deleted.
 	ArchiveDays float64
@@ -151,9 +164,10 @@ type Stage struct {
 	Auth                        Auth
 	MFA                         MFA
 	Canary, Proxy               bool
-	MaxACU                      float64
+	MinACU, MaxACU              float64
 	ThrottleRate, ThrottleBurst int
 	Events                      Events
+	Objectives                  bool
 }
 
 var stages = map[string]Stage{
@@ -161,9 +175,9 @@ var stages = map[string]Stage{
 		BackupDays:    1,
 		LogRetention:  awslogs.RetentionDays_ONE_WEEK,
 		LogDays:       7,
-		MinACU:        0.5,
 		Auth:          AuthNone,
 		MFA:           MFAOptional,
+		MinACU:        0.5,
 		MaxACU:        4,
 		ThrottleRate:  100,
 		ThrottleBurst: 200,
@@ -175,16 +189,17 @@ var stages = map[string]Stage{
 		BackupDays:    14,
 		LogRetention:  awslogs.RetentionDays_THREE_MONTHS,
 		LogDays:       90,
-		MinACU:        0.5,
 		ArchiveDays:   90,
 		Auth:          AuthIAM,
 		MFA:           MFARequired,
 		Canary:        true,
 		Proxy:         true,
+		MinACU:        2,
 		MaxACU:        16,
 		ThrottleRate:  1000,
 		ThrottleBurst: 2000,
 		Events:        EventsOn,
+		Objectives:    true,
 	},
 }
 
@@ -268,6 +283,7 @@ func read(r *reader) Settings {
 		SweeperConcurrency: r.integer("sweeperConcurrency", 0, 0, maxSweeperConcurrency),
 		CORSOrigins:        r.origins("corsOrigins"),
 		AlarmEmail:         r.match("alarmEmail", "", emailPattern, "an e-mail address"),
+		Tracing:            r.onOff("tracing", false),
 		Owner:              r.match("owner", "", tagPattern, wantTag),
 		CostCentre:         r.match("costCentre", "", tagPattern, wantTag),
 		PermissionsBoundary: r.match("permissionsBoundary", "", policyPattern,
@@ -278,10 +294,16 @@ func read(r *reader) Settings {
 	s.ThrottleRate = r.integer("throttleRate", s.Stage.ThrottleRate, 1, maxThrottle)
 	s.ThrottleBurst = r.integer("throttleBurst", s.Stage.ThrottleBurst, 1, maxThrottle)
 	s.readDatabase(r)
+	s.readDisaster(r)
+	s.readReader(r)
+	s.readCapacity(r)
 	s.readAuth(r)
 	s.readDomains(r)
+	s.readEdge(r)
+	s.readZones(r)
 	s.readFeed(r)
 	s.readDelivery(r)
+	s.readChecks(r)
 	s.checkVariables(r)
 	return s
 }

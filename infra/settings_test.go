@@ -157,6 +157,16 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"too short a retention": {
 			map[string]any{"retentionDays": "29"}, []string{"retentionDays", "RETENTION_DAYS", "30"},
 		},
+		"too long a lag of the reader": {
+			map[string]any{"env": "prod", "readerLag": "11s"}, []string{"readerLag", "READER_LAG", "10s"},
+		},
+		"a lag without a reader": {
+			map[string]any{"readerLag": "2s"}, []string{"readerLag", "env=prod"},
+		},
+		"a lag of another's reader": {
+			map[string]any{"env": "prod", "db": "external", "readerLag": "2s"},
+			[]string{"readerLag", "db=aurora"},
+		},
 		"events as a switch": {
 			map[string]any{"events": "true"}, []string{"events is", "on, minute, off"},
 		},

@@ -12,6 +12,8 @@ import (
 // the function's built binary in it.
 func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stack {
 	stack := awscdk.NewStack(scope, jsii.String(s.StackName()), stackProps(s))
+	s.pinZones(stack)
+	edge := newEdge(scope, s)
 
 	db := newDatabase(stack, s)
 	office := newOffice(stack, s)
@@ -20,38 +22,49 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	feed := newFeed(stack, s, assets, db, sweeper)
 	live := newLive(stack, s, assets, office)
 	api := newAPI(stack, s)
-	cdn := newCDN(stack, s, api)
+	cdn := newCDN(stack, s, api, edge)
 	signIn := newSignIn(stack, s, assets, office, cdn.pages(api))
 	api.addRoutes(s, functions, signIn)
 
+	cdn.closeAPI(s, functions)
 	live.connect(feed.relay, functions)
 	feed.nameSource(s, functions)
 	feed.showWebhooks(s, functions)
 	signIn.describePages(s, functions)
 	asked := slices.Concat(live.functions(), signIn.functions())
+	smoke := newSmoke(stack, s, assets, functions, cdn.publicURL(api))
 	started := slices.Concat(feed.functions(), []function{sweeper.function}, asked)
-	migrate := newMigration(stack, s, assets, db, slices.Concat(functions, started))
+	migrate := newMigration(stack, s, assets, db,
+		slices.Concat(functions, started, smoke.functions()))
+	smoke.guard(s, slices.Concat(functions, started))
+	smoke.schedule(s)
 
 	monitoring := newMonitoring(stack, s)
 	api5xx := monitoring.addAPI(api)
+	monitoring.addThrottledCalls(api)
 	functionAlarms := monitoring.addFunctions(functions, asked)
 	monitoring.addSweeper(sweeper)
 	monitoring.addFeed(feed)
 	monitoring.addLive(live)
 	monitoring.addSignIn(signIn)
+	monitoring.addSynthetic(smoke, sweeper)
+	monitoring.addObjectives(functions)
 	db.monitor(monitoring)
+	db.addBackups(stack, s, monitoring.ownTopic())
 	monitoring.newDashboard()
 
 	if s.Canary {
 		newRollout(stack, functions, functionAlarms, api5xx)
 	}
 	redirectProviderLogs(stack, s)
+	warnOfUnheardAlarms(stack, s)
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
 		api: api, cdn: cdn, signIn: signIn, live: live, sweeper: sweeper, feed: feed, db: db,
-		functions: slices.Concat(functions, started, []function{migrate}),
+		functions: slices.Concat(functions, started, smoke.functions(), []function{migrate}),
 	})
 	foldPolicies(stack)
+	encryptWithOwnKey(stack, s)
 	return stack
 }
 

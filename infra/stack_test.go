@@ -59,6 +59,11 @@ func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
 	largest["hostedZoneId"], largest["alarmEmail"] = "Z123", "ops@example.com"
 	largest["certificateArn"] = modes["external-prod"]["certificateArn"]
 	largest["corsOrigins"] = "https://shop.example.com"
+	largest["waf"], largest["region"], largest["botControl"] = "on", "eu-central-1", "on"
+	largest["cdnOnly"], largest["cdnSecrets"] = "on", "1,2"
+	largest["azs"] = "eu-central-1a,eu-central-1b,eu-central-1c"
+	largest["provisioned"] = strings.Join(saleFunctions()[:maxProvisioned], ":5,") + ":5"
+	largest["sale"] = "2026-12-24T08:00/4h"
 	tpl := synthesizeWith(t, largest)
 	count := len(tpl.resources(""))
 	t.Logf("the largest stack has %d resources", count)

@@ -43,7 +43,7 @@ func newSweeper(scope constructs.Construct, s Settings, assets string, db databa
 		timeout:     sweepTimeout,
 		db:          db,
 		as:          roleApp,
-		reads:       true, // the audit
+		reads:       ownReader, // the audit
 		concurrency: s.SweeperConcurrency,
 		async: &awslambda.EventInvokeConfigOptions{
 			RetryAttempts: jsii.Number(sweepRetries),

@@ -11,7 +11,7 @@ func TestTheRuleRunsTheSweepersAliasEveryMinute(t *testing.T) {
 		if modes[mode]["sweeper"] == "off" {
 			state = "DISABLED"
 		}
-		rule := tpl.only(t, "AWS::Events::Rule")
+		rule := tpl.named(t, "AWS::Events::Rule", "Name", stackName(mode)+"-every-minute")
 		if rule.get("ScheduleExpression") != "rate(1 minute)" || rule.get("State") != state {
 			t.Errorf("the rule is %s, want %s every minute", asJSON(rule.properties), state)
 		}
@@ -40,7 +40,8 @@ func TestAFailedSweepOrRelayGoesToTheQueue(t *testing.T) {
 			t.Errorf("the queue keeps events for %v s, want %d",
 				queue.get("MessageRetentionPeriod"), days)
 		}
-		for _, target := range asList(tpl.only(t, "AWS::Events::Rule").get("Targets")) {
+		rule := tpl.named(t, "AWS::Events::Rule", "Name", stackName(mode)+"-every-minute")
+		for _, target := range asList(rule.get("Targets")) {
 			const once = `{"MaximumEventAgeInSeconds":60,"MaximumRetryAttempts":0}`
 			if got := asJSON(dig(target, "RetryPolicy")); got != once {
 				t.Errorf("the rule retries by %s, want %s", got, once)

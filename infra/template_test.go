@@ -31,8 +31,10 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus": "on", "reserveAuth": "on", "live": "on",
-		"queues": "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
+		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on",
+		"provisioned":   "reserve:20,list-products:5",
+		"alarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:pager",
+		"queues":        "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
 			 "concurrency": 10},
@@ -41,12 +43,18 @@ var modes = map[string]map[string]string{
 	},
 	"aurora-direct": {
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
+		"tracing":   "on",
+		"readerLag": "2s",
+		"minAcu":    "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
+		"confirmConcurrency": "20", "reserveRate": "300", "reserveBurst": "600",
 	},
 	"aurora-console": {
 		"auth": "cognito", "jwtAudience": "erp1,erp2", "events": "on", "live": "on", "cdn": "on",
+		"synthetic": "on", "syntheticSku": "CANARY",
 	},
 	"external-dev": {
 		"db": "external", "arch": "x86_64", "rollout": "canary", "events": "off", "queues": "crm",
+		"smoke": "off",
 	},
 	"external-prod": {
 		"db": "external", "env": "prod", "auth": "iam", "sweeper": "off",
@@ -57,7 +65,8 @@ var modes = map[string]map[string]string{
 		"cdn":            "on", "cdnDomainName": "shop.example.com",
 		"cdnCertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1",
 		"cdnWebAcl":         "arn:aws:wafv2:us-east-1:123456789012:global/webacl/shop/0a",
-		"alarmEmail":        "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
+		"cdnOnly":           "on", "cdnSecrets": "2,1",
+		"alarmEmail": "ops@example.com", "owner": "checkout", "permissionsBoundary": "boundary",
 		"sweeperConcurrency": "1", "holdTtl": "5m", "maxHold": "30m", "throttleRate": "50",
 		"stockShown": "20", "retentionDays": "90", "maxPaymentHold": "2h", "maxUnits": "20",
 		"maxLines": "10",
@@ -79,6 +88,8 @@ type template struct {
 	body map[string]any
 	// warnings are the findings of cdk-nag and the CDK's own.
 	warnings []string
+	// assembly is the folder of the templates. It lasts as long as the test that made it.
+	assembly string
 	// protected tells whether CloudFormation refuses to delete the stack. No template says so.
 	protected bool
 }
@@ -122,7 +133,7 @@ func synthesizeWith(t *testing.T, of map[string]string) template {
 	name := settings.StackName()
 	tpl := template{
 		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(),
+		protected: *stack.TerminationProtection(), assembly: out,
 	}
 	tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json"))
 	if err != nil {
@@ -182,6 +193,9 @@ func functionNames(mode string) []string {
 	}
 	if modes[mode]["auth"] == "cognito" {
 		names = append(names, "grant-scopes")
+	}
+	if modes[mode]["smoke"] != "off" || modes[mode]["synthetic"] == "on" {
+		names = append(names, "smoke")
 	}
 	for _, r := range route.All() {
 		names = append(names, r.Function)
@@ -263,12 +277,18 @@ func (tpl template) functions(mode string) map[string]resource {
 	return named
 }
 
-// alarms returns the alarms by their names without the stack's name.
+// alarms returns the alarms that notify somebody, by their names without the stack's name. The
+// others are the windows of the objectives (slo_test.go).
 func (tpl template) alarms(mode string) map[string]resource {
 	named := map[string]resource{}
-	for _, a := range tpl.resources("AWS::CloudWatch::Alarm") {
+	all := append(tpl.resources("AWS::CloudWatch::Alarm"),
+		tpl.resources("AWS::CloudWatch::CompositeAlarm")...)
+	for _, a := range all {
 		name, _ := a.get("AlarmName").(string)
-		named[strings.TrimPrefix(name, stackName(mode)+"-")] = a
+		name = strings.TrimPrefix(name, stackName(mode)+"-")
+		if !windowOfObjective.MatchString(name) {
+			named[name] = a
+		}
 	}
 	return named
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -30,6 +31,9 @@ func TestAVariableThatConfigRefusesIsFound(t *testing.T) {
 		{`".amazoncognito.com"]]}`, `".amazoncognito.com/x"]]}`},
 		{`"OIDC_CLIENT_ID":`, `"OIDC_CLIENT":`},
 		{`"WEBHOOK_QUEUES":"[]"`, `"WEBHOOK_QUEUES":"none"`},
+		{`"SMOKE_AUTH":"jwt"`, `"SMOKE_AUTH":"token"`},
+		{`["confirm",{"Ref"`, `["confirm of",{"Ref"`},
+		{`"SYNTHETIC_SKU":"CANARY"`, `"SYNTHETIC_SKU":"a canary"`},
 	} {
 		if changed(t, synth(t, mode), change.old, change.replacement).checkVariables(t, mode) == nil {
 			t.Errorf("the test accepts %s", change.replacement)
@@ -71,7 +75,8 @@ func (tpl template) sample(value any) string {
 		for _, part := range asList(join[1]) {
 			parts = append(parts, tpl.sample(part))
 		}
-		return strings.Join(parts, fmt.Sprint(join[0]))
+		return secretText.ReplaceAllString(strings.Join(parts, fmt.Sprint(join[0])),
+			strings.Repeat("x", originSecretLength))
 	}
 	if got, ok := dig(value, "Fn::GetAtt").([]any); ok {
 		return tpl.sampleAttribute(fmt.Sprint(got[0]), fmt.Sprint(got[1]))
@@ -80,9 +85,12 @@ func (tpl template) sample(value any) string {
 	switch fmt.Sprint(dig(tpl.body, "Resources", id, "Type")) {
 	case "AWS::Lambda::Alias", "AWS::SNS::Topic":
 		return sampleARN
+	case "AWS::Lambda::Version":
+		return "arn:aws:lambda:eu-central-1:123456789012:function:allo-dev-example:7"
 	case "<nil>":
 		return map[string]string{
 			"AWS::Region": "eu-central-1", "AWS::Partition": "aws", "AWS::AccountId": "123456789012",
+			"AWS::StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-dev/1-2",
 		}[id]
 	case "AWS::Logs::LogGroup":
 		return fmt.Sprint(dig(tpl.body, "Resources", id, "Properties", "LogGroupName"))
@@ -91,6 +99,9 @@ func (tpl template) sample(value any) string {
 	}
 }
 
+// secretText matches a reference in whose place CloudFormation puts the text of a secret.
+var secretText = regexp.MustCompile(`\{\{resolve:secretsmanager:[^}]*\}\}`)
+
 const sampleARN = "arn:aws:sqs:eu-central-1:123456789012:allo-dev-example.fifo"
 
 // sampleAttribute returns a value of a resource's attribute.
@@ -98,6 +109,8 @@ func (tpl template) sampleAttribute(id, attribute string) string {
 	switch attribute {
 	case "Arn", "TopicArn":
 		return sampleARN
+	case "ApiEndpoint":
+		return "https://example.execute-api.eu-central-1.amazonaws.com"
 	case "ProviderURL":
 		return "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_" + id[:8]
 	default: // the name of a host

@@ -46,6 +46,7 @@ func TestEveryRouteHasAFunctionAndNoFunctionIsUnused(t *testing.T) {
 
 	want := []string{
 		"sweep", "migrate", "outbox", "relay", "deliver", "live-authorizer", "grant-scopes",
+		"smoke",
 	}
 	for _, r := range route.All() {
 		want = append(want, r.Function)
@@ -98,7 +99,7 @@ func TestALambdaLinksOnlyWhatItNeeds(t *testing.T) {
 			}
 			noDatabase := []string{
 				"web", "relay", "deliver", "live-authorizer", "list-webhooks", "redeliver-webhook",
-				"grant-scopes",
+				"grant-scopes", "smoke",
 			}
 			if slices.Contains(noDatabase, name) && strings.HasPrefix(dep, "github.com/jackc/pgx") {
 				t.Errorf("functions/%s links %s, but it needs no database", name, dep)
@@ -171,6 +172,11 @@ func TestImportsPointOneWay(t *testing.T) {
 		"internal/app/deliver": {
 			"internal/awsapi", "internal/config", "internal/emf", "internal/events",
 			"internal/events/webhook",
+		},
+		"internal/app/fault":     {"internal/emf"},
+		"internal/app/objective": {"internal/app/fault", "internal/emf"},
+		"internal/app/smoke": {
+			"internal/awsapi", "internal/config", "internal/emf", "internal/route",
 		},
 		"internal/app/webhooks": {
 			"internal/app/deliver", "internal/app/fault", "internal/config", "internal/emf",

@@ -5,6 +5,7 @@ package awsapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -96,44 +97,58 @@ func (c *Client) Endpoint() string { return c.endpoint }
 
 // Call calls an action with the JSON of in, and returns the answer.
 func (c *Client) Call(ctx context.Context, action string, in any) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.service.Timeout)
-	defer cancel()
-	request, err := c.request(ctx, action, in)
-	if err != nil {
-		return nil, err
-	}
-	response, err := c.client().Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("call %s: %w", c.service.Title, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, c.service.MaxAnswer+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the response of %s: %w", c.service.Title, err)
-	}
-	if int64(len(body)) > c.service.MaxAnswer {
-		return nil, fmt.Errorf("the response of %s to %s has more than %d bytes", c.service.Title,
-			action, c.service.MaxAnswer)
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, c.refusal(response.StatusCode, body)
-	}
-	return body, nil
-}
-
-// request makes a signed request.
-func (c *Client) request(ctx context.Context, action string, in any) (*http.Request, error) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return nil, err
 	}
+	answer, _, err := c.post(ctx, action, body, map[string]string{
+		"Content-Type": c.service.ContentType, "X-Amz-Target": c.service.Target + "." + action,
+	})
+	return answer, err
+}
+
+// post sends a signed POST with these headers to the endpoint, and returns the answer and its
+// headers. The action is for errors. An answer other than 200 is a *RefusedError.
+func (c *Client) post(
+	ctx context.Context, action string, body []byte, headers map[string]string,
+) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.service.Timeout)
+	defer cancel()
+	request, err := c.request(ctx, body, headers)
+	if err != nil {
+		return nil, nil, err
+	}
+	response, err := c.client().Do(request)
+	if err != nil {
+		return nil, nil, fmt.Errorf("call %s: %w", c.service.Title, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, c.service.MaxAnswer+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the response of %s: %w", c.service.Title, err)
+	}
+	if int64(len(answer)) > c.service.MaxAnswer {
+		return nil, nil, fmt.Errorf("the response of %s to %s has more than %d bytes", c.service.Title,
+			action, c.service.MaxAnswer)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, nil, c.refusal(response.StatusCode, answer, response.Header)
+	}
+	return answer, response.Header, nil
+}
+
+// request makes a signed request.
+func (c *Client) request(
+	ctx context.Context, body []byte, headers map[string]string,
+) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint,
 		bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", c.service.Title, err)
 	}
-	request.Header.Set("Content-Type", c.service.ContentType)
-	request.Header.Set("X-Amz-Target", c.service.Target+"."+action)
+	for name, value := range headers {
+		request.Header.Set(name, value)
+	}
 	err = v4.NewSigner().SignHTTP(ctx, Credentials(c.account), request, sum(body), c.service.Host,
 		c.account.Region, c.now())
 	if err != nil {
@@ -156,9 +171,24 @@ func sum(body []byte) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// refusal is the error of an answer other than 200. Its reason names the role and the resource,
-// which an administrator needs to allow the call.
-func (c *Client) refusal(status int, body []byte) error {
+// RefusedError is an answer of a service other than 200.
+type RefusedError struct {
+	// Service is the service's title.
+	Service string
+	Status  int
+	// Name is the service's name for the error, or empty.
+	Name string
+	// Reason names the role and the resource, which an administrator needs to allow the call.
+	Reason string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the answer of %s is %d %.*s: %.*s", e.Service, e.Status, maxReason, e.Name,
+		maxReason, e.Reason)
+}
+
+// refusal reads an answer other than 200. Services with REST paths name the error in a header.
+func (c *Client) refusal(status int, body []byte, header http.Header) error {
 	var reason struct {
 		Type    string `json:"__type"`
 		Message string
@@ -166,8 +196,9 @@ func (c *Client) refusal(status int, body []byte) error {
 	_ = json.Unmarshal(body, &reason) // a proxy's response isn't JSON and leaves only the status
 	_, name, found := strings.Cut(reason.Type, "#")
 	if !found {
-		name = reason.Type
+		name = cmp.Or(reason.Type, header.Get("X-Amzn-Errortype"))
 	}
-	return fmt.Errorf("the answer of %s is %d %.*s: %.*s", c.service.Title, status, maxReason, name,
-		maxReason, reason.Message)
+	return &RefusedError{
+		Service: c.service.Title, Status: status, Name: name, Reason: reason.Message,
+	}
 }

@@ -1,6 +1,8 @@
 package awsdb
 
 import (
+	"context"
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,16 +63,67 @@ func TestATokenIsForOneUserAndHostAndValidFor15Minutes(t *testing.T) {
 		!strings.HasSuffix(scope, "/eu-central-1/rds-db/aws4_request") {
 		t.Errorf("the token is for %s at %s, want this account at the host", scope, signed.Host)
 	}
+}
 
-	// A token has its time in seconds, so a second later there is another one.
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if _, again := read(); again != token {
-			break
+// RDS counts log-ins by their tokens, so a connection that is renewed must not cost a new one.
+func TestATokenIsUsedAgainUntilItIsOldOrRefused(t *testing.T) {
+	t.Parallel()
+
+	source, err := NewIAM("postgres://allo_app@db.example:5432/allo", account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	token := func(age time.Duration, again bool) string {
+		t.Helper()
+		source.now = func() time.Time { return start.Add(age) }
+		got, err := source.Target(t.Context(), again)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the token stays the same")
+		return got.URL
+	}
+	// A token has its time in seconds, so a fresh one differs a second later.
+	fresh := func(what, old string, read func() string) (token string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			if token = read(); token != old {
+				return token
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the token stays the same", what)
+			}
 		}
 	}
+	first := token(0, false)
+	if token(tokenReuse-time.Second, false) != first {
+		t.Error("a token of nearly ten minutes isn't used again")
+	}
+	var age time.Duration
+	second := fresh("an old token", first, func() string {
+		age += tokenReuse
+		return token(age, false)
+	})
+	if token(age+time.Minute, false) != second {
+		t.Error("the token in the place of an old one isn't used again")
+	}
+	refused := time.Now()
+	third := token(age, true)
+	if third == second {
+		t.Error("a refused token is used again")
+	}
+	if waited := time.Since(refused); waited < refusedPause {
+		t.Errorf("a log-in was tried again %s after a refusal, want %s", waited, refusedPause)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := source.Target(ended, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("Target() = %v after its caller gave up, want its error", err)
+	}
+	fresh("a token of the future, after the clock was set back", third, func() string {
+		age -= time.Second
+		return token(age, false)
+	})
 }
 
 // The token is sent as the password. RDS checks it with AWS. Here the server accepts any password

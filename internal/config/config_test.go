@@ -115,6 +115,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"AWS_ACCESS_KEY_ID", "id",
 		"AWS_SECRET_ACCESS_KEY", "key",
 		"AWS_SESSION_TOKEN", "token",
+		"AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency",
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000",
 		"AWS_ENDPOINT_URL", "http://localhost:6000",
 		"HOST", "0.0.0.0",
@@ -145,6 +146,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"SMOKE_FUNCTIONS", "reserve="+versionARN("reserve")+",health="+versionARN("health"),
+		"SMOKE_AUTH", "jwt",
+		"SMOKE_RESERVE_AUTH", "on",
+		"STACK_ID", "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
+		"PUBLIC_URL", "https://shop.example.com",
+		"SYNTHETIC_SKU", "CANARY-1",
 		"ORIGIN_SECRETS", firstSecret+","+secondSecret,
 	))
 	if err != nil {
@@ -156,7 +163,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		DatabaseReader: "reader.example.com:5432", ReaderLag: 3 * time.Second,
 		MaxPaymentHold: 168 * time.Hour, MaxUnits: 50, MaxLines: 7, LogLevel: slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
-		AppRole: "allo_app", MigrateByHand: true, MetricNamespace: "AlloReservations/allo-prod",
+		AppRole: "allo_app", MigrateByHand: true, Provisioned: true,
+		MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",
@@ -177,11 +185,24 @@ func TestEveryVariableIsRead(t *testing.T) {
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
 		},
+		Smoke: Smoke{
+			Functions: map[string]string{
+				"reserve": versionARN("reserve"), "health": versionARN("health"),
+			},
+			Auth: "jwt", ReserveAuth: true,
+			Stack: "arn:aws:cloudformation:eu-central-1:123456789012:stack/allo-prod/1-2",
+			URL:   "https://shop.example.com", SKU: "CANARY-1",
+		},
 		OriginSecrets: []string{firstSecret, secondSecret},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("load() differs (-want +got):\n%s", diff)
 	}
+}
+
+// versionARN returns the ARN of a function's version.
+func versionARN(function string) string {
+	return "arn:aws:lambda:eu-central-1:123456789012:function:allo-prod-" + function + ":7"
 }
 
 // documented reads the table in the package's documentation. It returns the default of each

@@ -24,9 +24,11 @@
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
 //	AWS_SECRET_ACCESS_KEY             -                 as AWS_REGION.
 //	AWS_SESSION_TOKEN                 -                 as AWS_REGION, with temporary credentials only.
+//	AWS_LAMBDA_INITIALIZATION_TYPE    -                 set by Lambda. With provisioned-concurrency, a function connects
+//	                                                    before it asks for its first call.
 //	AWS_ENDPOINT_URL_SECRETS_MANAGER  -                 URL of Secrets Manager, instead of the region's own.
 //	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set, and of the services that
-//	                                                    relay and deliver call.
+//	                                                    relay, deliver and smoke call.
 //	HOST                              127.0.0.1         address on which `make run` listens.
 //	PORT                              3000              port on which `make run` listens, 1 to 65535.
 //	HOLD_TTL                          10m               how long a hold lasts when the request doesn't say, 1s to 24h.
@@ -72,6 +74,16 @@
 //	                                                    host alone, and queue is the ARN of the webhook's queue.
 //	DELIVER_LOG_GROUP                 -                 log group of the deliver function, which tells the last
 //	                                                    deliveries.
+//	SMOKE_FUNCTIONS                   -                 versions that the smoke function calls in a deploy: pairs such
+//	                                                    as reserve=ARN, separated by commas, at most 50.
+//	SMOKE_AUTH                        none              how the gateway authorizes callers: none, jwt or iam. The smoke
+//	                                                    function's own calls name a caller accordingly.
+//	SMOKE_RESERVE_AUTH                off               on says that reserving needs authorization too.
+//	STACK_ID                          -                 id of the stack that is deployed. The smoke function asks
+//	                                                    CloudFormation whether it is being rolled back.
+//	PUBLIC_URL                        -                 address that the smoke function calls each five minutes.
+//	SYNTHETIC_SKU                     -                 SKU of which it then holds a unit for a moment. Without one it
+//	                                                    holds nothing.
 //	ORIGIN_SECRETS                    -                 the secrets that the CDN may show, at most two, separated by a
 //	                                                    comma, each 32 to 128 letters and digits. Set, a caller who
 //	                                                    went around the CDN gets 403, unless the gateway authorized

@@ -1,5 +1,7 @@
 package emf
 
+import "time"
+
 // Metric is a metric of the service: its name, its unit, and the name of its dimension, which is
 // empty for a metric without one.
 type Metric struct {
@@ -26,6 +28,15 @@ var (
 	// Faults counts a function's answers that are bugs, by the function's name in the route table:
 	// those with a 5xx status other than 503.
 	Faults = Metric{"Faults", Count, "Function"}
+
+	// ServerErrors counts the answers with a 5xx status of a function with a service level objective
+	// (Objectives), those among Faults and 503 too.
+	ServerErrors = Metric{"ServerErrors", Count, "Function"}
+	// SlowAnswers counts the answers of such a function that came later than SlowAfter.
+	SlowAnswers = Metric{"SlowAnswers", Count, "Function"}
+	// PublicCheckFailed is 1 when a check of the public address failed, else 0. The smoke function
+	// writes it each five minutes.
+	PublicCheckFailed = Metric{"PublicCheckFailed", Count, ""}
 
 	// Expired counts the holds that a sweep marked as expired.
 	Expired = Metric{"Expired", Count, ""}
@@ -74,8 +85,18 @@ var (
 func All() []Metric {
 	return []Metric{
 		Reservations, Shortages, Retries, PoolErrors, ReaderFallbacks, Faults,
+		ServerErrors, SlowAnswers, PublicCheckFailed,
 		Expired, SweepDuration, SweepMore, SweepLag, OldestTransaction, HorizonTransactions,
 		AuditViolations, AuditUnfinished, RelayLagSeconds, EventsPublished, EventsParked,
 		LiveLagSeconds, LivePublished, WebhookDelivered, WebhookFailed, WebhookDead,
 	}
 }
+
+// SlowAfter is the latency of the objectives: a caller who waits longer got a slow answer. A warm
+// call takes some ten milliseconds, and the first one of a new environment some hundreds; half a
+// second is where a shopper begins to notice.
+const SlowAfter = 500 * time.Millisecond
+
+// Objectives lists the functions with service level objectives, by their names in the route table:
+// those that take and sell stock.
+func Objectives() []string { return []string{"reserve", "confirm"} }

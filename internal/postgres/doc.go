@@ -1,6 +1,7 @@
 // Package postgres connects the service to its database: where the database is, a pool that
-// survives a Lambda's freezes and a pooler in transaction mode, the meaning of errors, and a check
-// that the server keeps the commits that it acknowledges.
+// survives a Lambda's freezes and a pooler in transaction mode, a reader whose answers are no older
+// than a bound, the meaning of errors, and a check that the server keeps the commits that it
+// acknowledges.
 //
 // # The parameters of a URL
 //

@@ -14,14 +14,14 @@ const (
 // SetPingAfter changes how long a connection may be idle before it is pinged.
 func (p *Pool) SetPingAfter(d time.Duration) { p.pingAfter = d }
 
-// KeepSiblings lets the connections that are open now stay open when one of them breaks.
-func (p *Pool) KeepSiblings() { p.resets.Add(1) }
-
 // SetLimit changes how long a statement of Fresh may take.
 func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
 
 // SetPause changes how long a reader that can't be used isn't asked again.
 func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
+
+// KeepSiblings lets the connections that are open now stay open when one of them breaks.
+func (p *Pool) KeepSiblings() { p.resets.Add(1) }
 
 // Unnamed reports whether the pool has stopped preparing statements.
 func (p *Pool) Unnamed() bool { return p.unnamed.Load() }

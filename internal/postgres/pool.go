@@ -26,9 +26,12 @@ const (
 	// pingTimeout bounds a ping. On a socket that died during a freeze it would otherwise wait for
 	// as long as the request lives.
 	pingTimeout = time.Second
-	// maxLifetime bounds how long a fail-over or a changed password goes unnoticed.
+	// maxLifetime bounds how long a fail-over or a changed password goes unnoticed. A thousand
+	// environments renew their connections three times a second, of the 200 log-ins a second that
+	// RDS takes with IAM (package awsdb).
 	maxLifetime = 5 * time.Minute
-	// lifetimeJitter keeps many environments from reconnecting at the same moment.
+	// lifetimeJitter keeps many environments from reconnecting at the same moment: a thousand that
+	// started together renew 17 connections a second.
 	lifetimeJitter = time.Minute
 	// cancelTimeout bounds a cancelled statement and the request that cancels it. The connection is
 	// closed after it.

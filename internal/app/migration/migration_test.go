@@ -318,6 +318,55 @@ func TestTheWaitForADatabaseIsBounded(t *testing.T) {
 	}
 }
 
+// With ByHand, a deploy migrates an empty database and then checks the schema alone.
+func TestADeployLeavesTheSchemaToAnOperator(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	run := migration.Handler(postgres.URL(db.DirectURL), migration.Settings{ByHand: true},
+		discardLog())
+	if report, err := run(t.Context(), nil); err != nil || len(report.Applied) == 0 {
+		t.Fatalf("the first deploy = %+v, %v, want all applied", report, err)
+	}
+	// The newest file is pending again, and a routine is missing.
+	const newest = "(SELECT max(version_id) FROM goose_versions)"
+	db.Exec("DELETE FROM goose_versions WHERE version_id = " + newest)
+	db.Exec("DROP FUNCTION max_tries()")
+	report, err := run(t.Context(), []byte(`{"RequestType": "Update"}`))
+	if err == nil || len(report.Applied) > 0 || !strings.Contains(err.Error(), "the schema lacks 00") ||
+		!strings.Contains(err.Error(), "make migrate-remote") {
+		t.Fatalf("a deploy = %+v, %v, want it to name the command", report, err)
+	}
+	// The operator applies it. Here it is there already, so only its number is missing.
+	db.Exec("INSERT INTO goose_versions (version_id, is_applied) " +
+		"SELECT max(version_id) + 1, true FROM goose_versions")
+	report, err = run(t.Context(), []byte(`{}`))
+	if err != nil || len(report.Applied) != 1 || report.Applied[0] != "procedures/max_tries.sql" {
+		t.Errorf("the next deploy = %+v, %v, want the routine installed", report, err)
+	}
+}
+
+func TestAnEventWithApplyMigratesInAnyCase(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
+	run := migration.Handler(postgres.URL(db.DirectURL), migration.Settings{ByHand: true},
+		discardLog())
+	if _, err := run(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	db.Exec("DELETE FROM goose_versions WHERE version_id = (SELECT max(version_id) FROM goose_versions)")
+	if _, err := run(t.Context(), nil); err == nil {
+		t.Fatal("a deploy applies the file")
+	}
+	// The file is there already, so applying it fails: it was tried.
+	_, err := run(t.Context(), []byte(`{"apply": true, "seconds": 1}`))
+	if err == nil || strings.Contains(err.Error(), "make migrate-remote") ||
+		!strings.Contains(err.Error(), "migrate: ") {
+		t.Errorf("with apply = %v, want the file tried", err)
+	}
+}
+
 // wakingServer stands in front of a database like a cluster that is waking up: it closes the first
 // connection and carries all others. It returns the database's URL through it.
 func wakingServer(t *testing.T, address string) string {

@@ -3,6 +3,7 @@ package builttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,18 +42,32 @@ func Root(t testing.TB) string {
 	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
+// build builds all functions at once into dir/.functions, which leaves alone what is up to date. Each
+// dir/NAME/bootstrap is another name of a binary there.
 func build(ctx context.Context, root, dir string) error {
 	entries, err := os.ReadDir(filepath.Join(root, "functions"))
 	if err != nil {
 		return err
 	}
+	binaries := filepath.Join(dir, ".functions")
+	if err := os.MkdirAll(binaries, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc",
+		"-o", binaries+string(filepath.Separator), "./functions/...")
+	cmd.Dir = root
+	if message, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the functions: %w: %s", err, message)
+	}
 	for _, e := range entries {
-		out := filepath.Join(dir, e.Name(), "bootstrap")
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc",
-			"-o", out, "./functions/"+e.Name())
-		cmd.Dir = root
-		if message, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", e.Name(), err, message)
+		bootstrap := filepath.Join(dir, e.Name(), "bootstrap")
+		if err := errors.Join(
+			os.MkdirAll(filepath.Dir(bootstrap), 0o755), os.RemoveAll(bootstrap),
+		); err != nil {
+			return err
+		}
+		if err := os.Link(filepath.Join(binaries, e.Name()), bootstrap); err != nil {
+			return err
 		}
 	}
 	return nil

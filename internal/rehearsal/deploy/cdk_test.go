@@ -180,3 +180,23 @@ func (r *rehearsal) bootstrapStep(t *testing.T) {
 		t.Fatalf("cdk bootstrap: %v", err)
 	}
 }
+
+// elsewhereStep runs the commands that change an account with settings that name another account or
+// another region than the shell's. The app refuses each before anything is built or called.
+func (r *rehearsal) elsewhereStep(t *testing.T) {
+	for _, command := range []string{"bootstrap", "deploy", "destroy"} {
+		for setting, want := range map[string]string{
+			"account=999999999999": "the shell's credentials are of the account " + account,
+			"region=ap-south-2":    "the shell's region is " + region,
+		} {
+			args := append([]string{command, "--context", setting}, settings()...)
+			if command == "destroy" {
+				args = append(args, "--force")
+			}
+			said, err := r.cli.run(t, r.cli.tree, args...)
+			if err == nil || !strings.Contains(said, want) {
+				t.Errorf("cdk %s with %s = %v, want %q", command, setting, err, want)
+			}
+		}
+	}
+}

@@ -13,8 +13,9 @@ replaces the execution of change sets:
  - It skips what neither knows, and records it in SKIPPED. A reference to it resolves to nothing.
  - It sends a custom resource's request to --invoke, because moto runs no functions, and waits for
    the answer at the response URL. A FAILED answer, or none in time, fails the stack.
- - It sends a call of Lambda's Invoke to --invoke too, as /invocations?function=ARN, and answers
-   what comes back. A queue's event source mapping invokes nothing: its messages stay.
+ - It sends a call of Lambda's Invoke to --invoke too, as /invocations?function=ARN or with
+   NAME:VERSION, and answers what comes back. A queue's event source mapping invokes nothing: its
+   messages stay.
  - An update changes each resource whose resolved properties differ, creates what is new, and
    removes what is gone unless it is retained. It never replaces a resource: one that can't be
    changed fails the stack. A rollback also removes what the failed update created, including
@@ -179,6 +180,15 @@ KINDS = {
         keys=(("AlarmNames", "AlarmName", list),),
         named="AlarmName",
         arn="alarm",
+    ),
+    "AWS::Logs::MetricFilter": dict(
+        service="logs",
+        create="put_metric_filter",
+        update=("put_metric_filter",),
+        delete="delete_metric_filter",
+        ref="FilterName",
+        keys=("LogGroupName", "FilterName"),
+        named="FilterName",
     ),
     "AWS::Events::EventBus": dict(
         service="events",
@@ -750,7 +760,9 @@ class Front:
             return response(environ, start_response)
         invoked = INVOKE.fullmatch(request.path)
         if invoked:
-            response = invoke(invoked.group(1), request.get_data())
+            version = request.args.get("Qualifier")
+            function = invoked.group(1) + (f":{version}" if version else "")
+            response = invoke(function, request.get_data())
             return response(environ, start_response)
         if request.path.startswith("/answers/"):
             waiting = Custom.waiting.get(request.path.rsplit("/", 1)[1])

@@ -41,10 +41,10 @@ type deployed struct {
 	binary string
 }
 
-// names returns the names of the stack's functions, sorted: the routes', the sweeper, migrate and
-// those of the events.
+// names returns the names of the stack's functions, sorted: the routes', the sweeper, migrate,
+// smoke and those of the events.
 func names() []string {
-	all := []string{"sweep", "migrate", "outbox", "relay", "deliver"}
+	all := []string{"sweep", "migrate", "outbox", "relay", "deliver", "smoke"}
 	for _, r := range route.All() {
 		all = append(all, r.Function)
 	}
@@ -153,7 +153,9 @@ func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 // infra/ on purpose.
 func wantFunction(t *testing.T, name string, f *deployed) {
 	t.Helper()
-	timeouts := map[string]int32{"sweep": 50, "migrate": 300, "relay": 80, "deliver": 30}
+	timeouts := map[string]int32{
+		"sweep": 50, "migrate": 870, "relay": 80, "deliver": 30, "smoke": 120,
+	}
 	timeout, ok := timeouts[name]
 	if !ok {
 		timeout = 10
@@ -182,7 +184,7 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 	}
 	want := facts{
 		Handler: "bootstrap", Runtime: "provided.al2023", LogFormat: "JSON",
-		LogGroup: "/" + stack + "/" + logOf(name), Tracing: "Active",
+		LogGroup: "/" + stack + "/" + logOf(name), Tracing: "PassThrough",
 		Arch: []types.Architecture{arch}, Memory: 256, Timeout: timeout, Machine: machine,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -192,19 +194,21 @@ func wantFunction(t *testing.T, name string, f *deployed) {
 		t.Fatalf("%s has no environment", name)
 	}
 	environment := wantEnvironment(name)
-	if got := f.Environment.Variables; !maps.Equal(got, environment) {
-		t.Errorf("the environment of %s is %v, want %v", name, got, environment)
+	variables := maps.Clone(f.Environment.Variables)
+	if strings.Contains(variables["STACK_ID"], ":stack/"+stack+"/") {
+		variables["STACK_ID"] = "the stack's id"
+	}
+	if !maps.Equal(variables, environment) {
+		t.Errorf("the environment of %s is %v, want %v", name, variables, environment)
 	}
 }
 
 // office has the functions that share a role, by its kind. It repeats that of infra/ on purpose.
 var office = map[string][]string{
-	"the writers": {
-		"cancel", "erase-owner", "health", "move-stock", "put-products", "put-warehouses",
-		"return-goods",
-	},
-	"the readers": {
-		"history", "list-events", "list-movements", "list-reservations", "list-stock", "stats",
+	"the app's rights": {
+		"cancel", "erase-owner", "health", "history", "list-events", "list-movements",
+		"list-reservations", "list-stock", "move-stock", "put-products", "put-warehouses",
+		"return-goods", "stats",
 	},
 	"nobody's rights": {"live", "live-authorizer", "grant-scopes"},
 }
@@ -234,7 +238,8 @@ func wantEnvironment(name string) map[string]string {
 		"METRIC_NAMESPACE": "AlloReservations/" + stack,
 	}
 	switch name {
-	case "web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver": // need no database
+	case "web", "live", "list-webhooks", "redeliver-webhook", "relay", "deliver",
+		"smoke": // need no database
 	default:
 		environment["DATABASE_SECRET"] = secret
 	}
@@ -252,9 +257,26 @@ func wantEnvironment(name string) map[string]string {
 		environment["TOPIC_ARN"] = "arn:aws:sns:" + region + ":" + account + ":" + stack + "-events.fifo"
 		environment["OUTBOX_FUNCTION"], environment["RELAY_SECONDS"] = aliasARN("outbox"), "0"
 		environment["BUS_NAME"] = stack + "-events"
+	case "smoke":
+		environment["SMOKE_FUNCTIONS"], environment["SMOKE_AUTH"] = firstVersions(), "jwt"
+		environment["STACK_ID"] = "the stack's id"
 	case "deliver":
 		environment["WEBHOOKS"] = `[{"name":"erp","url":"https://erp.example/hook",` +
 			`"types":["allo.stock.moved"],"secret":"rehearsal/webhook"}]`
 	}
 	return environment
+}
+
+// firstVersions returns the pairs of a function and its version that the smoke test of a first
+// deploy calls.
+func firstVersions() string {
+	var pairs []string
+	for _, name := range []string{
+		"confirm", "extend", "get-reservation", "health", "list-products", "list-stock", "move-stock",
+		"put-products", "put-warehouses", "release", "reserve", "start-payment",
+	} {
+		arn := strings.TrimSuffix(aliasARN(name), alias) + "1"
+		pairs = append(pairs, name+"="+arn)
+	}
+	return strings.Join(pairs, ",")
 }

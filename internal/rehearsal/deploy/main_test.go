@@ -47,6 +47,7 @@ func TestDeploy(t *testing.T) {
 		name string
 		do   func(*rehearsal, *testing.T)
 	}{
+		{"a shell that points elsewhere is refused", (*rehearsal).elsewhereStep},
 		{"the account is bootstrapped", (*rehearsal).bootstrapStep},
 		{"a first deploy whose migration fails leaves nothing", (*rehearsal).refusedStep},
 		{"a deploy migrates before any function has a version", (*rehearsal).deployStep},
@@ -55,6 +56,7 @@ func TestDeploy(t *testing.T) {
 		{"the deployed code serves a reserve, a confirm and an expiry", (*rehearsal).serveStep},
 		{"a consumer reads the events of a hold in order", (*rehearsal).publishStep},
 		{"a failed migration leaves the traffic on the old versions", (*rehearsal).brokenStep},
+		{"a version that the smoke test refuses gets no traffic", (*rehearsal).smokeStep},
 		{"only a changed function is updated", (*rehearsal).changeStep},
 		{"the README lists what the double doesn't model", (*rehearsal).listStep},
 		{"destroy leaves nothing", (*rehearsal).destroyStep},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -110,22 +111,29 @@ func (r *rehearsal) wantGateway(t *testing.T) {
 			"the gateway's routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"),
 		)
 	}
+	type throttle struct {
+		ThrottlingRateLimit  float64
+		ThrottlingBurstLimit int
+	}
 	stages := read[items[struct {
 		StageName            string
 		AutoDeploy           bool
 		AccessLogSettings    struct{ Format string }
-		DefaultRouteSettings struct {
-			ThrottlingRateLimit  float64
-			ThrottlingBurstLimit int
-		}
+		DefaultRouteSettings throttle
+		RouteSettings        map[string]throttle
 	}]](t, r.double, question{service: "apigateway", path: "/v2/apis/" + id + "/stages"}).Items
+	const hold = "POST /api/reservations"
+	all := throttle{100, 200}
+	own := map[string]throttle{
+		hold: all, hold + "/{id}/confirm": all, hold + "/{id}/payment": all,
+		hold + "/{id}/payment/failed": all,
+	}
 	if len(stages) != 1 || stages[0].StageName != "$default" || !stages[0].AutoDeploy ||
-		stages[0].DefaultRouteSettings.ThrottlingRateLimit != 100 ||
-		stages[0].DefaultRouteSettings.ThrottlingBurstLimit != 200 ||
+		stages[0].DefaultRouteSettings != all || !maps.Equal(stages[0].RouteSettings, own) ||
 		!json.Valid([]byte(stages[0].AccessLogSettings.Format)) {
 		t.Errorf(
-			"the stages are %+v, want $default, auto-deployed, throttled at 100 and 200, with a JSON log",
-			stages,
+			"the stages are %+v, want $default, auto-deployed, throttled at 100 and 200, four routes by "+
+				"themselves, with a JSON log", stages,
 		)
 	}
 }

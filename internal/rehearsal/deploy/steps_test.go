@@ -57,8 +57,9 @@ func (r *rehearsal) refusedStep(t *testing.T) {
 	if err == nil || !strings.Contains(said, takenTable) {
 		t.Fatalf("cdk deploy = %v, want it to fail because the table exists", err)
 	}
-	if seen := r.trigger.invocations(); len(seen) == 0 || seen[0].err == nil {
-		t.Fatalf("the trigger's invocations are %+v, want one that failed", seen)
+	if seen, smokes := r.trigger.invocations(); len(seen) == 0 || seen[0].err == nil ||
+		len(smokes) > 0 {
+		t.Fatalf("the triggers' invocations are %+v, %+v, want a migration that failed", seen, smokes)
 	}
 	left := r.double.found(t)
 	if len(left) != 1 || left[0].service != "cloudformation" {
@@ -73,7 +74,8 @@ func (r *rehearsal) deployStep(t *testing.T) {
 	if err != nil {
 		t.Fatalf("cdk deploy: %v", err)
 	}
-	seen := r.trigger.invocations()
+	seen, smokes := r.trigger.invocations()
+	wantSmoke(t, smokes, nil)
 	if len(seen) != 1 || seen[0].err != nil || seen[0].request.RequestType != "Create" {
 		t.Fatalf("the trigger's invocations are %+v, want one that created and succeeded", seen)
 	}
@@ -109,6 +111,18 @@ func (r *rehearsal) deployStep(t *testing.T) {
 		t.Errorf(
 			"only %+v have the stack's name, so the search for remains would miss some", found,
 		)
+	}
+}
+
+// wantSmoke wants one smoke test that succeeded, when only these functions had an alias.
+func wantSmoke(t *testing.T, smokes []invocation, serving []string) {
+	t.Helper()
+	if len(smokes) != 1 || smokes[0].err != nil ||
+		!strings.Contains(smokes[0].answer, `"check":"deploy"`) {
+		t.Fatalf("the smoke tests are %+v, want one that succeeded", smokes)
+	}
+	if !slices.Equal(smokes[0].serving, serving) {
+		t.Errorf("when the smoke test ran, %v had aliases, want %v", smokes[0].serving, serving)
 	}
 }
 
@@ -206,7 +220,10 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 	if err == nil || !strings.Contains(said, "no_such_table") {
 		t.Fatalf("cdk deploy = %v, want it to fail because of the migration", err)
 	}
-	seen := r.trigger.invocations()
+	seen, smokes := r.trigger.invocations()
+	if len(smokes) > 0 {
+		t.Errorf("the smoke test ran before the migrations: %+v", smokes)
+	}
 	if len(seen) != 2 || seen[0].err == nil || seen[1].err != nil {
 		t.Fatalf(
 			"the trigger's invocations are %+v, want the new migrations to fail, "+
@@ -237,6 +254,55 @@ func (r *rehearsal) brokenStep(t *testing.T) {
 	)
 }
 
+// A reserve that starts, connects to nothing and answers each call with 500.
+const (
+	reserveFile    = "functions/reserve/main.go"
+	reserveMain    = `func main() { lambda.Start(app.Lambda().HTTP("reserve")) }`
+	reserveChanged = `func main() {
+	_ = app.Lambda
+	lambda.Start(func() (map[string]any, error) {
+		return map[string]any{"statusCode": 500, "body": "broken on purpose"}, nil
+	})
+}`
+)
+
+// smokeStep deploys a reserve that is broken. The smoke test must refuse it, so that it gets no
+// traffic, and the old one must keep working. While the stack goes back, the smoke test of the
+// release before runs, and passes.
+func (r *rehearsal) smokeStep(t *testing.T) {
+	before, versions := r.double.served(t), r.double.versions(t, "reserve")
+	defer r.cli.change(t, reserveFile, reserveMain, reserveChanged)()
+	said, err := r.cli.deploy(t)
+	const want = "POST /api/reservations answered 500 broken on purpose; want 201"
+	if err == nil || !strings.Contains(said, want) ||
+		!strings.Contains(said, "the smoke test failed, so the traffic stays on the old versions") {
+		t.Fatalf("cdk deploy = %v, want it to fail because %s", err, want)
+	}
+	migrations, smokes := r.trigger.invocations()
+	if len(migrations) > 0 || len(smokes) != 2 || smokes[0].err == nil || smokes[1].err != nil {
+		t.Fatalf("the migrations are %+v and the smoke tests %+v, want one that fails, and then that "+
+			"of the release before", migrations, smokes)
+	}
+	if after := r.double.served(t); !maps.Equal(before, after) {
+		t.Errorf("the aliases serve %v, want what they served before, %v", after, before)
+	}
+	if after := r.double.versions(t, "reserve"); after != versions {
+		t.Errorf("reserve has %d versions and had %d", after, versions)
+	}
+	if status := r.status(t); status != "UPDATE_ROLLBACK_COMPLETE" {
+		t.Errorf("the stack is %s, want it rolled back", status)
+	}
+	const forSale = "SELECT count(*) FROM products WHERE sku = 'smoke-test' AND status = 'ACTIVE'"
+	if n := r.database.count(t, forSale); n != 0 {
+		t.Error("the product of the smoke test is for sale")
+	}
+	s := serve(t, r.double, fetchAll(t, r), r.routes)
+	shelf := s.shelf(t)
+	send[reservation](t, s, http.MethodPost, "/api/reservations", map[string]any{
+		"productId": shelf.product, "warehouseId": shelf.WarehouseID, "quantity": 1,
+	}, http.StatusCreated)
+}
+
 func (r *rehearsal) status(t *testing.T) string {
 	t.Helper()
 	client := cloudformation.NewFromConfig(r.double.config())
@@ -256,9 +322,13 @@ func (r *rehearsal) changeStep(t *testing.T) {
 	if _, err := r.cli.deploy(t); err != nil {
 		t.Fatalf("cdk deploy: %v", err)
 	}
-	if seen := r.trigger.invocations(); len(seen) != 0 {
+	seen, smokes := r.trigger.invocations()
+	if len(seen) != 0 {
 		t.Errorf("the migrations ran again: %+v", seen)
 	}
+	wantSmoke(t, smokes, slices.DeleteFunc(names(), func(name string) bool {
+		return name == "migrate"
+	}))
 	after := r.double.served(t)
 	var changed []string
 	for name := range before {
@@ -266,13 +336,15 @@ func (r *rehearsal) changeStep(t *testing.T) {
 		if was != is {
 			changed = append(changed, name)
 		}
-		if (was.version == is.version) != (was.code == is.code) {
+		// The smoke function knows the others' versions, so it gets one of its own with each.
+		if (was.version == is.version) != (was.code == is.code) && name != "smoke" {
 			t.Errorf("%s changed from %+v to %+v: its version and its code must change together",
 				name, was, is)
 		}
 	}
-	if !slices.Equal(changed, []string{"health"}) {
-		t.Errorf("%v changed, want only health", changed)
+	slices.Sort(changed)
+	if !slices.Equal(changed, []string{"health", "smoke"}) {
+		t.Errorf("%v changed, want only health, and smoke, which calls it", changed)
 	}
 	s := serve(t, r.double, fetchAll(t, r), r.routes)
 	send[map[string]any](t, s, http.MethodGet, "/api/health", nil, http.StatusOK)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,25 +31,31 @@ type request struct {
 	ResourceProperties struct{ HandlerArn string }
 }
 
-// invocation is what the test observed when a deploy ran the migrations.
+// invocation is what the test observed when a deploy ran the migrations or the smoke test.
 type invocation struct {
+	function  string // migrate or smoke
 	request   request
 	published []string // the functions that had a version, so traffic could reach them
+	serving   []string // the functions that had an alias, so traffic did
 	tables    int      // the tables in the database before
 	answer    string   // the function's answer
 	err       error    // the reason if the trigger failed
 }
 
 // trigger does the work of the CDK's function behind a Trigger, which needs Node on Lambda. It
-// invokes a version of the migrate function, the deployed binary, and answers whether it succeeded.
-// It also runs the functions that others invoke.
+// invokes a version of the function migrate or smoke, the deployed binary, and answers whether it
+// succeeded. It also runs the functions that others invoke: those that a step offers by their
+// aliases, and each version, which the smoke test invokes.
 type trigger struct {
 	double   *double
 	database *database
+	dir      string // for the code of functions
 
 	mu      sync.Mutex
 	seen    []invocation
-	offered map[string]local.Invoker // by the ARNs of aliases
+	offered map[string]local.Invoker // by the ARNs of aliases, and by NAME:VERSION
+	said    words                    // the output of the versions
+	closing []func() error           // ends the versions' processes
 }
 
 // offer makes a function answer invocations of its alias.
@@ -64,11 +71,9 @@ func (tr *trigger) offer(name string, f local.Invoker) {
 // answer invokes a function that was offered, as Lambda's Invoke does.
 func (tr *trigger) answer(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("function")
-	tr.mu.Lock()
-	f := tr.offered[name]
-	tr.mu.Unlock()
-	if f == nil {
-		http.Error(w, "nobody offers the function "+name, http.StatusNotFound)
+	f, err := tr.find(r.Context(), name)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("nobody offers the function %s: %v", name, err), http.StatusNotFound)
 		return
 	}
 	event, err := io.ReadAll(io.LimitReader(r.Body, maxEvent))
@@ -84,12 +89,49 @@ func (tr *trigger) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer)
 }
 
+// find returns the function that was offered under a name. A version that wasn't is downloaded and
+// runs until the end of the test, like an environment of Lambda.
+func (tr *trigger) find(ctx context.Context, name string) (local.Invoker, error) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if f := tr.offered[name]; f != nil {
+		return f, nil
+	}
+	function, version, _ := strings.Cut(name, ":")
+	function, ours := strings.CutPrefix(function, stack+"-")
+	if !ours || version == "" {
+		return nil, errors.New("it is no version of a function of the stack")
+	}
+	arn := strings.TrimSuffix(aliasARN(function), alias) + version
+	f, err := fetch(ctx, tr.double, arn, filepath.Join(tr.dir, function+"-"+version))
+	if err != nil {
+		return nil, err
+	}
+	runtime := local.NewRuntime(f.runtime(tr.double, &tr.said))
+	tr.closing = append(tr.closing, runtime.Close)
+	if tr.offered == nil {
+		tr.offered = map[string]local.Invoker{}
+	}
+	tr.offered[name] = runtime
+	return runtime, nil
+}
+
+// end ends the processes of the versions.
+func (tr *trigger) end() {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, closeOne := range tr.closing {
+		_ = closeOne()
+	}
+}
+
 // serve listens for the double's invocations and its requests for custom resources, and returns its
 // URL.
 func (tr *trigger) serve(t *testing.T) string {
 	t.Helper()
 	var running sync.WaitGroup
 	dir := t.TempDir()
+	tr.dir = dir
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/invocations" {
 			tr.answer(w, r)
@@ -103,17 +145,17 @@ func (tr *trigger) serve(t *testing.T) string {
 		w.WriteHeader(http.StatusAccepted) // like an asynchronous invocation
 		running.Go(func() { tr.handle(t, q, filepath.Join(dir, q.RequestID)) })
 	}))
-	t.Cleanup(func() { server.Close(); running.Wait() })
+	t.Cleanup(func() { server.Close(); running.Wait(); tr.end() })
 	return server.URL
 }
 
 // handle handles a request as the CDK's function does, and sends the answer to the response URL.
 func (tr *trigger) handle(t *testing.T, q request, dir string) {
-	in := invocation{request: q}
+	in := invocation{request: q, function: functionOf(q.ResourceProperties.HandlerArn)}
 	if q.RequestType != "Delete" { // on Delete the CDK's function does nothing
-		in.published, in.tables, in.err = tr.look()
+		in.err = tr.look(&in)
 		if in.err == nil {
-			in.answer, in.err = tr.invoke(q.ResourceProperties.HandlerArn, dir)
+			in.answer, in.err = tr.invoke(in.function, q.ResourceProperties.HandlerArn, dir)
 		}
 	}
 	tr.mu.Lock()
@@ -122,7 +164,7 @@ func (tr *trigger) handle(t *testing.T, q request, dir string) {
 	answer := map[string]any{
 		"Status": "SUCCESS", "StackId": q.StackID, "RequestId": q.RequestID,
 		"LogicalResourceId":  q.LogicalResourceID,
-		"PhysicalResourceId": "MigrateTrigger", "Data": map[string]string{},
+		"PhysicalResourceId": q.LogicalResourceID, "Data": map[string]string{},
 	}
 	if in.err != nil {
 		answer["Status"], answer["Reason"] = "FAILED", in.err.Error()
@@ -146,10 +188,17 @@ func (tr *trigger) handle(t *testing.T, q request, dir string) {
 	}
 }
 
+// functionOf returns the name of the function of a version's ARN.
+func functionOf(arn string) string {
+	_, name, _ := strings.Cut(arn, ":function:"+stack+"-")
+	name, _, _ = strings.Cut(name, ":")
+	return name
+}
+
 // invoke runs the function's version that the ARN names, and returns its answer.
-func (tr *trigger) invoke(arn, dir string) (answer string, err error) {
-	if !strings.Contains(arn, ":function:"+stack+"-migrate:") {
-		return "", fmt.Errorf("the trigger's handler is %q, want a version of the migrate function", arn)
+func (tr *trigger) invoke(function, arn, dir string) (answer string, err error) {
+	if function != "migrate" && function != "smoke" {
+		return "", fmt.Errorf("the trigger's handler is %q, want a version of migrate or smoke", arn)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), invokeLimit)
 	defer cancel()
@@ -167,36 +216,53 @@ func (tr *trigger) invoke(arn, dir string) (answer string, err error) {
 	return string(out), nil
 }
 
-// invocations returns the invocations since the last call.
-func (tr *trigger) invocations() []invocation {
+// invocations returns the invocations since the last call: those of migrate, and those of smoke.
+func (tr *trigger) invocations() (migrations, smokes []invocation) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	seen := tr.seen
+	for _, in := range tr.seen {
+		if in.function == "smoke" {
+			smokes = append(smokes, in)
+		} else {
+			migrations = append(migrations, in)
+		}
+	}
 	tr.seen = nil
-	return seen
+	return migrations, smokes
 }
 
-// look returns the functions that have a version, and the number of tables.
-func (tr *trigger) look() (published []string, tables int, err error) {
+// look notes the functions that have a version or an alias, and the number of tables.
+func (tr *trigger) look(in *invocation) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	client := lambda.NewFromConfig(tr.double.config())
 	all, err := client.ListFunctions(ctx, &lambda.ListFunctionsInput{})
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
 	for _, f := range all.Functions {
+		name := strings.TrimPrefix(aws.ToString(f.FunctionName), stack+"-")
 		versions, err := client.ListVersionsByFunction(
 			ctx, &lambda.ListVersionsByFunctionInput{FunctionName: f.FunctionName},
 		)
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
 		if len(versions.Versions) > 1 { // beside $LATEST
-			published = append(published, strings.TrimPrefix(aws.ToString(f.FunctionName), stack+"-"))
+			in.published = append(in.published, name)
+		}
+		aliases, err := client.ListAliases(
+			ctx, &lambda.ListAliasesInput{FunctionName: f.FunctionName},
+		)
+		if err != nil {
+			return err
+		}
+		if len(aliases.Aliases) > 0 && name != "migrate" { // whose alias nobody calls
+			in.serving = append(in.serving, name)
 		}
 	}
-	slices.Sort(published)
-	tables, err = tr.database.queryNumber(ctx, countTables)
-	return published, tables, err
+	slices.Sort(in.published)
+	slices.Sort(in.serving)
+	in.tables, err = tr.database.queryNumber(ctx, countTables)
+	return err
 }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// An alarm for which missing data breaches would ring on a first deploy, before its reporter has
+// run.
+func TestNoAlarmRingsBecauseItsReporterIsNew(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		for _, problem := range loudAlarms(t, mode, tpl) {
+			t.Error(problem)
+		}
+	})
+
+	// These are the controls.
+	const mode = "aurora-prod"
+	for _, change := range [][2]string{
+		{`"WarmUpPeriodDurationInMinutes":15`, `"WarmUpPeriodDurationInMinutes":1`},
+		{
+			`"OnlyStartEvaluatingAfterWarmUpPeriodEnds":true`,
+			`"OnlyStartEvaluatingAfterWarmUpPeriodEnds":false`,
+		},
+		{`"DependsOn":["SweeperEveryMinute`, `"DependsOn":["SweeperOther`},
+	} {
+		if len(loudAlarms(t, mode, changed(t, synth(t, mode), change[0], change[1]))) == 0 {
+			t.Errorf("the test accepts %s", change[1])
+		}
+	}
+}
+
+// loudAlarms says which alarms would ring on a first deploy.
+func loudAlarms(t *testing.T, mode string, tpl template) (found []string) {
+	t.Helper()
+	missing := 0
+	starts := func(a resource) bool { // waits for the rule that starts its reporter
+		return slices.ContainsFunc(tpl.resources("AWS::Events::Rule"), func(rule resource) bool {
+			return a.dependsOn(rule.id)
+		})
+	}
+	for name, a := range tpl.alarms(mode) {
+		warm := asJSON(a.get("WarmUpConfiguration"))
+		if a.get("TreatMissingData") != "breaching" {
+			if warm != "null" {
+				found = append(found, fmt.Sprintf("the alarm %s waits, and needn't", name))
+			}
+			continue
+		}
+		missing++
+		const want = `{"OnlyStartEvaluatingAfterWarmUpPeriodEnds":true,` +
+			`"WarmUpPeriodDurationInMinutes":15}`
+		if warm != want || !starts(a) {
+			found = append(found, fmt.Sprintf("the alarm %s waits %s, after %s", name, warm,
+				asJSON(a.attributes["DependsOn"])))
+		}
+	}
+	if missing == 0 && modes[mode]["sweeper"] != "off" {
+		found = append(found, "no alarm watches for missing data")
+	}
+	return found
+}
+
+// What one lost run leaves in the queue is evidence, and not an alarm for two weeks.
+func TestLostSweepsHeals(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string, tpl template) {
+		a := tpl.alarms(mode)["LostSweeps"]
+		queue := tpl.named(t, "AWS::SQS::Queue", "QueueName", stackName(mode)+"-lost-sweeps")
+		if a.get("MetricName") != "NumberOfMessagesSent" || a.get("Statistic") != "Sum" ||
+			a.get("TreatMissingData") != "notBreaching" ||
+			!strings.Contains(asJSON(a.get("Dimensions")), queue.id) {
+			t.Errorf("LostSweeps is %s", asJSON(a.properties))
+		}
+		body := asJSON(tpl.only(t, "AWS::CloudWatch::Dashboard").get("DashboardBody"))
+		if !strings.Contains(body, "ApproximateNumberOfMessagesVisible") {
+			t.Error("the dashboard doesn't show what is in the queue")
+		}
+	})
+}
+
+// Nobody hears a topic without a subscriber. Each synth of such a stack says so, and a strict one
+// goes on.
+func TestAStackWhoseAlarmsNobodyHearsSaysSo(t *testing.T) {
+	const topic = "arn:aws:sns:eu-central-1:123456789012:pager"
+	for name, test := range map[string]struct {
+		settings map[string]string
+		want     bool
+	}{
+		"an address":     {map[string]string{"alarmEmail": "ops@example.com"}, false},
+		"a topic":        {map[string]string{"alarmTopicArn": topic}, false},
+		"nobody":         {map[string]string{}, true},
+		"nobody in prod": {map[string]string{"env": "prod"}, true},
+	} {
+		settings := with(test.settings, "db", "external")
+		tpl := synthesizeWith(t, settings)
+		stack := "allo-" + cmp.Or(settings["env"], "dev")
+		metadata, err := os.ReadFile(filepath.Join(tpl.assembly, stack+".metadata.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(metadata), unheardText); got != test.want {
+			t.Errorf("%s: the synth warns: %v, want %v", name, got, test.want)
+		}
+		if len(tpl.warnings) > 0 {
+			t.Errorf("%s: a strict synth fails on %v", name, tpl.warnings)
+		}
+	}
+}

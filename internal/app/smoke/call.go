@@ -1,0 +1,143 @@
+package smoke
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/allo/reservations/internal/awsapi"
+)
+
+// maxQuoted bounds the part of an answer that an error repeats, in bytes.
+const maxQuoted = 300
+
+// call is one call of the API.
+type call struct {
+	// route is the key of the route, such as GET /api/reservations/{id}.
+	route string
+	// id fills in the route's parameter.
+	id    string
+	query url.Values
+	// body is sent as JSON, unless it is nil.
+	body any
+	// key is the Idempotency-Key, or empty.
+	key string
+}
+
+// String returns the method and the path.
+func (c call) String() string { return strings.ReplaceAll(c.route, "{id}", c.id) }
+
+// method and path return the parts of the call's request.
+func (c call) method() string {
+	method, _, _ := strings.Cut(c.route, " ")
+	return method
+}
+
+func (c call) path() string {
+	_, path, _ := strings.Cut(c.route, " ")
+	return strings.ReplaceAll(path, "{id}", url.PathEscape(c.id))
+}
+
+// answer is what a call got.
+type answer struct {
+	status int
+	body   []byte
+}
+
+// code returns the code of a problem, or empty.
+func (a answer) code() string {
+	var problem struct{ Code string }
+	_ = json.Unmarshal(a.body, &problem) // a page isn't JSON and has no code
+	return problem.Code
+}
+
+// api takes calls: the functions themselves, or the public address. Its error means that there was
+// no answer.
+type api interface {
+	send(ctx context.Context, c call) (answer, error)
+}
+
+// caller makes calls and checks their answers. It logs each.
+type caller struct {
+	api api
+	log *slog.Logger
+	// patience is until when a call is repeated that may succeed later.
+	patience time.Time
+	pause    time.Duration
+}
+
+// want makes a call, checks its status and the code of a problem, and decodes the answer into
+// `into`, unless it is nil.
+func (c *caller) want(ctx context.Context, q call, status int, code string, into any) error {
+	start := time.Now()
+	a, err := c.repeat(ctx, q)
+	c.log.InfoContext(ctx, "smoke call", "call", q.String(), "status", a.status, "code", a.code(),
+		"tookMs", time.Since(start).Milliseconds())
+	if err != nil {
+		return fmt.Errorf("%s got no answer: %w", q, err)
+	}
+	if a.status != status || code != "" && a.code() != code {
+		return fmt.Errorf("%s answered %d %.*s; want %s", q, a.status, maxQuoted, a.body,
+			strings.TrimSpace(strconv.Itoa(status)+" "+code))
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.Unmarshal(a.body, into); err != nil {
+		return fmt.Errorf("%s answered %d with %.*s, which can't be read: %w", q, a.status, maxQuoted,
+			a.body, err)
+	}
+	return nil
+}
+
+// repeat makes a call until it gets an answer that stays. It repeats the call with the same key.
+func (c *caller) repeat(ctx context.Context, q call) (a answer, err error) {
+	for {
+		a, err = c.api.send(ctx, q)
+		passes := a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests
+		if err != nil {
+			passes = awsapi.MayPass(err)
+		}
+		if !passes || time.Now().After(c.patience) || !wait(ctx, c.pause) {
+			return a, err
+		}
+	}
+}
+
+// until waits until ok reports true. What it looks at may come from a server that follows the
+// database, some milliseconds later. The error is ok's own, or says `what` is wrong.
+func (c *caller) until(
+	ctx context.Context, limit time.Duration, what string, ok func() (bool, error),
+) error {
+	end := time.Now().Add(limit)
+	for {
+		done, err := ok()
+		if err != nil || done {
+			return err
+		}
+		if time.Now().After(end) || !wait(ctx, c.pause/followPauses) {
+			return fmt.Errorf("%s after %s", what, limit)
+		}
+	}
+}
+
+// followPauses is how often until looks within a pause.
+const followPauses = 4
+
+// wait waits, and reports false when the context ends first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/allo/reservations/internal/route"
+)
+
+func files(t *testing.T) (prices, measured) {
+	t.Helper()
+	list, m, err := embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list, m
+}
+
+func TestThePageIsCurrent(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	got, err := os.ReadFile("../../../infra/COST.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != page(list, m) {
+		t.Error("infra/COST.md isn't what the prices and the measures say: type make cost")
+	}
+	dearer := list
+	dearer.Prices = slices.Clone(list.Prices)
+	dearer.Prices[0].USD *= 2
+	if page(dearer, m) == string(got) {
+		t.Error("the page doesn't depend on the first price")
+	}
+}
+
+func TestEachPriceNamesItsSource(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	seen := map[string]bool{}
+	for _, p := range list.Prices {
+		if seen[p.ID] || p.USD <= 0 || thousands(p.Per) == "" ||
+			!strings.HasPrefix(p.Source, "https://") {
+			t.Errorf("the price %+v is listed twice or lacks something", p)
+		}
+		if p.Verified && p.Of == "" {
+			t.Errorf("the price %s was read, but not of when", p.ID)
+		}
+		seen[p.ID] = true
+	}
+	for _, p := range list.Prices {
+		without := prices{Prices: slices.DeleteFunc(slices.Clone(list.Prices),
+			func(other price) bool { return other.ID == p.ID })}
+		if !panics(func() { page(without, m) }) {
+			t.Errorf("nothing asks for the price %s", p.ID)
+		}
+	}
+}
+
+func panics(f func()) (did bool) {
+	defer func() { did = recover() != nil }()
+	f()
+	return false
+}
+
+func TestTheJourneyIsOfTheRouteTable(t *testing.T) {
+	t.Parallel()
+
+	_, m := files(t)
+	functions := map[string]string{}
+	for _, r := range route.API() {
+		functions[r.Key()] = r.Function
+	}
+	for _, s := range journey {
+		if functions[s.Route] != s.Function {
+			t.Errorf("%s goes to %q, not to %q", s.Route, functions[s.Route], s.Function)
+		}
+		if c := m.Calls[s.Route]; c.Ms <= 0 || c.LogBytes <= 0 || c.AnswerBytes <= 0 {
+			t.Errorf("%s was measured as %+v", s.Route, c)
+		}
+	}
+}
+
+// example is easy to compute by hand: each call answers 500 bytes, with the headers 1,000.
+func example() measured {
+	m := measured{Calls: map[string]call{}, AccessLogBytes: 400, PlatformBytes: 300}
+	for _, s := range journey {
+		m.Calls[s.Route] = call{Ms: 1, LogBytes: 200, AnswerBytes: 500}
+	}
+	return m
+}
+
+func TestAMillionIsComputedAsByHand(t *testing.T) {
+	t.Parallel()
+
+	list, _ := files(t)
+	bill := perMillion(list, example(), template{Tracing: true, PlatformLogs: true}, 1)
+	for name, want := range map[string]float64{
+		"the gateway's calls":            11,                               // 11 million calls
+		"data to the internet":           0.99,                             // 11 GB
+		"Lambda: invocations":            2.2,                              //
+		"Lambda: time":                   11e6 * 0.009 * 0.25 * 1.33334e-5, // 1 ms / 0.145 + 2 ms: 9 ms
+		"logs: the gateway's access log": 2.2,                              // 4.4 GB
+		"logs: the functions' own lines": 1.1,                              //
+		"logs: Lambda's own lines":       1.65,                             //
+		"Aurora: writes":                 1.2,                              // 3 verbs, twice each
+		// Five and three calls a second of two functions are recorded in part.
+		"X-Ray": 5 * (3 + 5*(1+0.05*4)/5 + 3*(1+0.05*2)/3),
+	} {
+		i := slices.IndexFunc(bill, func(l line) bool { return l.Name == name })
+		if i < 0 || math.Abs(bill[i].USD-want) > 1e-9 {
+			t.Errorf("%s: the bill is %+v, want %v", name, bill, want)
+		}
+	}
+	quiet := perMillion(list, example(), template{}, 1)
+	for _, l := range quiet {
+		if strings.Contains(l.Name, "X-Ray") || strings.Contains(l.Name, "Lambda's own") {
+			t.Errorf("a stack without tracing and Lambda's lines pays for %s", l.Name)
+		}
+	}
+}
+
+func TestCapacityGrowsWithTheRate(t *testing.T) {
+	t.Parallel()
+
+	us := 0.0
+	for _, s := range journey {
+		us += s.Per * s.DatabaseUs
+	}
+	if got := acusAt(1); got != leastACU {
+		t.Errorf("one reservation a second needs %v units", got)
+	}
+	want := 1000 * us / 1e6 / vCPUs / busy
+	if got := acusAt(1000); got < want || got > want+0.5 {
+		t.Errorf("a thousand reservations a second need %v units, want %v or a little more", got, want)
+	}
+}
+
+func TestATemplateIsCounted(t *testing.T) {
+	t.Parallel()
+
+	const text = `{"Resources": {
+		"One": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Errors"}},
+		"Sum": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"Metrics": [
+			{"Expression": "a + b"}, {"MetricStat": {"Stat": "Sum"}}, {"MetricStat": {"Stat": "Sum"}}]}},
+		"EventsrelayFunction": {"Type": "AWS::Lambda::Function", "Properties": {
+			"FunctionName": "allo-dev-relay", "LoggingConfig": {"SystemLogLevel": "WARN"},
+			"Environment": {"Variables": {"RELAY_SECONDS": "59"}}}},
+		"Provider": {"Type": "AWS::Lambda::Function", "Properties": {}},
+		"Writer": {"Type": "AWS::RDS::DBInstance"}, "Proxy": {"Type": "AWS::RDS::DBProxy"},
+		"Stage": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": {"AccessLogSettings": {
+			"Format": "{\"status\":\"$context.status\"}"}}}
+	}}`
+	want := template{AlarmMetrics: 3, Functions: 1, Instances: 1, Proxies: 1, EventsOn: true}
+	for name, test := range map[string]struct {
+		old, replacement string
+		change           func(*template)
+	}{
+		"as it is": {"", "", func(*template) {}},
+		"traced": {
+			`"LoggingConfig"`, `"TracingConfig": {"Mode": "Active"}, "LoggingConfig"`, traced,
+		},
+		"Lambda's lines":  {`"WARN"`, `"INFO"`, func(t *template) { t.PlatformLogs = true }},
+		"by the minute":   {`"59"`, `"0"`, func(t *template) { t.EventsOn = false }},
+		"without a proxy": {"DBProxy", "DBSubnetGroup", func(t *template) { t.Proxies = 0 }},
+	} {
+		path := filepath.Join(t.TempDir(), "template.json")
+		if err := write(path, strings.Replace(text, test.old, test.replacement, 1)); err != nil {
+			t.Fatal(err)
+		}
+		expected := want
+		test.change(&expected)
+		got, bytes, err := readTemplate(path)
+		if err != nil || got != expected || bytes != float64(len(`{"status":"200"}`)) {
+			t.Errorf("%s: readTemplate = %+v, %v, %v, want %+v", name, got, bytes, err, expected)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "template.json")
+	if err := write(path, `{"Resources": {}}`); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := readTemplate(path); err == nil {
+		t.Error("readTemplate accepts a template of nothing")
+	}
+}
+
+func traced(t *template) { t.Tracing = true }
