@@ -64,8 +64,9 @@ func TestTheAccessLogHasTheFieldsOfTheTable(t *testing.T) {
 	}
 	impersonal := []string{
 		"requestId", "requestTime", "routeKey", "status", "responseLength", "responseLatency",
-		"integrationLatency", "integrationStatus", "integrationErrorMessage", "error.message",
-		"authorizer.error", "integration.integrationStatus", "integration.status",
+		"integrationLatency", "integration.status", "integration.integrationStatus",
+		"integrationErrorMessage", "error.message",
+		"authorizer.error",
 	}
 	rest := format
 	for _, name := range impersonal {

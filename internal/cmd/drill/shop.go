@@ -148,7 +148,7 @@ func (s *shop) close() error {
 	return errors.Join(s.gateway.Close(), s.functions.Close())
 }
 
-// drainPause is how long the drill waits for the lease of another relay, which was stopped.
+// drainPause is how long the drill waits before it looks again for what is left.
 const drainPause = 200 * time.Millisecond
 
 // drain publishes what is left, as infra/RUNBOOK.md says under "A moved database".
