@@ -107,7 +107,8 @@ func (d *deployRun) put(ctx context.Context, key, warehouseStatus, productStatus
 	return nil
 }
 
-// fill makes spare units free, whatever an earlier run left.
+// fill makes spare units free, whatever an earlier run left. A count that finds the same makes no
+// movement.
 func (d *deployRun) fill(ctx context.Context) error {
 	row, _, err := d.row(ctx)
 	if err != nil {
