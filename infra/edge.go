@@ -47,7 +47,7 @@ func newEdge(scope constructs.Construct, s Settings) *edge {
 // function to each stack whose log never ends.
 func (e *edge) arn(scope constructs.Construct, s Settings) *string {
 	stack := awscdk.Stack_Of(scope)
-	stack.AddDependency(e.stack, jsii.String("the CDN's firewall"))
+	stack.AddStackDependency(e.stack, jsii.String("the CDN's firewall"))
 	call := &customresources.AwsSdkCall{
 		Service:            jsii.String("SSM"),
 		Action:             jsii.String("getParameter"),

@@ -62,7 +62,6 @@ func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
 	largest["kms"], largest["backupRegion"], largest["migrate"] = "on", "eu-west-1", "manual"
 	largest["waf"], largest["region"], largest["botControl"] = "on", "eu-central-1", "on"
 	largest["cdnOnly"], largest["cdnSecrets"] = "on", "1,2"
-	largest["azs"] = "eu-central-1a,eu-central-1b,eu-central-1c"
 	largest["provisioned"] = strings.Join(saleFunctions()[:maxProvisioned], ":5,") + ":5"
 	largest["sale"] = "2026-12-24T08:00/4h"
 	tpl := synthesizeWith(t, largest)
