@@ -305,12 +305,10 @@ vendor-web: ## Fetch the pages' libraries from npm, with their integrity checked
 
 # Each database in each environment is synthesized, with the CDK's strictest setting, and once what
 # is off by default. ";" stands between settings.
-# A prod without an address for alarms warns, and --strict fails on that.
-PROD := env=prod;alarmEmail=ops@example.com
-SYNTHS := db=aurora;env=dev db=aurora;$(PROD) db=external;env=dev db=external;$(PROD)
-SYNTHS += db=aurora;$(PROD);bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
-SYNTHS += db=external;$(PROD);auth=cognito;live=on;cdn=on
-SYNTHS += db=external;$(PROD);region=eu-central-1;cdn=on;waf=on;botControl=on;cdnOnly=on
+SYNTHS := db=aurora;env=dev db=aurora;env=prod db=external;env=dev db=external;env=prod
+SYNTHS += db=aurora;env=prod;bus=on;queues=crm,erp;webhooks=mail=https://mail.example.com/
+SYNTHS += db=external;env=prod;auth=cognito;live=on;cdn=on
+SYNTHS += db=external;env=prod;region=eu-central-1;cdn=on;waf=on;botControl=on;cdnOnly=on
 # SAM brings cfn-lint in the version that it knows.
 CFN_LINT := build/sam/venv/bin/cfn-lint
 

@@ -112,13 +112,13 @@ func wantAlarmsOf(mode string) map[string]string {
 
 // eachAlarm matches the alarms that exist for each function, place, sink, queue or webhook.
 var eachAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles|RelayBehind|EventsParked|` +
-	`QueueBehind|QueueDead|WebhookBehind|WebhookDead)-(.+)$`)
+	`QueueBehind|QueueDead|WebhookBehind)-(.+)$`)
 
 // eachOf has the word that stands for each one's name in RUNBOOK.md.
 var eachOf = map[string]string{
 	"Errors": "FUNCTION", "Faults": "FUNCTION", "Throttles": "FUNCTION",
 	"RelayBehind": "PLACE", "EventsParked": "SINK",
-	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME", "WebhookDead": "NAME",
+	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME",
 }
 
 func TestEachAlarmWatchesItsMetric(t *testing.T) {
@@ -158,8 +158,6 @@ func (tpl template) subject(mode, kind, name string) string {
 		return `["EventsQueues` + name + `Dead`
 	case "WebhookBehind":
 		return `["EventsWebhooks` + name + `Queue`
-	case "WebhookDead":
-		return `["EventsWebhooks` + name + `Dead`
 	default: // The functions write these metrics themselves.
 		return `"` + name + `"`
 	}

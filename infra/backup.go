@@ -115,6 +115,6 @@ func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) awscdk.Stack 
 		BlockRecoveryPointDeletion: jsii.Bool(s.Stage.Protected),
 	})
 	tag(stack, s)
-	main.AddDependency(stack, jsii.String("the copies need their vault"))
+	main.AddStackDependency(stack, jsii.String("the copies need their vault"))
 	return stack
 }

@@ -26,8 +26,10 @@ func (c Capacity) concurrency(function string) int {
 	return 0
 }
 
-// provision has n environments of an alias wait for calls during a sale. They have connected to the
-// database by then, so a sale doesn't begin with a thousand log-ins. Before and after it none wait.
+// provision has n environments of an alias wait for calls during a sale. Before and after it none
+// wait. A call that finds one doesn't wait for its start. It may wait for a log-in: an environment
+// that wasn't called for five minutes connects anew (package postgres), because its connection may
+// be dead.
 //
 // The alias itself doesn't have their number (newAlias), or a deploy would set it back. Lambda lets
 // nobody change the number while a canary splits the alias's traffic (the same guide), so no deploy

@@ -135,12 +135,15 @@ func bootstrapRoles(stack awscdk.Stack, s Settings) []*string {
 	return arns
 }
 
-// pipelineRegions returns the regions of the app's stacks: the service's, and with a CDN that of
-// CloudFront.
+// pipelineRegions returns the regions of the app's stacks: the service's, with a CDN that of
+// CloudFront, and that of the backups' copies.
 func pipelineRegions(stack awscdk.Stack, s Settings) []*string {
 	regions := []*string{stack.Region()}
 	if s.CDN && s.Region != cdnRegion {
 		regions = append(regions, jsii.String(cdnRegion))
+	}
+	if s.BackupRegion != "" && !(s.CDN && s.BackupRegion == cdnRegion) {
+		regions = append(regions, jsii.String(s.BackupRegion))
 	}
 	return regions
 }

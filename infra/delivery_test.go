@@ -136,6 +136,13 @@ func TestThePipelinesRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 			t.Errorf("the test accepts %s", change.replacement)
 		}
 	}
+	copied := delivered()
+	copied["cdn"], copied["backupRegion"] = "off", "eu-west-1"
+	regions := asJSON(synthesizeDelivery(t, copied).role("Deploy").properties)
+	if !strings.Contains(regions, "-deploy-role-123456789012-eu-west-1") ||
+		strings.Contains(regions, "us-east-1") {
+		t.Errorf("the role may deploy to other regions than the stacks': %s", regions)
+	}
 	other := delivered()
 	other["@aws-cdk/core:bootstrapQualifier"] = "shop"
 	if text := asJSON(synthesizeDelivery(t, other).role("Deploy").properties); !strings.Contains(

@@ -83,7 +83,7 @@ func TestAManualMigrationIsOnlyCheckedByTheDeploy(t *testing.T) {
 	if got := by(synth(t, "aurora-prod")); got != nil {
 		t.Errorf("by default the function has %s=%v", path, got)
 	}
-	main.only(t, "Custom::Trigger") // it still installs the routines, and checks
+	main.trigger(t, "Migration") // it still installs the routines, and checks
 }
 
 // Each wait outlasts the one inside it, so that CloudFormation hears of each failure. The run
@@ -198,7 +198,8 @@ func TestTheKeysPolicyLetsEachServiceUseIt(t *testing.T) {
 	logs := asJSON(dig(statements["LogsOfTheStack"], "Condition"))
 	for _, group := range main.resources("AWS::Logs::LogGroup") {
 		name, _ := group.get("LogGroupName").(string)
-		covered := slices.ContainsFunc([]string{"/allo-prod/", "/aws/rds/cluster/allo-prod/"},
+		covered := slices.ContainsFunc(
+			[]string{"/allo-prod/", "/aws/vendedlogs/allo-prod/", "/aws/rds/cluster/allo-prod/"},
 			func(prefix string) bool {
 				return strings.HasPrefix(name, prefix) && strings.Contains(logs, ":log-group:"+prefix+"*")
 			})

@@ -126,8 +126,10 @@ func keyStatement(
 	return awsiam.NewPolicyStatement(props)
 }
 
-// logGroupPrefixes begin the names of the stack's log groups: newLogGroup's, and the one that RDS
-// names.
+// logGroupPrefixes begin the names of the stack's log groups: newLogGroup's, those that AWS's
+// services write to, and the one that RDS names.
 func logGroupPrefixes(s Settings) []string {
-	return []string{"/" + s.StackName() + "/", "/aws/rds/cluster/" + s.StackName() + "/"}
+	return []string{
+		"/" + s.StackName() + "/", vendedName(s, ""), "/aws/rds/cluster/" + s.StackName() + "/",
+	}
 }

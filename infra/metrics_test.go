@@ -70,6 +70,7 @@ var awsMetrics = map[string]map[string]reporting{
 	},
 	"AWS/SQS": {
 		"ApproximateNumberOfMessagesVisible": measured, "ApproximateAgeOfOldestMessage": measured,
+		"NumberOfMessagesSent": counted,
 	},
 	"AWS/SNS": {"NumberOfNotificationsFailed": counted},
 	// The metrics of an Event API's HTTP endpoint, to which only the relay sends.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -48,9 +49,15 @@ func newOutputs(stack awscdk.Stack, s Settings, o outputs) {
 	output("DatabaseAt", "The location of the database", o.db.location())
 	output("Auth", "Who may confirm a hold", jsii.String(authDescription(s)))
 	if s.Auth == AuthIAM {
+		named := map[string]bool{}
 		for _, r := range route.All() {
 			if r = r.Guarded(s.ReserveAuth); r.Scope != "" && r.Method != http.MethodHead {
-				output("Arn"+strings.ReplaceAll(r.Function, "-", ""),
+				name := r.Function
+				if named[name] { // A function's further routes are named by the end of their paths.
+					name += "-" + path.Base(r.Path)
+				}
+				named[name] = true
+				output("Arn"+strings.ReplaceAll(name, "-", ""),
 					"Grant execute-api:Invoke on this ARN to the callers of "+r.Key(), o.api.arn(r))
 			}
 		}

@@ -64,7 +64,8 @@ func TestTheAccessLogHasTheFieldsOfTheTable(t *testing.T) {
 	}
 	impersonal := []string{
 		"requestId", "requestTime", "routeKey", "status", "responseLength", "responseLatency",
-		"integrationLatency", "integrationStatus", "integrationErrorMessage", "error.message",
+		"integrationLatency", "integration.status", "integration.integrationStatus",
+		"integrationErrorMessage", "error.message",
 		"authorizer.error",
 	}
 	rest := format

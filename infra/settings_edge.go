@@ -54,6 +54,10 @@ func (s *Settings) readEdge(r *reader) {
 			r.fail("%s is for waf=on", key)
 		}
 	}
+	if s.BotControl && r.given("syntheticSku") {
+		r.fail("botControl=on refuses the reserves of programs, so of the synthetic check too: " +
+			"leave out one of botControl and syntheticSku")
+	}
 	if s.WAF && s.WebACL != "" {
 		r.fail("waf=on makes a firewall, and cdnWebAcl names another one: give one of the two")
 	}

@@ -31,7 +31,7 @@ var modes = map[string]map[string]string{
 	"aurora-dev": {},
 	"aurora-prod": {
 		"env": "prod", "auth": "jwt", "jwtIssuer": "https://issuer.example.com", "jwtAudience": "shop",
-		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on", "alarmEmail": "ops@example.com",
+		"bus": "on", "reserveAuth": "on", "live": "on", "synthetic": "on",
 		"provisioned":   "reserve:20,list-products:5",
 		"alarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:pager",
 		"queues":        "fulfilment:allo.reservation.confirmed|allo.reservation.released,crm",
@@ -43,10 +43,9 @@ var modes = map[string]map[string]string{
 	},
 	"aurora-direct": {
 		"env": "prod", "dbProxy": "off", "auth": "iam", "rollout": "now", "reserveAuth": "on",
-		"tracing":    "on",
-		"alarmEmail": "ops@example.com",
-		"readerLag":  "2s",
-		"minAcu":     "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
+		"tracing":   "on",
+		"readerLag": "2s",
+		"minAcu":    "8", "provisioned": "reserve:50,confirm:5", "sale": "2026-12-24T08:00/4h",
 		"confirmConcurrency": "20", "reserveRate": "300", "reserveBurst": "600",
 	},
 	"aurora-console": {

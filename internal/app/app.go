@@ -102,8 +102,8 @@ func logUnsafe(log *slog.Logger) postgres.Option {
 	}
 }
 
-// Lambda makes an App for a Lambda. It connects in the background, while the runtime polls for the
-// first event. A failed connect ends nothing: the requests connect anew.
+// Lambda makes an App for a Lambda, which connects at once. A failed connect ends nothing: the
+// requests connect anew.
 func Lambda() *App {
 	c, log := config.Start(true)
 	a, err := New(c, log, lambdaConnections)
@@ -112,14 +112,26 @@ func Lambda() *App {
 		os.Exit(1)
 	}
 	a.WriteMetrics(os.Stdout, c.MetricNamespace)
-	go func() {
+	a.connectAtStart(c.Provisioned)
+	return a
+}
+
+// connectAtStart connects in the background, while the runtime polls for the call that waits. With
+// provisioned concurrency no call waits: Lambda freezes the environment as soon as it polls, in the
+// middle of a connect. So the connect comes first there.
+func (a *App) connectAtStart(provisioned bool) {
+	connect := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
 		if err := a.connectFirst(ctx); err != nil {
-			log.Warn("the database can't be used yet", "error", err.Error())
+			a.log.Warn("the database can't be used yet", "error", err.Error())
 		}
-	}()
-	return a
+	}
+	if provisioned {
+		connect()
+		return
+	}
+	go connect()
 }
 
 // Connect connects to the database, which checks that the server keeps the commits that it

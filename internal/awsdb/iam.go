@@ -3,6 +3,7 @@ package awsdb
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"sync"
 	"time"
@@ -21,6 +22,15 @@ import (
 // https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.IAMDBAuth.html).
 const tokenReuse = 10 * time.Minute
 
+// refusedPause and refusedJitter are how long a log-in waits after the server refused the token:
+// the first, and up to the second more. When more environments start than RDS lets log in, those
+// that were refused come again over two seconds. A token has its time in seconds, so after the
+// pause it is another one. The rest of a connect's five seconds is enough for the second try.
+const (
+	refusedPause  = time.Second
+	refusedJitter = 2 * time.Second
+)
+
 // IAM is a database of RDS, or a proxy of it, whose user authenticates with an IAM token as the
 // password. A token is a signature, made without a call, and used again for tokenReuse. It is safe
 // for concurrent use.
@@ -31,7 +41,7 @@ type IAM struct {
 
 	mu    sync.Mutex
 	token string
-	// made is when the token was made, by the wall clock: a frozen Lambda's monotonic clock may stand.
+	// made is when the token was made, by the wall clock: a frozen Lambda's other clock may stand.
 	made time.Time
 }
 
@@ -44,9 +54,14 @@ func NewIAM(raw string, account config.AWS) (*IAM, error) {
 	return &IAM{url: u, account: account, now: time.Now}, nil
 }
 
-// Target returns the URL with a token as its password. The token is a fresh one when the last one is
-// too old or was refused.
+// Target returns the URL with a token as its password. The token is a fresh one when the last one
+// is too old or was refused. After a refusal, Target waits for refusedPause and more.
 func (i *IAM) Target(ctx context.Context, again bool) (postgres.Target, error) {
+	if again {
+		if err := wait(ctx, refusedPause+rand.N(refusedJitter)); err != nil {
+			return postgres.Target{}, fmt.Errorf("wait after a refused token: %w", err)
+		}
+	}
 	token, err := i.currentToken(ctx, again)
 	if err != nil {
 		return postgres.Target{}, fmt.Errorf("make a token for the database: %w", err)
@@ -54,6 +69,18 @@ func (i *IAM) Target(ctx context.Context, again bool) (postgres.Target, error) {
 	u := *i.url
 	u.User = url.UserPassword(u.User.Username(), token)
 	return postgres.Target{URL: u.String(), Roots: regionRoots(i.account.Region)}, nil
+}
+
+// wait returns after the time, or with the context's error when that ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // currentToken returns the last token, or a fresh one.

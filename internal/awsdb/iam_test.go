@@ -1,6 +1,8 @@
 package awsdb
 
 import (
+	"context"
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -105,7 +107,19 @@ func TestATokenIsUsedAgainUntilItIsOldOrRefused(t *testing.T) {
 	if token(age+time.Minute, false) != second {
 		t.Error("the token in the place of an old one isn't used again")
 	}
-	third := fresh("a refused token", second, func() string { return token(age, true) })
+	refused := time.Now()
+	third := token(age, true)
+	if third == second {
+		t.Error("a refused token is used again")
+	}
+	if waited := time.Since(refused); waited < refusedPause {
+		t.Errorf("a log-in was tried again %s after a refusal, want %s", waited, refusedPause)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := source.Target(ended, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("Target() = %v after its caller gave up, want its error", err)
+	}
 	fresh("a token of the future, after the clock was set back", third, func() string {
 		age -= time.Second
 		return token(age, false)

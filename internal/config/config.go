@@ -55,6 +55,8 @@ type Config struct {
 	// MigrateByHand makes the migrate function apply a release's versioned files only when it is
 	// asked to, and not in a deploy.
 	MigrateByHand bool
+	// Provisioned says that Lambda started this environment before a call needs it.
+	Provisioned bool
 	// AWS has the Lambda's region and credentials.
 	AWS AWS
 	// Host and Port are where the local program listens.
@@ -197,6 +199,7 @@ func (r *reader) config() Config {
 		AppRole: r.matching("APP_ROLE", roleName,
 			"the name of a role in lower case, such as allo_app"),
 		MigrateByHand: r.oneOf("MIGRATE", "deploy", "manual") == "manual",
+		Provisioned:   r.getenv("AWS_LAMBDA_INITIALIZATION_TYPE") == "provisioned-concurrency",
 		AWS: AWS{
 			Region:          r.matching("AWS_REGION", regionName, "a region of AWS, such as eu-central-1"),
 			AccessKeyID:     r.getenv("AWS_ACCESS_KEY_ID"),

@@ -115,6 +115,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"AWS_ACCESS_KEY_ID", "id",
 		"AWS_SECRET_ACCESS_KEY", "key",
 		"AWS_SESSION_TOKEN", "token",
+		"AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency",
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://localhost:5000",
 		"AWS_ENDPOINT_URL", "http://localhost:6000",
 		"HOST", "0.0.0.0",
@@ -162,7 +163,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		DatabaseReader: "reader.example.com:5432", ReaderLag: 3 * time.Second,
 		MaxPaymentHold: 168 * time.Hour, MaxUnits: 50, MaxLines: 7, LogLevel: slog.LevelDebug,
 		DatabaseIAMURL: "postgres://app@h:5432/d", DatabaseSecret: "allo/database",
-		AppRole: "allo_app", MigrateByHand: true, MetricNamespace: "AlloReservations/allo-prod",
+		AppRole: "allo_app", MigrateByHand: true, Provisioned: true,
+		MetricNamespace: "AlloReservations/allo-prod",
 		AWS: AWS{
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token",
 			SecretsEndpoint: "http://localhost:5000", Endpoint: "http://localhost:6000",

@@ -24,6 +24,8 @@
 //	AWS_ACCESS_KEY_ID                 -                 as AWS_REGION.
 //	AWS_SECRET_ACCESS_KEY             -                 as AWS_REGION.
 //	AWS_SESSION_TOKEN                 -                 as AWS_REGION, with temporary credentials only.
+//	AWS_LAMBDA_INITIALIZATION_TYPE    -                 set by Lambda. With provisioned-concurrency, a function connects
+//	                                                    before it asks for its first call.
 //	AWS_ENDPOINT_URL_SECRETS_MANAGER  -                 URL of Secrets Manager, instead of the region's own.
 //	AWS_ENDPOINT_URL                  -                 the same, unless the one above is set, and of the services that
 //	                                                    relay, deliver and smoke call.

@@ -26,9 +26,9 @@ type readShop struct {
 	stockedClient
 	followed *pgtest.Fixture
 	standby  *pgserver.Server
-	// old and fresh are holds from before and after the standby stood still, and freshProduct is a
-	// product from after.
-	old, fresh, freshProduct string
+	// old and paid are holds from before the standby stood still, fresh is one from after, and
+	// freshProduct is a product from after.
+	old, paid, fresh, freshProduct string
 }
 
 func newReadShop(t *testing.T) readShop {
@@ -46,6 +46,7 @@ func newReadShop(t *testing.T) readShop {
 	s.mug, s.east = s.db.NamedProduct("Mug", "CM-300"), s.db.NamedWarehouse("East")
 	s.db.Stock(s.mug, s.east, 10)
 	s.old = s.reserve(t, reserveBody(s.mug, s.east, 1))
+	s.paid = s.reserve(t, reserveBody(s.mug, s.east, 1))
 	s.tick()
 	written := pgtest.QueryOne[string](s.db, "SELECT pg_current_wal_insert_lsn()::text")
 	s.followed.WaitUntil("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", written)
@@ -60,6 +61,8 @@ func newReadShop(t *testing.T) readShop {
 		`{"source":"erp","reference":"fresh","lines":[{"productId":%q,"warehouseId":%q,"delta":77}]}`,
 		product, warehouse)).want(t, http.StatusOK, "")
 	s.post(s.old+"/release", "").want(t, http.StatusOK, "")
+	s.post(s.paid+"/payment", `{"paymentReference":"pay-fresh","ttlSeconds":600}`).
+		want(t, http.StatusOK, "")
 	s.fresh = s.reserve(t, reserveBody(product, warehouse, 7))
 	s.tick()
 	return s
@@ -81,7 +84,8 @@ func (s readShop) reads() map[string]string {
 		"/api/stock?q=fresh":                                  "FRESH-1",
 		"/api/stock/movements?source=erp&reference=fresh":     "fresh",
 		s.old + "/history":                                    "released",
-		"/api/stats":                                          `"liveUnits":7`,
+		s.paid + "/payments":                                  "pay-fresh",
+		"/api/stats":                                          `"liveUnits":8`,
 		"/api/events":                                         id,
 	}
 }
@@ -130,6 +134,7 @@ func TestEachReadGoesToTheReader(t *testing.T) {
 	// What its caller knows by an id isn't missing because the reader is behind.
 	patient.get(s.freshProduct).want(t, http.StatusOK, "")
 	patient.get(s.fresh+"/history").want(t, http.StatusOK, "")
+	patient.get(s.fresh+"/payments").want(t, http.StatusOK, "")
 	patient.get(s.fresh).want(t, http.StatusOK, "")
 	patient.get("/api/products/"+uuid.NewString()).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
 }
@@ -185,7 +190,7 @@ func TestEachGetIsOnTheReaderOrStaysOnTheWriter(t *testing.T) {
 		"/api/live":              "it reads no database",
 		"/api/health":            "it tells whether one can reserve",
 	}
-	shop := readShop{old: "/api/reservations/{id}"}
+	shop := readShop{old: "/api/reservations/{id}", paid: "/api/reservations/{id}"}
 	read := map[string]bool{}
 	for path := range shop.reads() {
 		path, _, _ = strings.Cut(path, "?")

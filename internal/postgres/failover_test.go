@@ -318,6 +318,34 @@ func TestAConnectionIsClosedWhenItsServerStopsToTakeWrites(t *testing.T) {
 	}
 }
 
+// A Reader reads from a standby all the time, and so keeps its connection.
+func TestAReaderKeepsItsConnectionToAStandby(t *testing.T) {
+	t.Parallel()
+
+	c := newCluster(t)
+	reader, err := postgres.OpenReader(postgres.URL(c.new.DirectURL), 1,
+		postgres.ReaderOptions{MaxLag: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	session := func() (pid int) {
+		t.Helper()
+		answered, err := reader.AnyAge(t.Context(),
+			func(ctx context.Context, p *postgres.Pool) (err error) {
+				pid, err = postgres.QueryRow(ctx, p, pgx.RowTo[int], backendSQL)
+				return err
+			})
+		if !answered || err != nil {
+			t.Fatalf("a read on the standby = %t, %v, want it answered", answered, err)
+		}
+		return pid
+	}
+	if first, again := session(), session(); first != again {
+		t.Errorf("two reads ran in the sessions %d and %d, want one", first, again)
+	}
+}
+
 // The name server's answers have a TTL of an hour. Nobody keeps them.
 func TestTheNameIsLookedUpForEachConnection(t *testing.T) {
 	t.Parallel()

@@ -123,9 +123,9 @@ type stockRow struct {
 // a product that doesn't fit on a page of its own is divided: its first stock rows are on one page,
 // and the others on the next. ListProducts returns ErrBusy or ErrUnavailable.
 //
-// The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet, and it
-// is read on the Reader, which may be a moment behind. AsOf tells which moment it is of: a reader
-// has a tick together with all that the tick's snapshot sees, as its log is in that order.
+// The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet. It is
+// read on the Reader, which may be a moment behind. AsOf tells which moment it is of: a reader has a
+// tick together with all that the tick's snapshot sees, as its log is in that order.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {

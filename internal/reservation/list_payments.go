@@ -48,13 +48,16 @@ const listPaymentsSQL = "SELECT list_payments($1, $2)"
 // that was refused because another one had paid isn't listed either, because it has changed
 // nothing.
 //
-// It is read as ListHolds does. It returns ErrNotFound, ErrBusy or ErrUnavailable.
+// It is read on the Reader, which may be a moment behind, and on the writer for a hold that the
+// Reader doesn't have. It returns ErrNotFound, ErrBusy or ErrUnavailable.
 func (s *Service) ListPayments(ctx context.Context, hold uuid.UUID) ([]HoldPayment, error) {
-	answers, err := read(ctx, s, pgx.RowTo[[]byte], listPaymentsSQL, hold.String(), MaxPayments)
+	found := func(answers [][]byte) bool { return len(answers) == 1 && answers[0] != nil }
+	answers, err := readKnown(ctx, s, found, pgx.RowTo[[]byte], listPaymentsSQL, hold.String(),
+		MaxPayments)
 	if err != nil {
 		return nil, fmt.Errorf("list the payments of hold %s: %w", hold, err)
 	}
-	if len(answers) != 1 || answers[0] == nil {
+	if !found(answers) {
 		return nil, ErrNotFound
 	}
 	var payments []HoldPayment

@@ -12,9 +12,10 @@ import (
 // READER_LAG behind.
 //
 // These do: the catalog, the warehouses, the lists of holds, of stock rows, of movements and of
-// events, the counts, the history of a hold, the stats, and the audit (audit.go). None of them
-// decides anything: a verb decides by the rows that it has locked on the writer. A list shows the
-// state of the shop at one moment, and a moment later it would have been another one anyway.
+// events, the counts, the history and the payments of a hold, the stats, and the audit (audit.go).
+// None of them decides anything: a verb decides by the rows that it has locked on the writer. A
+// list shows the state of the shop at one moment, and a moment later it would have been another
+// one anyway.
 //
 // These don't: the verbs, and a hold by its id, which a shopper reads just after the reserve or the
 // payment.

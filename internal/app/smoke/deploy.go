@@ -68,7 +68,9 @@ func (d *deployRun) health(ctx context.Context) error {
 }
 
 // offer puts the product and the warehouse up for sale.
-func (d *deployRun) offer(ctx context.Context) error { return d.put(ctx, "offer", "OPEN", "ACTIVE") }
+func (d *deployRun) offer(ctx context.Context) error {
+	return d.put(ctx, "offer", "OPEN", "ACTIVE")
+}
 
 // putAway takes both out of the catalog. The product's limit keeps anybody from holding many.
 func (d *deployRun) putAway(ctx context.Context) error {

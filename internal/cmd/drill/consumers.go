@@ -15,10 +15,14 @@ import (
 type consumers struct {
 	mu    sync.Mutex
 	heard map[string]json.RawMessage
-	wrong error
+	// confirmed has the holds that were sold.
+	confirmed map[string]bool
+	wrong     error
 }
 
-func newConsumers() *consumers { return &consumers{heard: map[string]json.RawMessage{}} }
+func newConsumers() *consumers {
+	return &consumers{heard: map[string]json.RawMessage{}, confirmed: map[string]bool{}}
+}
 
 // Publish takes the events.
 func (c *consumers) Publish(_ context.Context, batch []events.Event) []error {
@@ -37,8 +41,23 @@ func (c *consumers) Publish(_ context.Context, batch []events.Event) []error {
 				event.Body)
 		}
 		c.heard[key] = event.Body
+		if event.Type == events.TypeConfirmed {
+			c.confirmed[event.Subject] = true
+		}
 	}
 	return make([]error, len(batch))
+}
+
+// missing returns an error if no event told of one of the sales.
+func (c *consumers) missing(sales []sale) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, sale := range sales {
+		if !c.confirmed[sale.hold.String()] {
+			return fmt.Errorf("no event told of the sale %s", sale.hold)
+		}
+	}
+	return nil
 }
 
 // contradiction returns what the consumers can't make sense of.

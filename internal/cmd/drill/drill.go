@@ -116,7 +116,8 @@ func (d *drill) breakShop(ctx context.Context) error {
 	// The rest of the log goes to the archive. Aurora's log is always there.
 	_, switchErr := admin.Exec(ctx, "SELECT pg_switch_wal()")
 	// The consumers hear of the sales that will be undone.
-	if err := errors.Join(err, switchErr, s.drain(ctx), s.close()); err != nil {
+	err = errors.Join(err, switchErr, s.drain(ctx), s.close(), d.consumers.missing(d.sold))
+	if err != nil {
 		return err
 	}
 	d.say("A shop made %d sales. The products' names were overwritten, which was noticed %s later.",
@@ -138,6 +139,10 @@ func (d *drill) takeOver(ctx context.Context, routine string) error {
 	return errors.Join(err, second.Stop())
 }
 
+// endLeases ends the lease of the relay that ran at the restored moment. It lasts for a minute, which
+// is shorter than a restore on AWS, and longer than one here.
+const endLeases = "UPDATE sinks SET leased_until = '-infinity', lease = NULL"
+
 // reopen begins a new epoch, audits, and sells again. It says how long that took since start, and
 // what was lost.
 func (d *drill) reopen(
@@ -148,6 +153,9 @@ func (d *drill) reopen(
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, endLeases); err != nil {
+		return fmt.Errorf("end the leases: %w", err)
+	}
 	if routine != "" {
 		if _, err := conn.Exec(ctx, "SELECT "+routine+"()"); err != nil {
 			return fmt.Errorf("%s: %w", routine, err)
@@ -169,7 +177,8 @@ func (d *drill) reopen(
 	rto := time.Since(start)
 	err = errors.Join(err, sell.wait(ctx, d.unnoticed))
 	again := sell.stop()
-	err = errors.Join(err, s.drain(ctx), s.close(), d.consumers.contradiction())
+	err = errors.Join(err, s.drain(ctx), s.close(), d.consumers.missing(again),
+		d.consumers.contradiction())
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/allo/reservations/internal/events"
 )
 
@@ -100,6 +102,16 @@ func TestConsumersTellEventsApartBySourceAndID(t *testing.T) {
 	publish(c, `{"source": "b", "id": "1", "data": 3}`)
 	if c.contradiction() == nil {
 		t.Error("the consumers accept two meanings of one event")
+	}
+	sold := []sale{{hold: uuid.New()}}
+	if c.missing(sold) == nil {
+		t.Error("the consumers don't miss the event of a sale")
+	}
+	c.Publish(t.Context(), []events.Event{{
+		Subject: sold[0].hold.String(), Type: events.TypeConfirmed, Body: []byte(`{"source": "c"}`),
+	}})
+	if err := c.missing(sold); err != nil {
+		t.Error(err)
 	}
 	c = newConsumers()
 	publish(c, `{"id": "1"}`)

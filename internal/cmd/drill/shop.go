@@ -56,6 +56,7 @@ SELECT p.id, w.id, %d FROM products p, warehouses w`, products, stock))
 
 // shop is the service on a server: its functions behind a gateway, and the relay.
 type shop struct {
+	on        *server
 	url       string
 	client    *http.Client
 	rows      []row
@@ -78,7 +79,7 @@ func (d *drill) open(on *server) (s *shop, err error) {
 		DatabaseURL: on.url(), HoldTTL: time.Minute, MaxHold: time.Hour, MaxPaymentHold: time.Hour,
 		MaxUnits: stock, MaxLines: 10, EventSource: "drill",
 	}
-	s = &shop{client: &http.Client{
+	s = &shop{on: on, client: &http.Client{
 		Timeout:   callLimit,
 		Transport: &http.Transport{MaxIdleConnsPerHost: sellers},
 	}}
@@ -147,16 +148,36 @@ func (s *shop) close() error {
 	return errors.Join(s.gateway.Close(), s.functions.Close())
 }
 
-// drain publishes what is left.
+// drainPause is how long the drill waits before it looks again for what is left.
+const drainPause = 200 * time.Millisecond
+
+// drain publishes what is left, as infra/RUNBOOK.md says under "A moved database".
 func (s *shop) drain(ctx context.Context) error {
 	s.stopRelay()
 	s.relaying.Wait()
-	for {
-		err := s.relay(0).Run(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
+	conn, err := s.on.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for times := 0; times < 2; {
+		_ = s.relay(0).Run(ctx) // its error is that something is left
+		var done bool
+		const sql = "SELECT bool_and(done = (SELECT max(n) FROM ticks)) FROM sinks"
+		if err := conn.QueryRow(ctx, sql).Scan(&done); err != nil {
+			return fmt.Errorf("wait for the relay: %w", err)
+		}
+		if done {
+			times++ // once more: the first run may not have seen the last rows
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the relay: %w", ctx.Err())
+		case <-time.After(drainPause):
 		}
 	}
+	return nil
 }
 
 // audit checks every promise on everything that the server has.
