@@ -271,8 +271,10 @@ func floor(p prices, m measured, t template) []line {
 	return append(lines,
 		line{"the sweeper, each minute", p.cost("lambdaRequests", calls) + p.cost("lambdaGBs",
 			minutes*0.1*memory)},
-		line{fmt.Sprintf("alarms, on %d metrics", t.AlarmMetrics),
-			p.cost("alarm", float64(t.AlarmMetrics))},
+		line{
+			fmt.Sprintf("alarms, on %d metrics", t.AlarmMetrics),
+			p.cost("alarm", float64(t.AlarmMetrics)),
+		},
 		line{fmt.Sprintf("%d metrics of our own", idleMetrics), p.cost("metric", idleMetrics)},
 		line{"the database's secret", p.cost("secret", 1)},
 	)

@@ -68,7 +68,8 @@ func sayTime(say func(string, ...any), p prices, m measured) {
 		name  string
 		cells []string
 	}{
-		{"a million takes", takes}, {"Aurora's writer needs, in capacity units", capacity},
+		{"a million takes", takes},
+		{"Aurora's writer needs, in capacity units", capacity},
 		{"a million, with its time's part of the floor", share},
 		{"a million in a month, with the whole floor", month},
 	} {
