@@ -112,13 +112,13 @@ func wantAlarmsOf(mode string) map[string]string {
 
 // eachAlarm matches the alarms that exist for each function, place, sink, queue or webhook.
 var eachAlarm = regexp.MustCompile(`^(Errors|Faults|Throttles|RelayBehind|EventsParked|` +
-	`QueueBehind|QueueDead|WebhookBehind|WebhookDead)-(.+)$`)
+	`QueueBehind|QueueDead|WebhookBehind)-(.+)$`)
 
 // eachOf has the word that stands for each one's name in RUNBOOK.md.
 var eachOf = map[string]string{
 	"Errors": "FUNCTION", "Faults": "FUNCTION", "Throttles": "FUNCTION",
 	"RelayBehind": "PLACE", "EventsParked": "SINK",
-	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME", "WebhookDead": "NAME",
+	"QueueBehind": "NAME", "QueueDead": "NAME", "WebhookBehind": "NAME",
 }
 
 func TestEachAlarmWatchesItsMetric(t *testing.T) {
@@ -130,8 +130,13 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 			}
 			condition := strings.Replace(alarmOf(a), "AlloReservations/"+stackName(mode), "own", 1)
 			if m := eachAlarm.FindStringSubmatch(name); m != nil {
-				if dims := alarmDimensions(a); !strings.Contains(dims, tpl.subject(mode, m[1], m[2])) {
+				dims := alarmDimensions(a)
+				if !strings.Contains(dims, tpl.subject(mode, m[1], m[2])) {
 					t.Errorf("the alarm %s watches %s", name, dims)
+				}
+				if m[1] == "Errors" && !strings.HasPrefix(m[2], backOffice) &&
+					!(strings.Contains(dims, `"MetricName":"Faults"`) && strings.Contains(dims, `"`+m[2]+`"`)) {
+					t.Errorf("the alarm %s doesn't watch the faults of %s: %s", name, m[2], dims)
 				}
 				name = m[1]
 			}
@@ -158,8 +163,6 @@ func (tpl template) subject(mode, kind, name string) string {
 		return `["EventsQueues` + name + `Dead`
 	case "WebhookBehind":
 		return `["EventsWebhooks` + name + `Queue`
-	case "WebhookDead":
-		return `["EventsWebhooks` + name + `Dead`
 	default: // The functions write these metrics themselves.
 		return `"` + name + `"`
 	}

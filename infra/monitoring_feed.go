@@ -119,16 +119,14 @@ func (m *monitoring) addWebhooks(webhooks []queue) {
 			above: 0, breaching: 1, outOf: 1,
 			meaning: "The webhook " + q.name + " hasn't taken an event for an hour",
 		})
-		m.addAlarm("WebhookDead-"+q.name, letters, alarm{
-			above: 0, breaching: 1, outOf: 1,
-			meaning: "Events for the webhook " + q.name + " were given up",
-		})
 		ages, dead = append(ages, age), append(dead, letters)
 		delivered = append(delivered, m.serviceMetric(emf.WebhookDelivered, q.name, "Sum", 1))
 		failed = append(failed, m.serviceMetric(emf.WebhookFailed, q.name, "Sum", 1),
 			m.serviceMetric(emf.WebhookDead, q.name, "Sum", 1))
 	}
 	if len(webhooks) > 0 {
+		// One alarm for all, because a stack can have only so many resources. The graph tells which.
+		m.addAlarm("WebhookDead", sum(dead), once("Events for a webhook were given up"))
 		m.addRow(
 			newGraph("Webhooks: events delivered", delivered...),
 			newGraph("Webhooks: attempts that failed, events given up", failed...),

@@ -16,13 +16,13 @@ const (
 	// borrowTimeout is how many seconds the proxy lets a caller wait for a connection. It is less
 	// than a request may take (7 s), so that the function can still answer.
 	borrowTimeout = 5
-	// proxyShare is how many percent of the cluster's connections the proxy may open. The rest is for
-	// what goes past it: the migration, the reader's functions, an operator and RDS itself. AWS wants
-	// 30% of headroom above the use, and at least 20% as the share.
+	// proxyShare is how many percent of an instance's connections the proxy may open. The rest is for
+	// what goes past it: the migration, the audit, an operator and RDS itself. AWS wants 30% of
+	// headroom above the use, and at least 20% as the share.
 	proxyShare = 50
-	// proxyIdle is how many percent of the cluster's connections the proxy keeps open without work.
-	// They cost the cluster memory. The other 25% are opened in a surge: at most 757 with 16 ACUs, so
-	// within four seconds, as each is a log-in of the 200 a second that IAM takes.
+	// proxyIdle is how many percent of an instance's connections the proxy keeps open without work.
+	// They cost memory. The other 25% are opened in a surge: at most 757 with 16 ACUs, so within four
+	// seconds, as each is a log-in of the 200 a second that IAM takes.
 	proxyIdle = 25
 )
 

@@ -93,9 +93,7 @@ func (c *cluster) demote() {
 // promote makes the standby the writer, and leads the writer's name to it.
 func (c *cluster) promote() {
 	c.t.Helper()
-	if !pgtest.QueryOne[bool](c.new, "SELECT pg_promote(true, 60)") {
-		c.t.Fatal("the standby wasn't promoted")
-	}
+	c.new.Promote()
 	c.names.Point(writerName, newAddress)
 }
 
@@ -315,6 +313,34 @@ func TestAConnectionIsClosedWhenItsServerStopsToTakeWrites(t *testing.T) {
 	}
 	if again := queryOne[int](t, reader, backendSQL); again != kept {
 		t.Errorf("the reader's pool has left session %d for %d", kept, again)
+	}
+}
+
+// A Reader reads from a standby all the time, and so keeps its connection.
+func TestAReaderKeepsItsConnectionToAStandby(t *testing.T) {
+	t.Parallel()
+
+	c := newCluster(t)
+	reader, err := postgres.OpenReader(postgres.URL(c.new.DirectURL), 1,
+		postgres.ReaderOptions{MaxLag: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	session := func() (pid int) {
+		t.Helper()
+		answered, err := reader.AnyAge(t.Context(),
+			func(ctx context.Context, p *postgres.Pool) (err error) {
+				pid, err = postgres.QueryRow(ctx, p, pgx.RowTo[int], backendSQL)
+				return err
+			})
+		if !answered || err != nil {
+			t.Fatalf("a read on the standby = %t, %v, want it answered", answered, err)
+		}
+		return pid
+	}
+	if first, again := session(), session(); first != again {
+		t.Errorf("two reads ran in the sessions %d and %d, want one", first, again)
 	}
 }
 

@@ -68,7 +68,9 @@ func (d *deployRun) health(ctx context.Context) error {
 }
 
 // offer puts the product and the warehouse up for sale.
-func (d *deployRun) offer(ctx context.Context) error { return d.put(ctx, "offer", "OPEN", "ACTIVE") }
+func (d *deployRun) offer(ctx context.Context) error {
+	return d.put(ctx, "offer", "OPEN", "ACTIVE")
+}
 
 // putAway takes both out of the catalog. The product's limit keeps anybody from holding many.
 func (d *deployRun) putAway(ctx context.Context) error {
@@ -107,7 +109,8 @@ func (d *deployRun) put(ctx context.Context, key, warehouseStatus, productStatus
 	return nil
 }
 
-// fill makes spare units free, whatever an earlier run left.
+// fill makes spare units free, whatever an earlier run left. A count that finds the same makes no
+// movement.
 func (d *deployRun) fill(ctx context.Context) error {
 	row, _, err := d.row(ctx)
 	if err != nil {

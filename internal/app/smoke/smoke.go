@@ -11,7 +11,7 @@
 // while it runs, which takes a second or two; its name tells a shopper who sees it that it isn't
 // for sale. A run that dies leaves a hold that ends by itself after a minute, and the next run puts
 // the product away. The holds are real, so consumers get their events: held, extended and released,
-// and a count of the stock, all of the product with the SKU smoke-test.
+// and in the first deploy the stock's, all of the product with the SKU smoke-test.
 //
 // A deploy may start the check again, when the answer of the first run was lost. Each run has an
 // idempotency key of its own, so that it tests for itself; a call that a run repeats has the key of

@@ -96,7 +96,8 @@ func (d *drill) open(on *server) (s *shop, err error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (s *shop) close() error {
 	return errors.Join(s.gateway.Close(), s.functions.Close())
 }
 
-// drainPause is how long the drill waits for the lease of another relay, which was stopped.
+// drainPause is how long the drill waits before it looks again for what is left.
 const drainPause = 200 * time.Millisecond
 
 // drain publishes what is left, as infra/RUNBOOK.md says under "A moved database".
