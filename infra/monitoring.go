@@ -14,8 +14,8 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
-// Each alarm has a section in RUNBOOK.md.
+// monitoring collects the stack's alarms, which all notify the same topics, and the rows of the
+// dashboard. Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
