@@ -115,8 +115,8 @@ test-infra: cdk ## Run the CDK app's tests; the first time the CDK takes minutes
 	go test -timeout $(TIMEOUT) $(ARGS) ./infra
 
 .PHONY: test-pooled
-# These packages have all statements, and the ways to them. The controls are left out: that a test can
-# fail doesn't depend on the way to the server. They take two fifths of the time of reservation.
+# These packages have all statements, and the ways to them. The controls are left out: that a test
+# can fail doesn't depend on the way to the server. They take two fifths of reservation's time.
 POOLED := $(addprefix ./internal/,reservation stock postgres events/outbox app e2e)
 CONTROLS := Without|^TestA?Broken|EachCorruption|InAnotherLockOrder
 test-pooled: postgres ## Run the tests of the statements through PgBouncer (needs pgbouncer).

@@ -37,8 +37,8 @@ func newTopic(scope constructs.Construct, s Settings) awssns.Topic {
 	return topic
 }
 
-// topics returns the topics that each alarm notifies: the stack's own, and the operator's, whose own
-// policy must let CloudWatch publish.
+// topics returns the topics that each alarm notifies: the stack's own, and the operator's. The
+// policy of the latter must let CloudWatch publish.
 func topics(scope constructs.Construct, s Settings) []awssns.ITopic {
 	all := []awssns.ITopic{newTopic(scope, s)}
 	if s.AlarmTopicARN != "" {

@@ -130,8 +130,13 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 			}
 			condition := strings.Replace(alarmOf(a), "AlloReservations/"+stackName(mode), "own", 1)
 			if m := eachAlarm.FindStringSubmatch(name); m != nil {
-				if dims := alarmDimensions(a); !strings.Contains(dims, tpl.subject(mode, m[1], m[2])) {
+				dims := alarmDimensions(a)
+				if !strings.Contains(dims, tpl.subject(mode, m[1], m[2])) {
 					t.Errorf("the alarm %s watches %s", name, dims)
+				}
+				if m[1] == "Errors" && !strings.HasPrefix(m[2], backOffice) &&
+					!(strings.Contains(dims, `"MetricName":"Faults"`) && strings.Contains(dims, `"`+m[2]+`"`)) {
+					t.Errorf("the alarm %s doesn't watch the faults of %s: %s", name, m[2], dims)
 				}
 				name = m[1]
 			}

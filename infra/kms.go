@@ -73,13 +73,14 @@ func newKey(stack awscdk.Stack, s Settings) awskms.Key {
 // keyStatements let AWS's services and the account's roles use the key:
 //   - CloudWatch Logs, for the stack's log groups alone (its user guide, "Encrypt log data in
 //     CloudWatch Logs using AWS Key Management Service");
-//   - what sends to an encrypted topic or queue, and EventBridge for its bus: SNS's developer guide,
-//     "Key management", and EventBridge's user guide, "Authorizing EventBridge to use a customer
-//     managed key". There is no condition, because EventBridge sends no source account to an
-//     encrypted topic or queue. A foreign alarm or rule needs the topic's or the queue's policy
+//   - what sends to an encrypted topic or queue, and EventBridge for its bus: SNS's developer
+//     guide, "Key management", and EventBridge's user guide, "Authorizing EventBridge to use a
+//     customer managed key". There is no condition, because EventBridge sends no source account to
+//     an encrypted topic or queue. A foreign alarm or rule needs the topic's or the queue's policy
 //     too, and has it not;
 //   - every role of the account, but only by way of SQS, SNS and Secrets Manager, whose own
-//     permissions then decide. The keys that AWS manages for these services have the same statement.
+//     permissions then decide. The keys that AWS manages for these services have the same
+//     statement.
 func keyStatements(s Settings) []awsiam.PolicyStatement {
 	use := []string{
 		"kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey",

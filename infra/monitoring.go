@@ -14,8 +14,8 @@ import (
 	"github.com/allo/reservations/internal/emf"
 )
 
-// monitoring collects the stack's alarms, which all notify the same topics, and the dashboard's rows.
-// Each alarm has a section in RUNBOOK.md.
+// monitoring collects the stack's alarms, which all notify the same topics, and the rows of the
+// dashboard. Each alarm has a section in RUNBOOK.md.
 type monitoring struct {
 	scope    constructs.Construct
 	settings Settings
@@ -163,7 +163,7 @@ func (m *monitoring) addFunctions(
 			continue
 		}
 		own := m.failuresOf(f)
-		alarms[f.name] = m.addFailures(f.name, "The function "+f.name, own.errors[0], own.faults[0])
+		alarms[f.name] = []awscloudwatch.Alarm{m.addFailures(f.name, own)}
 	}
 	m.addBackOffice(backOffice)
 	m.addThrottles(slices.Concat(functions, asked))
@@ -183,8 +183,12 @@ func (m *monitoring) addFunctions(
 func (m *monitoring) addBackOffice(functions []function) {
 	for group := range slices.Chunk(functions, maxWatched) {
 		shared := m.failuresOf(group...)
-		m.addFailures(nameOfGroup(backOffice, group), "A function of the back office, or live or health",
-			sum(shared.errors), sum(shared.faults))
+		const who = "A function of the back office, or live or health"
+		name := nameOfGroup(backOffice, group)
+		m.addAlarm("Errors-"+name, sum(shared.errors),
+			once(who+" failed or timed out, which no input may cause"))
+		m.addAlarm("Faults-"+name, sum(shared.faults),
+			once(who+" answered a call with 500, which is a bug"))
 	}
 }
 
@@ -221,15 +225,11 @@ func sum(metrics []awscloudwatch.IMetric) awscloudwatch.IMetric {
 	})
 }
 
-// addFailures adds the two alarms of one function or of several, which also end a rollout.
-func (m *monitoring) addFailures(
-	name, who string, errors, faults awscloudwatch.IMetric,
-) []awscloudwatch.Alarm {
-	return []awscloudwatch.Alarm{
-		m.addAlarm("Errors-"+name, errors, once(who+" failed or timed out, which no input may cause")),
-		// Lambda takes an answer of 500 for a success.
-		m.addAlarm("Faults-"+name, faults, once(who+" answered a call with 500, which is a bug")),
-	}
+// addFailures adds the alarm of one function, which also ends its rollout. Lambda takes an answer of
+// 500 for a success, so the alarm adds the two metrics up.
+func (m *monitoring) addFailures(name string, own failures) awscloudwatch.Alarm {
+	return m.addAlarm("Errors-"+name, sum(slices.Concat(own.errors, own.faults)),
+		once("The function "+name+" failed, timed out or answered a call with 500, which is a bug"))
 }
 
 // once is an alarm for what may not happen at all.

@@ -99,8 +99,8 @@ func TestAFunctionWithTheRightsOfOthersIsFound(t *testing.T) {
 	}
 }
 
-// The proxy shares the few connections of the writer and of the reader. The migration needs a session
-// of its own, and so does the audit.
+// The proxy shares the few connections of the writer and of the reader. The migration needs a
+// session of its own, and so does the audit.
 func TestOnlyTheSweeperAndTheMigrationMayLogInPastTheProxy(t *testing.T) {
 	const mode = "aurora-prod"
 	tpl := synth(t, mode)

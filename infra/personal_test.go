@@ -83,7 +83,9 @@ func TestTheAccessLogHasTheFieldsOfTheTable(t *testing.T) {
 		t.Errorf("the personal fields of the access log (-table +log):\n%s", diff)
 	}
 	row := personalRow(t, "the access log")
-	if !strings.Contains(row, "the caller's address") || !strings.Contains(row, "the ARN of who signed") {
-		t.Errorf("the row of the access log is %q", row)
+	for _, want := range []string{"the caller's address", "the ARN of who signed"} {
+		if !strings.Contains(row, want) {
+			t.Errorf("the row of the access log is %q, want %q in it", row, want)
+		}
 	}
 }

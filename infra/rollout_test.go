@@ -75,8 +75,7 @@ func TestARolloutWatchesItsOwnFunctionAndTheAPI(t *testing.T) {
 			rest, ok := strings.CutPrefix(g.id, "Rollout"+name)
 			return isKind && ok && len(rest) == len("12345678")
 		}
-		if len(got) != 3 || got[0] != "ApiErrors" || !own(got[1], "Errors") ||
-			!own(got[2], "Faults") {
+		if len(got) != 2 || got[0] != "ApiErrors" || !own(got[1], "Errors") {
 			t.Errorf("the rollout %s watches %v", g.id, got)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -110,7 +111,7 @@ func (o objective) share(
 	m *monitoring, f function, n int, minutes float64, least int,
 ) awscloudwatch.MathExpression {
 	number := func(text string) *string {
-		return jsii.String(strings.ReplaceAll(text, "%", fmt.Sprint(n)))
+		return jsii.String(strings.ReplaceAll(text, "%", strconv.Itoa(n)))
 	}
 	period, metrics := awscdk.Duration_Minutes(jsii.Number(minutes)), o.metrics(m, f, n, minutes)
 	all := map[string]awscloudwatch.IMetric{}

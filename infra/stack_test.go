@@ -59,7 +59,6 @@ func TestTheLargestStackIsBelowTheLimitToo(t *testing.T) {
 	largest["hostedZoneId"], largest["alarmEmail"] = "Z123", "ops@example.com"
 	largest["certificateArn"] = modes["external-prod"]["certificateArn"]
 	largest["corsOrigins"] = "https://shop.example.com"
-	largest["kms"], largest["backupRegion"], largest["migrate"] = "on", "eu-west-1", "manual"
 	largest["waf"], largest["region"], largest["botControl"] = "on", "eu-central-1", "on"
 	largest["cdnOnly"], largest["cdnSecrets"] = "on", "1,2"
 	largest["provisioned"] = strings.Join(saleFunctions()[:maxProvisioned], ":5,") + ":5"

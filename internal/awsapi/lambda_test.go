@@ -57,12 +57,14 @@ func TestAFunctionsFailureIsToldFromLambdas(t *testing.T) {
 		passes  bool
 	}{
 		"the function failed": {
-			200, map[string]string{"X-Amz-Function-Error": "Unhandled"},
+			200,
+			map[string]string{"X-Amz-Function-Error": "Unhandled"},
 			`{"errorType":"Runtime.ExitError","errorMessage":"exit status 2"}`,
 			"the function allo-dev-reserve failed, Unhandled Runtime.ExitError: exit status 2", false,
 		},
 		"the permission is new": {
-			403, map[string]string{"X-Amzn-Errortype": "AccessDeniedException"},
+			403,
+			map[string]string{"X-Amzn-Errortype": "AccessDeniedException"},
 			`{"Message":"not authorized"}`,
 			"the answer of Lambda is 403 AccessDeniedException: not authorized", true,
 		},

@@ -222,7 +222,9 @@ func (t *tally) count(counted func(status int) bool) (n int) {
 
 // awaitMore waits until a count has grown by more, and returns how long that took. It returns an
 // error at the limit.
-func awaitMore(t *testing.T, count func() int, more int, limit time.Duration) (time.Duration, error) {
+func awaitMore(
+	t *testing.T, count func() int, more int, limit time.Duration,
+) (time.Duration, error) {
 	t.Helper()
 	begin, from := time.Now(), count()
 	for count() < from+more {
@@ -284,15 +286,22 @@ func (c cells) outage(t *testing.T) error {
 	c.north.stop()
 	c.south.stop()
 	t.Logf("%d functions killed; north %v, south %v; %d successes of the south took %s before the "+
-		"outage, %s while the north hung (×%.2f), %s while it was dead (×%.2f)", killed,
-		c.north.answers.by, c.south.answers.by, cellCalls, well, hanging,
-		well.Seconds()/hanging.Seconds(), dead, well.Seconds()/dead.Seconds())
+		"outage, %s while the north hung, %s while it was dead", killed, c.north.answers.by,
+		c.south.answers.by, cellCalls, well, pace(well, hanging), pace(well, dead))
 
 	var failed error
 	if n := c.south.answers.failures(); n > 0 {
 		failed = fmt.Errorf("%d calls of the south failed: %v", n, c.south.answers.by)
 	}
 	return errors.Join(errBefore, errHanging, errDead, failed)
+}
+
+// pace says how long the calls of a part took, and their rate as a multiple of that before it.
+func pace(before, took time.Duration) string {
+	if took == 0 {
+		return "not measured"
+	}
+	return fmt.Sprintf("%s (×%.2f)", took, before.Seconds()/took.Seconds())
 }
 
 // TestACellOutlivesItsNeighbour lets one of two cells hang and die under load. No call of the other

@@ -102,9 +102,7 @@ func (r *region) demotePrimary() {
 func (r *region) promote() {
 	r.t.Helper()
 	r.replication.proxy.Stop()
-	if !pgtest.QueryOne[bool](r.standby, "SELECT pg_promote(true, 60)") {
-		r.t.Fatal("the standby wasn't promoted")
-	}
+	r.standby.Promote()
 	r.promotedAt = time.Now()
 	r.names.Point(writerName, standbyAddress)
 }

@@ -54,9 +54,7 @@ func (p *pair) failOver() {
 	}
 	p.replication.proxy.Stop()
 	p.service.proxy.Stop()
-	if !pgtest.QueryOne[bool](p.standbyDB, "SELECT pg_promote(true, 60)") {
-		p.t.Fatal("the standby wasn't promoted")
-	}
+	p.standbyDB.Promote()
 	u, err := url.Parse(p.standbyDB.DirectURL)
 	if err != nil {
 		p.t.Fatal(err)

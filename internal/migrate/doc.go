@@ -14,13 +14,13 @@
 //
 // # Files that take long
 //
-// A file runs in one transaction, and a run that is cut off has done nothing. So what may take longer
-// than a minute is in a file of its own with the line "-- +goose NO TRANSACTION". Its statements run
-// each by itself, and a run that was cut off runs the whole file again. So each of them may be
-// repeated. They have one of two forms, to which a test keeps them:
+// A file runs in one transaction, and a run that is cut off has done nothing. So what may take
+// longer than a minute is in a file of its own with the line "-- +goose NO TRANSACTION". Its
+// statements run each by itself, and a run that was cut off runs the whole file again. So each of
+// them may be repeated. They have one of two forms, to which a test keeps them:
 //
-//   - CREATE INDEX CONCURRENTLY IF NOT EXISTS. One that failed leaves an index that Postgres marks as
-//     invalid. The next run drops it first, and builds it anew. A valid index is never dropped.
+//   - CREATE INDEX CONCURRENTLY IF NOT EXISTS. One that failed leaves an index that Postgres marks
+//     as invalid. The next run drops it first, and builds it anew. A valid index is never dropped.
 //   - DO with a loop that changes a batch of rows, commits, and ends when no row is left to change.
 //     The next run goes on with the rows that are left.
 //

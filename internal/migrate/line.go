@@ -14,8 +14,8 @@ import (
 	"github.com/allo/reservations/internal/postgres"
 )
 
-// lineNamePrefix begins the application_name of the sessions that run the files' statements. By it a
-// run finds the sessions that an earlier run has left.
+// lineNamePrefix begins the application_name of the sessions that run the files' statements. By it
+// a run finds the sessions that an earlier run has left.
 const lineNamePrefix = "allo-migrate "
 
 // errLeft means that the run has left its line.
@@ -40,8 +40,8 @@ func newLine() *line {
 	return &line{name: lineNamePrefix + rand.Text(), conns: map[net.Conn]struct{}{}}
 }
 
-// setPatient says whether the sessions that begin from now on wait for locks without a limit. CREATE
-// INDEX CONCURRENTLY waits for the transactions of others, and nobody waits for it.
+// setPatient says whether the sessions that begin from now on wait for locks without a limit.
+// CREATE INDEX CONCURRENTLY waits for the transactions of others, and nobody waits for it.
 func (l *line) setPatient(patient bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

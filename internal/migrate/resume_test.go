@@ -164,7 +164,8 @@ func TestAnIndexThatARunLeftIsFinishedByTheDatabase(t *testing.T) {
 	r.mustRun()
 }
 
-// This is the control of the test above: a run that is cancelled, and doesn't leave, ends the build.
+// This is the control of the test above: a run that is cancelled, and doesn't leave, ends the
+// build.
 func TestACancelledBuildLeavesAnInvalidIndexAndTheNextRunBuildsItAnew(t *testing.T) {
 	t.Parallel()
 

@@ -118,6 +118,14 @@ SELECT count(*) >= $1 FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'`, n)
 }
 
+// Promote makes a standby a writer, and waits until it is one. On a busy machine that takes longer
+// than a statement of the service may.
+func (f *Fixture) Promote() {
+	f.t.Helper()
+	f.Exec("SELECT pg_promote(false)")
+	f.WaitUntil("SELECT NOT pg_is_in_recovery()")
+}
+
 // EndSessions ends every session of the database except the Fixture's own, as a failover does, and
 // waits until they are gone. Sessions report their statistics by then.
 func (f *Fixture) EndSessions() {

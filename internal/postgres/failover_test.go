@@ -93,9 +93,7 @@ func (c *cluster) demote() {
 // promote makes the standby the writer, and leads the writer's name to it.
 func (c *cluster) promote() {
 	c.t.Helper()
-	if !pgtest.QueryOne[bool](c.new, "SELECT pg_promote(true, 60)") {
-		c.t.Fatal("the standby wasn't promoted")
-	}
+	c.new.Promote()
 	c.names.Point(writerName, newAddress)
 }
 

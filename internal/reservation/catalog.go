@@ -124,8 +124,8 @@ type stockRow struct {
 // and the others on the next. ListProducts returns ErrBusy or ErrUnavailable.
 //
 // The catalog is a snapshot that promises nothing. It may show a hold that isn't on disk yet. It is
-// read on the Reader, which may be a moment behind. AsOf tells which moment it is of: a reader has a
-// tick together with all that the tick's snapshot sees, as its log is in that order.
+// read on the Reader, which may be a moment behind. AsOf tells which moment it is of: a reader has
+// a tick together with all that the tick's snapshot sees, as its log is in that order.
 func (s *Service) ListProducts(
 	ctx context.Context, after Cursor, limit int,
 ) (entries []CatalogEntry, next *Cursor, err error) {

@@ -333,7 +333,8 @@ func TestADeployLeavesTheSchemaToAnOperator(t *testing.T) {
 	db.Exec("DELETE FROM goose_versions WHERE version_id = " + newest)
 	db.Exec("DROP FUNCTION max_tries()")
 	report, err := run(t.Context(), []byte(`{"RequestType": "Update"}`))
-	if err == nil || len(report.Applied) > 0 || !strings.Contains(err.Error(), "the schema lacks 00") ||
+	if err == nil || len(report.Applied) > 0 ||
+		!strings.Contains(err.Error(), "the schema lacks 00") ||
 		!strings.Contains(err.Error(), "make migrate-remote") {
 		t.Fatalf("a deploy = %+v, %v, want it to name the command", report, err)
 	}
@@ -355,7 +356,8 @@ func TestAnEventWithApplyMigratesInAnyCase(t *testing.T) {
 	if _, err := run(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	db.Exec("DELETE FROM goose_versions WHERE version_id = (SELECT max(version_id) FROM goose_versions)")
+	db.Exec("DELETE FROM goose_versions " +
+		"WHERE version_id = (SELECT max(version_id) FROM goose_versions)")
 	if _, err := run(t.Context(), nil); err == nil {
 		t.Fatal("a deploy applies the file")
 	}

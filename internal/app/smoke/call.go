@@ -110,19 +110,18 @@ func (c *caller) repeat(ctx context.Context, q call) (a answer, err error) {
 	}
 }
 
-// until waits until ok reports true. What it looks at may come from a server that follows the
-// database, some milliseconds later. The error is ok's own, or says `what` is wrong.
-func (c *caller) until(
-	ctx context.Context, limit time.Duration, what string, ok func() (bool, error),
-) error {
-	end := time.Now().Add(limit)
+// until waits until ok reports true, for followLimit at most. What it looks at may come from a
+// server that follows the database, some milliseconds later. The error is ok's own, or says `what`
+// is wrong.
+func (c *caller) until(ctx context.Context, what string, ok func() (bool, error)) error {
+	end := time.Now().Add(followLimit)
 	for {
 		done, err := ok()
 		if err != nil || done {
 			return err
 		}
 		if time.Now().After(end) || !wait(ctx, c.pause/followPauses) {
-			return fmt.Errorf("%s after %s", what, limit)
+			return fmt.Errorf("%s after %s", what, followLimit)
 		}
 	}
 }

@@ -132,7 +132,7 @@ func (d *deployRun) fill(ctx context.Context) error {
 	if len(moved.Results) != 1 || moved.Results[0].Outcome == "REFUSED" {
 		return fmt.Errorf("%s answered %+v, want one count that is applied", q, moved.Results)
 	}
-	return d.until(ctx, followLimit, "the stock that was counted isn't in the list",
+	return d.until(ctx, "the stock that was counted isn't in the list",
 		func() (bool, error) {
 			row, there, err := d.row(ctx)
 			d.before = row
@@ -154,13 +154,13 @@ func (d *deployRun) row(ctx context.Context) (row stockRow, there bool, err erro
 
 // inCatalog wants a shopper to see the product.
 func (d *deployRun) inCatalog(ctx context.Context) error {
-	return d.until(ctx, followLimit, "the catalog doesn't show the product with free units",
+	return d.until(ctx, "the catalog doesn't show the product with free units",
 		func() (bool, error) { free, err := d.shown(ctx); return free > 0, err })
 }
 
 // isGone wants no shopper to see the product.
 func (d *deployRun) isGone(ctx context.Context) error {
-	return d.until(ctx, followLimit, "the catalog still shows the product that was put away",
+	return d.until(ctx, "the catalog still shows the product that was put away",
 		func() (bool, error) { free, err := d.shown(ctx); return free < 0, err })
 }
 
@@ -221,7 +221,7 @@ func (d *deployRun) read(ctx context.Context) error {
 	if err := d.isNow(ctx, d.hold, "PENDING"); err != nil {
 		return err
 	}
-	return d.until(ctx, followLimit, "the stock doesn't show the unit that is held",
+	return d.until(ctx, "the stock doesn't show the unit that is held",
 		func() (bool, error) {
 			row, _, err := d.row(ctx)
 			return row.ReservedQuantity > 0, err
@@ -280,7 +280,7 @@ func (d *deployRun) payTooLate(ctx context.Context) error {
 
 // isBack wants the released unit to be free again.
 func (d *deployRun) isBack(ctx context.Context) error {
-	return d.until(ctx, followLimit, "the unit that was released isn't back in the stock",
+	return d.until(ctx, "the unit that was released isn't back in the stock",
 		func() (bool, error) {
 			row, _, err := d.row(ctx)
 			return row.ReservedQuantity <= d.before.ReservedQuantity, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -159,9 +160,20 @@ func (w *world) calls(ctx context.Context, s step, holds []string) (c call, _ []
 		}
 		answers = append(answers, answer)
 		c.AnswerBytes += float64(len(answer)) / rounds
+		c.ZippedBytes += zipped(answer) / rounds
 	}
 	c.Ms, c.LogBytes, err = f.measured()
 	return c, answers, err
+}
+
+// zipped returns the bytes of an answer after gzip.
+func zipped(answer []byte) float64 {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	// A buffer takes every byte.
+	_, _ = w.Write(answer)
+	_ = w.Close()
+	return float64(out.Len())
 }
 
 // ask makes the nth call of a step.

@@ -113,6 +113,8 @@ type call struct {
 	// LogBytes and AnswerBytes are means.
 	LogBytes    float64 `json:"logBytes"`
 	AnswerBytes float64 `json:"answerBytes"`
+	// ZippedBytes is the mean of the answers as CloudFront sends them, compressed by gzip.
+	ZippedBytes float64 `json:"zippedBytes"`
 }
 
 // template is what was counted in a synthesized template.
@@ -201,19 +203,20 @@ func callsOf() (calls float64) {
 }
 
 // behindCDN returns what a million reservations cost more when CloudFront stands before the API. It
-// takes every call and sends every byte. The catalog's calls don't reach the gateway, except one a
-// second for each page and place.
+// takes every call, and sends every answer compressed. What the gateway sends to it is free. The
+// catalog's calls don't reach the gateway, except one a second for each page and place.
 func behindCDN(p prices, m measured) float64 {
-	bytes := 0.0
+	bytes, zipped := 0.0, 0.0
 	for _, s := range journey {
 		bytes += s.Per * million * (m.Calls[s.Route].AnswerBytes + headers)
+		zipped += s.Per * million * (m.Calls[s.Route].ZippedBytes + headers)
 	}
 	catalog := journey[0]
 	c, n := m.Calls[catalog.Route], catalog.Per*million
 	saved := p.cost("transfer", bytes) + p.cost("httpAPI", n) + p.cost("lambdaRequests", n) +
 		p.cost("lambdaGBs", n*billedMs(c)/1000*memory) +
 		p.cost("logs", n*(c.LogBytes+m.AccessLogBytes))
-	return p.cost("cdnRequests", callsOf()) + p.cost("cdnBytes", bytes) - saved
+	return p.cost("cdnRequests", callsOf()) + p.cost("cdnBytes", zipped) - saved
 }
 
 // aurora returns what the capacity above the least costs while a million reservations come in.
@@ -268,8 +271,10 @@ func floor(p prices, m measured, t template) []line {
 	return append(lines,
 		line{"the sweeper, each minute", p.cost("lambdaRequests", calls) + p.cost("lambdaGBs",
 			minutes*0.1*memory)},
-		line{fmt.Sprintf("alarms, on %d metrics", t.AlarmMetrics),
-			p.cost("alarm", float64(t.AlarmMetrics))},
+		line{
+			fmt.Sprintf("alarms, on %d metrics", t.AlarmMetrics),
+			p.cost("alarm", float64(t.AlarmMetrics)),
+		},
 		line{fmt.Sprintf("%d metrics of our own", idleMetrics), p.cost("metric", idleMetrics)},
 		line{"the database's secret", p.cost("secret", 1)},
 	)

@@ -19,7 +19,7 @@ func page(p prices, m measured) string {
 	say("US dollars in %s, without taxes, free tiers and discounts. `make cost` computes this page",
 		p.Region)
 	say("from [a price list](../internal/cmd/cost/prices.json) of %s and from", p.Read)
-	say("[measures](../internal/cmd/cost/measures.json) of a checkout, which `make cost-measure` takes:")
+	say("[measures](../internal/cmd/cost/measures.json) of a checkout: `make cost-measure`,")
 	say("%s.", m.On)
 	say("A **reservation** here is what one customer does:\n")
 	for _, s := range journey {
@@ -68,7 +68,8 @@ func sayTime(say func(string, ...any), p prices, m measured) {
 		name  string
 		cells []string
 	}{
-		{"a million takes", takes}, {"Aurora's writer needs, in capacity units", capacity},
+		{"a million takes", takes},
+		{"Aurora's writer needs, in capacity units", capacity},
 		{"a million, with its time's part of the floor", share},
 		{"a million in a month, with the whole floor", month},
 	} {
@@ -105,6 +106,12 @@ func sayCuts(say func(string, ...any), p prices, m measured) {
 	for _, l := range largest[:3] {
 		say("- %s: %s, %.0f%%", l.Name, usd(l.USD), 100*l.USD/total(largest))
 	}
+	catalog := m.Calls[journey[0].Route]
+	say("\nThese are the calls themselves, and nearly half of the calls read the catalog. `cdn=on`")
+	say("answers these from CloudFront, which compresses a page from %.0f to %.0f bytes. Then a",
+		catalog.AnswerBytes, catalog.ZippedBytes)
+	say("million reservations cost %s, and the database reads a page once a second.",
+		usd(total(largest)+behindCDN(p, m)))
 	say("\nWith X-Ray's tracing and Lambda's own log lines for each call, as the stack had them")
 	say("before, the bill would be:\n")
 	say("| | with both | as it is | saved |\n|---|---:|---:|---:|")
@@ -162,9 +169,11 @@ func sayMeasures(say func(string, ...any), m measured) {
 	say("Each function of the journey was built and run behind the Lambda Runtime API. The time is")
 	say("the median on the machine that measured. What Lambda bills is an upper bound from it: a")
 	say("function has a seventh of a processor, and %d ms are for the network.\n", networkMs)
-	say("| call | ms here | ms billed | log, bytes | answer, bytes |\n|---|---:|---:|---:|---:|")
+	say("| call | ms here | ms billed | log, bytes | answer, bytes | zipped |")
+	say("|---|---:|---:|---:|---:|---:|")
 	row := func(name string, c call) {
-		say("| %s | %.2f | %.0f | %.0f | %.0f |", name, c.Ms, billedMs(c), c.LogBytes, c.AnswerBytes)
+		say("| %s | %.2f | %.0f | %.0f | %.0f | %.0f |",
+			name, c.Ms, billedMs(c), c.LogBytes, c.AnswerBytes, c.ZippedBytes)
 	}
 	for _, s := range journey {
 		row("`"+s.Route+"`", m.Calls[s.Route])

@@ -10,8 +10,8 @@ import (
 	"github.com/allo/reservations/internal/events"
 )
 
-// consumers is a sink that remembers every event. CloudEvents tells events apart by their source and
-// id, so two different events must never share both (I11).
+// consumers is a sink that remembers every event. CloudEvents tells events apart by their source
+// and id, so two different events must never share both (I11).
 type consumers struct {
 	mu    sync.Mutex
 	heard map[string]json.RawMessage

@@ -89,8 +89,8 @@ func (d *drill) run(ctx context.Context) error {
 		other.Stop())
 }
 
-// breakShop sells on the first server, makes a base backup meanwhile, makes the mistake, and sells on
-// until it is noticed.
+// breakShop sells on the first server, makes a base backup meanwhile, makes the mistake, and sells
+// on until it is noticed.
 func (d *drill) breakShop(ctx context.Context) error {
 	s, err := d.open(d.first)
 	if err != nil {
@@ -139,8 +139,8 @@ func (d *drill) takeOver(ctx context.Context, routine string) error {
 	return errors.Join(err, second.Stop())
 }
 
-// endLeases ends the lease of the relay that ran at the restored moment. It lasts for a minute, which
-// is shorter than a restore on AWS, and longer than one here.
+// endLeases ends the lease of the relay that ran at the restored moment. It lasts for a minute,
+// which is shorter than a restore on AWS, and longer than one here.
 const endLeases = "UPDATE sinks SET leased_until = '-infinity', lease = NULL"
 
 // reopen begins a new epoch, audits, and sells again. It says how long that took since start, and

@@ -151,7 +151,8 @@ func TestTheRunbookHasCommandsThatBashCanRead(t *testing.T) {
 	if commands == nil {
 		t.Fatal("RUNBOOK.md has no commands that begin with pg_dump")
 	}
-	if output, err := exec.Command("bash", "-n", "-c", string(commands[1])).CombinedOutput(); err != nil {
+	output, err := exec.Command("bash", "-n", "-c", string(commands[1])).CombinedOutput()
+	if err != nil {
 		t.Errorf("bash can't read the runbook's commands: %v: %s", err, output)
 	}
 	for _, want := range []string{`psql "$cluster"`, "TRUNCATE", "-f dump.sql"} {

@@ -14,8 +14,8 @@ import (
 // dumpBlock matches the commands of RUNBOOK.md that dump the restored copy and load the dump.
 var dumpBlock = regexp.MustCompile("(?s)```sh\n( *pg_dump \"\\$copy\".*?)```")
 
-// loadDump restores the moment on a second server, dumps it, and loads the dump into another one, by
-// the runbook's own commands.
+// loadDump restores the moment on a second server, dumps it, and loads the dump into another one,
+// by the runbook's own commands.
 func (d *drill) loadDump(ctx context.Context, name string, into *server, routine string) error {
 	start := time.Now()
 	restored, err := d.restore(ctx)

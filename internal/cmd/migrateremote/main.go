@@ -21,6 +21,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if *stack == "" || flags.NArg() > 0 {
-		return fmt.Errorf("name the stack, and nothing else: make migrate-remote STACK=allo-prod")
+		return errors.New("name the stack, and nothing else: make migrate-remote STACK=allo-prod")
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()

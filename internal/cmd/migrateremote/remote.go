@@ -45,7 +45,8 @@ func (r remote) update(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for the function of the stack: %w", err)
 	}
-	arch, known := map[string]string{"arm64": "arm64", "x86_64": "amd64"}[strings.TrimSpace(string(out))]
+	names := map[string]string{"arm64": "arm64", "x86_64": "amd64"} // Go's names for Lambda's
+	arch, known := names[strings.TrimSpace(string(out))]
 	if !known {
 		return fmt.Errorf("%s has the architecture %.20q, want arm64 or x86_64", r.name, out)
 	}

@@ -42,8 +42,8 @@ func Root(t testing.TB) string {
 	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
-// build builds all functions at once into dir/.functions, which leaves alone what is up to date. Each
-// dir/NAME/bootstrap is another name of a binary there.
+// build builds all functions at once into dir/.functions, which leaves alone what is up to date.
+// Each dir/NAME/bootstrap is another name of a binary there.
 func build(ctx context.Context, root, dir string) error {
 	entries, err := os.ReadDir(filepath.Join(root, "functions"))
 	if err != nil {
