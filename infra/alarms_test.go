@@ -135,7 +135,8 @@ func TestEachAlarmWatchesItsMetric(t *testing.T) {
 					t.Errorf("the alarm %s watches %s", name, dims)
 				}
 				if m[1] == "Errors" && !strings.HasPrefix(m[2], backOffice) &&
-					!(strings.Contains(dims, `"MetricName":"Faults"`) && strings.Contains(dims, `"`+m[2]+`"`)) {
+					(!strings.Contains(dims, `"MetricName":"Faults"`) ||
+						!strings.Contains(dims, `"`+m[2]+`"`)) {
 					t.Errorf("the alarm %s doesn't watch the faults of %s: %s", name, m[2], dims)
 				}
 				name = m[1]

@@ -142,7 +142,7 @@ func pipelineRegions(stack awscdk.Stack, s Settings) []*string {
 	if s.CDN && s.Region != cdnRegion {
 		regions = append(regions, jsii.String(cdnRegion))
 	}
-	if s.BackupRegion != "" && !(s.CDN && s.BackupRegion == cdnRegion) {
+	if s.BackupRegion != "" && (!s.CDN || s.BackupRegion != cdnRegion) {
 		regions = append(regions, jsii.String(s.BackupRegion))
 	}
 	return regions

@@ -22,8 +22,8 @@ const (
 	unitsLimit, linesLimit = 100_000_000, 100
 	// sweepLimit is the longest SWEEP_INTERVAL. Dead holds are stored as PENDING for as long.
 	sweepLimit = time.Hour
-	// lagLimit is the longest READER_LAG. The console asks the writer for as long after a change of its
-	// own (FRESH_FOR in internal/webui/static/assets/api.js).
+	// lagLimit is the longest READER_LAG. The console asks the writer for as long after a change of
+	// its own (FRESH_FOR in internal/webui/static/assets/api.js).
 	lagLimit = 10 * time.Second
 	// shownLimit is the largest STOCK_SHOWN: the most units of one line of a hold.
 	shownLimit = 1_000_000

@@ -90,7 +90,9 @@ func TestTheRefusalComesBeforeEverythingElse(t *testing.T) {
 	event.Headers["a b"] = "no header has this name"
 	event.Body, event.IsBase64Encoded = "%", true
 	var log bytes.Buffer
-	h := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the handler is called") })
+	h := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the handler is called")
+	})
 	fn := New(h, slog.New(slog.NewJSONHandler(&log, nil)), OnlyThroughCDN([]string{newSecret}))
 
 	got, err := fn(t.Context(), event)

@@ -27,7 +27,8 @@ type NameServer struct {
 // NewNameServer starts a name server on 127.0.0.1, until the test ends.
 func NewNameServer(t testing.TB) *NameServer {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	var listener net.ListenConfig
+	conn, err := listener.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func NewNameServer(t testing.TB) *NameServer {
 		n.serve()
 	}()
 	t.Cleanup(func() {
-		conn.Close()
+		_ = conn.Close() // which ends serve
 		<-done
 	})
 	return n
