@@ -69,7 +69,8 @@ func TestTheFirewallStandsBeforeTheCDN(t *testing.T) {
 	// These are the controls: the test finds a firewall that lets through what it should stop, or
 	// stops what it should let through.
 	for _, change := range [][2]string{
-		{`/firewall/allo-prod`, `/firewall/allo-dev`}, {"ssm:GetParameter", "ssm:PutParameter"},
+		{`/firewall/allo-prod`, `/firewall/allo-dev`},
+		{"ssm:GetParameter", "ssm:PutParameter"},
 		{`\"region\":\"us-east-1\"`, `\"region\":\"us-east-2\"`},
 	} {
 		if len(handOverProblems(t, changed(t, main, change[0], change[1]), edge)) == 0 {
