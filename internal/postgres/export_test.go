@@ -20,6 +20,9 @@ func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
 // SetPause changes how long a reader that can't be used isn't asked again.
 func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
 
+// Reconnect lets the next read make a new connection.
+func (r *Reader) Reconnect() { r.pool.Reset() }
+
 // KeepSiblings lets the connections that are open now stay open when one of them breaks.
 func (p *Pool) KeepSiblings() { p.resets.Add(1) }
 

@@ -60,6 +60,8 @@ type Pool struct {
 	unnamed atomic.Bool
 	// resets counts how often a broken connection has closed its siblings.
 	resets atomic.Uint64
+	// connects counts the connects that have begun.
+	connects atomic.Int64
 }
 
 // Option changes the pool's configuration before it opens. Of ConnConfig only DialFunc and
@@ -179,6 +181,7 @@ func (p *Pool) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error 
 	if !ok {
 		return errOutsideAcquire
 	}
+	p.connects.Add(1)
 	try.deadline, try.resets = time.Now().Add(connectTimeout), p.resets.Load()
 	ctx, cancel := context.WithDeadline(ctx, try.deadline)
 	defer cancel()

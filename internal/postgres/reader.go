@@ -65,9 +65,11 @@ type Reader struct {
 	mu sync.Mutex
 	// lagSQL is the question for the lag, once the engine is known.
 	lagSQL string
-	// At measured the reader was so little behind that its answers are fresh for the time trusted.
+	// At measured the reader was so little behind that its answers are fresh for the time trusted, on
+	// the connections that were made by then: the pool had begun so many connects.
 	measured time.Time
 	trusted  time.Duration
+	connects int64
 	// At paused a read has found that the reader can't be used, for the reason why.
 	paused time.Time
 	why    Fallback
@@ -183,7 +185,9 @@ func (r *Reader) reach(ctx context.Context, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, readerPatience)
 	defer cancel()
 	if !fresh || r.isFresh() {
-		return r.pool.Connect(ctx)
+		if err := r.pool.Connect(ctx); err != nil || !fresh || r.isFresh() {
+			return err
+		}
 	}
 	return r.measure(ctx)
 }
@@ -237,13 +241,17 @@ SELECT CASE
 
 // measure asks the reader how far it is behind, in one round trip, and in two the first time. The
 // answers are fresh for as long as the reader could have stood still since then without being
-// MaxLag behind.
+// MaxLag behind. A new connection is measured anew, because the same name may lead to another
+// server.
 func (r *Reader) measure(ctx context.Context) error {
 	question, err := r.lagQuestion(ctx)
 	if err != nil {
 		return err
 	}
-	start := time.Now()
+	if err := r.pool.Connect(ctx); err != nil {
+		return err
+	}
+	start, connects := time.Now(), r.pool.connects.Load()
 	ms, err := QueryRow(ctx, r.pool, pgx.RowTo[*float64], question)
 	if err != nil {
 		return fmt.Errorf("ask the reader how far it is behind: %w", err)
@@ -257,7 +265,7 @@ func (r *Reader) measure(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.measured, r.trusted = start, r.opts.MaxLag-lag
+	r.measured, r.trusted, r.connects = start, r.opts.MaxLag-lag, connects
 	return nil
 }
 
@@ -285,7 +293,8 @@ func (r *Reader) lagQuestion(ctx context.Context) (string, error) {
 func (r *Reader) isFresh() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.measured.IsZero() && since(r.measured) < r.trusted
+	return !r.measured.IsZero() && since(r.measured) < r.trusted &&
+		r.connects == r.pool.connects.Load()
 }
 
 // pausedBy returns why the reader can't be used now, or nothing.

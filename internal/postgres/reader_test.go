@@ -386,3 +386,18 @@ func TestALagIsTrustedForTheRestOfTheBound(t *testing.T) {
 			f.fallbacks)
 	}
 }
+
+// A new connection may lead to another server, which nobody has asked yet.
+func TestANewConnectionsLagIsMeasured(t *testing.T) {
+	t.Parallel()
+
+	f := single(t, time.Hour)
+	f.db.Exec(auroraSQL)
+	f.db.Exec("INSERT INTO replica_status VALUES ('two', 'b', 0)")
+	f.wantRead("without a lag,", "")
+	f.db.Exec("UPDATE replica_status SET replica_lag_in_msec = $1",
+		float64((2 * time.Hour).Milliseconds()))
+	f.wantRead("on the connection that was measured,", "")
+	f.reader.Reconnect()
+	f.wantRead("on a new connection,", postgres.Lagging)
+}

@@ -39,15 +39,9 @@ func (s *Service) mayRead(ctx context.Context) bool {
 func read[T any](
 	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
 ) (rows []T, err error) {
-	if s.mayRead(ctx) {
-		answered, err := s.opts.Reader.Fresh(ctx,
-			func(ctx context.Context, reader *postgres.Pool) (err error) {
-				rows, err = postgres.Query(ctx, reader, to, sql, args...)
-				return err
-			})
-		if answered {
-			return rows, classify(err)
-		}
+	rows, answered, err := readOnReader(ctx, s, to, sql, args...)
+	if answered {
+		return rows, err
 	}
 	return query(ctx, s, to, sql, args...)
 }
@@ -58,9 +52,24 @@ func readKnown[T any](
 	ctx context.Context, s *Service, found func([]T) bool, to pgx.RowToFunc[T], sql string,
 	args ...any,
 ) (rows []T, err error) {
-	rows, err = read(ctx, s, to, sql, args...)
-	if err == nil && !found(rows) && s.mayRead(ctx) {
-		return query(ctx, s, to, sql, args...)
+	rows, answered, err := readOnReader(ctx, s, to, sql, args...)
+	if answered && (err != nil || found(rows)) {
+		return rows, err
 	}
-	return rows, err
+	return query(ctx, s, to, sql, args...)
+}
+
+// readOnReader reads on the Reader. It answers false when the writer must be read.
+func readOnReader[T any](
+	ctx context.Context, s *Service, to pgx.RowToFunc[T], sql string, args ...any,
+) (rows []T, answered bool, err error) {
+	if !s.mayRead(ctx) {
+		return nil, false, nil
+	}
+	answered, err = s.opts.Reader.Fresh(ctx,
+		func(ctx context.Context, reader *postgres.Pool) (err error) {
+			rows, err = postgres.Query(ctx, reader, to, sql, args...)
+			return err
+		})
+	return rows, answered, classify(err)
 }

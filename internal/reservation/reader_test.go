@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/allo/reservations/internal/pgtest"
+	"github.com/allo/reservations/internal/postgres"
 	"github.com/allo/reservations/internal/reservation"
 )
 
@@ -120,6 +123,35 @@ func TestAReadThatTheReaderCancelsGoesToTheWriter(t *testing.T) {
 	}
 	if n := s.Retries(); n != 0 {
 		t.Errorf("%d transactions were repeated, want none: the writer answers at once", n)
+	}
+}
+
+// What isn't there is looked for on each server once, so that a caller who asks for many ids that
+// don't exist has the writer look for each once.
+func TestWhatIsNotThereIsLookedForOnEachServerOnce(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	const asked = "asked"
+	f.Exec("CREATE SEQUENCE " + asked)
+	f.mutate("list_payments", "BEGIN", "BEGIN PERFORM nextval('"+asked+"');")
+	for name, c := range map[string]struct {
+		reader *postgres.Reader
+		want   int64
+	}{
+		"without a reader":                {nil, 1},
+		"with a reader that is away":      {openReader(t, "postgres://u@127.0.0.1:1/d"), 1},
+		"with a reader of the same state": {f.asReader(), 2},
+	} {
+		before := queryOne[int64](f, "SELECT nextval('"+asked+"')")
+		s := reservation.New(f.own,
+			reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: c.reader})
+		_, err := s.ListPayments(f.Context(), uuid.New())
+		n := queryOne[int64](f, "SELECT nextval('"+asked+"')") - before - 1
+		if !errors.Is(err, reservation.ErrNotFound) || n != c.want {
+			t.Errorf("%s a hold that isn't there is %v, and was looked for %d times, want %d", name, err,
+				n, c.want)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ type call struct {
 	body any
 	// key is the Idempotency-Key, or empty.
 	key string
+	// fresh says that the answer must have every change up to now (Cache-Control: no-cache).
+	fresh bool
 }
 
 // String returns the method and the path.

@@ -33,8 +33,9 @@ type deployRun struct {
 	id      string
 	product string // its id, when it is known
 	place   string // the warehouse's id
-	before  stockRow
 	hold    string
+	// held is how many units were held, this run's among them, when nobody could hold more.
+	held int
 }
 
 // stockRow is the part of a stock row that the check reads.
@@ -48,7 +49,7 @@ func (d *deployRun) check(ctx context.Context) error {
 	defer cancel()
 	for _, step := range []func(context.Context) error{
 		d.health, d.offer, d.fill, d.inCatalog,
-		d.reserve, d.read, d.extend, d.release, d.payTooLate, d.isBack,
+		d.reserve, d.read, d.extend, d.close, d.release, d.payTooLate, d.isBack,
 	} {
 		if err := step(ctx); err != nil {
 			return errors.Join(err, d.putAway(ctx))
@@ -77,7 +78,22 @@ func (d *deployRun) putAway(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), awayLimit)
 	defer cancel()
 	d.patience = time.Now().Add(awayLimit / 2)
+	return d.away(ctx)
+}
+
+func (d *deployRun) away(ctx context.Context) error {
 	return d.put(ctx, "put-away", "CLOSED", "ARCHIVED")
+}
+
+// close puts the product away before the unit is given back, and counts the units that are held.
+// From now on nobody can hold another one, so the count only falls.
+func (d *deployRun) close(ctx context.Context) error {
+	if err := d.away(ctx); err != nil {
+		return err
+	}
+	row, _, err := d.row(ctx, now)
+	d.held = row.ReservedQuantity
+	return err
 }
 
 func (d *deployRun) put(ctx context.Context, key, warehouseStatus, productStatus string) error {
@@ -112,7 +128,7 @@ func (d *deployRun) put(ctx context.Context, key, warehouseStatus, productStatus
 // fill makes spare units free, whatever an earlier run left. A count that finds the same makes no
 // movement.
 func (d *deployRun) fill(ctx context.Context) error {
-	row, _, err := d.row(ctx)
+	row, _, err := d.row(ctx, lately)
 	if err != nil {
 		return err
 	}
@@ -134,17 +150,21 @@ func (d *deployRun) fill(ctx context.Context) error {
 	}
 	return d.until(ctx, "the stock that was counted isn't in the list",
 		func() (bool, error) {
-			row, there, err := d.row(ctx)
-			d.before = row
+			row, there, err := d.row(ctx, lately)
 			return there && row.TotalQuantity-row.ReservedQuantity > 0, err
 		})
 }
 
+// lately says that a stock row may be read from a server that follows the database, and now that it
+// mustn't.
+const lately, now = false, true
+
 // row reads the stock row as an operator. It isn't there before the first movement.
-func (d *deployRun) row(ctx context.Context) (row stockRow, there bool, err error) {
+func (d *deployRun) row(ctx context.Context, fresh bool) (row stockRow, there bool, err error) {
 	var rows []stockRow
 	q := call{
 		route: "GET /api/stock", query: url.Values{"sku": {sku}, "warehouse": {warehouse}},
+		fresh: fresh,
 	}
 	if err := d.want(ctx, q, http.StatusOK, "", &rows); err != nil || len(rows) == 0 {
 		return row, false, err
@@ -223,7 +243,7 @@ func (d *deployRun) read(ctx context.Context) error {
 	}
 	return d.until(ctx, "the stock doesn't show the unit that is held",
 		func() (bool, error) {
-			row, _, err := d.row(ctx)
+			row, _, err := d.row(ctx, lately)
 			return row.ReservedQuantity > 0, err
 		})
 }
@@ -278,11 +298,12 @@ func (d *deployRun) payTooLate(ctx context.Context) error {
 		}, http.StatusConflict, released, nil))
 }
 
-// isBack wants the released unit to be free again.
+// isBack wants the released unit to be free again. A program that held units of the product in the
+// seconds before close may hold them for longer than this run.
 func (d *deployRun) isBack(ctx context.Context) error {
 	return d.until(ctx, "the unit that was released isn't back in the stock",
 		func() (bool, error) {
-			row, _, err := d.row(ctx)
-			return row.ReservedQuantity <= d.before.ReservedQuantity, err
+			row, _, err := d.row(ctx, now)
+			return row.ReservedQuantity < d.held, err
 		})
 }

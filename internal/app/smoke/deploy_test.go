@@ -1,6 +1,7 @@
 package smoke
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -280,4 +281,45 @@ func TestAnUnknownEventIsRefused(t *testing.T) {
 	if _, err := invoke(t, f, ""); err == nil || !strings.Contains(err.Error(), "SMOKE_FUNCTIONS") {
 		t.Errorf("without functions the error is %v", err)
 	}
+}
+
+// A shopper's program that holds the product while it is for sale fails no deploy, however long it
+// holds it. A release that gives nothing back still does.
+func TestAHoldOfSomebodyElseFailsNoDeploy(t *testing.T) {
+	t.Parallel()
+
+	s := newCloud(t, config.Config{})
+	var theirs sync.Once
+	var answer string
+	s.replace(func(
+		_ http.ResponseWriter, function string, event events.APIGatewayV2HTTPRequest,
+	) bool {
+		if function == "reserve" {
+			theirs.Do(func() { answer = s.reserveAlso(t, event) })
+		}
+		return false
+	})
+	if _, err := invoke(t, s.function(config.Smoke{}), ""); err != nil {
+		t.Error(err)
+	}
+	f := pgtest.NewFixture(t, s.db)
+	const held = "SELECT count(*) FROM reservations WHERE status = 'PENDING'"
+	if n := pgtest.QueryOne[int](f, held); n != 1 || !strings.Contains(answer, "PENDING") {
+		t.Errorf("%d holds of somebody else are left, who got %s: the test proves nothing", n, answer)
+	}
+}
+
+// reserveAlso sends the event of a reserve once more, as another caller's.
+func (s *cloud) reserveAlso(t *testing.T, event events.APIGatewayV2HTTPRequest) string {
+	t.Helper()
+	event.Headers["idempotency-key"] = "somebody-else"
+	payload, err := json.Marshal(event)
+	if err != nil {
+		t.Error(err)
+	}
+	answer, err := s.functions.HTTP["reserve"].Invoke(t.Context(), payload)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(answer)
 }

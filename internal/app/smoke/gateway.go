@@ -97,6 +97,9 @@ func (g *gateway) event(c call, r route.Route) ([]byte, error) {
 	if c.key != "" {
 		event.Headers["idempotency-key"] = c.key
 	}
+	if c.fresh {
+		event.Headers["cache-control"] = "no-cache"
+	}
 	if c.body != nil {
 		body, err := json.Marshal(c.body)
 		if err != nil {

@@ -85,12 +85,15 @@ func TestThePublicCheckHoldsAndReleasesAUnitOfTheProduct(t *testing.T) {
 	product, place := f.NamedProduct("Canary", "CANARY"), f.NamedWarehouse("North")
 	f.Stock(product, place, 1)
 	smoke := s.function(config.Smoke{URL: s.site(t, config.Auth{}), SKU: "CANARY"})
-	for range 2 {
+	for run := range 2 {
 		report, err := invoke(t, smoke, publicPayload)
 		if err != nil || report.Failed != "" || report.Product != product.String() {
 			t.Fatalf("the check: %+v, %v", report, err)
 		}
 		s.wantMetric(t, report)
+		if n := strings.Count(s.logged.String(), `"smoke call"`); n != (run+1)*publicCalls {
+			t.Errorf("%d checks made %d calls, want %d each", run+1, n, publicCalls)
+		}
 	}
 	const released = "SELECT count(*) FROM reservations WHERE status = 'RELEASED'"
 	if n := pgtest.QueryOne[int](f, released); n != 2 || f.Counts(product, place).Reserved != 0 {

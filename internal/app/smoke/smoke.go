@@ -50,9 +50,12 @@ const (
 	pause = time.Second
 )
 
-// publicLimit ends the check of the public address: at most six calls, of which each may take as
-// long as the gateway waits for a function.
-const publicLimit = 60 * time.Second
+// publicCalls is how many calls the check of the public address makes at most, and publicLimit ends
+// it. Each call may take its callLimit.
+const (
+	publicCalls = 8
+	publicLimit = publicCalls*callLimit + 10*time.Second
+)
 
 // PublicEvent is the event that starts the check of the public address. Any other event starts the
 // check of a deploy.
