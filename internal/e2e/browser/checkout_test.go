@@ -56,10 +56,11 @@ func TestACheckoutEndsWithAReceipt(t *testing.T) {
 	b.sees("h1", "Someone else’s order")
 	b.sees(".summary", "Ceramic Mug")
 	b.sees(".summary", "Los Angeles")
-	b.lacks("Release items", "Hold it", "pay", "Pay")
+	b.lacks("Release items", "Hold it", "pay", "Pay", "Your items")
 	b.look("hold-stranger")
 	b.clickText("This is my order")
 	b.sees("h1", "Held for you")
+	b.sees(".summary", "Your items")
 	b.sees(".summary .total", "$18.00")
 	b.look("hold")
 
