@@ -47,7 +47,7 @@ func (b *tab) goToBank(contact string) (path string) {
 
 func TestACheckoutEndsWithAReceipt(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	h := s.reserve(600, line(mug, losAngeles, 1))
 
@@ -56,10 +56,11 @@ func TestACheckoutEndsWithAReceipt(t *testing.T) {
 	b.sees("h1", "Someone else’s order")
 	b.sees(".summary", "Ceramic Mug")
 	b.sees(".summary", "Los Angeles")
-	b.lacks("Release items", "Hold it", "pay", "Pay")
+	b.lacks("Release items", "Hold it", "pay", "Pay", "Your items")
 	b.look("hold-stranger")
 	b.clickText("This is my order")
 	b.sees("h1", "Held for you")
+	b.sees(".summary", "Your items")
 	b.sees(".summary .total", "$18.00")
 	b.look("hold")
 
@@ -109,7 +110,7 @@ func TestACheckoutEndsWithAReceipt(t *testing.T) {
 
 func TestAPaymentFailsAndIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	b.claim(s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 1)))
 	b.sees(".summary", "Wireless Headphones")
@@ -145,7 +146,7 @@ func TestAPaymentFailsAndIsTriedAgain(t *testing.T) {
 // Money that comes after the end buys other units, or goes back when there are none.
 func TestMoneyThatComesLate(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	b.claim(s.reserve(600, line(mug, losAngeles, 1)))
 	gone := b.goToBank("ada@example.com")
@@ -199,7 +200,7 @@ func TestMoneyThatComesLate(t *testing.T) {
 // Two windows are at the bank with two payments. The second one is refunded.
 func TestTwoWindowsPayForOneOrder(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	first := s.newTab()
 	first.claim(s.reserve(600, line(mug, losAngeles, 1)))
 	path := first.goToBank("ada@example.com")
@@ -227,7 +228,7 @@ func TestTwoWindowsPayForOneOrder(t *testing.T) {
 // Each window follows. Releasing needs a second step.
 func TestItemsAreReleasedInTwoSteps(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	b.claim(s.reserve(600, line(mug, losAngeles, 1)))
 	second, stranger := b.sibling(), s.newTab()
@@ -282,7 +283,7 @@ func TestWithoutTheDemoTheShopTakesThePayment(t *testing.T) {
 
 func TestAFlashSaleIsWatchedToItsEnd(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b, other := s.newTab(), s.newTab()
 	b.visit("/sale")
 	b.sees("main", "Nobody has come yet.")

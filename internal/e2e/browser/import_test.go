@@ -78,7 +78,7 @@ func delivery(lines int, wrong map[int]string) string {
 // imported under the same reference, and the others aren't applied again.
 func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab(keepDownloads)
 	mugs, shelf := demo.Products()[mug], demo.Warehouses()[newYork]
 	file := delivery(1200, map[int]string{
@@ -87,7 +87,7 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 		600:  mugs.SKU + ";" + shelf.Code + ";-999999;;",   // so does the stock
 		1199: mugs.SKU + ";" + shelf.Code + ";0;\"a\nb\";", // two problems
 	})
-	b.visit("/ops/import")
+	b.signIn(grant.GroupStock, "/ops/import")
 	b.sees("h2", "Choose a file")
 	b.look("import-choose")
 	b.drops("delivery.csv", "name,colour\nA,red\n")
@@ -174,9 +174,9 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 // and says which permission is missing.
 func TestProductsAndWarehousesAreImported(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab(keepDownloads)
-	b.visit("/ops/import")
+	b.signIn(grant.GroupStock, "/ops/import")
 	b.chooses("products.csv", "sku,name,status,maxPerHold\nLAMP-1,\"Lamp, \"\"big\"\"\",active,2\n"+
 		"LAMP-2,,,\nLAMP-1,Twice,,\n"+demo.Products()[mug].SKU+",,,5\nLAMP-3,Lamp,OLD,\n")
 	b.sees(".sum", "5 products: 3 can be imported, and 2 lines can’t.")

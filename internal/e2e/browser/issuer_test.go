@@ -35,9 +35,7 @@ func newGuardedStackOf(
 ) *stack {
 	t.Helper()
 	i := newIssuer(t, options)
-	s := newStack(t, append([]func(*config.Config){i.guard}, changes...)...)
-	s.issuer = i
-	return s
+	return newStackOf(t, i, append([]func(*config.Config){i.guard}, changes...)...)
 }
 
 func newIssuer(t *testing.T, options signin.Options) *issuer {

@@ -48,11 +48,11 @@ func (s *stack) publish(endpoint string) {
 // stock row, and can be read as JSON.
 func TestTheOperatorFollowsTheEvents(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	s.publish("")
 	first := s.reserve(600, line(mug, newYork, 2))
 	b := s.newTab()
-	b.visit("/ops/events")
+	b.signIn(grant.GroupViewer, "/ops/events")
 	b.sees(eventList, "Held")
 	b.sees(eventList, "2 units")
 	b.checkCodes()

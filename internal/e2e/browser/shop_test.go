@@ -84,7 +84,7 @@ func (b *tab) lines(want ...string) {
 
 func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	tabs := []*tab{s.newTab(), s.newTab()}
 	for _, b := range tabs {
 		b.visit("/")
@@ -140,7 +140,7 @@ func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 // place of what is held.
 func TestACartIsHeldWholeAndReplaced(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	b.visit("/")
 	b.add("Ceramic Mug", losAngeles)
@@ -366,7 +366,7 @@ func (b *tab) tabTo(selector string) {
 
 func TestTheKeyboardAloneBuys(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	b := s.newTab()
 	b.visit("/")
 	b.tabTo("#q")

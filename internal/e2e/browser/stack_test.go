@@ -29,6 +29,7 @@ import (
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/local/demo"
+	"github.com/allo/reservations/internal/local/issuer/signin"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 	"github.com/allo/reservations/internal/route"
@@ -59,10 +60,16 @@ type stack struct {
 	fault atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
 
-// newStack serves the demo catalog, with changes to the configuration.
+// newStack serves the demo catalog, with changes to the configuration. Everybody may call it.
 func newStack(t *testing.T, changes ...func(*config.Config)) *stack {
 	t.Helper()
-	s := &stack{t: t, db: pgtest.NewFixture(t, pgtest.New(t)), browser: startChromium(t)}
+	return newStackOf(t, nil, changes...)
+}
+
+// newStackOf is newStack with the issuer that the changes name, or with none.
+func newStackOf(t *testing.T, i *issuer, changes ...func(*config.Config)) *stack {
+	t.Helper()
+	s := &stack{t: t, issuer: i, db: pgtest.NewFixture(t, pgtest.New(t)), browser: startChromium(t)}
 	if _, err := demo.SeedEmpty(t.Context(), s.db.DirectURL); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +132,13 @@ func withoutDemo(c *config.Config) { c.Pages.Demo = false }
 func (s *stack) demoBefore(gateway http.Handler) http.Handler {
 	ctx, stop := context.WithCancel(context.Background())
 	log := slog.New(slog.NewTextHandler(s.t.Output(), nil))
-	backEnd := demo.NewServer(ctx, demo.Options{URL: s.url, Audit: s.audit, Log: log})
+	options := demo.Options{URL: s.url, Audit: s.audit, Log: log}
+	if s.issuer != nil {
+		options.Token = func(ctx context.Context) (string, error) {
+			return s.issuer.signin.Token(ctx, signin.DemoID)
+		}
+	}
+	backEnd := demo.NewServer(ctx, options)
 	s.t.Cleanup(func() {
 		stop()
 		backEnd.Wait()

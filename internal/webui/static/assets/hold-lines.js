@@ -78,11 +78,12 @@ export const priceText = (lines) =>
 
 // Summary is the order's card: its lines and, on the demo, what it costs. There is room for a price
 // that isn't known yet. isOver means that the items aren't held any more: there is no total.
-export function Summary({ lines, isDemo, isOver }) {
+export function Summary({ lines, isDemo, isOver, isOwn }) {
   const hasPrices = isDemo && !lines.some(({ isGone }) => isGone);
+  const title = isOwn ? (isOver ? "What you had" : "Your items") : "Items";
   return html`
     <section class="summary" aria-labelledby="summary-title">
-      <h2 id="summary-title">${isOver ? "What you had" : "Your items"}</h2>
+      <h2 id="summary-title">${title}</h2>
       <ul class="items">${lines.map((line) => html`<${Item} key=${lineKey(line)} line=${line}
         hasPrices=${hasPrices} />`)}</ul>
       ${

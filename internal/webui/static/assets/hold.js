@@ -169,7 +169,7 @@ function Hold({ hold, newest, isDemo, refresh }) {
           <${Alert} class=${actions.isError ? "note result" : "result"} text=${actions.text} />
         </div>
       </header>
-      <${Summary} lines=${lines} isDemo=${isDemo} isOver=${isOver(state)} />
+      <${Summary} lines=${lines} isDemo=${isDemo} isOver=${isOver(state)} isOwn=${isOwn} />
       <${Steps} state=${state} hold=${hold} lines=${lines} payment=${payment} isDemo=${isDemo}
         onClaim=${claim} />
     </article>`;
