@@ -46,10 +46,13 @@ type cdn struct {
 
 // newCDN returns nil without cdn=on. The edge is nil without waf=on.
 func newCDN(scope constructs.Construct, s Settings, a api, e *edge) *cdn {
+	scope = constructs.NewConstruct(scope, jsii.String("Cdn"))
+	if !s.WAF && !s.Aurora {
+		keepLogs(scope, firewallLogs, s, "firewall")
+	}
 	if !s.CDN {
 		return nil
 	}
-	scope = constructs.NewConstruct(scope, jsii.String("Cdn"))
 	c := &cdn{secrets: newOriginSecrets(scope, s)}
 	origin := newOrigin(s, a, c.secrets[0])
 	props := &awscloudfront.DistributionProps{

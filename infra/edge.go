@@ -42,6 +42,10 @@ func newEdge(scope constructs.Construct, s Settings) *edge {
 	return e
 }
 
+// firewallLogs is the id of the log group of the function that reads the firewall's ARN, with an
+// external database. A stack with a cluster has that function, and its log, for the bootstrap.
+const firewallLogs = "FirewallLogs"
+
 // arn reads the firewall's ARN from the parameter, during a deploy of the stack. The CDK's own
 // references to another region would lock the firewall while the CDN refers to it, and add a
 // function to each stack whose log never ends.
@@ -68,7 +72,7 @@ func (e *edge) arn(scope constructs.Construct, s Settings) *string {
 			&[]awsiam.PolicyStatement{allow("ssm:GetParameter", parameter)}),
 	}
 	if !s.Aurora { // The bootstrap of a cluster has the function already, with its role and its log.
-		props.LogGroup = newLogGroup(scope, "FirewallLogs", s, "firewall")
+		props.LogGroup = newLogGroup(scope, firewallLogs, s, "firewall")
 		props.Role = newRole(constructs.NewConstruct(scope, jsii.String("FirewallFunction")),
 			props.LogGroup.(awslogs.LogGroup))
 	}

@@ -58,6 +58,8 @@ func newFeed(
 	if s.Events != EventsOff {
 		relay := newRelay(scope, s, assets, f, sweep)
 		f.relay = &relay
+	} else {
+		keepFunctionLogs(scope, s, "relay")
 	}
 	f.addQueues(scope, s)
 	f.addWebhooks(scope, s, assets)

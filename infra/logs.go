@@ -25,6 +25,21 @@ func newLogGroup(scope constructs.Construct, id string, s Settings, name string)
 	})
 }
 
+// keepLogs creates the log group of a function that the settings leave out, in prod, where the group
+// stays when the function goes. Out of the stack it would be in the way of a later deploy that has
+// the function again: CloudFormation doesn't create a log group whose name is in use. The scope and
+// the id are those of the function's own group, so it is the same resource.
+func keepLogs(scope constructs.Construct, id string, s Settings, name string) {
+	if s.Stage.Protected {
+		newLogGroup(scope, id, s, name)
+	}
+}
+
+// keepFunctionLogs does the same for a function of newFunction.
+func keepFunctionLogs(scope constructs.Construct, s Settings, name string) {
+	keepLogs(constructs.NewConstruct(scope, jsii.String(name)), "Logs", s, name)
+}
+
 // vendedName returns the name of a log group that a service of AWS writes to by a policy of
 // CloudWatch Logs. That policy is one for the account and the region and has at most 5,120
 // characters. Groups under this prefix need no entry of their own in it (Step Functions' developer

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +113,42 @@ func TestAnInvalidCapacityIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// COST.md reckons with the least capacity that the settings have by default.
+func TestTheCostsHaveTheLeastCapacityOfTheStages(t *testing.T) {
+	t.Parallel()
+
+	source, err := os.ReadFile("../internal/cmd/cost/measures.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problem := costProblem(source); problem != "" {
+		t.Error(problem)
+	}
+
+	// This is the control.
+	other := strings.Replace(string(source), `"minAcu": 2`, `"minAcu": 0.5`, 1)
+	if costProblem([]byte(other)) == "" {
+		t.Error("the test accepts another least capacity of prod")
+	}
+}
+
+// costProblem says in which stage the measures differ from the settings.
+func costProblem(measures []byte) string {
+	var measured struct {
+		Dev, Prod struct{ MinACU float64 }
+	}
+	if err := json.Unmarshal(measures, &measured); err != nil {
+		return err.Error()
+	}
+	for name, got := range map[string]float64{
+		"dev": measured.Dev.MinACU, "prod": measured.Prod.MinACU,
+	} {
+		if want := stages[name].MinACU; got != want {
+			return fmt.Sprintf("the costs of %s have a least capacity of %v, and the stage %v: type "+
+				"make cost-measure", name, got, want)
+		}
+	}
+	return ""
 }

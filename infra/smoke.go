@@ -35,10 +35,11 @@ type smoke struct{ function }
 func newSmoke(
 	scope constructs.Construct, s Settings, assets string, routed []function, public *string,
 ) *smoke {
+	scope = constructs.NewConstruct(scope, jsii.String("Smoke"))
 	if !s.Smoke && !s.Synthetic {
+		keepFunctionLogs(scope, s, "smoke")
 		return nil
 	}
-	scope = constructs.NewConstruct(scope, jsii.String("Smoke"))
 	variables, called := map[string]*string{}, versionsOf(routed)
 	if s.Smoke {
 		var pairs []*string

@@ -78,10 +78,11 @@ func allowEach(f function, resource *string, actions ...string) {
 // addWebhooks creates a queue for each webhook, so that a dead endpoint costs only its own events,
 // and the function that posts them.
 func (f *feed) addWebhooks(scope constructs.Construct, s Settings, assets string) {
+	scope = constructs.NewConstruct(scope, jsii.String("Webhooks"))
 	if len(s.Webhooks) == 0 {
+		keepFunctionLogs(scope, s, "deliver")
 		return
 	}
-	scope = constructs.NewConstruct(scope, jsii.String("Webhooks"))
 	deliver := newFunction(scope, s, assets, functionProps{
 		name:        "deliver",
 		description: "Posts events to the webhooks",

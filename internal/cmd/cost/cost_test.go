@@ -165,6 +165,29 @@ func TestCapacityGrowsWithTheRate(t *testing.T) {
 	}
 }
 
+// The floor has the least capacity of the template's own cluster, of each instance.
+func TestTheFloorPaysForTheLeastCapacity(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	for _, stack := range []template{m.Dev, m.Prod} {
+		// A unit costs 0.12 an hour, and a month has 730 hours.
+		want := stack.MinACU * float64(stack.Instances) * 0.12 * 730
+		if got := floor(list, m, stack)[0].USD; math.Abs(got-want) > 1e-9 || want == 0 {
+			t.Errorf("the floor of %+v has %v for Aurora, want %v", stack, got, want)
+		}
+	}
+	// What is above the least is charged for the reader too, which scales with the writer.
+	one, two := template{MinACU: 2, Instances: 1}, template{MinACU: 2, Instances: 2}
+	want := (acusAt(1000) - 2) * 0.12 * million / 1000 / 3600
+	if got := aurora(list, one, 1000); math.Abs(got-want) > 1e-9 || want <= 0 {
+		t.Errorf("one instance costs %v above its least, want %v", got, want)
+	}
+	if got := aurora(list, two, 1000); math.Abs(got-2*want) > 1e-9 {
+		t.Errorf("two instances cost %v above their least, want %v", got, 2*want)
+	}
+}
+
 func TestATemplateIsCounted(t *testing.T) {
 	t.Parallel()
 
@@ -176,11 +199,15 @@ func TestATemplateIsCounted(t *testing.T) {
 			"FunctionName": "allo-dev-relay", "LoggingConfig": {"SystemLogLevel": "WARN"},
 			"Environment": {"Variables": {"RELAY_SECONDS": "59"}}}},
 		"Provider": {"Type": "AWS::Lambda::Function", "Properties": {}},
+		"Cluster": {"Type": "AWS::RDS::DBCluster", "Properties": {
+			"ServerlessV2ScalingConfiguration": {"MinCapacity": 1.5, "MaxCapacity": 16}}},
 		"Writer": {"Type": "AWS::RDS::DBInstance"}, "Proxy": {"Type": "AWS::RDS::DBProxy"},
 		"Stage": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": {"AccessLogSettings": {
 			"Format": "{\"status\":\"$context.status\"}"}}}
 	}}`
-	want := template{AlarmMetrics: 3, Functions: 1, Instances: 1, Proxies: 1, EventsOn: true}
+	want := template{
+		AlarmMetrics: 3, Functions: 1, Instances: 1, MinACU: 1.5, Proxies: 1, EventsOn: true,
+	}
 	for name, test := range map[string]struct {
 		old, replacement string
 		change           func(*template)
@@ -191,6 +218,7 @@ func TestATemplateIsCounted(t *testing.T) {
 		},
 		"Lambda's lines":  {`"WARN"`, `"INFO"`, func(t *template) { t.PlatformLogs = true }},
 		"by the minute":   {`"59"`, `"0"`, func(t *template) { t.EventsOn = false }},
+		"larger":          {"1.5", "8", func(t *template) { t.MinACU = 8 }},
 		"without a proxy": {"DBProxy", "DBSubnetGroup", func(t *template) { t.Proxies = 0 }},
 	} {
 		path := filepath.Join(t.TempDir(), "template.json")

@@ -59,7 +59,7 @@ const (
 	// vCPUs is the part of a processor in a capacity unit: an instance with two has 16 GB, and a unit
 	// 2 GB. busy is how much of it may be used before Aurora adds more.
 	vCPUs, busy = 0.25, 0.7
-	// leastACU is the least capacity of an instance (infra/settings.go).
+	// leastACU is the least capacity of an instance that Aurora takes.
 	leastACU = 0.5
 	// headers is the bytes of an answer's headers.
 	headers = 500
@@ -122,7 +122,9 @@ type template struct {
 	AlarmMetrics int `json:"alarmMetrics"`
 	Functions    int `json:"functions"`
 	Instances    int `json:"instances"` // of Aurora
-	Proxies      int `json:"proxies"`
+	// MinACU is the least capacity of each instance.
+	MinACU  float64 `json:"minAcu"`
+	Proxies int     `json:"proxies"`
 	// Tracing and PlatformLogs tell whether the functions are traced, and whether Lambda writes its
 	// own lines for each call.
 	Tracing      bool `json:"tracing"`
@@ -187,7 +189,7 @@ func perMillion(p prices, m measured, t template, rate float64) []line {
 		lines = append(lines, line{"X-Ray", p.cost("traces", traces)})
 	}
 	return append(lines,
-		line{"Aurora: capacity above the least", aurora(p, rate)},
+		line{"Aurora: capacity above the least", aurora(p, t, rate)},
 		line{"Aurora: writes", p.cost("auroraIO", writes)},
 		line{"Aurora: storage, each month", p.cost("auroraStorage", million*rowBytes)},
 		line{"the topic", p.cost("snsFIFO", events) + p.cost("snsFIFOBytes", events*eventBytes)},
@@ -219,9 +221,11 @@ func behindCDN(p prices, m measured) float64 {
 	return p.cost("cdnRequests", callsOf()) + p.cost("cdnBytes", zipped) - saved
 }
 
-// aurora returns what the capacity above the least costs while a million reservations come in.
-func aurora(p prices, rate float64) float64 {
-	return p.cost("acu", math.Max(0, acusAt(rate)-leastACU)*million/rate/3600)
+// aurora returns what the capacity above the least costs while a million reservations come in. The
+// reader scales with the writer, so each instance costs as much.
+func aurora(p prices, t template, rate float64) float64 {
+	above := math.Max(0, acusAt(rate)-t.MinACU) * float64(t.Instances)
+	return p.cost("acu", above*million/rate/3600)
 }
 
 // acusAt returns the capacity units that a rate of reservations a second needs.
@@ -241,7 +245,7 @@ const idleMetrics, usedMetrics = 12, 14
 // floor returns what an idle stack like t costs a month.
 func floor(p prices, m measured, t template) []line {
 	lines := []line{
-		{"Aurora, at its least", p.cost("acu", leastACU*float64(t.Instances)*hours)},
+		{"Aurora, at its least", p.cost("acu", t.MinACU*float64(t.Instances)*hours)},
 	}
 	if t.Proxies > 0 {
 		lines = append(lines, line{"RDS Proxy, at its least", p.cost("proxyACU", proxyACU*hours)})

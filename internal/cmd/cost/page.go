@@ -69,7 +69,7 @@ func sayTime(say func(string, ...any), p prices, m measured) {
 		cells []string
 	}{
 		{"a million takes", takes},
-		{"Aurora's writer needs, in capacity units", capacity},
+		{"each of Aurora's instances needs, in capacity units", capacity},
 		{"a million, with its time's part of the floor", share},
 		{"a million in a month, with the whole floor", month},
 	} {
@@ -128,8 +128,14 @@ func sayCuts(say func(string, ...any), p prices, m measured) {
 	say("  access log has the latencies of the gateway and of the function. `tracing=on` turns it on.")
 	say("- **Lambda's own lines** (`platform.start`, `platform.report`) repeat what our line of the")
 	say("  call and Lambda's metrics have. Those of failed calls stay, as their level is WARN.")
-	say("- **The proxy** is the largest part of prod's floor. `dbProxy=off` saves it, for a shop")
-	say("  whose functions never run more at once than the database has connections.\n")
+	least := m.Prod
+	least.MinACU = leastACU
+	say("- **The least capacity** is the largest part of prod's floor: %g units for each of %d",
+		m.Prod.MinACU, m.Prod.Instances)
+	say("  instances. `minAcu=%g` saves %s of it, and the cluster then grows slower in a surge.",
+		leastACU, usd(total(floor(p, m, m.Prod))-total(floor(p, m, least))))
+	say("- **The proxy** is the next largest. `dbProxy=off` saves it, for a shop whose functions")
+	say("  never run more at once than the database has connections.\n")
 }
 
 // option is what a setting adds.

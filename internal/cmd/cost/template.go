@@ -20,6 +20,8 @@ type resource struct {
 		FunctionName      any
 		Environment       struct{ Variables map[string]any }
 		AccessLogSettings struct{ Format string }
+
+		ServerlessV2ScalingConfiguration struct{ MinCapacity float64 }
 	}
 }
 
@@ -38,6 +40,8 @@ func readTemplate(path string) (t template, accessLogBytes float64, err error) {
 		switch r.Type {
 		case "AWS::CloudWatch::Alarm":
 			t.AlarmMetrics += metricsOf(r)
+		case "AWS::RDS::DBCluster":
+			t.MinACU = r.Properties.ServerlessV2ScalingConfiguration.MinCapacity
 		case "AWS::RDS::DBInstance":
 			t.Instances++
 		case "AWS::RDS::DBProxy":
@@ -79,15 +83,17 @@ func metricsOf(alarm resource) int {
 
 // examples are usual values of the access log's fields. What has no value is a hyphen.
 var examples = map[string]string{
-	"$context.requestId":               "Kl2mNjEXoAMEJ5w=",
-	"$context.requestTime":             "29/Nov/2026:06:00:00 +0000",
-	"$context.routeKey":                "POST /api/reservations/{id}/confirm",
-	"$context.status":                  "200",
-	"$context.identity.sourceIp":       "203.0.113.197",
-	"$context.responseLength":          "842",
-	"$context.responseLatency":         "18",
-	"$context.integrationLatency":      "12",
-	"$context.integrationStatus":       "200",
+	"$context.requestId":                     "Kl2mNjEXoAMEJ5w=",
+	"$context.requestTime":                   "29/Nov/2026:06:00:00 +0000",
+	"$context.routeKey":                      "POST /api/reservations/{id}/confirm",
+	"$context.status":                        "200",
+	"$context.identity.sourceIp":             "203.0.113.197",
+	"$context.responseLength":                "842",
+	"$context.responseLatency":               "18",
+	"$context.integrationLatency":            "12",
+	"$context.integration.status":            "200",
+	"$context.integration.integrationStatus": "200",
+
 	"$context.integrationErrorMessage": "-",
 	"$context.error.message":           "-",
 	"$context.authorizer.error":        "-",
