@@ -29,8 +29,9 @@ func (a *App) connectFirst(ctx context.Context) error {
 	return a.Connect(ctx)
 }
 
-// observeFallback counts a read that the writer answered in the reader's place. It logs what the
-// reader was found to be, once in each pause of the reader.
+// observeFallback counts a read that the writer answered in the reader's place. It logs each
+// conflict, and whatever else the reader was found to be, which is once in each pause of the
+// reader.
 func (a *App) observeFallback(reason postgres.Fallback, err error) {
 	a.metrics.Write(emf.ReaderFallbacks.Of(string(reason), 1))
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 //   - They carry nothing any more, because the server's machine has gone. The kernel ends such a
 //     connection after probeAfter + probes * probeEvery.
 //   - They work, but the server takes no writes any more. The first write gets SQLSTATE 25006
-//     (read_only_sql_transaction), and the connection is closed for it. A function that never writes
-//     must not stay there either. So a connection serves one caller if the server says that it is
-//     read-only: as an answer to the connection's first question, because the name still led to the
-//     old writer, or later.
+//     (read_only_sql_transaction), and the connection is closed for it. A function that never
+//     writes must not stay there either. So a connection serves one caller if the server says that
+//     it is read-only: as an answer to the connection's first question, because the name still led
+//     to the old writer, or later.
 //
 // A statement that failed isn't sent again here. A verb commits twice in one CALL, so SQLSTATE
 // 25006 doesn't tell whether the first commit was made. The caller gets 503 with Retry-After and

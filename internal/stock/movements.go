@@ -344,7 +344,10 @@ FROM `
 // the times are equal. next is where the next page begins, or nil on the last page.
 //
 // The list is a snapshot that locks nothing and waits for no disk. It is read as
-// reservation.Read does. ListMovements returns reservation.ErrBusy or ErrUnavailable.
+// reservation.ReadKnown does. A server that follows the database may lack what comes next after a
+// page of the database's own, and the list would pass it. So the later pages of a document are read
+// where the other calls are, and so is a page of a stock row whose first number doesn't follow the
+// cursor's. ListMovements returns reservation.ErrBusy or ErrUnavailable.
 func (s *Service) ListMovements(
 	ctx context.Context, filter MovementFilter, after MovementCursor, limit int,
 ) (movements []Movement, next *MovementCursor, err error) {
@@ -353,7 +356,7 @@ func (s *Service) ListMovements(
 	if byDocument {
 		before, line := "infinity", after.Line
 		if !after.At.IsZero() {
-			before = after.At.Format(time.RFC3339Nano)
+			before, ctx = after.At.Format(time.RFC3339Nano), reservation.OnWriter(ctx)
 		}
 		movements, err = reservation.Read(ctx, s.db, scanMovement, listDocumentSQL, filter.Source,
 			filter.Reference, before, line, limit+1)
@@ -362,7 +365,10 @@ func (s *Service) ListMovements(
 		if before == 0 {
 			before = math.MaxInt64
 		}
-		movements, err = reservation.Read(ctx, s.db, scanMovement, listMovementsSQL,
+		follows := func(page []Movement) bool {
+			return after.Seq <= 1 || len(page) > 0 && page[0].Seq == after.Seq-1
+		}
+		movements, err = reservation.ReadKnown(ctx, s.db, follows, scanMovement, listMovementsSQL,
 			idText(filter.ProductID), idText(filter.WarehouseID), before, limit+1)
 	}
 	if err != nil {
