@@ -133,6 +133,7 @@ const columns = [
   { name: "About", cell: ({ id }) => html`<${Subject} subject=${id} />` },
   {
     name: "Outcome",
+    isWide: true,
     cell: ({ outcome }) => html`
       <span class=${`status ${outcomes[outcome]?.tone ?? ""}`}>
         ${outcomes[outcome]?.words ?? outcome}</span>`,
