@@ -50,11 +50,30 @@ func (b *tab) look(name string, foreign ...string) {
 		if got := eval[int64](b, "document.documentElement.scrollWidth"); got > l.width {
 			b.t.Errorf("%s: the page is %d pixels wide, want at most %d", where, got, l.width)
 		}
+		if stray := b.strayNumbers(); l.width < 640 && len(stray) > 0 {
+			b.t.Errorf("%s: these numbers of cards aren't at the end of their line: %q", where, stray)
+		}
 	}
 	b.dress("light", 1280)
 	if refused := eval[[]string](b, "seen.refused"); len(refused) > 0 {
 		b.t.Errorf("%s: the policy refused %q", name, refused)
 	}
+}
+
+// strayNumbers returns the numbers of tables that are cards which stand in the middle of a line: no
+// number follows, and the card goes on.
+func (b *tab) strayNumbers() []string {
+	b.t.Helper()
+	return eval[[]string](b, `[...document.querySelectorAll(".data td.number")].filter((cell) => {
+		const box = cell.getBoundingClientRect();
+		const later = [...cell.parentElement.children].filter((other) => {
+			const { left, top, bottom } = other.getBoundingClientRect();
+			return left >= box.right && top < box.bottom && bottom > box.top;
+		});
+		const card = cell.parentElement.getBoundingClientRect();
+		return later.length > 0 ? !later.every(({ className }) => className.includes("number"))
+			: card.right - box.right > 24;
+	}).map((cell) => cell.dataset.name + " " + cell.textContent)`)
 }
 
 // settle waits for two frames, after which all changes are drawn.
@@ -149,6 +168,26 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 	b.mu.Lock()
 	b.wrong = nil
 	b.mu.Unlock()
+}
+
+// The control: the looks see a number in the middle of a card.
+func TestALookSeesAStrayNumber(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab()
+	b.visit("/ops/stock")
+	b.sees(".data tbody", "Ceramic Mug")
+	b.dress("light", 320)
+	b.settle()
+	if stray := b.strayNumbers(); len(stray) > 0 {
+		t.Errorf("these numbers aren't at the end of their line: %q", stray)
+	}
+	eval[chromedp.Void](b, `{
+		const cells = document.querySelectorAll(".data tbody tr:first-child td.number");
+		cells[cells.length - 1].style.gridColumn = "1 / span 2";
+	}`)
+	if stray := b.strayNumbers(); len(stray) == 0 {
+		t.Error("a number that was moved isn't found")
+	}
 }
 
 // The control: axe finds errors in a page under our policy.

@@ -1,9 +1,11 @@
 package browser
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -116,6 +118,39 @@ func (b *tab) checkCodes() {
 	if back != "0011-1110 7K2M-9QXD  " {
 		b.t.Errorf("the page reads codes as %q", back)
 	}
+}
+
+// An endpoint fails to take one event, and takes the later ones. Both pages tell so. The control is
+// an endpoint that has taken all.
+func TestAnEventThatIsTriedAgainIsSeen(t *testing.T) {
+	t.Parallel()
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if bytes.Contains(body, []byte(`"allo.reservation.payment-started"`)) {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(endpoint.Close)
+	s := newStack(t)
+	s.publish(endpoint.URL)
+	paid := s.reserve(600, line(mug, newYork, 1))
+	b := s.newTab()
+	b.visit("/ops/webhooks")
+	b.sees(deliveryRows+":first-child", "Held")
+	b.sees(".webhook .state", "All delivered")
+	b.visit("/ops")
+	b.sees(".health", "Webhooks delivering")
+
+	s.call("/api/reservations/"+paid.ID+"/payment", `{"paymentReference":"p","ttlSeconds":600}`,
+		http.StatusOK)
+	b.visit("/ops/webhooks")
+	b.sees(deliveryList, "Failed")
+	later := s.reserve(600, line(keyboard, newYork, 1))
+	b.until(fmt.Sprintf("document.querySelector('%s a[href=\"/ops/holds/%s\"]')",
+		deliveryRows+":not(:last-child)", later.ID))
+	b.sees(".webhook .state", "1 event failed, and is tried again")
+	b.visit("/ops")
+	b.sees(".health", "local doesn’t take all events now, and they are tried again")
 }
 
 // An endpoint says that it is gone. An operator sees it, repairs it, and sends what it missed.

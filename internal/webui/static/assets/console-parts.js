@@ -464,3 +464,11 @@ export async function copyText(text, what) {
     announce(`${what} can’t be copied here. Select it instead.`);
   }
 }
+
+// retriedOf is how many events an endpoint failed to take at their newest attempt. Deliveries are
+// the newest first.
+export const retriedOf = (deliveries) =>
+  (deliveries ?? []).filter(
+    ({ id, outcome }, i) =>
+      outcome === "FAILED" && deliveries.findIndex((delivery) => delivery.id === id) === i,
+  ).length;

@@ -3,7 +3,15 @@
 import { useMemo, useRef } from "preact/hooks";
 import { get } from "./api.js";
 import { Bars, minuteOf, Shares } from "./charts.js";
-import { learnTime, Nothing, Problem, relativeTime, Table, When } from "./console-parts.js";
+import {
+  learnTime,
+  Nothing,
+  Problem,
+  relativeTime,
+  retriedOf,
+  Table,
+  When,
+} from "./console-parts.js";
 import { isRefused, useLive } from "./live.js";
 import { Connection, count, html, plural } from "./parts.js";
 
@@ -188,8 +196,9 @@ function webhooksHealth(webhooks) {
   }
   const names = (list) => list.map(({ name }) => name).join(", ");
   const dead = webhooks.filter(({ deadLetters, parked }) => deadLetters > 0 || parked);
-  const failing = webhooks.filter(({ waiting, deliveries }) =>
-    waiting > 0 && deliveries?.[0]?.outcome === "FAILED");
+  const failing = webhooks.filter(
+    ({ waiting, deliveries }) => waiting > 0 && retriedOf(deliveries) > 0,
+  );
   return {
     name: "Webhooks",
     address: "/ops/webhooks",
@@ -198,7 +207,7 @@ function webhooksHealth(webhooks) {
       dead.length > 0
         ? `${names(dead)} failed to take events`
         : failing.length > 0
-          ? `${names(failing)} doesn’t take events now, and they are tried again`
+          ? `${names(failing)} doesn’t take all events now, and they are tried again`
           : "delivering",
   };
 }

@@ -3,7 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get, post } from "./api.js";
-import { ConfirmStep, Nothing, Table, When } from "./console-parts.js";
+import { ConfirmStep, Nothing, retriedOf, Table, When } from "./console-parts.js";
 import { subjectOf, wordsOfType } from "./event-words.js";
 import { Subject } from "./ops-events.js";
 import { useNames } from "./ops-names.js";
@@ -71,8 +71,10 @@ function stateOf({ parked, deadLetters, waiting, deliveries }) {
   if (deadLetters > 0) {
     return { tone: "bad", words: `${plural(deadLetters, "event")} given up` };
   }
-  if (last?.outcome === "FAILED") {
-    return { tone: "low", words: "The last attempt failed. It is tried again" };
+  const retried = retriedOf(deliveries);
+  if (retried > 0) {
+    const are = retried === 1 ? "is" : "are";
+    return { tone: "low", words: `${plural(retried, "event")} failed, and ${are} tried again` };
   }
   if (waiting > 0) {
     return { tone: "", words: "Delivering" };
@@ -131,6 +133,7 @@ const columns = [
   { name: "About", cell: ({ id }) => html`<${Subject} subject=${id} />` },
   {
     name: "Outcome",
+    isWide: true,
     cell: ({ outcome }) => html`
       <span class=${`status ${outcomes[outcome]?.tone ?? ""}`}>
         ${outcomes[outcome]?.words ?? outcome}</span>`,
