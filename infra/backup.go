@@ -110,8 +110,8 @@ func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) awscdk.Stack 
 		BackupVaultName: jsii.String(s.StackName()),
 		EncryptionKey:   key,
 		RemovalPolicy:   backupRemoval(s),
-		// Who breaks into the shop's account may not delete its last copy. Copies still end by their
-		// own age.
+		// Nobody deletes the last copy by mistake, or by a role that may delete backups alone. Copies
+		// still end by their own age. Who may change the vault's policy can undo this.
 		BlockRecoveryPointDeletion: jsii.Bool(s.Stage.Protected),
 	})
 	tag(stack, s)

@@ -4,9 +4,11 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapigatewayv2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsapplicationautoscaling"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/allo/reservations/internal/route"
@@ -55,6 +57,28 @@ func provision(alias awslambda.Alias, n int, sale Sale) {
 			MaxCapacity: jsii.Number(action.n),
 		})
 	}
+}
+
+// lateSale and lateSaleText are the id and the text of the note that a sale's schedule comes too
+// late.
+const (
+	lateSale     = "allo:sale-too-late"
+	lateSaleText = "WARNING: the sale's environments should have been started already, so the " +
+		"schedule won't start them. Start them by hand, or leave sale out if it is over: " +
+		"infra/RUNBOOK.md, Before a sale"
+)
+
+// warnOfLateSale tells at a synth of a sale that can't be prepared any more: AWS doesn't run an
+// action of the past, or refuses it. It is a note, on which a synth with --strict doesn't fail.
+func warnOfLateSale(stack constructs.Construct, s Settings, now time.Time) {
+	if s.saleIsLate(now) {
+		awscdk.Annotations_Of(stack).AddInfoV2(jsii.String(lateSale), jsii.String(lateSaleText))
+	}
+}
+
+// saleIsLate reports whether the environments of a sale should have been started already.
+func (s Settings) saleIsLate(now time.Time) bool {
+	return s.Capacity.Sale != nil && !now.Before(s.Capacity.Sale.Begin.Add(-saleLead))
 }
 
 // throttle is what the gateway allows of a route: a rate a second, and a burst at once.

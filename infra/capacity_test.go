@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 )
@@ -340,4 +343,47 @@ func TestThePaymentsAlarmWatchesEveryThrottleOfThePaymentSide(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The schedule of a sale starts its environments a quarter of an hour before, and never afterwards.
+func TestASaleThatCannotBePreparedAnyMoreIsTold(t *testing.T) {
+	t.Parallel()
+
+	begin := time.Date(2026, 12, 24, 8, 0, 0, 0, time.UTC)
+	sale := Settings{Capacity: Capacity{Sale: &Sale{Begin: begin, End: begin.Add(4 * time.Hour)}}}
+	for name, test := range map[string]struct {
+		settings Settings
+		now      time.Time
+		want     bool
+	}{
+		"no sale":               {Settings{}, begin, false},
+		"in time":               {sale, begin.Add(-saleLead - time.Second), false},
+		"a moment too late":     {sale, begin.Add(-saleLead), true},
+		"during the sale":       {sale, begin.Add(time.Hour), true},
+		"after the sale":        {sale, begin.Add(24 * time.Hour), true},
+		"in time, a month away": {sale, begin.Add(-30 * 24 * time.Hour), false},
+	} {
+		if got := test.settings.saleIsLate(test.now); got != test.want {
+			t.Errorf("%s: saleIsLate = %v", name, got)
+		}
+	}
+}
+
+// The synth says so, and a strict one doesn't fail on it.
+func TestASynthTellsOfALateSale(t *testing.T) {
+	for begin, want := range map[string]bool{"2020-01-01T08:00": true, "2999-01-01T08:00": false} {
+		tpl := synthesizeWith(t, map[string]string{
+			"db": "external", "provisioned": "reserve:2", "sale": begin + "/4h",
+		})
+		metadata, err := os.ReadFile(filepath.Join(tpl.assembly, "allo-dev.metadata.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(metadata), lateSaleText); got != want {
+			t.Errorf("a sale of %s: the synth tells of it: %v", begin, got)
+		}
+		if len(tpl.warnings) > 0 {
+			t.Errorf("a sale of %s: a strict synth fails on %v", begin, tpl.warnings)
+		}
+	}
 }

@@ -255,6 +255,13 @@ func TestAShellThatPointsElsewhereIsRefused(t *testing.T) {
 		"no credentials":    {pinned, "", "us-east-1", nil},
 		"nothing pinned":    {Settings{}, "999999999999", "us-east-1", nil},
 		"the region pinned": {Settings{Region: region}, "999999999999", region, nil},
+		"copies in another region": {
+			Settings{Disaster: Disaster{BackupRegion: "eu-west-1"}}, account, region, nil,
+		},
+		"copies in the same region": {
+			Settings{Disaster: Disaster{BackupRegion: region}}, account, region,
+			[]string{"backupRegion is " + region},
+		},
 		"another account": {
 			pinned, "999999999999", region, []string{"account 999999999999", "account is " + account},
 		},

@@ -229,7 +229,7 @@ func (r *reader) checkTypes(key, name string, types []string) {
 func (r *reader) checkNames(key string, n int, name func(int) string) {
 	seen := map[string]bool{}
 	for i := range n {
-		if !namePattern.MatchString(name(i)) {
+		if !isName(name(i)) {
 			r.fail("%s has the name %q; it must be %s", key, name(i), wantConsumer)
 		}
 		bare := strings.ReplaceAll(name(i), "-", "")

@@ -75,7 +75,8 @@ func newKey(stack awscdk.Stack, s Settings) awskms.Key {
 //     CloudWatch Logs using AWS Key Management Service");
 //   - what sends to an encrypted topic or queue, and EventBridge for its bus: SNS's developer
 //     guide, "Key management", and EventBridge's user guide, "Authorizing EventBridge to use a
-//     customer managed key". There is no condition, because EventBridge sends no source account to
+//     customer managed key" and, for kms:ReEncrypt*, "Encrypting EventBridge archives with AWS KMS
+//     keys". There is no condition, because EventBridge sends no source account to
 //     an encrypted topic or queue. A foreign alarm or rule needs the topic's or the queue's policy
 //     too, and has it not;
 //   - every role of the account, but only by way of SQS, SNS and Secrets Manager, whose own
@@ -105,8 +106,9 @@ func keyStatements(s Settings) []awsiam.PolicyStatement {
 			[]awsiam.IPrincipal{awsiam.NewServicePrincipal(awscdk.Fn_Sub(
 				jsii.String("logs.${AWS::Region}.amazonaws.com"), nil), nil)},
 			map[string]any{"ArnLike": map[string]any{"kms:EncryptionContext:aws:logs:arn": groups}}),
-		keyStatement("Senders", []string{"kms:Decrypt", "kms:GenerateDataKey*", "kms:DescribeKey"},
-			principals, nil),
+		keyStatement("Senders", []string{
+			"kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey",
+		}, principals, nil),
 		keyStatement("RolesByWayOfAService", use, []awsiam.IPrincipal{awsiam.NewAnyPrincipal()},
 			map[string]any{"StringEquals": map[string]any{
 				"kms:CallerAccount": awscdk.Aws_ACCOUNT_ID(), "kms:ViaService": services,

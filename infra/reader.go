@@ -55,6 +55,18 @@ func (r *reader) match(key, fallback string, pattern *regexp.Regexp, want string
 	return value
 }
 
+// isName reports whether a text may be the stack's name or a consumer's.
+func isName(text string) bool { return len(text) <= mostName && namePattern.MatchString(text) }
+
+// name reads the stack's name.
+func (r *reader) name(key, fallback string) string {
+	value := r.text(key, fallback)
+	if !isName(value) {
+		r.fail("%s is %q; it must be %s", key, value, wantName)
+	}
+	return value
+}
+
 func (r *reader) oneOf(key, fallback string, values ...string) string {
 	value := r.text(key, fallback)
 	if !slices.Contains(values, value) {

@@ -214,12 +214,15 @@ const (
 	maxThrottle = 10_000
 	// maxSweeperConcurrency is ample: sweeps that overlap skip each other's holds.
 	maxSweeperConcurrency = 10
+	// mostName is the length of the stack's name and of a consumer's. It leaves room for what follows
+	// in a resource's name: an archive of a bus has at most 48 characters, and a queue 80.
+	mostName = 20
 	// maxOrigins limits the CORS origins, which the gateway compares one by one.
 	maxOrigins = 20
 )
 
 var (
-	namePattern     = regexp.MustCompile(`^[a-z]([a-z0-9]|-[a-z0-9]){0,19}$`)
+	namePattern     = regexp.MustCompile(`^[a-z](-?[a-z0-9])*$`)
 	accountPattern  = regexp.MustCompile(`^[0-9]{12}$`)
 	regionPattern   = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]$`)
 	emailPattern    = regexp.MustCompile(`^[A-Za-z0-9._%+-]+@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}$`)
@@ -248,7 +251,7 @@ var (
 
 // The error messages name these as the valid values.
 const (
-	wantName = "a lower-case letter and then up to 20 lower-case letters, digits or single " +
+	wantName = "a lower-case letter and then up to 19 lower-case letters, digits or single " +
 		"hyphens, without a hyphen at the end"
 	wantTag    = "a tag's value: letters, digits, spaces and _.:/=+@-"
 	wantSecret = "the name of a secret in Secrets Manager" //nolint:gosec // no credential
@@ -266,7 +269,7 @@ func ReadSettings(context map[string]any) (Settings, error) {
 // read reads every key.
 func read(r *reader) Settings {
 	s := Settings{
-		Name:               r.match("name", "allo", namePattern, wantName),
+		Name:               r.name("name", "allo"),
 		Env:                r.oneOf("env", "dev", slices.Sorted(maps.Keys(stages))...),
 		Account:            r.match("account", "", accountPattern, "an AWS account's 12 digits"),
 		Region:             r.match("region", "", regionPattern, "a region such as eu-central-1"),

@@ -71,5 +71,9 @@ func (s Settings) checkShell(variable func(string) string) error {
 		errs = append(errs, fmt.Errorf("the shell's region is %s, and region is %s: "+
 			"set AWS_REGION=%s, or change the setting", region, s.Region, s.Region))
 	}
+	if s.BackupRegion != "" && s.BackupRegion == region {
+		errs = append(errs, fmt.Errorf("backupRegion is %s, which is the shell's region and so the "+
+			"stack's own: name another one", region))
+	}
 	return errors.Join(errs...)
 }

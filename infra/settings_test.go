@@ -31,10 +31,16 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 		"key with a colon": {
 			map[string]any{"auth:mode": "jwt"}, []string{`"auth:mode" is unknown`},
 		},
-		"unknown env":         {map[string]any{"env": "staging"}, []string{"env is", "dev, prod"}},
-		"unknown database":    {map[string]any{"db": "mysql"}, []string{"db is", "aurora, external"}},
-		"name in capitals":    {map[string]any{"name": "Shop!"}, []string{"name is"}},
-		"name with --":        {map[string]any{"name": "a--b"}, []string{"name is"}},
+		"unknown env":      {map[string]any{"env": "staging"}, []string{"env is", "dev, prod"}},
+		"unknown database": {map[string]any{"db": "mysql"}, []string{"db is", "aurora, external"}},
+		"name in capitals": {map[string]any{"name": "Shop!"}, []string{"name is"}},
+		"name with --":     {map[string]any{"name": "a--b"}, []string{"name is"}},
+		"name of 21 characters": {
+			map[string]any{"name": "abcdefghij-bcdefghijk"}, []string{"name is"},
+		},
+		"consumer of 21 characters": {
+			map[string]any{"queues": "a-b-c-d-e-f-g-h-i-j-k"}, []string{"queues has the name"},
+		},
 		"name that ends in -": {map[string]any{"name": "a-"}, []string{"name is"}},
 		"architecture as Go names it": {
 			map[string]any{"arch": "amd64"}, []string{"arch is", "x86_64"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/constructs-go/constructs/v10"
@@ -58,6 +59,7 @@ func newStack(scope constructs.Construct, s Settings, assets string) awscdk.Stac
 	}
 	redirectProviderLogs(stack, s)
 	warnOfUnheardAlarms(stack, s)
+	warnOfLateSale(stack, s, time.Now())
 	tag(stack, s)
 	newOutputs(stack, s, outputs{
 		api: api, cdn: cdn, signIn: signIn, live: live, sweeper: sweeper, feed: feed, db: db,

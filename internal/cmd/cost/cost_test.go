@@ -165,6 +165,23 @@ func TestCapacityGrowsWithTheRate(t *testing.T) {
 	}
 }
 
+// The relay asks for the bus as often as for the topic, so the floor's line of the outbox is the
+// bus's too.
+func TestTheBusIsAskedForAsOftenAsTheTopic(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	for _, l := range floor(list, m, m.Prod) {
+		if strings.HasPrefix(l.Name, "the outbox") {
+			if got := busMonth(list, m) - 0.30; math.Abs(got-l.USD) > 1e-9 {
+				t.Errorf("the bus costs %v beside its alarms, want %v", got, l.USD)
+			}
+			return
+		}
+	}
+	t.Error("the floor has no line of the outbox")
+}
+
 // The floor has the least capacity of the template's own cluster, of each instance.
 func TestTheFloorPaysForTheLeastCapacity(t *testing.T) {
 	t.Parallel()

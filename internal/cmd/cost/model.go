@@ -242,6 +242,19 @@ func acusAt(rate float64) float64 {
 // use writes: the outcomes of the journey and what goes wrong now and then.
 const idleMetrics, usedMetrics = 12, 14
 
+// asking returns what a number of calls of the outbox costs.
+func asking(p prices, m measured, calls float64) float64 {
+	return p.cost("lambdaRequests", calls) + p.cost("lambdaGBs",
+		calls*billedMs(m.Outbox)/1000*memory) + p.cost("logs", calls*m.Outbox.LogBytes)
+}
+
+// busMonth returns what a bus costs a month without an event, in a stack whose relay runs all the
+// time: the relay asks the outbox twice a second for the bus too, and three alarms watch it.
+func busMonth(p prices, m measured) float64 {
+	const asksASecond, alarms = 2, 3
+	return asking(p, m, seconds*asksASecond) + p.cost("alarm", alarms)
+}
+
 // floor returns what an idle stack like t costs a month.
 func floor(p prices, m measured, t template) []line {
 	lines := []line{
@@ -259,9 +272,7 @@ func floor(p prices, m measured, t template) []line {
 	}
 	outbox := minutes * asked
 	relay = append(relay, line{
-		fmt.Sprintf("the outbox, which the relay asks %g times a minute", asked),
-		p.cost("lambdaRequests", outbox) + p.cost("lambdaGBs", outbox*billedMs(m.Outbox)/1000*memory) +
-			p.cost("logs", outbox*m.Outbox.LogBytes),
+		fmt.Sprintf("the outbox, which the relay asks %g times a minute", asked), asking(p, m, outbox),
 	})
 	lines = append(lines, relay...)
 	if t.PlatformLogs {

@@ -152,9 +152,12 @@ func sayOptions(say func(string, ...any), p prices, m measured) {
 	say("## Options\n")
 	say("| setting | a month | a million |\n|---|---:|---:|")
 	for _, o := range []option{
-		{"`bus=on`", 0, p.cost("bus", eventsOf*million)},
+		{"`bus=on` with `events=on`", busMonth(p, m), p.cost("bus", eventsOf*million)},
 		{"a consumer's queue", p.cost("alarm", 2), queue},
-		{"`cdn=on`, which answers the catalog, after CloudFront's free terabyte", 0, behindCDN(p, m)},
+		{
+			"`cdn=on`, which answers the catalog, after CloudFront's free terabyte",
+			p.cost("secret", 1), behindCDN(p, m),
+		},
 		{
 			"a web ACL with four rules", p.cost("webACL", 1) + p.cost("wafRule", 4),
 			p.cost("wafRequests", callsOf()),
