@@ -259,7 +259,8 @@ func TestAShellThatPointsElsewhereIsRefused(t *testing.T) {
 			Settings{Disaster: Disaster{BackupRegion: "eu-west-1"}}, account, region, nil,
 		},
 		"copies in the same region": {
-			Settings{Disaster: Disaster{BackupRegion: region}}, account, region,
+			Settings{Disaster: Disaster{BackupRegion: region}},
+			account, region,
 			[]string{"backupRegion is " + region},
 		},
 		"another account": {

@@ -25,10 +25,10 @@ func newLogGroup(scope constructs.Construct, id string, s Settings, name string)
 	})
 }
 
-// keepLogs creates the log group of a function that the settings leave out, in prod, where the group
-// stays when the function goes. Out of the stack it would be in the way of a later deploy that has
-// the function again: CloudFormation doesn't create a log group whose name is in use. The scope and
-// the id are those of the function's own group, so it is the same resource.
+// keepLogs creates the log group of a function that the settings leave out, in prod, where the
+// group stays when the function goes. Out of the stack it would be in the way of a later deploy
+// that has the function again: CloudFormation doesn't create a log group whose name is in use. The
+// scope and the id are those of the function's own group, so it is the same resource.
 func keepLogs(scope constructs.Construct, id string, s Settings, name string) {
 	if s.Stage.Protected {
 		newLogGroup(scope, id, s, name)

@@ -39,7 +39,8 @@ func TestNoSettingTakesALogGroupOutOfProd(t *testing.T) {
 	}
 }
 
-// lostLogGroups returns the kept log groups of a template that another one lacks or names otherwise.
+// lostLogGroups returns the kept log groups of a template that another one lacks or names
+// otherwise.
 func lostLogGroups(of, in template) (lost []string) {
 	names := map[string]any{}
 	for _, group := range in.resources("AWS::Logs::LogGroup") {

@@ -225,8 +225,8 @@ func sum(metrics []awscloudwatch.IMetric) awscloudwatch.IMetric {
 	})
 }
 
-// addFailures adds the alarm of one function, which also ends its rollout. Lambda takes an answer of
-// 500 for a success, so the alarm adds the two metrics up.
+// addFailures adds the alarm of one function, which also ends its rollout. Lambda takes an answer
+// of 500 for a success, so the alarm adds the two metrics up.
 func (m *monitoring) addFailures(name string, own failures) awscloudwatch.Alarm {
 	return m.addAlarm("Errors-"+name, sum(slices.Concat(own.errors, own.faults)),
 		once("The function "+name+" failed, timed out or answered a call with 500, which is a bug"))
