@@ -136,7 +136,7 @@ func TestAnEventThatIsTriedAgainIsSeen(t *testing.T) {
 	paid := s.reserve(600, line(mug, newYork, 1))
 	b := s.newTab()
 	b.visit("/ops/webhooks")
-	b.sees(deliveryRows+":first-child", "Held")
+	b.sees(deliveryList, "Held")
 	b.sees(".webhook .state", "All delivered")
 	b.visit("/ops")
 	b.sees(".health", "Webhooks delivering")
