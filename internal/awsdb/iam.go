@@ -58,7 +58,8 @@ func NewIAM(raw string, account config.AWS) (*IAM, error) {
 // is too old or was refused. After a refusal, Target waits for refusedPause and more.
 func (i *IAM) Target(ctx context.Context, again bool) (postgres.Target, error) {
 	if again {
-		if err := wait(ctx, refusedPause+rand.N(refusedJitter)); err != nil {
+		pause := refusedPause + rand.N(refusedJitter) // #nosec G404 -- no secret
+		if err := wait(ctx, pause); err != nil {
 			return postgres.Target{}, fmt.Errorf("wait after a refused token: %w", err)
 		}
 	}
