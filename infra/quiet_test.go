@@ -65,7 +65,7 @@ func loudAlarms(t *testing.T, mode string, tpl template) (found []string) {
 	return found
 }
 
-// What one lost run leaves in the queue is evidence, and not an alarm for two weeks.
+// A lost run leaves a message in the queue for two weeks, as evidence. The alarm ends before that.
 func TestLostSweepsHeals(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string, tpl template) {
 		a := tpl.alarms(mode)["LostSweeps"]
@@ -82,8 +82,7 @@ func TestLostSweepsHeals(t *testing.T) {
 	})
 }
 
-// Nobody hears a topic without a subscriber. Each synth of such a stack says so, and a strict one
-// goes on.
+// A synth prints a note when the alarms' topic has no subscriber. A strict synth accepts it.
 func TestAStackWhoseAlarmsNobodyHearsSaysSo(t *testing.T) {
 	const topic = "arn:aws:sns:eu-central-1:123456789012:pager"
 	for name, test := range map[string]struct {

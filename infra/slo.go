@@ -24,7 +24,7 @@ import (
 //   - Latency: 99% of the calls are answered within emf.SlowAfter, from when the gateway took them.
 //     So it is the p99.
 //
-// What is below an objective's share is its budget. An alarm rings when the budget burns so fast
+// An objective's budget is the share of calls that may be bad. An alarm rings when it burns so fast
 // that it would be gone in days: at 14.4 times its pace over an hour, which is about 2% of it, or
 // at 6 times over six hours, which is about 5% (Google's Site Reliability Workbook, "Alerting on
 // SLOs"). Each also looks at a window of a twelfth, so that the alarm ends soon after the trouble.

@@ -120,7 +120,7 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 	}
 }
 
-// What a page tells its reader to type exists: the settings of a deploy and the targets of make.
+// Each setting of a deploy and each target of make that a page names exists.
 func TestEveryCommandOfAPageExists(t *testing.T) {
 	t.Parallel()
 

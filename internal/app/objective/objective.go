@@ -1,7 +1,7 @@
 // Package objective counts the answers that the service level objectives call bad: those with a 5xx
 // status, and the slow ones. It counts them in the functions, because the gateway has metrics of
 // single routes only at a price, and one that must repeat the stage's throttle for each route.
-// What the functions don't see, Lambda counts: invocations that failed and that were throttled.
+// Lambda itself counts the invocations that failed or were throttled: no function sees them.
 package objective
 
 import (

@@ -157,7 +157,7 @@ func TestAWrongAnswerFailsTheDeploy(t *testing.T) {
 	}
 }
 
-// What passes is waited for, with the same key, so that the repeated call has one effect.
+// The check repeats a call after an error that passes, under the same key, so it has one effect.
 func TestTheCheckWaitsForWhatPasses(t *testing.T) {
 	t.Parallel()
 
