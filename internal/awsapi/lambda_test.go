@@ -102,7 +102,8 @@ func TestAStacksStatusIsRead(t *testing.T) {
 			fmt.Fprint(w, `<DescribeStacksResponse/>`)
 			return
 		}
-		fmt.Fprint(w, `<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
+		const ns = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+		fmt.Fprint(w, `<DescribeStacksResponse xmlns="`+ns+`">
 			<DescribeStacksResult><Stacks><member><StackName>allo-dev</StackName>
 			<StackStatus>UPDATE_ROLLBACK_IN_PROGRESS</StackStatus></member></Stacks>
 			</DescribeStacksResult></DescribeStacksResponse>`)

@@ -15,8 +15,8 @@ import (
 	"github.com/allo/reservations/internal/route"
 )
 
-// Each function that the gateway invokes refuses who goes around the CDN, as it was built. Who comes
-// through the CDN is served with either secret.
+// Each function that the gateway invokes refuses who goes around the CDN, as it was built. Who
+// comes through the CDN is served with either secret.
 func TestEveryFunctionServesOnlyTheCDN(t *testing.T) {
 	t.Parallel()
 
