@@ -11,8 +11,9 @@ ARCH ?= arm64
 # Every checkout builds the same bytes: no paths, no revision, no build id. lambda.norpc leaves out
 # the code for the retired Go runtime.
 LAMBDA_FLAGS := -trimpath -buildvcs=false -tags lambda.norpc -ldflags "-s -w -buildid="
-# The most bytes of a function that callers wait for: twelve and a half megabytes.
-MAX_BYTES := 12500000
+# The most bytes of a function that callers wait for: a dependency that isn't needed shows here. The
+# linker rounds each section of an arm64 program up to 64 KB, so a size grows by such steps.
+MAX_BYTES := 12700000
 FUNCTIONS := $(notdir $(wildcard functions/*))
 PACKAGES := ./...
 MODULE := github.com/allo/reservations
@@ -288,7 +289,7 @@ soak: postgres ## The random attacks for DURATION (10m) each; ARGS=-seed=N repea
 PG_CLIENT ?= $(shell pg_dump --version 2>/dev/null | awk '$$3 >= 17 {print}' | grep -q . && \
   dirname "$$(command -v pg_dump)")
 .PHONY: drill
-drill: postgres ## Rehearse a restore on this machine; prints RTO and RPO (PG_CLIENT=DIR: a dump too).
+drill: postgres ## Rehearse a restore here; prints RTO and RPO (PG_CLIENT=DIR: a dump too).
 	@go run ./internal/cmd/drill $(if $(PG_CLIENT),-client '$(PG_CLIENT)') $(ARGS)
 
 .PHONY: contract
