@@ -124,6 +124,10 @@ test-pooled: postgres ## Run the tests of the statements through PgBouncer (need
 	ALLO_TEST_PGBOUNCER=1 go test $(RACE) -timeout $(TIMEOUT) -skip '$(CONTROLS)' $(ARGS) \
 	  $(POOLED)
 
+.PHONY: pooled-short
+pooled-short: ## The ways to the statements through PgBouncer: every call of the API once.
+	@$(MAKE) --no-print-directory test-pooled POOLED='./internal/postgres ./internal/e2e'
+
 .PHONY: fuzz
 fuzz: postgres ## Feed each fuzz target for FUZZTIME (10s).
 	@for package in $$(grep -l '^func Fuzz' -r internal --include=*_test.go | \
@@ -369,6 +373,12 @@ IN_TURN = @for part in $(1); do \
 check: ## What a change must pass: lint, tests, builds, short attacks (15 minutes on two cores).
 	$(call IN_TURN,lint test test-infra reproducible faults-short)
 
+# CI runs `make test` and this for each landing (.ci/run). With more than these parts it would take
+# over 45 minutes on two cores, so the longest runs are left to the night.
+.PHONY: landing
+landing: ## What a landing must pass beyond `make test` (30 minutes on two cores).
+	$(call IN_TURN,lint reproducible pooled-short browser faults-short contract security rehearse)
+
 .PHONY: nightly
-nightly: ## The rest: PgBouncer, browser, all attacks, fuzzing, security, a deploy rehearsed.
-	$(call IN_TURN,lint reproducible test-pooled browser faults fuzz contract security rehearse)
+nightly: ## The rest, each night: every statement through PgBouncer, all attacks, fuzzing.
+	$(call IN_TURN,test-pooled faults fuzz)
