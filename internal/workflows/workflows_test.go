@@ -286,7 +286,7 @@ func (c *checker) checkSteps(path string, steps []step) {
 // start it with the rights of main and the code of a fork.
 var triggers = map[string][]string{
 	"ci": {"pull_request", "workflow_call"}, "diff": {"pull_request"},
-	"deploy": {"push"}, "release": {"push"},
+	"deploy": {"push"}, "release": {"push"}, "nightly": {"schedule", "workflow_dispatch"},
 }
 
 func (c *checker) checkWorkflow(path string, w workflow) {
