@@ -1,7 +1,7 @@
 // The header of the shop's pages: the search, and the cart with what is in it.
 
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useCart } from "./cart.js";
 import { mountHeld } from "./held.js";
 import { money, totalOf, usePrices } from "./money.js";
@@ -28,13 +28,17 @@ function CartButton() {
   const cart = useCart();
   const hasPrices = usePrices();
   const [Drawer, setDrawer] = useState(null);
-  const [isOpen, setOpen] = useState(false);
+  // The number of the drawer that is open, or 0. A dialog tells a moment later that it was closed, and
+  // by then the next one may be open.
+  const [opened, setOpened] = useState(0);
+  const openings = useRef(0);
   const open = async () => {
     try {
       const { CartDrawer } = await drawer();
       closeToast(); // it would lie behind the cart
       setDrawer(() => CartDrawer);
-      setOpen(true);
+      openings.current += 1;
+      setOpened(openings.current);
     } catch {
       toast("The cart can’t be shown right now. Check your connection, and try again.");
     }
@@ -57,5 +61,6 @@ function CartButton() {
       <span class=${cart.units > 0 ? "number" : "number none"}>${count(cart.units)}</span>
       <span class="unseen">${cart.units === 1 ? " item" : " items"}</span>
     </button>
-    ${isOpen && Drawer && html`<${Drawer} onClose=${() => setOpen(false)} />`}`;
+    ${opened > 0 && Drawer && html`<${Drawer} key=${opened}
+      onClose=${() => setOpened((now) => (now === opened ? 0 : now))} />`}`;
 }
