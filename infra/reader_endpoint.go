@@ -113,7 +113,7 @@ func (s *Settings) readReader(r *reader) {
 }
 
 // fallbackReasons are the values of the dimension of emf.ReaderFallbacks.
-var fallbackReasons = []string{"unreachable", "lagging", "conflict", "schema"}
+var fallbackReasons = []string{"unreachable", "lagging", "conflict", "schema", "busy"}
 
 // monitorReader adds the alarm for reads that the writer answers in the reader's place, and returns
 // their graph. A reader cancels a read now and then, and a fail-over takes a minute.

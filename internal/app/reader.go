@@ -30,8 +30,8 @@ func (a *App) connectFirst(ctx context.Context) error {
 }
 
 // observeFallback counts a read that the writer answered in the reader's place. It logs each
-// conflict, and whatever else the reader was found to be, which is once in each pause of the
-// reader.
+// conflict and each read without a free connection, and whatever else the reader was found to be,
+// which is once in each pause of the reader.
 func (a *App) observeFallback(reason postgres.Fallback, err error) {
 	a.metrics.Write(emf.ReaderFallbacks.Of(string(reason), 1))
 	if err != nil {

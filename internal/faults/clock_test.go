@@ -22,8 +22,19 @@ import (
 )
 
 // wallClockSource is the line of Go's package time that reads the wall clock. A build with an
-// overlay replaces it.
-const wallClockSource = "sec += unixToInternal - minWall"
+// overlay adds offsetSource to it. The linker sets the offset, so that all programs share the
+// compiled packages.
+const (
+	wallClockSource = "sec += unixToInternal - minWall"
+	offsetSource    = `
+var clockOffsetText string
+
+var clockOffset = func() int64 {
+	seconds, _ := atoi(clockOffsetText)
+	return int64(seconds)
+}()
+`
+)
 
 // buildWithClockOffset builds the local program with a clock that is wrong by so many seconds.
 // Nothing else differs.
@@ -38,8 +49,7 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replaced := strings.Replace(string(text), wallClockSource,
-		fmt.Sprintf("%s + (%d)", wallClockSource, seconds), 1)
+	replaced := strings.Replace(string(text), wallClockSource, wallClockSource+" + clockOffset", 1)
 	if replaced == string(text) {
 		t.Fatalf("%s has no %q: this Go reads the clock elsewhere", source, wallClockSource)
 	}
@@ -47,7 +57,7 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	replacement := filepath.Join(dir, "time.go")
 	overlay := filepath.Join(dir, "overlay.json")
 	program := filepath.Join(dir, "local")
-	if err := os.WriteFile(replacement, []byte(replaced), 0o600); err != nil {
+	if err := os.WriteFile(replacement, []byte(replaced+offsetSource), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	rules, err := json.Marshal(map[string]map[string]string{"Replace": {source: replacement}})
@@ -57,7 +67,8 @@ func buildWithClockOffset(t *testing.T, seconds int) string {
 	if err := os.WriteFile(overlay, rules, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./internal/cmd/local")
+	build := exec.Command("go", "build", "-overlay", overlay, "-o", program,
+		"-ldflags", fmt.Sprintf("-X time.clockOffsetText=%d", seconds), "./internal/cmd/local")
 	build.Dir = builttest.Root(t)
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)

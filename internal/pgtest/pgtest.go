@@ -96,6 +96,10 @@ type cluster struct {
 	pooler  *pooler    // nil unless the environment asks for one
 	clone   sync.Mutex // held while the template is copied; guards counter
 	counter int        // the number of clones so far
+
+	prepare     sync.Once // makes the data of servers of their own
+	pristine    string    // its directory, once it is made
+	pristineErr error
 }
 
 // Main runs a package's tests, stops the server if they started one, and exits with the tests'

@@ -104,6 +104,33 @@ func TestDatabasesShareNothing(t *testing.T) {
 	}
 }
 
+// Servers of their own start with copies of one cluster.
+func TestServersOfTheirOwnShareNothing(t *testing.T) {
+	t.Parallel()
+
+	server, one := pgtest.NewServer(t, nil)
+	if _, err := connect(t, one.URL).Exec(testContext(t), "CREATE TABLE only_here ()"); err != nil {
+		t.Fatal(err)
+	}
+	_, two := pgtest.NewServer(t, map[string]string{"max_connections": "30"})
+	for db, want := range map[pgtest.Database]string{one: "true 100", two: "false 30"} {
+		const sql = "SELECT (to_regclass('only_here') IS NOT NULL)::text || ' ' || " +
+			"current_setting('max_connections') FROM warehouses RIGHT JOIN (SELECT) one ON true"
+		if got := queryText(t, db.URL, sql); got != want {
+			t.Errorf("a server has the table and connections %s, want %s", got, want)
+		}
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := queryText(t, one.URL, "SELECT to_regclass('only_here')::text"); got != "only_here" {
+		t.Errorf("after a crash the table is %q", got)
+	}
+}
+
 func TestConcurrentTestsGetDifferentDatabases(t *testing.T) {
 	t.Parallel()
 

@@ -28,7 +28,8 @@ func NewStandby(
 	defer cancel()
 	err := primary.Stop()
 	if err == nil {
-		err = errors.Join(copyCluster(copied, source), primary.Restart(ctx))
+		err = errors.Join(copyCluster(copied, source), primary.Restart(ctx),
+			os.WriteFile(filepath.Join(copied, "standby.signal"), nil, 0o600))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -59,23 +60,6 @@ func NewStandby(
 	})
 	standbyURL := standby.URL(db.Name)
 	return standby, Database{URL: standbyURL, DirectURL: standbyURL, Name: db.Name}
-}
-
-// copyCluster copies the data of a stopped server, with its password, and marks the copy as a
-// standby's.
-func copyCluster(to, from string) error {
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return err
-	}
-	password, err := os.ReadFile(from + ".password")
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.Chmod(to, 0o700),
-		os.WriteFile(to+".password", password, 0o600),
-		os.WriteFile(filepath.Join(to, "standby.signal"), nil, 0o600),
-	)
 }
 
 // replicationFrom returns the connection string of a standby whose primary has the URL and is

@@ -37,6 +37,14 @@ const (
 // ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
 var ErrSaturated = errors.New("too many callers wait for a connection to the database")
 
+// errInUse means that a caller waited until its time was over, while others had all connections.
+// Nothing was sent.
+var errInUse = errors.New("all connections to the database are in use")
+
+// full reports whether the pool had no connection left for a caller. It says nothing of the server,
+// with which other callers are connected.
+func full(err error) bool { return errors.Is(err, ErrSaturated) || errors.Is(err, errInUse) }
+
 // errUnreplicated means that a statement's effect is committed on the server, but may be missing on
 // its synchronous standby.
 var errUnreplicated = errors.New("the synchronous standby didn't confirm the commit in time")

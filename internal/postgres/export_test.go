@@ -20,6 +20,9 @@ func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
 // SetPause changes how long a reader that can't be used isn't asked again.
 func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
 
+// SetPingAfter changes how long a connection to the reader may be idle before it is pinged.
+func (r *Reader) SetPingAfter(d time.Duration) { r.pool.SetPingAfter(d) }
+
 // Reconnect lets the next read make a new connection.
 func (r *Reader) Reconnect() { r.pool.Reset() }
 

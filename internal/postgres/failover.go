@@ -32,6 +32,12 @@ import (
 // have none, and a static Go binary asks the name server of /etc/resolv.conf by itself. In a VPC
 // that is Route 53 Resolver, which keeps an answer for as long as its TTL says: 5 s for Aurora's
 // endpoints (AWS Database Blog, "Improve application availability on Amazon Aurora").
+//
+// Until the name leads to the new writer, each call connects to the old one, and nothing slows the
+// connects down. They are no storm: a call connects at most once, nobody connects without a call,
+// and no more connect at once than the pool has places. A Lambda has one. The gateway's throttle
+// bounds the calls, and each gets a 503 with Retry-After. A pause between connects would refuse
+// calls that the new writer can serve. It would spare little, because each environment has its own.
 const (
 	// dialTimeout bounds the connect to one address. Within a region it takes a millisecond. A
 	// machine that has gone doesn't answer, and a caller who met it should soon look up the name

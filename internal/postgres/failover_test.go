@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -227,6 +230,99 @@ func TestAPoolLeavesADeadServerAtTheFirstBrokenConnection(t *testing.T) {
 	}
 	if failed != poolSize-1 {
 		t.Errorf("with the siblings kept %d inserts failed, want %d", failed, poolSize-1)
+	}
+}
+
+// counted is an Option that counts the dials.
+func counted(dials *atomic.Int64) postgres.Option {
+	return func(config *pgxpool.Config) {
+		dial := config.ConnConfig.DialFunc
+		config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dials.Add(1)
+			return dial(ctx, network, addr)
+		}
+	}
+}
+
+// callAtOnce makes n inserts at once. Each of them must fail because the database is unavailable.
+func callAtOnce(ctx context.Context, t *testing.T, p *postgres.Pool, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if err := p.Exec(ctx, insertSQL); !postgres.Unavailable(err) {
+				t.Errorf("an insert without a writer = %v, want it unavailable", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// While the name leads to the old writer, the calls bound the connects to it: one for each, when
+// the old writer only reads, and when it refuses.
+func TestACallConnectsOnceWhileTheNameLeadsToTheOldWriter(t *testing.T) {
+	t.Parallel()
+
+	const calls = 10 * poolSize
+	c := newCluster(t)
+	var dials atomic.Int64
+	p := c.open(poolSize, counted(&dials))
+	if failed, err := insertAtOnce(t.Context(), p, poolSize); failed > 0 || dials.Load() != poolSize {
+		t.Fatalf("%d connections took %d dials: %v", poolSize, dials.Load(), err)
+	}
+	c.demote()
+	if err := untilRefused(t, p); !postgres.HasCode(err, "25006") {
+		t.Fatalf("an insert on the demoted server = %v, want SQLSTATE 25006", err)
+	}
+	dials.Store(0)
+	callAtOnce(t.Context(), t, p, calls)
+	if n := dials.Load(); n != calls {
+		t.Errorf("%d calls took %d dials to the server that only reads, want one each", calls, n)
+	}
+	if err := c.server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	dials.Store(0)
+	callAtOnce(t.Context(), t, p, calls)
+	if n := dials.Load(); n != calls {
+		t.Errorf("%d calls took %d dials to the dead server, want one each", calls, n)
+	}
+	c.promote()
+	if failed, err := insertAtOnce(t.Context(), p, poolSize); failed > 0 {
+		t.Errorf("%d of %d inserts on the new writer failed: %v", failed, poolSize, err)
+	}
+}
+
+// A machine that has gone answers no dial. Callers who give up make room for no further dials.
+func TestAMachineThatHasGoneIsDialledByAsManyAsHavePlaces(t *testing.T) {
+	t.Parallel()
+
+	const calls = 10 * poolSize
+	var dials atomic.Int64
+	gone, back := context.WithCancel(t.Context())
+	defer back()
+	p, err := postgres.Open(postgres.URL("postgres://u@192.0.2.1/d?sslmode=disable"), poolSize,
+		func(config *pgxpool.Config) {
+			config.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
+				<-gone.Done()
+				return nil, syscall.EHOSTUNREACH
+			}
+		}, counted(&dials))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	callAtOnce(ctx, t, p, calls)
+	if n := dials.Load(); n != poolSize {
+		t.Errorf("%d callers dialled %d times, want %d", calls, n, poolSize)
+	}
+	back()
+	dials.Store(0)
+	callAtOnce(t.Context(), t, p, calls)
+	if n := dials.Load(); n != calls {
+		t.Errorf("%d callers of a machine that refuses dialled %d times, want once each", calls, n)
 	}
 }
 

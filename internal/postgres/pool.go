@@ -86,10 +86,7 @@ func Open(source Source, size int, options ...Option) (*Pool, error) {
 	config.ConnConfig.DialFunc = dial
 	config.MaxConns = int32(size) // #nosec G115 -- a constant of its caller, below a hundred
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
-	config.ShouldPing = func(_ context.Context, c pgxpool.ShouldPingParams) bool {
-		return c.IdleDuration >= p.pingAfter
-	}
-	config.PingTimeout = pingTimeout
+	config.ShouldPing, config.PingTimeout = p.shouldPing, pingTimeout
 	config.BeforeConnect = p.beforeConnect
 	config.AfterConnect = afterConnect
 	config.BeforeClose = abandon
@@ -123,6 +120,8 @@ func (p *Pool) Reset() { p.pool.Reset() }
 // attempt is one call of pgxpool's Acquire, which may connect. It reaches the hooks through the
 // context: pgxpool gives them the caller's values, but neither its deadline nor its cancellation.
 type attempt struct {
+	// tried is set when the caller's turn has come, and it pings a connection or begins a connect.
+	tried atomic.Bool
 	// refused is the URL whose password the server has just refused, or empty.
 	refused string
 	// deadline ends the connect. It is set when the connect begins, and so are the fields below.
@@ -142,7 +141,8 @@ var errOutsideAcquire = errors.New("a connection was made outside of acquire")
 var errSamePassword = errors.New("the source has no other password")
 
 // acquire takes a connection that is young enough and, if it was idle, alive. It returns a
-// *NoConnectionError, of ErrSaturated when the queue is full.
+// *NoConnectionError: of ErrSaturated when the queue is full, and of errInUse when the caller's
+// time ended in the queue.
 func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer p.waiting.Add(-1)
 	if p.waiting.Add(1) > maxWaiting {
@@ -158,12 +158,12 @@ func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 // acquireOrConnect tries once more when the server refuses the password and the source has another.
 func (p *Pool) acquireOrConnect(ctx context.Context) (*pgxpool.Conn, error) {
 	var first attempt
-	conn, err := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, &first))
+	conn, err := p.take(ctx, &first)
 	if !Refused(err) {
 		return conn, err
 	}
 	second := attempt{refused: first.url}
-	conn, again := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, &second))
+	conn, again := p.take(ctx, &second)
 	var source *SourceError
 	switch {
 	case errors.Is(again, errSamePassword):
@@ -175,12 +175,35 @@ func (p *Pool) acquireOrConnect(ctx context.Context) (*pgxpool.Conn, error) {
 	}
 }
 
+// take waits for the caller's turn. Its error is errInUse when that never came, while others had
+// connections. When they were all still connecting, the server may be the cause.
+func (p *Pool) take(ctx context.Context, try *attempt) (*pgxpool.Conn, error) {
+	conn, err := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, try))
+	if errors.Is(err, context.DeadlineExceeded) && !try.tried.Load() &&
+		p.pool.Stat().AcquiredConns() > 0 {
+		return nil, fmt.Errorf("%w: %w", errInUse, err)
+	}
+	return conn, err
+}
+
+// shouldPing reports whether a connection was idle for so long that it may have died.
+func (p *Pool) shouldPing(ctx context.Context, c pgxpool.ShouldPingParams) bool {
+	if c.IdleDuration < p.pingAfter {
+		return false
+	}
+	if try, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+		try.tried.Store(true)
+	}
+	return true
+}
+
 // beforeConnect asks the source where to connect to.
 func (p *Pool) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error {
 	try, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
 		return errOutsideAcquire
 	}
+	try.tried.Store(true)
 	p.connects.Add(1)
 	try.deadline, try.resets = time.Now().Add(connectTimeout), p.resets.Load()
 	ctx, cancel := context.WithDeadline(ctx, try.deadline)

@@ -36,10 +36,13 @@ const (
 	Conflict Fallback = "conflict"
 	// Schema means that the reader lacks a table or a routine, because a migration hasn't reached it.
 	Schema Fallback = "schema"
+	// Busy means that other callers of this process had all connections to the reader. It says nothing
+	// of the reader, so the next read asks it again. A Lambda has one caller and never reports it.
+	Busy Fallback = "busy"
 )
 
 // Fallbacks lists the reasons.
-func Fallbacks() []Fallback { return []Fallback{Unreachable, Lagging, Conflict, Schema} }
+func Fallbacks() []Fallback { return []Fallback{Unreachable, Lagging, Conflict, Schema, Busy} }
 
 // ReaderOptions are the settings of a Reader.
 type ReaderOptions struct {
@@ -133,21 +136,30 @@ func (r *Reader) try(
 	}
 	why := Fallback("")
 	if err = r.reach(ctx, fresh); err != nil {
-		why = Unreachable
-		if errors.As(err, new(*LagError)) {
-			why = Lagging
-		}
+		why = unusable(err)
 	} else if err = read(ctx, r.pool); err != nil {
 		why = fallbackOf(err)
 	}
 	if why == "" || ctx.Err() != nil {
 		return true, err
 	}
-	if why != Conflict { // the next read may have none
+	if why != Conflict && why != Busy { // the next read may meet neither
 		r.pause(why)
 	}
 	r.tell(why, err)
 	return false, nil
+}
+
+// unusable returns the reason for which a reader couldn't be reached, or mustn't be read.
+func unusable(err error) Fallback {
+	switch {
+	case errors.As(err, new(*LagError)):
+		return Lagging
+	case full(err):
+		return Busy
+	default:
+		return Unreachable
+	}
 }
 
 // Codes of Postgres that mean something else on a reader.
@@ -167,6 +179,8 @@ func fallbackOf(err error) Fallback {
 		return Schema
 	case hasCode(err, queryCanceled):
 		return ""
+	case full(err):
+		return Busy
 	case Unavailable(err):
 		return Unreachable
 	default:

@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/allo/reservations/internal/local/pgserver"
@@ -23,6 +25,7 @@ type following struct {
 	primary, standby     *pgserver.Server
 	db, followed         *pgtest.Fixture
 	reader               *postgres.Reader
+	mu                   sync.Mutex // guards the two below
 	fallbacks            []postgres.Fallback
 	found                []error
 	dials                atomic.Int64
@@ -44,16 +47,24 @@ func newFollowing(t *testing.T, maxLag time.Duration) *following {
 	return f
 }
 
-// open opens the reader at a URL, and counts its connects.
+// open opens the reader at a URL, with one connection.
 func (f *following) open(url string, maxLag time.Duration) {
+	f.Helper()
+	f.openOfSize(1, url, maxLag)
+}
+
+// openOfSize opens the reader at a URL, and counts its connects.
+func (f *following) openOfSize(size int, url string, maxLag time.Duration) {
 	f.Helper()
 	options := postgres.ReaderOptions{
 		MaxLag: maxLag,
 		OnFallback: func(why postgres.Fallback, err error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			f.fallbacks, f.found = append(f.fallbacks, why), append(f.found, err)
 		},
 	}
-	reader, err := postgres.OpenReader(postgres.URL(url), 1, options, func(c *pgxpool.Config) {
+	reader, err := postgres.OpenReader(postgres.URL(url), size, options, func(c *pgxpool.Config) {
 		dial := c.ConnConfig.DialFunc
 		c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			f.dials.Add(1)
@@ -174,6 +185,7 @@ func TestAReaderWithoutItsPrimaryLags(t *testing.T) {
 	f.followed.WaitUntil("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
 	f.followed.WaitUntil("SELECT pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()")
 	f.followed.WaitUntil(sinceReplay)
+	f.reader.Reconnect() // so that the lag is measured anew, however soon the primary stopped
 	f.wantRead("without its primary,", postgres.Lagging)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -297,6 +309,96 @@ func TestASlowReadIsNotRepeatedOnTheWriter(t *testing.T) {
 		t.Errorf("Fresh() of a slow read = %t, %v, want its error", answered, err)
 	}
 	f.wantRead("after that", "")
+}
+
+// readAtOnce lets n callers read at once. It returns for which reasons how many of their reads fell
+// back, and what was found.
+func (f *following) readAtOnce(n int) (reasons map[postgres.Fallback]int, found []error) {
+	f.Helper()
+	f.fallbacks, f.found = nil, nil
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if _, err := f.read(countSQL); err != nil {
+				f.Errorf("a read of many = %v, want the reader's answer or the writer's", err)
+			}
+		})
+	}
+	all.Wait()
+	reasons = map[postgres.Fallback]int{}
+	for _, why := range f.fallbacks {
+		reasons[why]++
+	}
+	return reasons, f.found
+}
+
+// A process with many callers may have a full pool. The reader works all the same, so the read that
+// found no connection is the only one for the writer.
+func TestAFullPoolIsNotTakenForADeadReader(t *testing.T) {
+	t.Parallel()
+
+	const callers = postgres.MaxWaiting + 20
+	f := single(t, time.Hour)
+	f.reader.SetPause(time.Hour)
+	f.wantRead("at first", "")
+	answered, err := f.reader.AnyAge(t.Context(), func(ctx context.Context, p *postgres.Pool) error {
+		return p.Transaction(ctx, pgx.TxOptions{}, func(pgx.Tx) error {
+			f.wantRead("while another caller has the only connection,", postgres.Busy)
+			reasons, found := f.readAtOnce(callers)
+			if len(reasons) != 1 || reasons[postgres.Busy] != callers {
+				t.Errorf("%d reads of a full pool fell back because of %v", callers, reasons)
+			}
+			if !slices.ContainsFunc(found, func(err error) bool {
+				return errors.Is(err, postgres.ErrSaturated)
+			}) {
+				t.Error("no read met a full queue: the test has too few callers")
+			}
+			return nil
+		})
+	})
+	if !answered || err != nil {
+		t.Errorf("the read with the connection = %t, %v, want the reader's answer", answered, err)
+	}
+	f.wantRead("once the connection is free,", "")
+}
+
+// The control: the callers of a dead reader wait for a connection too, and nobody has one.
+func TestADeadReaderIsNotTakenForAFullPool(t *testing.T) {
+	t.Parallel()
+
+	const callers = 8
+	f := &following{T: t}
+	f.open("postgres://u@"+listenSilently(t)+"/d?sslmode=disable", time.Hour)
+	f.reader.SetPause(time.Hour)
+	if reasons, _ := f.readAtOnce(callers); reasons[postgres.Unreachable] != callers {
+		t.Errorf("%d reads of a dead reader fell back because of %v", callers, reasons)
+	}
+	f.wantRead("after that", postgres.Unreachable)
+}
+
+// A caller whose ping gets no answer has met a dead reader, although another one has a connection.
+func TestAPingWithoutAnAnswerIsNoFullPool(t *testing.T) {
+	t.Parallel()
+
+	network := newNetwork(t, pgtest.New(t).DirectURL)
+	f := &following{T: t}
+	f.openOfSize(2, network.url, time.Hour)
+	f.reader.SetPause(time.Hour)
+	f.reader.SetPingAfter(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := f.reader.AnyAge(ctx, func(ctx context.Context, p *postgres.Pool) error {
+		return p.Transaction(ctx, pgx.TxOptions{}, func(pgx.Tx) error {
+			f.wantRead("while another caller has a connection,", "")
+			network.forget()
+			f.wantRead("once the network has died,", postgres.Unreachable)
+			cancel()
+			return nil
+		})
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the transaction on the dead network = %v, want that its caller gave up", err)
+	}
 }
 
 func TestACallerWhoGivesUpDoesNotReadOnTheWriter(t *testing.T) {

@@ -3,6 +3,7 @@ package smoke
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -72,6 +73,26 @@ type caller struct {
 	// patience is until when a call is repeated that may succeed later.
 	patience time.Time
 	pause    time.Duration
+	// follow is how long until waits.
+	follow time.Duration
+}
+
+// unwantedError is an answer that a check didn't want.
+type unwantedError struct {
+	call   call
+	answer answer
+	want   string
+}
+
+func (e *unwantedError) Error() string {
+	return fmt.Sprintf("%s answered %d %.*s; want %s", e.call, e.answer.status, maxQuoted,
+		e.answer.body, e.want)
+}
+
+// isProblem reports whether err is an answer with the code of a problem.
+func isProblem(err error, code string) bool {
+	var unwanted *unwantedError
+	return errors.As(err, &unwanted) && unwanted.answer.code() == code
 }
 
 // want makes a call, checks its status and the code of a problem, and decodes the answer into
@@ -85,8 +106,7 @@ func (c *caller) want(ctx context.Context, q call, status int, code string, into
 		return fmt.Errorf("%s got no answer: %w", q, err)
 	}
 	if a.status != status || code != "" && a.code() != code {
-		return fmt.Errorf("%s answered %d %.*s; want %s", q, a.status, maxQuoted, a.body,
-			strings.TrimSpace(strconv.Itoa(status)+" "+code))
+		return &unwantedError{q, a, strings.TrimSpace(strconv.Itoa(status) + " " + code)}
 	}
 	if into == nil {
 		return nil
@@ -112,18 +132,18 @@ func (c *caller) repeat(ctx context.Context, q call) (a answer, err error) {
 	}
 }
 
-// until waits until ok reports true, for followLimit at most. What it looks at may come from a
+// until waits until ok reports true, for c.follow at most. What it looks at may come from a
 // server that follows the database, some milliseconds later. The error is ok's own, or says `what`
 // is wrong.
 func (c *caller) until(ctx context.Context, what string, ok func() (bool, error)) error {
-	end := time.Now().Add(followLimit)
+	end := time.Now().Add(c.follow)
 	for {
 		done, err := ok()
 		if err != nil || done {
 			return err
 		}
 		if time.Now().After(end) || !wait(ctx, c.pause/followPauses) {
-			return fmt.Errorf("%s after %s", what, followLimit)
+			return fmt.Errorf("%s after %s", what, c.follow)
 		}
 	}
 }

@@ -22,7 +22,8 @@ const (
 	spare = 10
 	// holdSeconds and extendedSeconds bound the hold of a run that dies.
 	holdSeconds, extendedSeconds = 30, 60
-	// followLimit is how long the catalog and the stock may be behind the database.
+	// followLimit is how long the catalog and the stock may be behind the database, and another run
+	// may keep the product for sale, which takes it a second or two.
 	followLimit = 15 * time.Second
 )
 
@@ -34,12 +35,15 @@ type deployRun struct {
 	product string // its id, when it is known
 	place   string // the warehouse's id
 	hold    string
-	// held is how many units were held, this run's among them, when nobody could hold more.
+	// held is how many units were held, this run's among them, when the product was put away.
 	held int
+	// puts counts how often this run put the product up or away.
+	puts int
 }
 
 // stockRow is the part of a stock row that the check reads.
 type stockRow struct {
+	Status, WarehouseStatus         string
 	TotalQuantity, ReservedQuantity int
 }
 
@@ -70,7 +74,16 @@ func (d *deployRun) health(ctx context.Context) error {
 
 // offer puts the product and the warehouse up for sale.
 func (d *deployRun) offer(ctx context.Context) error {
-	return d.put(ctx, "offer", "OPEN", "ACTIVE")
+	return d.put(ctx, "OPEN", "ACTIVE")
+}
+
+// offerAgain puts the product up once more if another run has put it away.
+func (d *deployRun) offerAgain(ctx context.Context) error {
+	row, _, err := d.row(ctx, now)
+	if err != nil || row.Status == "ACTIVE" && row.WarehouseStatus == "OPEN" {
+		return err
+	}
+	return d.offer(ctx)
 }
 
 // putAway takes both out of the catalog. The product's limit keeps anybody from holding many.
@@ -82,11 +95,12 @@ func (d *deployRun) putAway(ctx context.Context) error {
 }
 
 func (d *deployRun) away(ctx context.Context) error {
-	return d.put(ctx, "put-away", "CLOSED", "ARCHIVED")
+	return d.put(ctx, "CLOSED", "ARCHIVED")
 }
 
 // close puts the product away before the unit is given back, and counts the units that are held.
-// From now on nobody can hold another one, so the count only falls.
+// From now on nobody can hold another one, so the count only falls, unless another run puts the
+// product up again.
 func (d *deployRun) close(ctx context.Context) error {
 	if err := d.away(ctx); err != nil {
 		return err
@@ -96,7 +110,11 @@ func (d *deployRun) close(ctx context.Context) error {
 	return err
 }
 
-func (d *deployRun) put(ctx context.Context, key, warehouseStatus, productStatus string) error {
+// put gives the warehouse and the product a status. Each put has keys of its own, because a key
+// that was used before has no effect.
+func (d *deployRun) put(ctx context.Context, warehouseStatus, productStatus string) error {
+	d.puts++
+	key := fmt.Sprintf("put-%d", d.puts)
 	type item = map[string]any
 	items := func(i item) map[string]any { return map[string]any{"items": []item{i}} }
 	var warehouses struct {
@@ -175,11 +193,28 @@ func (d *deployRun) row(ctx context.Context, fresh bool) (row stockRow, there bo
 // inCatalog wants a shopper to see the product.
 func (d *deployRun) inCatalog(ctx context.Context) error {
 	return d.until(ctx, "the catalog doesn't show the product with free units",
-		func() (bool, error) { free, err := d.shown(ctx); return free > 0, err })
+		func() (bool, error) {
+			free, err := d.shown(ctx)
+			if err != nil || free > 0 {
+				return true, err
+			}
+			return false, d.offerAgain(ctx)
+		})
 }
 
-// isGone wants no shopper to see the product.
+// isGone wants no shopper to see the product. Another run may have put it up again, and puts it
+// away when it ends. If that run has died, this one does.
 func (d *deployRun) isGone(ctx context.Context) error {
+	if err := d.untilGone(ctx); err == nil {
+		return nil
+	}
+	if err := d.away(ctx); err != nil {
+		return err
+	}
+	return d.untilGone(ctx)
+}
+
+func (d *deployRun) untilGone(ctx context.Context) error {
 	return d.until(ctx, "the catalog still shows the product that was put away",
 		func() (bool, error) { free, err := d.shown(ctx); return free < 0, err })
 }
@@ -211,11 +246,24 @@ type reservation struct {
 	Reservation struct{ ID, Status string }
 }
 
-// reserve holds a unit.
+// reserve holds a unit. When another run has just put the product away, it puts the product up
+// again.
 func (d *deployRun) reserve(ctx context.Context) error {
-	hold, err := d.holdUnit(ctx, d.product, d.place, d.key("reserve"))
-	d.hold = hold
-	return err
+	wasAway := false
+	return d.until(ctx, "a reserve answers NOT_FOR_SALE, although the product was put up again,",
+		func() (bool, error) {
+			if wasAway {
+				if err := d.offer(ctx); err != nil {
+					return true, err
+				}
+			}
+			hold, err := d.holdUnit(ctx, d.product, d.place, d.key("reserve"))
+			if wasAway = isProblem(err, "NOT_FOR_SALE"); wasAway {
+				return false, nil
+			}
+			d.hold = hold
+			return true, err
+		})
 }
 
 // holdUnit holds a unit of a product for holdSeconds, and returns the hold's id.
@@ -299,7 +347,8 @@ func (d *deployRun) payTooLate(ctx context.Context) error {
 }
 
 // isBack wants the released unit to be free again. A program that held units of the product in the
-// seconds before close may hold them for longer than this run.
+// seconds before close may hold them for longer than this run. The unit that another run held since
+// then is soon given back.
 func (d *deployRun) isBack(ctx context.Context) error {
 	return d.until(ctx, "the unit that was released isn't back in the stock",
 		func() (bool, error) {

@@ -136,8 +136,22 @@ func (s *cloud) function(settings config.Smoke) *Function {
 			Region: "eu-central-1", AccessKeyID: "id", SecretAccessKey: "key", Endpoint: s.url,
 		},
 	}, slog.New(slog.NewJSONHandler(s.logged, nil)), emf.New(s.metrics, "AlloReservations/test"))
-	f.patience, f.pause = 5*time.Second, 20*time.Millisecond
+	f.patience, f.follow, f.pause = 5*time.Second, 5*time.Second, 20*time.Millisecond
 	return f
+}
+
+// twin returns a second stand-in on the same functions and database, for another run. It tells the
+// calls of the two runs apart.
+func (s *cloud) twin(t *testing.T) *cloud {
+	t.Helper()
+	other := &cloud{
+		db: s.db, functions: s.functions, status: s.status,
+		logged: &bytes.Buffer{}, metrics: &bytes.Buffer{},
+	}
+	server := httptest.NewServer(other)
+	t.Cleanup(server.Close)
+	other.url = server.URL
+	return other
 }
 
 // invoke invokes the function with no payload, as the trigger does.

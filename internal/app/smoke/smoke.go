@@ -15,7 +15,9 @@
 //
 // A deploy may start the check again, when the answer of the first run was lost. Each run has an
 // idempotency key of its own, so that it tests for itself; a call that a run repeats has the key of
-// the first try, and has one effect.
+// the first try, and has one effect. The first run may still be under way. So a run puts the
+// product up again when another one has put it away, and waits for what another one is about to
+// undo.
 package smoke
 
 import (
@@ -86,13 +88,14 @@ type Function struct {
 	log      *slog.Logger
 	metrics  *emf.Writer
 	// The times of the check of a deploy.
-	patience, pause time.Duration
+	patience, pause, follow time.Duration
 }
 
 // New makes the function of the settings.
 func New(c config.Config, log *slog.Logger, metrics *emf.Writer) *Function {
 	return &Function{
-		settings: c.Smoke, aws: c.AWS, log: log, metrics: metrics, patience: patience, pause: pause,
+		settings: c.Smoke, aws: c.AWS, log: log, metrics: metrics,
+		patience: patience, pause: pause, follow: followLimit,
 	}
 }
 
@@ -145,7 +148,7 @@ func (f *Function) deploy(ctx context.Context) (Report, error) {
 	run := &deployRun{
 		caller: caller{
 			api: &gateway{settings: f.settings, aws: f.aws}, log: f.log,
-			patience: time.Now().Add(f.patience), pause: f.pause,
+			patience: time.Now().Add(f.patience), pause: f.pause, follow: f.follow,
 		},
 		id: runID(ctx),
 	}

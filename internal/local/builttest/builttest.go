@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -18,9 +19,10 @@ var (
 	failed error
 )
 
-// Functions builds every function for this machine into build/NAME and returns that directory, for
-// local.Built. It builds once for all tests of a program, and a later run reuses an up-to-date
-// build. Programs that may run at the same time need different names.
+// Functions builds every function for this machine and returns the directory build/NAME, for
+// local.Built. It builds once for all tests of a program. All programs share the binaries, so a
+// later one builds only what is out of date. A process is known by its path, so programs that may
+// run at the same time need different names.
 func Functions(t testing.TB, name string) string {
 	t.Helper()
 	root := Root(t)
@@ -42,19 +44,28 @@ func Root(t testing.TB) string {
 	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
-// build builds all functions at once into dir/.functions, which leaves alone what is up to date.
-// Each dir/NAME/bootstrap is another name of a binary there.
+// build builds all functions at once into build/tested, which leaves alone what is up to date. Each
+// dir/NAME/bootstrap is another name of a binary there. One program builds at a time.
 func build(ctx context.Context, root, dir string) error {
 	entries, err := os.ReadDir(filepath.Join(root, "functions"))
 	if err != nil {
 		return err
 	}
-	binaries := filepath.Join(dir, ".functions")
+	binaries := filepath.Join(root, "build", "tested")
 	if err := os.MkdirAll(binaries, 0o755); err != nil {
 		return err
 	}
+	lock, err := os.Open(binaries)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // which also unlocks it
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", binaries, err)
+	}
+	// Without tables for debuggers the binaries are linked faster, and are more like the deployed.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc",
-		"-o", binaries+string(filepath.Separator), "./functions/...")
+		"-ldflags", "-s -w", "-o", binaries+string(filepath.Separator), "./functions/...")
 	cmd.Dir = root
 	if message, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the functions: %w: %s", err, message)
