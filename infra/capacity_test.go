@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -375,11 +373,7 @@ func TestASynthTellsOfALateSale(t *testing.T) {
 		tpl := synthesizeWith(t, map[string]string{
 			"db": "external", "provisioned": "reserve:2", "sale": begin + "/4h",
 		})
-		metadata, err := os.ReadFile(filepath.Join(tpl.assembly, "allo-dev.metadata.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(string(metadata), lateSaleText); got != want {
+		if got := strings.Contains(string(tpl.metadata), lateSaleText); got != want {
 			t.Errorf("a sale of %s: the synth tells of it: %v", begin, got)
 		}
 		if len(tpl.warnings) > 0 {

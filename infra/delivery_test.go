@@ -1,69 +1,27 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/jsii-runtime-go"
 )
 
 // delivered is a context with everything that the delivery stack can have.
-func delivered() map[string]any {
-	return map[string]any{
+func delivered() map[string]string {
+	return map[string]string{
 		"account": "123456789012", "region": "eu-central-1", "cdn": "on", "drift": "on",
 		"githubRepo": "Shop@1234/reservations@5678",
 	}
 }
 
-// synthesizeDelivery synthesizes the delivery stack alone.
-func synthesizeDelivery(t *testing.T, of map[string]any) template {
-	t.Helper()
-	context := cdkContext(t)
-	for key, value := range of {
-		context[key] = value
-	}
-	out := t.TempDir()
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(out)})
-	s, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stack := newDelivery(cdk, s)
-	if stack == nil {
-		t.Fatal("there is no delivery stack")
-	}
-	if err := finish(cdk); err != nil {
-		t.Fatal(err)
-	}
-	name := deliveryName(s)
-	tpl := template{
-		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(),
-	}
-	if tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(tpl.json, &tpl.body); err != nil {
-		t.Fatal(err)
-	}
-	return tpl
-}
-
 func TestTheDefaultAppHasOneStack(t *testing.T) {
-	context := cdkContext(t)
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(t.TempDir())})
-	s, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
+	if n := len(synthesizeApp(t, modes["aurora-dev"]).stacks); n != 1 {
+		t.Errorf("the defaults make %d stacks: a plain cdk deploy would ask which one is meant", n)
 	}
-	if newDelivery(cdk, s) != nil {
-		t.Error("the defaults make a delivery stack: a plain cdk deploy would ask which one is meant")
+	drift := with(modes["external-dev"], "drift", "on")
+	if n := len(synthesizeApp(t, drift).stacks); n != 2 {
+		t.Errorf("with drift=on there are %d stacks, want the service's and the delivery's", n)
 	}
 }
 
