@@ -36,7 +36,7 @@ var modes = map[string]map[string]string{
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
 			 "concurrency": 10},
-			{"name": "mail", "url": "https://mail.example.com/hook?shop=1", "secret": "shop/mail"}
+			{"name": "mail", "url": "https://mail.example.com/hook", "secret": "shop/mail"}
 		]`,
 	},
 	"aurora-direct": {
