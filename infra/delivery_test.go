@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // delivered is a context with everything that the delivery stack can have.
@@ -156,6 +159,72 @@ func (tpl template) rightsProblems() (found []string) {
 		}
 	}
 	return found
+}
+
+// STS refuses a session that is longer than its role allows.
+func TestTheRolesLastAsLongAsTheirJobs(t *testing.T) {
+	tpl := synthesizeDelivery(t, delivered())
+	for _, problem := range tpl.sessionProblems(t) {
+		t.Error(problem)
+	}
+	short := changed(t, tpl, fmt.Sprintf(`"MaxSessionDuration":%d`, deploySession),
+		`"MaxSessionDuration":3600`)
+	if found := short.sessionProblems(t); len(found) != 2 {
+		t.Errorf("with a role of an hour the test finds %v, want the jobs of dev and prod", found)
+	}
+}
+
+// sessionProblems says which jobs of the workflows ask for a longer session than their role allows.
+// Package workflows checks that they ask for as long as they may run.
+func (tpl template) sessionProblems(t *testing.T) (found []string) {
+	t.Helper()
+	const byDefault = 3600.0 // of a role's MaxSessionDuration
+	for workflow, role := range map[string]string{"diff": "Diff", "deploy": "Deploy"} {
+		allowed, ok := tpl.role(role).get("MaxSessionDuration").(float64)
+		if !ok {
+			allowed = byDefault
+		}
+		asked := sessions(t, "../.github/workflows/"+workflow+".yml")
+		if len(asked) != 2 {
+			found = append(found, fmt.Sprintf("%s: %d jobs take a role", workflow, len(asked)))
+		}
+		for job, seconds := range asked {
+			if seconds < 1 || seconds > allowed {
+				found = append(found, fmt.Sprintf("%s: the job %s asks for %v seconds, and %s allows %v",
+					workflow, job, seconds, role, allowed))
+			}
+		}
+	}
+	return found
+}
+
+// sessions returns how many seconds each job of a workflow asks to have its role.
+func sessions(t *testing.T, path string) map[string]float64 {
+	t.Helper()
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct {
+			Steps []struct {
+				Uses string
+				With struct{ Seconds float64 }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(source, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]float64{}
+	for job, j := range workflow.Jobs {
+		for _, s := range j.Steps {
+			if s.Uses == "./.github/actions/aws" {
+				asked[job] = s.With.Seconds
+			}
+		}
+	}
+	return asked
 }
 
 // An account can have one provider for GitHub, so a stack that is deleted mustn't take it along.
