@@ -10,10 +10,10 @@ import (
 // cdnRegion is the region of what CloudFront reads, such as its certificates and its firewall.
 const cdnRegion = "us-east-1"
 
-// deploySession is how many seconds a workflow may have the role Deploy: as long as its job may run.
-// The bootstrap's roles, which it takes, end after an hour (AWS STS's API reference, AssumeRole, on
-// role chaining). The CDK's command line then takes them again (aws-cdk's issue 32287), for which it
-// needs the role Deploy.
+// deploySession is how many seconds a workflow may have the role Deploy: as long as its job may
+// run. The bootstrap's roles, which it takes, end after an hour (AWS STS's API reference,
+// AssumeRole, on role chaining). The CDK's command line then takes them again (aws-cdk's issue
+// 32287), for which it needs the role Deploy.
 const deploySession = 90 * 60
 
 // newDelivery creates the stack NAME-ENV-delivery: the roles of GitHub's workflows, and the watch
