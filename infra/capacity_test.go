@@ -370,7 +370,7 @@ func TestASaleThatCannotBePreparedAnyMoreIsTold(t *testing.T) {
 // The synth says so, and a strict one doesn't fail on it.
 func TestASynthTellsOfALateSale(t *testing.T) {
 	for begin, want := range map[string]bool{"2020-01-01T08:00": true, "2999-01-01T08:00": false} {
-		tpl := synthesizeWith(t, map[string]string{
+		tpl := draftOf(t, map[string]string{
 			"db": "external", "provisioned": "reserve:2", "sale": begin + "/4h",
 		})
 		if got := strings.Contains(string(tpl.metadata), lateSaleText); got != want {

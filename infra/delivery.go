@@ -17,11 +17,11 @@ const cdnRegion = "us-east-1"
 const deploySession = 90 * 60
 
 // newDelivery creates the stack NAME-ENV-delivery: the roles of GitHub's workflows, and the watch
-// for drift of the service's stack. It is a stack of its own, because that one has little room. It
-// returns nil if the settings ask for neither.
-func newDelivery(app constructs.Construct, s Settings) awscdk.Stack {
+// for drift of the service's stack. It is a stack of its own, because that one has little room.
+// Without a setting that asks for either there is none.
+func newDelivery(app constructs.Construct, s Settings) {
 	if s.Delivery.Repository == "" && !s.Delivery.Drift {
-		return nil
+		return
 	}
 	props := stackProps(s)
 	props.Description = jsii.String(
@@ -35,7 +35,6 @@ func newDelivery(app constructs.Construct, s Settings) awscdk.Stack {
 	}
 	tag(stack, s)
 	foldPolicies(stack)
-	return stack
 }
 
 func deliveryName(s Settings) string { return s.StackName() + "-delivery" }

@@ -23,7 +23,7 @@ func TestTheDefaultAppHasOneStack(t *testing.T) {
 		t.Errorf("the defaults make %d stacks: a plain cdk deploy would ask which one is meant", n)
 	}
 	drift := with(modes["external-dev"], "drift", "on")
-	if n := len(synthesizeApp(t, drift).stacks); n != 2 {
+	if n := len(draft.synthesize(t, drift).stacks); n != 2 {
 		t.Errorf("with drift=on there are %d stacks, want the service's and the delivery's", n)
 	}
 }
