@@ -91,9 +91,9 @@ func backupRemoval(s Settings) awscdk.RemovalPolicy {
 //
 // RDS can't decrypt a snapshot in a region without a key there, so the vault has one of its own,
 // whatever the setting kms is.
-func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) awscdk.Stack {
+func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) {
 	if s.BackupRegion == "" {
-		return nil
+		return
 	}
 	stack := awscdk.NewStack(cdk, jsii.String(s.StackName()+"-backup"), &awscdk.StackProps{
 		Description:           jsii.String("The copies of the backups of " + s.StackName()),
@@ -116,5 +116,4 @@ func newBackupStack(cdk awscdk.App, s Settings, main awscdk.Stack) awscdk.Stack 
 	})
 	tag(stack, s)
 	main.AddStackDependency(stack, jsii.String("the copies need their vault"))
-	return stack
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -372,14 +370,10 @@ func TestASaleThatCannotBePreparedAnyMoreIsTold(t *testing.T) {
 // The synth says so, and a strict one doesn't fail on it.
 func TestASynthTellsOfALateSale(t *testing.T) {
 	for begin, want := range map[string]bool{"2020-01-01T08:00": true, "2999-01-01T08:00": false} {
-		tpl := synthesizeWith(t, map[string]string{
+		tpl := draftOf(t, map[string]string{
 			"db": "external", "provisioned": "reserve:2", "sale": begin + "/4h",
 		})
-		metadata, err := os.ReadFile(filepath.Join(tpl.assembly, "allo-dev.metadata.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(string(metadata), lateSaleText); got != want {
+		if got := strings.Contains(string(tpl.metadata), lateSaleText); got != want {
 			t.Errorf("a sale of %s: the synth tells of it: %v", begin, got)
 		}
 		if len(tpl.warnings) > 0 {

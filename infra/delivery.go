@@ -10,12 +10,18 @@ import (
 // cdnRegion is the region of what CloudFront reads, such as its certificates and its firewall.
 const cdnRegion = "us-east-1"
 
+// deploySession is how many seconds a workflow may have the role Deploy: as long as its job may
+// run. The bootstrap's roles, which it takes, end after an hour (AWS STS's API reference,
+// AssumeRole, on role chaining). The CDK's command line then takes them again (aws-cdk's issue
+// 32287), for which it needs the role Deploy.
+const deploySession = 90 * 60
+
 // newDelivery creates the stack NAME-ENV-delivery: the roles of GitHub's workflows, and the watch
-// for drift of the service's stack. It is a stack of its own, because that one has little room. It
-// returns nil if the settings ask for neither.
-func newDelivery(app constructs.Construct, s Settings) awscdk.Stack {
+// for drift of the service's stack. It is a stack of its own, because that one has little room.
+// Without a setting that asks for either there is none.
+func newDelivery(app constructs.Construct, s Settings) {
 	if s.Delivery.Repository == "" && !s.Delivery.Drift {
-		return nil
+		return
 	}
 	props := stackProps(s)
 	props.Description = jsii.String(
@@ -29,7 +35,6 @@ func newDelivery(app constructs.Construct, s Settings) awscdk.Stack {
 	}
 	tag(stack, s)
 	foldPolicies(stack)
-	return stack
 }
 
 func deliveryName(s Settings) string { return s.StackName() + "-delivery" }
@@ -43,6 +48,8 @@ func newPipelineRoles(stack awscdk.Stack, s Settings) {
 	compare.AddToPolicy(readingStacks(stack, s))
 	deploy := newPipelineRole(stack, "Deploy", provider, s, "environment:"+s.Env,
 		"Lets the GitHub environment "+s.Env+" deploy the stack")
+	resource, _ := deploy.Node().DefaultChild().(awsiam.CfnRole)
+	resource.SetMaxSessionDuration(jsii.Number(deploySession))
 	deploy.AddToPolicy(allowOn(bootstrapRoles(stack, s), "sts:AssumeRole"))
 	for _, role := range []awsiam.Role{compare, deploy} {
 		// The command line asks for the zones of a region that is pinned, and names no resource.

@@ -1,69 +1,30 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/jsii-runtime-go"
+	"go.yaml.in/yaml/v3"
 )
 
 // delivered is a context with everything that the delivery stack can have.
-func delivered() map[string]any {
-	return map[string]any{
+func delivered() map[string]string {
+	return map[string]string{
 		"account": "123456789012", "region": "eu-central-1", "cdn": "on", "drift": "on",
 		"githubRepo": "Shop@1234/reservations@5678",
 	}
 }
 
-// synthesizeDelivery synthesizes the delivery stack alone.
-func synthesizeDelivery(t *testing.T, of map[string]any) template {
-	t.Helper()
-	context := cdkContext(t)
-	for key, value := range of {
-		context[key] = value
-	}
-	out := t.TempDir()
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(out)})
-	s, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stack := newDelivery(cdk, s)
-	if stack == nil {
-		t.Fatal("there is no delivery stack")
-	}
-	if err := finish(cdk); err != nil {
-		t.Fatal(err)
-	}
-	name := deliveryName(s)
-	tpl := template{
-		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(),
-	}
-	if tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(tpl.json, &tpl.body); err != nil {
-		t.Fatal(err)
-	}
-	return tpl
-}
-
 func TestTheDefaultAppHasOneStack(t *testing.T) {
-	context := cdkContext(t)
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(t.TempDir())})
-	s, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
+	if n := len(synthesizeApp(t, modes["aurora-dev"]).stacks); n != 1 {
+		t.Errorf("the defaults make %d stacks: a plain cdk deploy would ask which one is meant", n)
 	}
-	if newDelivery(cdk, s) != nil {
-		t.Error("the defaults make a delivery stack: a plain cdk deploy would ask which one is meant")
+	drift := with(modes["external-dev"], "drift", "on")
+	if n := len(draft.synthesize(t, drift).stacks); n != 2 {
+		t.Errorf("with drift=on there are %d stacks, want the service's and the delivery's", n)
 	}
 }
 
@@ -198,6 +159,72 @@ func (tpl template) rightsProblems() (found []string) {
 		}
 	}
 	return found
+}
+
+// STS refuses a session that is longer than its role allows.
+func TestTheRolesLastAsLongAsTheirJobs(t *testing.T) {
+	tpl := synthesizeDelivery(t, delivered())
+	for _, problem := range tpl.sessionProblems(t) {
+		t.Error(problem)
+	}
+	short := changed(t, tpl, fmt.Sprintf(`"MaxSessionDuration":%d`, deploySession),
+		`"MaxSessionDuration":3600`)
+	if found := short.sessionProblems(t); len(found) != 2 {
+		t.Errorf("with a role of an hour the test finds %v, want the jobs of dev and prod", found)
+	}
+}
+
+// sessionProblems says which jobs of the workflows ask for a longer session than their role allows.
+// Package workflows checks that they ask for as long as they may run.
+func (tpl template) sessionProblems(t *testing.T) (found []string) {
+	t.Helper()
+	const byDefault = 3600.0 // of a role's MaxSessionDuration
+	for workflow, role := range map[string]string{"diff": "Diff", "deploy": "Deploy"} {
+		allowed, ok := tpl.role(role).get("MaxSessionDuration").(float64)
+		if !ok {
+			allowed = byDefault
+		}
+		asked := sessions(t, "../.github/workflows/"+workflow+".yml")
+		if len(asked) != 2 {
+			found = append(found, fmt.Sprintf("%s: %d jobs take a role", workflow, len(asked)))
+		}
+		for job, seconds := range asked {
+			if seconds < 1 || seconds > allowed {
+				found = append(found, fmt.Sprintf("%s: the job %s asks for %v seconds, and %s allows %v",
+					workflow, job, seconds, role, allowed))
+			}
+		}
+	}
+	return found
+}
+
+// sessions returns how many seconds each job of a workflow asks to have its role.
+func sessions(t *testing.T, path string) map[string]float64 {
+	t.Helper()
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct {
+			Steps []struct {
+				Uses string
+				With struct{ Seconds float64 }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(source, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]float64{}
+	for job, j := range workflow.Jobs {
+		for _, s := range j.Steps {
+			if s.Uses == "./.github/actions/aws" {
+				asked[job] = s.With.Seconds
+			}
+		}
+	}
+	return asked
 }
 
 // An account can have one provider for GitHub, so a stack that is deleted mustn't take it along.

@@ -1,67 +1,19 @@
 package main
 
 import (
-	"encoding/json"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/jsii-runtime-go"
 )
 
-// disasterTemplates are those of prod with every setting of Disaster, once they are made.
-var disasterTemplates struct{ main, backup *template }
-
-// synthDisaster returns the templates of prod and of its backup stack.
+// synthDisaster returns the templates of prod and of its backup stack, with every setting of
+// Disaster.
 func synthDisaster(t *testing.T) (main, backup template) {
 	t.Helper()
-	if disasterTemplates.main == nil {
-		of := maps.Clone(modes["aurora-prod"])
-		of["kms"], of["migrate"], of["backupRegion"] = "on", "manual", "eu-west-1"
-		main, backup := synthBoth(t, of)
-		disasterTemplates.main, disasterTemplates.backup = &main, &backup
-	}
-	return *disasterTemplates.main, *disasterTemplates.backup
-}
-
-// synthBoth synthesizes the app with settings that make a backup stack.
-func synthBoth(t *testing.T, of map[string]string) (main, backup template) {
-	t.Helper()
-	context := cdkContext(t)
-	for key, value := range of {
-		context[key] = value
-	}
-	out := t.TempDir()
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(out)})
-	settings, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stack := newStack(cdk, settings, stubAssets(t))
-	other := newBackupStack(cdk, settings, stack)
-	if err := finish(cdk); err != nil {
-		t.Fatal(err)
-	}
-	return readTemplate(t, out, stack), readTemplate(t, out, other)
-}
-
-func readTemplate(t *testing.T, out string, stack awscdk.Stack) (tpl template) {
-	t.Helper()
-	name := *stack.StackName()
-	tpl.warnings = warnings(t, filepath.Join(out, name+".metadata.json"))
-	tpl.protected = *stack.TerminationProtection()
-	var err error
-	if tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(tpl.json, &tpl.body); err != nil {
-		t.Fatal(err)
-	}
-	return tpl
+	settings := with(modes["aurora-prod"],
+		"kms", "on", "migrate", "manual", "backupRegion", "eu-west-1")
+	made := synthesizeApp(t, settings)
+	return made.stack(t, settings, ""), made.stack(t, settings, "-backup")
 }
 
 func TestCDKNagFindsNothingInADisasterEither(t *testing.T) {
@@ -161,7 +113,7 @@ func TestTheKeyIsRotatedAndKept(t *testing.T) {
 			t.Errorf("the key of %s has the deletion policy %v", name, policy)
 		}
 	}
-	dev, _ := synthBoth(t, map[string]string{"kms": "on", "backupRegion": "eu-west-1"})
+	dev := draftOf(t, map[string]string{"kms": "on", "backupRegion": "eu-west-1"})
 	key := dev.only(t, "AWS::KMS::Key")
 	if key.attributes["DeletionPolicy"] != "Delete" || key.get("PendingWindowInDays") != 7.0 {
 		t.Errorf("dev's key is %s, want it to go with the stack", asJSON(key.attributes))

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,21 +32,11 @@ func with(settings map[string]string, changes ...string) map[string]string {
 	return changed
 }
 
-// edgeOf synthesizes the app with settings, and returns the main template and the firewall's.
+// edgeOf returns the templates of the service and of its firewall.
 func edgeOf(t *testing.T, settings map[string]string) (main, edge template) {
 	t.Helper()
-	main = synthesizeWith(t, settings)
-	name := "allo-" + settings["env"] + "-edge"
-	var err error
-	edge.json, err = os.ReadFile(filepath.Join(main.assembly, name+".template.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(edge.json, &edge.body); err != nil {
-		t.Fatal(err)
-	}
-	edge.warnings = warnings(t, filepath.Join(main.assembly, name+".metadata.json"))
-	return main, edge
+	made := synthesizeApp(t, settings)
+	return made.stack(t, settings, ""), made.stack(t, settings, "-edge")
 }
 
 func TestTheFirewallStandsBeforeTheCDN(t *testing.T) {
@@ -255,17 +243,13 @@ func TestTheFirewallsStackIsDeployedFirst(t *testing.T) {
 		"the shell's region": with(guardedEdge, "region", "", "account", ""),
 	} {
 		main, edge := edgeOf(t, settings)
-		source, err := os.ReadFile(filepath.Join(main.assembly, "manifest.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
 		var manifest struct {
 			Artifacts map[string]struct {
 				Dependencies []string
 				Environment  string
 			}
 		}
-		if err := json.Unmarshal(source, &manifest); err != nil {
+		if err := json.Unmarshal(synthesizeApp(t, settings).manifest, &manifest); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Contains(manifest.Artifacts["allo-prod"].Dependencies, "allo-prod-edge") {

@@ -155,6 +155,11 @@ func (r *reader) checkWebhook(key string, w Webhook) {
 			"or a fragment, with a port from 1 to 65535 if any, and have at most %d characters",
 			w.Name, maxURL)
 	}
+	if strings.Contains(w.URL, "?") {
+		r.fail("the url of the webhook %s must have no query, which often has a token: everybody who "+
+			"can read the template can read the url. Let the endpoint check the signature of each "+
+			"post, whose secret isn't in the template", w.Name)
+	}
 	if !secretPattern.MatchString(w.Secret) || strings.HasPrefix(w.Secret, signingPrefix) {
 		r.fail("the secret of the webhook %s must be %s, and not the signing secret itself",
 			w.Name, wantSecret)
@@ -253,8 +258,8 @@ func webhooksVariable(webhooks []Webhook) string {
 	return string(text)
 }
 
-// shownWebhook is a webhook as an operator sees it: without the path and the query of its URL,
-// which may have a token. Its JSON is the functions' variable WEBHOOK_QUEUES.
+// shownWebhook is a webhook as an operator sees it: without the path of its URL, which may have a
+// token. Its JSON is the functions' variable WEBHOOK_QUEUES.
 type shownWebhook struct {
 	Name  string   `json:"name"`
 	URL   string   `json:"url"`

@@ -12,9 +12,9 @@ import (
 const keyPendingDays = 7
 
 // keyProperties maps each type of resource that kms=on encrypts to its property for the key's ARN.
-// Cognito, AppSync and API Gateway keep no data of the shop. The functions' variables have no
-// secrets, and a key for them would be a call of KMS in each cold start. The CDN's log stays with
-// S3's own key.
+// Cognito, AppSync and API Gateway keep no data of the shop. The only secret in the functions'
+// variables is the CDN's, with cdnOnly=on: Lambda's own key encrypts them, and this one would be a
+// call of KMS in each cold start. The CDN's log stays with S3's own key.
 var keyProperties = map[string][]string{
 	"AWS::Backup::BackupVault": {"EncryptionKeyArn"},
 	"AWS::Events::Archive":     {"KmsKeyIdentifier"},

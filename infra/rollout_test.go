@@ -84,12 +84,8 @@ func TestARolloutWatchesItsOwnFunctionAndTheAPI(t *testing.T) {
 // CodeDeploy starts no canary while one of its alarms rings. So a hotfix must not go through it.
 // The rest of the stack stays as it is.
 func TestAHotfixGoesPastTheCanaryAndChangesNothingElse(t *testing.T) {
-	settings := map[string]string{"rollout": "now"}
-	for key, value := range modes["aurora-prod"] {
-		settings[key] = value
-	}
 	canary := contents(t, synth(t, "aurora-prod"))
-	hotfix := contents(t, synthesizeWith(t, settings))
+	hotfix := contents(t, draftOf(t, with(modes["aurora-prod"], "rollout", "now")))
 	for key, content := range canary {
 		isCanarys := strings.HasPrefix(key, "AWS::CodeDeploy::") || strings.Contains(key, " Rollout")
 		other, there := hotfix[key]

@@ -234,6 +234,13 @@ func TestInvalidSettingsAreRefused(t *testing.T) {
 			}}},
 			[]string{"the secret of the webhook erp", "not the signing secret"},
 		},
+		"webhook with a query": {
+			map[string]any{"webhooks": "erp=https://a.example/hook?key=MfKQ9r8"},
+			[]string{"webhook erp must have no query", "signature"},
+		},
+		"webhook with an empty query": {
+			map[string]any{"webhooks": "erp=https://a.example/hook?"}, []string{"must have no query"},
+		},
 		"webhook at port 0": {
 			map[string]any{"webhooks": "erp=https://a.example:0/"}, []string{"webhook erp", "port"},
 		},
@@ -305,7 +312,8 @@ func TestAnInvalidWebhookIsRefusedWithoutItsSecrets(t *testing.T) {
 	for name, webhooks := range map[string]any{
 		"the secret itself": secret + `"whsec_` + token + `"}]`,
 		"two secrets":       secret + `"x ` + token + `"}]`,
-		"an http URL":       "erp=http://a.example/hook?token=" + token,
+		"an http URL":       "erp=http://a.example/hook/" + token,
+		"a URL's query":     "erp=https://a.example/hook?token=" + token,
 		"a URL alone":       "https://a.example/" + token,
 		"a number":          `[{"name": "erp", "url": 7, "secret": "` + token + `"}]`,
 	} {
@@ -333,15 +341,15 @@ func TestQueuesAndWebhooksAreRead(t *testing.T) {
 
 	want := []Webhook{
 		{"erp", "https://erp.example/hook", nil, "allo-dev/webhook-erp", leastConcurrency},
-		{"crm", "https://crm.example:8443/?a=1", nil, "allo-dev/webhook-crm", leastConcurrency},
+		{"crm", "https://crm.example:8443/a/1", nil, "allo-dev/webhook-crm", leastConcurrency},
 	}
 	for name, value := range map[string]any{
-		"pairs": "erp=https://erp.example/hook,crm=https://crm.example:8443/?a=1",
+		"pairs": "erp=https://erp.example/hook,crm=https://crm.example:8443/a/1",
 		"JSON": `[{"name": "erp", "url": "https://erp.example/hook"},
-			{"name": "crm", "url": "https://crm.example:8443/?a=1"}]`,
+			{"name": "crm", "url": "https://crm.example:8443/a/1"}]`,
 		"objects": []any{
 			map[string]any{"name": "erp", "url": "https://erp.example/hook"},
-			map[string]any{"name": "crm", "url": "https://crm.example:8443/?a=1"},
+			map[string]any{"name": "crm", "url": "https://crm.example:8443/a/1"},
 		},
 	} {
 		s, err := ReadSettings(map[string]any{"webhooks": value})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -244,15 +243,13 @@ func TestTheOutputsNameTheSignIn(t *testing.T) {
 
 // Prod keeps its users, and asks for a second factor.
 func TestProdKeepsItsUserPool(t *testing.T) {
-	settings := maps.Clone(modes["external-prod"])
-	settings["auth"] = "cognito"
-	pool := synthesizeWith(t, settings).only(t, "AWS::Cognito::UserPool")
+	settings := with(modes["external-prod"], "auth", "cognito")
+	pool := draftOf(t, settings).only(t, "AWS::Cognito::UserPool")
 	if pool.get("DeletionProtection") != "ACTIVE" || pool.get("MfaConfiguration") != "ON" ||
 		pool.attributes["DeletionPolicy"] != "RetainExceptOnCreate" {
 		t.Errorf("the pool of prod is %s %v", asJSON(pool.properties), pool.attributes["DeletionPolicy"])
 	}
-	settings["mfa"] = "optional"
-	tpl := synthesizeWith(t, settings)
+	tpl := synthesizeWith(t, with(settings, "mfa", "optional"))
 	if got := tpl.only(t, "AWS::Cognito::UserPool").get("MfaConfiguration"); got != "OPTIONAL" {
 		t.Errorf("with mfa=optional the second factor is %v", got)
 	}

@@ -20,8 +20,7 @@ func TestCDKNagFindsNothing(t *testing.T) {
 
 // This is the control of the test above.
 func TestAFindingOfCDKNagFailsTheSynth(t *testing.T) {
-	context := cdkContext(t)
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(t.TempDir())})
+	cdk := newApp(t, nil, t.TempDir())
 	stack := awscdk.NewStack(cdk, jsii.String("bad"), nil)
 	awssqs.NewQueue(stack, jsii.String("PlainQueue"), nil)
 	if err := finish(cdk); err == nil {

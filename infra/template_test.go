@@ -10,10 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/jsii-runtime-go"
 
 	"github.com/allo/reservations/internal/route"
@@ -38,7 +36,7 @@ var modes = map[string]map[string]string{
 		"webhooks": `[
 			{"name": "erp", "url": "https://erp.example.com/hook", "types": ["allo.stock.moved"],
 			 "concurrency": 10},
-			{"name": "mail", "url": "https://mail.example.com/hook?shop=1", "secret": "shop/mail"}
+			{"name": "mail", "url": "https://mail.example.com/hook", "secret": "shop/mail"}
 		]`,
 	},
 	"aurora-direct": {
@@ -73,92 +71,12 @@ var modes = map[string]map[string]string{
 	},
 }
 
-// eachMode runs a test on the template of every mode, one after the other: jsii serves one caller
-// at a time.
+// eachMode runs a test on the template of every mode.
 func eachMode(t *testing.T, test func(t *testing.T, mode string, tpl template)) {
 	t.Helper()
 	for _, mode := range slices.Sorted(maps.Keys(modes)) {
 		t.Run(mode, func(t *testing.T) { test(t, mode, synth(t, mode)) })
 	}
-}
-
-// template is a synthesized template.
-type template struct {
-	json []byte
-	body map[string]any
-	// warnings are the findings of cdk-nag and the CDK's own.
-	warnings []string
-	// assembly is the folder of the templates. It lasts as long as the test that made it.
-	assembly string
-	// protected tells whether CloudFormation refuses to delete the stack. No template says so.
-	protected bool
-}
-
-var (
-	synthesized   = map[string]template{}
-	synthesizedMu sync.Mutex
-)
-
-// synth returns a mode's template. It synthesizes each mode once, as the app does, with a stub for
-// each function's binary.
-func synth(t *testing.T, mode string) template {
-	t.Helper()
-	synthesizedMu.Lock()
-	defer synthesizedMu.Unlock()
-	if tpl, ok := synthesized[mode]; ok {
-		return tpl
-	}
-	tpl := synthesizeWith(t, modes[mode])
-	synthesized[mode] = tpl
-	return tpl
-}
-
-// synthesizeWith synthesizes the stack with settings.
-func synthesizeWith(t *testing.T, of map[string]string) template {
-	t.Helper()
-	context := cdkContext(t)
-	for key, value := range of {
-		context[key] = value
-	}
-	out := t.TempDir()
-	cdk := awscdk.NewApp(&awscdk.AppProps{Context: &context, Outdir: jsii.String(out)})
-	settings, err := ReadSettings(contextOf(cdk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stack := newStack(cdk, settings, stubAssets(t))
-	if err := finish(cdk); err != nil {
-		t.Fatal(err)
-	}
-	name := settings.StackName()
-	tpl := template{
-		warnings:  warnings(t, filepath.Join(out, name+".metadata.json")),
-		protected: *stack.TerminationProtection(), assembly: out,
-	}
-	tpl.json, err = os.ReadFile(filepath.Join(out, name+".template.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(tpl.json, &tpl.body); err != nil {
-		t.Fatal(err)
-	}
-	return tpl
-}
-
-// cdkContext returns the context of cdk.json. The CDK's feature flags in it change the template.
-func cdkContext(t *testing.T) map[string]any {
-	t.Helper()
-	source, err := os.ReadFile("../cdk.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var file struct {
-		Context map[string]any `json:"context"`
-	}
-	if err := json.Unmarshal(source, &file); err != nil {
-		t.Fatal(err)
-	}
-	return file.Context
 }
 
 // stubAssets returns a folder with a different stub of a binary for each function.
@@ -202,32 +120,6 @@ func functionNames(mode string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// warnings returns the warnings and errors in a stack's metadata. With --strict, `cdk synth` fails
-// on both.
-func warnings(t *testing.T, metadata string) []string {
-	t.Helper()
-	source, err := os.ReadFile(metadata)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var entries map[string][]struct {
-		Type string `json:"type"`
-		Data any    `json:"data"`
-	}
-	if err := json.Unmarshal(source, &entries); err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for path, list := range entries {
-		for _, entry := range list {
-			if entry.Type == "aws:cdk:warning" || entry.Type == "aws:cdk:error" {
-				found = append(found, fmt.Sprintf("%s: %v", path, entry.Data))
-			}
-		}
-	}
-	return found
 }
 
 // resource is a resource of a template.
@@ -374,9 +266,9 @@ func (tpl template) named(t *testing.T, kind, property, name string) resource {
 
 func isExternal(mode string) bool { return modes[mode]["db"] == "external" }
 
-func stackName(mode string) string {
-	if isProd(mode) {
-		return "allo-prod"
-	}
-	return "allo-dev"
+func stackName(mode string) string { return stackOf(modes[mode]) }
+
+// stackOf returns the name of the service's stack with settings.
+func stackOf(settings map[string]string) string {
+	return "allo-" + cmp.Or(settings["env"], "dev")
 }

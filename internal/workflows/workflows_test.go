@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -153,8 +154,18 @@ func TestAWorkflowThatBreaksARuleIsFound(t *testing.T) {
 		},
 		"no concurrency": {release, "concurrency:", "defaults:", "no concurrency"},
 		"another account": {
-			action, "allowed-account-ids: ${{ inputs.account }}", "role-duration-seconds: 900",
+			action, "allowed-account-ids: ${{ inputs.account }}", "mask-aws-account-id: true",
 			"doesn't check the account",
+		},
+		"a role for an hour": {
+			action, "role-duration-seconds: ${{ inputs.seconds }}", "mask-aws-account-id: true",
+			"doesn't say how long",
+		},
+		"a role that ends before the job": {
+			deploy, "seconds: 5400", "seconds: 3600", "for 3600 seconds, and may run for 5400",
+		},
+		"a job that outlasts its role": {
+			diff, "timeout-minutes: 30", "timeout-minutes: 31", "for 1800 seconds, and may run for 1860",
 		},
 		"a key": {
 			action, "role-to-assume: ${{ inputs.role }}",
@@ -279,6 +290,10 @@ func (c *checker) checkSteps(path string, steps []step) {
 			s.With["allowed-account-ids"] != "${{ inputs.account }}" {
 			c.wrong("%s: the action doesn't check the account", path)
 		}
+		if strings.HasPrefix(s.Uses, "aws-actions/") &&
+			s.With["role-duration-seconds"] != "${{ inputs.seconds }}" {
+			c.wrong("%s: the action doesn't say how long it needs the role", path)
+		}
 	}
 }
 
@@ -359,6 +374,10 @@ func (c *checker) checkJob(where string, w workflow, name string) {
 	for _, s := range j.Steps {
 		if s.Uses == writes["id-token"] {
 			c.checkAWS(where, w, name)
+			if seconds := strconv.Itoa(j.Timeout * 60); s.With["seconds"] != seconds {
+				c.wrong("%s has its role for %s seconds, and may run for %s", where, s.With["seconds"],
+					seconds)
+			}
 		}
 	}
 }

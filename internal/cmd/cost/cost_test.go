@@ -212,6 +212,7 @@ func TestATemplateIsCounted(t *testing.T) {
 		"One": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Errors"}},
 		"Sum": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"Metrics": [
 			{"Expression": "a + b"}, {"MetricStat": {"Stat": "Sum"}}, {"MetricStat": {"Stat": "Sum"}}]}},
+		"Both": {"Type": "AWS::CloudWatch::CompositeAlarm"},
 		"EventsrelayFunction": {"Type": "AWS::Lambda::Function", "Properties": {
 			"FunctionName": "allo-dev-relay", "LoggingConfig": {"SystemLogLevel": "WARN"},
 			"Environment": {"Variables": {"RELAY_SECONDS": "59"}}}},
@@ -223,7 +224,8 @@ func TestATemplateIsCounted(t *testing.T) {
 			"Format": "{\"status\":\"$context.status\"}"}}}
 	}}`
 	want := template{
-		AlarmMetrics: 3, Functions: 1, Instances: 1, MinACU: 1.5, Proxies: 1, EventsOn: true,
+		AlarmMetrics: 3, CompositeAlarms: 1, Functions: 1, Instances: 1, MinACU: 1.5, Proxies: 1,
+		EventsOn: true,
 	}
 	for name, test := range map[string]struct {
 		old, replacement string

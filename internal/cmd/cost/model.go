@@ -20,7 +20,7 @@ type price struct {
 	Per    float64 `json:"per"`
 	Unit   string  `json:"unit"`
 	Source string  `json:"source"`
-	// Of is when the source was written, if it says so.
+	// Of is when the source was written, or undated. It is empty if the source wasn't read.
 	Of string `json:"of"`
 	// Verified tells that the source was read and has the price. Otherwise the price is from memory,
 	// and the source is where to look.
@@ -120,8 +120,10 @@ type call struct {
 // template is what was counted in a synthesized template.
 type template struct {
 	AlarmMetrics int `json:"alarmMetrics"`
-	Functions    int `json:"functions"`
-	Instances    int `json:"instances"` // of Aurora
+	// CompositeAlarms join other alarms.
+	CompositeAlarms int `json:"compositeAlarms"`
+	Functions       int `json:"functions"`
+	Instances       int `json:"instances"` // of Aurora
 	// MinACU is the least capacity of each instance.
 	MinACU  float64 `json:"minAcu"`
 	Proxies int     `json:"proxies"`
@@ -282,6 +284,12 @@ func floor(p prices, m measured, t template) []line {
 	if t.Tracing {
 		lines = append(lines,
 			line{"X-Ray", p.cost("traces", outbox*tracesOf(asked/60)+calls)})
+	}
+	if t.CompositeAlarms > 0 {
+		lines = append(lines, line{
+			fmt.Sprintf("%d alarms that join others", t.CompositeAlarms),
+			p.cost("compositeAlarm", float64(t.CompositeAlarms)),
+		})
 	}
 	return append(lines,
 		line{"the sweeper, each minute", p.cost("lambdaRequests", calls) + p.cost("lambdaGBs",

@@ -40,6 +40,8 @@ func readTemplate(path string) (t template, accessLogBytes float64, err error) {
 		switch r.Type {
 		case "AWS::CloudWatch::Alarm":
 			t.AlarmMetrics += metricsOf(r)
+		case "AWS::CloudWatch::CompositeAlarm":
+			t.CompositeAlarms++
 		case "AWS::RDS::DBCluster":
 			t.MinACU = r.Properties.ServerlessV2ScalingConfiguration.MinCapacity
 		case "AWS::RDS::DBInstance":
