@@ -48,8 +48,12 @@ func (b *tab) goToBank(contact string) (path string) {
 func TestACheckoutEndsWithAReceipt(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, stranger := s.newTab(), s.newTab()
+	stranger.visit("/")
+	stranger.takeFrom("Ceramic Mug", losAngeles)
+	stranger.stands("Ceramic Mug", "Only 1 left")
 	h := s.reserve(600, line(mug, losAngeles, 1))
+	stranger.stands("Ceramic Mug", "Sold out")
 
 	// Whoever has only the link can look, and buys nothing with one click.
 	b.visit("/reservation/" + h.ID)
@@ -100,7 +104,7 @@ func TestACheckoutEndsWithAReceipt(t *testing.T) {
 		t.Errorf("%d holds are confirmed, want 1", n)
 	}
 	s.wantHolds(2)
-	stranger := s.newTab()
+	stranger.stands("Ceramic Mug", "Sold out")
 	stranger.visit(path)
 	stranger.sees("h1", "Bought")
 	if strings.Contains(stranger.shown(), "ada@example.com") {
@@ -111,14 +115,16 @@ func TestACheckoutEndsWithAReceipt(t *testing.T) {
 func TestAPaymentFailsAndIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, other := s.newTab(), s.newTab()
+	other.visit("/")
 	b.claim(s.reserve(600, line(keyboard, newYork, 2), line(headphones, sanFrancisco, 1)))
 	b.sees(".summary", "Wireless Headphones")
 	b.goToBank("+1 555 0100")
 	b.clickText("The payment fails")
 	b.sees(".notice", "nothing was charged")
 	b.look("hold-payment-failed")
-	b.click(".payment button[type=submit]") // the contact is there already
+	other.stands("Mechanical Keyboard", "Only 1 left") // the items stay held
+	b.click(".payment button[type=submit]")            // the contact is there already
 	b.sees(".bank", "Demo bank")
 
 	// The answer of the payment is lost. The customer asks again, and pays once.
@@ -141,13 +147,14 @@ func TestAPaymentFailsAndIsTriedAgain(t *testing.T) {
 	if n := pgtest.QueryOne[int](s.db, soldSQL); n != 2 {
 		t.Errorf("%d lines are sold, want 2", n)
 	}
+	other.stands("Mechanical Keyboard", "Only 1 left")
 }
 
 // Money that comes after the end buys other units, or goes back when there are none.
 func TestMoneyThatComesLate(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, rival := s.newTab(), s.newTab()
 	b.claim(s.reserve(600, line(mug, losAngeles, 1)))
 	gone := b.goToBank("ada@example.com")
 	b.clickText("The money comes after the hold has ended")
@@ -171,7 +178,7 @@ func TestMoneyThatComesLate(t *testing.T) {
 	b.goToBank("ada@example.com")
 	b.clickText("The money comes after the hold has ended")
 	b.sees("h1", "Time’s up")
-	s.reserve(600, line(mug, losAngeles, 1)) // somebody is faster
+	rival.buys(losAngeles, "Ceramic Mug") // and is faster
 	b.clickText("Let it arrive now")
 	b.sees("h1", "Your money is on its way back")
 	b.sees(".order", "No Ceramic Mug left in Los Angeles.")

@@ -25,16 +25,18 @@ func tooLong(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // In the last minute the shopper is asked, and gets more time where there is any. Whoever has
-// reached the longest time is told so.
+// reached the longest time is told so. Another browser sees the unit go and come back.
 func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, func(c *config.Config) {
+	s := newGuardedStack(t, func(c *config.Config) {
 		c.HoldTTL, c.MaxHold = 62*time.Second, 20*time.Minute
 	})
-	b := s.newTab()
-	b.visit("/")
-	b.add("Ceramic Mug", losAngeles)
-	hold := b.hold()
+	b, other := s.newTab(), s.newTab()
+	other.visit("/")
+	other.takeFrom("Ceramic Mug", losAngeles)
+	other.stands("Ceramic Mug", "Only 1 left")
+	hold := b.buys(losAngeles, "Ceramic Mug")
+	other.stands("Ceramic Mug", "Sold out")
 	b.visit("/product/" + demo.Products()[mug].ID.String())
 	b.sees(".heldbar", "1 item held for you")
 	b.sees(".ownnote", "1 item held for you")
@@ -47,7 +49,7 @@ func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 	b.sees(".heldbar b", "4:")
 
 	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '45 seconds' WHERE id = $1",
-		strings.TrimPrefix(hold, "/reservation/"))
+		hold.ID)
 	s.breakWith(tooLong)
 	b.wake()
 	b.sees("dialog.ask h2", "seconds left")
@@ -66,7 +68,7 @@ func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 
 	// The end comes by itself. The cart still has what was held.
 	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '2 seconds' WHERE id = $1",
-		strings.TrimPrefix(hold, "/reservation/"))
+		hold.ID)
 	b.wake()
 	b.sees(".toast", "Your hold has ended. What was in your cart is still there.")
 	b.until("!document.querySelector('.heldbar, .ownnote')")
@@ -74,13 +76,21 @@ func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 	b.click(openCart)
 	b.lines("1 Ceramic Mug From Los Angeles")
 	b.sees(checkOut, "Check out")
+
+	// The other browser has seen the stock alone.
+	other.stands("Ceramic Mug", "Only 1 left")
+	if eval[bool](other, "Boolean(document.querySelector('.heldbar, .badge.own, dialog'))") {
+		t.Errorf("another browser shows %q, want no sign of the hold", other.shown())
+	}
 }
 
-// A change of the stock is on the page by itself, in the same elements: nothing flashes, nothing
-// moves, and the focus stays.
+// A change of the stock by another browser is on the page by itself, in the same elements: nothing
+// flashes, nothing moves, and the focus stays.
 func TestStockFollowsWithoutAFlash(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
+	buyer := s.newTab()
+	buyer.addUnits(lamp, 7)
 	for _, width := range []int64{1280, 320} {
 		b := s.newTab()
 		b.dress("light", width)
@@ -89,7 +99,7 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 		eval[bool](b, fmt.Sprintf("(window.before = [...document.querySelectorAll('main *')], "+
 			"document.querySelector(%q).focus(), true)", addButton("Desk Lamp")))
 		height := eval[int](b, "document.documentElement.scrollHeight")
-		h := s.reserve(600, line(lamp, newYork, 7))
+		buyer.hold()
 		b.stands("Desk Lamp", "Only 2 left")
 		if replaced := eval[int](b, "before.filter((node) => !node.isConnected).length"); replaced != 0 {
 			t.Errorf("%d elements were replaced, want none", replaced)
@@ -99,6 +109,7 @@ func TestStockFollowsWithoutAFlash(t *testing.T) {
 		if got := eval[int](b, "document.documentElement.scrollHeight"); got != height {
 			t.Errorf("the page is %d pixels high, and was %d, want the same", got, height)
 		}
-		s.resolve(h.ID, "release")
+		s.resolve(buyer.held().ID, "release")
+		buyer.visit("/")
 	}
 }

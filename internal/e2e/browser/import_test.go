@@ -75,11 +75,13 @@ func delivery(lines int, wrong map[int]string) string {
 
 // An import of 1,200 lines is stopped, goes on after a reload, and waits while the shop is busy.
 // Each line takes effect once. The refused ones are told with their lines. Corrected, they are
-// imported under the same reference, and the others aren't applied again.
+// imported under the same reference, and the others aren't applied again. Another operator sees
+// the stock grow meanwhile.
 func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab(keepDownloads)
+	b, watcher := s.newTab(keepDownloads), s.newTab()
+	watcher.signIn(grant.GroupViewer, rowAddress(mug, newYork))
 	mugs, shelf := demo.Products()[mug], demo.Warehouses()[newYork]
 	file := delivery(1200, map[int]string{
 		5:    mugs.SKU + ";" + shelf.Code + ";many;;",      // the page refuses it
@@ -106,7 +108,8 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	var calls atomic.Int64
 	held := make(chan struct{})
 	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path == "/api/stock/movements" && calls.Add(1) == 2 {
+		isImport := r.Method == http.MethodPost && r.URL.Path == "/api/stock/movements"
+		if isImport && calls.Add(1) == 2 {
 			<-held
 		}
 		return false
@@ -114,6 +117,7 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	b.clickText("Import 1,198 lines of stock")
 	b.sees(".sum", "500 of 1,200 lines of stock")
 	b.look("import-busy")
+	watcher.sees(".table[aria-label='List of movements']", "Delivery; line ")
 	b.clickText("Stop")
 	b.sees("[role=status]", "Stopping after the lines under way")
 	close(held)
@@ -164,6 +168,9 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	b.sees(".outcomes", "4 applied")
 	b.sees(".outcomes", "1,196 applied before, under the same reference")
 	wantMovements(1200)
+	total := pgtest.QueryOne[int](s.db,
+		"SELECT total FROM inventory WHERE product_id = $1 AND warehouse_id = $2", mugs.ID, shelf.ID)
+	watcher.rowFigures(total, 0, total)
 	b.clickText("Import another file")
 	b.drops("delivery.csv", delivery(1200, nil))
 	b.sees(".importer .notice", "This file was imported on")
@@ -171,11 +178,13 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 
 // In an import of products or warehouses, the API refuses a call with one wrong line. The page
 // leaves that line out and sends the others again. If the account may not import, the import stops
-// and says which permission is missing.
+// and says which permission is missing. A shopper sees a new product by itself.
 func TestProductsAndWarehousesAreImported(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab(keepDownloads)
+	b, shopper := s.newTab(keepDownloads), s.newTab()
+	shopper.visit("/?q=big")
+	shopper.sees(".blank", "Nothing found")
 	b.signIn(grant.GroupStock, "/ops/import")
 	b.chooses("products.csv", "sku,name,status,maxPerHold\nLAMP-1,\"Lamp, \"\"big\"\"\",active,2\n"+
 		"LAMP-2,,,\nLAMP-1,Twice,,\n"+demo.Products()[mug].SKU+",,,5\nLAMP-3,Lamp,OLD,\n")
@@ -202,6 +211,7 @@ func TestProductsAndWarehousesAreImported(t *testing.T) {
 		"SELECT name FROM products WHERE sku = 'LAMP-1'"); name != `Lamp, "big"` {
 		t.Errorf("the product's name is %q", name)
 	}
+	shopper.sees(".cards", `Lamp, "big"`)
 
 	b.clickText("Import another file")
 	b.chooses("warehouses.csv", "\ufeffcode\tname\nPARIS\tParis\n")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/allo/reservations/internal/app/grant"
 	"github.com/allo/reservations/internal/events/channel"
 	"github.com/allo/reservations/internal/local"
 	"github.com/allo/reservations/internal/local/demo"
@@ -173,21 +174,21 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// A page shows what is pushed. Cut off, it reads at once and then again and again, until it is
-// connected.
+// A page shows what is pushed when another browser holds. Cut off, it reads at once and then again
+// and again, until it is connected.
 func TestAPageFollowsTheStock(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	live, read := s.goLive(), s.countReads()
 	left := demo.Products()[keyboard].Stock[newYork]
-	b := s.newTab()
-	b.visit("/ops")
+	b, shopper := s.newTab(), s.newTab()
+	b.signIn(grant.GroupViewer, "/ops")
 	eval[chromedp.Void](b, watchStock)
 	b.until("stock.state === 'connected'")
 	b.available(keyboard, newYork, left)
 	waitFor(t, func() bool { return read.all.Load() == 2 }) // at first, and once connected
 
-	s.reserve(600, line(keyboard, newYork, 1))
+	bought := shopper.buys(newYork, "Mechanical Keyboard")
 	b.available(keyboard, newYork, left-1)
 	if got := read.all.Load(); got != 2 {
 		t.Errorf("the page has read %d times, want 2: the change was pushed", got)
@@ -204,6 +205,13 @@ func TestAPageFollowsTheStock(t *testing.T) {
 	s.reserve(600, line(keyboard, newYork, 1))
 	b.available(keyboard, newYork, left-3)
 
+	// The hold's page follows the hold too. Connected, it reads once a minute: too late here.
+	waitFor(t, func() bool { return live.Connections() == 2 })
+	s.resolve(bought.ID, "release")
+	shopper.sees("h1", "Released")
+	b.available(keyboard, newYork, left-2)
+
+	shopper.visit("/api/docs")
 	b.visit("/api/docs")
 	waitFor(t, func() bool { return live.Connections() == 0 })
 }

@@ -45,16 +45,18 @@ func (b *tab) pick(selector, value string) {
 	}`, selector, value))
 }
 
+// The list shows what a shopper holds in another browser.
 func TestTheOperatorSearchesStock(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	s.reserve(600, line(mug, losAngeles, 1))
-	b := s.newTab()
+	b, shopper := s.newTab(), s.newTab()
 	b.signIn(grant.GroupViewer, "/ops/stock")
 	b.sees(".pager", fmt.Sprintf("%d stock rows", demoRows))
 	b.look("ops-stock")
 	b.fill(".search input", "mug")
 	b.until("document.querySelectorAll('" + stockRows + "').length === 3")
+	shopper.buys(losAngeles, "Ceramic Mug")
+	b.sees(".table[aria-label=Stock]", "Sold out")
 	b.choose("Available", "1")
 	b.until("document.querySelectorAll('" + stockRows + "').length === 1")
 	b.sees(stockRows, "Sold out")
@@ -71,11 +73,13 @@ func TestTheOperatorSearchesStock(t *testing.T) {
 	b.sees(".table[aria-label='List of movements']", "First stock")
 }
 
+// Two operators correct one stock row at once: each takes or adds from what is there.
 func TestTheOperatorCorrectsStock(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, other := s.newTab(), s.newTab()
 	b.signIn(grant.GroupStock, rowAddress(keyboard, newYork))
+	other.signIn(grant.GroupStock, rowAddress(keyboard, newYork))
 	b.rowFigures(3, 0, 3)
 	b.clickText("Adjust")
 	b.click(doStep)
@@ -88,37 +92,47 @@ func TestTheOperatorCorrectsStock(t *testing.T) {
 	b.until("!document.querySelector('dialog .note').textContent")
 	b.sees("dialog", "The total goes from 3 to 2.")
 	b.look("ops-stock-adjust")
+	other.clickText("Adjust")
+	other.pick("#sign", "+")
+	other.fill("#units", "1")
+	other.fill("#note", "Found")
+	other.click(doStep)
+	other.sees(told, "Mechanical Keyboard, New York: +1. The total is 4.")
+	b.rowFigures(4, 0, 4) // under the open step
 	lost := s.losing(http.MethodPost, "/api/stock/movements", math.MaxInt64)
 	b.click(doStep)
 	b.sees("dialog .note", "No answer came")
 	s.mend()
 	b.click(doStep)
-	b.sees(told, "Mechanical Keyboard, New York: −1. The total is 2.")
-	b.rowFigures(2, 0, 2)
-	b.sees(".table[aria-label='List of movements']", "Damaged")
+	b.sees(told, "Mechanical Keyboard, New York: −1. The total is 3.")
+	for _, tab := range []*tab{b, other} {
+		tab.rowFigures(3, 0, 3)
+		tab.sees(".table[aria-label='List of movements']", "Found")
+		tab.sees(".table[aria-label='List of movements']", "Damaged")
+	}
 	if got := lost.Load(); got < 3 {
 		t.Errorf("%d answers were lost, want 3 or more", got)
 	}
 
 	// What is held can't be taken away.
-	s.reserve(600, line(keyboard, newYork, 2))
-	b.rowFigures(0, 2, 2)
+	s.reserve(600, line(keyboard, newYork, 3))
+	b.rowFigures(0, 3, 3)
 	b.clickText("Adjust")
 	b.fill("#units", "1")
 	b.fill("#note", "Lost")
 	b.click(doStep)
-	b.sees("dialog .caution", "2 units are held for")
-	b.sees("dialog .caution", "so the total can only go down to 2.")
+	b.sees("dialog .caution", "3 units are held for")
+	b.sees("dialog .caution", "so the total can only go down to 3.")
 	b.look("ops-stock-held")
 	b.click(doStep)
-	b.sees(told, "The total was right: 2. Nothing was changed.")
+	b.sees(told, "The total was right: 3. Nothing was changed.")
 }
 
 // A count is as of the movement that was shown: what is sold meanwhile is taken off.
 func TestACountSurvivesASale(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, shopper := s.newTab(), s.newTab()
 	b.signIn(grant.GroupStock, rowAddress(mug, newYork))
 	b.rowFigures(30, 0, 30)
 	b.clickText("Adjust")
@@ -127,8 +141,11 @@ func TestACountSurvivesASale(t *testing.T) {
 	b.fill("#note", "Stocktake")
 	b.sees("dialog", "The total goes from 30 to 28.")
 	b.look("ops-stock-count")
-	sold := s.reserve(600, line(mug, newYork, 5))
-	s.resolve(sold.ID, "confirm")
+	shopper.addUnits(mug, 5)
+	shopper.hold()
+	shopper.goToBank("ada@example.com")
+	shopper.clickText("The payment goes through")
+	shopper.sees("h1", "Thank you, it’s yours")
 	b.rowFigures(25, 0, 25)
 	b.click(doStep)
 	b.sees(told, "Ceramic Mug, New York: −2. The total is 23.")
@@ -151,11 +168,12 @@ func TestACountSurvivesASale(t *testing.T) {
 	s.mend()
 }
 
+// Two operators book one delivery. The second one is told so.
 func TestADeliveryCountsOnce(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
-	deliver := func(reference, mugs string) {
+	b, other := s.newTab(), s.newTab()
+	deliver := func(b *tab, reference, mugs string) {
 		t.Helper()
 		b.clickText("Receive a delivery")
 		b.fill("#reference", reference)
@@ -170,15 +188,18 @@ func TestADeliveryCountsOnce(t *testing.T) {
 		b.pick("#line-1-warehouse", demo.Warehouses()[losAngeles].ID.String())
 	}
 	b.signIn(grant.GroupStock, "/ops/stock")
-	deliver("DN-1", "20")
+	other.signIn(grant.GroupAdmin, "/ops/stock?q=keyboard")
+	deliver(b, "DN-1", "20")
 	b.sees("dialog .effects", "4 units of Mechanical Keyboard go on the shelf in Los Angeles.")
 	b.look("ops-stock-delivery")
 	b.click(doStep)
 	b.sees(told, "Delivery DN-1: 24 units added in 2 lines.")
-	deliver("DN-1", "20")
-	b.click(doStep)
-	b.sees(told, "Delivery DN-1 was booked before. Nothing was added again.")
-	deliver("DN-1", "21")
+	other.until(`[...document.querySelectorAll(".table[aria-label=Stock] td.number")]
+		.some((cell) => cell.textContent === "19")`)
+	deliver(other, "DN-1", "20")
+	other.click(doStep)
+	other.sees(told, "Delivery DN-1 was booked before. Nothing was added again.")
+	deliver(b, "DN-1", "21")
 	b.click(doStep)
 	b.sees("dialog .note[role=alert]", "This reference was booked before with other numbers.")
 	b.until("document.activeElement.matches('#reference[aria-invalid]')")

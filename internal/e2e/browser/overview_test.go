@@ -9,16 +9,18 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/allo/reservations/internal/app/grant"
 	"github.com/allo/reservations/internal/config"
 )
 
+// The overview counts a shopper's hold in another browser while it is open.
 func TestGalleryOfTheOverview(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
-	b := s.newTab()
+	s := newGuardedStack(t)
+	b, shopper := s.newTab(), s.newTab()
 	done := make(chan struct{})
 	s.breakWith(hanging(done))
-	b.visit("/ops")
+	b.signIn(grant.GroupViewer, "/ops")
 	b.until("document.querySelector('.tiles.waiting')")
 	b.look("overview-loading")
 	close(done)
@@ -30,7 +32,8 @@ func TestGalleryOfTheOverview(t *testing.T) {
 	confirmed := s.reserve(900, line(headphones, newYork, 2))
 	s.resolve(confirmed.ID, "confirm")
 	s.resolve(s.reserve(900, line(keyboard, newYork, 1)).ID, "release")
-	h := s.reserve(300, line(keyboard, newYork, 1), line(mug, losAngeles, 1))
+	b.sees(".tiles", "Live holds0")
+	h := shopper.buys(newYork, "Mechanical Keyboard", "Ceramic Mug")
 	b.sees(".tiles", "Live holds12 units held")
 	b.sees(".tiles", "50%1 of the 2 that ended")
 	b.until("document.querySelectorAll('.plot rect.held').length === 60")
@@ -40,6 +43,7 @@ func TestGalleryOfTheOverview(t *testing.T) {
 	b.look("overview")
 
 	s.killDayAgo(h)
+	shopper.sees("h1", "Time’s up")
 	b.sees(".health.bad h2", "1 thing to look at")
 	b.sees(".health li.bad", "Sweep is 24 hours late, 1 ended hold to close")
 	s.db.Exec("INSERT INTO last_audit (at, violations, unfinished) " +
@@ -68,11 +72,12 @@ func (b *tab) wantChart(title, words string) {
 // The mouse and the keys pick a minute, whose values the legend and a screen reader then have.
 func TestAChartTellsTheValuesOfAMinute(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	s.reserve(900, line(headphones, newYork, 2))
-	s.reserve(900, line(headphones, newYork, 1))
 	b := s.newTab()
-	b.visit("/ops")
+	b.signIn(grant.GroupViewer, "/ops")
+	b.wantChart("Holds made", "The last hour: Held 1")
+	s.newTab().buys(newYork, "Wireless Headphones")
 	b.wantChart("Holds made", "The last hour: Held 2")
 	slider := `document.querySelector('[role=slider][aria-label^="Holds made"]')`
 	figure := slider + `.closest("figure").textContent`

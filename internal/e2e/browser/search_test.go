@@ -13,10 +13,11 @@ import (
 	"github.com/allo/reservations/internal/local/demo"
 )
 
-// Two thousand products are a search or some pages away. Every place has an address.
+// Two thousand products are a search or some pages away. Every place has an address. What is found
+// follows the purchase of another browser.
 func TestSearchAndPages(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	s.db.Exec(`
 INSERT INTO products (id, name, sku)
 SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || i FROM generate_series(1, 2000) i`)
@@ -73,6 +74,9 @@ SELECT gen_random_uuid(), 'Thing ' || i, 'T-' || i FROM generate_series(1, 2000)
 	b.fill("#q", "camera\r")
 	b.until("location.pathname === '/' && location.search === '?q=camera'")
 	cards("=== 1")
+	b.stands("Film Camera", "Only 1 left")
+	s.newTab().buys(newYork, "Film Camera")
+	b.stands("Film Camera", "Only 2 left") // in the nearest warehouse that has some
 	b.click(".card h2 a")
 	b.sees("h1", "Film Camera")
 	for _, missing := range []string{"nonsense", "0192d000-0000-7000-8000-000000000fff", "%25"} {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,33 @@ func (b *tab) hold() (path string) {
 	return b.path()
 }
 
+// buys holds one unit of each product from a warehouse, in the shop. It returns the hold.
+func (b *tab) buys(warehouse int, products ...string) hold {
+	b.t.Helper()
+	b.visit("/")
+	for _, product := range products {
+		b.add(product, warehouse)
+	}
+	b.hold()
+	return b.held()
+}
+
+// addUnits puts units of a product into the cart, on its page.
+func (b *tab) addUnits(product, units int) {
+	b.t.Helper()
+	p := demo.Products()[product]
+	b.visit("/product/" + p.ID.String())
+	b.fill(quantity, strconv.Itoa(units))
+	b.press(kb.Enter)
+	b.sees(".toast", fmt.Sprintf("Added %d × %s", units, p.Name))
+}
+
+// held returns the hold whose page is open.
+func (b *tab) held() hold {
+	b.t.Helper()
+	return hold{ID: strings.TrimPrefix(b.path(), "/reservation/")}
+}
+
 // lines waits until the open cart has these lines, in this order.
 func (b *tab) lines(want ...string) {
 	b.t.Helper()
@@ -137,11 +165,13 @@ func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 }
 
 // A cart is held whole. Its lines keep their order, survive a reload, and a change of it takes the
-// place of what is held.
+// place of what is held: another browser sees no more units go.
 func TestACartIsHeldWholeAndReplaced(t *testing.T) {
 	t.Parallel()
 	s := newGuardedStack(t)
-	b := s.newTab()
+	b, other := s.newTab(), s.newTab()
+	other.visit("/")
+	other.stands("Wireless Headphones", "In stock")
 	b.visit("/")
 	b.add("Ceramic Mug", losAngeles)
 	b.add("Wireless Headphones", newYork)
@@ -169,6 +199,7 @@ func TestACartIsHeldWholeAndReplaced(t *testing.T) {
 	b.sees("h1", "Held for you")
 	s.wantHolds(1)
 	first := b.path()
+	other.stands("Wireless Headphones", "Only 3 left")
 
 	// The cart is still there, and says that it is held. More of the last unit can't be had.
 	b.visit("/")
@@ -190,6 +221,7 @@ func TestACartIsHeldWholeAndReplaced(t *testing.T) {
 	if got := pgtest.QueryOne[string](s.db, held); got != "1,1,3" {
 		t.Errorf("the live hold has %s units, want 1,1,3", got)
 	}
+	other.stands("Wireless Headphones", "Only 2 left")
 	b.visit("/")
 	b.sees(".heldbar", "5 items held for you")
 
@@ -219,7 +251,7 @@ func (b *tab) wake() {
 
 func TestTabsAgree(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	first := s.newTab()
 	first.visit("/")
 	first.sees(openCart, "0")

@@ -90,9 +90,9 @@ function Account({ session }) {
   const { name, group } = session.account;
   return html`
     <p class="account">
-      ${shop}
       <span><b>${name}</b>${group && html`<small>${group}</small>`}</span>
       <button type="button" class="secondary" onClick=${signOut}>Sign out</button>
+      ${shop}
     </p>`;
 }
 

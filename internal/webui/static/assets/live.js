@@ -269,6 +269,7 @@ export class Pushed {
 // countdown jump.
 export class Clock {
   #offset = NaN; // the server's time minus the browser's monotonic one, in ms
+  #least = -Infinity; // the smallest that the offset can be
 
   learn(serverTime, sentAt, receivedAt = performance.now()) {
     const server = Date.parse(serverTime);
@@ -276,10 +277,16 @@ export class Clock {
     if (!(this.#offset >= least && this.#offset <= most)) {
       this.#offset = (least + most) / 2;
     }
+    this.#least = Math.max(this.#least, least);
   }
 
   now() {
     return performance.now() + this.#offset;
+  }
+
+  // earliest is a time that the server's clock has reached, however slow the answers were.
+  earliest() {
+    return performance.now() + this.#least;
   }
 }
 

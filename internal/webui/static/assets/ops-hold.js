@@ -347,9 +347,9 @@ function Actions({ hold, lines, can, onDone }) {
 // The fields of a step are locked then: the step can only be sent again as it was.
 function useSend() {
   const [isLost, setLost] = useState(false);
-  const began = useRef(NaN); // the server's time of the first attempt
+  const began = useRef(NaN); // the server's time at the first attempt, or an earlier one
   async function send(call) {
-    began.current = Number.isNaN(began.current) ? clock.now() : began.current;
+    began.current = Number.isNaN(began.current) ? clock.earliest() : began.current;
     try {
       return await call();
     } catch (error) {
