@@ -42,7 +42,7 @@ type Delivery struct {
 	At time.Time `json:"at"`
 	// Attempt counts from 1.
 	Attempt int `json:"attempt"`
-	// Status is what the endpoint answered, 200 for any 2xx. It is zero when no answer came.
+	// Status is what the endpoint answered. It is zero when no answer came.
 	Status int `json:"status"`
 	// Outcome is Delivered, Failed or Dead.
 	Outcome string `json:"outcome"`

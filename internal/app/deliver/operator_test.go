@@ -137,7 +137,7 @@ func TestTheDeliveriesComeFromTheLog(t *testing.T) {
 		if id == "b-1" {
 			return http.StatusServiceUnavailable
 		}
-		return http.StatusOK
+		return http.StatusAccepted
 	}
 	var watched []Delivery
 	h.Watch(func(d Delivery) { watched = append(watched, d) })
@@ -171,7 +171,7 @@ func TestTheDeliveriesComeFromTheLog(t *testing.T) {
 	}
 	want := []Delivery{
 		{
-			Webhook: "crm", ID: "a-1", Type: "allo.reservation.held", Attempt: 1, Status: 200,
+			Webhook: "crm", ID: "a-1", Type: "allo.reservation.held", Attempt: 1, Status: 202,
 			Outcome: Delivered,
 		},
 		{
