@@ -36,6 +36,10 @@
 // The handler writes a line to its log for each delivery. The functions list-webhooks and
 // redeliver-webhook read these lines and the queues through an Operator. CloudWatch keeps the lines
 // as long as the others, and the service keeps no deliveries of its own.
+//
+// The last deliveries don't tell how a webhook does: newer ones push a failure out of their list,
+// and its event may wait for a day until its next attempt. The queue tells: what it still has, the
+// age of its oldest message, and its dead letters (State). CloudWatch measures the age each minute.
 package deliver
 
 import (
