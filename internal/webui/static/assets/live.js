@@ -26,6 +26,11 @@ const DRAW_EVERY = 50;
 // within a minute.
 const MOST_PUSHED = 10_000;
 
+// SETTLED is how many ms after a push a read that begins then is newer, whatever their numbers say:
+// after a restore the numbers begin lower. Until then a cache or a database that follows the writer
+// may answer with what was before the push.
+const SETTLED = 30_000;
+
 // isRefused is true for an error that means that the caller lacks a permission.
 export const isRefused = (error) => error?.status === 401 || error?.status === 403;
 
@@ -194,8 +199,9 @@ export function useStock(task, inputs = []) {
 
   const live = useLive(
     async () => {
+      const sentAt = performance.now();
       const data = await task();
-      if (pushed.current.forget(data.items)) {
+      if (pushed.current.forget(data.items, sentAt)) {
         drawSoon();
       }
       return data;
@@ -213,30 +219,32 @@ export function useStock(task, inputs = []) {
 
 // Pushed keeps the pushed rows that are newer than what was read.
 export class Pushed {
-  #rows = new Map(); // by key, the oldest first
+  #rows = new Map(); // by key, the oldest first; each with the time in ms at which it came
 
   // keep takes a row, unless a newer one came before it. It reports whether it took the row.
-  keep(row) {
+  keep(row, at = performance.now()) {
     const key = `${row.productId} ${row.warehouseId}`;
     if (this.#rows.get(key)?.asOf >= row.asOf) {
       return false;
     }
     this.#rows.delete(key);
-    this.#rows.set(key, row);
+    this.#rows.set(key, { ...row, at });
     if (this.#rows.size > MOST_PUSHED) {
       this.#rows.delete(this.#rows.keys().next().value);
     }
     return true;
   }
 
-  // forget drops the rows of products that were read as of the same change or a later one, and
-  // reports whether there were any. An answer that doesn't say as of when counts as newer.
-  forget(items) {
+  // forget drops the rows of products that were read as of the same change or a later one, or by a
+  // request that was sent long after the row came. It reports whether there were any. An answer that
+  // doesn't say as of when counts as newer.
+  forget(items, sentAt) {
     const before = this.#rows.size;
     for (const product of items) {
       for (const { warehouseId } of product.inventories) {
         const key = `${product.id} ${warehouseId}`;
-        if (this.#rows.get(key)?.asOf <= (product.asOf ?? Infinity)) {
+        const row = this.#rows.get(key);
+        if (row?.asOf <= (product.asOf ?? Infinity) || row?.at < sentAt - SETTLED) {
           this.#rows.delete(key);
         }
       }
