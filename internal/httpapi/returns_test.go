@@ -101,8 +101,7 @@ func TestAReturn(t *testing.T) {
 		want(t, http.StatusUnprocessableEntity, "TOO_MANY_UNITS")
 }
 
-// The units that weren't restocked have no movement, so the reservation is the only place that tells
-// of them.
+// The units that weren't restocked have no movement: only the reservation tells of them.
 func TestAReservationTellsWhatCameBack(t *testing.T) {
 	t.Parallel()
 

@@ -22,7 +22,7 @@ type HoldView struct {
 	Now time.Time
 }
 
-// ReturnedUnits is how many units of a hold's line came back. Restocked of them went back on a shelf.
+// ReturnedUnits is how many units of a hold's line came back, and how many of these were restocked.
 type ReturnedUnits struct {
 	ProductID   uuid.UUID `json:"product_id"`
 	WarehouseID uuid.UUID `json:"warehouse_id"`

@@ -72,8 +72,8 @@ type State struct {
 	// Waiting and DeadLetters count events, on AWS approximately.
 	Waiting, DeadLetters int
 	// Lag is how long the oldest event that waits has waited. An event that failed waits until an
-	// attempt succeeds, so the lag tells of it however many newer deliveries there were. Nil means that
-	// it can't be read.
+	// attempt succeeds, so the lag tells of it however many newer deliveries there were. Nil means
+	// that it can't be read.
 	Lag *time.Duration
 	// Deliveries are the last ones, the newest first. Nil means that they can't be read.
 	Deliveries []Delivery

@@ -245,7 +245,8 @@ func (f *follower) has(available int) bool {
 
 // TestAChangeReachesFiveHundredPages reserves units one after another. Each of 500 connections must
 // hear of each change once, or of a newer state, and none may take too much of the server's memory.
-// The test logs how long that took and how much memory the server has. For these figures run it alone, without -race:
+// The test logs how long that took and how much memory the server has. For these figures run it
+// alone, without -race:
 //
 //	go test ./internal/cmd/local -run TestAChangeReachesFiveHundredPages -v
 func TestAChangeReachesFiveHundredPages(t *testing.T) {

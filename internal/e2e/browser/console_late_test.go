@@ -21,7 +21,7 @@ func hangingAsset(name string, done <-chan struct{}) func(http.ResponseWriter, *
 	}
 }
 
-// wantLate looks at the console without a view. It says that it loads, and once the view is late, it
+// wantLate looks at the console without a view. It says that it loads. Once the view is late, it
 // offers to load the page again.
 func (b *tab) wantLate() {
 	b.t.Helper()
@@ -58,7 +58,7 @@ func TestTheConsoleSaysThatItLoads(t *testing.T) {
 	}
 }
 
-// The script of the page fails, and there is nothing to draw an error. The page's own text leads on.
+// The script of the page fails, so nothing can draw an error. The page's own text leads on.
 func TestTheConsoleIsLoadedAgainAfterItsScriptFailed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

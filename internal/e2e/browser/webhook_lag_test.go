@@ -30,8 +30,8 @@ func webhookBehind(lagSeconds string) func(w http.ResponseWriter, r *http.Reques
 }
 
 // A failure is older than the last deliveries, which all succeeded. The event that failed still
-// waits, and both pages tell so. The controls are a webhook that is on time, and one whose lag can't
-// be read.
+// waits, and both pages tell so. The controls are a webhook that is on time, and one whose lag
+// can't be read.
 func TestAnOldFailureBehindNewerDeliveriesIsSeen(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

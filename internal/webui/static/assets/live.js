@@ -236,8 +236,8 @@ export class Pushed {
   }
 
   // forget drops the rows of products that were read as of the same change or a later one, or by a
-  // request that was sent long after the row came. It reports whether there were any. An answer that
-  // doesn't say as of when counts as newer.
+  // request that was sent long after the row came. It reports whether there were any. An answer
+  // that doesn't say as of when counts as newer.
   forget(items, sentAt) {
     const before = this.#rows.size;
     for (const product of items) {

@@ -215,7 +215,8 @@ function webhooksHealth(webhooks) {
     const longest = Math.max(...late.map(({ lagSeconds }) => lagSeconds));
     return { ...known, isBad: true, words: `${names(late)} ${span(longest)} behind` };
   }
-  return { ...known, isUnknown, words: isUnknown ? "can’t tell how long events wait" : "delivering" };
+  const words = isUnknown ? "can’t tell how long events wait" : "delivering";
+  return { ...known, isUnknown, words };
 }
 
 const rowAddress = ({ productId, warehouseId }) => `/ops/stock/${productId}/${warehouseId}`;
