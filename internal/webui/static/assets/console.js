@@ -242,7 +242,7 @@ function Shown({ View, route, place, params }) {
 // style sheet shows the second text once the view is late.
 const Loading = () => html`
   <div class="loading">
-    <p role="status">Loading…</p>
+    <div role="status"><h1>Loading…</h1></div>
     <p class="late">This takes longer than usual. Check your connection, and${" "}
       <a href="" onClick=${reload}>load the page again</a>.</p>
   </div>`;
