@@ -215,7 +215,8 @@ function Ends({ hold }) {
 const Lines = ({ lines }) => html`
   <section aria-labelledby="lines">
     <h2 id="lines">Items</h2>
-    <${Table} label="Items of the hold" rows=${lines} columns=${lineColumns}
+    <${Table} label="Items of the hold" rows=${lines}
+      columns=${lines.some(({ back }) => back > 0) ? returnedColumns : lineColumns}
       keyOf=${({ productId, warehouseId }) => `${productId} ${warehouseId}`} />
   </section>`;
 
@@ -227,12 +228,13 @@ const lineColumns = [
       html`<a href=${`/ops/stock/${productId}/${warehouseId}`}>${product}</a>`,
   },
   { name: "Warehouse", cell: ({ warehouse }) => warehouse },
-  {
-    name: "Units",
-    isNumber: true,
-    cell: ({ quantity, back }) =>
-      back > 0 ? `${count(quantity)}, of which ${count(back)} came back` : count(quantity),
-  },
+  { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
+];
+
+// The columns of a hold of which something came back.
+const returnedColumns = [
+  ...lineColumns,
+  { name: "Came back", isNumber: true, cell: ({ back }) => count(back) },
 ];
 
 const Payments = ({ hold, payments }) => html`
