@@ -352,7 +352,7 @@ func wantGrants() map[string]grants {
 		},
 		"list-webhooks": {
 			"sqs:GetQueueAttributes": slices.Concat(queues, dead), "sqs:ListQueueTags": queues,
-			"logs:FilterLogEvents": {"EventsWebhooksdeliverLogs"},
+			"logs:FilterLogEvents": {"EventsWebhooksdeliverLogs"}, "cloudwatch:GetMetricData": {`"*"`},
 		},
 		"redeliver-webhook": {
 			"sqs:UntagQueue": queues, "sqs:SendMessage": queues, "sqs:GetQueueAttributes": dead,

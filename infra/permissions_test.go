@@ -10,8 +10,9 @@ import (
 )
 
 // wildcardActions are the actions that a role may be allowed on every resource. The EC2 actions are
-// for Lambda's network interface, and are denied to the function's own code.
+// for Lambda's network interface, and are denied to the function's own code. A metric has no ARN.
 var wildcardActions = []string{
+	"cloudwatch:GetMetricData",
 	"xray:PutTelemetryRecords", "xray:PutTraceSegments",
 	"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 	"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",

@@ -54,6 +54,8 @@ func (f feed) letShow(shows function) {
 	}
 	if f.deliver != nil {
 		allowEach(shows, f.deliver.logs.LogGroupArn(), "logs:FilterLogEvents")
+		// The ages of the queues' oldest messages. A metric has no ARN.
+		allowEach(shows, jsii.String("*"), "cloudwatch:GetMetricData")
 	}
 }
 

@@ -56,6 +56,13 @@ var Logs = Service{
 	Timeout:     3 * time.Second, MaxAnswer: 2 << 20,
 }
 
+// Metrics takes the calls about the metrics of CloudWatch.
+var Metrics = Service{
+	Title: "CloudWatch", Host: "monitoring", Target: "GraniteServiceVersion20100801",
+	ContentType: "application/x-amz-json-1.0",
+	Timeout:     3 * time.Second, MaxAnswer: 256 << 10,
+}
+
 // Client calls one service as the Lambda. It is safe for concurrent use.
 type Client struct {
 	service  Service

@@ -53,6 +53,7 @@ type Queue struct {
 type queued struct {
 	event    events.Event
 	id       string
+	came     time.Time
 	received int
 	first    time.Time // when it was first handed out
 	visible  time.Time // when it may be handed out
@@ -80,7 +81,7 @@ func (q *Queue) Send(e events.Event) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	m := &queued{event: e, id: uuid.NewString()}
+	m := &queued{event: e, id: uuid.NewString(), came: q.now()}
 	if len(q.messages) >= maxQueued {
 		q.giveUp(m, "the queue is full")
 		return
@@ -201,11 +202,15 @@ func (q *Queue) DeadLetters() []lambdaevents.SQSMessage {
 	return slices.Clone(q.dead)
 }
 
-// Counts returns how many messages wait, and how many dead letters there are.
-func (q *Queue) Counts() (waiting, dead int) {
+// Counts returns how many messages wait, how long the oldest of them has waited, and how many dead
+// letters there are.
+func (q *Queue) Counts() (waiting int, lag time.Duration, dead int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.messages), len(q.dead)
+	if len(q.messages) > 0 {
+		lag = q.now().Sub(q.messages[0].came)
+	}
+	return len(q.messages), lag, len(q.dead)
 }
 
 // Redeliver makes messages of the dead letters again, as new ones, and removes the mark of an
@@ -218,7 +223,7 @@ func (q *Queue) Redeliver() int {
 	for _, m := range q.dead[:n] {
 		var of struct{ Type string }
 		_ = json.Unmarshal([]byte(m.Body), &of) // the topic takes events alone
-		q.messages = append(q.messages, &queued{id: uuid.NewString(), event: events.Event{
+		q.messages = append(q.messages, &queued{id: uuid.NewString(), came: q.now(), event: events.Event{
 			ID: m.Attributes["MessageDeduplicationId"], Type: of.Type,
 			Subject: m.Attributes["MessageGroupId"], Body: []byte(m.Body),
 		}})

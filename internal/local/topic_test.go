@@ -207,6 +207,38 @@ func TestAFullQueueMakesDeadLettersAndSaysSo(t *testing.T) {
 	}
 }
 
+// The lag is that of the oldest event that waits, also of one that failed before newer ones were
+// taken.
+func TestAQueueTellsHowLongItsOldestEventHasWaited(t *testing.T) {
+	t.Parallel()
+
+	clock := newTestClock()
+	q := NewQueue("q", nil, clock.now, quiet)
+	want := func(waiting int, lag time.Duration, dead int) {
+		t.Helper()
+		if w, l, d := q.Counts(); w != waiting || l != lag || d != dead {
+			t.Errorf("Counts() = %d, %s, %d, want %d, %s, %d", w, l, d, waiting, lag, dead)
+		}
+	}
+	want(0, 0, 0)
+	q.Send(held("a", 1))
+	clock.at = clock.at.Add(time.Minute)
+	q.Send(held("b", 1))
+	_, messages := receive(q, 2)
+	if err := errors.Join(q.Hide(t.Context(), messages[0], time.Hour),
+		q.Delete(messages[1])); err != nil {
+		t.Fatal(err)
+	}
+	want(1, time.Minute, 0)
+	if err := errors.Join(q.Bury(t.Context(), "", messages[0]), q.Delete(messages[0])); err != nil {
+		t.Fatal(err)
+	}
+	want(0, 0, 1)
+	q.Redeliver()
+	clock.at = clock.at.Add(time.Second)
+	want(1, time.Second, 0) // since the redelivery
+}
+
 func TestRunDeletesWhatTheConsumerTook(t *testing.T) {
 	t.Parallel()
 

@@ -82,7 +82,8 @@ func (w *Webhook) remember(d deliver.Delivery) {
 // State returns how the webhook stands.
 func (w *Webhook) State(ctx context.Context) deliver.State {
 	s := deliver.State{Name: localWebhook, URL: w.origin, Deliveries: []deliver.Delivery{}}
-	s.Waiting, s.DeadLetters = w.Queue.Counts()
+	waiting, lag, dead := w.Queue.Counts()
+	s.Waiting, s.Lag, s.DeadLetters = waiting, &lag, dead
 	s.Parked, _ = w.Queue.Parked(ctx, "") // never fails
 	w.mu.Lock()
 	defer w.mu.Unlock()

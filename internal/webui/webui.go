@@ -3,6 +3,10 @@
 // hold no data. Their scripts read the reservation's id from the address, and all else from the API
 // of the same origin.
 //
+// The shop's header, with the cart and the bar of the shopper's own holds, is on each page that a
+// shopper sees: the shop, a product, the sale, a hold and the 404 page. The console and the
+// documentation have headers of their own, because they are for other people.
+//
 // The files refer to each other by their plain names. When they are loaded, each gets a name with a
 // hash of its content, and load rewrites the references. So a browser may keep a file for a year,
 // while it asks for a page each time.

@@ -36,6 +36,10 @@
 // The handler writes a line to its log for each delivery. The functions list-webhooks and
 // redeliver-webhook read these lines and the queues through an Operator. CloudWatch keeps the lines
 // as long as the others, and the service keeps no deliveries of its own.
+//
+// The last deliveries don't tell how a webhook does: newer ones push a failure out of their list,
+// and its event may wait for a day until its next attempt. The queue tells: what it still has, the
+// age of its oldest message, and its dead letters (State). CloudWatch measures the age each minute.
 package deliver
 
 import (
@@ -233,10 +237,10 @@ func (h *Handler) message(ctx context.Context, w Webhook, m lambdaevents.SQSMess
 		return false
 	}
 	start := time.Now()
-	err := h.post(ctx, w, events.Event{
+	status, err := h.post(ctx, w, events.Event{
 		ID: e.ID, Type: e.Type, Subject: e.Subject, Body: json.RawMessage(m.Body),
 	})
-	d.Milliseconds, d.Status = time.Since(start).Milliseconds(), webhook.StatusOf(err)
+	d.Milliseconds, d.Status = time.Since(start).Milliseconds(), status
 	switch {
 	case err == nil:
 		h.metrics.Write(emf.WebhookDelivered.Of(w.Name, 1))
@@ -274,10 +278,11 @@ func hasTime(ctx context.Context) bool {
 	return !bounded || time.Until(deadline) >= webhook.Timeout+reserve
 }
 
-func (h *Handler) post(ctx context.Context, w Webhook, e events.Event) error {
+// post posts an event, and returns what the endpoint answered, as webhook.Client.Post does.
+func (h *Handler) post(ctx context.Context, w Webhook, e events.Event) (status int, err error) {
 	secrets, err := w.Secrets(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	return h.client.Post(ctx, w.URL, secrets, e)
 }

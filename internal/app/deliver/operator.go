@@ -42,7 +42,7 @@ type Delivery struct {
 	At time.Time `json:"at"`
 	// Attempt counts from 1.
 	Attempt int `json:"attempt"`
-	// Status is what the endpoint answered, 200 for any 2xx. It is zero when no answer came.
+	// Status is what the endpoint answered. It is zero when no answer came.
 	Status int `json:"status"`
 	// Outcome is Delivered, Failed or Dead.
 	Outcome string `json:"outcome"`
@@ -71,6 +71,10 @@ type State struct {
 	Parked bool
 	// Waiting and DeadLetters count events, on AWS approximately.
 	Waiting, DeadLetters int
+	// Lag is how long the oldest event that waits has waited. An event that failed waits until an
+	// attempt succeeds, so the lag tells of it however many newer deliveries there were. Nil means
+	// that it can't be read.
+	Lag *time.Duration
 	// Deliveries are the last ones, the newest first. Nil means that they can't be read.
 	Deliveries []Delivery
 }
@@ -97,6 +101,9 @@ const (
 	// logPage is how many lines of the log one call reads, and maxLogPages how many calls look through
 	// one span of time.
 	logPage, maxLogPages = 1000, 2
+	// metricPeriod is between two values of a queue's metric, and metricSpan how far back to look for
+	// the newest one: CloudWatch has it some minutes late.
+	metricPeriod, metricSpan = time.Minute, 10 * time.Minute
 	// enoughDeliveries is how many deliveries end the search in longer spans of time.
 	enoughDeliveries = 50
 )
@@ -110,6 +117,7 @@ var logSpans = []time.Duration{time.Minute, 15 * time.Minute, 24 * time.Hour}
 type awsOperator struct {
 	queues   *sqs
 	logs     *awsapi.Client
+	metrics  *awsapi.Client
 	group    string // the log group of the deliver function, or empty
 	webhooks []config.WebhookQueue
 	log      *slog.Logger
@@ -123,7 +131,8 @@ func NewOperator(c config.Config, log *slog.Logger) Operator {
 	})
 	return &awsOperator{
 		queues: newSQS(c.AWS), logs: awsapi.NewClient(awsapi.Logs, c.AWS, c.AWS.Endpoint),
-		group: c.DeliverLogGroup, webhooks: webhooks, log: log,
+		metrics: awsapi.NewClient(awsapi.Metrics, c.AWS, c.AWS.Endpoint),
+		group:   c.DeliverLogGroup, webhooks: webhooks, log: log,
 	}
 }
 
@@ -131,6 +140,7 @@ func (o *awsOperator) States(ctx context.Context) ([]State, error) {
 	states := make([]State, len(o.webhooks))
 	errs := make([]error, len(o.webhooks))
 	var deliveries map[string][]Delivery
+	var ages map[string]time.Duration
 	var running sync.WaitGroup
 	slots := make(chan struct{}, maxCalls)
 	for n, w := range o.webhooks {
@@ -141,10 +151,12 @@ func (o *awsOperator) States(ctx context.Context) ([]State, error) {
 		})
 	}
 	if len(o.webhooks) > 0 {
+		running.Go(func() { ages = o.ages(ctx) })
 		deliveries = o.deliveries(ctx)
 	}
 	running.Wait()
 	for n := range states {
+		states[n].Lag = lagOf(states[n].Waiting, ages, states[n].Name)
 		if deliveries != nil {
 			states[n].Deliveries = newest(deliveries[states[n].Name])
 		}
@@ -164,6 +176,70 @@ func (o *awsOperator) state(ctx context.Context, w config.WebhookQueue) (s State
 	s.Parked, err = o.queues.Parked(ctx, w.Queue)
 	return s, err
 }
+
+// lagOf returns how long the oldest event of a webhook has waited. The age of a queue that has
+// become empty is an old value. Nil means that an event waits, and no age is known.
+func lagOf(waiting int, ages map[string]time.Duration, name string) *time.Duration {
+	age, known := ages[name]
+	switch {
+	case waiting == 0:
+		return new(time.Duration)
+	case !known:
+		return nil
+	}
+	return &age
+}
+
+// ages reads by the webhooks' names how long the oldest message of each queue has waited, in one
+// call for all of them. SQS itself doesn't tell: the age is a metric of each minute. It is missing
+// for a queue without a message. Nil means that the metrics can't be read.
+//
+// In a FIFO queue a failed message keeps its place, and so its age counts until it is delivered or
+// a dead letter.
+func (o *awsOperator) ages(ctx context.Context) map[string]time.Duration {
+	var queries []map[string]any
+	for n, w := range o.webhooks {
+		queries = append(queries, map[string]any{
+			"Id": "q" + strconv.Itoa(n),
+			"MetricStat": map[string]any{
+				"Metric": map[string]any{
+					"Namespace": "AWS/SQS", "MetricName": "ApproximateAgeOfOldestMessage",
+					"Dimensions": []map[string]string{{"Name": "QueueName", "Value": nameOf(w.Queue)}},
+				},
+				"Period": int(metricPeriod.Seconds()), "Stat": "Maximum",
+			},
+		})
+	}
+	now := o.queues.now()
+	body, err := o.metrics.Call(ctx, "GetMetricData", map[string]any{
+		"MetricDataQueries": queries, "ScanBy": "TimestampDescending",
+		"StartTime": now.Add(-metricSpan).Unix(), "EndTime": now.Unix(),
+	})
+	var answer struct {
+		MetricDataResults []struct {
+			ID     string `json:"Id"`
+			Values []float64
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &answer)
+	}
+	if err != nil {
+		o.log.Warn("the ages of the webhooks' events can't be read", "error", err.Error())
+		return nil
+	}
+	ages := map[string]time.Duration{}
+	for _, result := range answer.MetricDataResults {
+		n, err := strconv.Atoi(strings.TrimPrefix(result.ID, "q"))
+		if err == nil && n >= 0 && n < len(o.webhooks) && len(result.Values) > 0 {
+			ages[o.webhooks[n].Name] = time.Duration(result.Values[0] * float64(time.Second))
+		}
+	}
+	return ages
+}
+
+// nameOf returns the name of a queue, which is the last part of its ARN.
+func nameOf(arn string) string { return arn[strings.LastIndex(arn, ":")+1:] }
 
 func deadLettersOf(w config.WebhookQueue) string {
 	return Webhook{Name: w.Name}.deadLetters(w.Queue)

@@ -70,6 +70,8 @@ func newAWS(t *testing.T) (*aws, *awsOperator) {
 		"ListQueueTags": `{}`, "UntagQueue": `{}`, "StartMessageMoveTask": `{"TaskHandle":"h"}`,
 		"ListMessageMoveTasks": `{"Results":[{"Status":"RUNNING"}]}`,
 		"FilterLogEvents":      `{"events":[]}`,
+		// The order is the service's.
+		"GetMetricData": `{"MetricDataResults":[{"Id":"q1","Values":[]},{"Id":"q0","Values":[312,252]}]}`,
 	}}
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
@@ -96,7 +98,7 @@ func TestTheStatesOfTheWebhooksAreThoseOfTheirQueues(t *testing.T) {
 	want := []State{
 		{
 			Name: "crm", URL: "https://crm.example", Types: []string{"allo.stock.moved"}, Parked: true,
-			Waiting: 7, DeadLetters: 3, Deliveries: []Delivery{},
+			Waiting: 7, DeadLetters: 3, Lag: new(312 * time.Second), Deliveries: []Delivery{},
 		},
 		{
 			Name: "erp", URL: "https://erp.example", Parked: true, Waiting: 7, DeadLetters: 3,
@@ -128,6 +130,65 @@ func TestTheStatesOfTheWebhooksAreThoseOfTheirQueues(t *testing.T) {
 	}
 }
 
+// The list of the last deliveries has no place for an old failure, and the queue's age tells of it.
+func TestTheLagIsTheAgeOfTheQueuesOldestMessage(t *testing.T) {
+	t.Parallel()
+
+	a, o := newAWS(t)
+	lags := func() (text string) {
+		t.Helper()
+		states, err := o.States(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range states {
+			if s.Lag == nil {
+				text += s.Name + " unknown "
+			} else {
+				text += s.Name + " " + s.Lag.String() + " "
+			}
+		}
+		return text
+	}
+	if got, want := lags(), "crm 5m12s erp unknown "; got != want {
+		t.Errorf("the lags are %q, want %q", got, want)
+	}
+	asked := a.of("GetMetricData")
+	if len(asked) != 1 {
+		t.Fatalf("the metrics were asked for %d times, want once", len(asked))
+	}
+	text, err := json.Marshal(asked[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{
+		`"Namespace":"AWS/SQS"`, `"MetricName":"ApproximateAgeOfOldestMessage"`, `"Stat":"Maximum"`,
+		`{"Name":"QueueName","Value":"allo-dev-webhook-crm.fifo"}`,
+		`{"Name":"QueueName","Value":"allo-dev-webhook-erp.fifo"}`,
+		`"ScanBy":"TimestampDescending"`, fmt.Sprintf(`"EndTime":%d`, clock.Unix()),
+		fmt.Sprintf(`"StartTime":%d`, clock.Add(-metricSpan).Unix()),
+	} {
+		if !strings.Contains(string(text), part) {
+			t.Errorf("the metrics were asked for by %s, which lacks %s", text, part)
+		}
+	}
+
+	for _, answer := range []string{
+		"!{}", "<html>", `{"MetricDataResults":[{"Id":"q7","Values":[1]},{"Id":"x","Values":[1]}]}`,
+	} {
+		a.answers["GetMetricData"] = answer
+		if got, want := lags(), "crm unknown erp unknown "; got != want {
+			t.Errorf("with the answer %s the lags are %q, want %q", answer, got, want)
+		}
+	}
+	// The value of a queue that has become empty is an old one.
+	a.answers["GetQueueAttributes"] = counts(0, 0, 0)
+	a.answers["GetMetricData"] = `{"MetricDataResults":[{"Id":"q0","Values":[312]}]}`
+	if got, want := lags(), "crm 0s erp 0s "; got != want {
+		t.Errorf("without a message the lags are %q, want %q", got, want)
+	}
+}
+
 // The lines are those that the handler writes. The search ends with a span of time that has enough.
 func TestTheDeliveriesComeFromTheLog(t *testing.T) {
 	t.Parallel()
@@ -137,7 +198,7 @@ func TestTheDeliveriesComeFromTheLog(t *testing.T) {
 		if id == "b-1" {
 			return http.StatusServiceUnavailable
 		}
-		return http.StatusOK
+		return http.StatusAccepted
 	}
 	var watched []Delivery
 	h.Watch(func(d Delivery) { watched = append(watched, d) })
@@ -171,7 +232,7 @@ func TestTheDeliveriesComeFromTheLog(t *testing.T) {
 	}
 	want := []Delivery{
 		{
-			Webhook: "crm", ID: "a-1", Type: "allo.reservation.held", Attempt: 1, Status: 200,
+			Webhook: "crm", ID: "a-1", Type: "allo.reservation.held", Attempt: 1, Status: 202,
 			Outcome: Delivered,
 		},
 		{

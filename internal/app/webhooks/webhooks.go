@@ -129,6 +129,7 @@ type webhookDTO struct {
 	Parked      bool          `json:"parked"`
 	Waiting     int           `json:"waiting"`
 	DeadLetters int           `json:"deadLetters"`
+	LagSeconds  *float64      `json:"lagSeconds"` // null if it can't be read
 	Deliveries  []deliveryDTO `json:"deliveries"` // null if they can't be read
 }
 
@@ -146,6 +147,9 @@ func newWebhookDTO(s deliver.State) webhookDTO {
 	dto := webhookDTO{
 		Name: s.Name, URL: s.URL, Types: append([]string{}, s.Types...), Parked: s.Parked,
 		Waiting: s.Waiting, DeadLetters: s.DeadLetters,
+	}
+	if s.Lag != nil {
+		dto.LagSeconds = new(s.Lag.Seconds())
 	}
 	if s.Deliveries == nil {
 		return dto

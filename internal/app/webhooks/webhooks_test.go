@@ -27,6 +27,7 @@ func (d *double) States(context.Context) ([]deliver.State, error) {
 		{Name: "crm", URL: "https://crm.example.com", Types: []string{"allo.stock.moved"}},
 		{
 			Name: "erp", URL: "https://erp.example.com", Parked: true, Waiting: 2, DeadLetters: 3,
+			Lag: new(90500 * time.Millisecond),
 			Deliveries: []deliver.Delivery{
 				{ID: "a-1", Type: "allo.stock.moved", At: at, Attempt: 2, Outcome: deliver.Dead},
 				{ID: "a-1", Type: "allo.stock.moved", At: at, Attempt: 1, Status: 500, Outcome: "FAILED"},
@@ -69,9 +70,9 @@ func TestTheWebhooksAreListedAsTheDocumentSays(t *testing.T) {
 	r := httptest.NewRequest("GET", "/api/webhooks", nil)
 	apitest.Validate(t, r, nil, w.Code, w.Header(), w.Body.Bytes())
 	const want = `[{"name":"crm","url":"https://crm.example.com","types":["allo.stock.moved"],` +
-		`"parked":false,"waiting":0,"deadLetters":0,"deliveries":null},` +
+		`"parked":false,"waiting":0,"deadLetters":0,"lagSeconds":null,"deliveries":null},` +
 		`{"name":"erp","url":"https://erp.example.com","types":[],"parked":true,"waiting":2,` +
-		`"deadLetters":3,"deliveries":[{"id":"a-1","type":"allo.stock.moved",` +
+		`"deadLetters":3,"lagSeconds":90.5,"deliveries":[{"id":"a-1","type":"allo.stock.moved",` +
 		`"at":"2026-03-01T10:00:00Z","attempt":2,"status":null,"outcome":"DEAD","milliseconds":0},` +
 		`{"id":"a-1","type":"allo.stock.moved","at":"2026-03-01T10:00:00Z","attempt":1,` +
 		`"status":500,"outcome":"FAILED","milliseconds":0}]}]`

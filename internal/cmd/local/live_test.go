@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,10 @@ const (
 	// liveStride orders the pauses between the changes. They are spread evenly over a second, because
 	// a change comes at any time between two messages of a stock row.
 	liveStride = 7
+	// leastMemory and mostMemory bound the KB that a connection takes of the server. It is two
+	// goroutines and its buffers, about 25 KB. With four times as much, 10,000 pages would take a
+	// gigabyte. A measure below the least one doesn't see the connections.
+	leastMemory, mostMemory = 4, 100
 	// liveData is the variable with the directory of the server that the test below starts.
 	liveData = "LIVE_TEST_DATA"
 )
@@ -46,7 +51,10 @@ func TestServeTheLivePages(t *testing.T) {
 	go func() {
 		defer cancel()
 		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-			runtime.GC() // what the requests have left is no part of what the connections take
+			// What earlier requests have left is no part of what the connections take. A pool lets go of
+			// it at the second collection. After one, as much garbage as the connections take is left.
+			runtime.GC()
+			debug.FreeOSMemory()
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			fmt.Printf("in use: %d bytes\n", m.HeapAlloc+m.StackInuse)
@@ -236,8 +244,9 @@ func (f *follower) has(available int) bool {
 }
 
 // TestAChangeReachesFiveHundredPages reserves units one after another. Each of 500 connections must
-// hear of each change once, or of a newer state. The test logs how long that took and how much
-// memory the server has. For these figures run it alone, without -race:
+// hear of each change once, or of a newer state, and none may take too much of the server's memory.
+// The test logs how long that took and how much memory the server has. For these figures run it
+// alone, without -race:
 //
 //	go test ./internal/cmd/local -run TestAChangeReachesFiveHundredPages -v
 func TestAChangeReachesFiveHundredPages(t *testing.T) {
@@ -272,9 +281,12 @@ func TestAChangeReachesFiveHundredPages(t *testing.T) {
 	t.Logf("%d changes on %d connections: %d messages; after the answer p50 %v, p99 %v, most %v",
 		liveChanges, len(pages), len(latencies), at(latencies, 0.50), at(latencies, 0.99),
 		latencies[len(latencies)-1].Round(time.Millisecond))
+	each := (connected - before) / livePages >> 10
 	t.Logf("memory of the server: %d MB in use alone, %d MB connected: %d KB a connection; "+
-		"%d MB resident at the end",
-		before>>20, connected>>20, (connected-before)/livePages>>10, s.resident())
+		"%d MB resident at the end", before>>20, connected>>20, each, s.resident())
+	if each < leastMemory || each > mostMemory {
+		t.Errorf("a connection takes %d KB, want %d to %d", each, leastMemory, mostMemory)
+	}
 }
 
 // followAll connects all pages, some at once.

@@ -102,18 +102,6 @@ func Gone(err error) bool {
 	return errors.As(err, &answer) && answer.Status == http.StatusGone
 }
 
-// StatusOf returns the status that an endpoint answered with, by the error of Post: 200 for any
-// 2xx, and zero when no answer came.
-func StatusOf(err error) int {
-	if err == nil {
-		return http.StatusOK
-	}
-	if answer := (*AnswerError)(nil); errors.As(err, &answer) {
-		return answer.Status
-	}
-	return 0
-}
-
 func retryAfter(err error) time.Duration {
 	if answer := (*AnswerError)(nil); errors.As(err, &answer) {
 		return answer.RetryAfter
@@ -121,15 +109,18 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// Post sends the event once, signed with each of the secrets. It returns nil when the endpoint took
-// it, and an *AnswerError for another status than 2xx. No error has the URL.
-func (c *Client) Post(ctx context.Context, to string, secrets []Secret, e events.Event) error {
+// Post sends the event once, signed with each of the secrets. It returns the status that the
+// endpoint answered with, or zero when no answer came. The error is nil when the endpoint took the
+// event, and an *AnswerError for another status than 2xx. No error has the URL.
+func (c *Client) Post(
+	ctx context.Context, to string, secrets []Secret, e events.Event,
+) (status int, err error) {
 	if err := c.CheckURL(to); err != nil {
-		return fmt.Errorf("the endpoint's URL: %w", err)
+		return 0, fmt.Errorf("the endpoint's URL: %w", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(e.Body))
 	if err != nil {
-		return errors.New("the endpoint's URL can't be used")
+		return 0, errors.New("the endpoint's URL can't be used")
 	}
 	at := c.now()
 	h := request.Header
@@ -140,15 +131,15 @@ func (c *Client) Post(ctx context.Context, to string, secrets []Secret, e events
 	h.Set("Webhook-Signature", Sign(secrets, e.ID, at, e.Body))
 	response, err := c.client.Do(request)
 	if err != nil {
-		return withoutURL(err)
+		return 0, withoutURL(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	// The status has come, so what the rest of the answer does changes nothing.
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, c.maxAnswer))
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
-		return nil
+		return response.StatusCode, nil
 	}
-	return &AnswerError{response.StatusCode, c.parseRetryAfter(response)}
+	return response.StatusCode, &AnswerError{response.StatusCode, c.parseRetryAfter(response)}
 }
 
 // withoutURL removes the URL that package http puts before an error.

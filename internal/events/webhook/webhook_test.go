@@ -105,7 +105,7 @@ func TestTheReferenceLibraryAcceptsWhatIsSent(t *testing.T) {
 				verified = receiver.Verify(body, r.Header)
 			})
 			client.now = func() time.Time { return time.Now().Add(-c.age) }
-			if err := client.Post(t.Context(), server.URL, secretsOf(t, c.sent...), event); err != nil {
+			if err := errorOf(t, client, server.URL, secretsOf(t, c.sent...)); err != nil {
 				t.Fatal(err)
 			}
 			if (verified == nil) != c.want {
@@ -113,6 +113,13 @@ func TestTheReferenceLibraryAcceptsWhatIsSent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// errorOf posts the event, and returns the error.
+func errorOf(t *testing.T, client *Client, to string, secrets []Secret) error {
+	t.Helper()
+	_, err := client.Post(t.Context(), to, secrets, event)
+	return err
 }
 
 func TestSecretsAreReadStrictlyAndNotShown(t *testing.T) {
@@ -245,7 +252,10 @@ func TestAnswers(t *testing.T) {
 			w.WriteHeader(c.status)
 		})
 		client.now = func() time.Time { return date.Add(-time.Minute) }
-		err := client.Post(t.Context(), server.URL, secretsOf(t, NewSecret()), event)
+		status, err := client.Post(t.Context(), server.URL, secretsOf(t, NewSecret()), event)
+		if status != c.status {
+			t.Errorf("the status is %d, want %d", status, c.status)
+		}
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) ||
 			Gone(err) != c.gone {
 			t.Errorf("%d: the error is %v, gone %t, want %q", c.status, err, Gone(err), c.err)
@@ -272,7 +282,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 	})
 	post := func() error {
-		return client.Post(t.Context(), server.URL, secretsOf(t, NewSecret()), event)
+		return errorOf(t, client, server.URL, secretsOf(t, NewSecret()))
 	}
 	if err := post(); err == nil || reached.Load() > 0 {
 		t.Errorf("the redirect was followed %d times, %v", reached.Load(), err)
@@ -374,7 +384,7 @@ func TestAForbiddenAddressIsNotReached(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	named := "https://example.com:" + port + "/hook"
 	post := func(to string) error {
-		return client.Post(t.Context(), to, secretsOf(t, NewSecret()), event)
+		return errorOf(t, client, to, secretsOf(t, NewSecret()))
 	}
 	for _, to := range []string{
 		named,
@@ -434,7 +444,7 @@ func TestOnlyHTTPSIsUsed(t *testing.T) {
 			t.Errorf("CheckURL(%q) allows %v, want %v", text, got, want)
 		}
 	}
-	err := strict.Post(t.Context(), "http://example.com/?token=17", nil, event)
+	err := errorOf(t, strict, "http://example.com/?token=17", nil)
 	if err == nil || !strings.Contains(err.Error(), "https") || strings.Contains(err.Error(), "17") {
 		t.Errorf("posting over http gives %v", err)
 	}
@@ -457,7 +467,7 @@ func TestNoProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	// The control: a proxy would get the request, and resolve the name where no guard sees it.
 	address, _ := url.Parse(proxy.URL)
 	transport.Proxy = http.ProxyURL(address)
-	err := client.Post(t.Context(), server.URL, secretsOf(t, NewSecret()), event)
+	err := errorOf(t, client, server.URL, secretsOf(t, NewSecret()))
 	if err == nil || <-proxied != http.MethodConnect {
 		t.Errorf("the proxy isn't asked, %v", err)
 	}
@@ -476,14 +486,14 @@ func TestASlowEndpointFails(t *testing.T) {
 	}
 	secrets := secretsOf(t, NewSecret())
 	client.client.Timeout = 300 * time.Millisecond
-	err := client.Post(t.Context(), server.URL, secrets, event)
+	err := errorOf(t, client, server.URL, secrets)
 	if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("a silent endpoint gives %v, want a timeout", err)
 	}
 	// The control: without the limit, the attempt lasts until the endpoint answers.
 	client.client.Timeout = 0
 	done := make(chan error)
-	go func() { done <- client.Post(t.Context(), server.URL, secrets, event) }()
+	go func() { done <- errorOf(t, client, server.URL, secrets) }()
 	<-asked
 	select {
 	case err := <-done:
@@ -516,7 +526,7 @@ func TestAHugeAnswerIsCut(t *testing.T) {
 	})
 	secrets := secretsOf(t, NewSecret())
 	post := func(path string) error {
-		return client.Post(t.Context(), server.URL+path, secrets, event)
+		return errorOf(t, client, server.URL+path, secrets)
 	}
 	if err := post("/body"); err != nil || <-whole {
 		t.Errorf("the long body was read whole, %v", err)
@@ -540,9 +550,9 @@ func TestADeadEndpointFails(t *testing.T) {
 
 	server, client := endpoint(t, true, nil)
 	server.Close()
-	err := client.Post(t.Context(), server.URL+"/?token=17", secretsOf(t, NewSecret()), event)
-	if err == nil || Gone(err) || strings.Contains(err.Error(), "token") {
-		t.Errorf("a dead endpoint gives %v", err)
+	status, err := client.Post(t.Context(), server.URL+"/?token=17", secretsOf(t, NewSecret()), event)
+	if status != 0 || err == nil || Gone(err) || strings.Contains(err.Error(), "token") {
+		t.Errorf("a dead endpoint gives %d, %v", status, err)
 	}
 	if Delay(time.Minute, err) != time.Minute {
 		t.Error("a dead endpoint changes the schedule")

@@ -14,7 +14,7 @@ import {
 } from "./cart.js";
 import { Illustration } from "./illustration.js";
 import { useSecondsLeft } from "./kept.js";
-import { useStock } from "./live.js";
+import { useStock } from "./live-stock.js";
 import { money, priceOf, totalOf, usePrices } from "./money.js";
 import {
   Alert,

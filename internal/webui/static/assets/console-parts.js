@@ -465,6 +465,16 @@ export async function copyText(text, what) {
   }
 }
 
+// span formats seconds for a sentence, in the largest unit of which there are two.
+export function span(seconds) {
+  const [unit, size] = [
+    ["day", 86_400],
+    ["hour", 3_600],
+    ["minute", 60],
+  ].find(([, least]) => seconds >= 2 * least) ?? ["second", 1];
+  return plural(Math.round(seconds / size), unit);
+}
+
 // retriedOf is how many events an endpoint failed to take at their newest attempt. Deliveries are
 // the newest first.
 export const retriedOf = (deliveries) =>

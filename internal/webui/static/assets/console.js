@@ -208,7 +208,7 @@ function Page({ place }) {
     return html`<${Unloaded} onRetry=${() => setTries(tries + 1)} />`;
   }
   if (!loaded.View) {
-    return html`<p role="status" class="unseen">Loading…</p>`;
+    return html`<${Loading} />`;
   }
   return html`<${Shown} key=${loaded.place.path} ...${loaded} />`;
 }
@@ -236,6 +236,20 @@ function Shown({ View, route, place, params }) {
       <${View} path=${place.path} params=${params ?? {}} query=${place.query} navigate=${go}
         can=${can} />
     </div>`;
+}
+
+// Loading is the same as in the page's HTML, so that nothing moves until the view has come. The
+// style sheet shows the second text once the view is late.
+const Loading = () => html`
+  <div class="loading">
+    <div role="status"><h1>Loading…</h1></div>
+    <p class="late">This takes longer than usual. Check your connection, and${" "}
+      <a href="" onClick=${reload}>load the page again</a>.</p>
+  </div>`;
+
+function reload(event) {
+  event.preventDefault();
+  location.reload();
 }
 
 const NotFound = ({ path }) => html`

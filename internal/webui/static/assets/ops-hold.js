@@ -29,7 +29,7 @@ import {
   whose,
   wordsOf,
 } from "./ops-words.js";
-import { clockTime, Connection, count, duration, html } from "./parts.js";
+import { clockTime, Connection, count, duration, html, plural } from "./parts.js";
 
 const LIVE_EVERY = 2_000; // ms between two reads of a hold that can change
 const SLOW_EVERY = 30_000; // ms between two reads of one that has ended
@@ -49,8 +49,8 @@ async function readHold(id) {
       [path, `${path}/history`, `${path}/payments`].map((one) => get(one)),
     );
     clock.learn(view.body.serverTime, sentAt);
-    const { reservation, expired } = view.body;
-    return { hold: { ...reservation, status: statusOf({ ...reservation, expired }) },
+    const { reservation, expired, returned = [] } = view.body;
+    return { hold: { ...reservation, status: statusOf({ ...reservation, expired }), returned },
       history: history.body, payments: payments.body };
   } catch (error) {
     if (error.code === "RESERVATION_NOT_FOUND") {
@@ -106,7 +106,7 @@ function Hold({ id, can }) {
 // Known is the page below its heading, once the hold is read.
 function Known({ read, owner, told, can, onDone }) {
   const { hold, history, payments } = read.data;
-  const lines = named(hold.items);
+  const lines = named(hold.items.map((line) => ({ ...line, ...cameBack(hold, line) })));
   return html`
     <${Told} told=${told} />
     <${Actions} hold=${hold} lines=${lines} can=${can} onDone=${onDone} />
@@ -115,7 +115,7 @@ function Known({ read, owner, told, can, onDone }) {
         <${Facts} hold=${hold} owner=${owner} />
         <${Lines} lines=${lines} />
         <${Payments} hold=${hold} payments=${payments} />
-        ${hold.status === "CONFIRMED" && html`<${Returns} hold=${hold} told=${told} />`}
+        ${hold.status === "CONFIRMED" && html`<${Returns} hold=${hold} />`}
       </div>
       <section aria-labelledby="history">
         <h2 id="history">History</h2>
@@ -123,6 +123,14 @@ function Known({ read, owner, told, can, onDone }) {
       </section>
     </div>
     <${Connection} error=${read.error} at=${read.at} />`;
+}
+
+// cameBack is how many units of a line came back, and how many of them were restocked.
+function cameBack({ returned }, { productId, warehouseId }) {
+  const found = returned.find(
+    (one) => one.productId === productId && one.warehouseId === warehouseId,
+  );
+  return { back: found?.quantity ?? 0, restocked: found?.restocked ?? 0 };
 }
 
 const Missing = () => html`
@@ -207,7 +215,8 @@ function Ends({ hold }) {
 const Lines = ({ lines }) => html`
   <section aria-labelledby="lines">
     <h2 id="lines">Items</h2>
-    <${Table} label="Items of the hold" rows=${lines} columns=${lineColumns}
+    <${Table} label="Items of the hold" rows=${lines}
+      columns=${lines.some(({ back }) => back > 0) ? returnedColumns : lineColumns}
       keyOf=${({ productId, warehouseId }) => `${productId} ${warehouseId}`} />
   </section>`;
 
@@ -220,6 +229,12 @@ const lineColumns = [
   },
   { name: "Warehouse", cell: ({ warehouse }) => warehouse },
   { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
+];
+
+// The columns of a hold of which something came back.
+const returnedColumns = [
+  ...lineColumns,
+  { name: "Came back", isNumber: true, cell: ({ back }) => count(back) },
 ];
 
 const Payments = ({ hold, payments }) => html`
@@ -277,13 +292,8 @@ async function readReturns(hold) {
     .filter(({ kind, reservationId }) => kind === "RETURN" && reservationId === hold.id);
 }
 
-function Returns({ hold, told }) {
-  const read = useRead(() => readReturns(hold), [hold.id], 0);
-  useEffect(() => {
-    if (told) {
-      read.refresh();
-    }
-  }, [told]);
+function Returns({ hold }) {
+  const read = useRead(() => readReturns(hold), [hold.id, JSON.stringify(hold.returned)], 0);
   const { data } = read;
   useNames(data ?? []);
   if (!data) {
@@ -291,15 +301,27 @@ function Returns({ hold, told }) {
   }
   return html`
     <section aria-labelledby="returns">
-      <h2 id="returns">Back on the shelf</h2>
-      ${
-        data.length > 0
-          ? html`<${Table} label="Goods that came back" rows=${named(data)}
-              columns=${returnColumns}
-              keyOf=${(row) => `${row.productId} ${row.warehouseId} ${row.seq}`} />`
-          : html`<p class="muted">Nothing has come back.</p>`
-      }
+      <h2 id="returns">What came back</h2>
+      <p class="muted">${returnedText(hold)}</p>
+      ${data.length > 0 && html`
+        <${Table} label="Goods that came back" rows=${named(data)} columns=${returnColumns}
+          keyOf=${(row) => `${row.productId} ${row.warehouseId} ${row.seq}`} />`}
     </section>`;
+}
+
+// returnedText tells how many units came back, and of how many of them the stock doesn't tell.
+function returnedText({ returned }) {
+  const sum = (name) => returned.reduce((all, line) => all + line[name], 0);
+  const [back, restocked] = [sum("quantity"), sum("restocked")];
+  if (back === 0) {
+    return "Nothing has come back.";
+  }
+  const lost = back - restocked;
+  return [
+    `${plural(back, "unit")} came back.`,
+    restocked > 0 && `Back on a shelf: ${count(restocked)}.`,
+    lost > 0 && `Not for sale again: ${count(lost)}.`,
+  ].filter(Boolean).join(" ");
 }
 
 const returnColumns = [
@@ -616,7 +638,7 @@ function TakeBack({ hold, lines, onDone, onClose }) {
       <fieldset disabled=${isLost}>
         ${lines.map((line, i) => html`
           <label for=${`back-${i}`}>${line.product}, ${line.warehouse} (${count(line.quantity)}
-            ${" "}sold)</label>
+            ${" "}sold${line.back > 0 && `, ${count(line.back)} came back`})</label>
           <input id=${`back-${i}`} class="number" type="text" inputmode="numeric" maxlength="7"
             value=${typed[i]}
             onInput=${({ target }) => setTyped(typed.with(i, target.value))} />`)}

@@ -9,6 +9,7 @@ import {
   Problem,
   relativeTime,
   retriedOf,
+  span,
   Table,
   When,
 } from "./console-parts.js";
@@ -22,7 +23,7 @@ const LISTS_EVERY = 5; // reads of the figures: the lists change less
 const WEBHOOKS_EVERY = 15; // the same for the webhooks, which are no call to the database
 const AUDIT_LATE = 2 * 3600; // s: the audit runs every hour, and one may fail
 const SWEEP_LATE = 90; // s: a minute between two sweeps, and half of one for the sweep itself
-const EVENTS_LATE = 60; // s: events are published within seconds
+const EVENTS_LATE = 60; // s: events are published and delivered within seconds
 
 const held = [{ name: "held", title: "Held" }];
 const ends = [
@@ -199,27 +200,23 @@ function webhooksHealth(webhooks) {
   const failing = webhooks.filter(
     ({ waiting, deliveries }) => waiting > 0 && retriedOf(deliveries) > 0,
   );
-  return {
-    name: "Webhooks",
-    address: "/ops/webhooks",
-    isBad: dead.length > 0 || failing.length > 0,
-    words:
-      dead.length > 0
-        ? `${names(dead)} failed to take events`
-        : failing.length > 0
-          ? `${names(failing)} doesn’t take all events now, and they are tried again`
-          : "delivering",
-  };
-}
-
-// span formats seconds for a sentence, in the largest unit of which there are two.
-function span(seconds) {
-  const [unit, size] = [
-    ["day", 86_400],
-    ["hour", 3_600],
-    ["minute", 60],
-  ].find(([, least]) => seconds >= 2 * least) ?? ["second", 1];
-  return plural(Math.round(seconds / size), unit);
+  const late = webhooks.filter(({ lagSeconds }) => lagSeconds > EVENTS_LATE);
+  const isUnknown = webhooks.some(({ lagSeconds }) => lagSeconds === null);
+  const known = { name: "Webhooks", address: "/ops/webhooks" };
+  if (dead.length > 0) {
+    return { ...known, isBad: true, words: `${names(dead)} failed to take events` };
+  }
+  if (failing.length > 0) {
+    const words = `${names(failing)} doesn’t take all events now, and they are tried again`;
+    return { ...known, isBad: true, words };
+  }
+  // A failure that newer deliveries have pushed out of the list is still an event that waits.
+  if (late.length > 0) {
+    const longest = Math.max(...late.map(({ lagSeconds }) => lagSeconds));
+    return { ...known, isBad: true, words: `${names(late)} ${span(longest)} behind` };
+  }
+  const words = isUnknown ? "can’t tell how long events wait" : "delivering";
+  return { ...known, isUnknown, words };
 }
 
 const rowAddress = ({ productId, warehouseId }) => `/ops/stock/${productId}/${warehouseId}`;

@@ -3,7 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get, post } from "./api.js";
-import { ConfirmStep, Nothing, retriedOf, Table, When } from "./console-parts.js";
+import { ConfirmStep, Nothing, retriedOf, span, Table, When } from "./console-parts.js";
 import { subjectOf, wordsOfType } from "./event-words.js";
 import { Subject } from "./ops-events.js";
 import { useNames } from "./ops-names.js";
@@ -12,6 +12,7 @@ import { wordsOf } from "./ops-words.js";
 import { Connection, count, html, plural } from "./parts.js";
 
 const EVERY = 10_000; // ms between two reads, each of which asks for several queues
+const LATE = 60; // s: events are delivered within seconds
 const SOON = 2_000; // ms between two reads while a redelivery may still move events
 const SOON_FOR = 60_000; // ms after a redelivery
 
@@ -63,7 +64,7 @@ function Told({ text }) {
 }
 
 // stateOf tells how an endpoint does: {words, tone}.
-function stateOf({ parked, deadLetters, waiting, deliveries }) {
+function stateOf({ parked, deadLetters, waiting, lagSeconds, deliveries }) {
   const last = deliveries?.[0];
   if (parked) {
     return { tone: "bad", words: "Paused: the endpoint answered 410 Gone" };
@@ -76,6 +77,10 @@ function stateOf({ parked, deadLetters, waiting, deliveries }) {
     const are = retried === 1 ? "is" : "are";
     return { tone: "low", words: `${plural(retried, "event")} failed, and ${are} tried again` };
   }
+  // A failure that newer deliveries have pushed out of the list is still an event that waits.
+  if (lagSeconds > LATE) {
+    return { tone: "low", words: `${span(lagSeconds)} behind` };
+  }
   if (waiting > 0) {
     return { tone: "", words: "Delivering" };
   }
@@ -83,14 +88,15 @@ function stateOf({ parked, deadLetters, waiting, deliveries }) {
 }
 
 function Webhook({ webhook, can, onAsk }) {
-  const { name, url, types, parked, waiting, deadLetters, deliveries } = webhook;
+  const { name, url, types, parked, waiting, lagSeconds, deadLetters, deliveries } = webhook;
   const { words, tone } = stateOf(webhook);
   const facts = [
     ["Endpoint", url],
     ["Events", types.length > 0 ? types.map(wordsOfType).join(", ") : "All"],
     ["Waiting", count(waiting)],
+    waiting > 0 && ["Longest wait", lagSeconds === null ? "Unknown" : span(lagSeconds)],
     ["Failed events", count(deadLetters)],
-  ];
+  ].filter(Boolean);
   return html`
     <section class="webhook" aria-labelledby=${`webhook-${name}`}>
       <header>

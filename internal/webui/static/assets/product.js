@@ -6,7 +6,7 @@ import { mountHeader } from "./header.js";
 import { setTitle } from "./held.js";
 import { Illustration } from "./illustration.js";
 import { ownUnits, useKept } from "./kept.js";
-import { useStock } from "./live.js";
+import { useStock } from "./live-stock.js";
 import { money, priceOf, usePrices } from "./money.js";
 import {
   Connection,

@@ -5,7 +5,7 @@ import { getPages } from "./api.js";
 import { mountHeader } from "./header.js";
 import { setTitle } from "./held.js";
 import { ownUnits, useKept } from "./kept.js";
-import { useStock } from "./live.js";
+import { useStock } from "./live-stock.js";
 import { money, priceOf, usePrices } from "./money.js";
 import { announce, Connection, count, Failure, html, lineKey, plural, start } from "./parts.js";
 import { addToCart, byNearness, choose, others, rememberChoice, stockWords } from "./where.js";

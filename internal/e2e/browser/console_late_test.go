@@ -1,0 +1,74 @@
+package browser
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// hangingAsset returns a fault that blocks a script until done is closed.
+func hangingAsset(name string, done <-chan struct{}) func(http.ResponseWriter, *http.Request) bool {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/assets/"+name+".") {
+			select {
+			case <-done:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}
+}
+
+// wantLate looks at the console without a view. It says that it loads. Once the view is late, it
+// offers to load the page again.
+func (b *tab) wantLate() {
+	b.t.Helper()
+	b.until("document.querySelector('.loading [role=status]').checkVisibility()")
+	const late = "document.querySelector('.loading .late')"
+	const isSeen = "getComputedStyle(" + late + ").visibility === 'visible'"
+	b.until(late + ".getAnimations().length === 1")
+	if eval[bool](b, isSeen) {
+		b.t.Error("a view that has just been asked for is said to be late")
+	}
+	eval[chromedp.Void](b, late+".getAnimations()[0].finish()")
+	b.until(isSeen)
+}
+
+// The console says that it loads, until the script of its view has come, and nothing moves when it
+// has. The page's own script may be the one that doesn't come.
+func TestTheConsoleSaysThatItLoads(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	b := s.newTab()
+	for _, script := range []string{"ops-overview", "console"} {
+		done := make(chan struct{})
+		s.breakWith(hangingAsset(script, done))
+		b.visit("/ops")
+		b.wantLate()
+		b.look("console-late-" + script)
+		before := eval[float64](b, "document.querySelector('main').getBoundingClientRect().top")
+		close(done)
+		b.sees("h1", "Overview")
+		after := eval[float64](b, "document.querySelector('main').getBoundingClientRect().top")
+		if script == "ops-overview" && before != after {
+			t.Errorf("the view moved the page from %v to %v", before, after)
+		}
+	}
+}
+
+// The script of the page fails, so nothing can draw an error. The page's own text leads on.
+func TestTheConsoleIsLoadedAgainAfterItsScriptFailed(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
+		return strings.HasPrefix(r.URL.Path, "/assets/console.") && aborted(w)
+	})
+	b := s.newTab()
+	b.visit("/ops/stock")
+	b.wantLate()
+	s.mend()
+	b.click(".loading .late a")
+	b.sees("h1", "Stock")
+}
