@@ -59,6 +59,8 @@ type Settings struct {
 	// JWTIssuer and JWTAudience are those of the tokens of AuthJWT. For AuthCognito JWTAudience has
 	// the ids of more clients of the user pool, separated by commas, or is empty.
 	JWTIssuer, JWTAudience string
+	// Console is the console's client of AuthJWT's issuer.
+	Console Console
 	// MFA is whether the users of the stack's own user pool need a second factor.
 	MFA MFA
 	// ReserveAuth guards the route that reserves too.
@@ -376,6 +378,7 @@ func (s *Settings) readAuth(r *reader) {
 		r.fail("jwtIssuer and jwtAudience are for auth=jwt; auth=cognito takes jwtAudience alone, " +
 			"for more clients of its user pool")
 	}
+	s.readConsole(r)
 	s.MFA = MFA(r.oneOf("mfa", string(s.Stage.MFA), string(MFAOptional), string(MFARequired)))
 	if s.Auth != AuthCognito && r.given("mfa") {
 		r.fail("mfa is for auth=cognito: the stack doesn't manage the users of another issuer")

@@ -232,6 +232,13 @@ func (in *signIn) describePages(s Settings, routed []function) {
 		variables["OIDC_CLIENT_ID"] = in.console.UserPoolClientId()
 		variables["OIDC_TOKEN_ORIGIN"] = in.domain.BaseUrl(nil)
 	}
+	if s.Console.ClientID != "" {
+		for key, value := range s.consoleVariables() {
+			if value != "" {
+				variables[key] = jsii.String(value)
+			}
+		}
+	}
 	setVariables(routed, []string{"web"}, variables)
 }
 

@@ -146,6 +146,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"OIDC_ISSUER", "https://id.example.com/pool",
 		"OIDC_CLIENT_ID", "console",
 		"OIDC_TOKEN_ORIGIN", "https://shop.id.example.com",
+		"OIDC_AUDIENCE", "https://shop.example.com/api",
+		"OIDC_SCOPES", "openid,inventory:read",
 		"SMOKE_FUNCTIONS", "reserve="+versionARN("reserve")+",health="+versionARN("health"),
 		"SMOKE_AUTH", "jwt",
 		"SMOKE_RESERVE_AUTH", "on",
@@ -184,6 +186,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		Pages: Pages{
 			Demo: true, Guarded: true, OIDCIssuer: "https://id.example.com/pool",
 			OIDCClientID: "console", OIDCTokenOrigin: "https://shop.id.example.com",
+			OIDCAudience: "https://shop.example.com/api", OIDCScopes: []string{"openid", "inventory:read"},
 		},
 		Smoke: Smoke{
 			Functions: map[string]string{
@@ -329,6 +332,13 @@ func TestTheErrorOfAnInvalidValueNamesItsVariable(t *testing.T) {
 		{"OIDC_TOKEN_ORIGIN", "https://token.example"}, // without an issuer
 		{"OIDC_TOKEN_ORIGIN", "https://token.example/path"},
 		{"OIDC_TOKEN_ORIGIN", "http://token.example"},
+		{"OIDC_AUDIENCE", "shop"}, // without an issuer
+		{"OIDC_AUDIENCE", "a shop"},
+		{"OIDC_AUDIENCE", strings.Repeat("x", maxAudience+1)},
+		{"OIDC_SCOPES", "openid"}, // without an issuer
+		{"OIDC_SCOPES", "inventory:read"},
+		{"OIDC_SCOPES", "openid inventory:read"},
+		{"OIDC_SCOPES", "openid,,inventory:read"},
 	} {
 		_, err := load(env(c.name, c.value))
 		if err == nil || !strings.Contains(err.Error(), c.name) {
@@ -393,7 +403,8 @@ func TestTheEnvironmentOfAFunctionHasTheSettings(t *testing.T) {
 	want, err := load(env("MAX_PAYMENT_HOLD", "2h", "MAX_UNITS", "50", "MAX_LINES", "7",
 		"STOCK_SHOWN", "5", "HOLD_TTL", "30s", "DEMO", "on", "GUARDED", "on",
 		"OIDC_ISSUER", "https://id.example.com", "OIDC_CLIENT_ID", "console",
-		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "ORIGIN_SECRETS", firstSecret))
+		"OIDC_TOKEN_ORIGIN", "https://token.example.com", "OIDC_AUDIENCE", "shop",
+		"OIDC_SCOPES", "openid,inventory:read", "ORIGIN_SECRETS", firstSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

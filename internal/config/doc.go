@@ -57,6 +57,11 @@
 //	OIDC_CLIENT_ID                    -                 the console's public client there.
 //	OIDC_TOKEN_ORIGIN                 -                 origin of the issuer's token endpoint, where it is another one, as
 //	                                                    with Cognito's domain.
+//	OIDC_AUDIENCE                     -                 API that the console names to the issuer, which Auth0 needs: the
+//	                                                    audience of the tokens. Unset, the console names none.
+//	OIDC_SCOPES                       -                 scopes that the console asks for, separated by commas, with openid
+//	                                                    among them. Unset, it asks for openid alone, and the issuer adds
+//	                                                    the account's scopes.
 //	EVENT_SOURCE                      allo-local        name of the deployment in the source of its events.
 //	TOPIC_ARN                         -                 SNS FIFO topic to which the relay publishes.
 //	BUS_NAME                          -                 EventBridge bus to which the relay publishes.

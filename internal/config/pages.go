@@ -3,6 +3,9 @@ package config
 import (
 	"errors"
 	"net/url"
+	"slices"
+	"strings"
+	"unicode"
 )
 
 // Pages has the settings of the pages that the web function serves.
@@ -17,10 +20,25 @@ type Pages struct {
 	OIDCIssuer, OIDCClientID string
 	// OIDCTokenOrigin is the origin of the issuer's token endpoint, where that isn't the issuer's own.
 	OIDCTokenOrigin string
+	// OIDCAudience is what the console names to the issuer as the API that its token is for. Empty
+	// leaves that to the issuer.
+	OIDCAudience string
+	// OIDCScopes are what the console asks the issuer for. None means openid alone.
+	OIDCScopes []string
 }
+
+const (
+	// scopeOpenID is the scope without which an issuer doesn't say who has signed in.
+	scopeOpenID = "openid"
+	// maxAudience is the most bytes of an audience.
+	maxAudience = 256
+)
 
 // clientID is the shape of the names of an issuer's clients.
 var clientID = shape{length: 255, upper: true, others: "_.:@/-"}
+
+// scopeList is the shape of an issuer's scopes, separated by commas. Some are URLs.
+var scopeList = shape{length: 1000, upper: true, others: ",_.:/*+~-"}
 
 // pages reads the settings.
 func (r *reader) pages() Pages {
@@ -31,15 +49,43 @@ func (r *reader) pages() Pages {
 		OIDCClientID: r.matching("OIDC_CLIENT_ID", clientID,
 			"the id of a client, of letters, digits and _.:@/-"),
 		OIDCTokenOrigin: r.origin("OIDC_TOKEN_ORIGIN"),
+		OIDCAudience:    r.audience("OIDC_AUDIENCE"),
+		OIDCScopes:      r.scopes("OIDC_SCOPES"),
 	}
 	if (p.OIDCIssuer == "") != (p.OIDCClientID == "") {
 		r.errs = append(r.errs, errors.New("only one of OIDC_ISSUER and OIDC_CLIENT_ID is set; "+
 			"the console needs both to sign in"))
 	}
-	if p.OIDCTokenOrigin != "" && p.OIDCIssuer == "" {
-		r.errs = append(r.errs, errors.New("OIDC_TOKEN_ORIGIN is set; it is for OIDC_ISSUER"))
+	for _, name := range []string{"OIDC_TOKEN_ORIGIN", "OIDC_AUDIENCE", "OIDC_SCOPES"} {
+		if r.getenv(name) != "" && p.OIDCIssuer == "" {
+			r.errs = append(r.errs, errors.New(name+" is set; it is for OIDC_ISSUER"))
+		}
 	}
 	return p
+}
+
+// audience reads an optional audience.
+func (r *reader) audience(name string) string {
+	value := r.getenv(name)
+	if len(value) > maxAudience || strings.ContainsFunc(value, unicode.IsSpace) {
+		r.bad(name, value, "the audience of the tokens, of at most 256 bytes and without a space")
+	}
+	return value
+}
+
+// scopes reads a list of scopes, openid among them.
+func (r *reader) scopes(name string) []string {
+	value := r.getenv(name)
+	if value == "" {
+		return nil
+	}
+	scopes := strings.Split(value, ",")
+	if !scopeList.fits(value) || slices.Contains(scopes, "") ||
+		!slices.Contains(scopes, scopeOpenID) {
+		r.bad(name, value, "scopes such as openid,inventory:read, separated by commas and openid "+
+			"among them")
+	}
+	return scopes
 }
 
 // origin reads an optional origin: a scheme, a host and perhaps a port. Tokens come from there, so
@@ -66,6 +112,8 @@ func (p Pages) environ() []string {
 		"OIDC_ISSUER=" + p.OIDCIssuer,
 		"OIDC_CLIENT_ID=" + p.OIDCClientID,
 		"OIDC_TOKEN_ORIGIN=" + p.OIDCTokenOrigin,
+		"OIDC_AUDIENCE=" + p.OIDCAudience,
+		"OIDC_SCOPES=" + strings.Join(p.OIDCScopes, ","),
 	}
 }
 

@@ -44,7 +44,8 @@ func checkLowered(t *testing.T) {
 		name, _, _ := strings.Cut(variable, "=")
 		noRequest := []string{
 			"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE", "LIVE_URL", "LIVE_HTTP",
-			"DEMO", "GUARDED", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_TOKEN_ORIGIN",
+			"DEMO", "GUARDED", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_TOKEN_ORIGIN", "OIDC_AUDIENCE",
+			"OIDC_SCOPES",
 		}
 		if !slices.Contains(noRequest, name) && after[n] == variable {
 			t.Errorf("%s isn't lowered: let lowered do it", name)

@@ -27,6 +27,8 @@ type SignIn struct {
 	ClientID string `json:"clientId"`
 	// Scopes are what the console asks the issuer for.
 	Scopes []string `json:"scopes"`
+	// Audience is what the console names as the API that the token is for. It may be empty.
+	Audience string `json:"audience,omitempty"`
 }
 
 // document returns the body of /settings.json.

@@ -306,6 +306,12 @@ func TestTheSettingsAreServed(t *testing.T) {
 		`{"demo":true,"auth":true,"signIn":null}`:   {Demo: true, Guarded: true},
 		`{"demo":false,"auth":true,"signIn":` +
 			`{"issuer":"https://id.example/pool","clientId":"c","scopes":["a"]}}`: {SignIn: signIn},
+		`{"demo":false,"auth":true,"signIn":` +
+			`{"issuer":"https://id.example/pool","clientId":"c","scopes":["a"],"audience":"shop"}}`: {
+			SignIn: &webui.SignIn{
+				Issuer: signIn.Issuer, ClientID: "c", Scopes: signIn.Scopes, Audience: "shop",
+			},
+		},
 	} {
 		resp := get(t, webui.Handler(s), "/settings.json", nil)
 		if resp.Code != http.StatusOK || resp.Body.String() != want {

@@ -27,8 +27,8 @@ func Handler(c config.Config) http.Handler {
 	})
 }
 
-// settings returns the settings of the pages. The issuer is asked for the scope openid alone: what
-// an account may do comes with it, as the issuer knows its groups.
+// settings returns the settings of the pages. Unless they name scopes, the issuer is asked for
+// openid alone: an issuer that knows the account's groups adds what the account may do.
 func settings(c config.Config) webui.Settings {
 	s := webui.Settings{
 		Demo: c.Pages.Demo, Guarded: c.Pages.Guarded, TokenOrigin: c.Pages.OIDCTokenOrigin,
@@ -36,7 +36,11 @@ func settings(c config.Config) webui.Settings {
 	}
 	if c.Pages.OIDCIssuer != "" {
 		s.SignIn = &webui.SignIn{
-			Issuer: c.Pages.OIDCIssuer, ClientID: c.Pages.OIDCClientID, Scopes: []string{"openid"},
+			Issuer: c.Pages.OIDCIssuer, ClientID: c.Pages.OIDCClientID,
+			Scopes: c.Pages.OIDCScopes, Audience: c.Pages.OIDCAudience,
+		}
+		if len(s.SignIn.Scopes) == 0 {
+			s.SignIn.Scopes = []string{"openid"}
 		}
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/allo/reservations/internal/app/grant"
+	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local/issuer/signin"
 	"github.com/allo/reservations/internal/route"
 )
@@ -155,6 +156,56 @@ func TestTheSignInIsRenewedSilently(t *testing.T) {
 	s.issuer.down()
 	b.click(".account button")
 	b.sees(".blank", "You are signed out here. The sign-in service can’t be reached")
+}
+
+// An issuer such as Auth0 gives what the console asks for, and nothing else. The console asks for
+// the scopes and the audience of the settings, and has them still after a renewal.
+func TestTheConsoleAsksItsIssuerForWhatTheSettingsName(t *testing.T) {
+	t.Parallel()
+	options := signin.Options{OnlyAsked: true, TokenLasts: 3 * time.Second}
+	scopes := []string{"openid", "inventory:read", "inventory:write", "events:write"}
+	s := newGuardedStackOf(t, options, func(c *config.Config) {
+		c.Pages.OIDCScopes, c.Pages.OIDCAudience = scopes, signin.Audience
+	})
+	var tokens seen
+	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
+		tokens.add(r.Header.Get("Authorization"))
+		return false
+	})
+	b := s.newTab()
+	b.signIn(grant.GroupStock, "/ops")
+	b.sees(".tiles", "Live holds")
+	waitFor(t, func() bool { return tokens.count() >= 3 })
+	b.sees(".tiles", "Live holds")
+	b.visit("/ops/events")
+	b.sees("main", "needs the permission events:read")
+}
+
+// These are the controls of the test above: the same issuer, to which the settings name less.
+func TestAConsoleThatAsksForTooLittleMayNothing(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		pages config.Pages
+		want  string
+	}{
+		"no scopes": {
+			config.Pages{OIDCAudience: signin.Audience}, "needs the permission inventory:read",
+		},
+		"no audience": {
+			config.Pages{OIDCScopes: []string{"openid", "inventory:read"}},
+			"Your sign-in has ended. Sign in again.", // the API refuses the token
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newGuardedStackOf(t, signin.Options{OnlyAsked: true}, func(c *config.Config) {
+				c.Pages.OIDCScopes, c.Pages.OIDCAudience = test.pages.OIDCScopes, test.pages.OIDCAudience
+			})
+			b := s.newTab()
+			b.signIn(grant.GroupStock, "/ops")
+			b.sees("main", test.want)
+		})
+	}
 }
 
 // An answer of the issuer to another question isn't taken.

@@ -181,6 +181,7 @@ func TestAConsoleWithoutAnIssuerSaysSo(t *testing.T) {
 	b := s.newTab()
 	b.visit("/ops")
 	b.sees("h1", "Sign-in isn’t set up")
+	b.sees("main", "deploy with oidcClientId")
 	b.sees("main", "OIDC_ISSUER")
 	b.look("console-closed")
 }

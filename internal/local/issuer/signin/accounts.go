@@ -2,7 +2,6 @@ package signin
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/allo/reservations/internal/app/grant"
 	"github.com/allo/reservations/internal/principal"
@@ -40,9 +39,9 @@ func findAccount(group string) (account, bool) {
 	return all[n], true
 }
 
-// scopeOf returns the claim scope of a subject's access token: the scopes of the account's group,
-// or those of a client that signs in as itself.
-func scopeOf(subject string) string {
+// scopesOf returns the scopes of a subject: those of the account's group, or of a client that signs
+// in as itself.
+func scopesOf(subject string) []string {
 	scopes := grant.Scopes(subject)
 	switch subject {
 	case PaymentsID:
@@ -53,5 +52,5 @@ func scopeOf(subject string) string {
 			principal.ScopeActForAny,
 		}
 	}
-	return strings.Join(scopes, " ")
+	return scopes
 }

@@ -3,11 +3,14 @@ package signin
 import (
 	"crypto/rsa"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/allo/reservations/internal/app/grant"
 )
 
 // request is a sign-in under way.
@@ -16,6 +19,8 @@ type request struct {
 	asked   *oidc.AuthRequest
 	account account
 	session string
+	// audience is the aud of its tokens.
+	audience []string
 	// authTime is when the account was chosen. It is zero until then.
 	authTime time.Time
 }
@@ -23,7 +28,7 @@ type request struct {
 func (r *request) GetID() string                      { return r.id }
 func (r *request) GetACR() string                     { return "" }
 func (r *request) GetAMR() []string                   { return nil }
-func (r *request) GetAudience() []string              { return audienceOf(r.asked.ClientID) }
+func (r *request) GetAudience() []string              { return r.audience }
 func (r *request) GetAuthTime() time.Time             { return r.authTime }
 func (r *request) GetClientID() string                { return r.asked.ClientID }
 func (r *request) GetNonce() string                   { return r.asked.Nonce }
@@ -44,20 +49,18 @@ func (r *request) GetCodeChallenge() *oidc.CodeChallenge {
 	}
 }
 
-// audienceOf returns the aud of a client's tokens. An id token must name its client.
-func audienceOf(client string) []string { return []string{Audience, client} }
-
 // grantOf is what a refresh token renews.
 type grantOf struct {
 	account  account
 	session  string
 	client   string
 	scopes   []string
+	audience []string
 	authTime time.Time
 }
 
 func (g *grantOf) GetAMR() []string                 { return nil }
-func (g *grantOf) GetAudience() []string            { return audienceOf(g.client) }
+func (g *grantOf) GetAudience() []string            { return g.audience }
 func (g *grantOf) GetAuthTime() time.Time           { return g.authTime }
 func (g *grantOf) GetClientID() string              { return g.client }
 func (g *grantOf) GetScopes() []string              { return g.scopes }
@@ -114,7 +117,7 @@ func (c client) LoginURL(id string) string { return "/sign-in?id=" + url.QueryEs
 func (c client) AccessTokenType() op.AccessTokenType  { return op.AccessTokenTypeJWT }
 func (c client) IDTokenLifetime() time.Duration       { return idTokenLasts }
 func (c client) DevMode() bool                        { return false }
-func (c client) IsScopeAllowed(string) bool           { return false }
+func (c client) IsScopeAllowed(scope string) bool     { return slices.Contains(grant.All(), scope) }
 func (c client) IDTokenUserinfoClaimsAssertion() bool { return false }
 func (c client) ClockSkew() time.Duration             { return 0 }
 

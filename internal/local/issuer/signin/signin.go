@@ -48,6 +48,10 @@ var page = template.Must(template.ParseFS(assets, "page.html"))
 type Options struct {
 	// TokenLasts is how long an access token is valid. Zero is five minutes.
 	TokenLasts time.Duration
+	// OnlyAsked gives an account's token the audience and the scopes that the sign-in asks for, as
+	// Auth0 does. The usual issuer gives the API's and all of the account, as the stack's user pool
+	// does.
+	OnlyAsked bool
 }
 
 // Issuer is an http.Handler that serves the protocol and the sign-in page. It is safe for
@@ -65,7 +69,7 @@ func New(url string, options Options) (*Issuer, error) {
 	if options.TokenLasts == 0 {
 		options.TokenLasts = usualLife
 	}
-	s, err := newStorage(options.TokenLasts)
+	s, err := newStorage(options)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +90,7 @@ func New(url string, options Options) (*Issuer, error) {
 		http.NewCrossOriginProtection().Handler(onIssuer.HandlerFunc(i.signIn)))
 	mux.HandleFunc("GET /page.css", serveStyle)
 	mux.Handle("/", provider)
-	i.Handler = withSession(mux)
+	i.Handler = withQuestion(mux)
 	return i, nil
 }
 
@@ -96,22 +100,34 @@ func (i *Issuer) PaymentsSecret() string { return i.storage.secrets[PaymentsID] 
 // DemoSecret returns the secret of the client DemoID.
 func (i *Issuer) DemoSecret() string { return i.storage.secrets[DemoID] }
 
-// sessionKey is the key of the browser's session in a context.
-type sessionKey struct{}
+// sessionKey is the key of the browser's session in a context, and audienceKey that of the audience
+// for which the sign-in asks.
+type (
+	sessionKey  struct{}
+	audienceKey struct{}
+)
 
-// withSession puts the session of the cookie into the context, where the storage finds it.
-func withSession(next http.Handler) http.Handler {
+// withQuestion puts what the library doesn't read into the context, where the storage finds it: the
+// session of the cookie, and the audience.
+func withQuestion(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := context.WithValue(r.Context(), audienceKey{}, r.URL.Query().Get("audience"))
 		if c, err := r.Cookie(cookie); err == nil {
-			r = r.WithContext(context.WithValue(r.Context(), sessionKey{}, c.Value))
+			ctx = context.WithValue(ctx, sessionKey{}, c.Value)
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
 func sessionOf(ctx context.Context) string {
 	id, _ := ctx.Value(sessionKey{}).(string)
 	return id
+}
+
+// audienceIn returns the audience for which a request asks, or nothing.
+func audienceIn(ctx context.Context) string {
+	audience, _ := ctx.Value(audienceKey{}).(string)
+	return audience
 }
 
 // showPage asks who one is. A browser that is signed in goes on at once.

@@ -34,10 +34,16 @@ type browser struct {
 
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
+	return newBrowserAt(t, signin.Options{TokenLasts: time.Minute})
+}
+
+// newBrowserAt is newBrowser with an issuer that differs from the usual.
+func newBrowserAt(t *testing.T, options signin.Options) *browser {
+	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
 	b := &browser{t: t, url: "http://" + server.Listener.Addr().String()}
 	var err error
-	if b.issuer, err = signin.New(b.url, signin.Options{TokenLasts: time.Minute}); err != nil {
+	if b.issuer, err = signin.New(b.url, options); err != nil {
 		t.Fatal(err)
 	}
 	server.Config.Handler = b.issuer
@@ -116,10 +122,11 @@ func (b *browser) question(changes ...string) string {
 	return "/authorize?" + query.Encode()
 }
 
-// signIn signs in as a group's account and returns the answer to the console.
-func (b *browser) signIn(group string) url.Values {
+// signIn signs in as a group's account, by a question with changes, and returns the answer to the
+// console.
+func (b *browser) signIn(group string, changes ...string) url.Values {
 	b.t.Helper()
-	_, _, page := b.get(b.question())
+	_, _, page := b.get(b.question(changes...))
 	status, body, _ := b.get(page)
 	if status != http.StatusOK || !strings.Contains(body, "No password needed") {
 		b.t.Fatalf("GET %s = %d %s, want the page", page, status, body)
@@ -217,6 +224,36 @@ func TestEachAccountGetsTheScopesOfItsGroup(t *testing.T) {
 		}
 		if got.ExpiresIn < 50 || got.ExpiresIn > 60 {
 			t.Errorf("the token lasts %d s, want a minute", got.ExpiresIn)
+		}
+	}
+}
+
+// An issuer that gives only what is asked for gives no other audience and no other scope, and none
+// that the account lacks. A renewal gives the same. The usual issuer doesn't look at the question.
+func TestAnIssuerMayGiveOnlyWhatIsAskedFor(t *testing.T) {
+	t.Parallel()
+
+	const asked = "openid offline_access inventory:read inventory:write catalog:write"
+	all := strings.Join(grant.Scopes(grant.GroupViewer), " ")
+	for _, test := range []struct {
+		onlyAsked       bool
+		scope, audience string
+		wantScope       string
+		wantAudience    []any
+	}{
+		{true, asked, "shop", "inventory:read", []any{"shop", signin.ConsoleID}},
+		{true, "openid offline_access", "", "", []any{signin.ConsoleID}},
+		{false, asked, "shop", all, []any{signin.Audience, signin.ConsoleID}},
+	} {
+		b := newBrowserAt(t, signin.Options{OnlyAsked: test.onlyAsked})
+		answer := b.signIn(grant.GroupViewer, "scope", test.scope, "audience", test.audience)
+		first := b.redeem(answer.Get("code"), verifier)
+		for _, token := range []string{first.AccessToken, b.renew(first.RefreshToken).AccessToken} {
+			got := claims(t, token)
+			if audience, _ := got["aud"].([]any); got["scope"] != test.wantScope ||
+				!slices.Equal(audience, test.wantAudience) {
+				t.Errorf("%+v: the token is for %v with %q", test, got["aud"], got["scope"])
+			}
 		}
 	}
 }

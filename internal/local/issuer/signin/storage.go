@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,9 +28,10 @@ const (
 
 // storage is the state of the issuer, and what the protocol's library asks for.
 type storage struct {
-	tokenLasts time.Duration
-	secrets    map[string]string // of the clients that sign in as themselves
-	key        signingKey
+	Options
+
+	secrets map[string]string // of the clients that sign in as themselves
+	key     signingKey
 
 	mu       sync.Mutex // guards the fields below
 	requests *shelf[request]
@@ -46,19 +48,19 @@ var (
 	_ op.CanGetPrivateClaimsFromRequest = (*storage)(nil)
 )
 
-func newStorage(tokenLasts time.Duration) (*storage, error) {
+func newStorage(options Options) (*storage, error) {
 	private, err := rsa.GenerateKey(rand.Reader, keyBits)
 	if err != nil {
 		return nil, err
 	}
 	return &storage{
-		tokenLasts: tokenLasts,
-		secrets:    map[string]string{PaymentsID: rand.Text(), DemoID: rand.Text()},
-		key:        signingKey{id: uuid.NewString(), private: private},
-		requests:   newShelf[request](requestLasts, maxRequests),
-		codes:      newShelf[string](requestLasts, maxRequests),
-		sessions:   newShelf[account](sessionLasts, maxSessions),
-		refresh:    newShelf[grantOf](refreshLasts, maxRefresh),
+		Options:  options,
+		secrets:  map[string]string{PaymentsID: rand.Text(), DemoID: rand.Text()},
+		key:      signingKey{id: uuid.NewString(), private: private},
+		requests: newShelf[request](requestLasts, maxRequests),
+		codes:    newShelf[string](requestLasts, maxRequests),
+		sessions: newShelf[account](sessionLasts, maxSessions),
+		refresh:  newShelf[grantOf](refreshLasts, maxRefresh),
 	}, nil
 }
 
@@ -105,7 +107,7 @@ func (s *storage) CreateAuthRequest(
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := request{id: rand.Text(), asked: asked}
+	r := request{id: rand.Text(), asked: asked, audience: s.audienceOf(ctx, asked.ClientID)}
 	s.requests.put(r.id, r)
 	return &r, nil
 }
@@ -151,7 +153,7 @@ func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
 func (s *storage) CreateAccessToken(
 	context.Context, op.TokenRequest,
 ) (id string, ends time.Time, err error) {
-	return uuid.NewString(), time.Now().Add(s.tokenLasts), nil
+	return uuid.NewString(), time.Now().Add(s.TokenLasts), nil
 }
 
 // CreateAccessAndRefreshTokens is CreateAccessToken with a refresh token. The current one, which is
@@ -166,7 +168,7 @@ func (s *storage) CreateAccessAndRefreshTokens(
 	case *request:
 		granted = grantOf{
 			account: r.account, session: r.session, client: r.GetClientID(), scopes: r.GetScopes(),
-			authTime: r.authTime,
+			audience: r.audience, authTime: r.authTime,
 		}
 	default:
 		var ok bool
@@ -280,18 +282,36 @@ func (s *storage) ClientCredentialsTokenRequest(
 }
 
 // GetPrivateClaimsFromRequest gives every access token the scopes of its subject, whatever was
-// asked for.
+// asked for, unless an account gets only what was.
 func (s *storage) GetPrivateClaimsFromRequest(
 	_ context.Context, asked op.TokenRequest, _ []string,
 ) (map[string]any, error) {
-	return map[string]any{"scope": scopeOf(asked.GetSubject())}, nil
+	scopes := scopesOf(asked.GetSubject())
+	if _, isOwn := asked.(*oidc.JWTTokenRequest); s.OnlyAsked && !isOwn {
+		scopes = slices.DeleteFunc(scopes, func(scope string) bool {
+			return !slices.Contains(asked.GetScopes(), scope)
+		})
+	}
+	return map[string]any{"scope": strings.Join(scopes, " ")}, nil
 }
 
 // GetPrivateClaimsFromScopes isn't called: GetPrivateClaimsFromRequest takes its place.
 func (s *storage) GetPrivateClaimsFromScopes(
-	_ context.Context, user, _ string, _ []string,
+	context.Context, string, string, []string,
 ) (map[string]any, error) {
-	return map[string]any{"scope": scopeOf(user)}, nil
+	return nil, errors.New("the claims come from the request")
+}
+
+// audienceOf returns the aud of a client's tokens. An id token must name its client.
+func (s *storage) audienceOf(ctx context.Context, client string) []string {
+	api := Audience
+	if s.OnlyAsked {
+		api = audienceIn(ctx)
+	}
+	if api == "" {
+		return []string{client}
+	}
+	return []string{api, client}
 }
 
 // SetUserinfoFromScopes fills an id token with the account's name and group.

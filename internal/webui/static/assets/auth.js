@@ -94,6 +94,7 @@ async function ask(prompt) {
   try {
     issuer = undefined; // an issuer that is down now would be an error page of the browser
     await discover();
+    const { signIn: known } = await settings();
     const question = {
       state: oauth.generateRandomState(),
       nonce: oauth.generateRandomNonce(),
@@ -105,7 +106,8 @@ async function ask(prompt) {
       client_id: client.client_id,
       redirect_uri: location.origin + CALLBACK,
       response_type: "code",
-      scope: await wantedScopes(),
+      scope: wantedScopes(known),
+      ...(known.audience && { audience: known.audience }),
       state: question.state,
       nonce: question.nonce,
       code_challenge: await oauth.calculatePKCECodeChallenge(question.verifier),
@@ -122,12 +124,10 @@ async function ask(prompt) {
   }
 }
 
-// wantedScopes asks for a refresh token where the issuer has a scope for it. The scopes of the API
-// come with the account.
-async function wantedScopes() {
-  const { signIn: known } = await settings();
+// wantedScopes also asks for a refresh token, where the issuer has a scope for it.
+function wantedScopes(known) {
   const offline = issuer.scopes_supported?.includes("offline_access") ? ["offline_access"] : [];
-  return [...known.scopes, ...offline].join(" ");
+  return [...new Set([...known.scopes, ...offline])].join(" ");
 }
 
 // discover loads the client library, and the issuer's document. A later call does nothing.

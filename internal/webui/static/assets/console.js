@@ -156,7 +156,8 @@ function Closed() {
     <section class="blank">
       <h1 tabindex="-1">Sign-in isn’t set up</h1>
       <p>The API asks for permission, and this console doesn’t know where to get it. Where the API
-        takes tokens, set <code>OIDC_ISSUER</code> and <code>OIDC_CLIENT_ID</code>.</p>
+        takes tokens, deploy with <code>oidcClientId</code>, the console’s client at their issuer.
+        On your own machine, set <code>OIDC_ISSUER</code> and <code>OIDC_CLIENT_ID</code>.</p>
     </section>`;
 }
 
