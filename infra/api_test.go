@@ -82,6 +82,8 @@ func TestOnlyThePaymentSideConfirmsAndOnlyTheOperatorLists(t *testing.T) {
 		"HEAD /api/reservations/{id}/history":        "inventory:read",
 		"GET /api/reservations/{id}/payments":        "inventory:read",
 		"HEAD /api/reservations/{id}/payments":       "inventory:read",
+		"GET /api/reservations/{id}/returns":         "inventory:read",
+		"HEAD /api/reservations/{id}/returns":        "inventory:read",
 		"GET /api/events":                            "events:read",
 		"HEAD /api/events":                           "events:read",
 		"GET /api/webhooks":                          "events:read",

@@ -88,6 +88,7 @@ func (a *API) handlers() map[string]handler {
 		"GET /api/stock/movements":                   a.listMovements,
 		"GET /api/reservations/{id}/history":         a.history,
 		"GET /api/reservations/{id}/payments":        a.listPayments,
+		"GET /api/reservations/{id}/returns":         a.listReturns,
 		"POST /api/owners/erase":                     a.eraseOwner,
 		"GET /api/events":                            a.listEvents,
 		"GET /api/live":                              a.live,

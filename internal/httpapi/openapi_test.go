@@ -203,6 +203,7 @@ var dtos = []struct {
 	{dto: eventsAnswer{}, schemas: []string{"EventPage"}},
 	{dto: transitionDTO{}, schemas: []string{"Transition"}},
 	{dto: holdPaymentDTO{}, schemas: []string{"HoldPayment"}},
+	{dto: listedReturnDTO{}, schemas: []string{"ListedReturn"}},
 }
 
 // field has the properties on which a type and a schema must agree.
@@ -584,6 +585,10 @@ func TestARouteDocumentsEachCode(t *testing.T) {
 			"500 ANSWER_TOO_LARGE", "503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
 		},
 		"GET /api/reservations/{id}/payments": {
+			"200", "401", "403", "404 RESERVATION_NOT_FOUND", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
+			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
+		},
+		"GET /api/reservations/{id}/returns": {
 			"200", "401", "403", "404 RESERVATION_NOT_FOUND", "500 INTERNAL", "500 ANSWER_TOO_LARGE",
 			"503 STOCK_BUSY", "503 DATABASE_UNAVAILABLE",
 		},

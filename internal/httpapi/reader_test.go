@@ -26,9 +26,9 @@ type readShop struct {
 	stockedClient
 	followed *pgtest.Fixture
 	standby  *pgserver.Server
-	// old and paid are holds from before the standby stood still, fresh is one from after, and
+	// old, paid and sold are holds from before the standby stood still, fresh is one from after, and
 	// freshProduct is a product from after.
-	old, paid, fresh, freshProduct string
+	old, paid, sold, fresh, freshProduct string
 }
 
 func newReadShop(t *testing.T) readShop {
@@ -47,6 +47,8 @@ func newReadShop(t *testing.T) readShop {
 	s.db.Stock(s.mug, s.east, 10)
 	s.old = s.reserve(t, reserveBody(s.mug, s.east, 1))
 	s.paid = s.reserve(t, reserveBody(s.mug, s.east, 1))
+	s.sold = s.reserve(t, reserveBody(s.mug, s.east, 1))
+	s.post(s.sold+"/confirm", "").want(t, http.StatusOK, "")
 	s.tick()
 	written := pgtest.QueryOne[string](s.db, "SELECT pg_current_wal_insert_lsn()::text")
 	s.followed.WaitUntil("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", written)
@@ -62,6 +64,8 @@ func newReadShop(t *testing.T) readShop {
 		product, warehouse)).want(t, http.StatusOK, "")
 	s.post(s.old+"/release", "").want(t, http.StatusOK, "")
 	s.post(s.paid+"/payment", `{"paymentReference":"pay-fresh","ttlSeconds":600}`).
+		want(t, http.StatusOK, "")
+	s.post(s.sold+"/returns", returnBody("back-fresh", returnLine(s.mug, s.east, 1, ""))).
 		want(t, http.StatusOK, "")
 	s.fresh = s.reserve(t, reserveBody(product, warehouse, 7))
 	s.tick()
@@ -85,6 +89,7 @@ func (s readShop) reads() map[string]string {
 		"/api/stock/movements?source=erp&reference=fresh":     "fresh",
 		s.old + "/history":                                    "released",
 		s.paid + "/payments":                                  "pay-fresh",
+		s.sold + "/returns":                                   "back-fresh",
 		"/api/stats":                                          `"liveUnits":8`,
 		"/api/events":                                         id,
 	}
@@ -135,6 +140,7 @@ func TestEachReadGoesToTheReader(t *testing.T) {
 	patient.get(s.freshProduct).want(t, http.StatusOK, "")
 	patient.get(s.fresh+"/history").want(t, http.StatusOK, "")
 	patient.get(s.fresh+"/payments").want(t, http.StatusOK, "")
+	patient.get(s.fresh+"/returns").want(t, http.StatusOK, "")
 	patient.get(s.fresh).want(t, http.StatusOK, "")
 	patient.get("/api/products/"+uuid.NewString()).want(t, http.StatusNotFound, "PRODUCT_NOT_FOUND")
 }
@@ -190,7 +196,8 @@ func TestEachGetIsOnTheReaderOrStaysOnTheWriter(t *testing.T) {
 		"/api/live":              "it reads no database",
 		"/api/health":            "it tells whether one can reserve",
 	}
-	shop := readShop{old: "/api/reservations/{id}", paid: "/api/reservations/{id}"}
+	const hold = "/api/reservations/{id}"
+	shop := readShop{old: hold, paid: hold, sold: hold}
 	read := map[string]bool{}
 	for path := range shop.reads() {
 		path, _, _ = strings.Cut(path, "?")

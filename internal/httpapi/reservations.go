@@ -355,17 +355,7 @@ type holdAnswer struct {
 	Warehouse        *warehouseDTO  `json:"warehouse"`
 	RemainingSeconds int64          `json:"remainingSeconds"`
 	Expired          bool           `json:"expired"`
-	// Returned has the lines of which units came back, and is never null.
-	Returned   []returnedUnitsDTO `json:"returned"`
-	ServerTime time.Time          `json:"serverTime"`
-}
-
-// returnedUnitsDTO is how many units of a line came back.
-type returnedUnitsDTO struct {
-	ProductID   uuid.UUID `json:"productId"`
-	WarehouseID uuid.UUID `json:"warehouseId"`
-	Quantity    int       `json:"quantity"`
-	Restocked   int       `json:"restocked"`
+	ServerTime       time.Time      `json:"serverTime"`
 }
 
 type productRef struct {
@@ -383,17 +373,12 @@ func (a *API) getReservation(w *recorder, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	returned := make([]returnedUnitsDTO, 0, len(view.Returned))
-	for _, line := range view.Returned {
-		returned = append(returned, returnedUnitsDTO(line))
-	}
 	return writeJSON(w, http.StatusOK, holdAnswer{
 		Reservation:      newReservationDTO(view.Hold),
 		Product:          (*productRef)(view.Product),
 		Warehouse:        (*warehouseDTO)(view.Warehouse),
 		RemainingSeconds: remaining(view),
 		Expired:          view.Hold.Status == reservation.Expired,
-		Returned:         returned,
 		ServerTime:       view.Now,
 	})
 }

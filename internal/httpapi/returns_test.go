@@ -101,46 +101,6 @@ func TestAReturn(t *testing.T) {
 		want(t, http.StatusUnprocessableEntity, "TOO_MANY_UNITS")
 }
 
-// The units that weren't restocked have no movement: only the reservation tells of them.
-func TestAReservationTellsWhatCameBack(t *testing.T) {
-	t.Parallel()
-
-	s := newStockedClient(t)
-	path := s.reserve(t, cartBody(reserveBody(s.mug, s.east, 4), reserveBody(s.lamp, s.east, 1)))
-	type units struct {
-		ProductID, WarehouseID uuid.UUID
-		Quantity, Restocked    int
-	}
-	want := func(want ...units) {
-		t.Helper()
-		a := s.get(path).want(t, http.StatusOK, "")
-		got := decode[struct{ Returned []units }](t, a).Returned
-		if diff := cmp.Diff(want, got); got == nil || len(want) > 0 && diff != "" ||
-			len(want) != len(got) {
-			t.Errorf("the returned units of %s differ (-want +got):\n%s", a.body, diff)
-		}
-	}
-	want()
-	s.post(path+"/confirm", "").want(t, http.StatusOK, "")
-	want()
-	s.post(path+"/returns", returnBody("r", returnLine(s.mug, s.east, 1, ""),
-		returnLine(s.mug, s.east, 1, `,"restock":false`))).want(t, http.StatusOK, "")
-	want(units{s.mug, s.east, 2, 1})
-	s.post(path+"/returns", returnBody("s", returnLine(s.mug, s.east, 1, `,"restock":false`),
-		returnLine(s.lamp, s.east, 1, fmt.Sprintf(`,"toWarehouseId":%q`, s.west)))).
-		want(t, http.StatusOK, "")
-	lines := []units{{s.mug, s.east, 3, 1}, {s.lamp, s.east, 1, 1}}
-	slices.SortFunc(lines, func(a, b units) int {
-		return strings.Compare(a.ProductID.String(), b.ProductID.String())
-	})
-	want(lines...)
-
-	other := s.reserve(t, reserveBody(s.mug, s.east, 1))
-	s.post(other+"/confirm", "").want(t, http.StatusOK, "")
-	path = other // of which nothing came back
-	want()
-}
-
 func TestOnlyAConfirmedReservationTakesReturns(t *testing.T) {
 	t.Parallel()
 

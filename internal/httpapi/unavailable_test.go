@@ -48,6 +48,7 @@ func (c client) everyRoute() []answer {
 		c.get("/api/events"),
 		c.get("/api/reservations/" + hold + "/history"),
 		c.get("/api/reservations/" + hold + "/payments"),
+		c.get("/api/reservations/" + hold + "/returns"),
 		c.get("/api/reservations/" + hold),
 		c.post("/api/reservations/"+hold+"/confirm", "", "Idempotency-Key", "k"),
 		c.post("/api/reservations/"+hold+"/release", ""),

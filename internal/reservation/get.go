@@ -16,18 +16,8 @@ type HoldView struct {
 	// Product and Warehouse are nil for a cart of several lines.
 	Product   *Product
 	Warehouse *Warehouse
-	// Returned has the lines of which units came back.
-	Returned []ReturnedUnits
 	// Now is the database's clock when the hold was read.
 	Now time.Time
-}
-
-// ReturnedUnits is how many units of a hold's line came back, and how many of these were restocked.
-type ReturnedUnits struct {
-	ProductID   uuid.UUID `json:"product_id"`
-	WarehouseID uuid.UUID `json:"warehouse_id"`
-	Quantity    int       `json:"quantity"`
-	Restocked   int       `json:"restocked"`
 }
 
 const readHoldSQL = `SELECT outcome, answer FROM read_hold($1)`
@@ -44,17 +34,15 @@ func (s *Service) Get(ctx context.Context, id uuid.UUID) (HoldView, error) {
 		return HoldView{}, ErrNotFound
 	}
 	var view struct {
-		Hold      holdRow         `json:"hold"`
-		Product   *Product        `json:"product"`
-		Warehouse *Warehouse      `json:"warehouse"`
-		Returned  []ReturnedUnits `json:"returned"`
-		Now       time.Time       `json:"now"`
+		Hold      holdRow    `json:"hold"`
+		Product   *Product   `json:"product"`
+		Warehouse *Warehouse `json:"warehouse"`
+		Now       time.Time  `json:"now"`
 	}
 	if err := json.Unmarshal(out.Data, &view); err != nil {
 		return HoldView{}, fmt.Errorf("read reservation %s: %w", id, err)
 	}
 	return HoldView{
-		Hold: view.Hold.hold(), Product: view.Product, Warehouse: view.Warehouse,
-		Returned: view.Returned, Now: view.Now.UTC(),
+		Hold: view.Hold.hold(), Product: view.Product, Warehouse: view.Warehouse, Now: view.Now.UTC(),
 	}, nil
 }

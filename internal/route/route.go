@@ -110,6 +110,10 @@ func API() []Route {
 			Scope: ScopeRead,
 		},
 		{
+			Function: "history", Method: "GET", Path: reservation + "/returns",
+			Scope: ScopeRead,
+		},
+		{
 			Function: "erase-owner", Method: "POST", Path: "/api/owners/erase",
 			Scope: ScopeSupport,
 		},

@@ -20,7 +20,6 @@ import {
   doText,
   isId,
   moment,
-  signed,
   statusOf,
   statusWord,
   transition,
@@ -33,8 +32,6 @@ import { clockTime, Connection, count, duration, html, plural } from "./parts.js
 
 const LIVE_EVERY = 2_000; // ms between two reads of a hold that can change
 const SLOW_EVERY = 30_000; // ms between two reads of one that has ended
-const RETURN_LINES = 10; // lines whose stock rows are searched for goods that came back
-const RETURN_SEARCH = 100; // newest movements of each of these rows
 const MAX_REFERENCE = 100; // characters, as the API takes
 
 const clock = new Clock();
@@ -45,13 +42,13 @@ async function readHold(id) {
   const path = `/api/reservations/${id}`;
   const sentAt = performance.now();
   try {
-    const [view, history, payments] = await Promise.all(
-      [path, `${path}/history`, `${path}/payments`].map((one) => get(one)),
+    const [view, history, payments, returns] = await Promise.all(
+      [path, `${path}/history`, `${path}/payments`, `${path}/returns`].map((one) => get(one)),
     );
     clock.learn(view.body.serverTime, sentAt);
-    const { reservation, expired, returned = [] } = view.body;
-    return { hold: { ...reservation, status: statusOf({ ...reservation, expired }), returned },
-      history: history.body, payments: payments.body };
+    const { reservation, expired } = view.body;
+    return { hold: { ...reservation, status: statusOf({ ...reservation, expired }) },
+      history: history.body, payments: payments.body, returns: returns.body };
   } catch (error) {
     if (error.code === "RESERVATION_NOT_FOUND") {
       return { hold: null, history: [], payments: [] };
@@ -105,8 +102,8 @@ function Hold({ id, can }) {
 
 // Known is the page below its heading, once the hold is read.
 function Known({ read, owner, told, can, onDone }) {
-  const { hold, history, payments } = read.data;
-  const lines = named(hold.items.map((line) => ({ ...line, ...cameBack(hold, line) })));
+  const { hold, history, payments, returns } = read.data;
+  const lines = named(hold.items.map((line) => ({ ...line, back: cameBack(returns, line) })));
   return html`
     <${Told} told=${told} />
     <${Actions} hold=${hold} lines=${lines} can=${can} onDone=${onDone} />
@@ -115,7 +112,7 @@ function Known({ read, owner, told, can, onDone }) {
         <${Facts} hold=${hold} owner=${owner} />
         <${Lines} lines=${lines} />
         <${Payments} hold=${hold} payments=${payments} />
-        ${hold.status === "CONFIRMED" && html`<${Returns} hold=${hold} />`}
+        ${hold.status === "CONFIRMED" && html`<${Returns} returns=${returns} />`}
       </div>
       <section aria-labelledby="history">
         <h2 id="history">History</h2>
@@ -125,13 +122,12 @@ function Known({ read, owner, told, can, onDone }) {
     <${Connection} error=${read.error} at=${read.at} />`;
 }
 
-// cameBack is how many units of a line came back, and how many of them were restocked.
-function cameBack({ returned }, { productId, warehouseId }) {
-  const found = returned.find(
-    (one) => one.productId === productId && one.warehouseId === warehouseId,
-  );
-  return { back: found?.quantity ?? 0, restocked: found?.restocked ?? 0 };
-}
+const unitsOf = (returns) => returns.reduce((sum, { quantity }) => sum + quantity, 0);
+
+// cameBack is how many units of a line came back.
+const cameBack = (returns, line) =>
+  unitsOf(returns.filter(({ productId, warehouseId }) =>
+    productId === line.productId && warehouseId === line.warehouseId));
 
 const Missing = () => html`
   <section class="blank">
@@ -231,9 +227,10 @@ const lineColumns = [
   { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
 ];
 
-// The columns of a hold of which something came back.
+// The columns of a hold of which something came back. A card has both numbers in one line.
 const returnedColumns = [
-  ...lineColumns,
+  ...lineColumns.map((column) =>
+    column.name === "Warehouse" ? { ...column, isWide: true } : column),
   { name: "Came back", isNumber: true, cell: ({ back }) => count(back) },
 ];
 
@@ -278,56 +275,41 @@ const History = ({ history }) => html`
     return { key: row.version, at: row.at, title, detail: text, tone: tones[row.kind] ?? "" };
   })} />`;
 
-// readReturns finds the goods of a hold that went back on a shelf, among the newest movements of
-// its stock rows.
-async function readReturns(hold) {
-  const pages = await Promise.all(
-    hold.items.slice(0, RETURN_LINES).map(({ productId, warehouseId }) => {
-      const query = new URLSearchParams({ productId, warehouseId, limit: RETURN_SEARCH });
-      return get(`/api/stock/movements?${query}`);
-    }),
-  );
-  return pages
-    .flatMap(({ body }) => body)
-    .filter(({ kind, reservationId }) => kind === "RETURN" && reservationId === hold.id);
-}
-
-function Returns({ hold }) {
-  const read = useRead(() => readReturns(hold), [hold.id, JSON.stringify(hold.returned)], 0);
-  const { data } = read;
-  useNames(data ?? []);
-  if (!data) {
-    return html`<${Unread} of=${read} />`;
-  }
+function Returns({ returns }) {
+  const places = returns.map(({ productId, warehouseId, toWarehouseId }) => ({
+    productId, warehouseId: toWarehouseId ?? warehouseId,
+  }));
+  useNames(places);
+  const rows = named(places).map((names, i) => ({ ...returns[i], ...names }));
   return html`
     <section aria-labelledby="returns">
       <h2 id="returns">What came back</h2>
-      <p class="muted">${returnedText(hold)}</p>
-      ${data.length > 0 && html`
-        <${Table} label="Goods that came back" rows=${named(data)} columns=${returnColumns}
-          keyOf=${(row) => `${row.productId} ${row.warehouseId} ${row.seq}`} />`}
+      <p class="muted">${returnedText(returns)}</p>
+      ${rows.length > 0 && html`
+        <${Table} label="Goods that came back" rows=${rows} columns=${returnColumns}
+          keyOf=${({ reference, line }) => `${line} ${reference}`} />`}
     </section>`;
 }
 
-// returnedText tells how many units came back, and of how many of them the stock doesn't tell.
-function returnedText({ returned }) {
-  const sum = (name) => returned.reduce((all, line) => all + line[name], 0);
-  const [back, restocked] = [sum("quantity"), sum("restocked")];
+// returnedText tells how many units came back, and how many of them are for sale again.
+function returnedText(returns) {
+  const back = unitsOf(returns);
   if (back === 0) {
     return "Nothing has come back.";
   }
-  const lost = back - restocked;
+  const restocked = unitsOf(returns.filter(({ toWarehouseId }) => toWarehouseId));
   return [
     `${plural(back, "unit")} came back.`,
     restocked > 0 && `Back on a shelf: ${count(restocked)}.`,
-    lost > 0 && `Not for sale again: ${count(lost)}.`,
+    back > restocked && `Not for sale again: ${count(back - restocked)}.`,
   ].filter(Boolean).join(" ");
 }
 
 const returnColumns = [
   { name: "Product", isHead: true, cell: ({ product }) => product },
-  { name: "Warehouse", cell: ({ warehouse }) => warehouse },
-  { name: "Units", isNumber: true, cell: ({ delta }) => signed(delta) },
+  { name: "Back in", cell: ({ toWarehouseId, warehouse }) =>
+    toWarehouseId ? warehouse : "Not for sale again" },
+  { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
   { name: "Reference", cell: ({ reference }) => reference },
   { name: "When", cell: ({ at }) => html`<${When} at=${at} />` },
 ];
