@@ -65,7 +65,7 @@ func TestAnInvalidClientOfTheConsoleIsRefused(t *testing.T) {
 			"oidcTokenOrigin is for oidcClientId",
 		},
 		"a client with a space": {auth0("oidcClientId", "a b"), "OIDC_CLIENT_ID"},
-		"a path":                {auth0("oidcTokenOrigin", "https://token.example/t"), "OIDC_TOKEN_ORIGIN"},
+		"a path":                {auth0("oidcTokenOrigin", "https://a.example/t"), "OIDC_TOKEN_ORIGIN"},
 		"scopes with spaces":    {auth0("oidcScopes", "openid inventory:read"), "OIDC_SCOPES"},
 		"scopes without openid": {auth0("oidcScopes", "inventory:read"), "OIDC_SCOPES"},
 	} {
