@@ -25,10 +25,12 @@ import (
 )
 
 const (
+	// cellCallers is how many callers a cell has. Each function has a process for each of them.
+	cellCallers = 6
 	// cellCalls is how many calls of a cell must succeed in each part of an outage.
 	cellCalls = 100
 	// cellLimit bounds each part of an outage in the cell that is well. It needs less than a second.
-	cellLimit = 10 * time.Second
+	cellLimit = 5 * time.Second
 )
 
 // cell is one deployment of several behind a router by host: a server of its own, functions of its
@@ -102,7 +104,7 @@ func startCellFunctions(t *testing.T, name, databaseURL string) *local.Functions
 	t.Helper()
 	c := settings(databaseURL)
 	c.EventSource = sourceOf(name)
-	f, err := local.Built(builttest.Functions(t, "faults-functions"), c.Environ(), loadCallers,
+	f, err := local.Built(builttest.Functions(t, "faults-functions"), c.Environ(), cellCallers,
 		io.Discard, discardLog())
 	if err != nil {
 		t.Fatal(err)
@@ -121,9 +123,9 @@ func sourceOf(cell string) string { return "allo-" + cell }
 // call makes the cell's callers, who find the host at the router's address.
 func (c *cell) call(router string) {
 	c.url = "http://" + c.host
-	c.load = newLoad(c.deployment)
+	c.load = newLoadOf(c.deployment, cellCallers)
 	c.answers = &tally{next: &http.Transport{
-		MaxIdleConnsPerHost: loadCallers,
+		MaxIdleConnsPerHost: cellCallers,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: answerLimit}).DialContext(ctx, network, router)
 		},

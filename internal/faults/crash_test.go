@@ -26,6 +26,7 @@ import (
 type load struct {
 	d         *deployment
 	client    client
+	callers   int
 	rows      []stockRow
 	calls     atomic.Int64
 	uncertain atomic.Int64 // calls whose effect was uncertain
@@ -46,9 +47,13 @@ type payment struct {
 
 const loadCallers = 16
 
-func newLoad(d *deployment) *load {
+func newLoad(d *deployment) *load { return newLoadOf(d, loadCallers) }
+
+// newLoadOf is newLoad with another number of callers.
+func newLoadOf(d *deployment, callers int) *load {
 	return &load{
-		d: d, client: newClient(d.url, loadCallers), rows: d.addProduct(4, 500_000_000),
+		d: d, client: newClient(d.url, callers), callers: callers,
+		rows: d.addProduct(4, 500_000_000),
 		told: map[uuid.UUID]string{}, moved: map[string]lineResult{}, paid: map[payment]string{},
 	}
 }
@@ -56,7 +61,7 @@ func newLoad(d *deployment) *load {
 // run lets the callers work until the context ends. It returns when each has a certain answer to
 // its last call.
 func (l *load) run(ctx context.Context, part uint64) {
-	runConcurrently(loadCallers, func(n int) {
+	runConcurrently(l.callers, func(n int) {
 		r := newRand(part, uint64(n))
 		for ctx.Err() == nil {
 			l.shopOnce(r)

@@ -66,50 +66,55 @@ func (l *faultyLink) removeToxics() { l.proxy.Toxics.ResetToxics(context.Backgro
 
 // networkFault is a fault of the network.
 type networkFault struct {
-	name       string
-	lasts      time.Duration
-	uncertain  bool // whether some calls must end with an uncertain outcome
+	name string
+	// The fault ends when so many calls have ended with an uncertain outcome, and after the time most
+	// at the latest. When uncertain is none, no call may, and the fault lasts for all that time.
+	most       time.Duration
+	uncertain  int64
 	begin, end func(l *faultyLink)
 }
 
-func toxicFault(name string, lasts time.Duration, uncertain bool, toxics ...string) networkFault {
+func toxicFault(
+	name string, most time.Duration, uncertain int64, toxics ...string,
+) networkFault {
 	return networkFault{
-		name, lasts, uncertain, func(l *faultyLink) { l.addToxics(toxics...) },
+		name, most, uncertain, func(l *faultyLink) { l.addToxics(toxics...) },
 		(*faultyLink).removeToxics,
 	}
 }
 
-// How long a fault lasts: long enough for every call to meet it or, where packets vanish, for calls
-// to reach their own deadline.
+// How long a fault lasts: until some calls of every caller have met it or, where packets vanish,
+// until a call of each has reached its own deadline.
 const (
-	briefFault = 2 * time.Second
-	longFault  = answerLimit + time.Second
+	briefFault            = 2 * time.Second
+	longFault             = answerLimit + time.Second
+	none, some, oneOfEach = 0, 4 * loadCallers, loadCallers
 )
 
 var networkFaults = []networkFault{
-	toxicFault("latency and jitter", briefFault, false,
+	toxicFault("latency and jitter", briefFault, none,
 		`"type":"latency","stream":"upstream","attributes":{"latency":100,"jitter":80}`,
 		`"type":"latency","stream":"downstream","attributes":{"latency":100,"jitter":80}`),
 	// Answers are cut off in their middle, some of them after the commit.
-	toxicFault("connections closed in the middle of an answer", briefFault, true,
+	toxicFault("connections closed in the middle of an answer", briefFault, some,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":1200}`),
-	toxicFault("connections closed in the middle of a query", briefFault, true,
+	toxicFault("connections closed in the middle of a query", briefFault, some,
 		`"type":"limit_data","stream":"upstream","attributes":{"bytes":1500}`),
-	toxicFault("resets of every connection", briefFault, true,
+	toxicFault("resets of every connection", briefFault, some,
 		`"type":"reset_peer","stream":"downstream","attributes":{"timeout":30}`),
-	toxicFault("answers vanish", longFault, true,
+	toxicFault("answers vanish", longFault, oneOfEach,
 		`"type":"timeout","stream":"downstream","attributes":{"timeout":0}`),
-	toxicFault("queries vanish", longFault, true,
+	toxicFault("queries vanish", longFault, oneOfEach,
 		`"type":"timeout","stream":"upstream","attributes":{"timeout":0}`),
-	toxicFault("slow closes", briefFault, true,
+	toxicFault("slow closes", briefFault, some,
 		`"type":"slow_close","stream":"downstream","attributes":{"delay":1000}`,
 		`"type":"limit_data","stream":"downstream","attributes":{"bytes":3000}`),
-	toxicFault("a few bytes at a time", briefFault, false,
+	toxicFault("a few bytes at a time", briefFault, none,
 		`"type":"slicer","stream":"downstream",`+
 			`"attributes":{"average_size":10,"size_variation":5,"delay":300}`,
 		`"type":"bandwidth","stream":"upstream","attributes":{"rate":20}`),
 	{
-		"nobody listens", briefFault, true, func(l *faultyLink) { l.proxy.Stop() },
+		"nobody listens", briefFault, some, func(l *faultyLink) { l.proxy.Stop() },
 		(*faultyLink).start,
 	},
 }
@@ -126,17 +131,13 @@ func TestEveryCallEndsDespiteNetworkFaults(t *testing.T) {
 	rounds := 0
 	for start := time.Now(); rounds == 0 || time.Since(start) < duration(0); rounds++ {
 		for _, fault := range networkFaults {
-			if testing.Short() && fault.lasts > briefFault {
+			if testing.Short() && fault.most > briefFault {
 				continue
 			}
 			l.awaitSuccess(t, time.Now())
 			before := l.uncertain.Load()
 			fault.begin(link)
-			time.Sleep(fault.lasts)
-			if grew := l.uncertain.Load() > before; grew != fault.uncertain {
-				t.Errorf("%s: calls with an uncertain outcome: %t, want %t", fault.name, grew,
-					fault.uncertain)
-			}
+			l.awaitUncertain(t, before, fault)
 			fault.end(link)
 			if took := l.awaitRecovery(t); took > recoveryLimit {
 				t.Errorf("%s: recovered %s after the fault's end, want at most %s", fault.name,
@@ -150,6 +151,27 @@ func TestEveryCallEndsDespiteNetworkFaults(t *testing.T) {
 	stop()
 	t.Logf("%d rounds of %d faults, %d calls, %d of them uncertain, %d holds acknowledged", rounds,
 		len(networkFaults), l.calls.Load(), l.uncertain.Load(), len(l.told))
+}
+
+// awaitUncertain waits until a fault may end. It fails the test when the fault had another effect
+// than it should have: calls had an uncertain outcome, or none had.
+func (l *load) awaitUncertain(t *testing.T, before int64, fault networkFault) {
+	t.Helper()
+	start := time.Now()
+	ctx := withTimeout(t, fault.most)
+	for ctx.Err() == nil && (fault.uncertain == none || l.uncertain.Load() < before+fault.uncertain) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
+	grew := l.uncertain.Load() - before
+	if (grew > 0) != (fault.uncertain > none) {
+		t.Errorf("%s: %d calls ended with an uncertain outcome, want some: %t", fault.name, grew,
+			fault.uncertain > none)
+	}
+	t.Logf("%s: %d calls ended with an uncertain outcome in %s", fault.name, grew,
+		time.Since(start).Round(time.Millisecond))
 }
 
 // awaitRecovery sends new calls until one of every verb has succeeded, and returns how long that

@@ -183,14 +183,18 @@ func inUse() (heap, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
+// contention is how long TestConcurrentCallsNeverDeadlock lasts. A cart without its lock order
+// deadlocks within a few rounds of three seconds (TestHistoryCheckFindsEachRemovedGuard).
+const contention = 20 * time.Second
+
 // TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps
-// contend for ten rows for a minute. Postgres counts deadlocks.
+// contend for ten rows. Postgres counts deadlocks.
 func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
 	d := newDeployment(t)
 	shelf := append(d.addProduct(rows/2, 1_000_000), d.addProduct(rows/2, 1_000_000)...)
 	s := newClient(d.url, callers)
-	ctx, cancel := context.WithTimeout(t.Context(), duration(time.Minute))
+	ctx, cancel := context.WithTimeout(t.Context(), duration(contention))
 	defer cancel()
 	var mu sync.Mutex
 	var recent []uuid.UUID
