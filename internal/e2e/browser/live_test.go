@@ -121,7 +121,7 @@ const watchStock = `(async () => {
 	const module = (name) => import([...document.querySelectorAll("link[rel=modulepreload]")]
 		.map(({ href }) => href).find((href) => href.includes("/assets/" + name + ".")));
 	const [{ h, render }, { useStock }, { getPages }] =
-		await Promise.all(["preact", "live", "api"].map(module));
+		await Promise.all(["preact", "live-stock", "api"].map(module));
 	window.stock = { drawn: 0, state: "", available: {} };
 	function Watch() {
 		const { data, state } = useStock(() => getPages("/api/products?limit=150", 1));
