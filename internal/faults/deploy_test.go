@@ -45,7 +45,7 @@ func checkLowered(t *testing.T) {
 		noRequest := []string{
 			"DATABASE_URL", "LOG_LEVEL", "RETENTION_DAYS", "EVENT_SOURCE", "LIVE_URL", "LIVE_HTTP",
 			"DEMO", "GUARDED", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_TOKEN_ORIGIN", "OIDC_AUDIENCE",
-			"OIDC_SCOPES",
+			"OIDC_SCOPES", "ORIGIN_SECRETS",
 		}
 		if !slices.Contains(noRequest, name) && after[n] == variable {
 			t.Errorf("%s isn't lowered: let lowered do it", name)
