@@ -115,11 +115,15 @@ func (l *liveStack) push(t *testing.T, p, w, available int, asOf int64) {
 	}
 }
 
-// watchStock draws the stock by the pages' own modules, apart from any page's looks. It takes the
-// page's copies of them, because another copy would know nothing of the first one.
+// watchStock draws the stock by the pages' own modules, apart from any page's looks. It takes their
+// addresses from the shop's page. A module that the present page has too is then the same copy,
+// because another one would know nothing of the first.
 const watchStock = `(async () => {
-	const module = (name) => import([...document.querySelectorAll("link[rel=modulepreload]")]
-		.map(({ href }) => href).find((href) => href.includes("/assets/" + name + ".")));
+	const text = await (await fetch("/")).text();
+	const shop = new DOMParser().parseFromString(text, "text/html");
+	const module = (name) => import([...shop.querySelectorAll("link[rel=modulepreload]")]
+		.map((link) => link.getAttribute("href"))
+		.find((href) => href.includes("/assets/" + name + ".")));
 	const [{ h, render }, { useStock }, { getPages }] =
 		await Promise.all(["preact", "live-stock", "api"].map(module));
 	window.stock = { drawn: 0, state: "", available: {} };
