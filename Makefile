@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# ARGS may be written in several lines. In a recipe each line would be a command of its own.
+override ARGS := $(strip $(ARGS))
+
 # The architecture of the Lambdas: arm64, or ARCH=amd64.
 ARCH ?= arm64
 
@@ -273,7 +276,7 @@ faults: postgres ## Attack the promises (internal/faults/README.md; ARGS=-seed=N
 
 # The attacks of `make check`: each promise's shortest attack with its control.
 SHORT_ATTACKS := Linearizable|RemovedGuard|EverySequence|Crash|Deadlock|Hostile|Malformed|Logs
-SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed|FailOver
+SHORT_ATTACKS := $(SHORT_ATTACKS)|Stalled|Jump|Deploy|Releases|Undone|Feed|FailOver|Cell|Outage
 .PHONY: faults-short
 faults-short: postgres ## The attacks that every change must pass, shortened.
 	go test $(RACE) -count=1 -short -run '$(SHORT_ATTACKS)' -timeout $(TIMEOUT) $(ATTACKS) $(ARGS)

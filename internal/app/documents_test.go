@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -161,5 +162,38 @@ func TestThePagesChecksFindWhatIsMissing(t *testing.T) {
 	if got := fmt.Sprint(unknown(settingPattern, text, []string{"env"}),
 		unknown(makePattern, text, []string{"test", "deploy"})); got != "[evn] [tset bulid]" {
 		t.Errorf("unknown settings and targets = %s", got)
+	}
+}
+
+// The pages write long ARGS in several lines, and make passes them on in one. The control's Makefile
+// passes on the first line alone.
+func TestMakePassesOnEveryLineOfItsArguments(t *testing.T) {
+	t.Parallel()
+
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const joined = "override ARGS := $(strip $(ARGS))"
+	inOne := func(makefile string) bool {
+		path := filepath.Join(t.TempDir(), "Makefile")
+		if err := os.WriteFile(path, []byte(makefile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := "-n -f " + path + " deploy"
+		c := exec.CommandContext(t.Context(), "make", append(strings.Fields(args),
+			"ARGS=-c env=prod\n  -c name=day")...)
+		c.Dir = "../.."
+		said, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make %s: %v: %s", args, err, said)
+		}
+		return strings.Contains(string(said), "deploy --all --strict -c env=prod -c name=day\n")
+	}
+	if !inOne(string(makefile)) {
+		t.Error("make deploy drops the second line of its ARGS")
+	}
+	if inOne(strings.Replace(string(makefile), joined, "", 1)) {
+		t.Error("without strip, make deploy has both lines: the test can't fail")
 	}
 }
