@@ -2,12 +2,10 @@ package reservation
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // PaymentOutcome is what became of a payment of a hold.
@@ -51,17 +49,8 @@ const listPaymentsSQL = "SELECT list_payments($1, $2)"
 // It is read on the Reader, which may be a moment behind, and on the writer for a hold that the
 // Reader doesn't have. It returns ErrNotFound, ErrBusy or ErrUnavailable.
 func (s *Service) ListPayments(ctx context.Context, hold uuid.UUID) ([]HoldPayment, error) {
-	found := func(answers [][]byte) bool { return len(answers) == 1 && answers[0] != nil }
-	answers, err := readKnown(ctx, s, found, pgx.RowTo[[]byte], listPaymentsSQL, hold.String(),
-		MaxPayments)
+	payments, err := listOf[HoldPayment](ctx, s, listPaymentsSQL, hold, MaxPayments)
 	if err != nil {
-		return nil, fmt.Errorf("list the payments of hold %s: %w", hold, err)
-	}
-	if !found(answers) {
-		return nil, ErrNotFound
-	}
-	var payments []HoldPayment
-	if err := json.Unmarshal(answers[0], &payments); err != nil {
 		return nil, fmt.Errorf("list the payments of hold %s: %w", hold, err)
 	}
 	for i := range payments {

@@ -2,12 +2,10 @@ package reservation
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // ReturnedLine is a line of a return: units of a hold's line that came back.
@@ -36,17 +34,8 @@ const listReturnsSQL = "SELECT list_returns($1, $2)"
 // It is read on the Reader, which may be a moment behind, and on the writer for a hold that the
 // Reader doesn't have. It returns ErrNotFound, ErrBusy or ErrUnavailable.
 func (s *Service) ListReturns(ctx context.Context, hold uuid.UUID) ([]ReturnedLine, error) {
-	found := func(answers [][]byte) bool { return len(answers) == 1 && answers[0] != nil }
-	answers, err := readKnown(ctx, s, found, pgx.RowTo[[]byte], listReturnsSQL, hold.String(),
-		MaxReturnedLines)
+	lines, err := listOf[ReturnedLine](ctx, s, listReturnsSQL, hold, MaxReturnedLines)
 	if err != nil {
-		return nil, fmt.Errorf("list the returns of hold %s: %w", hold, err)
-	}
-	if !found(answers) {
-		return nil, ErrNotFound
-	}
-	var lines []ReturnedLine
-	if err := json.Unmarshal(answers[0], &lines); err != nil {
 		return nil, fmt.Errorf("list the returns of hold %s: %w", hold, err)
 	}
 	for i := range lines {

@@ -2,7 +2,9 @@ package reservation
 
 import (
 	"context"
+	"encoding/json"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/postgres"
@@ -57,6 +59,23 @@ func readKnown[T any](
 		return rows, err
 	}
 	return query(ctx, s, to, sql, args...)
+}
+
+// listOf reads the newest entries of a list that belongs to a hold. The statement answers JSON, or
+// null if there is no such hold.
+func listOf[T any](
+	ctx context.Context, s *Service, sql string, hold uuid.UUID, limit int,
+) (entries []T, err error) {
+	found := func(answers [][]byte) bool { return len(answers) == 1 && answers[0] != nil }
+	answers, err := readKnown(ctx, s, found, pgx.RowTo[[]byte], sql, hold.String(), limit)
+	if err != nil {
+		return nil, err
+	}
+	if !found(answers) {
+		return nil, ErrNotFound
+	}
+	err = json.Unmarshal(answers[0], &entries)
+	return entries, err
 }
 
 // readOnReader reads on the Reader. It answers false when the writer must be read.
