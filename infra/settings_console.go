@@ -53,8 +53,8 @@ func (s *Settings) consoleVariables() map[string]string {
 	}
 }
 
-// consoleScopes returns openid and the scopes of the routes, all of which the console calls. The
-// issuer is to give those that the account may have.
+// consoleScopes returns openid, profile for the account's name, and the scopes that the console's
+// calls need. The issuer must grant an account only its own.
 func consoleScopes() []string {
 	var scopes []string
 	for _, r := range route.All() {
@@ -63,5 +63,5 @@ func consoleScopes() []string {
 		}
 	}
 	slices.Sort(scopes)
-	return append([]string{"openid"}, scopes...)
+	return append([]string{"openid", "profile"}, scopes...)
 }

@@ -30,8 +30,8 @@ func TestTheConsolesClientIsRead(t *testing.T) {
 
 	s, err := ReadSettings(auth0())
 	want := Console{
-		ClientID: "aB3dEf", Scopes: "openid,catalog:write,events:read,events:write,inventory:read," +
-			"inventory:write,reservations:confirm,reservations:support",
+		ClientID: "aB3dEf", Scopes: "openid,profile,catalog:write,events:read,events:write," +
+			"inventory:read,inventory:write,reservations:confirm,reservations:support",
 	}
 	if err != nil || s.Console != want {
 		t.Errorf("the console is %+v, %v, want %+v", s.Console, err, want)
@@ -86,7 +86,7 @@ func TestTheConsoleAsksForTheScopesOfItsScripts(t *testing.T) {
 		t.Fatalf("there are no scripts: %v", err)
 	}
 	scope := regexp.MustCompile(`"((?:reservations|inventory|catalog|events):[a-z-]+)"`)
-	found := map[string]bool{"openid": true}
+	found := map[string]bool{"openid": true, "profile": true} // who signs in, and the name
 	for _, name := range scripts {
 		script, err := os.ReadFile(name)
 		if err != nil {

@@ -15,9 +15,11 @@ type listedReturn struct {
 	Reference     string
 	Line          int
 	ProductID     uuid.UUID
+	WarehouseID   uuid.UUID
 	Quantity      int
 	ToWarehouseID *uuid.UUID
 	At            time.Time
+	Actor         *string
 }
 
 // The operator sees each line that came back, also what wasn't restocked and has no movement.
@@ -31,7 +33,7 @@ func TestAHoldsReturnsAreListed(t *testing.T) {
 	}
 	s.post(path+"/returns", returnBody("r", returnLine(s.mug, s.east, 2, `,"restock":false`))).
 		want(t, http.StatusOK, "")
-	s.post(path+"/returns", returnBody("a", returnLine(s.lamp, s.east, 1,
+	s.as(payments).post(path+"/returns", returnBody("a", returnLine(s.lamp, s.east, 1,
 		fmt.Sprintf(`,"toWarehouseId":%q`, s.west)))).want(t, http.StatusOK, "")
 
 	got := decode[[]listedReturn](t, s.get(path+"/returns").want(t, http.StatusOK, ""))
@@ -42,8 +44,11 @@ func TestAHoldsReturnsAreListed(t *testing.T) {
 		got[i].At = time.Time{}
 	}
 	want := []listedReturn{
-		{Reference: "r", Line: 1, ProductID: s.mug, Quantity: 2},
-		{Reference: "a", Line: 1, ProductID: s.lamp, Quantity: 1, ToWarehouseID: &s.west},
+		{Reference: "r", Line: 1, ProductID: s.mug, WarehouseID: s.east, Quantity: 2},
+		{
+			Reference: "a", Line: 1, ProductID: s.lamp, WarehouseID: s.east, Quantity: 1,
+			ToWarehouseID: &s.west, Actor: &payments.ID,
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the returns differ (-want +got):\n%s", diff)

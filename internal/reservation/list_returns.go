@@ -22,14 +22,14 @@ type ReturnedLine struct {
 }
 
 // MaxReturnedLines is the most lines of a list. A hold of 100 lines that comes back in one parcel
-// fits in it, and so does an answer within 100 KB.
+// fits twice, and the answer is within 100 KB.
 const MaxReturnedLines = 200
 
 const listReturnsSQL = "SELECT list_returns($1, $2)"
 
 // ListReturns reads the newest MaxReturnedLines lines of a hold's returns, also of an archived
 // hold, in the order in which they came back. Units that weren't restocked have no movement, so
-// this is where they are told.
+// this list alone tells of them.
 //
 // It is read on the Reader, which may be a moment behind, and on the writer for a hold that the
 // Reader doesn't have. It returns ErrNotFound, ErrBusy or ErrUnavailable.

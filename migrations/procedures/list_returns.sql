@@ -1,6 +1,6 @@
--- list_returns is the newest _limit lines of a hold's returns, in the order in which they came back,
--- or null if there is no such hold. A hold may lie in the archive; its returns stay where they are.
--- A hold has no more lines of returns than units, and they are found by the primary key.
+-- list_returns is the newest _limit lines of a hold's returns, in the order in which they came
+-- back, or null if there is no such hold. A hold may lie in the archive; its returns stay where
+-- they are. A hold has no more lines of returns than units, and they are found by the primary key.
 CREATE OR REPLACE FUNCTION list_returns(_id uuid, _limit integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN

@@ -71,9 +71,9 @@ type State struct {
 	Parked bool
 	// Waiting and DeadLetters count events, on AWS approximately.
 	Waiting, DeadLetters int
-	// Lag is how long the oldest event that waits has waited. An event that failed waits until an
-	// attempt succeeds, so the lag tells of it however many newer deliveries there were. Nil means
-	// that it can't be read.
+	// Lag is how long the oldest waiting event has waited. A failed event waits until an attempt
+	// succeeds, so Lag shows it even when Deliveries has only newer ones. Nil means that the lag
+	// can't be read.
 	Lag *time.Duration
 	// Deliveries are the last ones, the newest first. Nil means that they can't be read.
 	Deliveries []Delivery
@@ -101,9 +101,12 @@ const (
 	// logPage is how many lines of the log one call reads, and maxLogPages how many calls look through
 	// one span of time.
 	logPage, maxLogPages = 1000, 2
-	// metricPeriod is between two values of a queue's metric, and metricSpan how far back to look for
-	// the newest one: CloudWatch has it some minutes late.
-	metricPeriod, metricSpan = time.Minute, 10 * time.Minute
+	// metricPeriod is between two values of a queue's metric. CloudWatch has the newest one a minute
+	// or two late.
+	metricPeriod = time.Minute
+	// metricSpan is how far back to look for a value: 3 minutes before the end of its period. An
+	// older value tells of other messages than those that wait now.
+	metricSpan = 3*time.Minute + metricPeriod
 	// enoughDeliveries is how many deliveries end the search in longer spans of time.
 	enoughDeliveries = 50
 )
@@ -191,8 +194,9 @@ func lagOf(waiting int, ages map[string]time.Duration, name string) *time.Durati
 }
 
 // ages reads by the webhooks' names how long the oldest message of each queue has waited, in one
-// call for all of them. SQS itself doesn't tell: the age is a metric of each minute. It is missing
-// for a queue without a message. Nil means that the metrics can't be read.
+// call for all of them. SQS itself doesn't tell: the age is a metric of each minute. It is 0 for an
+// empty queue, and missing for a queue that nobody has used for hours. Nil means that the metrics
+// can't be read.
 //
 // In a FIFO queue a failed message keeps its place, and so its age counts until it is delivered or
 // a dead letter.

@@ -178,6 +178,30 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// countHoldReads counts a page's reads of a hold that began after its live channel was connected,
+// and have their answer.
+const countHoldReads = `{
+	window.holdReads = 0;
+	let isConnected = false;
+	window.WebSocket = class extends WebSocket {
+		constructor(...given) {
+			super(...given);
+			isConnected = false;
+			holdReads = 0;
+			this.addEventListener("message", ({ data }) => {
+				isConnected ||= JSON.parse(data).type === "subscribe_success";
+			});
+		}
+	};
+	const send = fetch;
+	window.fetch = async (url, options) => {
+		const counts = isConnected && /\/api\/reservations\/[-\w]+$/.test(url);
+		const answer = await send(url, options);
+		holdReads += Number(counts);
+		return answer;
+	};
+}`
+
 // A page shows what is pushed when another browser holds. Cut off, it reads at once and then again
 // and again, until it is connected.
 func TestAPageFollowsTheStock(t *testing.T) {
@@ -185,7 +209,7 @@ func TestAPageFollowsTheStock(t *testing.T) {
 	s := newGuardedStack(t)
 	live, read := s.goLive(), s.countReads()
 	left := demo.Products()[keyboard].Stock[newYork]
-	b, shopper := s.newTab(), s.newTab()
+	b, shopper := s.newTab(), s.newTab(countHoldReads)
 	b.signIn(grant.GroupViewer, "/ops")
 	eval[chromedp.Void](b, watchStock)
 	b.until("stock.state === 'connected'")
@@ -211,6 +235,7 @@ func TestAPageFollowsTheStock(t *testing.T) {
 
 	// The hold's page follows the hold too. Connected, it reads once a minute: too late here.
 	waitFor(t, func() bool { return live.Connections() == 2 })
+	shopper.until("holdReads > 0") // the one at the change to connected
 	s.resolve(bought.ID, "release")
 	shopper.sees("h1", "Released")
 	b.available(keyboard, newYork, left-2)

@@ -3,10 +3,11 @@ package browser
 import "testing"
 
 // A shopper who comes to an address that doesn't exist doesn't lose sight of the held items. The
-// control is the documentation, which isn't a page of the shop.
+// controls are another browser, and the documentation, which isn't a page of the shop.
 func TestTheBarOfOwnHoldsIsOnThePageOfAnUnknownAddress(t *testing.T) {
 	t.Parallel()
-	b := newStack(t).newTab()
+	s := newGuardedStack(t)
+	b, other := s.newTab(), s.newTab()
 	b.visit("/")
 	b.add("Ceramic Mug", newYork)
 	order := b.hold()
@@ -16,6 +17,12 @@ func TestTheBarOfOwnHoldsIsOnThePageOfAnUnknownAddress(t *testing.T) {
 	b.until("/^[0-9]+:[0-9]{2} · Page not found · Allo$/.test(document.title)")
 	b.sees("#cart", "Cart")
 	b.look("missing-held")
+	other.visit("/nothing/here")
+	other.sees("h1", "Page not found")
+	other.sees("#cart", "Cart")
+	if eval[bool](other, "Boolean(document.querySelector('.heldbar'))") {
+		t.Error("another browser has the bar of the shopper's hold")
+	}
 	b.click(".heldbar a")
 	b.until("location.pathname === '" + order + "'")
 

@@ -144,7 +144,7 @@ func TestTheOperatorFiltersHolds(t *testing.T) {
 	for i := range 52 { // and one more, while a page shows 50
 		last = s.reserve(600+i, line(mug, sanFrancisco+i%2, 1)) // San Francisco and New York in turns
 	}
-	s.reserve(120, line(keyboard, losAngeles, 2), line(headphones, newYork, 1))
+	s.reserve(500, line(keyboard, losAngeles, 2), line(headphones, newYork, 1))
 	b, other, shopper := s.newTab(), s.newTab(slowRead), s.newTab()
 	b.signIn(grant.GroupViewer, "/ops/holds")
 	other.signIn(grant.GroupSupport, "/ops/holds/"+last.ID)
@@ -232,17 +232,13 @@ func TestTwoOperatorsAtOneHold(t *testing.T) {
 	first.sees(told, "Nothing was released. This hold was confirmed at ")
 	first.look("ops-hold-lost-race")
 
-	// Goods come back, and no more of them than were sold.
+	// All goods come back, and then nothing is left that could.
 	second.clickText("Take goods back")
 	second.fill("#return", "rma-1")
 	second.click(doStep)
 	second.sees(told, "2 units of Ceramic Mug: back on the shelf.")
 	second.sees(".table[aria-label='Goods that came back']", "rma-1")
-	second.clickText("Take goods back")
-	second.fill("#return", "rma-2")
-	second.click(doStep)
-	second.sees("dialog", "2 were sold and 2 have come back already.")
-	second.look("ops-hold-returns")
+	second.until("!document.querySelector('.actions')")
 }
 
 // An answer that is lost doesn't make a step act twice, and another operator sees the one act. The

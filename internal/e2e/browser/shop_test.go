@@ -445,7 +445,7 @@ func TestTheKeyboardAloneBuys(t *testing.T) {
 // The words for what the shop doesn't sell to this shopper.
 func TestLimitsAreSaidInWords(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newGuardedStack(t)
 	change := func(product int, fields string) {
 		p := demo.Products()[product]
 		s.call("/api/catalog/products", fmt.Sprintf(`{"items":[{"sku":%q,"name":%q,%s}]}`,
@@ -495,7 +495,7 @@ func TestLimitsAreSaidInWords(t *testing.T) {
 // A shop may show shoppers no more than so many units.
 func TestTheShopShowsNoMoreThanItMay(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, func(c *config.Config) { c.StockShown = 5 })
+	s := newGuardedStack(t, func(c *config.Config) { c.StockShown = 5 })
 	b := s.newTab()
 	b.visit("/")
 	b.takeFrom("Ceramic Mug", losAngeles)

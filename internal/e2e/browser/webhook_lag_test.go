@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/allo/reservations/internal/app/grant"
 )
 
 // webhookBehind answers the list of the webhooks with one that took its last 20 events, and whose
@@ -30,23 +32,25 @@ func webhookBehind(lagSeconds string) func(w http.ResponseWriter, r *http.Reques
 }
 
 // A failure is older than the last deliveries, which all succeeded. The event that failed still
-// waits, and both pages tell so. The controls are a webhook that is on time, and one whose lag
-// can't be read.
+// waits, and the pages of two operators tell so. The controls are a webhook that is on time, and
+// one whose lag can't be read.
 func TestAnOldFailureBehindNewerDeliveriesIsSeen(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
-	b := s.newTab()
+	s := newGuardedStack(t)
+	b, other := s.newTab(), s.newTab()
+	b.signIn(grant.GroupViewer, "/ops")
+	other.signIn(grant.GroupAdmin, "/ops/webhooks")
 	for _, c := range []struct{ lag, health, state, fact string }{
 		{"3", "Webhooks delivering", "Delivering", "3 seconds"},
 		{"7400.5", "crm 2 hours behind", "2 hours behind", "2 hours"},
-		{"null", "can’t tell how long events wait", "Delivering", "Unknown"},
+		{"null", "crm: waiting time unknown", "Delivering", "Unknown"},
 	} {
 		s.breakWith(webhookBehind(c.lag))
 		b.visit("/ops")
 		b.sees(".health", c.health)
-		b.visit("/ops/webhooks")
-		b.sees(".webhook .state", c.state)
-		b.sees(".webhook .facts", c.fact)
-		b.sees(deliveryList, "202")
+		other.visit("/ops/webhooks")
+		other.sees(".webhook .state", c.state)
+		other.sees(".webhook .facts", c.fact)
+		other.sees(deliveryList, "202")
 	}
 }

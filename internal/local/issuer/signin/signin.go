@@ -48,9 +48,9 @@ var page = template.Must(template.ParseFS(assets, "page.html"))
 type Options struct {
 	// TokenLasts is how long an access token is valid. Zero is five minutes.
 	TokenLasts time.Duration
-	// OnlyAsked gives an account's token the audience and the scopes that the sign-in asks for, as
-	// Auth0 does. The usual issuer gives the API's and all of the account, as the stack's user pool
-	// does.
+	// OnlyAsked makes an account's token as Auth0 does: it has the audience and the scopes that the
+	// sign-in asks for. Without OnlyAsked it has the API's audience and all scopes of the account, as
+	// a token of the stack's user pool.
 	OnlyAsked bool
 }
 

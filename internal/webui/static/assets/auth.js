@@ -18,14 +18,15 @@ const FLAG = "ops.signed-in"; // localStorage: somebody has signed in here, and 
 const LONG_LIFE = 3600; // s: how long a token counts as valid whose issuer doesn't say
 
 // session is what the pages may know: {state, account, problem}. state is
-// - "starting": not known yet, or on the way to the issuer;
+// - "loading": the settings aren't known yet;
+// - "starting": on the way to the issuer or back;
 // - "off": the API asks nobody for permission;
 // - "closed": the API asks for permission, and this console has no issuer to get it from;
 // - "out": nobody is signed in, and problem is a warning or empty;
 // - "in": account is signed in, {name, group};
 // - "ended": the sign-in of account has ended, and can't be renewed;
 // - "failed": problem says why the sign-in failed.
-let session = { state: "starting" };
+let session = { state: "loading" };
 const listeners = new Set();
 
 // What must not leave this module.
@@ -66,7 +67,7 @@ function become(next) {
 // begin finds out who is here. It may leave the page for the issuer, and then never resolves. It
 // calls onBack when the person is back from the issuer, and the address is that of before.
 export async function begin(onBack = () => {}) {
-  become({ state: "starting" });
+  become({ state: "loading" });
   let known;
   try {
     known = await settings();
@@ -77,6 +78,7 @@ export async function begin(onBack = () => {}) {
   if (!known.signIn) {
     become({ state: known.auth ? "closed" : "off" });
   } else if (location.pathname === CALLBACK) {
+    become({ state: "starting" });
     await finish(onBack);
   } else if (local()?.getItem(FLAG)) {
     await ask("none");

@@ -113,7 +113,9 @@ function Notice({ session }) {
 
 // Gate takes the place of the views until somebody is signed in.
 function Gate({ session }) {
-  const gates = { starting: Starting, out: SignedOut, failed: Failed, closed: Closed };
+  const gates = {
+    loading: Loading, starting: Starting, out: SignedOut, failed: Failed, closed: Closed,
+  };
   return html`<${gates[session.state]} problem=${session.problem} />`;
 }
 
@@ -242,8 +244,8 @@ function Shown({ View, route, place, params }) {
 // Loading is the same as in the page's HTML, so that nothing moves until the view has come. The
 // style sheet shows the second text once the view is late.
 const Loading = () => html`
-  <div class="loading">
-    <div role="status"><h1>Loading…</h1></div>
+  <div class="loading" role="status">
+    <h1>Loading…</h1>
     <p class="late">This takes longer than usual. Check your connection, and${" "}
       <a href="" onClick=${reload}>load the page again</a>.</p>
   </div>`;
@@ -295,8 +297,10 @@ function follow(event) {
 authorizeBy({ token, renew });
 history.scrollRestoration = "manual";
 document.addEventListener("click", follow);
-// On the way to the issuer nothing is kept: somebody may just have signed out.
-addEventListener("pagehide", () => currentSession().state !== "starting" && leave());
+// On the way to the issuer nothing is kept: somebody may just have signed out. Before the settings
+// are known there is nothing to keep.
+addEventListener("pagehide", () =>
+  ["loading", "starting"].includes(currentSession().state) || leave());
 const root = document.getElementById("console");
 begin(refresh);
 root.replaceChildren();

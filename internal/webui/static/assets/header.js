@@ -28,8 +28,8 @@ function CartButton() {
   const cart = useCart();
   const hasPrices = usePrices();
   const [Drawer, setDrawer] = useState(null);
-  // The number of the drawer that is open, or 0. A dialog tells a moment later that it was closed, and
-  // by then the next one may be open.
+  // The number of the drawer that is open, or 0. A dialog tells a moment later that it was closed,
+  // and by then the next one may be open.
   const [opened, setOpened] = useState(0);
   const openings = useRef(0);
   const open = async () => {

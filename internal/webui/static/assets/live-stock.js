@@ -10,11 +10,6 @@ const DRAW_EVERY = 50;
 // within a minute.
 const MOST_PUSHED = 10_000;
 
-// SETTLED is how many ms after a push a read is newer, whatever their numbers say: after a restore
-// the numbers begin lower. Until then the read may have begun before the push, or a cache or a
-// database that follows the writer may have answered it.
-const SETTLED = 30_000;
-
 // useStock reads products with their stock, as useLive does, and follows the changes of the stock.
 // task resolves to {items, ...}, with products that get or getPages returned: their asOf says which
 // pushed rows are older than what was read.
@@ -51,8 +46,8 @@ export function useStock(task, inputs = []) {
 }
 
 // Pushed keeps the pushed rows that are newer than what was read.
-export class Pushed {
-  #rows = new Map(); // by key, the oldest first; at each one's end, any read is newer
+class Pushed {
+  #rows = new Map(); // by key, the oldest first
 
   // keep takes a row, unless a newer one came before it. It reports whether it took the row.
   keep(row) {
@@ -61,23 +56,21 @@ export class Pushed {
       return false;
     }
     this.#rows.delete(key);
-    this.#rows.set(key, { ...row, end: performance.now() + SETTLED });
+    this.#rows.set(key, row);
     if (this.#rows.size > MOST_PUSHED) {
       this.#rows.delete(this.#rows.keys().next().value);
     }
     return true;
   }
 
-  // forget drops the rows of products that were just read as of the same change or a later one, and
-  // those that have reached their end. It reports whether there were any. An answer that doesn't
-  // say as of when counts as newer.
+  // forget drops the rows of products that were just read as of the same change or a later one. It
+  // reports whether there were any. An answer that doesn't say as of when counts as newer.
   forget(items) {
     const before = this.#rows.size;
     for (const product of items) {
       for (const stock of product.inventories) {
         const key = `${product.id} ${stock.warehouseId}`;
-        const row = this.#rows.get(key);
-        if (row?.asOf <= (product.asOf ?? Infinity) || row?.end < performance.now()) {
+        if (this.#rows.get(key)?.asOf <= (product.asOf ?? Infinity)) {
           this.#rows.delete(key);
         }
       }

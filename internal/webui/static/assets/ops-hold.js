@@ -33,25 +33,28 @@ import { clockTime, Connection, count, duration, html, plural } from "./parts.js
 const LIVE_EVERY = 2_000; // ms between two reads of a hold that can change
 const SLOW_EVERY = 30_000; // ms between two reads of one that has ended
 const MAX_REFERENCE = 100; // characters, as the API takes
+const MAX_RETURNS = 200; // lines, the newest of what came back: the API lists no more
 
 const clock = new Clock();
 
-// readHold reads a hold with its history and its payments, or null if there is none. A dead hold is
-// EXPIRED before any sweep.
+// readHold reads a hold with its history, its payments and what came back of it, or null if there
+// is none. A dead hold is EXPIRED before any sweep.
 async function readHold(id) {
   const path = `/api/reservations/${id}`;
   const sentAt = performance.now();
   try {
-    const [view, history, payments, returns] = await Promise.all(
-      [path, `${path}/history`, `${path}/payments`, `${path}/returns`].map((one) => get(one)),
+    const [view, history, payments] = await Promise.all(
+      [path, `${path}/history`, `${path}/payments`].map((one) => get(one)),
     );
     clock.learn(view.body.serverTime, sentAt);
     const { reservation, expired } = view.body;
+    const isSold = reservation.status === "CONFIRMED"; // nothing comes back of another hold
+    const returns = isSold ? (await get(`${path}/returns`)).body : [];
     return { hold: { ...reservation, status: statusOf({ ...reservation, expired }) },
-      history: history.body, payments: payments.body, returns: returns.body };
+      history: history.body, payments: payments.body, returns };
   } catch (error) {
     if (error.code === "RESERVATION_NOT_FOUND") {
-      return { hold: null, history: [], payments: [] };
+      return { hold: null, history: [], payments: [], returns: [] };
     }
     throw error;
   }
@@ -103,7 +106,9 @@ function Hold({ id, can }) {
 // Known is the page below its heading, once the hold is read.
 function Known({ read, owner, told, can, onDone }) {
   const { hold, history, payments, returns } = read.data;
-  const lines = named(hold.items.map((line) => ({ ...line, back: cameBack(returns, line) })));
+  // How many units of a line came back isn't known where older returns may be missing.
+  const backOf = (line) => (mayLackReturns(returns) ? null : cameBack(returns, line));
+  const lines = named(hold.items.map((line) => ({ ...line, back: backOf(line) })));
   return html`
     <${Told} told=${told} />
     <${Actions} hold=${hold} lines=${lines} can=${can} onDone=${onDone} />
@@ -112,7 +117,8 @@ function Known({ read, owner, told, can, onDone }) {
         <${Facts} hold=${hold} owner=${owner} />
         <${Lines} lines=${lines} />
         <${Payments} hold=${hold} payments=${payments} />
-        ${hold.status === "CONFIRMED" && html`<${Returns} returns=${returns} />`}
+        ${hold.status === "CONFIRMED" && html`<${Returns} lines=${lines}
+          returns=${returns} />`}
       </div>
       <section aria-labelledby="history">
         <h2 id="history">History</h2>
@@ -123,6 +129,11 @@ function Known({ read, owner, told, can, onDone }) {
 }
 
 const unitsOf = (returns) => returns.reduce((sum, { quantity }) => sum + quantity, 0);
+
+const mayLackReturns = (returns) => returns.length >= MAX_RETURNS;
+
+// leftOf is the most units of a line that can still come back.
+const leftOf = ({ quantity, back }) => Math.max(0, quantity - back);
 
 // cameBack is how many units of a line came back.
 const cameBack = (returns, line) =>
@@ -275,12 +286,16 @@ const History = ({ history }) => html`
     return { key: row.version, at: row.at, title, detail: text, tone: tones[row.kind] ?? "" };
   })} />`;
 
-function Returns({ returns }) {
-  const places = returns.map(({ productId, warehouseId, toWarehouseId }) => ({
+// Returns lists what came back, the newest first.
+function Returns({ lines, returns }) {
+  const newest = returns.toReversed();
+  const places = newest.map(({ productId, warehouseId, toWarehouseId }) => ({
     productId, warehouseId: toWarehouseId ?? warehouseId,
   }));
   useNames(places);
-  const rows = named(places).map((names, i) => ({ ...returns[i], ...names }));
+  const rows = named(places).map((names, i) => ({
+    ...newest[i], ...names, seller: sellerOf(lines, newest[i]),
+  }));
   return html`
     <section aria-labelledby="returns">
       <h2 id="returns">What came back</h2>
@@ -291,8 +306,17 @@ function Returns({ returns }) {
     </section>`;
 }
 
+// sellerOf names the warehouse that sold the units, where the hold has the product from several.
+function sellerOf(lines, { productId, warehouseId }) {
+  const sold = lines.filter((line) => line.productId === productId);
+  return sold.length > 1 ? sold.find((line) => line.warehouseId === warehouseId)?.warehouse : "";
+}
+
 // returnedText tells how many units came back, and how many of them are for sale again.
 function returnedText(returns) {
+  if (mayLackReturns(returns)) {
+    return `The newest ${count(MAX_RETURNS)} lines. There may be older ones.`;
+  }
   const back = unitsOf(returns);
   if (back === 0) {
     return "Nothing has come back.";
@@ -306,7 +330,8 @@ function returnedText(returns) {
 }
 
 const returnColumns = [
-  { name: "Product", isHead: true, cell: ({ product }) => product },
+  { name: "Product", isHead: true, cell: ({ product, seller }) =>
+    seller ? `${product}, sold from ${seller}` : product },
   { name: "Back in", cell: ({ toWarehouseId, warehouse }) =>
     toWarehouseId ? warehouse : "Not for sale again" },
   { name: "Units", isNumber: true, cell: ({ quantity }) => count(quantity) },
@@ -330,7 +355,8 @@ function Actions({ hold, lines, can, onDone }) {
     isLive && !hold.payment && can(SUPPORT) && ["extend", "Give more time", "secondary"],
     isLive && can(SUPPORT) && ["cancel", "Release items", "secondary outline"],
     isGone && !hold.replacedBy && can(CONFIRM) && ["late", "Late payment", "secondary"],
-    hold.status === "CONFIRMED" && can(WRITE) && ["returns", "Take goods back", "secondary"],
+    hold.status === "CONFIRMED" && can(WRITE) && lines.some((line) => leftOf(line) > 0) &&
+      ["returns", "Take goods back", "secondary"],
   ].filter(Boolean);
   // A step stays open when the hold changes under it, and tells what became of the hold.
   const step = useRef(null);
@@ -566,21 +592,27 @@ const returnProblems = {
   TOO_MANY_UNITS: "The stock row can’t have so many units.",
 };
 
-// excessText tells of what fewer units can come back.
+// tooManyText tells of which line fewer units can come back.
+const tooManyText = (product, sold, returned) =>
+  returned > 0
+    ? `Of ${product}, ${plural(sold, "was", "were")} sold and ` +
+      `${plural(returned, "has", "have")} come back already.`
+    : `Of ${product}, only ${plural(sold, "was", "were")} sold.`;
+
+// excessText tells why the API took nothing back.
 function excessText(error, lines) {
   const texts = (error.problem?.excess ?? []).map((one) => {
     const line = lines.find(
       ({ productId, warehouseId }) =>
         productId === one.productId && warehouseId === one.warehouseId,
     );
-    return `Of ${line?.product ?? "a product"}, ${count(one.sold)} were sold and ` +
-      `${count(one.returned)} have come back already.`;
+    return tooManyText(line?.product ?? "a product", one.sold, one.returned);
   });
   return `Nothing was taken back. ${texts.join(" ")}`;
 }
 
 function TakeBack({ hold, lines, onDone, onClose }) {
-  const [typed, setTyped] = useState(lines.map(({ quantity }) => String(quantity)));
+  const [typed, setTyped] = useState(lines.map((line) => String(leftOf(line))));
   const [reference, setReference] = useState("");
   const [isKept, setKept] = useState(true);
   const { send, isLost } = useSend();
@@ -589,16 +621,26 @@ function TakeBack({ hold, lines, onDone, onClose }) {
     .map((line, i) => ({ ...line, quantity: numbers[i] }))
     .filter(({ quantity }) => quantity > 0);
 
-  async function takeBack() {
-    const wrong = numbers.findIndex((number, i) => !(number <= lines[i].quantity));
-    if (wrong >= 0 || back.length === 0) {
-      throw {
-        text: "Type how many units came back, at most as many as were sold.",
-        field: `back-${Math.max(0, wrong)}`,
-      };
+  // firstWrong is the problem of the first field that is wrong, or null.
+  function firstWrong() {
+    const untyped = numbers.findIndex(Number.isNaN);
+    if (untyped >= 0 || back.length === 0) {
+      return { text: "Type how many units came back.", field: `back-${Math.max(0, untyped)}` };
     }
-    if (!reference.trim()) {
-      throw { text: "Type a reference, such as the number of the return.", field: "return" };
+    const excess = lines.findIndex((line, i) => numbers[i] > leftOf(line));
+    if (excess >= 0) {
+      const { product, quantity, back: returned } = lines[excess];
+      return { text: tooManyText(product, quantity, returned), field: `back-${excess}` };
+    }
+    return reference.trim()
+      ? null
+      : { text: "Type a reference, such as the number of the return.", field: "return" };
+  }
+
+  async function takeBack() {
+    const wrong = isLost ? null : firstWrong(); // what was sent may have come back by now
+    if (wrong) {
+      throw wrong;
     }
     const body = {
       reference: reference.trim(),

@@ -201,7 +201,6 @@ function webhooksHealth(webhooks) {
     ({ waiting, deliveries }) => waiting > 0 && retriedOf(deliveries) > 0,
   );
   const late = webhooks.filter(({ lagSeconds }) => lagSeconds > EVENTS_LATE);
-  const isUnknown = webhooks.some(({ lagSeconds }) => lagSeconds === null);
   const known = { name: "Webhooks", address: "/ops/webhooks" };
   if (dead.length > 0) {
     return { ...known, isBad: true, words: `${names(dead)} failed to take events` };
@@ -215,8 +214,9 @@ function webhooksHealth(webhooks) {
     const longest = Math.max(...late.map(({ lagSeconds }) => lagSeconds));
     return { ...known, isBad: true, words: `${names(late)} ${span(longest)} behind` };
   }
-  const words = isUnknown ? "can’t tell how long events wait" : "delivering";
-  return { ...known, isUnknown, words };
+  const unknown = webhooks.filter(({ lagSeconds }) => lagSeconds == null);
+  const words = unknown.length > 0 ? `${names(unknown)}: waiting time unknown` : "delivering";
+  return { ...known, isUnknown: unknown.length > 0, words };
 }
 
 const rowAddress = ({ productId, warehouseId }) => `/ops/stock/${productId}/${warehouseId}`;

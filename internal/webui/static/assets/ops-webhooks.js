@@ -94,7 +94,7 @@ function Webhook({ webhook, can, onAsk }) {
     ["Endpoint", url],
     ["Events", types.length > 0 ? types.map(wordsOfType).join(", ") : "All"],
     ["Waiting", count(waiting)],
-    waiting > 0 && ["Longest wait", lagSeconds === null ? "Unknown" : span(lagSeconds)],
+    waiting > 0 && ["Longest wait", lagSeconds == null ? "Unknown" : span(lagSeconds)],
     ["Failed events", count(deadLetters)],
   ].filter(Boolean);
   return html`

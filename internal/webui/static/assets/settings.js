@@ -5,8 +5,8 @@ const TIMEOUT = 12_000; // ms, as for a call to the API
 let reading;
 
 // settings resolves to {demo, auth, signIn}. demo is true for the demo shop. auth is true if the
-// API asks its callers for permission. signIn is null, or {issuer, clientId, scopes} of the OpenID
-// Connect issuer of the console's accounts. After a failure the next call reads again.
+// API asks its callers for permission. signIn is null, or {issuer, clientId, scopes, audience} of
+// the OpenID Connect issuer of the console's accounts. After a failure the next call reads again.
 export function settings() {
   reading ??= read().catch((error) => {
     reading = undefined;
