@@ -83,7 +83,9 @@ func TestTheAccessLogHasTheFieldsOfTheTable(t *testing.T) {
 		t.Errorf("the personal fields of the access log (-table +log):\n%s", diff)
 	}
 	row := personalRow(t, "the access log")
-	for _, want := range []string{"the caller's address", "the ARN of who signed"} {
+	for _, want := range []string{
+		"the caller's address", "the ARN of who signed", "No token's `sub`",
+	} {
 		if !strings.Contains(row, want) {
 			t.Errorf("the row of the access log is %q, want %q in it", row, want)
 		}

@@ -270,5 +270,5 @@ func stackName(mode string) string { return stackOf(modes[mode]) }
 
 // stackOf returns the name of the service's stack with settings.
 func stackOf(settings map[string]string) string {
-	return "allo-" + cmp.Or(settings["env"], "dev")
+	return cmp.Or(settings["name"], "allo") + "-" + cmp.Or(settings["env"], "dev")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -64,6 +65,61 @@ func TestEachPriceNamesItsSource(t *testing.T) {
 	}
 }
 
+func TestAPriceFromCodeHasAMarkOfItsOwn(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	marks := map[string]string{}
+	for line := range strings.Lines(page(list, m)) {
+		if cells := strings.Split(line, "|"); len(cells) == 6 {
+			address, _, _ := strings.Cut(strings.Trim(cells[4], " <"), ">")
+			marks[address] = strings.TrimSpace(cells[3])
+		}
+	}
+	counts := map[string]int{}
+	for _, p := range list.Prices {
+		want := map[bool]string{true: "✓"}[p.Verified]
+		if p.Verified && strings.Contains(p.Source, "//github.com/") {
+			want = "(✓)"
+		}
+		if marks[p.Source] != want {
+			t.Errorf("the price %s has the mark %q, want %q", p.ID, marks[p.Source], want)
+		}
+		counts[want]++
+	}
+	if len(counts) != 3 {
+		t.Errorf("the list has %v of each mark, want three marks", counts)
+	}
+}
+
+// The pages beside COST.md name some of its sums.
+func TestTheOtherPagesHaveTheSumsOfThisOne(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	least := m.Prod
+	least.MinACU = leastACU
+	prod, cell := total(floor(list, m, m.Prod)), total(floor(list, m, least))
+	for name, wants := range map[string][]string{
+		"README.md": {
+			fmt.Sprintf("prod about $%.0f,", prod), fmt.Sprintf("prod costs $%.0f.", cell),
+			fmt.Sprintf("cost $%.0f more", total(perMillion(list, m, m.Prod, rates[1]))),
+		},
+		"SCALE.md": {fmt.Sprintf("is $%.0f a month", cell), fmt.Sprintf("default, $%.0f.", prod)},
+	} {
+		text, err := os.ReadFile("../../../infra/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := strings.Join(strings.Fields(string(text)), " ")
+		for _, want := range wants {
+			if !strings.Contains(words, want) {
+				t.Errorf("%s doesn't say %q", name, want)
+			}
+		}
+	}
+}
+
 func panics(f func()) (did bool) {
 	defer func() { did = recover() != nil }()
 	f()
@@ -82,18 +138,22 @@ func TestTheJourneyIsOfTheRouteTable(t *testing.T) {
 		if functions[s.Route] != s.Function {
 			t.Errorf("%s goes to %q, not to %q", s.Route, functions[s.Route], s.Function)
 		}
-		if c := m.Calls[s.Route]; c.Ms <= 0 || c.LogBytes <= 0 || c.AnswerBytes <= 0 ||
-			c.ZippedBytes <= 0 {
+		c := m.Calls[s.Route]
+		if c.Ms <= 0 || c.LogBytes <= 0 || c.AnswerBytes <= 0 || c.SentBytes <= 0 {
 			t.Errorf("%s was measured as %+v", s.Route, c)
+		}
+		// The catalog is long enough to be compressed, and nothing else is.
+		if packed := c.SentBytes < c.AnswerBytes; packed != (s.Function == "list-products") {
+			t.Errorf("of %s, %v of %v bytes are sent", s.Route, c.SentBytes, c.AnswerBytes)
 		}
 	}
 }
 
-// example is easy to compute by hand: each call answers 500 bytes, with the headers 1,000.
+// example is easy to compute by hand: each call sends 500 bytes, with the headers 1,000.
 func example() measured {
 	m := measured{Calls: map[string]call{}, AccessLogBytes: 400, PlatformBytes: 300}
 	for _, s := range journey {
-		m.Calls[s.Route] = call{Ms: 1, LogBytes: 200, AnswerBytes: 500, ZippedBytes: 200}
+		m.Calls[s.Route] = call{Ms: 1, LogBytes: 200, AnswerBytes: 900, SentBytes: 500}
 	}
 	return m
 }
@@ -120,9 +180,9 @@ func TestAMillionIsComputedAsByHand(t *testing.T) {
 			t.Errorf("%s: the bill is %+v, want %v", name, bill, want)
 		}
 	}
-	// CloudFront takes 11 million calls and 7.7 GB. It saves 11 GB from the gateway, and of five
+	// CloudFront takes 11 million calls and 11 GB. It saves 11 GB from the gateway, and of five
 	// million calls the gateway, the invocation, the time and 3 GB of logs.
-	cdn := 11 + 7.7*0.085 - (0.99 + 5 + 1 + 5e6*0.009*0.25*1.33334e-5 + 1.5)
+	cdn := 11 + 11*0.085 - (0.99 + 5 + 1 + 5e6*0.009*0.25*1.33334e-5 + 1.5)
 	if got := behindCDN(list, example()); math.Abs(got-cdn) > 1e-9 {
 		t.Errorf("behind the CDN a million costs %v more, want %v", got, cdn)
 	}
@@ -141,11 +201,16 @@ func TestTheLargestTermsAreThoseOfWhichThePageSpeaks(t *testing.T) {
 	list, m := files(t)
 	bill := perMillion(list, m, m.Prod, rates[1])
 	slices.SortFunc(bill, func(a, b line) int { return cmp.Compare(b.USD, a.USD) })
-	want := []string{"the gateway's calls", "data to the internet", "Lambda: invocations"}
+	want := []string{
+		"the gateway's calls", "Lambda: invocations", "logs: the gateway's access log",
+	}
 	for i, name := range want {
 		if bill[i].Name != name {
 			t.Errorf("the term %d is %s, want %s: say in page.go what cuts it", i+1, bill[i].Name, name)
 		}
+	}
+	if more := behindCDN(list, m); more <= 0 {
+		t.Errorf("behind the CDN a million costs %v more: page.go says that this saves no dollar", more)
 	}
 }
 

@@ -154,30 +154,39 @@ func (w *world) calls(ctx context.Context, s step, holds []string) (c call, _ []
 	defer server.Close()
 	var answers [][]byte
 	for n := range rounds {
-		answer, err := ask(ctx, server.URL, s, n, holds)
+		answer, sent, err := ask(ctx, server.URL, s, n, holds)
 		if err != nil {
 			return c, nil, errors.Join(err, f.Close())
 		}
 		answers = append(answers, answer)
 		c.AnswerBytes += float64(len(answer)) / rounds
-		c.ZippedBytes += zipped(answer) / rounds
+		c.SentBytes += float64(sent) / rounds
 	}
 	c.Ms, c.LogBytes, err = f.measured()
 	return c, answers, err
 }
 
-// zipped returns the bytes of an answer after gzip.
-func zipped(answer []byte) float64 {
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	// A buffer takes every byte.
-	_, _ = w.Write(answer)
-	_ = w.Close()
-	return float64(out.Len())
+// unpacked returns the body of an answer, and how many bytes of it were sent. It doesn't leave that
+// to Go's client, which wouldn't tell what was sent.
+func unpacked(response *http.Response) (body []byte, sent int, err error) {
+	body, err = io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	sent = len(body)
+	if err != nil || response.Header.Get("Content-Encoding") != "gzip" {
+		return body, sent, err
+	}
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, sent, err
+	}
+	body, err = io.ReadAll(io.LimitReader(r, longestAnswer))
+	return body, sent, err
 }
 
-// ask makes the nth call of a step.
-func ask(ctx context.Context, url string, s step, n int, holds []string) ([]byte, error) {
+// ask makes the nth call of a step, as a browser does, which accepts gzip. It returns the answer
+// and how many bytes of it were sent.
+func ask(
+	ctx context.Context, url string, s step, n int, holds []string,
+) (answer []byte, sent int, err error) {
 	method, path, _ := strings.Cut(s.Route, " ")
 	if len(holds) > 0 {
 		path = strings.Replace(path, "{id}", holds[n], 1)
@@ -191,22 +200,23 @@ func ask(ctx context.Context, url string, s step, n int, holds []string) ([]byte
 	}[s.Function]
 	request, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	request.Header.Set("Accept-Encoding", "gzip")
 	request.Header.Set("Content-Type", "application/json")
 	if method == http.MethodPost {
 		request.Header.Set("Idempotency-Key", fmt.Sprintf("%s-%d", s.Function, n))
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { _ = response.Body.Close() }() // what was read is read
-	answer, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	answer, sent, err = unpacked(response)
 	if err == nil && response.StatusCode >= http.StatusBadRequest {
 		err = fmt.Errorf("answer %d: %s", response.StatusCode, answer)
 	}
-	return answer, err
+	return answer, sent, err
 }
 
 // outbox measures a call of the outbox when it has no news, as the relay makes it again and again.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"strings"
 )
 
 // prices is the price list of one region.
@@ -26,6 +27,10 @@ type price struct {
 	// and the source is where to look.
 	Verified bool `json:"verified"`
 }
+
+// isOfCode tells that the source is a file of another project's code, which uses the price. It is a
+// weaker proof than a page about prices.
+func (p price) isOfCode() bool { return strings.HasPrefix(p.Source, "https://github.com/") }
 
 // cost returns what an amount of a price's unit costs.
 func (p prices) cost(id string, amount float64) float64 {
@@ -113,8 +118,10 @@ type call struct {
 	// LogBytes and AnswerBytes are means.
 	LogBytes    float64 `json:"logBytes"`
 	AnswerBytes float64 `json:"answerBytes"`
-	// ZippedBytes is the mean of the answers as CloudFront sends them, compressed by gzip.
-	ZippedBytes float64 `json:"zippedBytes"`
+	// SentBytes is the mean of the answers as the function sends them: it compresses the answer to a
+	// GET that is long enough. CloudFront passes such an answer on as it is, and compresses nothing
+	// below 1,000 bytes (Amazon CloudFront Developer Guide, "Serve compressed files").
+	SentBytes float64 `json:"sentBytes"`
 }
 
 // template is what was counted in a synthesized template.
@@ -169,7 +176,7 @@ func perMillion(p prices, m measured, t template, rate float64) []line {
 		calls += n
 		gbSeconds += n * billedMs(c) / 1000 * memory
 		ownLogs += n * c.LogBytes
-		bytes += n * (c.AnswerBytes + headers)
+		bytes += n * (c.SentBytes + headers)
 		traces += n * tracesOf(s.Per*rate)
 		if s.Writes {
 			writes += n * writeIO
@@ -207,20 +214,19 @@ func callsOf() (calls float64) {
 }
 
 // behindCDN returns what a million reservations cost more when CloudFront stands before the API. It
-// takes every call, and sends every answer compressed. What the gateway sends to it is free. The
-// catalog's calls don't reach the gateway, except one a second for each page and place.
+// takes every call, and sends the same bytes as the gateway would. What the gateway sends to it is
+// free. The catalog's calls don't reach the gateway, except one a second for each page and place.
 func behindCDN(p prices, m measured) float64 {
-	bytes, zipped := 0.0, 0.0
+	bytes := 0.0
 	for _, s := range journey {
-		bytes += s.Per * million * (m.Calls[s.Route].AnswerBytes + headers)
-		zipped += s.Per * million * (m.Calls[s.Route].ZippedBytes + headers)
+		bytes += s.Per * million * (m.Calls[s.Route].SentBytes + headers)
 	}
 	catalog := journey[0]
 	c, n := m.Calls[catalog.Route], catalog.Per*million
 	saved := p.cost("transfer", bytes) + p.cost("httpAPI", n) + p.cost("lambdaRequests", n) +
 		p.cost("lambdaGBs", n*billedMs(c)/1000*memory) +
 		p.cost("logs", n*(c.LogBytes+m.AccessLogBytes))
-	return p.cost("cdnRequests", callsOf()) + p.cost("cdnBytes", zipped) - saved
+	return p.cost("cdnRequests", callsOf()) + p.cost("cdnBytes", bytes) - saved
 }
 
 // aurora returns what the capacity above the least costs while a million reservations come in. The

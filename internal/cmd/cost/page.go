@@ -107,10 +107,11 @@ func sayCuts(say func(string, ...any), p prices, m measured) {
 		say("- %s: %s, %.0f%%", l.Name, usd(l.USD), 100*l.USD/total(largest))
 	}
 	catalog := m.Calls[journey[0].Route]
-	say("\nThese are the calls themselves, and nearly half of the calls read the catalog. `cdn=on`")
-	say("answers these from CloudFront, which compresses a page from %.0f to %.0f bytes. Then a",
-		catalog.AnswerBytes, catalog.ZippedBytes)
-	say("million reservations cost %s, and the database reads a page once a second.",
+	say("\nThey grow with the number of calls, and nearly half of the calls read the catalog, whose")
+	say("function compresses a page from %.0f to %.0f bytes. `cdn=on` answers these calls from",
+		catalog.AnswerBytes, catalog.SentBytes)
+	say("CloudFront, so that the database reads a page once a second. It saves load and no dollar: a")
+	say("million reservations then cost %s, after CloudFront's free ten million calls of a month.",
 		usd(total(largest)+behindCDN(p, m)))
 	say("\nWith X-Ray's tracing and Lambda's own log lines for each call, as the stack had them")
 	say("before, the bill would be:\n")
@@ -132,8 +133,8 @@ func sayCuts(say func(string, ...any), p prices, m measured) {
 	least.MinACU = leastACU
 	say("- **The least capacity** is the largest part of prod's floor: %g units for each of %d",
 		m.Prod.MinACU, m.Prod.Instances)
-	say("  instances. `minAcu=%g` saves %s of it, and the cluster then grows slower in a surge.",
-		leastACU, usd(total(floor(p, m, m.Prod))-total(floor(p, m, least))))
+	say("  instances. With `minAcu=%g` the floor is %s, and the cluster grows slower in a surge.",
+		leastACU, usd(total(floor(p, m, least))))
 	say("- **The proxy** is the next largest. `dbProxy=off` saves it, for a shop whose functions")
 	say("  never run more at once than the database has connections.\n")
 }
@@ -178,11 +179,11 @@ func sayMeasures(say func(string, ...any), m measured) {
 	say("Each function of the journey was built and run behind the Lambda Runtime API. The time is")
 	say("the median on the machine that measured. What Lambda bills is an upper bound from it: a")
 	say("function has a seventh of a processor, and %d ms are for the network.\n", networkMs)
-	say("| call | ms here | ms billed | log, bytes | answer, bytes | zipped |")
+	say("| call | ms here | ms billed | log, bytes | answer, bytes | sent |")
 	say("|---|---:|---:|---:|---:|---:|")
 	row := func(name string, c call) {
 		say("| %s | %.2f | %.0f | %.0f | %.0f | %.0f |",
-			name, c.Ms, billedMs(c), c.LogBytes, c.AnswerBytes, c.ZippedBytes)
+			name, c.Ms, billedMs(c), c.LogBytes, c.AnswerBytes, c.SentBytes)
 	}
 	for _, s := range journey {
 		row("`"+s.Route+"`", m.Calls[s.Route])
@@ -197,8 +198,9 @@ func sayMeasures(say func(string, ...any), m measured) {
 
 func sayPrices(say func(string, ...any), p prices) {
 	say("## Prices\n")
-	say("Read on %s. A price without a check mark is from memory: look it up at its address.\n",
+	say("Read on %s. ✓ is a price that a page about prices has. (✓) is one that only the code of a",
 		p.Read)
+	say("tool has. A price without a mark is from memory: look it up at its address.\n")
 	say("| USD | for | read | source |\n|---:|---|:---:|---|")
 	for _, one := range p.Prices {
 		of, read := one.Of, ""
@@ -207,6 +209,9 @@ func sayPrices(say func(string, ...any), p prices) {
 		}
 		if one.Verified {
 			read = "✓"
+		}
+		if one.Verified && one.isOfCode() {
+			read = "(✓)"
 		}
 		say("| %s | %s %s | %s | <%s>%s |",
 			trim(one.USD), thousands(one.Per), one.Unit, read, one.Source, of)
