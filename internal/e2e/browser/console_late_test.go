@@ -71,3 +71,26 @@ func TestTheConsoleIsLoadedAgainAfterItsScriptFailed(t *testing.T) {
 	b.click(".loading .late a")
 	b.sees("h1", "Stock")
 }
+
+// Until the settings have come, the console doesn't know whether anybody has to sign in. It
+// says that it loads.
+func TestTheConsoleLoadsUntilItsSettingsAreKnown(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	done := make(chan struct{})
+	s.breakWith(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/settings.json" {
+			select {
+			case <-done:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	})
+	b := s.newTab(stillLate)
+	b.visit("/ops")
+	b.until("document.querySelector('.account')") // the script has drawn
+	b.sees(".loading", "Loading…")
+	close(done)
+	b.sees("h1", "Overview")
+}
