@@ -165,8 +165,8 @@ func TestThePagesChecksFindWhatIsMissing(t *testing.T) {
 	}
 }
 
-// The pages write long ARGS in several lines, and make passes them on in one. The control's Makefile
-// passes on the first line alone.
+// The pages write long ARGS in several lines, and make passes them on in one. The control's
+// Makefile passes on the first line alone.
 func TestMakePassesOnEveryLineOfItsArguments(t *testing.T) {
 	t.Parallel()
 
