@@ -29,8 +29,9 @@ const (
 	cellCallers = 6
 	// cellCalls is how many calls of a cell must succeed in each part of an outage.
 	cellCalls = 100
-	// cellLimit bounds each part of an outage in the cell that is well. It needs less than a second.
-	cellLimit = 5 * time.Second
+	// cellLimit bounds each part of an outage in the cell that is well. It needs less than a second
+	// on idle processors, and several when other tests keep them busy.
+	cellLimit = 10 * time.Second
 )
 
 // cell is one deployment of several behind a router by host: a server of its own, functions of its

@@ -34,11 +34,12 @@ const (
 	insufficientPrivilege = "42501"
 )
 
-// ErrSaturated means that maxWaiting callers are already queued for a connection. Nothing was sent.
+// ErrSaturated means that as many callers as may wait for a connection already do. Nothing was
+// sent.
 var ErrSaturated = errors.New("too many callers wait for a connection to the database")
 
-// errInUse means that a caller waited until its time was over, while others had all connections.
-// Nothing was sent.
+// errInUse means that a caller waited until its time was over, and that others had connections
+// then. Nothing was sent.
 var errInUse = errors.New("all connections to the database are in use")
 
 // full reports whether the pool had no connection left for a caller. It says nothing of the server,

@@ -9,6 +9,7 @@ const (
 	UnackedTimeout = unackedTimeout
 	MaxPrepared    = maxPrepared
 	MaxWaiting     = maxWaiting
+	ReaderQueue    = readerQueue
 )
 
 // SetPingAfter changes how long a connection may be idle before it is pinged.
@@ -19,6 +20,12 @@ func (r *Reader) SetLimit(d time.Duration) { r.limit = d }
 
 // SetPause changes how long a reader that can't be used isn't asked again.
 func (r *Reader) SetPause(d time.Duration) { r.pauseFor = d }
+
+// SetPatience changes how long a read waits for a connection.
+func (r *Reader) SetPatience(d time.Duration) { r.patience = d }
+
+// Waiting counts the callers in the queue of the reader.
+func (r *Reader) Waiting() int64 { return r.pool.Waiting() }
 
 // SetPingAfter changes how long a connection to the reader may be idle before it is pinged.
 func (r *Reader) SetPingAfter(d time.Duration) { r.pool.SetPingAfter(d) }

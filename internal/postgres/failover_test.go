@@ -312,9 +312,16 @@ func TestAMachineThatHasGoneIsDialledByAsManyAsHavePlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	callAtOnce(ctx, t, p, calls)
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	all.Go(func() { callAtOnce(ctx, t, p, calls) })
+	await(t, "all callers wait, and as many as have places dial", func() bool {
+		return p.Waiting() == calls && dials.Load() >= poolSize
+	})
+	giveUp()
+	all.Wait()
 	if n := dials.Load(); n != poolSize {
 		t.Errorf("%d callers dialled %d times, want %d", calls, n, poolSize)
 	}

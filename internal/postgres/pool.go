@@ -38,9 +38,10 @@ const (
 	cancelTimeout = time.Second
 	// maxPrepared bounds the prepared statements of a connection. The service has about ten.
 	maxPrepared = 32
-	// maxWaiting bounds the callers in the queue for a connection. A Lambda has one caller. In a
-	// process with many, a longer queue would only delay the refusals: with eight connections and
-	// 20 ms a call, the last caller of a full queue waits for two thirds of a second.
+	// maxWaiting bounds the callers in the queue for a connection, but for a reader's (readerQueue). A
+	// Lambda has one caller. In a process with many, a longer queue would only delay the refusals:
+	// with eight connections and 20 ms a call, the last caller of a full queue waits for two thirds of
+	// a second.
 	maxWaiting = 256
 )
 
@@ -54,8 +55,9 @@ type Pool struct {
 	pool      *pgxpool.Pool
 	source    Source
 	pingAfter time.Duration
-	// waiting counts the callers that are about to get a connection.
-	waiting atomic.Int64
+	// waiting counts the callers that are about to get a connection. There are at most mostWaiting.
+	waiting     atomic.Int64
+	mostWaiting int64
 	// unnamed is set once a pooler has lost a prepared statement. From then on none is prepared.
 	unnamed atomic.Bool
 	// resets counts how often a broken connection has closed its siblings.
@@ -82,7 +84,7 @@ func Open(source Source, size int, options ...Option) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a pool: %w", err)
 	}
-	p := &Pool{source: source, pingAfter: defaultPingAfter}
+	p := &Pool{source: source, pingAfter: defaultPingAfter, mostWaiting: maxWaiting}
 	config.ConnConfig.DialFunc = dial
 	config.MaxConns = int32(size) // #nosec G115 -- a constant of its caller, below a hundred
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
@@ -145,7 +147,7 @@ var errSamePassword = errors.New("the source has no other password")
 // time ended in the queue.
 func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer p.waiting.Add(-1)
-	if p.waiting.Add(1) > maxWaiting {
+	if p.waiting.Add(1) > p.mostWaiting {
 		return nil, &NoConnectionError{ErrSaturated}
 	}
 	conn, err := p.acquireOrConnect(ctx)
@@ -175,8 +177,10 @@ func (p *Pool) acquireOrConnect(ctx context.Context) (*pgxpool.Conn, error) {
 	}
 }
 
-// take waits for the caller's turn. Its error is errInUse when that never came, while others had
-// connections. When they were all still connecting, the server may be the cause.
+// take waits for the caller's turn. Its error is errInUse when that never came, and another caller
+// has a connection when the time is over. That is a guess: the other one may have it from before
+// the server died. Then the next caller who connects or pings meets the dead server. When the
+// others are all still connecting, the server may be the cause.
 func (p *Pool) take(ctx context.Context, try *attempt) (*pgxpool.Conn, error) {
 	conn, err := p.pool.Acquire(context.WithValue(ctx, attemptKey{}, try))
 	if errors.Is(err, context.DeadlineExceeded) && !try.tried.Load() &&

@@ -21,6 +21,9 @@ const (
 	// readerPause is how long a reader that can't be used isn't asked again. So an environment pays
 	// readerPatience once in that time, and not for each request.
 	readerPause = 5 * time.Second
+	// readerQueue is how many callers for each connection may be about to get one: one who connects,
+	// and one who waits. Others read on the writer at once, and wait for nothing.
+	readerQueue = 2
 )
 
 // Fallback is the reason for which a read wasn't answered by the reader.
@@ -36,8 +39,9 @@ const (
 	Conflict Fallback = "conflict"
 	// Schema means that the reader lacks a table or a routine, because a migration hasn't reached it.
 	Schema Fallback = "schema"
-	// Busy means that other callers of this process had all connections to the reader. It says nothing
-	// of the reader, so the next read asks it again. A Lambda has one caller and never reports it.
+	// Busy means that other callers of this process had all connections to the reader, or waited for
+	// them (readerQueue). It says nothing of the reader, so the next read asks it again. A Lambda has
+	// one caller and never reports it.
 	Busy Fallback = "busy"
 )
 
@@ -62,8 +66,8 @@ type ReaderOptions struct {
 type Reader struct {
 	pool *Pool
 	opts ReaderOptions
-	// limit and pauseFor are readerLimit and readerPause. A test changes them.
-	limit, pauseFor time.Duration
+	// These are readerLimit, readerPause and readerPatience. A test changes them.
+	limit, pauseFor, patience time.Duration
 
 	mu sync.Mutex
 	// lagSQL is the question for the lag, once the engine is known.
@@ -87,7 +91,11 @@ func OpenReader(
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{pool: pool, opts: opts, limit: readerLimit, pauseFor: readerPause}, nil
+	pool.mostWaiting = int64(readerQueue * size)
+	return &Reader{
+		pool: pool, opts: opts,
+		limit: readerLimit, pauseFor: readerPause, patience: readerPatience,
+	}, nil
 }
 
 // Connect connects, unless a connection is free already. Its error is a *NoConnectionError.
@@ -196,7 +204,7 @@ func (r *Reader) tell(why Fallback, err error) {
 
 // reach makes sure of a connection, and of a small lag if the read must be fresh.
 func (r *Reader) reach(ctx context.Context, fresh bool) error {
-	ctx, cancel := context.WithTimeout(ctx, readerPatience)
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	if !fresh || r.isFresh() {
 		if err := r.pool.Connect(ctx); err != nil || !fresh || r.isFresh() {

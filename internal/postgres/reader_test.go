@@ -337,38 +337,82 @@ func (f *following) readAtOnce(n int) (reasons map[postgres.Fallback]int, found 
 func TestAFullPoolIsNotTakenForADeadReader(t *testing.T) {
 	t.Parallel()
 
-	const callers = postgres.MaxWaiting + 20
 	f := single(t, time.Hour)
 	f.reader.SetPause(time.Hour)
 	f.wantRead("at first", "")
-	answered, err := f.reader.AnyAge(t.Context(), func(ctx context.Context, p *postgres.Pool) error {
+	f.withTheConnection(func() {
+		f.wantRead("while another caller has the only connection,", postgres.Busy)
+		if len(f.found) != 1 || errors.Is(f.found[0], postgres.ErrSaturated) {
+			t.Errorf("the read fell back because of %v, want that its time was over", f.found)
+		}
+	})
+	f.wantRead("once the connection is free,", "")
+}
+
+// Few callers wait for a full pool. The others read on the writer at once, however long those wait.
+func TestFewCallersWaitForAFullPool(t *testing.T) {
+	t.Parallel()
+
+	const others = 20
+	f := single(t, time.Hour)
+	f.wantRead("at first", "")
+	f.reader.SetPatience(time.Hour)
+	var waiting sync.WaitGroup
+	f.withTheConnection(func() {
+		for range postgres.ReaderQueue {
+			waiting.Go(func() {
+				if answered, err := f.read(countSQL); !answered || err != nil {
+					t.Errorf("a read that waited = %t, %v, want the reader's answer", answered, err)
+				}
+			})
+		}
+		await(t, "the queue is full", func() bool { return f.reader.Waiting() == postgres.ReaderQueue })
+		reasons, found := f.readAtOnce(others)
+		if len(reasons) != 1 || reasons[postgres.Busy] != others {
+			t.Errorf("%d reads of a full pool fell back because of %v", others, reasons)
+		}
+		for _, err := range found {
+			if !errors.Is(err, postgres.ErrSaturated) {
+				t.Errorf("a read fell back because of %v, want that the queue was full", err)
+			}
+		}
+	})
+	waiting.Wait()
+}
+
+// withTheConnection calls do while a caller has the reader's only connection.
+func (f *following) withTheConnection(do func()) {
+	f.Helper()
+	answered, err := f.reader.AnyAge(f.Context(), func(ctx context.Context, p *postgres.Pool) error {
 		return p.Transaction(ctx, pgx.TxOptions{}, func(pgx.Tx) error {
-			f.wantRead("while another caller has the only connection,", postgres.Busy)
-			reasons, found := f.readAtOnce(callers)
-			if len(reasons) != 1 || reasons[postgres.Busy] != callers {
-				t.Errorf("%d reads of a full pool fell back because of %v", callers, reasons)
-			}
-			if !slices.ContainsFunc(found, func(err error) bool {
-				return errors.Is(err, postgres.ErrSaturated)
-			}) {
-				t.Error("no read met a full queue: the test has too few callers")
-			}
+			do()
 			return nil
 		})
 	})
 	if !answered || err != nil {
-		t.Errorf("the read with the connection = %t, %v, want the reader's answer", answered, err)
+		f.Errorf("the read with the connection = %t, %v, want the reader's answer", answered, err)
 	}
-	f.wantRead("once the connection is free,", "")
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("it isn't true within a minute that %s", what)
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // The control: the callers of a dead reader wait for a connection too, and nobody has one.
 func TestADeadReaderIsNotTakenForAFullPool(t *testing.T) {
 	t.Parallel()
 
-	const callers = 8
+	const size = 4
+	const callers = postgres.ReaderQueue * size
 	f := &following{T: t}
-	f.open("postgres://u@"+listenSilently(t)+"/d?sslmode=disable", time.Hour)
+	f.openOfSize(size, "postgres://u@"+listenSilently(t)+"/d?sslmode=disable", time.Hour)
 	f.reader.SetPause(time.Hour)
 	if reasons, _ := f.readAtOnce(callers); reasons[postgres.Unreachable] != callers {
 		t.Errorf("%d reads of a dead reader fell back because of %v", callers, reasons)

@@ -132,18 +132,35 @@ func (c *caller) repeat(ctx context.Context, q call) (a answer, err error) {
 	}
 }
 
+// lateError means that until has waited in vain.
+type lateError struct {
+	what  string
+	after time.Duration
+}
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("%s after %s", e.what, e.after.Round(time.Second))
+}
+
 // until waits until ok reports true, for c.follow at most. What it looks at may come from a
-// server that follows the database, some milliseconds later. The error is ok's own, or says `what`
-// is wrong.
+// server that follows the database, some milliseconds later. The error is ok's own, or a *lateError
+// that says `what` is wrong.
 func (c *caller) until(ctx context.Context, what string, ok func() (bool, error)) error {
-	end := time.Now().Add(c.follow)
+	return c.within(ctx, c.follow, what, ok)
+}
+
+// within is until with a limit of its own.
+func (c *caller) within(
+	ctx context.Context, limit time.Duration, what string, ok func() (bool, error),
+) error {
+	start := time.Now()
 	for {
 		done, err := ok()
 		if err != nil || done {
 			return err
 		}
-		if time.Now().After(end) || !wait(ctx, c.pause/followPauses) {
-			return fmt.Errorf("%s after %s", what, c.follow)
+		if time.Since(start) > limit || !wait(ctx, c.pause/followPauses) {
+			return &lateError{what, time.Since(start)}
 		}
 	}
 }

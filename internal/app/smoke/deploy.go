@@ -25,13 +25,18 @@ const (
 	// followLimit is how long the catalog and the stock may be behind the database, and another run
 	// may keep the product for sale, which takes it a second or two.
 	followLimit = 15 * time.Second
+	// leaveLimit is how long the unit of another run may be held that has just held it, and dies. It
+	// is below runLimit.
+	leaveLimit = extendedSeconds*time.Second + followLimit
 )
 
 // deployRun is one run of the check of a deploy.
 type deployRun struct {
 	caller
 
-	id      string
+	id string
+	// leave is leaveLimit.
+	leave   time.Duration
 	product string // its id, when it is known
 	place   string // the warehouse's id
 	hold    string
@@ -205,8 +210,9 @@ func (d *deployRun) inCatalog(ctx context.Context) error {
 // isGone wants no shopper to see the product. Another run may have put it up again, and puts it
 // away when it ends. If that run has died, this one does.
 func (d *deployRun) isGone(ctx context.Context) error {
-	if err := d.untilGone(ctx); err == nil {
-		return nil
+	err := d.untilGone(ctx)
+	if !errors.As(err, new(*lateError)) || ctx.Err() != nil {
+		return err
 	}
 	if err := d.away(ctx); err != nil {
 		return err
@@ -346,11 +352,16 @@ func (d *deployRun) payTooLate(ctx context.Context) error {
 		}, http.StatusConflict, released, nil))
 }
 
-// isBack wants the released unit to be free again. A program that held units of the product in the
-// seconds before close may hold them for longer than this run. The unit that another run held since
-// then is soon given back.
+// isBack wants fewer units to be held than at close. Somebody else's hold from before close counts
+// on both sides, so it doesn't matter that it lasts for longer than this run. Another run may have
+// held a unit since. It soon gives the unit back, or the hold ends by itself.
+//
+// The count doesn't say whose unit came back. If somebody else's hold from before close ends
+// meanwhile, the count falls although this run's release gave nothing back. Two runs are of the
+// same deploy, so a release that gives nothing back gives none of their units back, and both wait
+// in vain.
 func (d *deployRun) isBack(ctx context.Context) error {
-	return d.until(ctx, "the unit that was released isn't back in the stock",
+	return d.within(ctx, d.leave, "the unit that was released isn't back in the stock",
 		func() (bool, error) {
 			row, _, err := d.row(ctx, now)
 			return row.ReservedQuantity < d.held, err

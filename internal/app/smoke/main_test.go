@@ -137,6 +137,7 @@ func (s *cloud) function(settings config.Smoke) *Function {
 		},
 	}, slog.New(slog.NewJSONHandler(s.logged, nil)), emf.New(s.metrics, "AlloReservations/test"))
 	f.patience, f.follow, f.pause = 5*time.Second, 5*time.Second, 20*time.Millisecond
+	f.leave = f.follow
 	return f
 }
 

@@ -198,7 +198,8 @@ func TestTheLimitsOfACheckAreBelowTheFunctions(t *testing.T) {
 	t.Parallel()
 
 	const timeout = 120 * time.Second // smokeTimeout in infra/smoke.go
-	if runLimit+awayLimit >= timeout || publicLimit >= timeout || patience >= runLimit {
+	if runLimit+awayLimit >= timeout || publicLimit >= timeout || patience >= runLimit ||
+		leaveLimit >= runLimit {
 		t.Errorf("a run of a deploy takes %s and %s, a public one %s, of %s", runLimit, awayLimit,
 			publicLimit, timeout)
 	}

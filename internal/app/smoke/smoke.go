@@ -88,14 +88,14 @@ type Function struct {
 	log      *slog.Logger
 	metrics  *emf.Writer
 	// The times of the check of a deploy.
-	patience, pause, follow time.Duration
+	patience, pause, follow, leave time.Duration
 }
 
 // New makes the function of the settings.
 func New(c config.Config, log *slog.Logger, metrics *emf.Writer) *Function {
 	return &Function{
 		settings: c.Smoke, aws: c.AWS, log: log, metrics: metrics,
-		patience: patience, pause: pause, follow: followLimit,
+		patience: patience, pause: pause, follow: followLimit, leave: leaveLimit,
 	}
 }
 
@@ -150,7 +150,7 @@ func (f *Function) deploy(ctx context.Context) (Report, error) {
 			api: &gateway{settings: f.settings, aws: f.aws}, log: f.log,
 			patience: time.Now().Add(f.patience), pause: f.pause, follow: f.follow,
 		},
-		id: runID(ctx),
+		id: runID(ctx), leave: f.leave,
 	}
 	err := run.check(ctx)
 	report.Product = run.product

@@ -236,11 +236,87 @@ func TestWhatNoOtherRunUndoesFailsTheDeploy(t *testing.T) {
 				func(answer string) string { return c.spoil(shop, answer) },
 			}
 			f := s.function(config.Smoke{})
-			f.follow = time.Second
+			f.follow, f.leave = time.Second, time.Second
 			if _, err := invoke(t, f, ""); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the deploy's error is %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+// A run that dies leaves its unit held for longer than the stock may be behind. The run beside it
+// waits for the end of that hold.
+func TestAHoldThatADeadRunLeftFailsNoDeploy(t *testing.T) {
+	t.Parallel()
+
+	const follow = 200 * time.Millisecond
+	for name, c := range map[string]struct {
+		ends, leave time.Duration
+		want        string
+	}{
+		"the hold ends":                        {2 * follow, time.Minute, ""},
+		"the control: it outlasts the waiting": {time.Hour, follow, "isn't back in the stock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newCloud(t, config.Config{})
+			s.replace(leaveUnit(pgtest.NewFixture(t, s.db), c.ends))
+			f := s.function(config.Smoke{})
+			f.follow, f.leave = follow, c.leave
+			_, err := invoke(t, f, "")
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the deploy's error is %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// leaveUnit lets another run hold a unit when a run releases its own. That hold ends a time after
+// the run has looked for its unit first.
+func leaveUnit(
+	f *pgtest.Fixture, after time.Duration,
+) func(http.ResponseWriter, string, events.APIGatewayV2HTTPRequest) bool {
+	var mu sync.Mutex
+	var looked time.Time
+	isHeld, isOver := false, false
+	return func(_ http.ResponseWriter, function string, _ events.APIGatewayV2HTTPRequest) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case function == "release" && !isHeld:
+			f.Exec("UPDATE inventory SET reserved = reserved + 1")
+			isHeld = true
+		case function == "list-stock" && isHeld && looked.IsZero():
+			looked = time.Now()
+		case function == "list-stock" && isHeld && !isOver && time.Since(looked) > after:
+			f.Exec("UPDATE inventory SET reserved = reserved - 1")
+			isOver = true
+		}
+		return false
+	}
+}
+
+// A function that is broken in the last call fails the deploy. Only a product that stays for sale
+// is put away once more.
+func TestABrokenLastCallFailsTheDeploy(t *testing.T) {
+	t.Parallel()
+
+	s := newCloud(t, config.Config{})
+	var mu sync.Mutex
+	calls := 0
+	s.replace(func(
+		w http.ResponseWriter, function string, _ events.APIGatewayV2HTTPRequest,
+	) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if function == "list-products" {
+			calls++
+		}
+		return function == "list-products" && calls == 2 && fail(w, http.StatusInternalServerError, "")
+	})
+	_, err := invoke(t, s.function(config.Smoke{}), "")
+	if err == nil || !strings.Contains(err.Error(), "answered 500") || calls != 2 {
+		t.Errorf("the deploy's error is %v after %d calls of the catalog", err, calls)
 	}
 }
 

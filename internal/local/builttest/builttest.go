@@ -63,7 +63,7 @@ func build(ctx context.Context, root, dir string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", binaries, err)
 	}
-	// Without tables for debuggers the binaries are linked faster, and are more like the deployed.
+	// Without tables for debuggers the binaries are linked faster, and are more like a deploy's.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", "lambda.norpc",
 		"-ldflags", "-s -w", "-o", binaries+string(filepath.Separator), "./functions/...")
 	cmd.Dir = root
