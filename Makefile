@@ -373,13 +373,13 @@ IN_TURN = @for part in $(1); do \
 	done
 
 .PHONY: check
-check: ## What a change must pass: lint, tests, builds, short attacks (15 minutes on two cores).
+check: ## What a change must pass: lint, tests, builds, short attacks (20 minutes on two cores).
 	$(call IN_TURN,lint test test-infra reproducible faults-short)
 
 # CI runs `make test` and this for each landing (.ci/run). With more than these parts it would take
 # over 45 minutes on two cores, so the longest runs are left to the night.
 .PHONY: landing
-landing: ## What a landing must pass beyond `make test` (30 minutes on two cores).
+landing: ## What a landing must pass beyond `make test` (25 minutes on two cores).
 	$(call IN_TURN,lint reproducible pooled-short browser faults-short contract security rehearse)
 
 .PHONY: nightly
