@@ -107,7 +107,7 @@ func TestAnArchivedHoldListsItsPayments(t *testing.T) {
 			t.Errorf("the payments of an archived hold differ (-before +after):\n%s", diff)
 		}
 	}
-	f.mutate("list_payments", "FROM archived_reservations", "FROM reservations")
+	f.mutate("hold_exists", "FROM archived_reservations", "FROM reservations")
 	if got, err := newService(f.own).ListPayments(f.Context(), holds[0]); !errors.Is(err,
 		reservation.ErrNotFound) {
 		t.Errorf("without the archive ListPayments() = %v, %v, want %v", got, err,

@@ -50,7 +50,7 @@ func TestAnArchivedHoldListsItsReturns(t *testing.T) {
 	if _, err := s.ListReturns(ctx, uuid.New()); !errors.Is(err, reservation.ErrNotFound) {
 		t.Errorf("ListReturns(unknown) = %v, want %v", err, reservation.ErrNotFound)
 	}
-	f.mutate("list_returns", "FROM archived_reservations", "FROM reservations")
+	f.mutate("hold_exists", "FROM archived_reservations", "FROM reservations")
 	if got, err := s.ListReturns(ctx, hold.ID); !errors.Is(err, reservation.ErrNotFound) {
 		t.Errorf("without the archive ListReturns() = %v, %v, want %v", got, err,
 			reservation.ErrNotFound)

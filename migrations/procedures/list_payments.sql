@@ -4,8 +4,7 @@
 CREATE OR REPLACE FUNCTION list_payments(_id uuid, _limit integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM reservations r WHERE r.id = _id)
-       AND NOT EXISTS (SELECT FROM archived_reservations r WHERE r.id = _id) THEN
+    IF NOT hold_exists(_id) THEN
         RETURN NULL;
     END IF;
     RETURN coalesce((
