@@ -168,8 +168,12 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// logRecord is the statement that makes a verb's second commit wait for the disk.
-const logRecord = "PERFORM write_log_record();"
+// logRecord is the statement that makes a verb's second commit wait for the disk, and readRecord
+// makes the answer of a read wait.
+const (
+	logRecord  = "_ignored := write_log_record();"
+	readRecord = "PERFORM write_log_record();"
+)
 
 // lazyWriter makes Postgres's log writer sleep for as long as it can. A commit that doesn't wait
 // for the disk is then lost in a crash. A commit that waits is flushed at once.
@@ -288,7 +292,7 @@ func TestReadsAndRepeatedConfirmsWaitForTheDisk(t *testing.T) {
 	for routine, read := range map[string]func(*fixture, reservation.Hold) error{
 		"read_hold": get, "replay_answer": replay,
 	} {
-		open(t, db, 0).mutate(routine, logRecord, "NULL;")
+		open(t, db, 0).mutate(routine, readRecord, "NULL;")
 		var status string
 		for n := 0; n < 3 && status != "gone"; n++ {
 			var err error
@@ -323,19 +327,19 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
 
 	const withParty = `((IF [^;]+ THEN\s+)?answer := with_party\(answer\);\s+(END IF;\s+)?)?`
 	ends := regexp.MustCompile(`(?s)IF [^;]+ THEN\s+` + withParty +
-		`COMMIT;\s+PERFORM write_log_record\(\);\s+` +
+		`COMMIT;\s+_ignored := write_log_record\(\);\s+` +
 		`(ELSE\s+ROLLBACK;[^;]*IF (_payment IS NOT NULL OR )?` +
-		`NOT hold_is_flushed\((_id|_replaces)\) THEN\s+PERFORM write_log_record\(\);` +
+		`NOT hold_is_flushed\((_id|_replaces)\) THEN\s+_ignored := write_log_record\(\);` +
 		`[^;]*END IF;\s+)?END IF;\s+END \$`)
 	// A document of movements commits each line, and waits once, at its end.
 	endsDocument := regexp.MustCompile(`(?s)IF NOT _together THEN\s+COMMIT;\s+END IF;.*` +
-		`\s+COMMIT;\s+PERFORM write_log_record\(\);\s+END \$`)
+		`\s+COMMIT;\s+_ignored := write_log_record\(\);\s+END \$`)
 	// A refused return tells of a confirm or a return before, so it waits too.
 	endsReturn := regexp.MustCompile(`(?s)THEN\s+` + withParty +
 		`COMMIT;\s+ELSE\s+ROLLBACK;[^;]*END IF;` +
-		`\s+PERFORM write_log_record\(\);[^;]*END \$`)
+		`\s+_ignored := write_log_record\(\);[^;]*END \$`)
 	commits := regexp.MustCompile(`(?m)^\s*COMMIT;`)
-	const doesNotWait = "PERFORM set_config('synchronous_commit', 'off', true);"
+	const doesNotWait = "_ignored := set_config('synchronous_commit', 'off', true);"
 	n := 0
 	for rows.Next() {
 		var name, source string

@@ -28,6 +28,7 @@ DECLARE
     _end   timestamptz;
     _hold  reservations;
     _tries integer := 0;
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -35,7 +36,7 @@ BEGIN
             EXIT WHEN outcome IS NOT NULL;
         END IF;
 
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
         _hold := lock_hold(_id);
         _now := clock_timestamp(); -- after the lock
         _end := greatest(_now, _hold.updated_at) -- updated_at never falls
@@ -81,11 +82,11 @@ BEGIN
     IF outcome IN ('PENDING', 'UNCHANGED', 'REPLAYED') THEN
         answer := with_party(answer);
         COMMIT;
-        PERFORM write_log_record();
+        _ignored := write_log_record();
     ELSE
         ROLLBACK; -- the hold's lock needs no flush
         IF _payment IS NOT NULL OR NOT hold_is_flushed(_id) THEN
-            PERFORM write_log_record(); -- for the change that the refusal tells of
+            _ignored := write_log_record(); -- for the change that the refusal tells of
         END IF;
     END IF;
 END $$;

@@ -30,13 +30,14 @@ DECLARE
     _last    integer;
     _tries   integer;
     _late    boolean;
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     _wanted := wanted_movements(_source, _reference, _actor, _together, _lines);
     WHILE _first <= cardinality(_wanted) LOOP
         _last := CASE WHEN _together THEN cardinality(_wanted) ELSE _first END;
         _tries := 0;
         LOOP
-            PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+            _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
             IF _key IS NOT NULL THEN
                 SELECT c.outcome, c.answer INTO outcome, answer FROM claim_pending(_key, _hash) c;
                 EXIT WHEN outcome IS NOT NULL;
@@ -72,7 +73,7 @@ BEGIN
         END IF;
     END LOOP;
     IF outcome IS NULL AND _key IS NOT NULL AND NOT _together THEN
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
         SELECT c.outcome, c.answer INTO outcome, answer FROM claim_pending(_key, _hash) c;
         _results := applied_since(_wanted, _results);
     END IF;
@@ -86,7 +87,7 @@ BEGIN
     IF outcome NOT IN ('MOVED', 'REPLAYED') THEN
         ROLLBACK;
         IF outcome = 'REFUSED' THEN
-            PERFORM write_log_record(); -- for the lines that were applied before
+            _ignored := write_log_record(); -- for the lines that were applied before
         END IF;
         RETURN;
     END IF;
@@ -94,7 +95,7 @@ BEGIN
         UPDATE idempotency_keys k SET answer = move_stock.answer WHERE k.key = _key;
     END IF;
     COMMIT;
-    PERFORM write_log_record();
+    _ignored := write_log_record();
 END $$;
 
 -- claim_pending claims a key as claim_key does, and stores that its answer is pending. outcome is

@@ -23,6 +23,7 @@ DECLARE
     _fits   boolean;
     _tries  integer := 0;
     _late   boolean; -- the steps that free many units took too long
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -79,7 +80,7 @@ BEGIN
             FROM reservations r WHERE r.id = _id;
         END IF;
 
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
 
         -- The stock rows are locked in order and then updated under the guard. One row that is
         -- short undoes the whole cart.
@@ -122,7 +123,7 @@ BEGIN
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
         COMMIT;
-        PERFORM write_log_record();
+        _ignored := write_log_record();
     END IF;
 END $$;
 

@@ -36,13 +36,14 @@ DECLARE
     _now    timestamptz;
     _tries  integer := 0;
     _late   boolean; -- the steps that free many units took too long
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
             SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
             EXIT WHEN outcome IS NOT NULL;
         END IF;
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
         _limits := limits_of_lines(_products, _warehouses);
         outcome := 'INVENTORY_NOT_FOUND';
         EXIT WHEN cardinality(_limits.per_hold) IS DISTINCT FROM cardinality(_products);
@@ -97,11 +98,11 @@ BEGIN
     IF outcome IN ('PENDING', 'REPLAYED') THEN
         answer := with_party(answer);
         COMMIT;
-        PERFORM write_log_record();
+        _ignored := write_log_record();
     ELSE
         ROLLBACK; -- the locks need no flush
         IF NOT hold_is_flushed(_replaces) THEN
-            PERFORM write_log_record(); -- for the change that the refusal tells of
+            _ignored := write_log_record(); -- for the change that the refusal tells of
         END IF;
     END IF;
 END $$;

@@ -38,6 +38,7 @@ DECLARE
     _freed bigint;
     _tries integer := 0;
     _late  boolean; -- the steps that free many units took too long
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -83,7 +84,7 @@ BEGIN
             FROM reservations r WHERE r.id = _id;
         END IF;
 
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
 
         -- The guard on the last line decides. Postgres evaluates it again after a wait for the
         -- row's lock. The epoch only leads to the row (0002_old_snapshots.sql).
@@ -121,6 +122,6 @@ BEGIN
     END LOOP;
     IF outcome IN ('HELD', 'REPLAYED') THEN
         COMMIT;
-        PERFORM write_log_record();
+        _ignored := write_log_record();
     END IF;
 END $$;

@@ -30,6 +30,7 @@ DECLARE
     _tries   integer := 0;
     _changed boolean; -- the stock rows that a payment would take units of have changed
     _late    boolean; -- the steps that free many units took too long
+    _ignored text; -- write_log_record.sql says why
 BEGIN
     LOOP
         IF _key IS NOT NULL THEN
@@ -38,7 +39,7 @@ BEGIN
             EXIT WHEN outcome IS NOT NULL;
         END IF;
 
-        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+        _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
         IF _gone THEN
             _limits := lock_owner_of_hold(_id);
         END IF;
@@ -110,11 +111,11 @@ BEGIN
             answer := with_party(answer);
         END IF;
         COMMIT;
-        PERFORM write_log_record();
+        _ignored := write_log_record();
     ELSE
         ROLLBACK; -- the lock that settled_hold took needs no flush
         IF _payment IS NOT NULL OR NOT hold_is_flushed(_id) THEN
-            PERFORM write_log_record(); -- for the change that the refusal tells of
+            _ignored := write_log_record(); -- for the change that the refusal tells of
         END IF;
     END IF;
 END $$;

@@ -16,8 +16,9 @@ CREATE OR REPLACE PROCEDURE return_goods(
 LANGUAGE plpgsql AS $$
 DECLARE
     _wanted returns[];
+    _ignored text; -- write_log_record.sql says why
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+    _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
     SELECT array_agg(l ORDER BY l.line) INTO _wanted
     FROM jsonb_populate_recordset(NULL::returns, _lines) l;
     IF _key IS NOT NULL THEN
@@ -36,7 +37,7 @@ BEGIN
     ELSE
         ROLLBACK; -- also the lines before the one that was refused
     END IF;
-    PERFORM write_log_record(); -- a refusal tells of a confirm or a return that must be on disk too
+    _ignored := write_log_record(); -- a refusal tells of an earlier change, so it waits too
 END $$;
 
 -- take_back does the work of return_goods in the caller's transaction. Its outcomes are those that
