@@ -99,7 +99,6 @@ func (a *App) audit(ctx context.Context, kind auditKind) *AuditReport {
 		violations, err = a.Service.AuditNew(auditing)
 		report = &AuditReport{Violations: len(violations), Unfinished: err != nil}
 	}
-	a.observeAudit(report)
 	attrs := []any{
 		"full", report.Full, "found", report.Violations, "unfinished", report.Unfinished,
 		"tookMs", time.Since(start).Milliseconds(),
@@ -114,7 +113,7 @@ func (a *App) audit(ctx context.Context, kind auditKind) *AuditReport {
 		attrs = append(attrs, "violations", violations[:min(maxLogged, len(violations))])
 	}
 	a.log.Log(context.WithoutCancel(ctx), level, "audit", attrs...)
-	a.storeAudit(ctx, report)
+	a.observeAudit(report, a.storeAudit(ctx, report))
 	return report
 }
 
@@ -131,15 +130,26 @@ func (a *App) auditFull(
 	return report, audit.Found, err
 }
 
-// storeAudit stores an audit's result for the operator's page. A failure is only logged, because
-// the result is in the log already. A part of a full audit that found nothing isn't a result.
-func (a *App) storeAudit(ctx context.Context, report *AuditReport) {
+// storeAudit stores an audit's result for the operator's page. It returns how many violations are
+// known, those of the other kind of audit included, or nil when nobody knows. A failure is only
+// logged, because the result is in the log already. A part of a full audit that found nothing isn't
+// a result.
+func (a *App) storeAudit(ctx context.Context, report *AuditReport) (known *int) {
 	if report.Full && report.Unfinished && report.Violations == 0 {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLimit)
 	defer cancel()
-	if err := a.Service.KeepAudit(ctx, report.Violations, report.Unfinished); err != nil {
+	n, err := a.Service.KeepAudit(ctx, report.Full, report.Violations, report.Unfinished)
+	if err != nil {
 		a.log.WarnContext(ctx, "the audit's result isn't stored", "error", err)
+		if report.Violations == 0 {
+			return nil
+		}
+		n = report.Violations
 	}
+	if n > report.Violations {
+		a.log.WarnContext(ctx, "an earlier audit found more", "violations", n)
+	}
+	return &n
 }

@@ -78,11 +78,80 @@ func TestTheAuditsResultIsStored(t *testing.T) {
 	}
 }
 
+// auditsInTurn lets a full audit find a movement that is missing behind a closing, and an hour's
+// audit, which can't see it, follow. It returns what the stats and the metric then show, and again
+// after the row was repaired and another full audit found nothing.
+func auditsInTurn(t *testing.T, mutate func(pgtest.Database)) (shown [2]int, metric [2]float64) {
+	t.Helper()
+	a, db, log, metrics := newSweeper(t)
+	mutate(db)
+	f := pgtest.NewFixture(t, db)
+	for range 2 {
+		f.Exec("SELECT adjust_stock(product_id, warehouse_id, 1, 'x') FROM inventory WHERE total >= 50")
+	}
+	sweep := func(event events.EventBridgeEvent) {
+		t.Helper()
+		metrics.Reset()
+		if _, err := a.Sweep(t.Context(), event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	show := func(i int) {
+		t.Helper()
+		stats, err := a.Service.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown[i], metric[i] = stats.Audit.Violations, readMetrics(t, metrics)["AuditViolations"]
+	}
+	sweep(auditEvent)
+	f.Exec(`
+CREATE TABLE missing AS SELECT * FROM stock_movements WHERE seq = 2 LIMIT 1`)
+	f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER USER")
+	f.Exec(`
+DELETE FROM stock_movements m USING missing d
+WHERE (m.product_id, m.warehouse_id, m.seq) = (d.product_id, d.warehouse_id, d.seq)`)
+	f.Exec("ALTER TABLE stock_movements ENABLE TRIGGER USER")
+	sweep(fullAuditEvent)
+	sweep(auditEvent)
+	show(0)
+	if shown[0] > 0 && !strings.Contains(log.String(), "an earlier audit found more") {
+		t.Errorf("the log is %s, want a line about the earlier audit", log)
+	}
+	f.Exec("ALTER TABLE stock_movements DISABLE TRIGGER USER")
+	f.Exec("INSERT INTO stock_movements SELECT * FROM missing")
+	f.Exec("ALTER TABLE stock_movements ENABLE TRIGGER USER")
+	sweep(fullAuditEvent)
+	show(1)
+	return shown, metric
+}
+
+func TestAFullAuditsFindingStaysUntilAnotherOneIsClean(t *testing.T) {
+	t.Parallel()
+
+	shown, metric := auditsInTurn(t, func(pgtest.Database) {})
+	if shown != [2]int{1, 0} || metric != [2]float64{1, 0} {
+		t.Errorf("the stats show %v and the metric %v, want 1, and then 0", shown, metric)
+	}
+}
+
+func TestAnHoursAuditClearsAFullOnesFindingWithoutItsColumn(t *testing.T) {
+	t.Parallel()
+
+	shown, metric := auditsInTurn(t, func(db pgtest.Database) {
+		pgtest.Mutate(t, db, "keep_audit", "CASE WHEN NOT _full THEN a.full_violations",
+			"CASE WHEN NOT _full THEN 0")
+	})
+	if shown[0] != 0 || metric[0] != 0 {
+		t.Errorf("the stats show %v and the metric %v, want 0", shown, metric)
+	}
+}
+
 // The log has the audit's result too, so the sweep doesn't fail.
 func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	t.Parallel()
 
-	a, db, log, _ := newSweeper(t)
+	a, db, log, metrics := newSweeper(t)
 	conn, err := pgx.Connect(t.Context(), db.DirectURL)
 	if err != nil {
 		t.Fatal(err)
@@ -100,6 +169,10 @@ func TestAnAuditThatCanNotBeStoredIsLogged(t *testing.T) {
 	if readAudit(t, log) == nil ||
 		!strings.Contains(log.String(), "the audit's result isn't stored") {
 		t.Errorf("the log is %s, want the audit and a line that it isn't stored", log)
+	}
+	// A full audit may have found something, and nobody knows.
+	if n, known := readMetrics(t, metrics)["AuditViolations"]; known {
+		t.Errorf("the metric AuditViolations is %g, want none", n)
 	}
 }
 

@@ -78,8 +78,9 @@ func (a *App) observeSweep(
 }
 
 // observeAudit writes the metrics of an audit. A full audit takes many calls, so being unfinished
-// is no trouble, and says nothing of the audits of what is new.
-func (a *App) observeAudit(report *AuditReport) {
+// is no trouble, and says nothing of the audits of what is new. known is the number of violations,
+// those of the other kind of audit included, or nil when nobody knows.
+func (a *App) observeAudit(report *AuditReport, known *int) {
 	var values []emf.Value
 	if !report.Full {
 		unfinished := 0.0
@@ -88,9 +89,9 @@ func (a *App) observeAudit(report *AuditReport) {
 		}
 		values = append(values, emf.AuditUnfinished.Value(unfinished))
 	}
-	// An unfinished audit without a violation says nothing about their number.
-	if !report.Unfinished || report.Violations > 0 {
-		values = append(values, emf.AuditViolations.Value(float64(report.Violations)))
+	// An unfinished audit says nothing about their number when none is known.
+	if known != nil && (!report.Unfinished || *known > 0) {
+		values = append(values, emf.AuditViolations.Value(float64(*known)))
 	}
 	a.metrics.Write(values...)
 }

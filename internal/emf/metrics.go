@@ -52,7 +52,8 @@ var (
 	// dead row versions, on the server or on a replica.
 	HorizonTransactions = Metric{"HorizonTransactions", Count, ""}
 
-	// AuditViolations counts what an audit found.
+	// AuditViolations counts what the last audit of what is new found, or what the full audits did,
+	// whichever is more.
 	AuditViolations = Metric{"AuditViolations", Count, ""}
 	// AuditUnfinished is 1 when an audit didn't finish, else 0.
 	AuditUnfinished = Metric{"AuditUnfinished", Count, ""}

@@ -101,7 +101,7 @@ func (s *Service) auditNew(ctx context.Context) (found []Violation, resumed bool
 	}
 	whole := w.all(ctx)
 	if whole || len(w.errs) > 0 && !cutOff(ctx) {
-		_, _, err := s.endAudit(ctx, w)
+		_, err := s.endAudit(ctx, w)
 		w.fail(err)
 	}
 	return w.found, run.Part != "", errors.Join(w.errs...)
@@ -122,9 +122,11 @@ func (s *Service) AuditFull(ctx context.Context) (FullAudit, error) {
 	whole := w.all(ctx)
 	audit := FullAudit{Found: w.found}
 	if whole {
-		audit.All, audit.First, err = s.endAudit(ctx, w)
+		end, err := s.endAudit(ctx, w)
 		w.fail(err)
-		audit.Complete = err == nil
+		if end != nil {
+			audit.Complete, audit.All, audit.First = true, end.Violations, end.First
+		}
 	}
 	if cutOff(ctx) {
 		return audit, nil
@@ -291,27 +293,22 @@ func (s *Service) beginAudit(ctx context.Context, kind string) (auditRun, error)
 	return run, nil
 }
 
-const endAuditSQL = `SELECT violations, found::text FROM end_audit($1, $2, $3, $4, $5)`
+const endAuditSQL = `SELECT violations, found FROM end_audit($1, $2, $3, $4, $5)`
 
-// auditEnd is the answer of endAuditSQL.
+// auditEnd is the answer of endAuditSQL: how many violations an audit has, and the first of them.
 type auditEnd struct {
 	Violations int
-	Found      string
+	First      []Violation
 }
 
-// endAudit ends the audit of a walk, unless another call has done so, and returns how many
-// violations it has and the first of them.
-func (s *Service) endAudit(ctx context.Context, w walk) (int, []Violation, error) {
+// endAudit ends the audit of a walk. It returns nil when another call has done so.
+func (s *Service) endAudit(ctx context.Context, w walk) (*auditEnd, error) {
 	ends, err := query(ctx, s, pgx.RowToStructByPos[auditEnd], endAuditSQL, w.kind, w.run.Run,
 		len(w.errs) == 0, w.missed, w.run.NextSeen)
 	if err != nil || len(ends) == 0 {
-		return 0, nil, err
+		return nil, err
 	}
-	var first []Violation
-	if err := json.Unmarshal([]byte(ends[0].Found), &first); err != nil {
-		return 0, nil, fmt.Errorf("read the violations: %w", err)
-	}
-	return ends[0].Violations, first, nil
+	return &ends[0], nil
 }
 
 // firstID is the least id of a hold that is made at a time, or after it: a UUIDv7 begins with the

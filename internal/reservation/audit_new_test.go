@@ -488,6 +488,50 @@ func TestTwoFullAuditsReadEachSliceOnce(t *testing.T) {
 	}
 }
 
+// endTogether lets two full audits end one run together, which has found two violations. It returns
+// the answers that say that the run is complete.
+func endTogether(f *fixture) (complete []reservation.FullAudit) {
+	f.t.Helper()
+	f.Exec(`
+UPDATE audit_state SET began = clock_timestamp(), part = 'end', violations = 2 WHERE kind = 'FULL'`)
+	unlock := f.Lock("SELECT FROM audit_state WHERE kind = 'FULL' FOR UPDATE")
+	services := f.services()
+	audits := make([]reservation.FullAudit, len(services))
+	var errs [3]error
+	together(len(services)+1, func(i int) {
+		if i < len(services) {
+			audits[i], errs[i] = services[i].AuditFull(f.Context())
+			return
+		}
+		errs[i] = pgtest.Wait(f.Context(), f.Admin, waitingSQL, len(services))
+		unlock()
+	})
+	for _, a := range audits {
+		if a.Complete {
+			complete = append(complete, a)
+		}
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		f.t.Fatal(err)
+	}
+	return complete
+}
+
+// A full audit is complete once. A call that says so too, and has no violations, would clear what
+// the other one found.
+func TestOneOfTwoFullAuditsEndsTheRun(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 2)
+	if complete := endTogether(f); len(complete) != 1 || complete[0].All != 2 {
+		t.Errorf("the audits are complete with %+v, want one of them with 2 violations", complete)
+	}
+	f.mutate("end_audit", "AND a.run = _run AND a.began IS NOT NULL", "AND a.run = _run")
+	if complete := endTogether(f); len(complete) != 2 {
+		t.Errorf("without the guard the audits are complete with %+v, want both", complete)
+	}
+}
+
 // raceOfAudits lets callers reserve, confirm, release and adjust while two audits of what is new
 // and a full one run, again and again.
 func raceOfAudits(ctx context.Context, f *fixture, r *report) {

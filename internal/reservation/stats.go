@@ -25,7 +25,7 @@ type Stats struct {
 	Total int64
 	// Minutes are the last StatsMinutes, the oldest first.
 	Minutes []Minute
-	// Audit is the result of the last audit, or nil before the first.
+	// Audit is what the audits have found, or nil before the first.
 	Audit *AuditResult
 	// Feed says how far the events are published.
 	Feed FeedStats
@@ -60,7 +60,9 @@ type Minute struct {
 	Held, Confirmed, Released, Expired int64
 }
 
-// AuditResult is the result of an audit. An unfinished audit may have missed violations.
+// AuditResult is what the audits have found. At is when the last one ended. Violations is the
+// number of the last audit of what is new, or of the full audits, whichever is larger. Unfinished
+// is true when the last audit of what is new was cut off, so that it may have missed some.
 type AuditResult struct {
 	At         time.Time
 	Violations int
@@ -133,15 +135,18 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 
 func fromSeconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 
-const keepAuditSQL = `SELECT keep_audit($1, $2)`
+const keepAuditSQL = `SELECT keep_audit($1, $2, $3)`
 
-// KeepAudit stores the result of an audit for Stats. Only the last audit is kept. It returns
-// ErrBusy or ErrUnavailable.
-func (s *Service) KeepAudit(ctx context.Context, violations int, unfinished bool) error {
-	err := s.retry(ctx,
-		func() error { return s.pool.Exec(ctx, keepAuditSQL, violations, unfinished) })
+// KeepAudit stores the result of an audit of what is new, or of a full one, for Stats. It returns
+// how many violations are known: those of the one kind or of the other, whichever are more. What a
+// full audit has found stays until one is complete and finds nothing. It returns ErrBusy or
+// ErrUnavailable.
+func (s *Service) KeepAudit(
+	ctx context.Context, full bool, violations int, unfinished bool,
+) (known int, err error) {
+	known, err = queryRow(ctx, s, pgx.RowTo[int], keepAuditSQL, full, violations, unfinished)
 	if err != nil {
-		return fmt.Errorf("keep the audit's result: %w", err)
+		return 0, fmt.Errorf("keep the audit's result: %w", err)
 	}
-	return nil
+	return known, nil
 }

@@ -501,8 +501,9 @@ func TestStatsShowTheLastAudit(t *testing.T) {
 	for _, want := range []reservation.AuditResult{
 		{Violations: 3, Unfinished: true}, {}, {Violations: 1},
 	} {
-		if err := s.KeepAudit(ctx, want.Violations, want.Unfinished); err != nil {
-			t.Fatal(err)
+		known, err := s.KeepAudit(ctx, false, want.Violations, want.Unfinished)
+		if err != nil || known != want.Violations {
+			t.Fatalf("KeepAudit() = %d, %v, want %d", known, err, want.Violations)
 		}
 		stats, err := s.Stats(ctx)
 		if err != nil || stats.Audit == nil {
@@ -521,5 +522,99 @@ func TestStatsShowTheLastAudit(t *testing.T) {
 	}
 	if n := queryOne[int](f, "SELECT count(*) FROM last_audit"); n != 1 {
 		t.Errorf("%d audits are stored, want one", n)
+	}
+}
+
+// keptAudit is a call of KeepAudit, and what Stats shows afterwards.
+type keptAudit struct {
+	full       bool
+	violations int
+	unfinished bool
+	want       reservation.AuditResult
+}
+
+// keepAudits makes the calls, and returns the first one after which Stats shows another result.
+func keepAudits(f *fixture, calls []keptAudit) (wrong int, got reservation.AuditResult) {
+	f.t.Helper()
+	s := newService(f.own)
+	for i, c := range calls {
+		known, err := s.KeepAudit(f.Context(), c.full, c.violations, c.unfinished)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		stats, err := s.Stats(f.Context())
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		got := *stats.Audit
+		got.At = time.Time{}
+		if got != c.want || known != got.Violations {
+			return i, got
+		}
+	}
+	return -1, got
+}
+
+// What a full audit found stays until one is complete and clean. An audit that was cut off may have
+// missed what the one before found.
+var keptAudits = map[string]struct {
+	calls      []keptAudit
+	guard, old string
+}{
+	"a full audit's finding": {
+		calls: []keptAudit{
+			{false, 0, false, reservation.AuditResult{}},
+			{true, 2, false, reservation.AuditResult{Violations: 2}},
+			{false, 0, false, reservation.AuditResult{Violations: 2}},
+			{false, 3, false, reservation.AuditResult{Violations: 3}},
+			{false, 0, false, reservation.AuditResult{Violations: 2}},
+			{true, 0, false, reservation.AuditResult{}},
+		},
+		guard: "CASE WHEN NOT _full THEN a.full_violations", old: "CASE WHEN NOT _full THEN 0",
+	},
+	"a part of a full audit": {
+		calls: []keptAudit{
+			{true, 2, false, reservation.AuditResult{Violations: 2}},
+			{true, 1, true, reservation.AuditResult{Violations: 2}},
+			{true, 3, true, reservation.AuditResult{Violations: 3}},
+			{true, 1, false, reservation.AuditResult{Violations: 1}},
+		},
+		guard: "greatest(a.full_violations, _violations)", old: "_violations",
+	},
+	"an audit of what is new beside a full one": {
+		calls: []keptAudit{
+			{false, 2, true, reservation.AuditResult{Violations: 2, Unfinished: true}},
+			{true, 0, false, reservation.AuditResult{Violations: 2, Unfinished: true}},
+			{false, 0, false, reservation.AuditResult{}},
+		},
+		guard: "CASE WHEN _full THEN a.violations", old: "CASE WHEN _full THEN _violations",
+	},
+	"an audit that was cut off": {
+		calls: []keptAudit{
+			{false, 2, false, reservation.AuditResult{Violations: 2}},
+			{false, 0, true, reservation.AuditResult{Violations: 2, Unfinished: true}},
+			{false, 1, false, reservation.AuditResult{Violations: 1}},
+		},
+		guard: "greatest(a.violations, _violations)\n", old: "_violations\n",
+	},
+}
+
+func TestEachKindOfAuditKeepsItsResult(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range keptAudits {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			if i, got := keepAudits(f, c.calls); i >= 0 {
+				t.Errorf("after %+v the stats show %+v", c.calls[i], got)
+			}
+			f.Exec("DELETE FROM last_audit")
+			f.mutate("keep_audit", c.guard, c.old)
+			if i, _ := keepAudits(f, c.calls); i < 0 {
+				t.Error("without the guard the stats show the same")
+			}
+		})
 	}
 }

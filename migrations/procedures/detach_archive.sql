@@ -1,7 +1,8 @@
 -- detach_archive takes the month that begins on _first out of the archive, in UTC. Its holds,
 -- lines, movements and rows of the ledger then lie in tables of their own, whose names it answers,
 -- and the service finds them no more. The month gets no more rows. Operators call it, and export
--- the tables before they call drop_archive.
+-- the tables before they call drop_archive. archived_stock.detached records for each stock row
+-- which movements may have gone, so that the audits miss every other one.
 --
 -- It has its owner's rights, because an operator owns no table. It locks the archive for a moment.
 CREATE OR REPLACE FUNCTION detach_archive(_first date) RETURNS text[]
@@ -21,6 +22,11 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the archive has no month that begins on %', _first;
     END IF;
+    UPDATE archived_stock a SET detached = greatest(a.detached, g.seq)
+    FROM (SELECT m.product_id, m.warehouse_id, max(m.seq) AS seq FROM archived_movements m
+          WHERE m.at >= _month AND m.at < next_month(_month)
+          GROUP BY m.product_id, m.warehouse_id) g
+    WHERE a.product_id = g.product_id AND a.warehouse_id = g.warehouse_id;
     FOREACH _table IN ARRAY archived_tables() LOOP
         -- a month from before a table of the archive has no partition of it
         CONTINUE WHEN to_regclass(archive_partition(_table, _month)) IS NULL;

@@ -66,8 +66,9 @@ BEGIN
                 FROM generate_series(_first, _now, interval '1 minute') m (at)
                 LEFT JOIN counts c ON c.minute = m.at
             ),
-            'audit', (SELECT jsonb_build_object('at', a.at, 'violations', a.violations,
-                                                'unfinished', a.unfinished)
+            'audit', (SELECT jsonb_build_object(
+                          'at', a.at, 'unfinished', a.unfinished,
+                          'violations', greatest(a.violations, a.full_violations))
                       FROM last_audit a WHERE a.only_row),
             'events', feed_stats(_now)
         )

@@ -130,6 +130,13 @@ BEGIN
                  FROM end_audit(_kind, _run, _whole, _missed, NULL) e;
 END $$;
 
+-- The previous release keeps one result, whatever the kind of the audit.
+CREATE OR REPLACE FUNCTION keep_audit(_violations integer, _unfinished boolean) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM keep_audit(false, _violations, _unfinished);
+END $$;
+
 CREATE OR REPLACE FUNCTION list_holds(
     _status reservation_status, _product uuid, _warehouse uuid, _at timestamptz, _id uuid,
     _limit integer, _scan integer)
