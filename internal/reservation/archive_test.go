@@ -813,6 +813,44 @@ func TestTheAuditMissesADetachedMonthWithoutItsMark(t *testing.T) {
 	wantBroken(t, f.own, "I6", "I8")
 }
 
+// A hold may be made days before it is paid, in a month that is detached by then.
+func TestAHoldThatWasMadeInADetachedMonthIsArchived(t *testing.T) {
+	t.Parallel()
+
+	for _, guarded := range []bool{true, false} {
+		f := newFixture(t, 0)
+		rows := f.stocks(100, 100)
+		hold := f.hold(rows[0])
+		if _, err := newService(f.own).Confirm(f.Context(), hold.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		f.age(old)
+		// It was made a week before the end of a month, and paid on the next one's first day.
+		f.unguarded(`
+UPDATE reservations SET created_at = m.at - interval '6 days', updated_at = m.at + interval '1 day',
+                        expires_at = m.at + interval '1 day 1 hour'
+FROM (SELECT month_of(clock_timestamp() - interval '75 days') AS at) m`, `
+UPDATE ledger l SET at = CASE l.version WHEN 1 THEN r.created_at ELSE r.updated_at END,
+                    expires_at = r.expires_at
+FROM reservations r WHERE r.id = l.hold_id`, `
+UPDATE stock_movements SET at = m.at
+FROM (SELECT month_of(clock_timestamp() - interval '75 days') + interval '1 day' AS at) m
+WHERE kind = 'SALE'`)
+		f.Exec("SELECT adjust_stock(product_id, warehouse_id, 1, 'test') FROM inventory")
+		f.closeStock()
+		f.Exec(`
+SELECT make_archive_month(month_of(clock_timestamp() - interval '75 days') - interval '1 month')`)
+		f.Exec("SELECT detach_archive($1::date)", f.month())
+		if !guarded {
+			f.mutate("archive_holds", "_least - longest_hold()", "_least - interval '1 day'")
+			f.mustArchive(0, 0)
+			continue
+		}
+		f.mustArchive(1, 1)
+		f.mustAudit(t)
+	}
+}
+
 func TestAYoungMonthIsNotDetached(t *testing.T) {
 	t.Parallel()
 

@@ -37,7 +37,7 @@ BEGIN
         RETURN; -- another sweep is archiving
     END IF;
     WITH due AS MATERIALIZED (
-        SELECT * FROM archivable_holds(greatest(_from, _least - interval '1 day'), _least, _before,
+        SELECT * FROM archivable_holds(greatest(_from, _least - longest_hold()), _least, _before,
                                        _limit)
     ), free AS MATERIALIZED (
         SELECT r.id, r.created_at, r.product_id FROM reservations r
@@ -89,8 +89,8 @@ END $$;
 
 -- archivable_holds answers the first _limit holds that were made at _from or later, and resolved at
 -- _least or later and before _before. No index has the resolved holds by the time of their
--- resolution. A hold is made before it is resolved, and not long before. So the look passes by few
--- holds that it doesn't answer.
+-- resolution. A hold is made before it is resolved, and at most longest_hold() before. So the look
+-- passes by few holds that it doesn't answer.
 CREATE OR REPLACE FUNCTION archivable_holds(
     _from timestamptz, _least timestamptz, _before timestamptz, _limit integer)
 RETURNS TABLE (id uuid, created_at timestamptz) LANGUAGE plpgsql STABLE AS $$
