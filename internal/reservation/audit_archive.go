@@ -1,6 +1,11 @@
 package reservation
 
-import "github.com/google/uuid"
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/google/uuid"
+)
 
 // missingHold is the SQL of a condition: a hold, of which hold is the row or null, is missing. A
 // hold that lies in the archive isn't, and neither is one whose month may have been detached. at is
@@ -18,6 +23,23 @@ func detachedAt(at string) string {
                   WHERE d.detached AND d.month <= ` + at + `
                     AND next_month(d.month) > ` + at + ` - interval '1 hour')`
 }
+
+// lostHold is the SQL of a condition: a hold, of which hold is the stored row or null, isn't there,
+// and didn't lie in a month that was detached. A hold is resolved at most longest_hold() after it
+// was made, which its id tells: a UUIDv7 begins with the milliseconds since 1970. The hour is for a
+// service whose clock is ahead of the database's.
+func lostHold(hold, id string) string {
+	return hold + `.id IS NULL AND NOT EXISTS (
+               SELECT FROM archived_months d
+               CROSS JOIN (SELECT to_timestamp(('x' || left(replace(` + id + `::text, '-', ''), 12)
+                                               )::bit(48)::bigint / 1000.0) AS made) t
+               WHERE d.detached AND d.month <= t.made + longest_hold()
+                 AND next_month(d.month) > t.made - interval '1 hour')`
+}
+
+// goneWithAMonth is the SQL of a condition: the movement seq of the stock row of s, its row of
+// archived_stock, may have gone with a month that was detached.
+func goneWithAMonth(seq string) string { return seq + " <= s.detached" }
 
 // soldInArchive is the SQL of a condition: the hold that the movement m sold lies in the archive,
 // CONFIRMED and with as many units of the stock row. Its month may have been detached.
@@ -104,7 +126,7 @@ var inSlice = "(m.product_id, m.warehouse_id, m.seq) > " + movementKey("$1") + `
   AND (m.product_id, m.warehouse_id, m.seq) <= ` + movementKey("$2")
 
 // followsCheck finds each movement of a table whose total doesn't follow from the movement before,
-// wherever that lies. The one before may be missing when a month was detached.
+// wherever that lies. The one before may have gone with a month that was detached.
 func followsCheck(table string) check {
 	return check{"I8", `
 SELECT format('product %s in warehouse %s: movement %s, by %s to %s, follows one to %s',
@@ -120,8 +142,7 @@ LEFT JOIN LATERAL (
 ) before ON true
 WHERE ` + inSlice + `
   AND m.seq BETWEEN 2 AND s.seq AND m.total_after IS DISTINCT FROM m.delta + before.total_after
-  AND (before.total_after IS NOT NULL
-       OR NOT EXISTS (SELECT FROM archived_months d WHERE d.detached))`}
+  AND (before.total_after IS NOT NULL OR NOT ` + goneWithAMonth("m.seq - 1") + `)`}
 }
 
 var archivedMovementChecks = []check{
@@ -160,6 +181,78 @@ LEFT JOIN LATERAL (
 ) m ON true
 WHERE s.product_id > $1 AND s.product_id <= $2 AND s.seq > 0
   AND m.total_after IS DISTINCT FROM s.total
-  AND (m.total_after IS NOT NULL
-       OR NOT EXISTS (SELECT FROM archived_months d WHERE d.detached))`},
+  AND (m.total_after IS NOT NULL OR NOT ` + goneWithAMonth("s.seq") + `)`},
+}
+
+// archivedSums compares the sums of each row of archived_stock, sold and moved, with each other.
+// What was archived of a stock row may be too much for one slice, and some of it may have been
+// detached. The check reads only the movements that are there. All deltas up to the archive's end
+// add up to its total, so this tells the sum of those that were archived: moved, less their sales.
+// sold has these sales, and those whose hold was archived before them. An error that is the same in
+// both sums isn't found: only their difference is ever read.
+//
+// Of the movements behind the archive's end it reads the first maxLater. When there are more, it
+// finds only a sum that is too low. It doesn't judge a stock row that is older than the movements,
+// because what was sold before has none, nor one with a SALE that names no hold, because that hold
+// may be archived or not.
+var archivedSums = part{
+	name: "archived sums", after: uuid.Nil.String() + "," + uuid.Nil.String(),
+	last: uuid.Max.String() + "," + uuid.Max.String(),
+	end: `
+SELECT concat_ws(',', a.product_id, a.warehouse_id) FROM archived_stock a
+WHERE (a.product_id, a.warehouse_id) > ` + stockKey("$1") + `
+ORDER BY a.product_id, a.warehouse_id OFFSET 99 LIMIT 1`,
+	checks: []check{{"I8", `
+SELECT format('product %s in warehouse %s: %s units were sold from the archive, and the movements '
+              'say %s', s.product_id, s.warehouse_id, s.sold, s.moved + m.rest)
+FROM archived_stock s
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(l.delta) FILTER (WHERE l.seq <= s.seq), 0) - s.total
+           - coalesce(sum(l.delta) FILTER (WHERE l.kind = 'SALE' AND r.id IS NULL), 0) AS rest,
+           coalesce(bool_or(l.kind = 'SALE' AND l.reservation_id IS NULL
+                            OR l.kind = 'OPENING' AND l.note = 'taken over'), false) AS unsure,
+           count(*) FILTER (WHERE l.seq > s.seq) <= ` + strconv.Itoa(maxLater) + ` AS complete
+    FROM (
+        SELECT o.seq, o.kind, o.delta, o.reservation_id, o.note FROM stock_movements o
+        WHERE o.product_id = s.product_id AND o.warehouse_id = s.warehouse_id AND o.seq <= s.seq
+        UNION ALL
+        (SELECT o.seq, o.kind, o.delta, o.reservation_id, o.note FROM stock_movements o
+         WHERE o.product_id = s.product_id AND o.warehouse_id = s.warehouse_id AND o.seq > s.seq
+         ORDER BY o.seq LIMIT ` + strconv.Itoa(maxLater+1) + `)
+    ) l
+    LEFT JOIN reservations r ON l.kind = 'SALE' AND r.id = l.reservation_id
+) m
+WHERE (s.product_id, s.warehouse_id) > ` + stockKey("$1") + `
+  AND (s.product_id, s.warehouse_id) <= ` + stockKey("$2") + `
+  AND NOT m.unsure
+  AND (s.sold < s.moved + m.rest OR m.complete AND s.sold > s.moved + m.rest)`}},
+}
+
+// maxLater bounds the movements behind the archive's end that a slice reads of a stock row. A slice
+// of a hundred such rows is read in a fraction of sliceLimit.
+const maxLater = 2000
+
+// stockKey is the SQL of a stock row's key as a row value: its product and its warehouse, with a
+// comma between.
+func stockKey(param string) string {
+	return fmt.Sprintf("(split_part(%[1]s, ',', 1)::uuid, split_part(%[1]s, ',', 2)::uuid)", param)
+}
+
+// closings compares each closing with the movement that it names. The archive takes no movement
+// that a closing names, but a closing that was repaired may name the archive's end.
+var closings = part{
+	name: "closings", after: uuid.Nil.String(), last: uuid.Max.String(),
+	end: `
+SELECT c.product_id::text FROM stock_closings c WHERE c.product_id > $1
+ORDER BY c.product_id OFFSET 999 LIMIT 1`,
+	checks: []check{{"I8", `
+SELECT format('product %s in warehouse %s: its closing says that movement %s leads to %s, and it '
+              '%s', c.product_id, c.warehouse_id, c.seq, c.total,
+              coalesce('leads to ' || m.total_after, 'isn''t there'))
+FROM stock_closings c
+LEFT JOIN stock_movements m USING (product_id, warehouse_id, seq)
+WHERE c.product_id > $1 AND c.product_id <= $2 AND m.total_after IS DISTINCT FROM c.total
+  AND NOT EXISTS (SELECT FROM archived_stock s
+                  WHERE s.product_id = c.product_id AND s.warehouse_id = c.warehouse_id
+                    AND s.seq = c.seq AND s.total = c.total AND m.seq IS NULL)`}},
 }

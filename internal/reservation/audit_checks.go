@@ -28,7 +28,7 @@ func fullParts() []part {
 		returned("-infinity"),
 	}
 	parts = append(parts, relationParts()...)
-	return append(parts, archivedHolds, archivedMovements, archivedStock)
+	return append(parts, closings, archivedHolds, archivedMovements, archivedStock, archivedSums)
 }
 
 // newParts reads the stock rows and the live holds, which are no more than the shop has, and of the
@@ -398,7 +398,7 @@ LEFT JOIN LATERAL (
                               AND l.warehouse_id = b.warehouse_id AND l.resolved_at = r.updated_at
     WHERE r.id = b.reservation_id
 ) r ON true
-WHERE CASE WHEN r.id IS NULL THEN NOT EXISTS (SELECT FROM archived_months m WHERE m.detached)
+WHERE CASE WHEN r.id IS NULL THEN ` + lostHold("r", "b.reservation_id") + `
            ELSE r.status <> 'CONFIRMED' OR b.units >
                 CASE WHEN r.product_id IS NULL THEN coalesce(r.of_line, 0)
                      WHEN (r.product_id, r.warehouse_id) = (b.product_id, b.warehouse_id)

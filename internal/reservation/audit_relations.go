@@ -81,9 +81,6 @@ LEFT JOIN LATERAL (
 ) ALIAS ON true`)
 }
 
-// noneDetached is the SQL of a condition: no hold lies in a month that was detached.
-const noneDetached = "NOT EXISTS (SELECT FROM archived_months d WHERE d.detached)"
-
 // paymentSQL finds the payments that contradict their hold, or the hold that follows it.
 var paymentSQL = `
 SELECT format('a payment of hold %s is %s, and the hold is %s; its successor %s is %s', p.hold_id,
@@ -91,14 +88,14 @@ SELECT format('a payment of hold %s is %s, and the hold is %s; its successor %s 
               coalesce(s.status::text, 'missing'))
 FROM rows p` + stored("h", "p.hold_id") + stored("s", "p.successor") + `
 LEFT JOIN replacements f ON f.old_id = p.hold_id
-WHERE CASE WHEN h.id IS NULL THEN ` + noneDetached + `
+WHERE CASE WHEN h.id IS NULL THEN ` + lostHold("h", "p.hold_id") + `
            WHEN p.outcome = 'STARTED'
            THEN h.status = 'CONFIRMED' OR h.status = 'PENDING' AND NOT h.paying
            WHEN p.outcome = 'CONFIRMED' THEN h.status <> 'CONFIRMED'
            WHEN p.outcome = 'REACQUIRED'
            THEN h.status NOT IN ('RELEASED', 'EXPIRED')
                 OR f.new_id IS DISTINCT FROM p.successor
-                OR CASE WHEN s.id IS NULL THEN ` + noneDetached + `
+                OR CASE WHEN s.id IS NULL THEN ` + lostHold("s", "p.successor") + `
                         ELSE s.status <> 'CONFIRMED' END
            ELSE false END`
 
@@ -133,7 +130,9 @@ var replacementSQL = `
 SELECT format('hold %s took the place of hold %s: they are %s and %s', p.new_id, p.old_id,
               coalesce(n.status::text, 'missing'), coalesce(o.status::text, 'missing'))
 FROM rows p` + stored("o", "p.old_id") + stored("n", "p.new_id") + `
-WHERE CASE WHEN o.id IS NULL OR n.id IS NULL THEN ` + noneDetached + `
+WHERE CASE WHEN o.id IS NULL OR n.id IS NULL
+           THEN ` + lostHold("o", "p.old_id") + `
+             OR ` + lostHold("n", "p.new_id") + `
            WHEN o.status NOT IN ('RELEASED', 'EXPIRED') OR NOT n.detailed THEN true
            WHEN EXISTS (SELECT FROM hold_payments q
                         WHERE q.hold_id = p.old_id AND q.outcome = 'REACQUIRED'
@@ -155,7 +154,8 @@ var partySQL = `
 SELECT format('hold %s has an owner or a reference, and is %s', p.hold_id,
               CASE WHEN h.id IS NULL THEN 'missing' ELSE 'not detailed' END)
 FROM rows p` + stored("h", "p.hold_id") + `
-WHERE CASE WHEN h.id IS NULL THEN ` + noneDetached + ` ELSE NOT h.detailed END`
+WHERE CASE WHEN h.id IS NULL THEN ` + lostHold("h", "p.hold_id") + `
+           ELSE NOT h.detailed END`
 
 // limitSQL finds the owners who have more of a product than its limit. The units of a hold count
 // that is CONFIRMED, or that is alive now and was when the newest was made: the clock may have

@@ -309,9 +309,12 @@
 //     transaction of its last row. It counts the rows of the holds with new ids, so that it also
 //     finds a transition that wrote no row. It also reads what is live, and compares all stock rows
 //     with it.
-//   - [Service.AuditFull], when an operator asks for it. It relies on no closing, and reads all
-//     movements and holds. It takes as many calls as it needs: each goes on where the last one
-//     ended.
+//   - [Service.AuditFull], when an operator asks for it. It relies on no closing, and compares each
+//     with the movement that it names. It reads all movements and holds. It takes as many calls as
+//     it needs: each goes on where the last one ended.
+//
+// Each kind has a result of its own in last_audit (keep_audit.sql), and the larger one is shown. So
+// what only a full audit sees stays until one is complete and finds nothing.
 //
 // An audit never closes a row that it hasn't verified, and a closing never moves back, whatever a
 // lagging reader shows and however many audits run at once (close_stock.sql). What was wrong when
@@ -345,6 +348,9 @@
 //   - Three kinds of movements stay: a stock row's first one, its newest one, which I8 compares
 //     with the row, and those that name a document, whose lines are applied once, for ever.
 //     archived_stock says up to which movement the others are archived.
+//   - What lies in a month that was detached isn't missed, and nothing else is excused:
+//     archived_stock.detached names the last movement of a stock row that went, and a hold's id
+//     tells in which months it may have ended.
 //   - Returns stay, and goods of an archived hold still come back. So do payments, replacements,
 //     and who a hold is for: a payment of an archived hold gets the answer that it would have got
 //     before. An advisory lock of the hold takes the place of its row's lock.
