@@ -31,7 +31,8 @@ func (s *shelf) grow(products int) {
 			   AND NOT EXISTS (SELECT FROM inventory i WHERE i.product_id = p.id)
 			 LIMIT $1`,
 			`INSERT INTO stock_movements
-			        (product_id, warehouse_id, seq, at, kind, delta, total_after, source, reference, line)
+			        (product_id, warehouse_id, seq, at, kind, delta, total_after, source, reference,
+			         line)
 			 SELECT i.product_id, i.warehouse_id, 1, now(), 'OPENING', 1000, 1000, 'first',
 			        i.product_id::text, 1
 			 FROM inventory i
