@@ -31,10 +31,10 @@ func (s *shelf) grow(products int) {
 			   AND NOT EXISTS (SELECT FROM inventory i WHERE i.product_id = p.id)
 			 LIMIT $1`,
 			`INSERT INTO stock_movements
-			        (product_id, warehouse_id, seq, at, kind, delta, total_after, source, reference,
-			         line)
-			 SELECT i.product_id, i.warehouse_id, 1, now(), 'OPENING', 1000, 1000, 'first',
-			        i.product_id::text, 1
+			        (product_id, warehouse_id, seq, at, kind, delta, total_after, source,
+			         reference, line)
+			 SELECT i.product_id, i.warehouse_id, 1, now(), 'OPENING', 1000, 1000,
+			        'first', i.product_id::text, 1
 			 FROM inventory i
 			 WHERE NOT EXISTS (SELECT FROM stock_movements m WHERE m.product_id = i.product_id)
 			 LIMIT $1`,
@@ -53,8 +53,8 @@ func (s *shelf) grow(products int) {
 	}
 }
 
-// linesSQL draws $1 stock rows, and makes a line of each: a delivery by ids, one by SKU and code, or
-// a count as of the opening.
+// linesSQL draws $1 stock rows, and makes a line of each: a delivery by ids, a loss by SKU and
+// code, or a count as of the opening.
 const linesSQL = `
 SELECT jsonb_agg(CASE d.n % 3
     WHEN 0 THEN jsonb_build_object('line', d.n, 'product_id', d.product_id,
