@@ -187,9 +187,16 @@ func (c client) fail(ctx context.Context, id uuid.UUID, key, payment string, ttl
 		map[string]any{"paymentReference": payment, "ttlSeconds": ttl})
 }
 
+// returned is a line of a return. By default its units go back to the shelf that they came from.
+type returned struct {
+	item
+	Restock       *bool      `json:"restock,omitempty"`
+	ToWarehouseID *uuid.UUID `json:"toWarehouseId,omitempty"`
+}
+
 // bringBack returns goods of a confirmed hold.
 func (c client) bringBack(
-	ctx context.Context, id uuid.UUID, reference string, lines ...item,
+	ctx context.Context, id uuid.UUID, reference string, lines ...returned,
 ) reply {
 	return c.send(ctx, http.MethodPost, "/api/reservations/"+id.String()+"/returns", "",
 		map[string]any{"reference": reference, "lines": lines})

@@ -82,6 +82,8 @@ type event struct {
 	// of a payment: its number, or 0 for none
 	payment   int
 	reacquire bool
+	// of a return
+	shelf model.Shelf
 	// what the answer says of the hold: the payment under way, or the one that was first, and the
 	// holds before and after it
 	told struct {
@@ -540,6 +542,10 @@ func (h *history) call(caller int, p *partition, r *rand.Rand) {
 		h.get(ctx, p, e)
 	case choice < 88:
 		e.lines = e.lines[:1]
+		// Half of the returns go to the shelf of before, the others to any shelf or to none.
+		if e.shelf = model.ShelfOf(e.lines[0].Row); r.IntN(2) == 0 {
+			e.shelf = model.Shelf(r.IntN(partitionRows + 1))
+		}
 		h.bringBack(ctx, p, e)
 	case choice < 94:
 		h.catalog(ctx, e)
@@ -641,7 +647,20 @@ func (h *history) pay(ctx context.Context, p *partition, e event, verb model.Ver
 func (h *history) bringBack(ctx context.Context, p *partition, e event) {
 	e.verb, e.from = model.Return, time.Now()
 	h.finish(p, e, h.client.bringBack(ctx, e.id, fmt.Sprint("return ", e.lines[0].Row),
-		p.items(e.lines)...))
+		p.returnOf(e.lines[0], e.shelf)))
+}
+
+// returnOf is the line of a return as it is sent.
+func (p *partition) returnOf(line model.Line, shelf model.Shelf) returned {
+	back := returned{item: p.items([]model.Line{line})[0]}
+	switch shelf {
+	case model.NoShelf:
+		back.Restock = new(bool)
+	case model.ShelfOf(line.Row):
+	default:
+		back.ToWarehouseID = &p.rows[shelf-1].Warehouse
+	}
+	return back
 }
 
 func (h *history) resolve(ctx context.Context, p *partition, e event, verb model.Verb) {
@@ -902,7 +921,7 @@ func (h *history) hear(e *event, r reply) {
 var refusals = map[string]model.Outcome{
 	"RESERVATION_EXPIRED": model.Gone, "PAYMENT_STARTED": model.Paying,
 	"OWNER_REQUIRED": model.NeedsOwner, "VALIDATION_FAILED": model.TooMany,
-	"RESERVATION_NOT_CONFIRMED": model.Unsold,
+	"RESERVATION_NOT_CONFIRMED": model.Unsold, "REFERENCE_REUSED": model.Elsewhere,
 }
 
 // refusedBy notes a refusal that the model explains, and reports whether the answer is one.
@@ -998,8 +1017,8 @@ func (n *numbering) call(e event) model.Call {
 	return model.Call{
 		Verb: e.verb, Hold: hold, Lines: e.lines, Document: e.document,
 		Owner: e.owner, Replaces: replaces, Payment: e.payment, Reacquire: e.reacquire,
-		Successor: n.successors[hold], TTL: e.ttl.Microseconds(), Repeats: n.sent[e.key] > 1,
-		From: e.from.UnixMicro(), To: to,
+		Successor: n.successors[hold], Shelf: e.shelf, TTL: e.ttl.Microseconds(),
+		Repeats: n.sent[e.key] > 1, From: e.from.UnixMicro(), To: to,
 	}
 }
 

@@ -30,10 +30,10 @@ const Never Instant = math.MaxInt64
 type Verb string
 
 // The verbs. Confirm may name a payment. Start says that a payment is under way, and Fail that it
-// failed. Cancel is an operator's Release. Return brings all units of one line of a hold back. Move
-// is a document of deliveries, corrections and counts, and Newest reads the newest movement of a
-// stock row. Archive and Activate change the product of all stock rows, Limit its limits, Close and
-// Open the warehouse of one row.
+// failed. Cancel is an operator's Release. Return brings all units of one line of a hold back, to
+// some shelf or to none. Move is a document of deliveries, corrections and counts, and Newest reads
+// the newest movement of a stock row. Archive and Activate change the product of all stock rows,
+// Limit its limits, Close and Open the warehouse of one row.
 const (
 	Reserve  Verb = "reserve"
 	Confirm  Verb = "confirm"
@@ -77,6 +77,8 @@ type Call struct {
 	Successor int
 	// PerHold and PerOwner are the limits that a Limit sets. 0 means no limit.
 	PerHold, PerOwner int
+	// Shelf is where a Return brings the units.
+	Shelf Shelf
 	// Document is what a Move asks for.
 	Document Document
 	// TTL is how long the hold of a Reserve, an Extend, a Start or a Fail is to last, in microseconds.
@@ -94,6 +96,18 @@ type Ref int
 func To(hold int) Ref { return Ref(hold + 1) }
 
 func (r Ref) hold() int { return int(r) - 1 }
+
+// Shelf is where returned units go: to a stock row, which is named by its number plus one, or to
+// none.
+type Shelf byte
+
+// NoShelf is where units go that aren't sold again.
+const NoShelf Shelf = 0
+
+// ShelfOf returns the Shelf of a stock row.
+func ShelfOf(row int) Shelf { return Shelf(row + 1) }
+
+func (s Shelf) row() int { return int(s) - 1 }
 
 // Payments is how many payments of one hold the model tells apart.
 const Payments = 2
@@ -120,6 +134,7 @@ const (
 	NeedsOwner  Outcome = "needs owner"  // a limit for each owner, and no owner
 	TooMany     Outcome = "too many"     // more units than a hold may have
 	Unsold      Outcome = "unsold"       // a return of a hold that isn't confirmed
+	Elsewhere   Outcome = "elsewhere"    // a return of units that went to another shelf
 )
 
 // Status is the status of a hold.
@@ -180,11 +195,12 @@ type State string
 // untold is the end of a hold that was resolved before any caller was told its end.
 const untold Instant = 0
 
-// The sizes of the parts of a state. The part of a hold has those of its payments behind it.
+// The sizes of the parts of a state. The part of a hold has those of its payments behind it, and
+// then a byte for each stock row.
 const (
 	limitsSize = 2
 	rowSize    = 9
-	holdSize   = 16
+	holdSize   = 15
 )
 
 // The bits of a stock row that say why it isn't for sale.
@@ -246,7 +262,8 @@ func (m *Model) Init() State {
 
 // holdAt is where the part of a hold begins in a state.
 func (m *Model) holdAt(hold int) int {
-	return limitsSize + len(m.totals)*rowSize + hold*(holdSize+Payments*m.paymentSize())
+	return limitsSize + len(m.totals)*rowSize +
+		hold*(holdSize+Payments*m.paymentSize()+len(m.totals))
 }
 
 // Stock returns the total of a stock row, and the number of its newest movement.
@@ -475,6 +492,9 @@ func (t *step) explains() bool {
 	case Unsold:
 		status, _ := t.hold(t.call.Hold)
 		return t.call.Verb == Return && status != Confirmed
+	case Elsewhere:
+		row := t.call.Lines[0].Row
+		return t.call.Verb == Return && t.isBack(row) && *t.back(row) != wentTo(t.call.Shelf)
 	default:
 	}
 	switch t.call.Verb {
@@ -747,6 +767,9 @@ func Describe(c Call, a Answer) string {
 	}
 	if c.Payment > 0 {
 		fmt.Fprintf(&b, " by payment %d, reacquire %t", c.Payment, c.Reacquire)
+	}
+	if c.Verb == Return {
+		fmt.Fprintf(&b, " to shelf %d", c.Shelf)
 	}
 	if c.Owner > 0 {
 		fmt.Fprintf(&b, " for owner %d", c.Owner)

@@ -35,9 +35,8 @@ func (p payment) isLost() bool { return p == paymentLost || p == paymentLostUnto
 // The places in the part of a hold. What became of its payments comes behind them.
 const (
 	payingAt     = 10
-	returnedAt   = 11
-	replacedByAt = 12
-	replacesAt   = 14
+	replacedByAt = 11
+	replacesAt   = 13
 )
 
 // unnamed is in the place of a number that an answer doesn't have.
@@ -373,6 +372,14 @@ func (t *step) mayLose() bool {
 	return missing
 }
 
+// back is what became of the units of a row's line: 0 while they aren't back, and then wentTo.
+func (t *step) back(row int) *byte {
+	return &t.part(t.call.Hold)[holdSize+Payments*t.model.paymentSize()+row]
+}
+
+// wentTo is the mark of units that went to a shelf.
+func wentTo(shelf Shelf) byte { return byte(shelf) + 1 }
+
 // returns brings back the units of one line of a confirmed hold.
 func (t *step) returns() bool {
 	row := t.call.Lines[0].Row
@@ -380,16 +387,19 @@ func (t *step) returns() bool {
 	if status != Confirmed || t.isBack(row) {
 		return false
 	}
-	t.part(t.call.Hold)[returnedAt] |= 1 << row
-	t.add(row, t.call.Lines[0].Quantity)
+	*t.back(row) = wentTo(t.call.Shelf)
+	if t.call.Shelf != NoShelf {
+		t.add(t.call.Shelf.row(), t.call.Lines[0].Quantity)
+	}
 	return true
 }
 
-func (t *step) isBack(row int) bool { return t.part(t.call.Hold)[returnedAt]&(1<<row) != 0 }
+func (t *step) isBack(row int) bool { return *t.back(row) != 0 }
 
 // returned explains the success of a return, the first or a repeated one.
 func (t *step) returned() bool {
-	return t.answer.Status == Confirmed && (t.isBack(t.call.Lines[0].Row) || t.returns())
+	went := *t.back(t.call.Lines[0].Row)
+	return t.answer.Status == Confirmed && (went == wentTo(t.call.Shelf) || t.returns())
 }
 
 func (t *step) limits() (perHold, perOwner int) { return int(t.state[0]), int(t.state[1]) }
