@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"github.com/allo/reservations/internal/reservation"
@@ -24,8 +26,22 @@ type productItemRequest struct {
 	SKU         *string      `json:"sku"`
 	Name        *string      `json:"name"`
 	Status      *string      `json:"status"`
-	MaxPerHold  *wholeNumber `json:"maxPerHold"`
-	MaxPerOwner *wholeNumber `json:"maxPerOwner"`
+	MaxPerHold  limitOfUnits `json:"maxPerHold"`
+	MaxPerOwner limitOfUnits `json:"maxPerOwner"`
+}
+
+// limitOfUnits is a limit of a product. It is nil when the request leaves it out, which keeps the
+// product's limit. Null is 0, which lifts it: the catalog shows null for no limit, and a caller that
+// writes back what it has read must get that.
+type limitOfUnits struct{ units *wholeNumber }
+
+// UnmarshalJSONFrom reads the limit, if the request has it.
+func (l *limitOfUnits) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	l.units = new(wholeNumber)
+	if d.PeekKind() == jsontext.KindNull {
+		return d.SkipValue()
+	}
+	return json.UnmarshalDecode(d, l.units)
 }
 
 // warehousesRequest makes and changes warehouses.
@@ -71,7 +87,7 @@ func (a *API) putProducts(w *recorder, r *http.Request) error {
 	rows, err := readImport(r, &q, columns, func(row csvRow, bad fields) {
 		q.Items = append(q.Items, productItemRequest{
 			row.text("sku"), row.text("name"), row.text("status"),
-			row.number("maxPerHold", bad), row.number("maxPerOwner", bad),
+			limitOfUnits{row.number("maxPerHold", bad)}, limitOfUnits{row.number("maxPerOwner", bad)},
 		})
 	})
 	if err != nil {
@@ -81,7 +97,7 @@ func (a *API) putProducts(w *recorder, r *http.Request) error {
 	for _, item := range q.Items {
 		items = append(items, stock.ProductItem{
 			SKU: text(item.SKU), Name: item.Name, Status: item.Status,
-			MaxPerHold: limit(item.MaxPerHold), MaxPerOwner: limit(item.MaxPerOwner),
+			MaxPerHold: limit(item.MaxPerHold.units), MaxPerOwner: limit(item.MaxPerOwner.units),
 		})
 	}
 	results, replayed, err := a.stock.PutProducts(r.Context(), items, key)
@@ -172,19 +188,32 @@ func placeOf(rows []csvRow) place {
 	}
 }
 
-// readImport reads a body of JSON or CSV. It decodes JSON into q. It passes each row of CSV, which
+// readImport reads a body of JSON or CSV. It decodes JSON into dst. It passes each row of CSV, which
 // may have these columns, to take, and returns the rows. They are nil for JSON.
+//
+// A request with CSV has those fields in its query that are no columns, so its query is read as
+// strictly as a body of JSON. parameters are their names. A request with JSON has none.
 func readImport(
-	r *http.Request, q any, columns []string, take func(row csvRow, bad fields),
+	r *http.Request, dst any, columns []string, take func(row csvRow, bad fields),
+	parameters ...string,
 ) ([]csvRow, error) {
 	body, err := readBytes(r, maxImport, errImportTooLarge)
 	if err != nil {
 		return nil, err
 	}
+	q := readQuery(r)
 	switch mediaType(r) {
 	case mediaJSON:
-		return nil, decode(body, q)
+		q.refuseOthers()
+		if err := q.bad.err(); err != nil {
+			return nil, err
+		}
+		return nil, decode(body, dst)
 	case mediaCSV:
+		q.refuseOthers(parameters...)
+		if err := q.bad.err(); err != nil {
+			return nil, err
+		}
 		rows, err := readCSV(body, columns...)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -81,6 +82,62 @@ func TestTheCatalogIsWrittenAsJSON(t *testing.T) {
 	codes := decode[[]struct{ Code, Name string }](t, s.get("/api/warehouses"))
 	if len(codes) != 3 || codes[1].Code != "N" || codes[1].Name != "North" {
 		t.Errorf("the warehouses are %v, want East, North and West", codes)
+	}
+}
+
+// A caller may write back the limits that it has read: null is no limit. A field that is left out
+// keeps the limit, in CSV an empty field too.
+func TestALimitOfNullIsLifted(t *testing.T) {
+	t.Parallel()
+
+	s := newStockedClient(t)
+	limits := func() string {
+		t.Helper()
+		a := s.get("/api/products/"+s.mug.String()).want(t, http.StatusOK, "")
+		read := decode[struct{ MaxPerHold, MaxPerOwner json.RawMessage }](t, a)
+		return fmt.Sprintf(`"maxPerHold":%s,"maxPerOwner":%s`, read.MaxPerHold, read.MaxPerOwner)
+	}
+	put := func(fields, outcome, want string) {
+		t.Helper()
+		if fields != "" {
+			fields = "," + fields
+		}
+		wantOutcomes(t, s.post(putProducts, `{"items":[{"sku":"CM-300"`+fields+`}]}`),
+			"CM-300 "+outcome)
+		if got := limits(); got != want {
+			t.Errorf("after %s the limits are %s, want %s", fields, got, want)
+		}
+	}
+	const none = `"maxPerHold":null,"maxPerOwner":null`
+	const some = `"maxPerHold":4,"maxPerOwner":9`
+	put(limits(), "UNCHANGED", none)
+	put(some, "UPDATED", some)
+	put(limits(), "UNCHANGED", some)
+	put("", "UNCHANGED", some)
+	put(`"maxPerOwner":9`, "UNCHANGED", some)
+	put(`"maxPerHold":null`, "UPDATED", `"maxPerHold":null,"maxPerOwner":9`)
+	put(some, "UPDATED", some)
+	put(none, "UPDATED", none)
+	put(some, "UPDATED", some)
+	csv := func(fields, outcome, want string) {
+		t.Helper()
+		wantOutcomes(t, s.post(putProducts, "sku,maxPerHold,maxPerOwner\nCM-300,"+fields+"\n",
+			"Content-Type", "text/csv"), "CM-300 "+outcome)
+		if got := limits(); got != want {
+			t.Errorf("after %s the limits are %s, want %s", fields, got, want)
+		}
+	}
+	csv(",", "UNCHANGED", some)
+	csv("0,", "UPDATED", `"maxPerHold":null,"maxPerOwner":9`)
+	csv("0,0", "UPDATED", none)
+	const message = "must be a whole number"
+	for _, value := range []string{`"4"`, `1.5`, `true`, `1e3`} {
+		a := s.post(putProducts, `{"items":[{"sku":"CM-300","maxPerHold":`+value+`}]}`)
+		a.wantInvalid(t, "items[0].maxPerHold")
+		got := decode[problemBody](t, a).Details["items[0].maxPerHold"]
+		if len(got) != 1 || got[0] != message {
+			t.Errorf("%s is told %q, want %q", a.sent, got, message)
+		}
 	}
 }
 

@@ -119,7 +119,7 @@ func readMovements(r *http.Request) (request movementsRequest, names lineNames, 
 			Delta: row.number("delta", bad), Counted: row.number("counted", bad),
 			AsOfSeq: row.number("asOfSeq", bad), Note: row.text("note"),
 		})
-	})
+	}, "source", "reference", "onHeld", "together")
 	if err != nil || names == nil {
 		return request, nil, err
 	}
@@ -261,11 +261,12 @@ type movementDTO struct {
 func (a *API) listMovements(w *recorder, r *http.Request) error {
 	q := readQuery(r)
 	filter, order := readMovementFilter(q)
+	list := movementList(q.binding())
 	limit := q.readLimit(defaultMovementPage, stock.MaxMovementPage)
 	var after stock.MovementCursor
-	q.readCursor(func(of string, _ uuid.UUID, key []byte) (ok bool) {
+	q.readCursor(func(of string, id uuid.UUID, key []byte) (ok bool) {
 		after, ok = parseMovementCursor(of, key)
-		return ok && of == order
+		return ok && of == order && (id == list || id == uuid.Nil)
 	})
 	if err := q.bad.err(); err != nil {
 		return err
@@ -283,19 +284,27 @@ func (a *API) listMovements(w *recorder, r *http.Request) error {
 		})
 	}
 	if next != nil {
-		q.linkNext(w, r, limit, movementCursor(order, *next))
+		q.linkNext(w, r, limit, movementCursor(order, list, *next))
 	}
 	return writeJSON(w, http.StatusOK, body)
 }
 
+// movementList makes the id of a cursor out of the binding of its list. The previous release writes
+// the nil id and ignores the id that it reads, so a reader may change between the two from page to
+// page. A later release refuses the nil id.
+func movementList(binding []byte) (id uuid.UUID) {
+	copy(id[:], binding)
+	return id
+}
+
 // movementCursor writes a place in a list of movements. The key is the movement's number, or its
 // time and its line, each in eight bytes.
-func movementCursor(order string, c stock.MovementCursor) string {
+func movementCursor(order string, list uuid.UUID, c stock.MovementCursor) string {
 	key := binary.BigEndian.AppendUint64(nil, uint64(c.Seq)) // #nosec G115 -- it is above zero
 	if order == orderByTime {
 		key = binary.BigEndian.AppendUint64(timeKey(c.At), uint64(c.Line)) // #nosec G115 -- so is it
 	}
-	return encodeCursor(order, uuid.Nil, key)
+	return encodeCursor(order, list, key)
 }
 
 // parseMovementCursor undoes movementCursor. It refuses a place that no list has.

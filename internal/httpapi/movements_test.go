@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -167,7 +168,6 @@ func TestInvalidMovementsNameTheField(t *testing.T) {
 		`{"source":"a\u0000b","reference":"r","lines":[{` + id + `,"delta":1}]}`: "source",
 		line(``):                                                  "lines[0].delta",
 		line(`,"delta":1,"counted":1`):                            "lines[0].delta",
-		line(`,"delta":0`):                                        "lines[0].delta",
 		line(`,"delta":1.5`):                                      "lines[0].delta",
 		line(`,"delta":99999999999999999999`):                     "lines[0].delta",
 		line(`,"delta":1,"sku":"A"`):                              "lines[0].sku",
@@ -187,6 +187,7 @@ func TestInvalidMovementsNameTheField(t *testing.T) {
 		t.Errorf("the messages of together differ (-want +got):\n%s", diff)
 	}
 	c.post(movementsPath, line(`,"delta":1`)).wantAccepted(t)
+	c.post(movementsPath, line(`,"delta":0`)).wantAccepted(t)
 	c.post(movementsPath, line(`,"counted":0,"asOfSeq":1,"note":"n"`)).wantAccepted(t)
 
 	many := strings.TrimSuffix(strings.Repeat(`{`+id+`,"delta":1,"note":"`+strings.Repeat("n", 500)+
@@ -243,13 +244,19 @@ func TestMovementsAreListed(t *testing.T) {
 			t.Errorf("the movements of %s differ (-want +got):\n%s", query, diff)
 		}
 	}
-	row := "productId=" + s.mug.String() + "&warehouseId=" + s.east.String()
-	link := next.FindStringSubmatch(s.get(movementsPath + "?" + row + "&limit=1").header.Get("Link"))
-	parsed, err := url.Parse(link[1])
-	if err != nil {
-		t.Fatal(err)
+	cursorOf := func(query string) string {
+		t.Helper()
+		a := s.get(movementsPath + "?" + query + "&limit=1")
+		link, err := url.Parse(next.FindStringSubmatch(a.header.Get("Link"))[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link.Query().Get("cursor")
 	}
-	cursor := parsed.Query().Get("cursor")
+	row := "productId=" + s.mug.String() + "&warehouseId=" + s.east.String()
+	other := "productId=" + s.lamp.String() + "&warehouseId=" + s.east.String()
+	document, another := "source=erp&reference=a%26b", "source=erp&reference=c"
+	cursor, place := cursorOf(row), cursorOf(document)
 	for query, field := range map[string]string{
 		"":                              "productId",
 		"productId=" + s.mug.String():   "productId",
@@ -257,8 +264,26 @@ func TestMovementsAreListed(t *testing.T) {
 		row + "&source=erp&reference=r": "productId",
 		row + "&limit=501":              "limit",
 		row + "&cursor=x":               "cursor",
-		"source=erp&reference=r&cursor=" + cursor: "cursor",
+		row + "&cursor=" + place:        "cursor",
+		document + "&cursor=" + cursor:  "cursor",
+		// The cursors of another list in the same order.
+		other + "&cursor=" + cursor:  "cursor",
+		another + "&cursor=" + place: "cursor",
 	} {
 		s.get(movementsPath+"?"+query).wantInvalid(t, field)
+	}
+	// The previous release's cursors name no list.
+	for query, cursor := range map[string]string{row: cursor, document: place} {
+		order, encoded, _ := strings.Cut(cursor, ".")
+		key, err := base64.RawURLEncoding.DecodeString(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := order + "." + base64.RawURLEncoding.EncodeToString(append(make([]byte, 16), key[16:]...))
+		now := s.get(movementsPath+"?"+query+"&cursor="+cursor).want(t, http.StatusOK, "")
+		before := s.get(movementsPath+"?"+query+"&cursor="+old).want(t, http.StatusOK, "")
+		if string(now.body) != string(before.body) {
+			t.Errorf("%s = %s, want %s as by the newer cursor", before.sent, before.body, now.body)
+		}
 	}
 }

@@ -309,6 +309,8 @@ func typeName(t *testing.T, goType reflect.Type, request bool, name string) stri
 		return "string date-time"
 	case reflect.TypeFor[jsontext.Value](): // the outbox writes it
 		return "Event"
+	case reflect.TypeFor[limitOfUnits]():
+		return "integer"
 	}
 	switch kind := goType.Kind(); {
 	case kind == reflect.Int || kind == reflect.Int64:

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,8 +19,11 @@ import (
 )
 
 // query reads the parameters of one request, by one rule for every route. A parameter may be given
-// once, as neither of two values is the obvious one. A parameter that the route doesn't know is
-// ignored.
+// once, as neither of two values is the obvious one.
+//
+// A GET ignores a parameter that the route doesn't know. Content delivery networks, trackers and
+// caches add parameters to the links of a catalog, and such a link must go on working. An import
+// refuses it (refuseOthers), because it would write something else than its caller asked for.
 type query struct {
 	values url.Values
 	// known holds the parameters that were read. The link to the next page repeats them.
@@ -27,8 +31,37 @@ type query struct {
 	bad   fields
 }
 
+// queryField names the query as a whole in an error.
+const queryField = "query"
+
+// readQuery parses the query. r.URL.Query() would leave out what it can't parse, and the route would
+// answer a question that nobody asked.
 func readQuery(r *http.Request) query {
-	return query{values: r.URL.Query(), known: url.Values{}, bad: fields{}}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	q := query{values: values, known: url.Values{}, bad: fields{}}
+	if err != nil {
+		q.bad.add(queryField, "must be name=value pairs with & between them, where a value has % as "+
+			"%25 and ; as %3B")
+	}
+	return q
+}
+
+// maxShownName is the most characters of a parameter's name that an error repeats.
+const maxShownName = 50
+
+// refuseOthers refuses each parameter whose name isn't among these. A query has room for more names
+// than an answer, so the error names the first one.
+func (q query) refuseOthers(names ...string) {
+	may := "this request takes no parameters"
+	if len(names) > 0 {
+		may = "the parameters are " + strings.Join(names, ", ")
+	}
+	for _, name := range slices.Sorted(maps.Keys(q.values)) {
+		if !slices.Contains(names, name) {
+			q.bad.add(queryField, fmt.Sprintf("must not have %.*q: %s", maxShownName, name, may))
+			return
+		}
+	}
 }
 
 // read passes a parameter's value to take, if the request has the parameter. When take returns

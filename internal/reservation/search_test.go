@@ -80,7 +80,7 @@ func TestASearchFindsTheProductsWithEachWord(t *testing.T) {
 		"a b c d e f g": nil,
 	}
 	const unicode = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'pg_c_utf8'"
-	if pgtest.QueryOne[bool](f.Fixture, unicode) { // as in Postgres 17: see without_case
+	if pgtest.QueryOne[bool](f.Fixture, unicode) { // as in Postgres 17: see case_folded
 		searches["éCHARPE"] = []string{"SC-1"}
 	}
 	for text, want := range searches {

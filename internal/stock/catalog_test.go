@@ -221,6 +221,81 @@ func TestWhatDiffersByCaseAloneIsRefused(t *testing.T) {
 		"1 name: is required, because the code is new")
 }
 
+// Letters whose small form isn't the only one: lower() alone tells a final sigma from another one.
+const manyCases = "ΣΑΣ \u017fuit \u00b5-1 \u01c5-1 \u212a-9"
+
+// otherCases has the words of manyCases in another case.
+const otherCases = "σας SUIT \u039c-1 \u01c6-1 k-9"
+
+// acceptedOfOtherCases returns which of otherCases are made beside manyCases.
+func (f *fixture) acceptedOfOtherCases() (skus, codes []string) {
+	f.t.Helper()
+	for _, word := range strings.Fields(manyCases) {
+		f.putProducts(product(word))
+		f.putWarehouses(stock.WarehouseItem{Code: word, Name: &word})
+	}
+	for _, word := range strings.Fields(otherCases) {
+		_, _, err := f.callers[0].PutProducts(f.Context(), []stock.ProductItem{product(word)}, "")
+		if err == nil {
+			skus = append(skus, word)
+		}
+		_, _, err = f.callers[0].PutWarehouses(f.Context(),
+			[]stock.WarehouseItem{{Code: word, Name: &word}}, "")
+		if err == nil {
+			codes = append(codes, word)
+		}
+	}
+	return skus, codes
+}
+
+// hasUnicode says whether the server has Unicode's case whatever its locale is, as Postgres 17 has.
+func (f *fixture) hasUnicode() bool {
+	return queryOne[bool](f, "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'pg_c_utf8'")
+}
+
+func TestALetterOfSeveralSmallFormsIsOneLetter(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	if !f.hasUnicode() {
+		t.Skip("the server has the case of its locale")
+	}
+	if skus, codes := f.acceptedOfOtherCases(); len(skus)+len(codes) > 0 {
+		t.Errorf("beside %s the SKUs %q and the codes %q are made", manyCases, skus, codes)
+	}
+	const different = `
+SELECT count(*)
+FROM (SELECT chr(n) COLLATE pg_c_utf8 AS c FROM generate_series(1, 131071) n
+      WHERE n NOT BETWEEN 55296 AND 57343) letter
+WHERE case_folded(upper(c)) <> case_folded(c) OR case_folded(lower(c)) <> case_folded(c)`
+	if n := queryOne[int](f, different); n > 0 {
+		t.Errorf("%d characters differ from themselves in another case", n)
+	}
+	for _, index := range []string{"products_by_folded_sku", "warehouses_by_folded_code"} {
+		if queryOne[int](f, "SELECT count(*) FROM pg_indexes WHERE indexname = $1", index) != 1 {
+			t.Errorf("there is no index %s", index)
+		}
+	}
+}
+
+// The control: by lower() alone, both are made.
+func TestALetterOfSeveralSmallFormsIsTwoLettersByLowerAlone(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 1)
+	if !f.hasUnicode() {
+		t.Skip("the server has the case of its locale")
+	}
+	for _, routine := range []string{"put_products", "put_warehouses"} {
+		f.mutate(routine, "case_folded(", "without_case(")
+	}
+	skus, codes := f.acceptedOfOtherCases()
+	if want := []string{"σας", "SUIT", "\u039c-1"}; !slices.Equal(skus, want) ||
+		!slices.Equal(codes, want) {
+		t.Errorf("the SKUs %q and the codes %q are made, want %q", skus, codes, want)
+	}
+}
+
 // A shop may have had such SKUs before. Each is still its own product's name.
 func TestSKUsThatDifferByCaseSinceEverAreChangedByTheirOwnName(t *testing.T) {
 	t.Parallel()

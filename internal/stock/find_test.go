@@ -120,7 +120,7 @@ func TestBrokenFindsDifferFromTheModel(t *testing.T) {
 
 	for name, c := range map[string]struct{ routine, old, replacement string }{
 		"the words don't matter": {
-			"find_stock", "without_case(p.name || ' ' || p.sku) LIKE ALL (_patterns)", "true",
+			"find_stock", "case_folded(p.name || ' ' || p.sku) LIKE ALL (_patterns)", "true",
 		},
 		"a page begins at its product": {"find_stock", "OR _after_warehouse IS NOT NULL", ""},
 		"the warehouse doesn't matter": {"find_stock", "IF _in IS NOT NULL THEN", "IF false THEN"},
@@ -136,7 +136,7 @@ func TestBrokenFindsDifferFromTheModel(t *testing.T) {
 		"the count takes full shelves": {"count_stock", ">= _below THEN false", ">= _below THEN true"},
 		"a pattern isn't a plain text": {"word_patterns", `'([\\%_])'`, `'(x)'`},
 		"capital letters do matter": {
-			"find_stock", "without_case(p.name || ' ' || p.sku)", "(p.name || ' ' || p.sku)",
+			"find_stock", "case_folded(p.name || ' ' || p.sku)", "(p.name || ' ' || p.sku)",
 		},
 		"the unknown warehouse has all": {"count_stock", "IF NOT FOUND THEN", "IF false THEN"},
 	} {

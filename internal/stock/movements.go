@@ -273,8 +273,8 @@ func (l Line) validate(prefix string, bad invalidFields) {
 				MaxNote)
 		}
 	}
-	if l.Delta != nil && (*l.Delta == 0 || *l.Delta < -MaxUnits || *l.Delta > MaxUnits) {
-		bad.add(prefix+"delta", "must be a whole number from -%d to %d, and not 0", MaxUnits, MaxUnits)
+	if l.Delta != nil && (*l.Delta < -MaxUnits || *l.Delta > MaxUnits) {
+		bad.add(prefix+"delta", "must be a whole number from -%d to %d", MaxUnits, MaxUnits)
 	}
 	if l.Counted != nil && (*l.Counted < 0 || *l.Counted > MaxUnits) {
 		bad.add(prefix+"counted", "must be a whole number from 0 to %d", MaxUnits)

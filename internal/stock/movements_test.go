@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -206,6 +207,50 @@ func TestLinesOfEachKind(t *testing.T) {
 	s.audit()
 }
 
+// An export may have lines of no change. Each is remembered by a movement, so that other numbers
+// can't be applied under its reference.
+func TestALineOfNoChangeIsRemembered(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	lines := []stock.Line{
+		delta(s.mug, s.here, 5), delta(s.mug, s.here, 0), delta(s.lamp, s.there, 0),
+	}
+	s.move(document("export", lines...),
+		"APPLIED +5 to 5 by 1", "UNCHANGED +0 to 5 by 2", "APPLIED +0 to 0 by 1")
+	s.move(document("export", lines...),
+		"REPLAYED +5 to 5 by 1", "REPLAYED +0 to 5 by 2", "REPLAYED +0 to 0 by 1")
+	s.move(document("export", delta(s.mug, s.here, 0), delta(s.mug, s.here, 5),
+		counted(s.lamp, s.there, 0, 0)), "REFUSED +0, REFERENCE_REUSED",
+		"REFUSED +0, REFERENCE_REUSED", "REFUSED +0, REFERENCE_REUSED")
+	together := document("together", delta(s.mug, s.here, 0), delta(s.mug, s.here, -1))
+	together.Together = true
+	s.move(together, "UNCHANGED +0 to 5 by 3", "APPLIED -1 to 4 by 4")
+	s.audit()
+
+	// An adjustment that no document asks for changes the total.
+	_, err := s.Admin.Exec(s.Context(), "SELECT adjust_stock($1, $2, 0, 'nothing')",
+		s.mug.String(), s.here.String())
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.ConstraintName != "i8_whole_movement" {
+		t.Errorf("adjust_stock() by 0 = %v, want it refused", err)
+	}
+}
+
+// The control: without its case in the trigger, the line is refused by the database.
+func TestALineOfNoChangeFailsWithoutItsCase(t *testing.T) {
+	t.Parallel()
+
+	s := newShelf(t)
+	s.move(document("delivery", delta(s.mug, s.here, 5)), "APPLIED +5 to 5 by 1")
+	pgtest.Mutate(t, s.Database, "refuse_wrong_movement", "new.asked IS DISTINCT FROM 0", "true")
+	_, _, err := s.stock.Move(s.Context(), document("export", delta(s.mug, s.here, 0)), "")
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.ConstraintName != "i8_whole_movement" {
+		t.Errorf("Move() by 0 = %v, want it refused by i8_whole_movement", err)
+	}
+}
+
 // A key changes nothing of what a line answers that meets another one under its reference.
 func TestALineOfOtherNumbersIsRefusedWithAKeyToo(t *testing.T) {
 	t.Parallel()
@@ -335,7 +380,7 @@ func TestAnInvalidDocumentNamesItsFields(t *testing.T) {
 			d.Lines[0].SKU = ptr("CM-300")
 		}),
 		"lines[0].warehouse": valid(func(d *stock.Document) { d.Lines[0].WarehouseID = nil }),
-		"lines[0].delta":     valid(func(d *stock.Document) { d.Lines[0].Delta = ptr(0) }),
+		"lines[0].delta":     valid(func(d *stock.Document) { d.Lines[0].Delta = ptr(stock.MaxUnits + 1) }),
 		"lines[0].asOfSeq":   valid(func(d *stock.Document) { d.Lines[0].AsOfSeq = ptr(int64(1)) }),
 		"lines[0].note":      valid(func(d *stock.Document) { d.Lines[0].Note = ptr("a\x00b") }),
 		"lines[0].counted": valid(func(d *stock.Document) {

@@ -40,7 +40,7 @@ BEGIN
     FOR _found IN
         SELECT l.id, l.sku, l.n, l.fits
         FROM (SELECT p.id, p.sku, row_number() OVER (ORDER BY p.sku) AS n,
-                     without_case(p.name || ' ' || p.sku) LIKE ALL (_patterns) AS fits
+                     case_folded(p.name || ' ' || p.sku) LIKE ALL (_patterns) AS fits
               FROM products p
               WHERE p.sku >= _from AND (_sku IS NULL OR p.sku = _sku)
                 AND (p.id <> _after_product OR _after_warehouse IS NOT NULL
@@ -121,7 +121,7 @@ BEGIN
               AND v.warehouse_id BETWEEN coalesce(_only, _least) AND coalesce(_only, _most)
             OFFSET 0 -- as in whole_catalog_page
         ) i
-        WHERE _words IS NULL OR without_case(p.name || ' ' || p.sku) LIKE ALL (_patterns)
+        WHERE _words IS NULL OR case_folded(p.name || ' ' || p.sku) LIKE ALL (_patterns)
         LIMIT _scan + 1
     )
     SELECT least(count(*) FILTER (WHERE

@@ -28,8 +28,8 @@ BEGIN
 
     -- A statement of its own, so that its snapshot is younger than the lock.
     WITH item AS MATERIALIZED (
-        SELECT u.n, u.sku, u.name, without_case(u.sku) AS folded,
-               first_value(u.n) OVER (PARTITION BY without_case(u.sku) ORDER BY u.n) AS first
+        SELECT u.n, u.sku, u.name, case_folded(u.sku) AS folded,
+               first_value(u.n) OVER (PARTITION BY case_folded(u.sku) ORDER BY u.n) AS first
         FROM unnest(_skus, _names) WITH ORDINALITY u (sku, name, n)
     )
     SELECT jsonb_agg(jsonb_build_object('item', i.n - 1, 'problem', x.problem, 'other', x.other)
@@ -43,7 +43,7 @@ BEGIN
         WHERE i.name IS NULL AND (SELECT count(*) = 0 FROM products p WHERE p.sku = i.sku)
         UNION ALL
         SELECT 'CASE', (SELECT string_agg(o.sku, ' and ') FROM products o
-                        WHERE without_case(o.sku) = i.folded)
+                        WHERE case_folded(o.sku) = i.folded)
         WHERE i.first = i.n AND (SELECT count(*) = 0 FROM products p WHERE p.sku = i.sku)
     ) x
     WHERE x.problem <> 'CASE' OR x.other IS NOT NULL;

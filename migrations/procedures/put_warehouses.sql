@@ -15,8 +15,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(4, 0);
 
     WITH item AS MATERIALIZED (
-        SELECT u.n, u.code, u.name, without_case(u.code) AS folded,
-               first_value(u.n) OVER (PARTITION BY without_case(u.code) ORDER BY u.n) AS first
+        SELECT u.n, u.code, u.name, case_folded(u.code) AS folded,
+               first_value(u.n) OVER (PARTITION BY case_folded(u.code) ORDER BY u.n) AS first
         FROM unnest(_codes, _names) WITH ORDINALITY u (code, name, n)
     )
     SELECT jsonb_agg(jsonb_build_object('item', i.n - 1, 'problem', x.problem, 'other', x.other)
@@ -30,7 +30,7 @@ BEGIN
         WHERE i.name IS NULL AND (SELECT count(*) = 0 FROM warehouses w WHERE w.code = i.code)
         UNION ALL
         SELECT 'CASE', (SELECT string_agg(o.code, ' and ') FROM warehouses o
-                        WHERE without_case(o.code) = i.folded)
+                        WHERE case_folded(o.code) = i.folded)
         WHERE i.first = i.n AND (SELECT count(*) = 0 FROM warehouses w WHERE w.code = i.code)
     ) x
     WHERE x.problem <> 'CASE' OR x.other IS NOT NULL;

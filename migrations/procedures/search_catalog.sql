@@ -26,7 +26,7 @@ BEGIN
     FOR _row IN
         SELECT l.id, l.sku, l.n, l.fits
         FROM (SELECT p.id, p.name, p.sku, row_number() OVER (ORDER BY p.name, p.id) AS n,
-                     without_case(p.name || ' ' || p.sku) LIKE ALL (_patterns) AS fits
+                     case_folded(p.name || ' ' || p.sku) LIKE ALL (_patterns) AS fits
               FROM products p
               WHERE (p.name, p.id) > (_from, _last) AND p.status = 'ACTIVE'
               ORDER BY p.name, p.id LIMIT _look) l
@@ -59,7 +59,7 @@ END $$;
 CREATE OR REPLACE FUNCTION word_patterns(_words text[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN ARRAY(SELECT '%' || regexp_replace(without_case(w), '([\\%_])', '\\\1', 'g') || '%'
+    RETURN ARRAY(SELECT '%' || regexp_replace(case_folded(w), '([\\%_])', '\\\1', 'g') || '%'
                  FROM unnest(_words) w);
 END $$;
 
@@ -77,7 +77,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT count(*) FILTER (WHERE l.n <= _look
-                            AND without_case(l.name || ' ' || l.sku) LIKE ALL (_patterns)),
+                            AND case_folded(l.name || ' ' || l.sku) LIKE ALL (_patterns)),
            count(*) <= _look INTO n, whole
     FROM (SELECT p.name, p.sku, row_number() OVER (ORDER BY p.name, p.id) AS n FROM products p
           WHERE p.status = 'ACTIVE' ORDER BY p.name, p.id LIMIT _look + 1) l;
