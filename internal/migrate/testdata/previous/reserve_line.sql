@@ -1,0 +1,126 @@
+-- reserve_line holds units of one stock row.
+--
+-- Outcomes: HELD, with the time at which the hold begins; REPLAYED, with the answer stored under
+-- the key; INVENTORY_NOT_FOUND; SHORT, with the shortage; KEY_IN_USE; KEY_REUSED; RETRY when the
+-- stock row changed during each of max_tries() tries, or time ran out while many dead holds were
+-- reclaimed in steps.
+--
+-- When the product is archived or the warehouse is closed, the outcome is SHORT too: the shortage
+-- has nothing available, and not_for_sale. So the previous release, which calls this routine during
+-- a deploy and doesn't know not_for_sale, refuses the line as it does any other. It is SHORT as well
+-- when a hold may not have so many units of the product, or when the product has a limit for each
+-- owner: such a hold is made by reserve_detailed, with its owner (lock_owner.sql).
+--
+-- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
+-- UPDATE and one commit record.
+--
+--   step     what is known                    action                          next step
+--   look     nothing                          read the stock row, unlocked    refuse, or go on
+--   reclaim  the row lacks units, dead holds  expire as many dead holds       insert
+--            have them
+--   insert   the row seems to have the units  insert the hold                 take
+--   take     the hold is inserted             update the row under the guard  commit, or look again
+--
+-- The look is one statement, so it has one snapshot. When the row lacks units, it counts those of
+-- the dead holds as available (I4), by a clock that it reads after the snapshot. It only refuses: a
+-- refusal takes no lock, writes no log record and waits for no flush.
+CREATE OR REPLACE PROCEDURE reserve_line(
+    _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
+    _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    _now   timestamptz;
+    _free  integer;
+    _epoch integer;
+    _from  timestamptz;
+    _takes boolean; -- the row is for sale, and no limit of the product forbids the hold
+    _dead  bigint;
+    _freed bigint;
+    _tries integer := 0;
+    _late  boolean; -- the steps that free many units took too long
+BEGIN
+    LOOP
+        IF _key IS NOT NULL THEN
+            SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
+            EXIT WHEN outcome IS NOT NULL;
+        END IF;
+
+        _now := clock_timestamp();
+        _freed := 0;
+        SELECT i.total - i.reserved, i.epoch, i.first_end,
+               i.open AND i.max_per_owner IS NULL AND (i.max_per_hold < _quantity) IS NOT TRUE,
+               CASE WHEN i.total - i.reserved < _quantity
+                    THEN dead_units(_product, _warehouse, i.first_end, _quantity) ELSE 0 END
+        INTO _free, _epoch, _from, _takes, _dead
+        FROM inventory i
+        WHERE i.product_id = _product AND i.warehouse_id = _warehouse
+        ORDER BY i.epoch DESC LIMIT 1;
+        IF _free IS NULL THEN
+            outcome := 'INVENTORY_NOT_FOUND';
+            EXIT;
+        ELSIF NOT _takes THEN
+            outcome := 'SHORT';
+            answer := coalesce(
+                closed_lines(ARRAY[_product], ARRAY[_warehouse], ARRAY[_quantity]),
+                limits_of_cart(ARRAY[_product], ARRAY[_warehouse], ARRAY[_quantity]));
+            EXIT WHEN answer IS NOT NULL;
+        ELSIF _free + _dead < _quantity THEN
+            outcome := 'SHORT';
+            answer := jsonb_build_array(jsonb_build_object(
+                'product_id', _product, 'warehouse_id', _warehouse,
+                'requested', _quantity, 'available', _free + _dead));
+            EXIT;
+        ELSIF _free < _quantity THEN
+            _freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
+        END IF;
+        INSERT INTO reservations
+               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
+        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1);
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+        VALUES (_now, _now + _ttl, _id, 1, 'h', 'v');
+        IF _key IS NOT NULL THEN
+            PERFORM keep_answer(_key, _hash, hold_json(r, false))
+            FROM reservations r WHERE r.id = _id;
+        END IF;
+
+        PERFORM set_config('synchronous_commit', 'off', true); -- for this transaction
+
+        -- The guard on the last line decides. Postgres evaluates it again after a wait for the
+        -- row's lock. The epoch only leads to the row (0002_old_snapshots.sql).
+        UPDATE inventory
+        SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
+            epoch = next_epoch(epoch)
+        WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
+          AND total - reserved + _freed >= _quantity AND open
+          AND max_per_owner IS NULL AND (max_per_hold < _quantity) IS NOT TRUE;
+        IF FOUND THEN
+            IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
+                PERFORM raise_first_end(_product, _warehouse);
+            END IF;
+            IF clock_timestamp() > _now + lost_time(_ttl) THEN
+                _now := restart_hold(_id, _ttl, _key);
+            END IF;
+            outcome := 'HELD';
+            answer := to_jsonb(_now);
+            EXIT;
+        END IF;
+
+        outcome := 'RETRY';
+        ROLLBACK;
+        _tries := _tries + 1;
+        EXIT WHEN _tries = max_tries();
+        PERFORM await_dead_hold(_product, _warehouse);
+        ROLLBACK;
+        PERFORM await_dead_line(_product, _warehouse);
+        ROLLBACK;
+        IF _quantity > reclaim_step() THEN
+            CALL free_units(_product, _warehouse, _quantity, _late);
+            EXIT WHEN _late;
+        END IF;
+        PERFORM pause_before_try(_tries + 1);
+    END LOOP;
+    IF outcome IN ('HELD', 'REPLAYED') THEN
+        COMMIT;
+        PERFORM write_log_record();
+    END IF;
+END $$;
