@@ -42,7 +42,8 @@ func Texts(folder fs.FS) (map[string]string, error) {
 	return texts, nil
 }
 
-// PreviousRelease is the file of the routines that only the previous release calls.
+// PreviousRelease is the file of the routines that only the previous release calls, because their
+// signature has changed since. There is no such file when there is no such routine.
 const PreviousRelease = "procedures/previous_release.sql"
 
 // Version is the number of the newest file of a folder like Schema.

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,12 +17,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/config"
 	"github.com/allo/reservations/internal/local"
-	"github.com/allo/reservations/internal/local/builttest"
 	"github.com/allo/reservations/internal/pgtest"
 )
 
@@ -272,8 +268,8 @@ func (p previousRelease) reserve(
 		routine, open, end = "reserve_line", "", ""
 	}
 	list := func(values []string) []byte { return []byte(open + strings.Join(values, ",") + end) }
-	a, err := p.call(ctx, "CALL "+routine+"($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL)",
-		[]byte("true"), []byte(id.String()), list(products), list(warehouses), list(quantities),
+	a, err := p.call(ctx, "CALL "+routine+"($1, $2, $3, $4, $5, $6, $7, NULL, NULL)",
+		[]byte(id.String()), list(products), list(warehouses), list(quantities),
 		fmt.Appendf(nil, "%d000000 microseconds", ttl), p.key(key),
 		keyHash("reserve", previousSeconds(ttl), lines))
 	if a.outcome == "HELD" {
@@ -285,14 +281,14 @@ func (p previousRelease) reserve(
 func (p previousRelease) resolve(
 	ctx context.Context, verb, to string, id uuid.UUID, key string,
 ) (previousAnswer, error) {
-	return p.call(ctx, "CALL resolve_hold($1, $2, $3, $4, $5, NULL, NULL)", []byte("true"),
+	return p.call(ctx, "CALL resolve_hold($1, $2, 'v', NULL, NULL, NULL, $3, $4, NULL, NULL)",
 		[]byte(id.String()), []byte(to), p.key(key), keyHash(verb+"_hold", id[:]))
 }
 
 func (p previousRelease) extend(
 	ctx context.Context, id uuid.UUID, ttl int, key string,
 ) (previousAnswer, error) {
-	return p.call(ctx, "CALL extend_hold($1, $2, $3, $4, $5, $6, NULL, NULL)", []byte("true"),
+	return p.call(ctx, "CALL extend_hold($1, 'x', NULL, NULL, $2, NULL, $3, $4, $5, NULL, NULL)",
 		[]byte(id.String()), fmt.Appendf(nil, "%d000000 microseconds", ttl),
 		[]byte("3600000000 microseconds"), p.key(key),
 		keyHash("extend_hold", id[:], previousSeconds(ttl)))
@@ -465,30 +461,13 @@ func TestTwoReleasesAtOnce(t *testing.T) {
 	}
 	s.verify(t, d.db)
 	d.audit()
-	s.auditPrevious(t)
+	if found := pgtest.PreviousAudit(t, d.db); len(found) > 0 {
+		t.Errorf("the previous release's audit found %q", found)
+	}
 	if n := d.deadlocks(); n > 0 {
 		t.Errorf("%d deadlocks", n)
 	}
 	t.Logf("%d keys made a hold each", len(s.made))
-}
-
-// auditPrevious runs the previous release's audit.
-func (s *releases) auditPrevious(t *testing.T) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(builttest.Root(t), "internal", "migrate", "testdata",
-		"previous_audit.sql"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for sql := range strings.SplitSeq(string(text), "\n;\n") {
-		rows, err := s.d.db.Admin.Query(withTimeout(t, testLimit), sql)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if found, err := pgx.CollectRows(rows, pgx.RowTo[string]); err != nil || len(found) > 0 {
-			t.Errorf("the previous release's audit found %q, %v", found, err)
-		}
-	}
 }
 
 // TestTwoReleasesFindTheRemovedGuard is the control: a previous release that keeps its keys apart

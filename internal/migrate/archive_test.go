@@ -12,6 +12,14 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
+// agoSQL lets all that is resolved have happened long ago.
+const agoSQL = `
+UPDATE reservations SET created_at = created_at - interval '100 d',
+       updated_at = updated_at - interval '100 d', expires_at = expires_at - interval '100 d';
+UPDATE reservation_items SET expires_at = expires_at - interval '100 d';
+UPDATE stock_movements SET at = at - interval '100 d';
+` + pgtest.MoveLedgerSQL
+
 // agedShop is a database with a confirmed hold and a released cart of long ago. Its stock rows are
 // closed.
 func agedShop(t *testing.T) *pgtest.Fixture {
@@ -75,18 +83,18 @@ func TestTheAuditOfThePreviousReleaseReadsAnArchivedShop(t *testing.T) {
 	t.Parallel()
 
 	db := agedShop(t)
-	if found := previousAudit(t, db); len(found) != 0 {
+	if found := pgtest.PreviousAudit(t, db); len(found) != 0 {
 		t.Fatalf("before, the previous release's audit finds %q, want nothing", found)
 	}
 	// The first and the newest movement of each stock row stay, so one sale moves.
 	if result := archive(t, db.DirectURL); result.Archived != 3 || result.ArchivedMoves != 1 {
 		t.Errorf("Sweep() = %+v, want 3 holds and a movement archived", result)
 	}
-	if found := previousAudit(t, db); len(found) != 0 {
+	if found := pgtest.PreviousAudit(t, db); len(found) != 0 {
 		t.Errorf("the previous release's audit finds %q, want nothing", found)
 	}
 	db.Exec("UPDATE archived_stock SET sold = sold + 1, moved = moved + 2")
-	if found := previousAudit(t, db); len(found) != 2 {
+	if found := pgtest.PreviousAudit(t, db); len(found) != 2 {
 		t.Errorf("with wrong sums the previous release's audit finds %q, want two stock rows", found)
 	}
 }
@@ -121,7 +129,7 @@ func TestTheRolesOfTheArchive(t *testing.T) {
 			t.Errorf("%s as %s = %q, want %q", c.sql, c.role, got, c.want)
 		}
 	}
-	if found := previousAudit(t, db); len(found) != 0 {
+	if found := pgtest.PreviousAudit(t, db); len(found) != 0 {
 		t.Errorf("after the month is gone, the previous release's audit finds %q, want nothing", found)
 	}
 }

@@ -18,7 +18,7 @@ var operatorRights = []migrations.Right{
 	{Table: "warehouses", Privilege: "SELECT, INSERT, UPDATE"},
 	{Table: "inventory", Privilege: "SELECT, INSERT, UPDATE"},
 	{Table: "stock_movements", Privilege: "SELECT, INSERT"},
-	{Table: "stock_adjustments", Privilege: "SELECT, INSERT"}, // INSERT is for the release before
+	{Table: "stock_adjustments", Privilege: "SELECT"}, // a view
 	{Table: "reservations", Privilege: "SELECT"},
 	// adjust_stock and free_units expire dead holds, and uncount the lines of dead carts.
 	{Table: "reservations", Privilege: "UPDATE", Columns: "status, updated_at, version"},

@@ -1,6 +1,7 @@
 package migrate_test
 
 import (
+	"io/fs"
 	"testing"
 	"testing/fstest"
 
@@ -9,7 +10,26 @@ import (
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
+	"github.com/allo/reservations/migrations"
 )
+
+// schemaUpTo has the versioned files up to a number.
+func schemaUpTo(t *testing.T, version int) fstest.MapFS {
+	t.Helper()
+	names, err := fs.Glob(migrations.Schema, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := fstest.MapFS{}
+	for _, name := range names[:min(version, len(names))] {
+		text, err := fs.ReadFile(migrations.Schema, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		folder[name] = &fstest.MapFile{Data: text}
+	}
+	return folder
+}
 
 // A dump may have the tables for a while. Callers must not queue behind a deploy that waits for it.
 func TestADeployThatAltersHotTablesWaitsForAReaderInTurns(t *testing.T) {
@@ -66,34 +86,5 @@ WHERE datname = current_database() AND wait_event = 'PgSleep'`)
 	}
 	if err := <-done; err != nil {
 		t.Errorf("Up() = %v after the reader, want it to succeed", err)
-	}
-}
-
-// An operator may go back to the release before 0002. Its migration gives the service's role no
-// right to first_end, and that release still moves ends down.
-func TestTheReleaseBeforeFirstEndMayShortenHoldsAfterADeployThatWentBack(t *testing.T) {
-	t.Parallel()
-
-	db := pgtest.NewFixture(t, pgtest.New(t))
-	role := pgx.Identifier{"before_" + db.Name}.Sanitize()
-	db.Exec("CREATE ROLE " + role)
-	defer db.Exec("DROP ROLE " + role)
-	defer db.Exec("DROP OWNED BY " + role)
-	db.Exec("GRANT SELECT, UPDATE (total, reserved) ON inventory TO " + role)
-	db.Exec("GRANT SELECT, UPDATE (status, updated_at, expires_at) ON reservations TO " + role)
-	product, warehouse := db.Product(), db.Warehouse()
-	db.Stock(product, warehouse, 1)
-	db.Exec(`
-INSERT INTO reservations
-       (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-VALUES (gen_random_uuid(), $1, $2, 1, now(), now(), now() + interval '10 min')`,
-		product.String(), warehouse.String())
-	db.Exec("UPDATE inventory SET first_end = 'infinity', reserved = 1")
-
-	db.Exec("BEGIN; SET LOCAL ROLE " + role +
-		"; UPDATE reservations SET expires_at = now() + interval '5 min'; COMMIT")
-	const same = "SELECT first_end = expires_at FROM inventory, reservations"
-	if !pgtest.QueryOne[bool](db, same) {
-		t.Error("first_end doesn't follow the shortened hold")
 	}
 }

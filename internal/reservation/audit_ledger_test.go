@@ -260,44 +260,6 @@ func TestAnAuditLooksAtEverythingOnAnotherServer(t *testing.T) {
 	}
 }
 
-// During a deploy an audit of the previous release may begin where one of this release goes on, or
-// end what this one has begun. It doesn't read the ledger.
-func TestAnAuditOfThePreviousReleaseLeavesTheLedgerNew(t *testing.T) {
-	t.Parallel()
-
-	for name, runs := range map[string]func(*fixture){
-		"it begins": func(f *fixture) {
-			f.Exec("SELECT * FROM begin_audit('NEW', clock_timestamp())")
-			f.mustAuditNew()
-		},
-		"it ends": func(f *fixture) {
-			run := queryOne[int](f, "SELECT run FROM begin_audit('NEW')")
-			f.Exec("SELECT * FROM end_audit('NEW', $1, true, 0)", run)
-		},
-		"it does both": func(f *fixture) {
-			run := queryOne[int](f, "SELECT run FROM begin_audit('NEW', clock_timestamp())")
-			f.Exec("SELECT * FROM end_audit('NEW', $1, true, 0)", run)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-
-			shop := newLedgerShop(t)
-			runs(shop.fixture)
-			seen := queryOne[string](shop.fixture, "SELECT seen::text FROM audit_state WHERE kind = 'NEW'")
-			if seen != "1:1:" {
-				t.Errorf("it is %s that was seen, want nothing", seen)
-			}
-			shop.corrupt("", ledgerCorruptions["the hold ends twice"], shop.extended.ID.String())
-			violations, err := newService(shop.own).AuditNew(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantPromises(t, "AuditNew()", violations, []string{"I10"})
-		})
-	}
-}
-
 // A reader that stands still doesn't have what is new, so the audit reads that on the writer.
 func TestAnAuditReadsWhatIsNewOnTheWriterWhileTheReaderIsBehind(t *testing.T) {
 	t.Parallel()
@@ -402,13 +364,10 @@ func TestTheSchemaKeepsTheLedger(t *testing.T) {
 				"created_at = created_at - interval '1 us'" + live, "refuse_change_of_hold",
 			"AND new.created_at = old.created_at", "",
 		},
-		"a time falls by the previous release": {
-			"UPDATE reservations SET updated_at = updated_at - interval '1 us'" + live,
-			"take_over_transition", "l.at > _hold.updated_at", "false",
-		},
-		"the beginning changes by the previous release": {
-			"UPDATE reservations SET created_at = created_at - interval '1 us'" + live,
-			"take_over_transition", "l.at <> _hold.created_at", "false",
+		"a version stays": {
+			"UPDATE reservations SET expires_at = expires_at + interval '1 s'" + live +
+				" AND product_id IS NOT NULL", "refuse_change_of_hold",
+			"\n                    AND l.xid = pg_current_xact_id()", "",
 		},
 		"a row changes later": {
 			"UPDATE ledger SET at = at - interval '1 us' WHERE kind = 'h'", "refuse_change_of_ledger",

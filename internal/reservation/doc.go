@@ -147,12 +147,11 @@
 // cart expires once. The successor of a late payment has one row: it was CONFIRMED from the start.
 //
 // The triggers of reservations and ledger keep the rest in SQL: a version rises by one with each
-// change, updated_at never falls, and a row of the ledger stays as it is. They can't see that a row
-// wasn't written. The audits fold the ledger and compare it with the holds for that.
+// change but that of restart_hold, updated_at never falls, and a row of the ledger stays as it is.
+// They write nothing, and can't see that a row wasn't written. The audits fold the ledger and
+// compare it with the holds for that.
 //
-// A hold of version 0 has no ledger. It is from before there was one, or a routine of the previous
-// release has made it. Its next transition is number 1. When a routine of the previous release
-// changes another hold, the trigger writes the row (0010_ledger.sql).
+// A hold of version 0 is from before the ledger and has none. Its next transition is number 1.
 //
 // [Service.Stats] counts the transitions of each minute by what the ticks have counted of the
 // ledger, and by the rows since the last tick.

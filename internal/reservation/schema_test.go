@@ -380,6 +380,8 @@ INSERT INTO replacements SELECT r.id, r.id FROM reservations r LIMIT 1`,
 UPDATE reservations SET version = version + 2 WHERE status = 'PENDING'`,
 			"I10: a hold's version falls": `
 UPDATE reservations SET version = version - 1 WHERE status = 'PENDING'`,
+			"I10: a hold's version stays": `
+UPDATE reservations SET expires_at = expires_at + interval '1 s' WHERE status = 'PENDING'`,
 			"I10: a hold's time falls": `
 UPDATE reservations SET version = version + 1, updated_at = updated_at - interval '1 us'
 WHERE status = 'PENDING'`,
@@ -464,6 +466,119 @@ UPDATE reservation_items SET reservation_id = gen_random_uuid()`,
 		}
 	}
 	shop.mustAudit(t)
+}
+
+// madeNowSQL makes a hold as a reserve does, in a transaction that has begun.
+const madeNowSQL = `
+WITH held AS (
+    INSERT INTO reservations
+           (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
+    SELECT 'f0000000-0000-7000-8000-000000000001', product_id, warehouse_id, 1, now(), now(),
+           now() + interval '1 h', 1
+    FROM inventory ORDER BY product_id LIMIT 1
+    RETURNING *
+), stock AS (
+    UPDATE inventory i SET reserved = i.reserved + 1 FROM held h
+    WHERE h.product_id = i.product_id AND h.warehouse_id = i.warehouse_id
+)
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT updated_at, expires_at, id, 1, 'h', 'v' FROM held;`
+
+// In the transaction that makes a hold, restart_hold lets it begin again. Every other change that
+// keeps the version is refused. Without the guard it is made, and the audit finds it.
+func TestOnlyARestartKeepsTheVersionOfAHold(t *testing.T) {
+	t.Parallel()
+
+	const id = " WHERE id = 'f0000000-0000-7000-8000-000000000001';"
+	const extend = `
+UPDATE reservations SET version = 2` + id + `
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT updated_at, expires_at, id, 2, 'x', 'v' FROM reservations` + id
+	f := newFixture(t, 0)
+	f.stock(5)
+	f.Exec("BEGIN;" + madeNowSQL + `
+SELECT restart_hold('f0000000-0000-7000-8000-000000000001', '2 h', NULL); COMMIT`)
+	f.mustAudit(t)
+
+	for name, c := range map[string]struct{ sql, guard string }{
+		"it is extended": {
+			"UPDATE reservations SET expires_at = expires_at + interval '1 s', " +
+				"updated_at = updated_at + interval '1 us'" + id,
+			" AND new.updated_at = new.created_at",
+		},
+		"it is released": {
+			"UPDATE reservations SET status = 'RELEASED'" + id, " AND new.status = 'PENDING'",
+		},
+		"a payment begins": {
+			"UPDATE reservations SET paying = true" + id, " AND new.paying = old.paying",
+		},
+		"it has another version": {
+			extend + "UPDATE reservations SET expires_at = expires_at + interval '1 s'" + id,
+			" AND l.kind = 'h'",
+		},
+		"its ledger isn't there": {
+			"UPDATE reservations SET version = 2" + id +
+				"UPDATE reservations SET expires_at = expires_at + interval '1 s'" + id,
+			" AND l.version = new.version",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			f.stock(5)
+			change := "BEGIN;" + madeNowSQL + c.sql + "COMMIT"
+			_, err := f.Admin.Exec(f.Context(), change)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || refused.Code != "23514" ||
+				!strings.Contains(refused.Message, "I10") {
+				t.Errorf("%s = %v, want I10", c.sql, err)
+			}
+			f.mutate("refuse_change_of_hold", c.guard, "")
+			f.Exec(change)
+			violations, err := newService(f.own).Audit(f.Context())
+			if err != nil || len(violations) == 0 {
+				t.Errorf("without the guard Audit() = %v, %v, want a violation", violations, err)
+			}
+		})
+	}
+}
+
+// A hold of version 0 is from before there was a ledger. Its next transition writes row 1.
+func TestAHoldFromBeforeTheLedgerBeginsItWithItsNextTransition(t *testing.T) {
+	t.Parallel()
+
+	f := newFixture(t, 0)
+	ctx, s := f.Context(), newService(f.own)
+	rows := f.stocks(9, 9)
+	for n := range 2 {
+		hold := func() uuid.UUID { return f.hold(rows[:1+n]...).ID }
+		confirmed, released, extended, swept := hold(), hold(), hold(), hold()
+		f.unguarded("DELETE FROM ledger WHERE hold_id IN (SELECT id FROM reservations "+
+			"WHERE status = 'PENDING')", "UPDATE reservations SET version = 0 WHERE status = 'PENDING'")
+		f.Kill(swept)
+		_, confirmErr := s.Confirm(ctx, confirmed, "")
+		_, releaseErr := s.Release(ctx, released, "")
+		_, extendErr := s.Extend(ctx, extended, time.Minute, "")
+		_, againErr := s.Confirm(ctx, extended, "")
+		_, sweepErr := s.Sweep(ctx)
+		if err := errors.Join(confirmErr, releaseErr, extendErr, againErr, sweepErr); err != nil {
+			t.Fatal(err)
+		}
+		for id, want := range map[uuid.UUID]string{
+			confirmed: "1cv", released: "1rv", extended: "1xv 2cv", swept: "1es",
+		} {
+			got := queryOne[string](f, `
+SELECT string_agg(concat(version, kind, cause), ' ' ORDER BY version) FROM ledger
+WHERE hold_id = $1`, id.String())
+			if got != want {
+				t.Errorf("the ledger of a hold with %d lines is %s, want %s", n+1, got, want)
+			}
+		}
+	}
+	f.mustAudit(t)
+	f.unguarded("DELETE FROM ledger WHERE kind = 'x'")
+	wantBroken(t, f.own, "I10")
 }
 
 // insertMovementSQL inserts a movement into the first stock row.

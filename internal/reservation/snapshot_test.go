@@ -139,7 +139,8 @@ CALL reserve_line(gen_random_uuid(), $1, $2, 1, '1 min', NULL, NULL, NULL, NULL)
 			[]any{product, warehouse},
 		},
 		"a release": {
-			"CALL resolve_hold($1, 'RELEASED', NULL, NULL, NULL, NULL)", []any{held.ID.String()},
+			"CALL resolve_hold($1, 'RELEASED', 'v', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+			[]any{held.ID.String()},
 		},
 		"a refusal": {
 			`

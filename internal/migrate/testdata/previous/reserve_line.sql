@@ -7,7 +7,9 @@
 --
 -- When the product is archived or the warehouse is closed, the outcome is SHORT too: the shortage
 -- has nothing available, and not_for_sale. So the previous release, which calls this routine during
--- a deploy and doesn't know not_for_sale, refuses the line as it does any other.
+-- a deploy and doesn't know not_for_sale, refuses the line as it does any other. It is SHORT as well
+-- when a hold may not have so many units of the product, or when the product has a limit for each
+-- owner: such a hold is made by reserve_detailed, with its owner (lock_owner.sql).
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.
@@ -31,7 +33,7 @@ DECLARE
     _free  integer;
     _epoch integer;
     _from  timestamptz;
-    _open  boolean;
+    _takes boolean; -- the row is for sale, and no limit of the product forbids the hold
     _dead  bigint;
     _freed bigint;
     _tries integer := 0;
@@ -45,22 +47,23 @@ BEGIN
 
         _now := clock_timestamp();
         _freed := 0;
-        SELECT i.total - i.reserved, i.epoch, i.first_end, i.open,
+        SELECT i.total - i.reserved, i.epoch, i.first_end,
+               i.open AND i.max_per_owner IS NULL AND (i.max_per_hold < _quantity) IS NOT TRUE,
                CASE WHEN i.total - i.reserved < _quantity
                     THEN dead_units(_product, _warehouse, i.first_end, _quantity) ELSE 0 END
-        INTO _free, _epoch, _from, _open, _dead
+        INTO _free, _epoch, _from, _takes, _dead
         FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC LIMIT 1;
         IF _free IS NULL THEN
             outcome := 'INVENTORY_NOT_FOUND';
             EXIT;
-        ELSIF NOT _open THEN
+        ELSIF NOT _takes THEN
             outcome := 'SHORT';
-            answer := jsonb_build_array(jsonb_build_object(
-                'product_id', _product, 'warehouse_id', _warehouse,
-                'requested', _quantity, 'available', 0, 'not_for_sale', true));
-            EXIT;
+            answer := coalesce(
+                closed_lines(ARRAY[_product], ARRAY[_warehouse], ARRAY[_quantity]),
+                limits_of_cart(ARRAY[_product], ARRAY[_warehouse], ARRAY[_quantity]));
+            EXIT WHEN answer IS NOT NULL;
         ELSIF _free + _dead < _quantity THEN
             outcome := 'SHORT';
             answer := jsonb_build_array(jsonb_build_object(
@@ -71,8 +74,10 @@ BEGIN
             _freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
         END IF;
         INSERT INTO reservations
-               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at)
-        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl);
+               (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
+        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1);
+        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+        VALUES (_now, _now + _ttl, _id, 1, 'h', 'v');
         IF _key IS NOT NULL THEN
             PERFORM keep_answer(_key, _hash, hold_json(r, false))
             FROM reservations r WHERE r.id = _id;
@@ -86,7 +91,8 @@ BEGIN
         SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)
         WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
-          AND total - reserved + _freed >= _quantity AND open;
+          AND total - reserved + _freed >= _quantity AND open
+          AND max_per_owner IS NULL AND (max_per_hold < _quantity) IS NOT TRUE;
         IF FOUND THEN
             IF _freed > 0 AND random() < 0.03 THEN -- often enough, and seldom noticed
                 PERFORM raise_first_end(_product, _warehouse);
