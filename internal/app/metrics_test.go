@@ -266,7 +266,9 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 	takeBack("REFERENCE_REUSED", sold, "r", "2", east)
 	takeBack("RETURN_EXCEEDS_SOLD", sold, "s", "2", east)
 	takeBack("WAREHOUSE_NOT_FOUND", sold, "s", "1", mug)
-	const setTotal = "UPDATE inventory SET total = $1 WHERE warehouse_id = $2"
+	const setTotal = `
+SELECT adjust_stock(product_id, warehouse_id, $1 - total, 'test') FROM inventory
+WHERE warehouse_id = $2`
 	s.fixture.Exec(setTotal, 2_000_000_000, east)
 	takeBack("TOO_MANY_UNITS", sold, "s", "1", east)
 	s.fixture.Exec(setTotal, 100, east)

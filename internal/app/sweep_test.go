@@ -79,7 +79,8 @@ func TestTheSweeperReportsTheAuditsResult(t *testing.T) {
 			"UPDATE inventory SET reserved = reserved + 1 WHERE total = 50", 1, "ERROR",
 		},
 		"a movement is missing": {
-			"UPDATE inventory SET seq = seq + 1 WHERE total IN (50, 30)", 2, "ERROR",
+			"SET session_replication_role = replica; " +
+				"UPDATE inventory SET seq = seq + 1 WHERE total IN (50, 30)", 2, "ERROR",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -257,7 +257,7 @@ SELECT id, repeat('🛒', 100), 'STARTED', now() FROM reservations`)
 INSERT INTO hold_parties (hold_id, owner, reference)
 SELECT id, repeat('🛒', 100), repeat('🛒', 100) FROM reservations`)
 	s.Exec("INSERT INTO replacements (old_id, new_id) SELECT gen_random_uuid(), id FROM reservations")
-	s.Exec("UPDATE reservations SET paying = true, detailed = true")
+	s.Exec("UPDATE reservations SET paying = true, detailed = true, version = version + 1")
 	list := s.size("GET", "/api/reservations?limit=200&status=PENDING", "")
 	list.wantSize(t, http.StatusOK, 3_000_000)
 	s.size("GET", "/api/reservations?limit=200", "").wantSize(t, http.StatusOK, 3_000_000)
@@ -266,7 +266,7 @@ SELECT id, repeat('🛒', 100), repeat('🛒', 100) FROM reservations`)
 	if n := strings.Count(string(whole.body), "🛒"); n != 200 {
 		t.Errorf("the hold has %d characters of its payment and its reference, want 200", n)
 	}
-	s.Exec("UPDATE reservations SET paying = false WHERE id = $1", cart)
+	s.Exec("UPDATE reservations SET paying = false, version = version + 1 WHERE id = $1", cart)
 	s.size("POST", "/api/reservations/"+cart+"/extend", `{"ttlSeconds":60}`).
 		wantSize(t, http.StatusOK, 15_000)
 	s.size("GET", "/api/stats", "").wantSize(t, http.StatusOK, 7_000)
@@ -284,7 +284,8 @@ SELECT id, repeat('🛒', 100), repeat('🛒', 100) FROM reservations`)
 	s.size("POST", "/api/reservations", lines(1)).wantSize(t, http.StatusCreated, 14_000)
 	s.Exec("BEGIN; SET LOCAL session_replication_role = replica; " + // without a movement for each row
 		"UPDATE inventory SET total = greatest(reserved, 1); COMMIT")
-	s.Exec("UPDATE reservations SET expires_at = now() + interval '2 h' WHERE status = 'PENDING'")
+	s.Exec("UPDATE reservations SET expires_at = now() + interval '2 h', version = version + 1 " +
+		"WHERE status = 'PENDING'")
 	s.size("POST", "/api/reservations", lines(1_000_000)).wantSize(t, http.StatusConflict, 16_000)
 
 	many := strings.TrimSuffix(strings.Repeat("{},", maxBody/3-10), ",")

@@ -112,7 +112,8 @@ func (s busyShop) callsBesideADeploy(forTheRow bool) (reserved, confirmed outcom
 		lock = "SELECT FROM claim_key('reserve', '') a, claim_key('confirm', '') b"
 	}
 	unlock := s.Lock(lock)
-	reserve := s.call(reserveSQL, uuid.NewString(), s.product.String(), s.warehouse.String(), "reserve")
+	reserve := s.call(reserveSQL, uuid.NewString(), s.product.String(), s.warehouse.String(),
+		"reserve")
 	confirm := s.call(confirmSQL, s.hold.String(), "confirm")
 	s.WaitForBlocked(2)
 	deployed := s.deploy()

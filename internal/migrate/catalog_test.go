@@ -18,7 +18,8 @@ func TestEveryWarehouseOfBeforeGetsACode(t *testing.T) {
 
 	db := pgtest.NewFixture(t, pgtest.NewEmpty(t))
 	source := postgres.URL(db.DirectURL)
-	if _, err := migrate.UpWith(t.Context(), source, "", schemaUpTo(t, 4), fstest.MapFS{}); err != nil {
+	_, err := migrate.UpWith(t.Context(), source, "", schemaUpTo(t, 4), fstest.MapFS{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("n", 101)

@@ -251,7 +251,7 @@ SELECT p.id, w.id, 9 FROM products p, warehouses w`)
 	return db, conn
 }
 
-// run sends the call and compares the first row of the answer. It returns what is wrong, or nothing.
+// run sends the call and compares the first row of the answer. It returns what is wrong with it.
 func (call recordedCall) run(t *testing.T, conn *pgconn.PgConn) (problem string) {
 	t.Helper()
 	args := make([][]byte, len(call.args))

@@ -35,7 +35,9 @@ func schemaUpTo(t *testing.T, version int) fstest.MapFS {
 func TestADeployThatAltersHotTablesWaitsForAReaderInTurns(t *testing.T) {
 	t.Parallel()
 
-	for next, before := range map[string]int{"0002_old_snapshots": 1, "0004_movements": 3} {
+	for next, before := range map[string]int{
+		"0002_old_snapshots": 1, "0004_movements": 3, "0014_refusals": 13,
+	} {
 		t.Run(next, func(t *testing.T) {
 			t.Parallel()
 

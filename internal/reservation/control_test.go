@@ -236,7 +236,7 @@ func TestAConfirmThatWritesNoSaleBreaksTheNumbers(t *testing.T) {
 	}
 }
 
-func TestTheTriggerRefusesAMovementAfterOneThatIsMissing(t *testing.T) {
+func TestTheTriggerRefusesAConfirmThatWritesNoSale(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "error", withoutSale, raceOfMovements)

@@ -137,6 +137,15 @@
 //	I12 Live and confirmed units of one owner of a limited product, less what was returned, never
 //	    exceed the product's limit. A limit that is lowered takes nothing away.
 //
+// # The movements
+//
+// Each verb that changes a total raises the stock row's seq by one and writes the movement of that
+// number, in one transaction. Two triggers keep I8 (0014_refusals.sql). One looks at each movement
+// as it is written: it is what the stock row says then. The other looks at each change of a total
+// before the commit: it has its movement. So neither a change alone nor a movement alone can be
+// committed, whoever writes it. A verb that leaves its movement out fails at its COMMIT, with an
+// error that names I8, and its transaction is undone.
+//
 // # The ledger
 //
 // Each verb writes the row of a transition behind the guarded statement that makes it. The

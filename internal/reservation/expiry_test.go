@@ -26,15 +26,23 @@ func TestConfirmsAtTheEndOfAHold(t *testing.T) {
 // isDeadSQL reports whether the hold $1 is past its end.
 const isDeadSQL = "SELECT expires_at <= clock_timestamp() FROM reservations WHERE id = $1"
 
+// movedSQL follows WITH moved AS (...), which has moved the end of holds and raised their versions.
+// It writes the rows of the ledger, and moves the ends of the lines.
+const movedSQL = `
+, written AS (
+    INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+    SELECT updated_at, expires_at, id, version, 'x', 'v' FROM moved
+)
+UPDATE reservation_items l SET expires_at = moved.expires_at
+FROM moved WHERE l.reservation_id = moved.id`
+
 // endSoonSQL lets the hold $1 end after the time $2.
 const endSoonSQL = `
-WITH soon AS (
-    UPDATE reservations SET expires_at = clock_timestamp() + $2::interval
+WITH moved AS (
+    UPDATE reservations SET expires_at = clock_timestamp() + $2::interval, version = version + 1
     WHERE id = $1
-    RETURNING id, expires_at
-)
-UPDATE reservation_items l SET expires_at = soon.expires_at
-FROM soon WHERE l.reservation_id = soon.id`
+    RETURNING *
+)` + movedSQL
 
 // raceOfConfirmAndExpiry lets four callers confirm a hold around its end, while two sweeps expire
 // it and two callers reserve its units. The hold has all units of its row, so a reserve can succeed
@@ -370,13 +378,12 @@ func TestReclaimTakesOnlyTheLinesOfShortRows(t *testing.T) {
 // aliveAgainSQL gives the hold $1 an end in the future, if it is PENDING. A reader sees the same
 // when the database's clock jumps back behind the hold's end.
 const aliveAgainSQL = `
-WITH hold AS (
-    UPDATE reservations SET expires_at = clock_timestamp() + interval '1 h'
+WITH moved AS (
+    UPDATE reservations
+    SET expires_at = clock_timestamp() + interval '1 h', version = version + 1
     WHERE id = $1 AND status = 'PENDING'
-    RETURNING id, expires_at
-)
-UPDATE reservation_items l SET expires_at = hold.expires_at
-FROM hold WHERE l.reservation_id = hold.id`
+    RETURNING *
+)` + movedSQL
 
 func TestAPartlyReclaimedCartStaysDeadWhenTheClockJumpsBack(t *testing.T) {
 	t.Parallel()
@@ -490,8 +497,11 @@ func raceOfReserveBehindAYoungerDeadHold(ctx context.Context, f *fixture, r *rep
 	row := f.stock(2)
 	older, younger := f.hold(row), f.hold(row)
 	f.kill(older, younger)
-	f.Exec("UPDATE reservations SET expires_at = expires_at - interval '1 s' WHERE id = $1",
-		older.ID.String())
+	f.Exec(`
+WITH moved AS (
+    UPDATE reservations SET expires_at = expires_at - interval '1 s', version = version + 1
+    WHERE id = $1 RETURNING *
+)`+movedSQL, older.ID.String())
 	tx := f.lock(lockHoldSQL, younger.ID.String())
 
 	together(2, func(i int) {

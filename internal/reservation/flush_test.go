@@ -222,7 +222,11 @@ func TestTheFlushMarkStaysBelowOpenTransactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(f.Context())
-	const change = "UPDATE reservations SET expires_at = expires_at + interval '1 min' WHERE id = $1"
+	const change = `
+WITH moved AS (
+    UPDATE reservations SET expires_at = expires_at + interval '1 min', version = version + 1
+    WHERE id = $1 RETURNING *
+)` + movedSQL
 	if _, err := tx.Exec(f.Context(), change, hold.ID.String()); err != nil {
 		t.Fatal(err)
 	}

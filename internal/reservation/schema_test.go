@@ -544,6 +544,201 @@ SELECT restart_hold('f0000000-0000-7000-8000-000000000001', '2 h', NULL); COMMIT
 	}
 }
 
+// numberChanges are changes of a stock row, or of its movements, that break I8. A routine has the
+// guard that refuses each. Without the guards the change is made, and the audit finds it.
+var numberChanges = map[string]struct {
+	sql    string
+	guards []guard
+}{
+	"total changes alone": {
+		"UPDATE inventory SET total = total + 1",
+		[]guard{{total, " AND new.total = old.total\n", "\n"}},
+	},
+	"seq rises alone": {"UPDATE inventory SET seq = seq + 1", []guard{anyMovement}},
+	"seq falls": {
+		"UPDATE inventory SET seq = seq - 1", []guard{{total, "new.seq = old.seq AND", "true AND"}},
+	},
+	"the movement isn't written": {
+		"UPDATE inventory SET total = total + 1, seq = seq + 1", []guard{anyMovement},
+	},
+	"one of two movements isn't written": {
+		changeSQL + changeSQL + insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total"),
+		[]guard{anyMovement},
+	},
+	"seq jumps": {
+		"UPDATE inventory SET total = total + 1, seq = seq + 2;" +
+			insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total"),
+		[]guard{{total, "new.seq = old.seq + 1", "new.seq > old.seq"}},
+	},
+	"the delta isn't the difference": {
+		changeSQL + insertMovementSQL("i.seq", "ADJUSTMENT", "2", "i.total"),
+		[]guard{{total, "AND m.delta = new.total - old.total", ""}},
+	},
+	"the movement leads to another total": {
+		changeSQL + insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total + 1"),
+		[]guard{
+			{movement, " AND i.total = new.total_after", ""},
+			{total, "AND m.total_after = new.total", ""},
+		},
+	},
+	"a movement comes without a change": {
+		insertMovementSQL("i.seq + 1", "ADJUSTMENT", "1", "i.total"),
+		[]guard{{movement, "i.seq = new.seq AND ", ""}},
+	},
+	"a movement comes behind the change": {
+		changeSQL + insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total") + ";" +
+			insertMovementSQL("i.seq + 1", "COUNT", "0", "i.total"),
+		[]guard{{movement, "i.seq = new.seq AND ", ""}},
+	},
+	"a row opens with another total": {
+		openedSQL("1", "OPENING", "4"), []guard{{movement, "new.delta <> new.total_after", "false"}},
+	},
+	"a row opens with movement 2": {
+		openedSQL("2", "ADJUSTMENT", "5"), []guard{{"record_opening_stock", " AND m.seq = 1", ""}},
+	},
+	"a stock row moves to another warehouse": {
+		`
+INSERT INTO warehouses (id, name) VALUES ('0192d000-0000-7000-8000-000000000002', 'other');
+UPDATE inventory SET warehouse_id = '0192d000-0000-7000-8000-000000000002'`,
+		[]guard{{total, " AND new.warehouse_id = old.warehouse_id", ""}},
+	},
+	"a stock row becomes another product's": {
+		`
+INSERT INTO products VALUES ('0192d000-0000-7000-8000-000000000001', 'other', 'other');
+UPDATE inventory SET product_id = '0192d000-0000-7000-8000-000000000001'`,
+		[]guard{{total, "new.product_id = old.product_id AND", ""}},
+	},
+	"a movement changes": {
+		"UPDATE stock_movements SET total_after = total_after + 1",
+		[]guard{{"refuse_change_of_movement", "RAISE EXCEPTION", "RETURN new; RAISE EXCEPTION"}},
+	},
+	"a movement is deleted": {
+		"DELETE FROM stock_movements",
+		[]guard{{"refuse_change_of_movement", "RAISE EXCEPTION", "RETURN old; RAISE EXCEPTION"}},
+	},
+}
+
+// guard is a part of a routine's source, and what a control puts in its place.
+type guard struct{ routine, part, without string }
+
+// The routines with the guards of I8.
+const (
+	total    = "refuse_change_without_movement"
+	movement = "refuse_wrong_movement"
+)
+
+var anyMovement = guard{total, "new.seq = old.seq + 1 AND EXISTS (", "true OR EXISTS ("}
+
+// changeSQL changes the stock row as a delivery does, and leaves its movement out.
+const changeSQL = "UPDATE inventory SET total = total + 1, seq = seq + 1;"
+
+// openedSQL makes a stock row of 5 units together with a movement.
+func openedSQL(seq, kind, delta string) string {
+	return fmt.Sprintf(`
+WITH made AS (
+    INSERT INTO inventory (product_id, warehouse_id, total, seq)
+    SELECT p.id, w.id, 5, %[1]s
+    FROM products p, warehouses w ORDER BY w.name <> 'empty', p.id LIMIT 1
+    RETURNING *
+)
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after, note)
+SELECT product_id, warehouse_id, seq, clock_timestamp(), '%[2]s', %[3]s, total, 'test' FROM made`,
+		seq, kind, delta)
+}
+
+func TestTheSchemaKeepsTheNumbers(t *testing.T) {
+	t.Parallel()
+
+	for name, c := range numberChanges {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			f := newFixture(t, 0)
+			f.stock(5)
+			f.NamedWarehouse("empty")
+			_, err := f.Admin.Exec(f.Context(), c.sql)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || refused.Code != "23514" ||
+				!strings.Contains(refused.Message, "I8") {
+				t.Errorf("%s = %v, want I8", c.sql, err)
+			}
+			f.mustAudit(t)
+			for _, g := range c.guards {
+				f.mutate(g.routine, g.part, g.without)
+			}
+			f.Exec(c.sql)
+			wantBroken(t, f.own, "I8")
+		})
+	}
+}
+
+// Several changes of a stock row may come in one transaction, each with its movement, and one that
+// changes nothing needs none. So it is with a part of the transaction that is undone.
+func TestTheSchemaTakesEachChangeWithItsMovement(t *testing.T) {
+	t.Parallel()
+
+	move := changeSQL + insertMovementSQL("i.seq", "ADJUSTMENT", "1", "i.total") + ";"
+	f := newFixture(t, 0)
+	row := f.stock(5)
+	f.Exec("BEGIN; " + move + move + `
+UPDATE inventory SET total = total, seq = seq, reserved = 0;
+SAVEPOINT undone;` + changeSQL + `
+ROLLBACK TO undone;` + move + `
+COMMIT`)
+	if got := queryOne[int](f, "SELECT total FROM inventory WHERE product_id = $1 AND seq = 4",
+		row.ProductID.String()); got != 8 {
+		t.Errorf("the total is %d, want 8", got)
+	}
+	f.mustAudit(t)
+
+	// Postgres may be told to look at once, and not to look at all.
+	const atOnce = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; "
+	_, err := f.Admin.Exec(f.Context(), atOnce+move+"COMMIT")
+	if err == nil || !strings.Contains(err.Error(), "I8") {
+		t.Errorf("a change before its movement = %v, want it refused at once", err)
+	}
+	f.Exec(atOnce + `
+WITH made AS (UPDATE inventory SET total = total + 1, seq = seq + 1 RETURNING *)
+INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
+SELECT product_id, warehouse_id, seq, clock_timestamp(), 'ADJUSTMENT', 1, total FROM made;
+COMMIT`)
+	f.mustAudit(t)
+}
+
+// A verb that leaves its movement out fails at its first COMMIT, which undoes all that it did.
+func TestAConfirmWithoutItsSaleIsUndone(t *testing.T) {
+	t.Parallel()
+
+	for lines, leaveOut := range map[int]func(*fixture){
+		1: withoutSale,
+		2: func(f *fixture) {
+			f.mutate("give_up_units", "FROM stock s WHERE _sold", "FROM stock s WHERE false")
+		},
+	} {
+		f := newFixture(t, 0)
+		rows := f.stocks(9, 9)[:lines]
+		hold := f.hold(rows...)
+		leaveOut(f)
+		_, err := newService(f.own).Confirm(f.Context(), hold.ID, uuid.NewString())
+		if err == nil || !strings.Contains(err.Error(), "I8") {
+			t.Errorf("Confirm() of %d lines = %v, want I8", lines, err)
+		}
+		for _, row := range rows {
+			if got := f.Counts(row.ProductID, row.WarehouseID); got.Total != 9 || got.Reserved != 1 {
+				t.Errorf("the stock row is %+v, want 1 of 9 reserved", got)
+			}
+		}
+		const left = `
+SELECT concat_ws(' ', status, (SELECT count(*) FROM ledger),
+                 (SELECT count(*) FROM idempotency_keys))
+FROM reservations`
+		if got := queryOne[string](f, left); got != "PENDING 1 0" {
+			t.Errorf("the hold, its ledger and its keys are %s, want PENDING 1 0", got)
+		}
+		f.mustAudit(t)
+	}
+}
+
 // A hold of version 0 is from before there was a ledger. Its next transition writes row 1.
 func TestAHoldFromBeforeTheLedgerBeginsItWithItsNextTransition(t *testing.T) {
 	t.Parallel()

@@ -297,12 +297,11 @@ func TestADeadHoldIsLostWhenAReserveDoesNotLowerFirstEnd(t *testing.T) {
 
 // shortenSQL lets the hold $1 end as soon as it began.
 const shortenSQL = `
-WITH short AS (
-    UPDATE reservations SET expires_at = updated_at + interval '1 us' WHERE id = $1
-    RETURNING id, expires_at
-)
-UPDATE reservation_items l SET expires_at = short.expires_at
-FROM short WHERE l.reservation_id = short.id`
+WITH moved AS (
+    UPDATE reservations SET expires_at = updated_at + interval '1 us', version = version + 1
+    WHERE id = $1
+    RETURNING *
+)` + movedSQL
 
 // raceOfAShorterHold moves the end of a hold and of a cart down while a reserve raises first_end.
 // The reserve's snapshot has the later end.

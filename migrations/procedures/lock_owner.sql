@@ -124,9 +124,7 @@ END $$;
 
 -- reached_limits names each product of which the lines would give the owner more than its limit, or
 -- is null when there is none. used is what the owner has. Without an owner, it names each product
--- that needs one. A row is unsure when the sum was. The rows are like those of a shortage, so that
--- the previous release, which calls the verbs during a deploy, refuses the lines as it does any
--- other.
+-- that needs one. A row is unsure when the sum was. The rows are like those of a shortage.
 CREATE OR REPLACE FUNCTION reached_limits(
     _owner text, _products uuid[], _warehouses uuid[], _quantities integer[],
     _per_owner integer[], _except uuid)

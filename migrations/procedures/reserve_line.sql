@@ -6,10 +6,9 @@
 -- reclaimed in steps.
 --
 -- When the product is archived or the warehouse is closed, the outcome is SHORT too: the shortage
--- has nothing available, and not_for_sale. So the previous release, which calls this routine during
--- a deploy and doesn't know not_for_sale, refuses the line as it does any other. It is SHORT as well
--- when a hold may not have so many units of the product, or when the product has a limit for each
--- owner: such a hold is made by reserve_detailed, with its owner (lock_owner.sql).
+-- has nothing available, and not_for_sale. It is SHORT as well when a hold may not have so many
+-- units of the product, or when the product has a limit for each owner: such a hold is made by
+-- reserve_detailed, with its owner (lock_owner.sql).
 --
 -- The steps of one try. Only the last one locks the stock row, so that a hot row is locked for one
 -- UPDATE and one commit record.

@@ -222,7 +222,9 @@ const (
 	lockHoldSQL = `
 SELECT status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
 	endHoldSQL = `
-UPDATE reservations SET status = $2::text::reservation_status, updated_at = now() WHERE id = $1`
+UPDATE reservations
+SET status = $2::text::reservation_status, updated_at = now(), version = version + 1
+WHERE id = $1`
 	sellStockSQL = `
 WITH sold AS (
     UPDATE inventory i

@@ -172,7 +172,8 @@ func TestMoneyThatComesLate(t *testing.T) {
 	other.sees("h1", "We found you another one") // it follows, although the hold had ended
 	other.look("hold-found")
 
-	s.db.Exec("UPDATE inventory SET total = 1 WHERE total = 0 AND product_id = $1",
+	s.db.Exec("SELECT adjust_stock(product_id, warehouse_id, 1, 'test') FROM inventory "+
+		"WHERE total = 0 AND product_id = $1",
 		demo.Products()[mug].ID.String())
 	b.claim(s.reserve(600, line(mug, losAngeles, 1)))
 	b.goToBank("ada@example.com")

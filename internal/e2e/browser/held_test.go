@@ -32,8 +32,8 @@ func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 	// lastMinute moves the hold's end, and lets the page look at it.
 	lastMinute := func() {
 		t.Helper()
-		s.db.Exec("UPDATE reservations SET expires_at = now() + interval '55 seconds' WHERE id = $1",
-			hold.ID)
+		s.db.Exec("UPDATE reservations SET expires_at = now() + interval '55 seconds', "+
+			"version = version + 1 WHERE id = $1", hold.ID)
 		b.wake()
 	}
 	other.visit("/")
@@ -72,8 +72,8 @@ func TestTheLastMinuteOffersMoreTime(t *testing.T) {
 	}
 
 	// The end comes by itself. The cart still has what was held.
-	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '2 seconds' WHERE id = $1",
-		hold.ID)
+	s.db.Exec("UPDATE reservations SET expires_at = now() + interval '2 seconds', "+
+		"version = version + 1 WHERE id = $1", hold.ID)
 	b.wake()
 	b.sees(".toast", "Your hold has ended. What was in your cart is still there.")
 	b.until("!document.querySelector('.heldbar, .ownnote')")

@@ -17,7 +17,9 @@ func TestTheShoppersKeepTheShopGoing(t *testing.T) {
 		hold:   span{time.Second, 2 * time.Second},
 		paying: span{time.Millisecond, 20 * time.Millisecond},
 	}
-	const half = "UPDATE inventory SET total = 4 WHERE product_id = $1 AND warehouse_id = $2"
+	const half = `
+SELECT adjust_stock(product_id, warehouse_id, 4 - total, 'test') FROM inventory
+WHERE product_id = $1 AND warehouse_id = $2`
 	s.db.Exec(half, Products()[0].ID.String(), Warehouses()[0].ID.String())
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
