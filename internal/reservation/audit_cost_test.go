@@ -39,11 +39,11 @@ FROM inventory;
 VACUUM ANALYZE inventory, stock_movements;`
 
 // salesSQL makes {sales} holds that were confirmed a tenth of a second apart until a day ago, each
-// with its sale and its ledger, by a transaction of its own. The holds take turns at the stock
-// rows.
+// with its sale and its ledger, by a transaction of its own, from {xid} on. The holds take turns at
+// the stock rows.
 const salesSQL = settingsSQL + `
 CREATE TEMPORARY TABLE sold AS
-SELECT (1000000000 + s.n)::text::xid8 AS xid,
+SELECT ({xid} + s.n)::text::xid8 AS xid,
        i.product_id, i.warehouse_id, i.seq + 1 + s.n / {rows} AS seq,
        i.total - 1 - s.n / {rows} AS total, s.at,
        (lpad(to_hex((extract(epoch FROM s.at) * 1000)::bigint), 12, '0')
@@ -110,48 +110,81 @@ SELECT json_agg(i)::text FROM (SELECT product_id, warehouse_id, 1 AS quantity FR
 	}
 }
 
-// blocksOf counts the blocks of the holds, their ledger and the movements that an audit reads.
-func (f *fixture) blocksOf(name string, audit func(*reservation.Service) error) int {
+// reads is what an audit reads of the holds, their ledger and the movements: blocks, and entries of
+// the indexes or rows of the tables.
+type reads struct{ blocks, rows int }
+
+// readsOf counts what an audit reads.
+func (f *fixture) readsOf(name string, audit func(*reservation.Service) error) reads {
 	f.t.Helper()
-	read := func() int {
+	const tables = `
+WHERE relname IN ('reservations', 'reservation_items', 'ledger', 'stock_movements')`
+	count := func() (r reads) {
 		f.EndSessions() // they report their counts
-		return queryOne[int](f, `
+		r.blocks = queryOne[int](f, `
 SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)
-FROM pg_statio_user_tables
-WHERE relname IN ('reservations', 'reservation_items', 'ledger', 'stock_movements')`)
+FROM pg_statio_user_tables`+tables)
+		r.rows = queryOne[int](f, `
+SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables`+tables+`)
+     + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes`+tables+")")
+		return r
 	}
-	before := read()
+	before := count()
 	start := time.Now()
 	if err := audit(newService(openPool(f.t, f.DirectURL, 1))); err != nil {
 		f.t.Fatalf("%s: %v", name, err)
 	}
 	took := time.Since(start)
-	n := read() - before
-	f.t.Logf("%s took %s and read %d blocks of holds and movements", name, took, n)
-	return n
+	after := count()
+	r := reads{after.blocks - before.blocks, after.rows - before.rows}
+	f.t.Logf("%s took %s and read %d blocks and %d rows", name, took, r.blocks, r.rows)
+	return r
+}
+
+// auditCost is what audits of what is new read of one shop.
+type auditCost struct {
+	quiet, few reads // with nothing new, and with newSales
+	all        reads // when everything is new
+}
+
+// newSales are the sales that are new for an audit.
+const newSales = 1000
+
+// cost measures the audits of a shop, whose history they have read before.
+func (f *fixture) cost() (cost auditCost) {
+	f.t.Helper()
+	auditNew := func(s *reservation.Service) error {
+		found, err := s.AuditNew(f.Context())
+		if len(found) > 0 {
+			f.t.Errorf("AuditNew() = %v, want nothing", found)
+		}
+		return err
+	}
+	f.Exec("DELETE FROM stock_closings")
+	f.Exec("UPDATE audit_state SET since = '-infinity', seen = '1:1:' WHERE kind = 'NEW'")
+	cost.all = f.readsOf("an audit that takes everything for new", auditNew)
+	f.Exec("UPDATE audit_state SET since = now() WHERE kind = 'NEW'")
+	cost.quiet = f.readsOf("an audit of nothing new", auditNew)
+	f.sell(newSales)
+	cost.few = f.readsOf("an audit of new sales", auditNew)
+	return cost
 }
 
 // An audit of what is new reads what is new, and a full one reads everything.
 func TestAnAuditCostsWhatIsNew(t *testing.T) {
 	t.Parallel()
 
-	const sales = 1000
 	f := newFixture(t, 0)
-	rows := strconv.Itoa(*stockRows)
-	auditNew := func(s *reservation.Service) error {
-		found, err := s.AuditNew(t.Context())
-		if len(found) > 0 {
-			t.Errorf("AuditNew() = %v, want nothing", found)
-		}
-		return err
+	rows, first := strconv.Itoa(*stockRows), *historySize/3
+	sales := func(n int, xid string) {
+		f.script(salesSQL, "{rows}", rows, "{sales}", strconv.Itoa(n), "{xid}", xid)
 	}
 	f.script(shopSQL, "{rows}", rows)
-	f.script(salesSQL, "{rows}", rows, "{sales}", strconv.Itoa(*historySize))
-	first := f.blocksOf("the first audit", auditNew)
-	quiet := f.blocksOf("an audit of nothing new", auditNew)
-	f.sell(sales)
-	few := f.blocksOf("an audit of new sales", auditNew)
-	full := f.blocksOf("a full audit", func(s *reservation.Service) error {
+	sales(first, "1000000000")
+	short := f.cost()
+	sales(*historySize-first, "2000000000")
+	long := f.cost()
+	full := f.readsOf("a full audit", func(s *reservation.Service) error {
 		audit, err := s.AuditFull(t.Context())
 		if !audit.Complete || audit.All != 0 {
 			t.Errorf("AuditFull() = %+v, want it complete and nothing found", audit)
@@ -159,15 +192,28 @@ func TestAnAuditCostsWhatIsNew(t *testing.T) {
 		return err
 	})
 
+	// The samples differ by a few rows for each of their holds. An audit that reads a row of each
+	// sale reads all those that were added.
+	grown := func(before, after reads) bool {
+		return after.rows-before.rows > (*historySize-first)/2
+	}
+	if grown(short.quiet, long.quiet) || grown(short.few, long.few) {
+		t.Errorf("the audits read %+v, and %+v of three times the history, want no more", short, long)
+	}
+	if !grown(short.all, long.all) {
+		t.Errorf("the audits that take everything for new read %+v and %+v, want more", short.all,
+			long.all)
+	}
 	// A hold, its sale and its ledger are found by a few index pages each, by three parts of the
 	// audit. The sample is as large as the new.
 	const perSale = 60
-	if limit := perSale * sales; quiet > limit || few > 2*limit {
-		t.Errorf("the audits read %d and %d blocks, want at most %d and %d", quiet, few, limit, 2*limit)
+	limit := perSale * newSales
+	if long.quiet.blocks > limit || long.few.blocks > 2*limit {
+		t.Errorf("the audits read %+v and %+v, want at most %d and %d blocks", long.quiet, long.few,
+			limit, 2*limit)
 	}
-	if first < *historySize || full < *historySize {
-		t.Errorf("the first audit read %d blocks, and a full one %d, want more than there are sales",
-			first, full)
+	if full.rows < *historySize {
+		t.Errorf("a full audit read %+v, want more rows than there are sales", full)
 	}
 	if open := f.open(); open != 0 {
 		t.Errorf("%d stock rows aren't closed, want 0", open)
