@@ -649,7 +649,42 @@ func TestServiceAnswers503WithoutItsDatabase(t *testing.T) {
 				{method: "GET", path: "/api/products?sku=CM-300"},
 				{method: "GET", path: "/api/products/" + mug.String()},
 				{method: "GET", path: "/api/reservations"},
+				{method: "GET", path: "/api/warehouses"},
 				{method: "GET", path: "/api/stats"},
+				{method: "GET", path: "/api/stock?limit=1"},
+				{method: "GET", path: "/api/stock/movements?source=s&reference=r"},
+				{method: "GET", path: "/api/events"},
+				{
+					method: "POST", path: "/api/catalog/products",
+					body: `{"items":[{"sku":"A","name":"A"}]}`,
+				},
+				{
+					method: "POST", path: "/api/catalog/warehouses", body: "code,name\nA,A\n",
+					header: map[string]string{"Content-Type": "text/csv"},
+				},
+				{
+					method: "POST", path: "/api/stock/movements",
+					body: `{"source":"s","reference":"r",` +
+						`"lines":[{"sku":"A","warehouse":"A","delta":1}]}`,
+				},
+				{
+					method: "POST", path: "/api/stock/movements?source=s&reference=r&together=true",
+					body:   "sku,warehouse,delta\nA,A,1\n",
+					header: map[string]string{"Content-Type": "text/csv"},
+				},
+				{
+					method: "POST", path: "/api/reservations/" + uuid.NewString() + "/returns",
+					body: `{"reference":"r","lines":[` + line(mug, newYork, 1) + `]}`,
+				},
+				{method: "GET", path: "/api/reservations/" + uuid.NewString() + "/returns"},
+				{method: "GET", path: "/api/reservations/" + uuid.NewString() + "/payments"},
+				{method: "GET", path: "/api/reservations/" + uuid.NewString() + "/history"},
+				{method: "POST", path: "/api/reservations/" + uuid.NewString() + "/confirm"},
+				{method: "POST", path: "/api/reservations/" + uuid.NewString() + "/release"},
+				{
+					method: "POST", path: "/api/reservations/" + uuid.NewString() + "/extend",
+					body: `{"ttlSeconds":60}`,
+				},
 				{method: "GET", path: "/api/reservations/" + uuid.NewString()},
 				{method: "POST", path: "/api/reservations", body: line(mug, newYork, 1)},
 				{

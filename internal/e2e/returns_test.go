@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 )
 
@@ -54,5 +55,58 @@ func TestGoodsComeBack(t *testing.T) {
 		if got := fmt.Sprint(kinds); got != "[RETURN SALE OPENING]" {
 			t.Errorf("the movements are %s", got)
 		}
+	})
+}
+
+func TestAReturnOfSeveralLinesUnderAKey(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		sold := d.reserve(cart(line(mug, newYork, 3), line(keyboard, sanFrancisco, 2)))
+		path := "/api/reservations/" + sold.ID
+		d.post(path+"/confirm", "").want(t, http.StatusOK, "")
+		body := func(reference string, mugs int) string {
+			return fmt.Sprintf(`{"reference":%q,"lines":[%s,%s,%s]}`, reference,
+				line(mug, newYork, mugs), line(mug, newYork, 1),
+				with(line(keyboard, sanFrancisco, 2), `"restock":false`))
+		}
+		first := d.postWithKey(path+"/returns", "return 7", body("r", 1)).want(t, http.StatusOK, "")
+		again := d.postWithKey(path+"/returns", "return 7", body("r", 1)).want(t, http.StatusOK, "")
+		if string(first.body) != string(again.body) ||
+			again.header.Get("Idempotency-Replayed") != "true" ||
+			first.header.Get("Idempotency-Replayed") != "" {
+			t.Errorf("the replay is %s %v, want %s, marked as replayed", again.body, again.header,
+				first.body)
+		}
+		var returned []string
+		for _, r := range decode[struct {
+			Returned []struct {
+				ProductID     string
+				Quantity      int
+				Restock       bool
+				ToWarehouseID *string
+				Seq           *int
+			}
+		}](t, first).Returned {
+			went := "nowhere"
+			if r.ToWarehouseID != nil && r.Seq != nil {
+				went = fmt.Sprintf("to %s by %d", *r.ToWarehouseID, *r.Seq)
+			}
+			returned = append(returned, fmt.Sprintf("%d of %s %v %s", r.Quantity, r.ProductID, r.Restock,
+				went))
+		}
+		slices.Sort(returned)
+		want := []string{
+			fmt.Sprintf("2 of %s false nowhere", keyboard),
+			fmt.Sprintf("2 of %s true to %s by 3", mug, newYork),
+		}
+		slices.Sort(want)
+		if !slices.Equal(returned, want) {
+			t.Errorf("returned are %q, want %q", returned, want)
+		}
+		d.postWithKey(path+"/returns", "return 7", body("s", 1)).
+			want(t, http.StatusUnprocessableEntity, "IDEMPOTENCY_KEY_REUSED")
+		// One line too many refuses the others.
+		d.post(path+"/returns", body("s", 1)).want(t, http.StatusConflict, "RETURN_EXCEEDS_SOLD")
+		d.wantStock(mug, newYork, 29, 0)
+		d.wantStock(keyboard, sanFrancisco, 18, 0)
 	})
 }

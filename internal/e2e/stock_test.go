@@ -44,3 +44,39 @@ func TestTheOperatorListsStock(t *testing.T) {
 		d.get("/api/stock?availableBelow=0").want(t, http.StatusBadRequest, "VALIDATION_FAILED")
 	})
 }
+
+func TestTheStockHasArchivedAndClosedRows(t *testing.T) {
+	eachTransport(t, func(t *testing.T, d *deployment) {
+		d.put("/api/catalog/products", `{"items":[{"sku":"CM-300","status":"ARCHIVED"}]}`)
+		d.put("/api/catalog/warehouses", `{"items":[{"code":"LA","status":"CLOSED"}]}`)
+		d.post("/api/stock/movements", `{"source":"erp","reference":"r","lines":[
+{"sku":"CM-300","warehouse":"LA","delta":6}]}`).want(t, http.StatusOK, "")
+		type row struct {
+			ProductID, SKU, Name, Status, WarehouseID, WarehouseCode, WarehouseStatus string
+			TotalQuantity, ReservedQuantity, AvailableStock, Seq                      int
+		}
+		rows := decode[[]row](t, d.get("/api/stock?limit=500").want(t, http.StatusOK, ""))
+		want := row{
+			mug.String(), "CM-300", "Ceramic Mug", "ARCHIVED", losAngeles.String(), "LA", "CLOSED",
+			7, 0, 7, 2,
+		}
+		if len(rows) != 9 || rows[0] != want {
+			t.Errorf("the stock is %+v, want nine rows with %+v first", rows, want)
+		}
+		for i, r := range rows {
+			closed, archived := r.WarehouseCode == "LA", r.SKU == "CM-300"
+			if closed != (r.WarehouseStatus == "CLOSED") || archived != (r.Status == "ARCHIVED") {
+				t.Errorf("row %d is %+v, want what the catalog was told", i, r)
+			}
+			if i > 0 && rows[i-1].SKU+rows[i-1].WarehouseCode >= r.SKU+r.WarehouseCode {
+				t.Errorf("row %d is %+v, want the order by SKU and code", i, r)
+			}
+		}
+		if one := decode[[]row](t, d.get("/api/stock?limit=1")); len(one) != 1 {
+			t.Errorf("a page of one row has %d", len(one))
+		}
+		for _, limit := range []string{"0", "501", "x", ""} {
+			d.get("/api/stock?limit="+limit).want(t, http.StatusBadRequest, "VALIDATION_FAILED")
+		}
+	})
+}

@@ -31,8 +31,8 @@ type productItemRequest struct {
 }
 
 // limitOfUnits is a limit of a product. It is nil when the request leaves it out, which keeps the
-// product's limit. Null is 0, which lifts it: the catalog shows null for no limit, and a caller that
-// writes back what it has read must get that.
+// product's limit. Null is 0, which lifts it: the catalog shows null for no limit, and a caller
+// that writes back what it has read must get that.
 type limitOfUnits struct{ units *wholeNumber }
 
 // UnmarshalJSONFrom reads the limit, if the request has it.
@@ -188,8 +188,8 @@ func placeOf(rows []csvRow) place {
 	}
 }
 
-// readImport reads a body of JSON or CSV. It decodes JSON into dst. It passes each row of CSV, which
-// may have these columns, to take, and returns the rows. They are nil for JSON.
+// readImport reads a body of JSON or CSV. It decodes JSON into dst. It passes each row of CSV,
+// which may have these columns, to take, and returns the rows. They are nil for JSON.
 //
 // A request with CSV has those fields in its query that are no columns, so its query is read as
 // strictly as a body of JSON. parameters are their names. A request with JSON has none.

@@ -34,8 +34,8 @@ type query struct {
 // queryField names the query as a whole in an error.
 const queryField = "query"
 
-// readQuery parses the query. r.URL.Query() would leave out what it can't parse, and the route would
-// answer a question that nobody asked.
+// readQuery parses the query. r.URL.Query() would leave out what it can't parse, and the route
+// would answer a question that nobody asked.
 func readQuery(r *http.Request) query {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	q := query{values: values, known: url.Values{}, bad: fields{}}

@@ -18,7 +18,8 @@ func queried() map[string]request {
 	csv := func(path, body string) request {
 		return request{"POST", path, body, []string{"Content-Type", "text/csv"}}
 	}
-	const line = `"lines":[{"sku":"A","warehouse":"W","delta":1}]`
+	const document = `{"source":"s","reference":"r",` +
+		`"lines":[{"sku":"A","warehouse":"W","delta":1}]}`
 	return map[string]request{
 		"products":        get("/api/products?limit=1"),
 		"products by SKU": get("/api/products?sku=CM-300"),
@@ -32,7 +33,7 @@ func queried() map[string]request {
 		"events":          get("/api/events?limit=1"),
 		"lines in CSV": csv(movementsPath+"?source=s&reference=r&together=true&onHeld=CLAMP",
 			"sku,warehouse,delta\nA,W,1\n"),
-		"lines in JSON":      {"POST", movementsPath + "?", `{"source":"s","reference":"r",` + line + `}`, nil},
+		"lines in JSON":      {"POST", movementsPath + "?", document, nil},
 		"products in CSV":    csv(putProducts+"?", "sku,name\nA,A\n"),
 		"products in JSON":   {"POST", putProducts + "?", `{"items":[{"sku":"A","name":"A"}]}`, nil},
 		"warehouses in CSV":  csv(putWarehouses+"?", "code,name\nA,A\n"),
@@ -73,8 +74,8 @@ func TestAMalformedQueryIsRefused(t *testing.T) {
 			} {
 				a := c.do(r.with(bad))
 				a.wantInvalid(t, "query")
-				const advice = "has % as %25 and ; as %3B"
-				if got := decode[problemBody](t, a).Details["query"]; !strings.Contains(strings.Join(got, " "), advice) {
+				got := strings.Join(decode[problemBody](t, a).Details["query"], " ")
+				if advice := "has % as %25 and ; as %3B"; !strings.Contains(got, advice) {
 					t.Errorf("%s is told %q, want %q", a.sent, got, advice)
 				}
 			}
@@ -138,7 +139,8 @@ func TestAParameterIsGivenOnceUnlessItIsAList(t *testing.T) {
 			"sku": "A", "warehouse": "W", "productId": hold, "warehouseId": hold, "q": "mug",
 			"availableBelow": "1", "limit": "1", "cursor": "x", "total": "true",
 		},
-		movementsPath + "?source=s&reference=r&":                            {"limit": "1", "cursor": "x"},
+		movementsPath + "?source=s&reference=r&": {"limit": "1", "cursor": "x"},
+
 		movementsPath + "?productId=" + hold + "&warehouseId=" + hold + "&": {"limit": "1"},
 		"/api/events?": {
 			"limit": "1", "after": "x", "types": "allo.stock.moved", "since": "2026-03-01T10:00:00Z",

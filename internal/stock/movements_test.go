@@ -380,9 +380,11 @@ func TestAnInvalidDocumentNamesItsFields(t *testing.T) {
 			d.Lines[0].SKU = ptr("CM-300")
 		}),
 		"lines[0].warehouse": valid(func(d *stock.Document) { d.Lines[0].WarehouseID = nil }),
-		"lines[0].delta":     valid(func(d *stock.Document) { d.Lines[0].Delta = ptr(stock.MaxUnits + 1) }),
-		"lines[0].asOfSeq":   valid(func(d *stock.Document) { d.Lines[0].AsOfSeq = ptr(int64(1)) }),
-		"lines[0].note":      valid(func(d *stock.Document) { d.Lines[0].Note = ptr("a\x00b") }),
+		"lines[0].delta": valid(func(d *stock.Document) {
+			d.Lines[0].Delta = ptr(stock.MaxUnits + 1)
+		}),
+		"lines[0].asOfSeq": valid(func(d *stock.Document) { d.Lines[0].AsOfSeq = ptr(int64(1)) }),
+		"lines[0].note":    valid(func(d *stock.Document) { d.Lines[0].Note = ptr("a\x00b") }),
 		"lines[0].counted": valid(func(d *stock.Document) {
 			d.Lines[0].Delta, d.Lines[0].Counted = nil, ptr(-1)
 		}),
