@@ -24,6 +24,24 @@ type Event struct {
 	Position string `json:"position,omitempty"`
 }
 
+// epochDigits is how much of an epoch a DedupID has. SNS takes 128 characters, and the longest ID
+// has 93: with the whole epoch it would be too long. Two epochs of a database share these digits
+// once in four billion times.
+const epochDigits = 8
+
+// DedupID names the event among those of all epochs: the first digits of the epoch, a hyphen and
+// the ID. After a restore an ID may come again for another event. Whoever drops repeats by one text
+// goes by this one. It has no full stop. An event without a source has its ID.
+func (e Event) DedupID() string {
+	var of struct{ Source string }
+	_ = json.Unmarshal(e.Body, &of) // without a source it isn't an event of the outbox
+	epoch := of.Source[strings.LastIndexByte(of.Source, '/')+1:]
+	if len(epoch) < epochDigits {
+		return e.ID
+	}
+	return epoch[:epochDigits] + "-" + e.ID
+}
+
 // The types of the events.
 const (
 	TypeHeld           = "allo.reservation.held"
