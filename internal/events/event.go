@@ -100,6 +100,10 @@ type Request struct {
 	Failure string `json:"failure,omitempty"`
 	// Release gives the lease back, at the end of a run. The answer has no events then.
 	Release bool `json:"release,omitempty"`
+	// Patient says that the relay comes again soon. Then the outbox takes no tick while the last one
+	// is young, and the answer may be empty and say More. An outbox of the previous release ignores
+	// it.
+	Patient bool `json:"patient,omitempty"`
 	// Live, unless nil, asks for news of the live channel instead, and the rest is empty. An outbox of
 	// the previous release then refuses the empty Lease.
 	Live *LiveRequest `json:"live,omitempty"`
@@ -123,7 +127,8 @@ type Page struct {
 	// Position acknowledges the whole page in the next request. It is empty when nothing is left. A
 	// page whose events were all parked has a Position and no events.
 	Position string `json:"position"`
-	// More says that another page is ready after this one.
+	// More says that another page is ready after this one. Without a Position it says that something
+	// is new, and that a tick is taken for it soon.
 	More bool `json:"more"`
 	// LagSeconds is for how long the oldest event of the place could have been published: since it
 	// happened, but not since before the tick that the place has passed.

@@ -60,6 +60,7 @@ func (s *sale) next(_ context.Context, r Request) (Page, error) {
 	if r.Release || len(left) == 0 {
 		return page, nil
 	}
+	page.More = len(left) > 1
 	for n := s.from[r.Sink]; n < len(left[0]) && len(page.Events) < 500; n++ {
 		e := left[0][n]
 		e.Position = fmt.Sprint(n + 1)
