@@ -152,6 +152,31 @@ func TestHoldsDoNotWaitForAHotStockRow(t *testing.T) {
 	}
 }
 
+// A hot stock row's movements come before a cold one's. The cold one waits for the pages before its
+// own, which end after ten seconds each, at 400 calls. In its own page it is in the first wave, with
+// the hot row's next movement. So it waits longer, the more movements the hot row has.
+func TestAColdRowWaitsForThePagesBeforeItsOwn(t *testing.T) {
+	t.Parallel()
+	for hot, want := range map[int]int{300: 0, 700: 400, 1100: 800} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sale{batches: map[string][][]Event{
+				"topic-holds": {{}}, "topic-stock": {append(sales("hot", hot), sales("cold", 1)...)},
+			}}
+			sink := &recorder{}
+			s.run(t, true, delayed{sink, 25 * time.Millisecond}, 55*time.Second)
+			got := sink.all()
+			if len(got) != hot+1 {
+				t.Fatalf("%d events were published, want %d", len(got), hot+1)
+			}
+			before := slices.Index(got, "cold/here-1")
+			if before < want || before > want+1 {
+				t.Errorf("behind %d sales of a hot row the cold row's came after %d, want %d", hot, before,
+					want)
+			}
+		})
+	}
+}
+
 // delayed is a sink that takes its time for each call. Calls run side by side.
 type delayed struct {
 	Sink

@@ -189,18 +189,21 @@ func TestEightBatchesAreSentAtOnce(t *testing.T) {
 	})
 }
 
-// slow is a sink that takes a second and counts the calls that run at once.
+// slow is a sink that takes a second and counts the calls that run at once. No two calls end at the
+// same moment.
 type slow struct {
-	mu            sync.Mutex
-	running, most int
+	mu                   sync.Mutex
+	calls, running, most int
 }
 
 func (s *slow) Publish(_ context.Context, batch []Event) []error {
 	s.mu.Lock()
 	s.running++
 	s.most = max(s.most, s.running)
+	s.calls++
+	took := time.Second + time.Duration(s.calls)*time.Millisecond
 	s.mu.Unlock()
-	time.Sleep(time.Second)
+	time.Sleep(took)
 	s.mu.Lock()
 	s.running--
 	s.mu.Unlock()

@@ -34,6 +34,8 @@ BEGIN
           FROM (SELECT l.n, l.at FROM ticks l
                 WHERE l.n >= _from AND l.n < _passed AND l.n <= _newest
                 ORDER BY l.n LIMIT _most + 1) t) k;
-    DELETE FROM ticks t WHERE t.n = ANY (_due);
+    DELETE FROM ticks t -- waits for no lock, as rebase_stream may hold one and wait for stream
+    WHERE t.n = ANY (ARRAY(SELECT l.n FROM ticks l WHERE l.n = ANY (_due)
+                           FOR UPDATE SKIP LOCKED));
     UPDATE stream s SET pruned = _kept WHERE s.pruned < _kept;
 END $$;
