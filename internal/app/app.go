@@ -173,7 +173,7 @@ type SweepReport struct {
 // Sweep is the handler of the minute rule. It sweeps until shortly before the function's deadline
 // and logs one line, which also says how far the database keeps dead row versions. Then, even when
 // the sweep failed, it takes a tick, so that no batch of events is longer than a minute when no
-// relay runs, and makes the audit that is due, if any (dueAudit).
+// relay runs, prunes the old ticks, and makes the audit that is due, if any (dueAudit).
 func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepReport, error) {
 	report, err := a.sweep(ctx)
 	a.tick(ctx)
@@ -183,9 +183,13 @@ func (a *App) Sweep(ctx context.Context, event events.EventBridgeEvent) (SweepRe
 	return report, err
 }
 
-// tick takes a tick. It only logs an error, because the next minute's tick takes the batch too.
+// tick takes a tick and prunes the old ones. It only logs an error, because the next minute's tick
+// takes the batch too, and its pruning goes on where this one ended.
 func (a *App) tick(ctx context.Context) {
 	_, err := a.outbox.Tick(ctx)
+	if err == nil {
+		err = a.outbox.Prune(ctx)
+	}
 	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		a.log.Error("tick", "error", err.Error())
 	}

@@ -169,3 +169,35 @@ func TestAnUnfinishedAuditIsReported(t *testing.T) {
 		t.Error("there is a metric AuditViolations, though their number is unknown")
 	}
 }
+
+// A sweep prunes the old ticks, but for one a minute. When that fails, the sweep succeeds all the
+// same, and its log has the error.
+func TestASweepPrunesOldTicks(t *testing.T) {
+	t.Parallel()
+
+	a, db, log, _ := newSweeper(t)
+	f := pgtest.NewFixture(t, db)
+	sweep := func() {
+		if _, err := a.Sweep(t.Context(), events.EventBridgeEvent{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep() // takes the first tick
+	f.Exec(`
+INSERT INTO ticks (n, at, snapshot)
+SELECT t.n + i, date_trunc('minute', now()) - interval '8 days' + i * interval '1 s', t.snapshot
+FROM ticks t, generate_series(0, 59) i WHERE i > 0`)
+	const count = "SELECT count(*) FROM ticks WHERE at < now() - interval '7 days'"
+	pgtest.Mutate(t, db, "prune_old_ticks", "more := false;", "RAISE EXCEPTION 'no pruning today';")
+	sweep()
+	if n := pgtest.QueryOne[int](f, count); n != 59 || !bytes.Contains(log.Bytes(),
+		[]byte("no pruning today")) {
+		t.Errorf("when the pruning fails, %d old ticks are left and the log is %s", n, log)
+	}
+	pgtest.Mutate(t, db, "prune_old_ticks", "RAISE EXCEPTION 'no pruning today';", "more := false;")
+	sweep()
+	// No sink has published, so the last tick is what all have passed. It stays.
+	if n := pgtest.QueryOne[int](f, count); n > 2 {
+		t.Errorf("after a sweep %d old ticks of a minute are left", n)
+	}
+}

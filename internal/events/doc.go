@@ -29,11 +29,29 @@
 // goes on from both side by side. It asks the outbox for a place's next page, publishes it, and
 // acknowledges it with its next request. In the cloud it is a Lambda outside the network of the
 // database, and the outbox is a Lambda inside, without a right in AWS. So neither needs an endpoint
-// or a gateway. A rule starts the relay each minute, and it polls for 59 s: an event is out within
-// about a second. A sweep takes a tick too, so that batches stay small when no relay runs. An idle
-// shop writes no tick.
+// or a gateway. A rule starts the relay each minute, and it polls for 59 s. A sweep takes a tick
+// too, so that batches stay small when no relay runs. An idle shop writes no tick.
 //
-// GET /api/events reads the same batches, but only up to the last tick.
+// GET /api/events reads the same rows tick by tick, up to the last tick.
+//
+// # The pace
+//
+// In a quiet shop the relay asks for each place once a second. In a busy one each page has events,
+// and more of them come while it is published. Then it asks each half second, or at once when
+// another page is ready: twice a second and place, and once for each 500 events. An event is out
+// within about a second.
+//
+// A request takes no tick while the last one is younger than a quarter of a second (take_due_tick).
+// The relay is told that something is new, and comes back. Without the pauses and the age, each of
+// the places would take a tick for each of its requests, some hundred a second. A place's page
+// would have a few events, and the calls of the outbox and of the sink would take longer than the
+// shop needs to make as many events again.
+//
+// A place's batch may span several ticks (next_batch): those up to which its part has a thousand
+// rows. So a place that is behind catches up in full pages, however many ticks others took
+// meanwhile: the place of another sink, the live channel or the sweeps. A place for whose part
+// nothing is new passes up to five hundred ticks with one request. The row of the place keeps the
+// batch from the first request on, so that a page has the same events each time.
 //
 // # Why nothing is lost
 //
@@ -43,6 +61,8 @@
 //     before. Ticks follow one another by a lock, and S(n) is taken under it, so S(n) sees all that
 //     S(n-1) sees. So for each row there is exactly one n with S(n) seeing its transaction and
 //     S(n-1) not: the row is in batch n and in no other.
+//   - A place's batch that spans the ticks n to m is what S(m) sees and S(n-1) doesn't: the rows of
+//     these batches, each once. It is a batch between two snapshots as any other.
 //   - The index of the transactions' ids leads to all rows of the batch. A transaction that S(n-1)
 //     doesn't see either ran when S(n-1) was taken, and S(n-1) names it, or it got its id later,
 //     from pg_snapshot_xmax(S(n-1)) on. The range from pg_snapshot_xmin(S(n-1)) would have these
@@ -80,8 +100,10 @@
 // A later transition of a hold updated the row version that the earlier one wrote, so the earlier
 // transaction had finished first. Whatever snapshot sees the later one sees the earlier one, and
 // end_of_batch takes care that its snapshots do too. So the batch of the earlier one is the same or
-// an earlier one. Within a batch, at never falls along a hold (a trigger checks that), and version
-// decides among equal times. The same holds for a stock row and seq.
+// an earlier one. Within a batch, of one tick or of several, at never falls along a hold (a trigger
+// checks that), and version decides among equal times. The same holds for a stock row and seq. GET
+// /api/events goes tick by tick, so events of different subjects may come in another order there
+// than from a sink. Within a subject the order is the same.
 //
 // Pages are published one after another. Within a page the relay goes in waves: the first event of
 // each subject, then the second of each, and so on, because a call of a sink may fail for a part of
@@ -94,10 +116,12 @@
 //
 // # Two places
 //
-// A stock row that sells faster than its calls follow one another makes its movements late. The
-// holds' events have a place of their own, so they are out by then, and the other way round. A hold
-// and a stock row are different subjects, so the order within each stays. The two places share the
-// calls that a sink takes at once, and take turns when both wait.
+// A stock row that sells faster than its calls follow one another makes the movements late: its
+// own, and those of all other stock rows, because the place goes on to the next page when this one
+// is done. A cold row's movement waits for the hot row's ones of its page and of the pages before.
+// The holds' events have a place of their own, so they are out by then, and the other way round. A
+// hold and a stock row are different subjects, so the order within each stays. The two places share
+// the calls that a sink takes at once, and take turns when both wait.
 //
 // A row of the table sinks has the name of the sink itself. It stands at the last tick that both
 // places have passed. The archive and the pruning of ticks go by it, and so does a relay of the
@@ -156,10 +180,11 @@
 //
 // # Pruning
 //
-// Ticks older than a week that all sinks have passed are pruned to one a minute. A cursor of
-// GET /api/events names the tick behind it and the one that ends its batch. When one of them is
-// gone, the place within the batch says nothing any more, and the reader begins again at the tick
-// behind: events may come again, and none is missed.
+// Ticks older than a week that all sinks have passed are pruned to one a minute. The sweep does
+// that in short steps (prune_old_ticks), and never a tick: a backlog of millions, after a sink's
+// long outage, delays no event. A cursor of GET /api/events names the tick behind it and the one
+// that ends its batch. When one of them is gone, the place within the batch says nothing any more,
+// and the reader begins again at the tick behind: events may come again, and none is missed.
 //
 // # Restores
 //
@@ -168,11 +193,14 @@
 // subject begins anew.
 //
 // The epoch is for restores. After a restore to an earlier moment, ids come again that were
-// published for transitions that are lost, so an operator calls begin_epoch(). When a database
-// moves to another server by a dump or by logical replication, its ticks name transactions of the
-// old server. The outbox refuses to go on when this server has given out fewer ids than the last
-// tick saw. An operator drains the old server's feed, moves the database, and calls
-// rebase_stream() before the first verb (rebase_stream.sql).
+// published for transitions that are lost, so an operator calls begin_epoch(). SNS and the
+// receivers of webhooks drop repeats by one text, which has a part of the epoch (Event.DedupID).
+// The previous release sends the id alone. So during a deploy an event may come under both texts,
+// and consumers go by source, id and sequence. When a database moves to another server by a dump or
+// by logical replication, its ticks name transactions of the old server. The outbox refuses to go
+// on when this server has given out fewer ids than the last tick saw. An operator drains the old
+// server's feed, moves the database, and calls rebase_stream() before the first verb
+// (rebase_stream.sql).
 //
 // The batch between two snapshots is that of PgQ, the queue that Skype built on Postgres in 2007.
 package events

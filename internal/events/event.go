@@ -24,6 +24,24 @@ type Event struct {
 	Position string `json:"position,omitempty"`
 }
 
+// epochDigits is how much of an epoch a DedupID has. SNS takes 128 characters, and the longest ID
+// has 93: with the whole epoch it would be too long. Two epochs of a database share these digits
+// once in four billion times.
+const epochDigits = 8
+
+// DedupID names the event among those of all epochs: the first digits of the epoch, a hyphen and
+// the ID. After a restore an ID may come again for another event. Whoever drops repeats by one text
+// goes by this one. It has no full stop. An event without a source has its ID.
+func (e Event) DedupID() string {
+	var of struct{ Source string }
+	_ = json.Unmarshal(e.Body, &of) // without a source it isn't an event of the outbox
+	epoch := of.Source[strings.LastIndexByte(of.Source, '/')+1:]
+	if len(epoch) < epochDigits {
+		return e.ID
+	}
+	return epoch[:epochDigits] + "-" + e.ID
+}
+
 // The types of the events.
 const (
 	TypeHeld           = "allo.reservation.held"
@@ -82,6 +100,10 @@ type Request struct {
 	Failure string `json:"failure,omitempty"`
 	// Release gives the lease back, at the end of a run. The answer has no events then.
 	Release bool `json:"release,omitempty"`
+	// Patient says that the relay comes again soon. Then the outbox takes no tick while the last one
+	// is young, and the answer may be empty and say More. An outbox of the previous release ignores
+	// it.
+	Patient bool `json:"patient,omitempty"`
 	// Live, unless nil, asks for news of the live channel instead, and the rest is empty. An outbox of
 	// the previous release then refuses the empty Lease.
 	Live *LiveRequest `json:"live,omitempty"`
@@ -105,7 +127,8 @@ type Page struct {
 	// Position acknowledges the whole page in the next request. It is empty when nothing is left. A
 	// page whose events were all parked has a Position and no events.
 	Position string `json:"position"`
-	// More says that another page is ready after this one.
+	// More says that another page is ready after this one. Without a Position it says that something
+	// is new, and that a tick is taken for it soon.
 	More bool `json:"more"`
 	// LagSeconds is for how long the oldest event of the place could have been published: since it
 	// happened, but not since before the tick that the place has passed.

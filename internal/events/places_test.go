@@ -60,6 +60,7 @@ func (s *sale) next(_ context.Context, r Request) (Page, error) {
 	if r.Release || len(left) == 0 {
 		return page, nil
 	}
+	page.More = len(left) > 1
 	for n := s.from[r.Sink]; n < len(left[0]) && len(page.Events) < 500; n++ {
 		e := left[0][n]
 		e.Position = fmt.Sprint(n + 1)
@@ -146,6 +147,31 @@ func TestHoldsDoNotWaitForAHotStockRow(t *testing.T) {
 				if want := fmt.Sprintf("hot/here-%d", i+1); id != want {
 					t.Fatalf("apart %t: the sale %d is %s, want %s", apart, i+1, id, want)
 				}
+			}
+		})
+	}
+}
+
+// A hot stock row's movements come before a cold one's. The cold one waits for the pages before its
+// own, which end after ten seconds each, at 400 calls. In its own page it is in the first wave, with
+// the hot row's next movement. So it waits longer, the more movements the hot row has.
+func TestAColdRowWaitsForThePagesBeforeItsOwn(t *testing.T) {
+	t.Parallel()
+	for hot, want := range map[int]int{300: 0, 700: 400, 1100: 800} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sale{batches: map[string][][]Event{
+				"topic-holds": {{}}, "topic-stock": {append(sales("hot", hot), sales("cold", 1)...)},
+			}}
+			sink := &recorder{}
+			s.run(t, true, delayed{sink, 25 * time.Millisecond}, 55*time.Second)
+			got := sink.all()
+			if len(got) != hot+1 {
+				t.Fatalf("%d events were published, want %d", len(got), hot+1)
+			}
+			before := slices.Index(got, "cold/here-1")
+			if before < want || before > want+1 {
+				t.Errorf("behind %d sales of a hot row the cold row's came after %d, want %d", hot, before,
+					want)
 			}
 		})
 	}

@@ -25,6 +25,12 @@ const (
 	maxRefusals = 5
 	// defaultPoll is the pause after an empty page, and defaultRetry the first one after a failure.
 	defaultPoll, defaultRetry = time.Second, time.Second
+	// busyPolls is how often in a Poll the relay asks for a place's next page while each has events.
+	// Then more come while a page is published: without a pause each page would have a few events, and
+	// the calls of the outbox and of the sinks would be many.
+	busyPolls = 2
+	// newsPolls is how often in a Poll it asks when something is new and no tick is due yet.
+	newsPolls = 4
 	// maxRetry is the longest pause after a failure, in first pauses.
 	maxRetry = 30
 	// pageLimit is how long a page is published before what was done of it is acknowledged.
@@ -44,7 +50,8 @@ type Outbox func(ctx context.Context, request Request) (Page, error)
 type Options struct {
 	// For is how long a run goes on. Zero means that it ends when nothing is left, or after 55 s.
 	For time.Duration
-	// Poll is the pause after an empty page. Zero means a second.
+	// Poll is the pause after an empty page. While pages have events and no other is ready, the next
+	// one is asked for half a Poll after the last one came. Zero means a second.
 	Poll time.Duration
 	// Retry is the pause before a page is published again, or the outbox is asked again. Each pause
 	// is twice the one before, up to thirty times Retry. Zero means a second.
@@ -168,6 +175,7 @@ func (r *run) loop(ctx context.Context) error {
 	var failure error
 	for r.goesOn(ctx) {
 		page, err := r.outbox(ctx, request)
+		came := time.Now()
 		switch {
 		case err != nil:
 			failure = fmt.Errorf("ask the outbox: %w", err)
@@ -187,10 +195,10 @@ func (r *run) loop(ctx context.Context) error {
 		request = r.request()
 		if page.Position == "" {
 			failure, r.failures = nil, 0
-			if r.opts.For == 0 {
+			if r.opts.For == 0 && !page.More {
 				break
 			}
-			r.pause(ctx, r.opts.Poll)
+			r.awaitNews(ctx, page)
 			continue
 		}
 		failure = r.publish(ctx, page.Events)
@@ -202,6 +210,8 @@ func (r *run) loop(ctx context.Context) error {
 			r.opts.Log.Warn("a page wasn't published whole", "place", r.place, "error", failure.Error())
 			request.Failure = failure.Error()
 			r.backOff(ctx)
+		} else if request.Ack == page.Position && !page.More && r.opts.For > 0 {
+			r.pause(ctx, time.Until(came.Add(r.opts.Poll/busyPolls)))
 		}
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -210,7 +220,9 @@ func (r *run) loop(ctx context.Context) error {
 	return errors.Join(failure, r.release(ctx, request))
 }
 
-func (r *run) request() Request { return Request{Sink: r.place, Lease: r.lease} }
+func (r *run) request() Request {
+	return Request{Sink: r.place, Lease: r.lease, Patient: true}
+}
 
 func (r *run) goesOn(ctx context.Context) bool {
 	return ctx.Err() == nil && time.Now().Before(r.end)
@@ -268,6 +280,15 @@ func (r *run) release(ctx context.Context, request Request) error {
 func (r *run) backOff(ctx context.Context) {
 	r.pause(ctx, r.opts.Retry*time.Duration(min(1<<min(r.failures, 10), maxRetry)))
 	r.failures++
+}
+
+// awaitNews waits after an empty page.
+func (r *run) awaitNews(ctx context.Context, page Page) {
+	if page.More {
+		r.pause(ctx, r.opts.Poll/newsPolls)
+		return
+	}
+	r.pause(ctx, r.opts.Poll)
 }
 
 // pause waits, but not beyond the end of the run.

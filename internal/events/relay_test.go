@@ -189,18 +189,21 @@ func TestEightBatchesAreSentAtOnce(t *testing.T) {
 	})
 }
 
-// slow is a sink that takes a second and counts the calls that run at once.
+// slow is a sink that takes a second and counts the calls that run at once. No two calls end at the
+// same moment.
 type slow struct {
-	mu            sync.Mutex
-	running, most int
+	mu                   sync.Mutex
+	calls, running, most int
 }
 
 func (s *slow) Publish(_ context.Context, batch []Event) []error {
 	s.mu.Lock()
 	s.running++
 	s.most = max(s.most, s.running)
+	s.calls++
+	took := time.Second + time.Duration(s.calls)*time.Millisecond
 	s.mu.Unlock()
-	time.Sleep(time.Second)
+	time.Sleep(took)
 	s.mu.Lock()
 	s.running--
 	s.mu.Unlock()
@@ -567,4 +570,92 @@ func TestARunWritesItsMetrics(t *testing.T) {
 				parked)
 		}
 	})
+}
+
+// steady is an outbox that has a page with an event for each request of the holds' place. It says
+// More with so many pages after each one without. asked is when the place's requests came.
+type steady struct {
+	more, pages int
+	asked       []time.Time
+}
+
+func (s *steady) next(_ context.Context, r Request) (Page, error) {
+	if r.Release {
+		return Page{}, nil
+	}
+	s.asked = append(s.asked, time.Now())
+	s.pages++
+	return Page{
+		Leased: true, Events: []Event{event("a", s.pages)}, Position: fmt.Sprint(s.pages),
+		More: s.pages%(s.more+1) != 0,
+	}, nil
+}
+
+// While a shop is busy each page has events, and the next ones come meanwhile. The relay asks for a
+// page each half second, or as soon as a slow sink has taken the page before. It asks at once when
+// another page is ready. The control polls without a pause.
+func TestABusyPlaceIsAskedEachHalfSecond(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		more       int
+		sink, poll time.Duration
+		want       int // requests in ten seconds
+	}{
+		"one page at a time":  {0, 25 * time.Millisecond, 0, 20},
+		"three pages at once": {2, 25 * time.Millisecond, 0, 57}, // each 0.55 s
+		"a slow sink":         {0, time.Second, 0, 10},
+		"without a pause":     {0, 25 * time.Millisecond, 2 * time.Millisecond, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				outbox := &steady{more: c.more}
+				relay := NewRelay(holdsOnly(outbox.next),
+					map[string]Sink{"topic": delayed{&recorder{}, c.sink}},
+					Options{For: 10 * time.Second, Poll: c.poll, Log: slog.New(slog.DiscardHandler)})
+				if err := relay.Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(outbox.asked); n != c.want {
+					t.Errorf("the outbox was asked %d times in ten seconds, want %d", n, c.want)
+				}
+			})
+		})
+	}
+}
+
+// Something is new, and no tick is due yet: the outbox answers an empty page that says More. The
+// relay asks again soon, and a run that drains doesn't end before it has the event. The control is
+// an outbox that doesn't say More: such a run ends, and the other one waits for a second.
+func TestARelayComesBackForATickThatIsDueSoon(t *testing.T) {
+	t.Parallel()
+	for _, more := range []bool{true, false} {
+		for _, limit := range []time.Duration{0, 10 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				start, patient := time.Now(), true
+				outbox := &script{pages: [][]Event{{event("a", 1)}}}
+				outbox.answer = func(r Request) (Page, error, bool) {
+					patient = patient && r.Patient
+					young := time.Since(start) < 200*time.Millisecond
+					return Page{Leased: true, More: more}, nil, young && !r.Release
+				}
+				var came time.Duration
+				sink := &recorder{answer: func(Event) error {
+					came = time.Since(start)
+					return nil
+				}}
+				if err := newRelay(outbox.next, sink, limit).Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				want := 250 * time.Millisecond
+				if !more {
+					want = map[bool]time.Duration{true: 0, false: time.Second}[limit == 0]
+				}
+				if came != want || !patient {
+					t.Errorf("more %t, a run of %s: the event came after %s, want %s; the requests are "+
+						"patient: %t", more, limit, came, want, patient)
+				}
+			})
+		}
+	}
 }

@@ -27,11 +27,44 @@ import (
 )
 
 // The size of TestTheFeedTellsEveryTransition, and how many relays run beside it. Without a relay
-// the feed is read at the end. A comparison of the two says what the relays cost the verbs.
+// the feed is read at the end. A comparison of the two says what the relays cost the verbs. The
+// times of the calls are those on AWS: without them a relay that makes too many calls keeps up.
 var (
 	transitions = flag.Int("transitions", 20_000, "transitions that the feed must tell of")
 	relays      = flag.Int("relays", 2, "relays that run beside them")
+	outboxTime  = flag.Duration("outbox-time", 10*time.Millisecond, "of a call of the outbox")
+	sinkTime    = flag.Duration("sink-time", 25*time.Millisecond, "of a call of the sink")
 )
+
+// distance counts the calls of the outbox and of the sink, and makes each take its time.
+type distance struct {
+	outbox events.Outbox
+	sink   events.Sink
+	// asked counts the calls of the outbox, pages those that had events, and sent the calls of the
+	// sink.
+	asked, pages, sent atomic.Int64
+}
+
+func (d *distance) next(ctx context.Context, r events.Request) (events.Page, error) {
+	d.asked.Add(1)
+	time.Sleep(*outboxTime)
+	page, err := d.outbox(ctx, r)
+	if len(page.Events) > 0 {
+		d.pages.Add(1)
+	}
+	return page, err
+}
+
+// Publish doesn't outlast a relay that is stopped, as a call to SNS doesn't.
+func (d *distance) Publish(ctx context.Context, batch []events.Event) []error {
+	d.sent.Add(1)
+	select {
+	case <-time.After(*sinkTime):
+		return d.sink.Publish(ctx, batch)
+	case <-ctx.Done():
+		return nil
+	}
+}
 
 // feed is a database with a service and an outbox of several connections each.
 type feed struct {
@@ -369,18 +402,27 @@ func TestTheFeedTellsEveryTransition(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	sink := newRecorder()
+	far := &distance{outbox: f.outbox.Next, sink: sink}
 	var beside sync.WaitGroup
 	for range *relays {
-		beside.Go(func() { f.relayInTurns(ctx, sink) })
+		beside.Go(func() { f.relayInTurns(ctx, far) })
 	}
 	beside.Go(func() { f.sweepOften(ctx) })
 
 	start := time.Now()
 	made := f.trade(t, int64(want))
 	took := time.Since(start)
+	ticks := pgtest.QueryOne[int](f.db, "SELECT count(*) FROM ticks")
+	late := sink.latencies()
 	stop()
 	beside.Wait()
-	late := sink.latencies()
+	if most := int(took/(250*time.Millisecond)) + 2; ticks > most {
+		t.Errorf("there are %d ticks after %s, want at most %d", ticks, took, most)
+	}
+	// Pages of a few events each would need more calls than there is time for.
+	if told := int64(len(late)); *relays > 0 && told < 20*far.pages.Load() {
+		t.Errorf("%d pages had %d events, want at least 20 a page", far.pages.Load(), told)
+	}
 	f.drain(t, sink)
 
 	faults := sink.compare(f.written(t))
@@ -395,16 +437,18 @@ func TestTheFeedTellsEveryTransition(t *testing.T) {
 		t.Errorf("Audit() = %v, %v, want none", violations, err)
 	}
 	t.Logf("%d transitions in %s, %.0f a second; %d events, %d of them more than once; "+
-		"late by %s at the median and %s at the 99th percentile",
+		"late by %s at the median and %s at the 99th percentile; %d ticks, %d calls of the outbox, "+
+		"%d pages, %d calls of the sink",
 		made, took.Round(time.Second), float64(made)/took.Seconds(), len(sink.types), sink.repeats,
-		percentile(late, 0.5), percentile(late, 0.99))
+		percentile(late, 0.5), percentile(late, 0.99), ticks, far.asked.Load(), far.pages.Load(),
+		far.sent.Load())
 }
 
 // relayInTurns runs relays one after the other. Each is stopped at a random moment.
-func (f *feed) relayInTurns(ctx context.Context, sink events.Sink) {
+func (f *feed) relayInTurns(ctx context.Context, far *distance) {
 	for ctx.Err() == nil {
 		turn, end := context.WithTimeout(ctx, time.Duration(rand.Int64N(int64(3*time.Second))))
-		relay := events.NewRelay(f.outbox.Next, map[string]events.Sink{"topic": sink},
+		relay := events.NewRelay(far.next, map[string]events.Sink{"topic": far},
 			events.Options{For: time.Minute, Log: slog.New(slog.DiscardHandler)})
 		_ = relay.Run(turn) // a page that was cut off comes again
 		end()

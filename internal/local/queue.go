@@ -130,7 +130,7 @@ func (q *Queue) message(m *queued) lambdaevents.SQSMessage {
 			"ApproximateReceiveCount":          received,
 			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.first.UnixMilli(), 10),
 			"MessageGroupId":                   m.event.Subject,
-			"MessageDeduplicationId":           m.event.ID,
+			"MessageDeduplicationId":           m.event.DedupID(),
 		},
 	}
 }
@@ -221,10 +221,10 @@ func (q *Queue) Redeliver() int {
 	q.parked = false
 	n := min(len(q.dead), maxQueued-len(q.messages))
 	for _, m := range q.dead[:n] {
-		var of struct{ Type string }
+		var of struct{ ID, Type string }
 		_ = json.Unmarshal([]byte(m.Body), &of) // the topic takes events alone
 		q.messages = append(q.messages, &queued{id: uuid.NewString(), came: q.now(), event: events.Event{
-			ID: m.Attributes["MessageDeduplicationId"], Type: of.Type,
+			ID: of.ID, Type: of.Type,
 			Subject: m.Attributes["MessageGroupId"], Body: []byte(m.Body),
 		}})
 	}

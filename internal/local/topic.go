@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// dedupWindow is how long SNS and SQS drop an event that comes again under its id.
+	// dedupWindow is how long SNS and SQS drop an event that comes again under its DedupID.
 	dedupWindow = 5 * time.Minute
 	// maxMessage is SNS's limit of a message, in bytes.
 	maxMessage = 256 << 10
@@ -33,7 +33,7 @@ type Topic struct {
 
 // published is an event that the topic took.
 type published struct {
-	id string
+	id string // its DedupID
 	at time.Time
 }
 
@@ -63,7 +63,8 @@ func (t *Topic) Publish(_ context.Context, batch []events.Event) []error {
 }
 
 func (t *Topic) publish(e events.Event) error {
-	if t.seen[e.ID] {
+	id := e.DedupID()
+	if t.seen[id] {
 		return nil
 	}
 	if len(e.Body) > maxMessage {
@@ -79,8 +80,8 @@ func (t *Topic) publish(e events.Event) error {
 			return err
 		}
 	}
-	t.seen[e.ID] = true
-	t.recent = append(t.recent, published{e.ID, t.now()})
+	t.seen[id] = true
+	t.recent = append(t.recent, published{id, t.now()})
 	for _, q := range t.queues {
 		q.Send(e)
 	}

@@ -16,6 +16,9 @@
 -- fencing), and never back: a request that comes late changes nothing. A lease that was given back,
 -- whose end is -infinity, isn't given to the same relay again: its request came late.
 --
+-- The row keeps the batch from the moment on at which a relay gets it (next_batch). So a page that
+-- is asked for again has the same events, whatever ticks came meanwhile.
+--
 -- When there is a batch to read, it always writes. Its commit then waits until the tick is on disk,
 -- and on the synchronous standby if there is one, even when the tick's own wait was cut short. When
 -- there is none, it renews the lease after a quarter of its minute, so that an idle relay seldom
@@ -42,7 +45,8 @@ BEGIN
         SET lease        = _lease,
             leased_until = CASE WHEN _release THEN '-infinity' ELSE _now + interval '1 minute' END,
             done         = coalesce(_done, s.done),
-            batch        = CASE WHEN _done IS NULL THEN s.batch ELSE _batch END,
+            batch        = coalesce(CASE WHEN _done IS NULL THEN s.batch ELSE _batch END,
+                                    next_batch(_sink, coalesce(_done, s.done))),
             after        = CASE WHEN _done IS NULL THEN s.after ELSE _after END,
             failures     = CASE WHEN _failure IS NOT NULL THEN s.failures + 1
                                 WHEN _done IS NOT NULL THEN 0 ELSE s.failures END,
@@ -68,10 +72,45 @@ BEGIN
         leased := true;
     END IF;
     done := _row.done;
-    batch := coalesce(_row.batch, (SELECT min(t.n) FROM ticks t WHERE t.n > _row.done));
+    batch := _row.batch;
     after := _row.after;
     epoch := (SELECT s.epoch FROM stream s WHERE s.only_row);
 END $$;
+
+-- next_batch is the tick that ends the next batch of a place behind tick _done, or null when no
+-- tick follows. A batch may span several ticks, so that a place that is behind gets full pages, and
+-- a place for whose part nothing is new passes many ticks at once. It then has joined_rows() rows
+-- of the place's part at most, and those of transactions that ran when tick _done was taken. A
+-- batch is read anew for each of its pages, so a larger one would make the pages slow.
+--
+-- It looks at five hundred ticks: they are two minutes of a busy shop, and eight hours of one whose
+-- relay didn't run. Behind tick 0 the batch is of one tick, because nothing bounds it
+-- (end_of_batch).
+CREATE OR REPLACE FUNCTION next_batch(_place text, _done bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _from  xid8 := pg_snapshot_xmax(tick_snapshot(_done));
+    _first bigint := (SELECT min(t.n) FROM ticks t WHERE t.n > _done);
+    _to    xid8;
+BEGIN
+    IF _done = 0 OR _first IS NULL OR _first = last_tick() THEN
+        RETURN _first;
+    END IF;
+    _to := least(
+        (SELECT l.xid FROM ledger l WHERE l.xid >= _from AND _place NOT LIKE '%-stock'
+         ORDER BY l.xid OFFSET joined_rows() LIMIT 1),
+        (SELECT m.xid FROM stock_movements m WHERE m.xid >= _from AND _place NOT LIKE '%-holds'
+         ORDER BY m.xid OFFSET joined_rows() LIMIT 1));
+    RETURN greatest(_first, (
+        SELECT max(k.n)
+        FROM (SELECT t.n, t.snapshot FROM ticks t WHERE t.n > _done ORDER BY t.n LIMIT 500) k
+        WHERE _to IS NULL OR pg_snapshot_xmax(k.snapshot) <= _to));
+END $$;
+
+-- joined_rows is the number of rows up to which a batch spans several ticks: two pages.
+CREATE OR REPLACE FUNCTION joined_rows() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT 1000::bigint
+$$;
 
 -- sink_of is the sink of a place, or the sink itself.
 CREATE OR REPLACE FUNCTION sink_of(_place text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$

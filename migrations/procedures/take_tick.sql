@@ -33,7 +33,6 @@ BEGIN
     IF NOT has_new_rows(_prev, _this) THEN
         RETURN;
     END IF;
-    PERFORM prune_ticks();
     FOR _part IN 1..8 LOOP
         _end := end_of_batch(_prev, _this);
         last := last + 1;
@@ -43,6 +42,30 @@ BEGIN
         _prev := _end;
     END LOOP;
 END $$;
+
+-- take_due_tick is take_tick for a relay that comes again soon: it takes no tick while the last one
+-- is younger than tick_interval(). more then says that something is new. Without it, each place of
+-- each sink would take a tick for each of its requests under load.
+--
+-- When the clock was set back, the last tick seems to be of the future: then it isn't young.
+CREATE OR REPLACE FUNCTION take_due_tick(OUT last bigint, OUT more boolean) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(10, 0);
+    last := last_tick();
+    more := false;
+    IF (SELECT clock_timestamp() - t.at BETWEEN interval '0' AND tick_interval()
+        FROM ticks t WHERE t.n = last) THEN
+        more := has_new_rows(tick_snapshot(last), pg_current_snapshot());
+    ELSE
+        last := take_tick();
+    END IF;
+END $$;
+
+-- tick_interval is the least age of the last tick at which a relay's request takes the next one: at
+-- most four ticks a second, however many places ask. An event waits that long at most.
+CREATE OR REPLACE FUNCTION tick_interval() RETURNS interval LANGUAGE sql IMMUTABLE AS $$
+    SELECT interval '250 ms'
+$$;
 
 -- has_new_rows says whether the snapshot _this sees a row of the ledger or a movement that the
 -- earlier snapshot _prev doesn't (is_new). Each search has one condition on the ids, so that the
@@ -205,25 +228,4 @@ BEGIN
                         pg_snapshot_xmax(_prev), pg_snapshot_xmax(_this)
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-END $$;
-
--- prune_ticks leaves of the ticks that all sinks have passed, and that are older than a week, the
--- first one of each minute: half a million in a year. The batches between them become one, which is
--- read anew for each page, so it mustn't be large. It runs before the first tick of an hour. It has
--- its owner's rights, because the service may not delete a tick.
-CREATE OR REPLACE FUNCTION prune_ticks() RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    _last   bigint := last_tick();
-    _passed bigint := coalesce((SELECT min(s.done) FROM sinks s), _last);
-BEGIN
-    IF EXISTS (SELECT FROM ticks t
-               WHERE t.n = _last
-                 AND date_trunc('hour', t.at) = date_trunc('hour', clock_timestamp())) THEN
-        RETURN;
-    END IF;
-    DELETE FROM ticks t
-    USING (SELECT k.n, k.at, lag(k.at) OVER (ORDER BY k.n) AS before FROM ticks k
-           WHERE k.n < _passed AND k.at < clock_timestamp() - interval '7 days') old
-    WHERE t.n = old.n AND date_trunc('minute', old.at) = date_trunc('minute', old.before);
 END $$;

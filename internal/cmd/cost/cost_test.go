@@ -247,6 +247,22 @@ func TestTheBusIsAskedForAsOftenAsTheTopic(t *testing.T) {
 	t.Error("the floor has no line of the outbox")
 }
 
+// In a busy shop the relay asks twice as often as in a quiet one.
+func TestABusyShopsOutboxIsAskedTwiceAsOften(t *testing.T) {
+	t.Parallel()
+
+	list, m := files(t)
+	for _, l := range floor(list, m, m.Prod) {
+		if strings.HasPrefix(l.Name, "the outbox") {
+			if got := busyMonth(list, m); math.Abs(got-l.USD) > 1e-9 || got == 0 {
+				t.Errorf("a busy month costs %v more, want as much as the quiet one: %v", got, l.USD)
+			}
+			return
+		}
+	}
+	t.Error("the floor has no line of the outbox")
+}
+
 // The floor has the least capacity of the template's own cluster, of each instance.
 func TestTheFloorPaysForTheLeastCapacity(t *testing.T) {
 	t.Parallel()

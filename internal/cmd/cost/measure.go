@@ -245,7 +245,7 @@ func (w *world) drain(ctx context.Context) (last []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	request := events.Request{Sink: "topic-holds", Lease: uuid.NewString()}
+	request := events.Request{Sink: "topic-holds", Lease: uuid.NewString(), Patient: true}
 	for range mostPages {
 		if last, err = json.Marshal(request); err != nil {
 			return nil, err

@@ -263,6 +263,15 @@ func busMonth(p prices, m measured) float64 {
 	return asking(p, m, seconds*asksASecond) + p.cost("alarm", alarms)
 }
 
+// busyMonth returns what a topic, or a bus, costs a month more while events come all the time and
+// the relay runs all the time: it asks the outbox for each of the two places twice a second instead
+// of once. Where more than 500 events come in half a second it also asks once for each further page
+// of 500, which isn't counted here.
+func busyMonth(p prices, m measured) float64 {
+	const moreAsksASecond = 2
+	return asking(p, m, seconds*moreAsksASecond)
+}
+
 // floor returns what an idle stack like t costs a month.
 func floor(p prices, m measured, t template) []line {
 	lines := []line{

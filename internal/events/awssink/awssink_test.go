@@ -83,6 +83,36 @@ func TestATopicAnswersEachEntry(t *testing.T) {
 	}
 }
 
+// After a restore an id comes again for another event. The topic gives it another id by which SNS
+// finds repeats. The control is the id alone, as before: the two are one to SNS.
+func TestATopicTellsEpochsApart(t *testing.T) {
+	t.Parallel()
+	fake := &fakeTopic{out: &sns.PublishBatchOutput{}}
+	sink := &topic{arn: "arn:aws:sns:r:1:t.fifo", client: fake}
+	for _, source := range []bool{true, false} {
+		var batch []events.Event
+		for _, epoch := range []string{"11111111-0000", "22222222-0000", "11111111-0000"} {
+			body := `{"source":"/allo/` + epoch + `"}`
+			if !source {
+				body = `{}`
+			}
+			batch = append(batch, events.Event{ID: "h-2", Subject: "h", Body: []byte(body)})
+		}
+		sink.Publish(t.Context(), batch)
+		var dedup []string
+		for _, entry := range fake.in.PublishBatchRequestEntries {
+			dedup = append(dedup, *entry.MessageDeduplicationId)
+		}
+		want := []string{"11111111-h-2", "22222222-h-2", "11111111-h-2"}
+		if !source {
+			want = []string{"h-2", "h-2", "h-2"}
+		}
+		if !slices.Equal(dedup, want) {
+			t.Errorf("with a source %t: SNS finds repeats by %v, want %v", source, dedup, want)
+		}
+	}
+}
+
 func TestABrokenCallIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, sink := range map[string]events.Sink{

@@ -23,7 +23,7 @@ type topic struct {
 }
 
 // Publish sends a batch. An event's group is its subject, so that the topic keeps the order within
-// a subject. Its id keeps a repeat of the last five minutes away from the subscribers.
+// a subject. Its DedupID keeps a repeat of the last five minutes away from the subscribers.
 func (t *topic) Publish(ctx context.Context, batch []events.Event) []error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
@@ -42,7 +42,7 @@ func (t *topic) call(
 			types.PublishBatchRequestEntry{
 				Id: aws.String(strconv.Itoa(i)), Message: aws.String(string(batch[i].Body)),
 				MessageGroupId:         aws.String(groupID(batch[i].Subject)),
-				MessageDeduplicationId: aws.String(groupID(batch[i].ID)),
+				MessageDeduplicationId: aws.String(groupID(batch[i].DedupID())),
 			})
 	}
 	out, err := t.client.PublishBatch(ctx, in)

@@ -50,6 +50,7 @@ func TestMoreRowsThanAStatementCanReadAreSplit(t *testing.T) {
 		f.tooLong("read_transitions", "RETURN QUERY\n    WITH fresh", "_prev", "_this")
 		if split {
 			f.mutate("batch_rows", "50000", "500")
+			f.mutate("joined_rows", "1000", "500")
 		}
 		f.pile(50)
 		if _, err := f.outbox.Tick(t.Context()); (err == nil) != split {

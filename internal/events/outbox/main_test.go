@@ -104,6 +104,14 @@ func (f *fixture) tick() int64 {
 	return last
 }
 
+// prune removes the old ticks.
+func (f *fixture) prune() {
+	f.t.Helper()
+	if err := f.outbox.Prune(f.Context()); err != nil {
+		f.t.Fatalf("Prune() = %v", err)
+	}
+}
+
 func (f *fixture) next(r events.Request) events.Page {
 	f.t.Helper()
 	page, err := f.outbox.Next(f.Context(), r)
@@ -128,7 +136,7 @@ SELECT array_agg(id ORDER BY id) FROM (
 // relay makes a relay to one sink, which polls often.
 func (f *fixture) relay(sink events.Sink, limit time.Duration) *events.Relay {
 	return events.NewRelay(f.outbox.Next, map[string]events.Sink{"topic": sink},
-		events.Options{For: limit, Poll: time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+		events.Options{For: limit, Poll: 40 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 }
 
 // drain publishes to the sink until nothing is left.

@@ -55,6 +55,53 @@ func (o *Outbox) Tick(ctx context.Context) (last int64, err error) {
 	return last, nil
 }
 
+const dueTickSQL = "SELECT last, more FROM take_due_tick()"
+
+// dueTick is the answer of take_due_tick: the number of the last tick, and whether something is new
+// for which it is too young to be followed.
+type dueTick struct {
+	Last int64
+	More bool
+}
+
+// tickFor takes a tick for a relay, unless the relay is patient and the last one is young.
+func (o *Outbox) tickFor(ctx context.Context, r events.Request) (t dueTick, err error) {
+	if !r.Patient {
+		t.Last, err = o.Tick(ctx)
+		return t, err
+	}
+	t, err = reservation.QueryRow(ctx, o.db, pgx.RowToStructByPos[dueTick], dueTickSQL)
+	if err != nil {
+		return t, fmt.Errorf("take a tick that is due: %w", err)
+	}
+	return t, nil
+}
+
+const pruneSQL = "SELECT prune_old_ticks($1)"
+
+// The bounds of Prune. A step takes some 30 ms, far less than the statement timeout. The feed has
+// half a million ticks a day at most, so those that become old in a minute are pruned in it, and a
+// backlog of millions within half an hour.
+const (
+	pruneStep  = 10_000
+	pruneSteps = 20
+)
+
+// Prune removes ticks that are older than a week and that all sinks have passed, but for one a
+// minute. It goes on where the last one ended, and looks at pruneSteps steps at most.
+func (o *Outbox) Prune(ctx context.Context) error {
+	for range pruneSteps {
+		more, err := reservation.QueryRow(ctx, o.db, pgx.RowTo[bool], pruneSQL, pruneStep)
+		if err != nil {
+			return fmt.Errorf("prune the ticks: %w", err)
+		}
+		if !more {
+			return nil
+		}
+	}
+	return nil
+}
+
 const claimSQL = `
 SELECT leased, coalesce(done, 0), coalesce(batch, 0), coalesce(after, ''), last, epoch,
        (SELECT count(*) FROM parked p WHERE p.sink = sink_of($1))
@@ -75,9 +122,9 @@ type claimed struct {
 }
 
 // Next keeps what the relay has done with its last page, and reads the next one. When there is
-// none, it takes a tick, and claims the place once more: another session may have taken the tick,
-// and its commit may not be on disk. The events of a page are on disk. The rows of a sink and its
-// places are made when a relay first asks.
+// none, it takes a tick, unless the relay is patient and the last one is young. Then it claims the
+// place once more: another session may have taken the tick, and its commit may not be on disk. The
+// events of a page are on disk. The rows of a sink and its places are made when a relay first asks.
 //
 // The page isn't Leased when another relay has the place's lease, or when the request comes too
 // late. Next returns the errors of Tick. A request with Live is answered by Live.
@@ -96,11 +143,11 @@ func (o *Outbox) Next(ctx context.Context, r events.Request) (page events.Page, 
 	}
 	page.Leased, page.Parked = true, c.Parked
 	if c.Batch == 0 {
-		last, err := o.Tick(ctx)
+		tick, err := o.tickFor(ctx, r)
 		if err != nil {
 			return page, err
 		}
-		if last <= c.Done {
+		if page.More = tick.More; tick.Last <= c.Done {
 			return page, nil
 		}
 		c, err = o.claim(ctx, events.Request{Sink: r.Sink, Lease: r.Lease})

@@ -99,6 +99,7 @@ func TestALargeBatchIsSplit(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		f := newLonelyFixture(t)
 		f.mutate("batch_rows", "50000", "5")
+		f.mutate("joined_rows", "1000", "0") // so that each batch is published by itself
 		if !guarded {
 			f.mutate("end_of_batch", "SELECT early_ids(", "SELECT NULL::xid8 FROM early_ids(")
 		}
@@ -457,6 +458,7 @@ func TestOldTicksArePruned(t *testing.T) {
 	f.Exec("INSERT INTO sinks (name, done) VALUES ('bus', 5)")
 	f.reserve()
 	f.tick()
+	f.prune()
 	left := pgtest.QueryOne[string](f.Fixture, "SELECT string_agg(n::text, ' ' ORDER BY n) FROM ticks")
 	// Of 1, 2 and 3, 4, 5 the sink bus has passed all before 5.
 	if left != "1 3 5 6 7" {

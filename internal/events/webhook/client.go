@@ -122,13 +122,13 @@ func (c *Client) Post(
 	if err != nil {
 		return 0, errors.New("the endpoint's URL can't be used")
 	}
-	at := c.now()
+	at, id := c.now(), e.DedupID()
 	h := request.Header
 	h.Set("Content-Type", "application/cloudevents+json")
 	h.Set("User-Agent", userAgent)
-	h.Set("Webhook-Id", e.ID)
+	h.Set("Webhook-Id", id)
 	h.Set("Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))
-	h.Set("Webhook-Signature", Sign(secrets, e.ID, at, e.Body))
+	h.Set("Webhook-Signature", Sign(secrets, id, at, e.Body))
 	response, err := c.client.Do(request)
 	if err != nil {
 		return 0, withoutURL(err)

@@ -5,9 +5,14 @@
 //
 //	POST <url>
 //	content-type: application/cloudevents+json
-//	webhook-id: the event's id, the same in each attempt
+//	webhook-id: eight digits of the epoch, "-" and the event's id, the same in each attempt
 //	webhook-timestamp: the attempt's time, in Unix seconds
 //	webhook-signature: v1,<base64 of HMAC-SHA256(key, id "." timestamp "." body)>
+//
+// The epoch is the last part of the event's source. After a restore of the database it is another
+// one, and the id of a lost event may come again for a new one (events.Event.DedupID). The previous
+// release sends the event's id alone, so during a deploy an event may come under both. A receiver
+// that goes by the event's source, id and sequence takes it once all the same.
 //
 // While a secret is exchanged, the signature has two parts, separated by a space: one of the new
 // secret and one of the old.

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -112,6 +113,39 @@ func TestTheReferenceLibraryAcceptsWhatIsSent(t *testing.T) {
 				t.Errorf("the receiver says %v, want it to accept: %t", verified, c.want)
 			}
 		})
+	}
+}
+
+// After a restore an id comes again for another event. Its webhook-id is another one, and it is the
+// one that is signed. Without a source in the body, as in the control, the id is all that there is.
+func TestAWebhookTellsEpochsApart(t *testing.T) {
+	t.Parallel()
+
+	secret := NewSecret()
+	receiver, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	server, client := endpoint(t, true, func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || receiver.Verify(body, r.Header) != nil {
+			t.Errorf("the receiver refuses %s %v, %v", body, r.Header, err)
+		}
+		got = append(got, r.Header.Get("Webhook-Id"))
+	})
+	for _, body := range []string{
+		`{"source":"/allo/11111111-0000"}`, `{"source":"/allo/22222222-0000"}`, `{}`,
+	} {
+		e := event
+		e.Body = []byte(body)
+		if _, err := client.Post(t.Context(), server.URL, secretsOf(t, secret), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"11111111-" + event.ID, "22222222-" + event.ID, event.ID}
+	if !slices.Equal(got, want) {
+		t.Errorf("the webhook-ids are %v, want %v", got, want)
 	}
 }
 
