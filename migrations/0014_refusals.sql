@@ -130,6 +130,8 @@ DROP FUNCTION take_over_movement();
 -- The function of the trigger i8_movement_is_right. A statement updates the stock row, and then
 -- writes the movement or does both at once. A new stock row isn't updated, so its OPENING is
 -- compared with its total here. The first condition is for the row alone, as in 0004_movements.sql.
+-- But a line of a document may ask for no change: its movement is how the line is remembered, as a
+-- count's is that finds the total right.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION refuse_wrong_movement() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -138,6 +140,7 @@ BEGIN
     IF (new.kind = 'OPENING') <> (new.seq = 1)
        OR new.seq = 1 AND new.delta <> new.total_after
        OR new.delta = 0 AND new.kind NOT IN ('OPENING', 'COUNT') AND new.shortfall IS NULL
+          AND (new.kind <> 'ADJUSTMENT' OR new.source IS NULL OR new.asked IS DISTINCT FROM 0)
        OR new.note = ''
        OR num_nulls(new.source, new.reference, new.line) NOT IN (0, 3) THEN
         RAISE EXCEPTION 'I8: movement % of product % in warehouse % isn''t whole',
