@@ -14,17 +14,16 @@ import (
 	"github.com/allo/reservations/migrations"
 )
 
-// A shop from before 0005_catalog.sql has warehouses without codes.
-func TestEveryWarehouseOfBeforeGetsACode(t *testing.T) {
-	t.Parallel()
-
+// newBefore makes a database with the schema before a file, and without routines.
+func newBefore(t *testing.T, file string) (*pgtest.Fixture, postgres.URL) {
+	t.Helper()
 	names, err := fs.Glob(migrations.Schema, "*.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := fstest.MapFS{}
 	for _, name := range names {
-		if name >= "0005" {
+		if name >= file {
 			continue
 		}
 		text, err := fs.ReadFile(migrations.Schema, name)
@@ -38,6 +37,46 @@ func TestEveryWarehouseOfBeforeGetsACode(t *testing.T) {
 	if _, err := migrate.UpWith(t.Context(), source, "", before, fstest.MapFS{}); err != nil {
 		t.Fatal(err)
 	}
+	return db, source
+}
+
+// A shop from before 0015_case.sql may have SKUs and codes that are the same since then. They stay,
+// and each still names what is its own.
+func TestSKUsThatAreTheSameSinceAReleaseStay(t *testing.T) {
+	t.Parallel()
+
+	db, source := newBefore(t, "0015")
+	for _, code := range []string{"ΣΑΣ", "σας", "σασ", "Basel"} {
+		db.Exec("INSERT INTO products (id, name, sku) VALUES (gen_random_uuid(), $1, $1)", code)
+		db.Exec("INSERT INTO warehouses (id, name, code) VALUES (gen_random_uuid(), $1, $1)", code)
+	}
+	if _, err := migrate.Up(t.Context(), source); err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{"ΣΑΣ", "σας", "σασ"} {
+		product := pgtest.QueryOne[string](db, `
+SELECT outcome FROM put_products(ARRAY[gen_random_uuid()], ARRAY[$1], ARRAY['new'], ARRAY[NULL],
+                                 ARRAY[NULL::int], ARRAY[NULL::int], NULL, NULL)`, code)
+		warehouse := pgtest.QueryOne[string](db, `
+SELECT outcome FROM put_warehouses(ARRAY[gen_random_uuid()], ARRAY[$1], ARRAY['new'], ARRAY[NULL],
+                                   NULL, NULL)`, code)
+		if product != "PUT" || warehouse != "PUT" {
+			t.Errorf("a change of %s is answered with %s and %s, want PUT", code, product, warehouse)
+		}
+	}
+	const renamed = `
+SELECT (SELECT count(*) FROM products WHERE name = 'new') +
+       (SELECT count(*) FROM warehouses WHERE name = 'new')`
+	if n := pgtest.QueryOne[int](db, renamed); n != 6 {
+		t.Errorf("%d products and warehouses are renamed, want 6", n)
+	}
+}
+
+// A shop from before 0005_catalog.sql has warehouses without codes.
+func TestEveryWarehouseOfBeforeGetsACode(t *testing.T) {
+	t.Parallel()
+
+	db, source := newBefore(t, "0005")
 	long := strings.Repeat("n", 101)
 	for i, name := range []string{
 		"New York", "north", "NORTH", " south", "Basel", "BASEL", long,
