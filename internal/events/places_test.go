@@ -153,8 +153,8 @@ func TestHoldsDoNotWaitForAHotStockRow(t *testing.T) {
 }
 
 // A hot stock row's movements come before a cold one's. The cold one waits for the pages before its
-// own, which end after ten seconds each, at 400 calls. In its own page it is in the first wave, with
-// the hot row's next movement. So it waits longer, the more movements the hot row has.
+// own, which end after ten seconds each, at 400 calls. In its own page it is in the first wave,
+// with the hot row's next movement. So it waits longer, the more movements the hot row has.
 func TestAColdRowWaitsForThePagesBeforeItsOwn(t *testing.T) {
 	t.Parallel()
 	for hot, want := range map[int]int{300: 0, 700: 400, 1100: 800} {

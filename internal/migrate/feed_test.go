@@ -68,10 +68,17 @@ func serveRelay(t *testing.T, db *pgtest.Fixture, databaseURL string) {
 		}
 		request.Ack = page.Position
 		request.Parked = []events.Parked{{ID: page.Events[0].ID, Subject: "another", Error: "test"}}
-		// The old ticks are all of one hour, and the next one is the first of another.
+		// The old ticks are all of one minute.
 		db.Exec(`
 UPDATE ticks SET at = date_trunc('hour', at) - interval '8 d' WHERE at > now() - interval '1 d'`)
 		db.Stock(db.Product(), db.Warehouse(), 5)
+	}
+	request.Patient, request.Parked = true, nil
+	if page, err := o.Next(t.Context(), request); err != nil || len(page.Events) == 0 {
+		t.Errorf("Next() of a patient relay by the service's role = %+v, %v, want events", page, err)
+	}
+	if err := o.Prune(t.Context()); err != nil {
+		t.Errorf("Prune() by the service's role = %v", err)
 	}
 	if _, _, err := o.List(t.Context(), "", nil, 10); err != nil {
 		t.Errorf("List() by the service's role = %v", err)

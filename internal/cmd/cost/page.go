@@ -95,8 +95,8 @@ func sayFloor(say func(string, ...any), p prices, m measured) {
 		usd(p.cost("metric", usedMetrics)))
 	say("While events come all the time, the relay asks the outbox 240 times a minute, for %s a month",
 		usd(busyMonth(p, m)))
-	say("more, and as much again with `bus=on`: twice a second for each of a sink's two places. Beyond")
-	say("a thousand events a second each page of 500 is one call more.\n")
+	say("more, and as much again with `bus=on`: twice a second for each of a sink's two places.")
+	say("Beyond a thousand events a second each page of 500 is one call more.\n")
 }
 
 // sayCuts compares with Lambda's defaults, which the stack had before.
