@@ -218,7 +218,7 @@ func (f *feed) drain(t *testing.T, sink events.Sink) {
 
 // quietCrashes is how often the server is killed in a quiet shop; with -short it is
 // shortQuietCrashes.
-const quietCrashes, shortQuietCrashes = 10, 4
+const quietCrashes, shortQuietCrashes = 20, 4
 
 // TestNothingUndoneIsPublished kills the server of a quiet shop: only sweeps write, and they don't
 // wait for the disk. Each kill comes at the moment when a relay has got a page.

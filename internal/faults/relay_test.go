@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,15 +22,24 @@ import (
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// relayOf makes a process of the test binary a relay. The tests set it for processes of their own.
-var relayOf = flag.String("relay-of", "", "URL of the database whose events the process publishes")
+// relayOf makes a process of the test binary a relay. The tests set it, and the other two, for
+// processes of their own.
+var (
+	relayOf   = flag.String("relay-of", "", "URL of the database whose events the process publishes")
+	relayAcks = flag.Int("relay-acks", -1, "pages of each place that the process acknowledges; then "+
+		"it stops, with a page that isn't; -1 means all")
+	relayHasty = flag.Bool("relay-hasty", false, "acknowledge each page before it is published")
+)
 
-// told is a line that a relay's process writes: an event that its sink accepted, or the place that
-// it can't have any more because another relay has its lease.
+// told is a line that a relay's process writes: an event that its sink accepted, a place of which
+// it acknowledged a page, the place that it can't have any more because another relay has its
+// lease, or the place at which it has stopped.
 type told struct {
 	Process int
 	Event   *events.Event
+	Acked   string
 	Refused string
+	Stopped string
 }
 
 // publishFrom publishes the events of a database until the process is killed. It writes a line to
@@ -43,7 +53,13 @@ func publishFrom(databaseURL string) error {
 	defer pool.Close()
 	box := outbox.New(reservation.New(pool, reservation.Options{}), outbox.Options{Source: "faults"})
 	out := &lineSink{to: os.NewFile(3, "lines"), leased: map[string]bool{}}
-	relay := events.NewRelay(out.watch(box.Next), map[string]events.Sink{"topic": out},
+	next := out.watch(box.Next)
+	if *relayHasty {
+		next = out.ackFirst(next)
+	} else if *relayAcks >= 0 {
+		next = out.stopAtAck(next)
+	}
+	relay := events.NewRelay(next, map[string]events.Sink{"topic": out},
 		events.Options{
 			For: time.Hour, Poll: 10 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 		})
@@ -95,29 +111,98 @@ func (l *lineSink) watch(next events.Outbox) events.Outbox {
 	}
 }
 
-// relayPair is a database and two processes that publish its events. One has the leases.
-type relayPair struct {
+// stopAtAck makes an outbox at which each place stops before it acknowledges a page with events,
+// when it has acknowledged as many as it may.
+func (l *lineSink) stopAtAck(next events.Outbox) events.Outbox {
+	acks, full := map[string]int{}, map[string]bool{}
+	return func(ctx context.Context, r events.Request) (events.Page, error) {
+		l.mu.Lock()
+		acking := full[r.Sink] && r.Ack != ""
+		stops := acking && acks[r.Sink] == *relayAcks
+		l.mu.Unlock()
+		if stops {
+			return events.Page{}, l.stop(ctx, r.Sink)
+		}
+		page, err := next(ctx, r)
+		if err != nil {
+			return page, err
+		}
+		l.mu.Lock()
+		full[r.Sink] = len(page.Events) > 0
+		if acking {
+			acks[r.Sink]++
+		}
+		l.mu.Unlock()
+		if acking {
+			err = l.write(told{Acked: r.Sink})
+		}
+		return page, err
+	}
+}
+
+// ackFirst makes an outbox that acknowledges each page with events before the relay has it. When a
+// place has acknowledged more pages than it may, it stops. That is the control.
+func (l *lineSink) ackFirst(next events.Outbox) events.Outbox {
+	acks := map[string]int{}
+	return func(ctx context.Context, r events.Request) (events.Page, error) {
+		page, err := next(ctx, r)
+		if err != nil || len(page.Events) == 0 {
+			return page, err
+		}
+		early := r
+		early.Ack, early.Parked, early.Failure = page.Position, nil, ""
+		if _, err := next(ctx, early); err != nil {
+			return page, err
+		}
+		l.mu.Lock()
+		acks[r.Sink]++
+		stops := acks[r.Sink] > *relayAcks
+		l.mu.Unlock()
+		if stops {
+			return page, l.stop(ctx, r.Sink)
+		}
+		return page, nil
+	}
+}
+
+// stop says that a place has stopped, and waits for the end of the process.
+func (l *lineSink) stop(ctx context.Context, place string) error {
+	if err := l.write(told{Stopped: place}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// relaySet is a database and the processes that publish its events.
+type relaySet struct {
 	*feed
 	t         *testing.T
+	url       string
 	row       reservation.Line
-	processes [2]*exec.Cmd
+	to        *os.File // where the processes write
+	processes []*exec.Cmd
 	news      chan struct{} // has an element when a line came
 	reading   sync.WaitGroup
 
 	mu   sync.Mutex
 	sink *recorder
-	// by has the events that each process published, and refused the leases that it lost, by the
-	// process's id.
+	// by has the events that each process published, refused the leases that it lost, and stopped the
+	// places at which it has stopped, by the process's id.
 	by      map[int]map[string]bool
 	refused map[int]int
+	stopped map[int]map[string]bool
+	// unacked has the events that were published since the last acknowledgement, by place.
+	unacked map[string]map[string]bool
 }
 
-func newRelayPair(t *testing.T) *relayPair {
+func newRelaySet(t *testing.T) *relaySet {
 	t.Helper()
 	db := pgtest.New(t)
-	p := &relayPair{
-		feed: newFeed(t, db, 4), t: t, news: make(chan struct{}, 1), sink: newRecorder(),
-		by: map[int]map[string]bool{}, refused: map[int]int{},
+	p := &relaySet{
+		feed: newFeed(t, db, 4), t: t, url: db.DirectURL, news: make(chan struct{}, 1),
+		sink: newRecorder(), by: map[int]map[string]bool{}, refused: map[int]int{},
+		stopped: map[int]map[string]bool{}, unacked: map[string]map[string]bool{},
 	}
 	p.row = reservation.Line{ProductID: p.db.Product(), WarehouseID: p.db.Warehouse(), Quantity: 1}
 	p.db.Stock(p.row.ProductID, p.row.WarehouseID, 1_000_000)
@@ -125,13 +210,8 @@ func newRelayPair(t *testing.T) *relayPair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = from.Close() })
-	for i := range p.processes {
-		p.processes[i] = p.start(db.DirectURL, to)
-		// The first one gets both leases, and the second one waits for them.
-		p.db.WaitUntil("SELECT count(*) = 2 FROM sinks WHERE leased_until > clock_timestamp()")
-	}
-	_ = to.Close()
+	p.to = to
+	t.Cleanup(func() { _, _ = from.Close(), to.Close() })
 	p.reading.Go(func() {
 		scanner := bufio.NewScanner(from)
 		for scanner.Scan() {
@@ -141,26 +221,42 @@ func newRelayPair(t *testing.T) *relayPair {
 	return p
 }
 
-// start starts a process that writes its lines to a file.
-func (p *relayPair) start(databaseURL string, to *os.File) *exec.Cmd {
+// newRelayPair starts two processes. The first one gets both leases, and the second one waits for
+// them.
+func newRelayPair(t *testing.T) *relaySet {
+	t.Helper()
+	p := newRelaySet(t)
+	for range 2 {
+		p.start()
+		p.db.WaitUntil("SELECT count(*) = 2 FROM sinks WHERE leased_until > clock_timestamp()")
+	}
+	return p
+}
+
+// start starts a process that writes its lines to the shared file.
+func (p *relaySet) start(flags ...string) *exec.Cmd {
 	p.t.Helper()
-	command := exec.CommandContext(p.t.Context(), os.Args[0], "-relay-of="+databaseURL)
-	command.ExtraFiles, command.Stderr = []*os.File{to}, os.Stderr
+	command := exec.CommandContext(p.t.Context(), os.Args[0], append(flags, "-relay-of="+p.url)...)
+	command.ExtraFiles, command.Stderr = []*os.File{p.to}, os.Stderr
+	p.mu.Lock() // before its first line is heard
+	defer p.mu.Unlock()
 	if err := command.Start(); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { p.kill(command) })
+	p.processes = append(p.processes, command)
 	p.by[command.Process.Pid] = map[string]bool{}
+	p.stopped[command.Process.Pid] = map[string]bool{}
 	return command
 }
 
 // kill ends a process, also one that is frozen or has ended.
-func (p *relayPair) kill(command *exec.Cmd) {
+func (p *relaySet) kill(command *exec.Cmd) {
 	_ = command.Process.Kill()
 	_ = command.Wait()
 }
 
-func (p *relayPair) hear(text []byte) {
+func (p *relaySet) hear(text []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var line told
@@ -170,6 +266,15 @@ func (p *relayPair) hear(text []byte) {
 	case line.Event != nil:
 		p.sink.Publish(p.t.Context(), []events.Event{*line.Event})
 		p.by[line.Process][line.Event.ID] = true
+		place := placeOf(line.Event.Type)
+		if p.unacked[place] == nil {
+			p.unacked[place] = map[string]bool{}
+		}
+		p.unacked[place][line.Event.ID] = true
+	case line.Acked != "":
+		p.unacked[line.Acked] = nil
+	case line.Stopped != "":
+		p.stopped[line.Process][line.Stopped] = true
 	default:
 		p.refused[line.Process]++
 	}
@@ -180,7 +285,7 @@ func (p *relayPair) hear(text []byte) {
 }
 
 // wait waits until a condition holds, and looks at it when a line comes.
-func (p *relayPair) wait(what string, holds func() bool) {
+func (p *relaySet) wait(what string, holds func() bool) {
 	p.t.Helper()
 	ctx := withTimeout(p.t, testLimit)
 	for {
@@ -199,7 +304,7 @@ func (p *relayPair) wait(what string, holds func() bool) {
 }
 
 // trade sells n holds and returns the ids of their events.
-func (p *relayPair) trade(n int) (fresh []string) {
+func (p *relaySet) trade(n int) (fresh []string) {
 	p.t.Helper()
 	before := p.written(p.t)
 	for range n {
@@ -221,7 +326,7 @@ func (p *relayPair) trade(n int) (fresh []string) {
 }
 
 // publishedBy counts the events that a process has published of these.
-func (p *relayPair) publishedBy(process int, ids []string) (n int) {
+func (p *relaySet) publishedBy(process int, ids []string) (n int) {
 	for _, id := range ids {
 		if p.by[process][id] {
 			n++
@@ -231,7 +336,7 @@ func (p *relayPair) publishedBy(process int, ids []string) (n int) {
 }
 
 // tradeAll trades, and waits until each event was published by one of the processes.
-func (p *relayPair) tradeAll(n int) (fresh []string) {
+func (p *relaySet) tradeAll(n int) (fresh []string) {
 	p.t.Helper()
 	fresh = p.trade(n)
 	p.wait("publish all", func() bool {
@@ -247,7 +352,7 @@ func (p *relayPair) tradeAll(n int) (fresh []string) {
 
 // freeze stops a process while it publishes, and returns when its leases have ended and the other
 // process has them and publishes.
-func (p *relayPair) freeze(process int) {
+func (p *relaySet) freeze(process int) {
 	p.t.Helper()
 	fresh := p.trade(20)
 	p.wait("publish some", func() bool { return p.publishedBy(process, fresh) > 0 })
@@ -263,24 +368,31 @@ SELECT count(*) = 0 FROM ended`, leases)
 	p.tradeAll(10)
 }
 
-func (p *relayPair) signal(process int, s syscall.Signal) {
+func (p *relaySet) signal(process int, s syscall.Signal) {
 	p.t.Helper()
 	if err := syscall.Kill(process, s); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// finish ends the processes, publishes the rest, and compares.
-func (p *relayPair) finish() {
+// finish ends the processes, publishes the rest, and returns what is wrong.
+func (p *relaySet) finish() []error {
 	p.t.Helper()
 	for _, command := range p.processes {
 		p.kill(command)
 	}
+	_ = p.to.Close()
 	p.reading.Wait()
 	p.db.EndSessions() // those of the processes may still claim
 	p.db.Exec("UPDATE sinks SET leased_until = '-infinity'")
 	p.drain(p.t, p.sink)
-	for _, err := range p.sink.compare(p.written(p.t)) {
+	return p.sink.compare(p.written(p.t))
+}
+
+// mustFinish is finish for a test in which nothing may be wrong.
+func (p *relaySet) mustFinish() {
+	p.t.Helper()
+	for _, err := range p.finish() {
 		p.t.Error(err)
 	}
 }
@@ -312,7 +424,7 @@ func TestAFrozenRelayLeavesTheFeedToAnother(t *testing.T) {
 				len(fresh))
 		}
 	}
-	p.finish()
+	p.mustFinish()
 	t.Logf("%d freezes: %d events, %d of them came twice", rounds, len(p.sink.types), p.sink.repeats)
 }
 
@@ -333,4 +445,82 @@ func TestWithoutFencingAFrozenRelayGoesOn(t *testing.T) {
 		}
 	}
 	t.Error("the relay that lost its leases published nothing new: the control proves nothing")
+}
+
+// placeOf is the place from which events of a type are published.
+func placeOf(eventType string) string {
+	if eventType == events.TypeMoved {
+		return "topic-stock"
+	}
+	return "topic-holds"
+}
+
+// killAtAPage starts a process that acknowledges some pages of each place and then stops at one
+// more. When both places have stopped, it kills the process (SIGKILL) and ends its leases. It
+// returns the number of events that the process has published and not acknowledged.
+func (p *relaySet) killAtAPage(flags ...string) (unacked int) {
+	p.t.Helper()
+	process := p.start(flags...)
+	hasStopped := func(place string) bool { return p.stopped[process.Process.Pid][place] }
+	for stopped := false; !stopped; {
+		fresh := p.trade(1)
+		p.wait("stop, or publish all", func() bool {
+			stopped = hasStopped("topic-holds") && hasStopped("topic-stock")
+			for _, id := range fresh {
+				place := "topic-holds"
+				if strings.Contains(id, p.row.WarehouseID.String()) {
+					place = "topic-stock"
+				}
+				if !stopped && !hasStopped(place) && p.sink.types[id] == "" {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	p.kill(process)
+	p.db.Exec("UPDATE sinks SET leased_until = '-infinity'") // no request was on its way
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ids := range p.unacked {
+		unacked += len(ids)
+	}
+	return unacked
+}
+
+// A relay is killed when it has published pages that it hasn't acknowledged. The next one publishes
+// just these events again, and nothing is lost.
+func TestARelayKilledBeforeItsAckPublishesThePageAgain(t *testing.T) {
+	p := newRelaySet(t)
+	kills, twice := 20, 0
+	if testing.Short() {
+		kills = 4
+	}
+	for n := range kills {
+		unacked := p.killAtAPage(fmt.Sprint("-relay-acks=", n%3))
+		if twice += unacked; unacked == 0 {
+			t.Errorf("kill %d: the relay had no page that it hadn't acknowledged", n)
+		}
+	}
+	p.mustFinish()
+	if p.sink.repeats != twice {
+		t.Errorf("%d events came twice, want the %d that weren't acknowledged", p.sink.repeats, twice)
+	}
+	t.Logf("%d kills: %d events, %d of them came twice", kills, len(p.sink.types), twice)
+}
+
+// The control: a relay that acknowledges a page and then publishes it.
+func TestARelayThatAcknowledgesFirstLosesThePage(t *testing.T) {
+	p := newRelaySet(t)
+	p.killAtAPage("-relay-acks=1", "-relay-hasty")
+	lost := 0
+	for _, err := range p.finish() {
+		if strings.Contains(err.Error(), `is "", want`) {
+			lost++
+		}
+	}
+	if lost == 0 {
+		t.Error("no event was lost: the control proves nothing")
+	}
+	t.Logf("%d events were lost", lost)
 }
