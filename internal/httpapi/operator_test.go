@@ -336,7 +336,7 @@ func TestStats(t *testing.T) {
 
 	s := newStockedClient(t)
 	s.reserve(t, reserveBody(s.mug, s.east, 2))
-	s.db.Exec("SELECT keep_audit(2, true)")
+	s.db.Exec("SELECT keep_audit(false, 2, true)")
 
 	a := s.get("/api/stats").want(t, http.StatusOK, "")
 

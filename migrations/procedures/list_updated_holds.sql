@@ -195,13 +195,14 @@ END $$;
 -- tick_before is the tick by which list_updated_holds finds the changes since a time: the last one
 -- that was taken before it. After a jump of the clock back, a later tick may have an earlier time.
 -- So it also looks at the _near ticks up to this one. If some of them are of that time or later, it
--- answers the tick before the first of those. The relay takes about one tick a second, so _near
--- spans a jump of an hour. tick_before is null when there is no such tick, and for a tick of
--- another server, whose transactions say nothing about this one's (rebase_stream).
+-- answers the tick before the first of those. A busy shop takes up to five ticks a second
+-- (tick_interval, live_interval), so _near spans a jump of an hour. tick_before is null when there
+-- is no such tick, and for a tick of another server, whose transactions say nothing about this
+-- one's (rebase_stream).
 CREATE OR REPLACE FUNCTION tick_before(_since timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    _near CONSTANT integer := 10000;
+    _near CONSTANT integer := 20000;
     _last bigint := (SELECT t.n FROM ticks t
                      WHERE t.at < _since ORDER BY t.at DESC, t.n DESC LIMIT 1);
     _late bigint;

@@ -84,10 +84,10 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 	watcher.signIn(grant.GroupViewer, rowAddress(mug, newYork))
 	mugs, shelf := demo.Products()[mug], demo.Warehouses()[newYork]
 	file := delivery(1200, map[int]string{
-		5:    mugs.SKU + ";" + shelf.Code + ";many;;",      // the page refuses it
-		7:    "NONE-SUCH;" + shelf.Code + ";1;;",           // the API refuses it
-		600:  mugs.SKU + ";" + shelf.Code + ";-999999;;",   // so does the stock
-		1199: mugs.SKU + ";" + shelf.Code + ";0;\"a\nb\";", // two problems
+		5:    mugs.SKU + ";" + shelf.Code + ";many;;",        // the page refuses it
+		7:    "NONE-SUCH;" + shelf.Code + ";1;;",             // the API refuses it
+		600:  mugs.SKU + ";" + shelf.Code + ";-999999;;",     // so does the stock
+		1199: mugs.SKU + ";" + shelf.Code + ";1.5;\"a\nb\";", // two problems
 	})
 	b.signIn(grant.GroupStock, "/ops/import")
 	b.sees("h2", "Choose a file")
@@ -143,7 +143,8 @@ func TestAnImportIsStoppedAndGoesOn(t *testing.T) {
 		"6,delta must be a whole number," + mugs.SKU,
 		"8,There is no product with this SKU or id.,NONE-SUCH",
 		"602,Less than zero would be left.", // the empty line counts in the file
-		"1201,note has a line break or another control character; delta must not be 0," + mugs.SKU,
+		"1201,delta must be a whole number; note has a line break or another control character," +
+			mugs.SKU,
 	}
 	saved := b.downloaded()
 	for _, line := range want {

@@ -83,7 +83,6 @@ export const KINDS = {
       ...either(line, "sku", "productId"),
       ...either(line, "warehouse", "warehouseId"),
       ...either(line, "delta", "counted"),
-      ...(line.delta === 0 ? [{ column: "delta", problem: "must not be 0" }] : []),
       ...(line.asOfSeq !== undefined && line.counted === undefined
         ? [{ column: "asOfSeq", problem: "goes with counted only" }]
         : []),
