@@ -278,7 +278,7 @@ WHERE m.kind = 'RETURN' AND m.seq IS DISTINCT FROM b.seq`
 // transaction that confirms its hold, so only a SALE of another transaction makes it worthwhile to
 // look for a second one. A hold of version 0 has no ledger, so there the time must do.
 //
-// A confirm of the previous release that ran through a deploy has written a SALE without the hold.
+// A confirm of a release from before the movements may have got a SALE without the hold.
 var wrongSaleSQL = `
 CROSS JOIN LATERAL (
     SELECT r.status, -- one row, also when there is no hold

@@ -137,8 +137,8 @@ GROUP BY r.id, r.quantity HAVING coalesce(sum(l.quantity), 0) <> r.quantity OR c
 
 // soldSQL finds the lines of CONFIRMED holds that weren't sold once. A confirm writes the ledger's
 // row and the sales in one transaction, so the sales are found by its id. A hold of version 0,
-// which was confirmed before there was a ledger or by a routine of the previous release, has no
-// such row: there the id is the row's xmin, with the digits that Postgres leaves out.
+// which was confirmed before there was a ledger, has no such row: there the id is the row's xmin,
+// with the digits that Postgres leaves out.
 //
 // Neither id leads to the sales after the database has come to another server by a dump, nor when
 // the xmin is older than four billion transactions. Then all movements of the stock row are looked
