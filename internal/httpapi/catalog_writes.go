@@ -87,7 +87,8 @@ func (a *API) putProducts(w *recorder, r *http.Request) error {
 	rows, err := readImport(r, &q, columns, func(row csvRow, bad fields) {
 		q.Items = append(q.Items, productItemRequest{
 			row.text("sku"), row.text("name"), row.text("status"),
-			limitOfUnits{row.number("maxPerHold", bad)}, limitOfUnits{row.number("maxPerOwner", bad)},
+			limitOfUnits{row.number("maxPerHold", bad)},
+			limitOfUnits{row.number("maxPerOwner", bad)},
 		})
 	})
 	if err != nil {

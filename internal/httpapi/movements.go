@@ -341,7 +341,7 @@ func readMovementFilter(q query) (filter stock.MovementFilter, order string) {
 	byDocument := filter.Source != nil && filter.Reference != nil
 	someOfRow := filter.ProductID != nil || filter.WarehouseID != nil
 	someOfDocument := filter.Source != nil || filter.Reference != nil
-	isClear := byRow != byDocument && !(byRow && someOfDocument) && !(byDocument && someOfRow)
+	isClear := byRow && !someOfDocument || byDocument && !someOfRow
 	if !isClear && len(q.bad) == 0 { // a parameter that can't be read may be the missing one
 		q.bad.add("productId", "and warehouseId are required, or else source and reference")
 	}
