@@ -102,6 +102,7 @@ func dropSchemaGuards(d *deployment) {
 	d.db.Exec("ALTER TABLE inventory DROP CONSTRAINT i1_reserved_within_total")
 	d.db.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations")
 	d.db.Exec("DROP TRIGGER i8_movement_is_right ON stock_movements")
+	d.db.Exec("DROP TRIGGER i8_total_moves ON inventory")
 	d.db.Exec("DROP INDEX stock_movements_by_line")
 	d.db.Exec("DROP TRIGGER i3_payment_is_final ON hold_payments")
 	d.db.Exec("DROP INDEX hold_payments_paid")
