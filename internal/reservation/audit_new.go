@@ -69,8 +69,8 @@ type FullAudit struct {
 //
 // New is what this service did since. AuditFull finds rows that somebody changes by SQL long after
 // they were written, and the holds that were resolved before there was a ledger. A jump of the
-// clock hides no hold, as the ledger is read by the ids of transactions. After a jump back of d, the
-// keys and the returns of the next d count as old.
+// clock hides no hold, as the ledger is read by the ids of transactions. After a jump back of d,
+// the keys and the returns of the next d count as old.
 func (s *Service) AuditNew(ctx context.Context) (found []Violation, err error) {
 	for range auditRounds {
 		violations, resumed, err := s.auditNew(ctx)

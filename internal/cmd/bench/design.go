@@ -222,9 +222,16 @@ const (
 	lockHoldSQL = `
 SELECT status::text, expires_at > now() FROM reservations WHERE id = $1 FOR UPDATE`
 	endHoldSQL = `
-UPDATE reservations
-SET status = $2::text::reservation_status, updated_at = now(), version = version + 1
-WHERE id = $1`
+WITH ended AS (
+    UPDATE reservations
+    SET status = $2::text::reservation_status, updated_at = now(), version = version + 1
+    WHERE id = $1
+    RETURNING id, updated_at, expires_at, version
+)
+INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+SELECT updated_at, expires_at, id, version,
+       CASE $2::text WHEN 'CONFIRMED' THEN 'c' ELSE 'r' END, 'v'
+FROM ended`
 	sellStockSQL = `
 WITH sold AS (
     UPDATE inventory i
