@@ -3,7 +3,7 @@
 -- wrote none itself (0010_ledger.sql, 0004_movements.sql). Every release that can still be served
 -- writes its own, the previous one too: it works on this schema.
 --
--- What is old stays valid. A hold of version 0 is from before the ledger. Its ledger begins with
+-- Old rows stay valid. A hold of version 0 is from before the ledger. Its ledger begins with
 -- its next transition, which the verb writes. The movements with the note 'by the previous release'
 -- stay.
 --

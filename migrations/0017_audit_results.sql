@@ -31,12 +31,12 @@ END $$;
 ALTER TABLE last_audit
     ADD COLUMN full_violations integer NOT NULL DEFAULT 0 CHECK (full_violations >= 0);
 
--- Of the stock row's movements up to this one, some may have gone with a detached month. The audits
+-- Some of the stock row's movements up to this one may have gone with a detached month. The audits
 -- don't miss them (procedures/detach_archive.sql).
 ALTER TABLE archived_stock ADD COLUMN detached bigint NOT NULL DEFAULT 0;
 
--- What went with the months that are detached by now, nobody has recorded: all that was archived,
--- up to the first movement that lies in a later month.
+-- Nobody has recorded which movements went with the months that are detached by now. So detached is
+-- the last movement before the first one that lies in a later month.
 UPDATE archived_stock a
 SET detached = coalesce((SELECT min(m.seq) - 1 FROM archived_movements m
                          WHERE m.product_id = a.product_id AND m.warehouse_id = a.warehouse_id

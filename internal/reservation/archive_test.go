@@ -1015,8 +1015,7 @@ func TestTheSumsOfAHotStockRow(t *testing.T) {
 	}
 }
 
-// What was sold before there were movements has none, and a confirm of the previous release wrote a
-// SALE without its hold.
+// A hold that was sold before there were movements has no SALE, or one that doesn't name the hold.
 func TestTheSumsOfAnOldStockRowAreNotJudged(t *testing.T) {
 	t.Parallel()
 

@@ -185,13 +185,13 @@ WHERE s.product_id > $1 AND s.product_id <= $2 AND s.seq > 0
 }
 
 // archivedSums compares the sums of each row of archived_stock, sold and moved, with each other.
-// What was archived of a stock row may be too much for one slice, and some of it may have been
+// A stock row may have too many archived movements for one slice, and some of them may have been
 // detached. The check reads only the movements that are there. All deltas up to the archive's end
 // add up to its total, so this tells the sum of those that were archived: moved, less their sales.
 // sold has these sales, and those whose hold was archived before them. An error that is the same in
 // both sums isn't found: only their difference is ever read.
 //
-// Of the movements behind the archive's end it reads the first maxLater. When there are more, it
+// The check reads the first maxLater movements behind the archive's end. When there are more, it
 // finds only a sum that is too low. It doesn't judge a stock row that is older than the movements,
 // because what was sold before has none, nor one with a SALE that names no hold, because that hold
 // may be archived or not.

@@ -241,7 +241,8 @@ func TestDeliveriesDoNotAddUpWithoutTheirGuards(t *testing.T) {
 	})
 }
 
-// What raceOfCounts sells and counts. Each of ten callers sells eight units, and the others count.
+// raceOfCounts begins with countStock units. Each of the sellers makes as many sales as sales says,
+// and the other callers count countFound units.
 const (
 	countStock, countFound = 200, 150
 	sellers, sales         = 10, 8
