@@ -555,8 +555,8 @@ func keepAudits(f *fixture, calls []keptAudit) (wrong int, got reservation.Audit
 	return -1, got
 }
 
-// The finding of a full audit stays until one is complete and clean. An audit that was cut off may have
-// missed what the one before found.
+// The finding of a full audit stays until one is complete and clean. An audit that was cut off may
+// have missed what the one before found.
 var keptAudits = map[string]struct {
 	calls      []keptAudit
 	guard, old string
