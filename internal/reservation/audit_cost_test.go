@@ -147,6 +147,9 @@ type auditCost struct {
 	all        reads // when everything is new
 }
 
+// mostCalls bounds the calls of an audit that takes everything for new.
+const mostCalls = 20
+
 // newSales are the sales that are new for an audit.
 const newSales = 1000
 
@@ -160,9 +163,20 @@ func (f *fixture) cost() (cost auditCost) {
 		}
 		return err
 	}
+	// A statement of this audit may need longer than the service gives it when the history is
+	// large and nothing of it is in memory. The next call goes on, and finds more in memory.
+	auditAll := func(s *reservation.Service) (err error) {
+		for range mostCalls {
+			if err = auditNew(s); err == nil {
+				break
+			}
+			f.t.Logf("unfinished: %v", err)
+		}
+		return err
+	}
 	f.Exec("DELETE FROM stock_closings")
 	f.Exec("UPDATE audit_state SET since = '-infinity', seen = '1:1:' WHERE kind = 'NEW'")
-	cost.all = f.readsOf("an audit that takes everything for new", auditNew)
+	cost.all = f.readsOf("an audit that takes everything for new", auditAll)
 	f.Exec("UPDATE audit_state SET since = now() WHERE kind = 'NEW'")
 	cost.quiet = f.readsOf("an audit of nothing new", auditNew)
 	f.sell(newSales)
