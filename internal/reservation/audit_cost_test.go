@@ -31,8 +31,8 @@ INSERT INTO products (id, name, sku)
 SELECT gen_random_uuid(), n::text, n::text FROM generate_series(1, {rows} / 10) n;
 INSERT INTO warehouses (id, code, name)
 SELECT gen_random_uuid(), n::text, n::text FROM generate_series(1, 10) n;
-INSERT INTO inventory (product_id, warehouse_id, total)
-SELECT p.id, w.id, 1000000 FROM products p, warehouses w;
+INSERT INTO inventory (product_id, warehouse_id, total, room)
+SELECT p.id, w.id, 1000000, NULL FROM products p, warehouses w;
 INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
 SELECT product_id, warehouse_id, 1, now() - interval '1 year', 'OPENING', total, total
 FROM inventory;

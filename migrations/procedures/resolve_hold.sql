@@ -56,6 +56,7 @@ BEGIN
         _marked := FOUND;
         IF _marked THEN
             outcome := _to;
+            _success := true;
             INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause, actor)
             VALUES (_hold.updated_at, _hold.expires_at, _id, _hold.version,
                     CASE _to WHEN 'CONFIRMED' THEN 'c' ELSE 'r' END, _cause, _actor);
@@ -67,22 +68,24 @@ BEGIN
             ELSE
                 answer := hold_json(_hold, false);
             END IF;
-        ELSIF _payment IS NULL THEN
-            SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
-            IF outcome = 'PENDING' AND _to = 'RELEASED' AND _cause <> 'o'
-               AND (answer -> 'paying')::boolean THEN
-                outcome := 'PAYMENT_STARTED';
-            END IF;
-        ELSIF _successor IS NOT NULL AND NOT _gone THEN
-            _gone := true;
-            ROLLBACK;
-            CONTINUE;
         ELSE
-            SELECT s.outcome, s.answer INTO outcome, answer
-            FROM settle_payment(_id, _payment, _successor, _actor, _limits) s;
+            IF _payment IS NULL THEN
+                SELECT s.outcome, s.answer INTO outcome, answer FROM settled_hold(_id) s;
+                IF outcome = 'PENDING' AND _to = 'RELEASED' AND _cause <> 'o'
+                   AND (answer -> 'paying')::boolean THEN
+                    outcome := 'PAYMENT_STARTED';
+                END IF;
+            ELSIF _successor IS NOT NULL AND NOT _gone THEN
+                _gone := true;
+                ROLLBACK;
+                CONTINUE;
+            ELSE
+                SELECT s.outcome, s.answer INTO outcome, answer
+                FROM settle_payment(_id, _payment, _successor, _actor, _limits) s;
+            END IF;
+            _success := outcome = _to::text OR outcome = 'EXPIRED' AND _to = 'RELEASED'
+                        OR outcome IN ('REACQUIRED', 'PAYMENT_LOST');
         END IF;
-        _success := outcome = _to::text OR outcome = 'EXPIRED' AND _to = 'RELEASED'
-                    OR outcome IN ('REACQUIRED', 'PAYMENT_LOST');
         IF _key IS NOT NULL AND _success THEN
             PERFORM keep_answer(_key, _hash, answer);
         END IF;
@@ -166,8 +169,9 @@ BEGIN
             VALUES (_hold.product_id, _hold.warehouse_id, _seq, clock_timestamp(), _hold.id, 'SALE',
                     -_hold.quantity, _total);
         END IF;
-        IF random() < 0.015 AND _first_end < clock_timestamp() - interval '5 s' THEN
-            PERFORM raise_first_end(_hold.product_id, _hold.warehouse_id);
+        IF random() < 0.015 THEN
+            PERFORM raise_first_end(_hold.product_id, _hold.warehouse_id)
+            WHERE _first_end < clock_timestamp() - interval '5 s';
         END IF;
         RETURN true;
     END IF;
