@@ -32,7 +32,7 @@ var personalTexts = map[string]string{
 // impersonalTexts are the columns that the service writes itself, and those about goods.
 var impersonalTexts = []string{
 	"audit_state.after", "audit_state.found", "audit_state.kind", "audit_state.part",
-	"hold_payments.short", "idempotency_keys.request_hash",
+	"hold_payments.short", "idempotency_keys.request_hash", "inventory.room",
 	"parked.error", "parked.id", "parked.sink", "parked.subject",
 	"products.name", "products.sku", "warehouses.code", "warehouses.name",
 	"sinks.after", "sinks.error", "sinks.name",

