@@ -3,6 +3,8 @@ package pgtest
 import (
 	"context"
 	"fmt"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,6 +137,22 @@ FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1`
 	f.Exec("SELECT pg_terminate_backend(pid)"+others, fixtureName)
 	f.WaitUntil("SELECT count(*) = 0"+others, fixtureName)
+}
+
+// StopLogWriter stops the process that writes out what commits that don't wait have logged, until
+// the server is killed: a crash then loses them. Otherwise the process writes each page of the log
+// that is full, however long its delay is. The server must be the test's own.
+func (f *Fixture) StopLogWriter() {
+	f.t.Helper()
+	const writers = "FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+	f.WaitUntil("SELECT count(*) > 0 " + writers)
+	process, err := os.FindProcess(QueryOne[int](f, "SELECT pid "+writers))
+	if err == nil {
+		err = process.Signal(syscall.SIGSTOP)
+	}
+	if err != nil {
+		f.t.Fatalf("stop the log writer: %v", err)
+	}
 }
 
 // Product makes a product and returns its id. The id makes its name and its SKU unique.

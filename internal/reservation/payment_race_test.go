@@ -809,7 +809,7 @@ func TestALatePaymentDeadlocksWhenItLocksTheOwnerAfterTheHold(t *testing.T) {
 
 	mustBreak(t, 1, deadlock, func(f *fixture) {
 		checkDeadlocksSooner(f)
-		f.mutate("resolve_hold", "ROLLBACK;\n            CONTINUE;",
+		f.mutate("resolve_hold", "ROLLBACK;\n                CONTINUE;",
 			`_limits := lock_owner_of_hold(_id);
 			SELECT s.outcome, s.answer INTO outcome, answer
 			FROM settle_payment(_id, _payment, _successor, _actor, _limits) s;`)

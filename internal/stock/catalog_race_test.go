@@ -660,6 +660,7 @@ func closeAndCrash(t *testing.T, mutate func(f *fixture)) (survived bool) {
 	f.Stock(f.Product(), f.CodedWarehouse("E", "East"), 5)
 	mutate(f)
 	f.Exec("CHECKPOINT") // so that the crash doesn't lose the set-up
+	f.StopLogWriter()
 	f.putWarehouses(warehouseStatus("E", stock.Closed)...)
 	if err := errors.Join(server.Kill(), server.Restart(f.Context())); err != nil {
 		t.Fatal(err)
