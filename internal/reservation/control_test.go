@@ -443,7 +443,7 @@ func TestReserveIsRefusedWithoutCountingDeadUnits(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I4", func(f *fixture) {
-		f.mutate("reserve_line", "ELSIF _free + _dead < _quantity THEN",
+		f.mutate("look_again", "ELSIF _free + _dead < _quantity THEN",
 			"ELSIF _free < _quantity THEN")
 	}, raceForSeveralDeadUnits)
 }

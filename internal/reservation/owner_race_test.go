@@ -240,6 +240,8 @@ func TestAnOwnersCallsDeadlockInAnotherLockOrder(t *testing.T) {
 				if name == "of the owner's locks" {
 					f.mutate("lock_owner", "ORDER BY number",
 						"ORDER BY (l.product_id = _products[1]) = (pg_backend_pid() % 2 = 0)")
+				} else { // so that the callers lock at the same time
+					f.mutate("lock_owner", "PERFORM FROM", "PERFORM pg_sleep(0.002) FROM")
 				}
 			}, raceOfAnOwnersLocks)
 		})

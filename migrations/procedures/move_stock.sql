@@ -410,8 +410,8 @@ BEGIN
         RETURN;
     END IF;
     WITH made AS (
-        INSERT INTO inventory (product_id, warehouse_id, total)
-        VALUES (_wanted.product_id, _wanted.warehouse_id, greatest(_wanted.asked, 0))
+        INSERT INTO inventory (product_id, warehouse_id, total, first_end)
+        VALUES (_wanted.product_id, _wanted.warehouse_id, greatest(_wanted.asked, 0), 'infinity')
         ON CONFLICT DO NOTHING
         RETURNING seq, total
     )

@@ -7,9 +7,9 @@
 --     counts, and one that another caller has locked is still PENDING in it.
 --   - A reserve that hasn't taken its units yet waits for the row, and then lowers first_end to
 --     the end of its own hold. So does an update that moves an end down (lower_first_end).
---   - The value is never above the clock. A reserve of the previous release may still run during a
---     deploy. It doesn't lower first_end, but its hold ends later than the time at which it gets
---     the row.
+--
+-- Without a live hold it becomes infinite. So a value above the clock says that no hold of the row
+-- is dead, and a reserve that finds the row sold out needs no search.
 --
 -- A jump of the clock does no harm, because the holds' ends are compared with first_end and not
 -- with the clock. If the clock is behind first_end, a reserve lowers it.
@@ -17,8 +17,7 @@ CREATE OR REPLACE FUNCTION raise_first_end(_product uuid, _warehouse uuid) RETUR
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE inventory i
-    SET first_end = least(
-        clock_timestamp(),
+    SET first_end = coalesce(least(
         (SELECT r.expires_at FROM reservations r
          WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
            AND r.expires_at >= i.first_end
@@ -26,7 +25,7 @@ BEGIN
         (SELECT l.expires_at FROM reservation_items l
          WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
            AND l.expires_at >= i.first_end
-         ORDER BY l.expires_at LIMIT 1))
+         ORDER BY l.expires_at LIMIT 1)), 'infinity')
     WHERE i.product_id = _product AND i.warehouse_id = _warehouse
       AND i.epoch >= (SELECT n.epoch FROM inventory n -- leads to the row's newest version
                       WHERE n.product_id = _product AND n.warehouse_id = _warehouse

