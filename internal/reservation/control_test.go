@@ -448,6 +448,14 @@ func TestReserveIsRefusedWithoutCountingDeadUnits(t *testing.T) {
 	}, raceForSeveralDeadUnits)
 }
 
+func TestReserveIsRefusedByALookThatIgnoresFirstEnd(t *testing.T) {
+	t.Parallel()
+
+	mustBreak(t, someCallers, "I4", func(f *fixture) {
+		f.mutate("reserve_line", "_takes AND _first_end > clock_timestamp()", "_takes")
+	}, raceForSeveralDeadUnits)
+}
+
 func TestDeadUnitsAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	t.Parallel()
 

@@ -296,8 +296,9 @@
 // walk through all the versions since. Two columns of inventory prevent that:
 //
 //   - first_end is a lower bound of the ends of the holds and lines that the row counts. Every
-//     search for dead holds of a stock row starts there. raise_first_end.sql says who moves it, and
-//     why it is never too high. Audit compares it with the holds (I4).
+//     search for dead holds of a stock row starts there. While it is above the clock, none is dead,
+//     and a reserve of a sold-out row is refused without a search. raise_first_end.sql says who
+//     moves it, and why it is never too high. Audit compares it with the holds (I4).
 //   - epoch grows with the row's versions. An index by epoch leads to the newest version first.
 //
 // The statements that read several stock rows at once, such as the catalog's, still walk through
