@@ -4,9 +4,13 @@
 -- reserve pruned a page: 59 bytes of the log and 2 us of the processor.
 --
 -- So a row is inserted with a filling, which goes in the same transaction. It leaves a page that is
--- filled to 28 %, and is pruned at 70 %. Rows that are restored from a dump have no filling: they
--- fill their pages to 70 %, and their pages are pruned as often as before. A vacuumed page takes
--- new rows up to 70 %, with their filling.
+-- filled to 28 % by a statement of many rows, and to 20 % by one of a single row, where it was
+-- 40 %. The page is pruned at 70 %. A vacuumed page takes new rows up to 70 %, with their filling.
+--
+-- The filling stays on its page while a snapshot from before the load is open. The row's new
+-- versions go to other pages then. Rows that are restored from a dump have no filling. Their pages
+-- are filled to 70 % and pruned at each access. A load without the triggers must take the filling
+-- out itself: UPDATE inventory SET room = NULL.
 --
 -- The lock is waited for in short turns, as in 0002_old_snapshots.sql. No row is written. The
 -- previous release works on this schema: its rows get the filling too, and lose it.

@@ -452,7 +452,7 @@ func TestReserveIsRefusedByALookThatIgnoresFirstEnd(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, someCallers, "I4", func(f *fixture) {
-		f.mutate("reserve_line", "_takes AND _first_end > clock_timestamp()", "_takes")
+		f.mutate("reserve_line", "_reserved = 0 OR _first_end > clock_timestamp()", "true")
 	}, raceForSeveralDeadUnits)
 }
 

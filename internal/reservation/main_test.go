@@ -144,6 +144,8 @@ func (f *fixture) elsewhere(line reservation.Line, total int) reservation.Line {
 	f.t.Helper()
 	line.WarehouseID = f.Warehouse()
 	f.Stock(line.ProductID, line.WarehouseID, total)
+	f.Exec("UPDATE inventory SET first_end = 'infinity' WHERE product_id = $1 AND warehouse_id = $2",
+		line.ProductID.String(), line.WarehouseID.String()) // as for a row that the API makes
 	return line
 }
 

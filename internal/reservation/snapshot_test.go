@@ -39,8 +39,8 @@ INSERT INTO reservations
 SELECT gen_random_uuid(), $1, $2, 1, now() - interval '2 h', now() - interval '2 h',
        now() - interval '1 h' * (n * 7919 % $3) / $3
 FROM generate_series(1, $3) n`, row.ProductID.String(), row.WarehouseID.String(), n)
-	f.Exec("UPDATE inventory SET reserved = reserved + $1 WHERE product_id = $2", n,
-		row.ProductID.String())
+	f.Exec("UPDATE inventory SET reserved = reserved + $1, first_end = '-infinity'"+
+		" WHERE product_id = $2", n, row.ProductID.String())
 }
 
 // blocks returns how many blocks of the table and its indexes the statement reads.
@@ -202,6 +202,7 @@ func raiseAlways(f *fixture) {
 	f.mutate("reserve_line", "IF _freed > 0 OR", "IF true OR")
 	f.mutate("reserve_line", "_freed > 0 AND random() < 0.03", "true")
 	f.mutate("reserve_cart", "NOT _fits AND random() < 0.03", "true")
+	f.mutate("take_units", "IF random() < 0.03", "IF true")
 	f.mutate("give_up_units", "IF random() < 0.015 THEN", "IF true THEN")
 	f.mutate("give_up_units", "WHERE _first_end < clock_timestamp() - interval '5 s'", "WHERE true")
 	f.mutate("sweep_holds", "random() < f.n / 512.0", "true")
@@ -222,7 +223,11 @@ func raceForFirstEnd(ctx context.Context, f *fixture, r *report) {
 			if (i+round)%3 == 0 {
 				lines = rows
 			}
-			answer, err := s.Reserve(ctx, reservation.Request{Lines: lines})
+			request := reservation.Request{Lines: lines}
+			if (i+round)%5 == 0 {
+				request.Reference = "by take_units"
+			}
+			answer, err := s.Reserve(ctx, request)
 			if isShort(err) || errors.Is(err, reservation.ErrBusy) {
 				continue
 			}
@@ -256,13 +261,15 @@ func TestNoHoldEndsBeforeFirstEnd(t *testing.T) {
 // raceAfterAJumpBack holds a unit when the clock is behind first_end, and lets the hold die. A
 // caller must find it.
 func raceAfterAJumpBack(ctx context.Context, f *fixture, r *report) {
-	rows := f.stocks(1, 1)
+	rows, detailed := f.stocks(1, 1), f.stock(1)
 	f.Exec("UPDATE inventory SET first_end = clock_timestamp() + interval '1 h'")
 	services := f.services()
-	reserve := func(lines ...reservation.Line) {
-		_, err := services[0].Reserve(ctx, reservation.Request{Lines: lines, TTL: time.Second})
+	reserveAs := func(reference string, lines ...reservation.Line) {
+		_, err := services[0].Reserve(ctx,
+			reservation.Request{Lines: lines, TTL: time.Second, Reference: reference})
 		r.check(err == nil, "I4", "Reserve() = %v", err)
 	}
+	reserve := func(lines ...reservation.Line) { reserveAs("", lines...) }
 	waitForEnd := func() {
 		f.WaitUntil(`
 SELECT coalesce(max(expires_at) <= clock_timestamp(), true) FROM reservations
@@ -274,8 +281,10 @@ WHERE status = 'PENDING'`)
 	reserve(rows[0])
 	waitForEnd()
 	reserve(rows...)
+	reserveAs("by take_units", detailed)
 	waitForEnd()
 	reserve(rows...)
+	reserve(detailed)
 }
 
 func TestAReserveLowersFirstEndAfterAJumpBackOfTheClock(t *testing.T) {
@@ -290,8 +299,10 @@ func TestADeadHoldIsLostWhenAReserveDoesNotLowerFirstEnd(t *testing.T) {
 	for routine, lowers := range map[string]string{
 		"reserve_line": "first_end = least(first_end, _now + _ttl),",
 		"reserve_cart": "first_end = least(i.first_end, _now + _ttl),",
+		"take_units":   "least(i.first_end, _end)",
 	} {
-		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, lowers, "") },
+		kept := map[bool]string{true: "i.first_end"}[routine == "take_units"]
+		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, lowers, kept) },
 			raceAfterAJumpBack)
 	}
 }

@@ -97,6 +97,7 @@ func modelStats(all []modelHold, total int64, now time.Time) reservation.Stats {
 // lines.
 func insertModelHolds(f *fixture, rows []reservation.Line, all []modelHold) {
 	f.t.Helper()
+	f.Exec("UPDATE inventory SET first_end = '-infinity'")
 	var batch pgx.Batch
 	const hold = `
 WITH made AS (
@@ -368,7 +369,7 @@ WITH made AS (
     SELECT gen_random_uuid(), $1, $2, 1, now(), now(), now() + interval '1 h', 1
     RETURNING id, updated_at, expires_at
 ), stock AS (
-    UPDATE inventory SET reserved = reserved + 1 WHERE product_id = $1
+    UPDATE inventory SET reserved = reserved + 1, first_end = '-infinity' WHERE product_id = $1
 )
 INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
 SELECT updated_at, expires_at, id, 1, 'h', 'v' FROM made`

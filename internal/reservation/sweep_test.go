@@ -27,7 +27,8 @@ WITH ends AS (
     RETURNING 1
 )
 UPDATE inventory
-SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT count(*) FROM held) ELSE 0 END
+SET reserved = reserved + CASE $4 WHEN 'PENDING' THEN (SELECT count(*) FROM held) ELSE 0 END,
+    first_end = '-infinity'
 WHERE product_id = $1 AND warehouse_id = $2`
 
 // bulk makes n dead holds of one unit, PENDING or EXPIRED. Their ends are a second apart, the

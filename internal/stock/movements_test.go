@@ -182,6 +182,9 @@ func TestLinesOfEachKind(t *testing.T) {
 		counted(s.lamp, s.here, 1, 0), counted(s.lamp, s.there, 5, 0)),
 		"REPLAYED +10 to 10 by 1", "APPLIED +1 to 1 by 1", "REFUSED +0, REFERENCE_REUSED",
 		"APPLIED +5 to 5 by 1")
+	if !pgtest.QueryOne[bool](s.Fixture, "SELECT bool_and(first_end = 'infinity') FROM inventory") {
+		t.Error("a stock row without a hold seems to have a dead one")
+	}
 
 	s.reserve(s.mug, s.here, 3)
 	s.confirm(s.reserve(s.mug, s.here, 2)) // movement 3

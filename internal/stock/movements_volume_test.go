@@ -22,8 +22,8 @@ func (s *shelf) grow(products int) {
 			`INSERT INTO products (id, name, sku)
 			 SELECT gen_random_uuid(), 'product ' || n, 'SKU ' || n
 			 FROM generate_series((SELECT count(*) FROM products), $1 - 1) n`,
-			`INSERT INTO inventory (product_id, warehouse_id, total, seq)
-			 SELECT p.id, w.id, 1000, 1
+			`INSERT INTO inventory (product_id, warehouse_id, total, seq, room)
+			 SELECT p.id, w.id, 1000, 1, NULL
 			 FROM products p
 			 JOIN (SELECT id, row_number() OVER (ORDER BY name) AS n FROM warehouses) w
 			   ON w.n = 1 + ascii(right(p.sku, 1)) % 2

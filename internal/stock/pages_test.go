@@ -20,9 +20,9 @@ func newLargeShelf(t *testing.T) *shelf {
 			`INSERT INTO products (id, name, sku)
 			 SELECT gen_random_uuid(), 'product ' || n, 'SKU-' || n
 			 FROM generate_series(1, 120000 - 2) n`,
-			`INSERT INTO inventory (product_id, warehouse_id, total, seq)
+			`INSERT INTO inventory (product_id, warehouse_id, total, seq, room)
 			 SELECT p.id, w.id, 1,
-			        CASE WHEN p.sku = 'CM-300' AND w.name = 'Here' THEN 1000000 ELSE 1 END
+			        CASE WHEN p.sku = 'CM-300' AND w.name = 'Here' THEN 1000000 ELSE 1 END, NULL
 			 FROM products p, warehouses w`,
 			`INSERT INTO stock_movements
 			        (product_id, warehouse_id, seq, at, kind, delta, total_after, source, reference,

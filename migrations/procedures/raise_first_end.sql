@@ -6,13 +6,14 @@
 --   - The statement's snapshot is younger than the row's lock. So it sees every hold that the row
 --     counts, and one that another caller has locked is still PENDING in it.
 --   - A reserve that hasn't taken its units yet waits for the row, and then lowers first_end to
---     the end of its own hold. So does an update that moves an end down (lower_first_end).
+--     the end of its own hold (reserve_line, reserve_cart, take_units). So does an update that
+--     moves an end down (lower_first_end).
 --
--- Without a live hold it becomes infinite. So a value above the clock says that no hold of the row
--- is dead, and a reserve that finds the row sold out needs no search.
+-- Without a live hold it becomes infinite, as it is for a new stock row. So a value above the clock
+-- says that no hold of the row is dead, and a reserve that finds the row sold out needs no search.
 --
 -- A jump of the clock does no harm, because the holds' ends are compared with first_end and not
--- with the clock. If the clock is behind first_end, a reserve lowers it.
+-- with the clock.
 CREATE OR REPLACE FUNCTION raise_first_end(_product uuid, _warehouse uuid) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -15,23 +15,23 @@
 --
 --   step     what is known                    action                          next step
 --   look     nothing                          read the stock row, unlocked    refuse, or go on
---   again    the row lacks units, or isn't    read it with its dead holds     refuse, or reclaim
---            for sale
+--   again    the row lacks units and a hold   read it with its dead holds     refuse, or reclaim
+--            may be dead, or isn't for sale
 --   reclaim  the row lacks units, dead holds  expire as many dead holds       insert
 --            have them
 --   insert   the row seems to have the units  insert the hold                 take
 --   take     the hold is inserted             update the row under the guard  commit, or look again
 --
--- A look is one statement, so it has one snapshot. It only refuses: a refusal takes no lock, writes
--- no log record and waits for no flush. No hold of the row was dead in the snapshot when its
--- first_end is above a clock that was read later. So the first look refuses only then; most calls
--- that find a row sold out end there.
+-- A look is one statement, so it has one snapshot. A refusal takes no lock, writes no log record
+-- and waits for no flush. The first look refuses only when no hold of the row can be dead: the row
+-- counts no hold's units, or its first_end is above a clock that was read after the snapshot. Most
+-- calls that find a row sold out end there. The second look is look_again, which also reclaims.
 --
 -- PL/pgSQL and the executor prepare each expression anew in each transaction. So a call that finds
 -- units passes one condition of the look and one behind the update, and what can be computed before
 -- the stock row is locked is computed before. The look has no LIMIT, because PL/pgSQL asks it for
 -- one row. The hold and its row of the ledger are one statement. Together these were measured to
--- save 8 % of the processor time, and a hot row is locked for a shorter time.
+-- save 6 % of the processor time, and a hot row is locked for a shorter time.
 CREATE OR REPLACE PROCEDURE reserve_line(
     _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -39,6 +39,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     _now       timestamptz;
     _free      integer;
+    _reserved  integer;
     _epoch     integer;
     _first_end timestamptz;
     _takes     boolean; -- the row is for sale, and no limit of the product forbids the hold
@@ -57,15 +58,15 @@ BEGIN
         END IF;
 
         _now := clock_timestamp();
-        SELECT i.total - i.reserved, i.epoch, i.first_end,
+        SELECT i.total - i.reserved, i.reserved, i.epoch, i.first_end,
                i.open AND i.max_per_owner IS NULL AND (i.max_per_hold < _quantity) IS NOT TRUE
-        INTO _free, _epoch, _first_end, _takes
+        INTO _free, _reserved, _epoch, _first_end, _takes
         FROM inventory i
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC;
         IF _free >= _quantity AND _takes THEN
             _freed := 0;
-        ELSIF _takes AND _first_end > clock_timestamp() THEN
+        ELSIF _takes AND (_reserved = 0 OR _first_end > clock_timestamp()) THEN
             outcome := 'SHORT';
             answer := shortage_of_line(_product, _warehouse, _quantity, _free);
             EXIT;

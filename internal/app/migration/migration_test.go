@@ -196,6 +196,8 @@ func callEveryVerb(t *testing.T, address string, rows stockRows) {
 			t.Error(err)
 		}
 	}
+	app := pgtest.NewFixture(t, pgtest.Database{DirectURL: address})
+	app.Stock(app.Product(), app.Warehouse(), 1) // a new stock row loses its filling
 	must(s.Confirm(t.Context(), reserve(0, line), "a"+rand.Text()))
 	must(s.Release(t.Context(), reserve(0, line, other), ""))
 	held := reserve(0, line, other)
@@ -249,7 +251,7 @@ func wantRefused(t *testing.T, address string) {
 		"UPDATE archived_months SET detached = true",
 		"DELETE FROM products WHERE false", "UPDATE products SET sku = sku",
 		"DELETE FROM warehouses WHERE false", "UPDATE warehouses SET code = code",
-		"UPDATE inventory SET product_id = product_id",
+		"UPDATE inventory SET product_id = product_id", "UPDATE inventory SET room = NULL",
 		"UPDATE reservations SET quantity = 1 WHERE false",
 		"CREATE TABLE mine ()",
 		"CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
