@@ -479,7 +479,9 @@ WITH held AS (
     FROM inventory ORDER BY product_id LIMIT 1
     RETURNING *
 ), stock AS (
-    UPDATE inventory i SET reserved = i.reserved + 1 FROM held h
+    UPDATE inventory i
+    SET reserved = i.reserved + 1, first_end = least(i.first_end, h.expires_at)
+    FROM held h
     WHERE h.product_id = i.product_id AND h.warehouse_id = i.warehouse_id
 )
 INSERT INTO ledger (at, expires_at, hold_id, version, kind, cause)
