@@ -153,8 +153,8 @@ INSERT INTO reservations (id, product_id, warehouse_id, quantity,
                           created_at, updated_at, expires_at)
 SELECT gen_random_uuid(), '%s', '%s', %d, now(), now(), now() + interval '1 hour'`,
 				productID(0), warehouseID, 1000-dead),
-				fmt.Sprintf("UPDATE inventory SET reserved = 1000, first_end = least(first_end,"+
-					" now() + interval '1 hour') WHERE product_id = '%s'", productID(0)))
+				fmt.Sprintf("UPDATE inventory SET reserved = 1000, first_end = (SELECT min(expires_at)"+
+					" FROM reservations) WHERE product_id = '%s'", productID(0)))
 		},
 		caller: func(d design, _ int) func(context.Context) error {
 			return func(ctx context.Context) error {
