@@ -61,7 +61,7 @@ const maintenance = "postgres"
 // settings make tests quick and keep commits durable. No test runs long enough to need a checkpoint
 // or an autovacuum, which would only compete for the disk.
 var settings = map[string]string{
-	"max_connections":                 "300", // many tests run at once, each with a pool
+	"max_connections":                 "500", // many tests run at once, each with a pool
 	"shared_buffers":                  "64MB",
 	"checkpoint_timeout":              "1h",
 	"max_wal_size":                    "4GB",

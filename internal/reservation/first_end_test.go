@@ -32,8 +32,8 @@ func TestASoldOutRowIsSearchedWhenAHoldMayBeDead(t *testing.T) {
 	}
 }
 
-// raiseSQL raises the first_end of the one stock row, and endsFirstSQL says whether it is the end of
-// a hold.
+// raiseSQL raises the first_end of the one stock row, and endsFirstSQL says whether it is the end
+// of a hold.
 const (
 	raiseSQL     = "SELECT raise_first_end(product_id, warehouse_id) FROM inventory"
 	endsFirstSQL = `
