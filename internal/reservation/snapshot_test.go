@@ -296,13 +296,12 @@ func TestAReserveLowersFirstEndAfterAJumpBackOfTheClock(t *testing.T) {
 func TestADeadHoldIsLostWhenAReserveDoesNotLowerFirstEnd(t *testing.T) {
 	t.Parallel()
 
-	for routine, lowers := range map[string]string{
-		"reserve_line": "first_end = least(first_end, _now + _ttl),",
-		"reserve_cart": "first_end = least(i.first_end, _now + _ttl),",
-		"take_units":   "least(i.first_end, _end)",
+	for routine, change := range map[string][2]string{
+		"reserve_line": {"first_end = least(first_end, _now + _ttl),", ""},
+		"reserve_cart": {"first_end = least(i.first_end, _now + _ttl),", ""},
+		"take_units":   {"least(i.first_end, _end)", "i.first_end"},
 	} {
-		kept := map[bool]string{true: "i.first_end"}[routine == "take_units"]
-		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, lowers, kept) },
+		mustBreak(t, 1, "I4", func(f *fixture) { f.mutate(routine, change[0], change[1]) },
 			raceAfterAJumpBack)
 	}
 }
