@@ -13,21 +13,24 @@ func TestASoldOutRowIsSearchedWhenAHoldMayBeDead(t *testing.T) {
 
 	f := newFixture(t, 1)
 	s := f.services()[0]
-	row := f.stock(1)
-	f.Exec("UPDATE inventory SET first_end = 'infinity'") // as for a row that the API makes
+	row, sold := f.stock(1), f.stock(0)
+	f.Exec("UPDATE inventory SET first_end = '-infinity' WHERE total = 0")
 	hold := f.hold(row)
 	const told = "it looked again"
 	f.mutate("look_again", "freed := 0;", "RAISE EXCEPTION '"+told+"';")
-	reserve := func() error {
+	reserve := func(row reservation.Line) error {
 		_, err := s.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
 		return err
 	}
 
-	if err := reserve(); !isShort(err) {
+	if err := reserve(row); !isShort(err) {
 		t.Errorf("Reserve() beside a live hold = %v, want it short by the first look", err)
 	}
+	if err := reserve(sold); !isShort(err) {
+		t.Errorf("Reserve() without any hold = %v, want it short by the first look", err)
+	}
 	f.kill(hold)
-	if err := reserve(); err == nil || !strings.Contains(err.Error(), told) {
+	if err := reserve(row); err == nil || !strings.Contains(err.Error(), told) {
 		t.Errorf("Reserve() beside a dead hold = %v, want that it looks again", err)
 	}
 }
