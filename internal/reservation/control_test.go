@@ -29,7 +29,7 @@ func dropCheck(f *fixture) {
 func dropTrigger(f *fixture) { f.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations") }
 
 const (
-	lineGuard = "AND total - reserved + _freed >= _quantity"
+	lineGuard = "AND total - reserved >= _raise"
 	cartGuard = "AND i.total - i.reserved >= l.units"
 )
 
@@ -49,7 +49,7 @@ func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 
 	// After a wait for the row's lock Postgres evaluates the WHERE again, but a sub-select in it
 	// still reads the statement's old snapshot.
-	const subselect = `AND (SELECT i.total - i.reserved + _freed >= _quantity FROM inventory i
+	const subselect = `AND (SELECT i.total - i.reserved >= _raise FROM inventory i
 		WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)

@@ -264,9 +264,11 @@
 // same log.
 //
 // The second transaction must have a transaction id and write a record, or its commit would flush
-// nothing. It sets a sequence, because each engine must log that (write_log_record). A pooler in
-// transaction mode, such as PgBouncer or RDS Proxy, keeps one statement on one server connection,
-// so both transactions run on the same connection. No session state outlives the CALL:
+// nothing. It changes a page, because each engine must log that: it sets a sequence
+// (write_log_record), or locks the row of the new hold (reserve_line).
+//
+// A pooler in transaction mode, such as PgBouncer or RDS Proxy, keeps one statement on one server
+// connection, so both transactions run on the same connection. No session state outlives the CALL:
 // synchronous_commit is set for the transaction only, inside a procedure. A proxy can't see it
 // there, and so doesn't pin the session. (Package postgres handles prepared statements behind a
 // pooler.) The argument doesn't depend on one connection: there is one log, so any flush that

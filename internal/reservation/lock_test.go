@@ -405,8 +405,8 @@ func TestOnlyDeadlocksAndSerializationFailuresAreRetried(t *testing.T) {
 			t.Parallel()
 
 			f := newFixture(t, 1)
-			f.mutate("reserve_line", "_freed := 0;",
-				"RAISE EXCEPTION 'a test' USING ERRCODE = '"+test.code+"';\n _freed := 0;")
+			f.mutate("reserve_line", "_raise := _quantity;",
+				"RAISE EXCEPTION 'a test' USING ERRCODE = '"+test.code+"';\n _raise := _quantity;")
 			row := f.stock(1)
 			s := f.services()[0]
 

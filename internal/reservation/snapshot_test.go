@@ -199,8 +199,8 @@ func raiseAlways(f *fixture) {
 		return
 	}
 	f.Exec("CREATE TABLE raises_always ()")
-	f.mutate("reserve_line", "IF _freed > 0 OR", "IF true OR")
-	f.mutate("reserve_line", "_freed > 0 AND random() < 0.03", "true")
+	f.mutate("reserve_line", "IF _raise < _quantity OR", "IF true OR")
+	f.mutate("reserve_line", "_raise < _quantity AND random() < 0.03", "true")
 	f.mutate("reserve_cart", "NOT _fits AND random() < 0.03", "true")
 	f.mutate("take_units", "IF random() < 0.03", "IF true")
 	f.mutate("give_up_units", "IF random() < 0.015 THEN", "IF true THEN")

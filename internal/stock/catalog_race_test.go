@@ -167,7 +167,7 @@ func TestAReserveThatSawItsRowOpenSucceedsWithoutTheGuard(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, reserveBehindTheClosing(1), func(s store) {
-		s.mutate("reserve_line", "_quantity AND open", "_quantity")
+		s.mutate("reserve_line", "_raise AND open", "_raise")
 	})
 	mustBreak(t, 1, reserveBehindTheClosing(2), func(s store) {
 		s.mutate("reserve_cart", "l.units AND i.open", "l.units")

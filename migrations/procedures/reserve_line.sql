@@ -32,6 +32,15 @@
 -- the stock row is locked is computed before. The look has no LIMIT, because PL/pgSQL asks it for
 -- one row. The hold and its row of the ledger are one statement. Together these were measured to
 -- save 6 % of the processor time, and a hot row is locked for a shorter time.
+--
+-- The second commit's record is that of a lock of the hold's row, which takes 56 bytes of the log.
+-- That of write_log_record takes 104, and 2 % less of a reserve's processor time. The row is found
+-- by its place, as a search by the id takes another 2 %. A hold that has changed since the first
+-- commit lies elsewhere: then there is no row in that place, or that of a younger hold. The lock of
+-- any row makes the commit wait for the disk.
+--
+-- A confirm, a release and an extension don't conflict with the lock. A caller who takes the units
+-- of a dead hold skips a locked row, or waits for it.
 CREATE OR REPLACE PROCEDURE reserve_line(
     _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -43,9 +52,9 @@ DECLARE
     _epoch     integer;
     _first_end timestamptz;
     _takes     boolean; -- the row is for sale, and no limit of the product forbids the hold
-    _freed     bigint;
+    _raise     integer;     -- by how much the row's reserved rises
+    _place     tid;         -- where the row of the hold lies
     _latest    timestamptz; -- a hold that has its stock row's lock after this is restarted
-    _success   boolean := false;
     _tries     integer := 0;
     _late      boolean; -- the steps that free many units took too long
     _ignored   text; -- write_log_record.sql says why
@@ -53,7 +62,6 @@ BEGIN
     LOOP
         IF _key IS NOT NULL THEN
             SELECT c.outcome, c.answer INTO outcome, answer FROM claim_key(_key, _hash) c;
-            _success := outcome = 'REPLAYED';
             EXIT WHEN outcome IS NOT NULL;
         END IF;
 
@@ -65,13 +73,13 @@ BEGIN
         WHERE i.product_id = _product AND i.warehouse_id = _warehouse
         ORDER BY i.epoch DESC;
         IF _free >= _quantity AND _takes THEN
-            _freed := 0;
+            _raise := _quantity;
         ELSIF _takes AND (_reserved = 0 OR _first_end > clock_timestamp()) THEN
             outcome := 'SHORT';
             answer := shortage_of_line(_product, _warehouse, _quantity, _free);
             EXIT;
         ELSE
-            SELECT l.outcome, l.answer, l.freed INTO outcome, answer, _freed
+            SELECT l.outcome, l.answer, _quantity - l.freed INTO outcome, answer, _raise
             FROM look_again(_product, _warehouse, _quantity) l;
             EXIT WHEN outcome IS NOT NULL;
         END IF;
@@ -81,14 +89,14 @@ BEGIN
         )
         INSERT INTO reservations
                (id, product_id, warehouse_id, quantity, created_at, updated_at, expires_at, version)
-        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1);
+        VALUES (_id, _product, _warehouse, _quantity, _now, _now, _now + _ttl, 1)
+        RETURNING ctid INTO _place;
         IF _key IS NOT NULL THEN
             PERFORM keep_answer(_key, _hash, hold_json(r, false))
             FROM reservations r WHERE r.id = _id;
         END IF;
 
         outcome := 'HELD';
-        _success := true;
         answer := to_jsonb(_now);
         _latest := _now + lost_time(_ttl);
         _ignored := set_config('synchronous_commit', 'off', true); -- for this transaction
@@ -96,24 +104,28 @@ BEGIN
         -- The guard on the last line decides. Postgres evaluates it again after a wait for the
         -- row's lock. The epoch only leads to the row (0002_old_snapshots.sql).
         UPDATE inventory
-        SET reserved = reserved - _freed + _quantity, first_end = least(first_end, _now + _ttl),
+        SET reserved = reserved + _raise, first_end = least(first_end, _now + _ttl),
             epoch = next_epoch(epoch)
         WHERE product_id = _product AND warehouse_id = _warehouse AND epoch >= _epoch
-          AND total - reserved + _freed >= _quantity AND open
+          AND total - reserved >= _raise AND open
           AND max_per_owner IS NULL AND (max_per_hold < _quantity) IS NOT TRUE;
         IF FOUND THEN
-            IF _freed > 0 OR clock_timestamp() > _latest THEN
+            IF _raise < _quantity OR clock_timestamp() > _latest THEN
                 PERFORM raise_first_end(_product, _warehouse)
-                WHERE _freed > 0 AND random() < 0.03; -- often enough, and seldom noticed
+                WHERE _raise < _quantity AND random() < 0.03; -- often enough, and seldom noticed
                 IF clock_timestamp() > _latest THEN
                     answer := to_jsonb(restart_hold(_id, _ttl, _key));
                 END IF;
             END IF;
-            EXIT;
+            COMMIT;
+            PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE;
+            IF NOT FOUND THEN -- the hold has changed meanwhile
+                _ignored := write_log_record();
+            END IF;
+            RETURN;
         END IF;
 
         outcome := 'RETRY';
-        _success := false;
         answer := NULL;
         ROLLBACK;
         _tries := _tries + 1;
@@ -128,7 +140,7 @@ BEGIN
         END IF;
         PERFORM pause_before_try(_tries + 1);
     END LOOP;
-    IF _success THEN
+    IF outcome = 'REPLAYED' THEN
         COMMIT;
         _ignored := write_log_record();
     END IF;

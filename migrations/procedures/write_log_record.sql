@@ -9,7 +9,7 @@
 -- A verb commits twice (early lock release; doc.go of internal/reservation has the argument for
 -- why its answer is durable all the same). The first commit, with synchronous_commit off, doesn't
 -- wait for the disk: it releases the locks, so that the next caller gets the stock row. The second
--- commits this record.
+-- commits this record, or in reserve_line a shorter one.
 --
 -- The procedures assign the answer to _ignored, and so that of set_config. PL/pgSQL evaluates an
 -- assignment itself, and for PERFORM it starts the executor: for the two calls that was measured to
