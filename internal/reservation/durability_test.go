@@ -168,8 +168,8 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// logRecord is the statement that makes a verb's second commit wait for the disk. In reserve_line it
-// is ownLock, and logRecord only when there is no hold to lock. readRecord makes the answer of a
+// logRecord is the statement that makes a verb's second commit wait for the disk. In reserve_line
+// it is ownLock, and logRecord only when there is no hold to lock. readRecord makes the answer of a
 // read wait.
 const (
 	logRecord  = "_ignored := write_log_record();"
