@@ -26,7 +26,8 @@ var roomy = map[string]string{"max_connections": "300"}
 // removeBarrier lets the second commit of each verb wait for nothing.
 func removeBarrier(d *deployment) {
 	mutate("write_log_record", "setval('log_records', 1)", "NULL::bigint")(d)
-	mutate("reserve_line", "PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE;", "")(d)
+	mutate("reserve_line",
+		"PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE SKIP LOCKED;", "")(d)
 }
 
 // crashWhileStalled kills the server while its disk stalls, and starts it again.

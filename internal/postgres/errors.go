@@ -70,6 +70,14 @@ func NoConnection(err error) bool {
 // failure. A new transaction may succeed.
 func Retryable(err error) bool { return hasCode(err, deadlockDetected, serializationFailure) }
 
+// FailedAt reports whether a statement with this text, within a routine, failed. The server tells
+// the text in one field while it prepares the statement, and in another one while it runs it.
+func FailedAt(err error, text string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) &&
+		(strings.Contains(pg.InternalQuery, text) || strings.Contains(pg.Where, text))
+}
+
 // LockTimeout reports whether the statement waited for a lock for longer than lock_timeout.
 func LockTimeout(err error) bool { return hasCode(err, lockNotAvailable) }
 

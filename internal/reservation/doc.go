@@ -265,7 +265,7 @@
 //
 // The second transaction must have a transaction id and write a record, or its commit would flush
 // nothing. It changes a page, because each engine must log that: it sets a sequence
-// (write_log_record), or locks the row of the new hold (reserve_line).
+// (write_log_record), or locks the row of the new hold (reserve_line, which may set the sequence).
 //
 // A pooler in transaction mode, such as PgBouncer or RDS Proxy, keeps one statement on one server
 // connection, so both transactions run on the same connection. No session state outlives the CALL:
@@ -374,7 +374,11 @@
 // waits (package migrate sets both on the role), 7 s for a request (package httpapi), 10 s for a
 // function, 30 s for the gateway. When a lock doesn't come in time, the verb returns [ErrBusy] and
 // has changed nothing. When the statement doesn't end in time, the verb returns [ErrUnavailable]
-// and may have taken effect. A retry under the same Idempotency-Key finds out.
+// and may have taken effect. So it does when another session locks the whole table of holds after a
+// reserve's first commit. A retry under the same Idempotency-Key finds out.
+//
+// While the disk or the standby stalls, the units of a hold that its maker still waits for can't be
+// reclaimed, even past its end. The next caller waits, and then gets [ErrBusy].
 //
 // Releasing locks before the log is on disk is an old idea: DeWitt et al., "Implementation
 // Techniques for Main Memory Database Systems" (1984), calls it pre-commit. The form of this text

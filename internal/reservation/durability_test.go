@@ -169,11 +169,11 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 }
 
 // logRecord is the statement that makes a verb's second commit wait for the disk. In reserve_line
-// it is ownLock, and logRecord only when there is no hold to lock. readRecord makes the answer of a
-// read wait.
+// ownLock does, and logRecord when that locks nothing and after a replay. readRecord makes the
+// answer of a read wait.
 const (
 	logRecord  = "_ignored := write_log_record();"
-	ownLock    = "PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE;"
+	ownLock    = "PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE SKIP LOCKED;"
 	readRecord = "PERFORM write_log_record();"
 )
 
@@ -341,9 +341,10 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
 		`(ELSE\s+ROLLBACK;[^;]*IF (_payment IS NOT NULL OR )?` +
 		`NOT hold_is_flushed\((_id|_replaces)\) THEN\s+_ignored := write_log_record\(\);` +
 		`[^;]*END IF;\s+)?END IF;\s+END \$`)
-	// A hold of one line flushes the lock of its own row. Only a replay comes to the end.
+	// A new hold of one line flushes the lock of its row, and the verb returns. Of the successes
+	// only a replay comes to the end.
 	endsLine := regexp.MustCompile(`(?s)COMMIT;\s+` + regexp.QuoteMeta(ownLock) +
-		`\s+IF NOT FOUND THEN[^;]*_ignored := write_log_record\(\);\s+END IF;\s+RETURN;.*` +
+		`\s+IF NOT FOUND THEN\s+_ignored := write_log_record\(\);\s+END IF;\s+RETURN;.*` +
 		`IF outcome = 'REPLAYED' THEN\s+COMMIT;\s+_ignored := write_log_record\(\);\s+END IF;` +
 		`\s+END \$`)
 	// A document of movements commits each line, and waits once, at its end.

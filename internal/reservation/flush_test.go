@@ -344,14 +344,24 @@ func TestTheSecondCommitOfEveryVerbHasARecordAndIsOnDisk(t *testing.T) {
 	}
 
 	// A restart changes the hold, so its row isn't where it was inserted.
-	f.restartAlways()
+	restarted, lost := "least(interval '250 ms', _ttl / 4)", "interval '-1 s'"
+	f.mutate("lost_time", restarted, lost)
 	mustFlush(line, "Sequence LOG")
+	f.mutate("lost_time", lost, restarted)
 
-	// The control: without the record the second commit writes nothing, and nothing is on disk.
-	f.withoutLogRecords()
-	transactions := f.loggedBy(line.call)
-	if len(transactions) != 1 || transactions[0].Flushed {
-		t.Errorf("without the record a reserve wrote %+v, want one transaction that isn't on disk",
-			transactions)
+	// The controls: without its record a second commit writes nothing, and nothing is on disk.
+	mustNotFlush := func(verb namedCall) {
+		t.Helper()
+		transactions := f.loggedBy(verb.call)
+		if len(transactions) != 1 || transactions[0].Flushed {
+			t.Errorf("without a record %s wrote %+v, want one transaction that isn't on disk",
+				verb.name, transactions)
+		}
 	}
+	f.mutate("reserve_line", ownLock, "")
+	mustNotFlush(line)
+	f.mutate("write_log_record", "setval('log_records', 1)", "NULL::bigint")
+	mustNotFlush(namedCall{"a cart", func() error {
+		return only(s.Reserve(ctx, reservation.Request{Lines: []reservation.Line{row, other}}))
+	}})
 }

@@ -122,15 +122,18 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
+// lateLock is the lock that reserve_line takes after its first commit.
+const lateLock = "r.ctid = _place FOR KEY SHARE"
+
 // classify wraps a database error in the error that the package documents for it.
 func classify(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case postgres.Unavailable(err), postgres.LockTimeout(err) && postgres.FailedAt(err, lateLock):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case postgres.LockTimeout(err), postgres.Retryable(err):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
-	case postgres.Unavailable(err):
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	default:
 		return err
 	}

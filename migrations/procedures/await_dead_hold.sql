@@ -1,6 +1,7 @@
 -- await_dead_hold and await_dead_line wait until the oldest dead hold, or cart line, of a stock
--- row is no longer locked by the caller that expires, reclaims or resolves it. A verb calls each
--- between two tries, in a transaction that holds no other lock.
+-- row is no longer locked by the caller that expires, reclaims or resolves it, or has made it and
+-- waits for the disk. A verb calls each between two tries, in a transaction that holds no other
+-- lock.
 CREATE OR REPLACE FUNCTION await_dead_hold(_product uuid, _warehouse uuid) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
