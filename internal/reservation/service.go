@@ -130,10 +130,12 @@ func classify(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case postgres.Unavailable(err), postgres.LockTimeout(err) && postgres.FailedAt(err, lateLock):
+	case postgres.LockTimeout(err) && postgres.FailedAt(err, lateLock):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case postgres.LockTimeout(err), postgres.Retryable(err):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case postgres.Unavailable(err):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	default:
 		return err
 	}

@@ -17,9 +17,9 @@
 -- The function has its owner's rights, because the service may not delete a hold. The triggers of
 -- 0008_archive.sql and 0010_ledger.sql refuse each deletion of a row that isn't in the archive.
 -- Returns stay where they are, and so do the payments, the replacements and the parties of a hold:
--- what became of a payment is final for ever, a payment may come for an archived hold, and the limit
--- of an owner counts what was bought long ago (I12). A later table with rows of a hold that are as
--- many as the holds belongs between the ledger and the holds below.
+-- what became of a payment is final for ever, a payment may come for an archived hold, and the
+-- limit of an owner counts what was bought long ago (I12). A later table with rows of a hold that
+-- are as many as the holds belongs between the ledger and the holds below.
 CREATE OR REPLACE FUNCTION archive_holds(
     _retention interval, _from timestamptz, _limit integer,
     OUT archived bigint, OUT reached timestamptz, OUT more boolean)

@@ -107,8 +107,8 @@ BEGIN
 END $$;
 
 -- count_other_holds is the part of count_holds with the resolved and the dead holds of a product,
--- in a warehouse. No index has them, so it looks at the newest _scan holds of each status. It leaves
--- out a cart that lost a line before its end (half_carts).
+-- in a warehouse. No index has them, so it looks at the newest _scan holds of each status. It
+-- leaves out a cart that lost a line before its end (half_carts).
 CREATE OR REPLACE FUNCTION count_other_holds(
     _status reservation_status, _product uuid, _warehouse uuid, _now timestamptz, _scan integer,
     OUT n bigint, OUT whole boolean)

@@ -3,11 +3,11 @@
 -- has them then. The limit of a product (I12) doesn't count a forgotten hold any more.
 --
 -- A caller erases in several transactions, and says in _before how many holds it has forgotten in
--- those before this one. Outcomes: MORE, when some may be left, unless this is the _last transaction
--- of the call; ERASED; REPLAYED, KEY_IN_USE and KEY_REUSED as for claim_key. The answer has how many
--- holds the call forgot so far, and whether some may be left. The answer of ERASED is stored under
--- the key. Each transaction claims the key anew, so two calls under one key may erase side by side.
--- The one that doesn't end first gets the answer of the other one.
+-- those before this one. Outcomes: MORE, when some may be left, unless this is the _last
+-- transaction of the call; ERASED; REPLAYED, KEY_IN_USE and KEY_REUSED as for claim_key. The answer
+-- has how many holds the call forgot so far, and whether some may be left. The answer of ERASED is
+-- stored under the key. Each transaction claims the key anew, so two calls under one key may erase
+-- side by side. The one that doesn't end first gets the answer of the other one.
 --
 -- A payment that comes too late copies the parties of its hold to the successor, and shares the
 -- owner's lock until its commit (lock_owner_of_hold). So this either sees the successor, or has

@@ -5,8 +5,8 @@
 -- frees. They take the units in a transaction of their own afterwards.
 --
 -- timed_out says that the steps stopped because two seconds of the caller's statement had passed.
--- The caller must hold no lock. A step that is lost in a crash is taken again, so it doesn't wait for
--- the disk.
+-- The caller must hold no lock. A step that is lost in a crash is taken again, so it doesn't wait
+-- for the disk.
 CREATE OR REPLACE PROCEDURE free_units(
     _product uuid, _warehouse uuid, _units bigint, INOUT timed_out boolean)
 LANGUAGE plpgsql AS $$

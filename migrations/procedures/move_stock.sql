@@ -14,9 +14,9 @@
 -- A key binds its request from the first line's transaction on, with an answer that is still
 -- pending. A repeat that finds it pending goes through the lines too, because nobody knows how far
 -- the first call came. Each line's transaction claims the key, so no line is applied after the
--- answer is stored. The call that ends first stores its answer, and the other one returns it. A line
--- that this call refused may have been applied by the other one since: the last transaction, which
--- claims the key too, looks once more (applied_since).
+-- answer is stored. The call that ends first stores its answer, and the other one returns it. A
+-- line that this call refused may have been applied by the other one since: the last transaction,
+-- which claims the key too, looks once more (applied_since).
 CREATE OR REPLACE PROCEDURE move_stock(
     _source text, _reference text, _actor text, _clamp boolean, _together boolean, _lines jsonb,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)

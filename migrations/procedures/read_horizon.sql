@@ -1,6 +1,6 @@
--- read_horizon answers how far dead row versions are kept for the sake of old transactions. Postgres
--- keeps every version that some snapshot may still see, and a statement on a hot row reads past all
--- of them. So one forgotten session makes the whole shop slow.
+-- read_horizon answers how far dead row versions are kept for the sake of old transactions.
+-- Postgres keeps every version that some snapshot may still see, and a statement on a hot row reads
+-- past all of them. So one forgotten session makes the whole shop slow.
 --
 -- Four kinds of things keep versions of this database's tables: a session here, a prepared
 -- transaction here, a replica that sends its oldest snapshot, and the slot of such a replica.

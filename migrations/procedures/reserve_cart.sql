@@ -1,6 +1,6 @@
 -- reserve_cart holds the lines of a cart, all or none (I7). The lines must come merged and sorted
--- by (product, warehouse). Outcomes as for reserve_line. SHORT names every line that isn't for sale,
--- or what the limits of the products forbid, or every short line.
+-- by (product, warehouse). Outcomes as for reserve_line. SHORT names every line that isn't for
+-- sale, or what the limits of the products forbid, or every short line.
 --
 -- The steps of one try, as in reserve_line:
 --

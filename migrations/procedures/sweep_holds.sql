@@ -2,7 +2,8 @@
 -- _limit of their lines, because a cart may have a hundred. It starts with the oldest, and with
 -- each takes the other dead holds of its stock row, so that one update of a stock row serves many
 -- holds. It skips holds that others have locked, because these callers are resolving or reclaiming
--- them, or have made them and wait for the disk. A sweep that is lost in a crash is swept again, so it doesn't wait for the disk.
+-- them, or have made them and wait for the disk. A sweep that is lost in a crash is swept again, so
+-- it doesn't wait for the disk.
 --
 -- It answers how many holds it expired, the units that it gave back, for how long the oldest dead
 -- hold had been dead, and whether there may be more.

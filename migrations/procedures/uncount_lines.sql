@@ -1,7 +1,7 @@
--- uncount_lines locks the lines of a cart in the lock order, and marks them as not counted any more.
--- It answers how many lines there are, how many were counted until now, and these. The caller takes
--- the units of these out of their stock rows' reserved. Fewer counted lines than there are mean
--- that a line was reclaimed: the cart is dead.
+-- uncount_lines locks the lines of a cart in the lock order, and marks them as not counted any
+-- more. It answers how many lines there are, how many were counted until now, and these. The caller
+-- takes the units of these out of their stock rows' reserved. Fewer counted lines than there are
+-- mean that a line was reclaimed: the cart is dead.
 CREATE OR REPLACE FUNCTION uncount_lines(
     _hold uuid, OUT lines bigint, OUT counted bigint,
     OUT products uuid[], OUT warehouses uuid[], OUT quantities integer[])
