@@ -172,9 +172,16 @@ func TestACancelledBuildLeavesAnInvalidIndexAndTheNextRunBuildsItAnew(t *testing
 	r := newUpgrade(t, pgtest.NewEmpty(t))
 	r.add(indexFile, index)
 	unblock := r.block()
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := r.run(ctx, migrate.Options{}); err == nil {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.run(ctx, migrate.Options{})
+		ended <- err
+	}()
+	r.db.WaitUntil("SELECT EXISTS " + strings.Replace(indexSQL, "%s", "", 1))
+	cancel()
+	if err := <-ended; err == nil {
 		t.Fatal("a blocked run succeeds")
 	}
 	r.db.WaitUntil(strings.Replace(sessionsSQL, "count(*)", "count(*) = 0", 1))

@@ -14,8 +14,9 @@ func (s *shelf) grow(products int) {
 	s.t.Helper()
 	ctx := s.Context()
 	err := pgx.BeginFunc(ctx, s.Admin, func(tx pgx.Tx) error {
-		// The triggers of each row would take long.
-		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+		// The triggers of each row would take long. A slow machine takes longer than a call may.
+		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica; "+
+			"SET LOCAL statement_timeout = 0"); err != nil {
 			return err
 		}
 		for _, sql := range []string{
