@@ -91,10 +91,10 @@ func (r upgrade) leave(file string) (progress string) {
 }
 
 // start runs to the end in the background.
-func (r upgrade) start(o migrate.Options) <-chan error {
+func (r upgrade) start(ctx context.Context, o migrate.Options) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.run(context.Background(), o)
+		_, err := r.run(ctx, o)
 		done <- err
 	}()
 	return done
@@ -151,7 +151,7 @@ func TestAnIndexThatARunLeftIsFinishedByTheDatabase(t *testing.T) {
 	if before == 0 || valid {
 		t.Fatalf("the index is %d, valid: %t, want one that isn't valid yet", before, valid)
 	}
-	done := r.start(migrate.Options{})
+	done := r.start(context.Background(), migrate.Options{})
 	unblock()
 
 	if err := <-done; err != nil {
@@ -174,11 +174,7 @@ func TestACancelledBuildLeavesAnInvalidIndexAndTheNextRunBuildsItAnew(t *testing
 	unblock := r.block()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.run(ctx, migrate.Options{})
-		ended <- err
-	}()
+	ended := r.start(ctx, migrate.Options{})
 	r.db.WaitUntil("SELECT EXISTS " + strings.Replace(indexSQL, "%s", "", 1))
 	cancel()
 	if err := <-ended; err == nil {
@@ -213,7 +209,7 @@ func TestAKilledBuildIsBuiltAnew(t *testing.T) {
 	r := newUpgrade(t, db)
 	r.add(indexFile, index)
 	r.block()
-	done := r.start(migrate.Options{})
+	done := r.start(context.Background(), migrate.Options{})
 	r.db.WaitForBlocked(1)
 
 	if err := server.Kill(); err != nil {
@@ -266,7 +262,7 @@ func TestAnIndexThatSomebodyElseBuildsIsntDropped(t *testing.T) {
 	if before == 0 || valid {
 		t.Fatalf("the index is %d, valid: %t, want one that isn't valid yet", before, valid)
 	}
-	done := r.start(migrate.Options{})
+	done := r.start(context.Background(), migrate.Options{})
 	r.db.WaitForBlocked(2) // the run waits for the table's lock, to drop the index
 	unblock()
 	if err := errors.Join(<-built, <-done); err != nil {
@@ -283,7 +279,7 @@ func TestAKilledBatchGoesOnWhereItStopped(t *testing.T) {
 	r := newUpgrade(t, pgtest.NewEmpty(t))
 	r.add(fillFile, fill)
 	unblock := r.block()
-	done := r.start(migrate.Options{})
+	done := r.start(context.Background(), migrate.Options{})
 	r.db.WaitForBlocked(1)
 
 	r.db.Exec(strings.Replace(sessionsSQL, "count(*)", "pg_terminate_backend(pid)", 1))

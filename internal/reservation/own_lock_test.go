@@ -88,8 +88,9 @@ func TestALockOfTheTableAfterTheFirstCommitLeavesTheAnswerOpen(t *testing.T) {
 	}
 }
 
-// lockTableAfterTheFirstCommit does it in a session that has made some holds before. A statement
-// that the session hasn't prepared yet fails in another place.
+// lockTableAfterTheFirstCommit locks the table of holds between the two commits of a reserve, in a
+// session that has made so many holds before. The server tells of a statement that the session
+// hasn't prepared yet in another field of the error.
 func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 	f := newFixture(t, 1)
 	row := f.stock(9)
