@@ -31,7 +31,7 @@ TESTED = $(filter-out $(UNTESTED),$(shell go list $(PACKAGES)))
 # The race detector needs a C compiler. Without one the tests run without it, and say so.
 RACE := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo -race)
 
-# The tests of a package take less than four minutes; this allows for a busy machine.
+# The tests of a package take less than eight minutes; this allows for a busy machine.
 TIMEOUT ?= 80m
 
 # Go builds the tools from their modules, in these versions, and keeps them in its cache.
@@ -303,9 +303,12 @@ drill: postgres ## Rehearse a restore here; prints RTO and RPO (PG_CLIENT=DIR: a
 contract: postgres build/bin/local ## Check the served OpenAPI document with schemathesis (python3).
 	internal/faults/schemathesis.sh build/bin/local $${EXAMPLES:-50}
 
+# A test waits for its page half of the time, so there are two for each processor.
+BROWSERS = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+
 .PHONY: browser
 browser: postgres ## Try the pages in headless Chromium; pictures go to build/screenshots.
-	go test $(RACE) -count=1 -timeout $(TIMEOUT) $(BROWSER) $(ARGS)
+	go test $(RACE) -count=1 -parallel $(BROWSERS) -timeout $(TIMEOUT) $(BROWSER) $(ARGS)
 
 .PHONY: vendor-web
 vendor-web: ## Fetch the pages' libraries from npm, with their integrity checked.
@@ -320,22 +323,35 @@ SYNTHS += db=external;env=prod;region=eu-central-1;cdn=on;waf=on;botControl=on;c
 # SAM brings cfn-lint in the version that it knows.
 CFN_LINT := build/sam/venv/bin/cfn-lint
 
+# The rehearsal of a deploy works in a copy of this folder and leaves half of two processors idle.
+# So the templates are checked beside it. Go compiles the CDK before, once for both. MAKEFLAGS is
+# empty because the CDK app runs a make of its own.
+#
 # One package after another, because each synthesizes into the same folder. infra's own tests run
 # without the race detector: the CDK's bindings take minutes more to compile with it, and the app
 # has no goroutines.
 .PHONY: rehearse
 rehearse: postgres cdk ## Rehearse a deploy without an account (internal/rehearsal/README.md).
 	@infra/sam/sam.sh tool
-	@n=0; for choice in $(foreach one,$(SYNTHS),"$(one)"); do \
+	@go build -buildvcs=false -o build/bin/ ./infra
+	@$(MAKE) --no-print-directory -j2 rehearse-deploy rehearse-templates
+	@$(MAKE) --no-print-directory test-infra ARGS=-count=1
+	go test $(RACE) -count=1 -p 1 -v -timeout $(TIMEOUT) $(ARGS) \
+	  ./infra/sam/... ./internal/rehearsal/sam
+	@$(MAKE) --no-print-directory coldstart
+
+.PHONY: rehearse-deploy
+rehearse-deploy:
+	MAKEFLAGS= go test $(RACE) -count=1 -v -timeout $(TIMEOUT) $(ARGS) ./internal/rehearsal/deploy
+
+.PHONY: rehearse-templates
+rehearse-templates:
+	@export MAKEFLAGS=; n=0; for choice in $(foreach one,$(SYNTHS),"$(one)"); do \
 	  n=$$((n + 1)); \
 	  echo "cdk synth --strict -c $${choice//;/ -c }"; \
 	  $(CDK) synth --quiet --strict -c $${choice//;/ -c } --output build/synth/$$n || exit 1; \
 	  $(CFN_LINT) build/synth/$$n/*.template.json || exit 1; \
 	done
-	@$(MAKE) --no-print-directory test-infra ARGS=-count=1
-	go test $(RACE) -count=1 -p 1 -v -timeout $(TIMEOUT) $(ARGS) \
-	  ./infra/sam/... ./internal/rehearsal/...
-	@$(MAKE) --no-print-directory coldstart
 
 # The vulnerability database is a Go module, so that a run can be repeated on another day. Raise its
 # version to learn of newer vulnerabilities.

@@ -36,6 +36,7 @@ const maxLog = 8 << 10
 type double struct {
 	endpoint string
 	log      string // the path of its log
+	code     string // the folder of the functions' unpacked code, by its hash
 }
 
 // credentials returns any credentials: the double doesn't check them.
@@ -68,6 +69,7 @@ func startDouble(t *testing.T, invoke string) *double {
 	d := &double{
 		endpoint: "http://localhost:" + strconv.Itoa(port),
 		log:      filepath.Join(t.TempDir(), "double.log"),
+		code:     t.TempDir(),
 	}
 	log, err := os.Create(d.log)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/base64"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -52,13 +54,21 @@ func names() []string {
 	return slices.Compact(all)
 }
 
-// fetch downloads a function's code from the double and unpacks it into dir. The name is the
-// function's, or an ARN with a version or an alias.
-func fetch(ctx context.Context, d *double, name, dir string) (*deployed, error) {
+// fetch downloads a function's code from the double and unpacks it. The name is the function's, or
+// an ARN with a version or an alias. Code of one hash is downloaded once.
+func fetch(ctx context.Context, d *double, name string) (*deployed, error) {
 	got, err := lambda.NewFromConfig(d.config()).
 		GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: aws.String(name)})
 	if err != nil {
 		return nil, err
+	}
+	want := aws.ToString(got.Configuration.CodeSha256)
+	f := &deployed{
+		FunctionConfiguration: *got.Configuration,
+		binary:                filepath.Join(d.code, hex.EncodeToString([]byte(want)), "bootstrap"),
+	}
+	if _, err := os.Stat(f.binary); err == nil {
+		return f, nil
 	}
 	// The location is no working URL, but it ends with the asset's key.
 	object, err := s3.NewFromConfig(d.config(), func(o *s3.Options) { o.UsePathStyle = true }).
@@ -75,15 +85,13 @@ func fetch(ctx context.Context, d *double, name, dir string) (*deployed, error) 
 		return nil, err
 	}
 	digest := sha256.Sum256(code)
-	sum := base64.StdEncoding.EncodeToString(digest[:])
-	if want := aws.ToString(got.Configuration.CodeSha256); sum != want {
+	if sum := base64.StdEncoding.EncodeToString(digest[:]); sum != want {
 		return nil, fmt.Errorf("the code of %s has the hash %s, and Lambda says %s", name, sum, want)
 	}
-	f := &deployed{FunctionConfiguration: *got.Configuration, binary: filepath.Join(dir, "bootstrap")}
 	return f, unpack(code, f.binary)
 }
 
-// unpack writes the only file of a zip.
+// unpack writes the only file of a zip. The file appears whole, so that nothing runs a part of it.
 func unpack(code []byte, to string) error {
 	archive, err := zip.NewReader(bytes.NewReader(code), int64(len(code)))
 	if err != nil {
@@ -108,7 +116,15 @@ func unpack(code []byte, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return err
 	}
-	return os.WriteFile(to, content, 0o700) //nolint:gosec // the test runs it
+	part, err := os.CreateTemp(filepath.Dir(to), "part-")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(content)
+	if err := errors.Join(err, part.Chmod(0o700), part.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part.Name(), to)
 }
 
 // runtime returns the configuration to run the function as Lambda would: with the deployed
@@ -135,12 +151,8 @@ func aliasARN(name string) string {
 func fetchAll(t *testing.T, r *rehearsal) map[string]*deployed {
 	t.Helper()
 	all := map[string]*deployed{}
-	dir, err := os.MkdirTemp(r.dir, "functions-")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, name := range names() {
-		f, err := fetch(within(t, callLimit), r.double, aliasARN(name), filepath.Join(dir, name))
+		f, err := fetch(within(t, callLimit), r.double, aliasARN(name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,6 @@ const (
 
 // rehearsal is the state that the steps share.
 type rehearsal struct {
-	dir       string // for files that outlive a step
 	double    *double
 	cli       *commandLine
 	database  *database
@@ -71,7 +70,7 @@ func TestDeploy(t *testing.T) {
 
 func prepare(t *testing.T) *rehearsal {
 	t.Helper()
-	r := &rehearsal{dir: t.TempDir(), database: newDatabase(t), trigger: &trigger{}}
+	r := &rehearsal{database: newDatabase(t), trigger: &trigger{}}
 	r.double = startDouble(t, r.trigger.serve(t))
 	r.trigger.double, r.trigger.database = r.double, r.database
 	r.cli = newCommandLine(t, r.double)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -49,7 +48,6 @@ type invocation struct {
 type trigger struct {
 	double   *double
 	database *database
-	dir      string // for the code of functions
 
 	mu      sync.Mutex
 	seen    []invocation
@@ -103,7 +101,7 @@ func (tr *trigger) find(ctx context.Context, name string) (local.Invoker, error)
 		return nil, errors.New("it is no version of a function of the stack")
 	}
 	arn := strings.TrimSuffix(aliasARN(function), alias) + version
-	f, err := fetch(ctx, tr.double, arn, filepath.Join(tr.dir, function+"-"+version))
+	f, err := fetch(ctx, tr.double, arn)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +128,6 @@ func (tr *trigger) end() {
 func (tr *trigger) serve(t *testing.T) string {
 	t.Helper()
 	var running sync.WaitGroup
-	dir := t.TempDir()
-	tr.dir = dir
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/invocations" {
 			tr.answer(w, r)
@@ -143,19 +139,19 @@ func (tr *trigger) serve(t *testing.T) string {
 			return
 		}
 		w.WriteHeader(http.StatusAccepted) // like an asynchronous invocation
-		running.Go(func() { tr.handle(t, q, filepath.Join(dir, q.RequestID)) })
+		running.Go(func() { tr.handle(t, q) })
 	}))
 	t.Cleanup(func() { server.Close(); running.Wait(); tr.end() })
 	return server.URL
 }
 
 // handle handles a request as the CDK's function does, and sends the answer to the response URL.
-func (tr *trigger) handle(t *testing.T, q request, dir string) {
+func (tr *trigger) handle(t *testing.T, q request) {
 	in := invocation{request: q, function: functionOf(q.ResourceProperties.HandlerArn)}
 	if q.RequestType != "Delete" { // on Delete the CDK's function does nothing
 		in.err = tr.look(&in)
 		if in.err == nil {
-			in.answer, in.err = tr.invoke(in.function, q.ResourceProperties.HandlerArn, dir)
+			in.answer, in.err = tr.invoke(in.function, q.ResourceProperties.HandlerArn)
 		}
 	}
 	tr.mu.Lock()
@@ -196,13 +192,13 @@ func functionOf(arn string) string {
 }
 
 // invoke runs the function's version that the ARN names, and returns its answer.
-func (tr *trigger) invoke(function, arn, dir string) (answer string, err error) {
+func (tr *trigger) invoke(function, arn string) (answer string, err error) {
 	if function != "migrate" && function != "smoke" {
 		return "", fmt.Errorf("the trigger's handler is %q, want a version of migrate or smoke", arn)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), invokeLimit)
 	defer cancel()
-	f, err := fetch(ctx, tr.double, arn, dir)
+	f, err := fetch(ctx, tr.double, arn)
 	if err != nil {
 		return "", err
 	}
