@@ -351,15 +351,19 @@ func startChromium(t *testing.T) context.Context {
 }
 
 // errNoChromium tells how to install Chromium.
-var errNoChromium = errors.New(
-	"no Chromium found: install it (Debian: apt-get install chromium), or set CHROMIUM to its path",
-)
+var errNoChromium = errors.New("no Chromium found: install it " +
+	"(Debian: apt-get install chromium-headless-shell), or set CHROMIUM to its path")
 
+// findChromium prefers the headless shell. It is the same engine without the pages of a browser's
+// own window, which take half of the processor's time.
 func findChromium() (string, error) {
 	if path := os.Getenv("CHROMIUM"); path != "" {
 		return path, nil
 	}
-	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
+	names := []string{
+		"chromium-headless-shell", "chromium", "chromium-browser", "google-chrome",
+		"google-chrome-stable",
+	}
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
