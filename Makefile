@@ -395,7 +395,7 @@ check: ## What a change must pass: lint, tests, builds, short attacks (20 minute
 # CI runs `make test` and this for each landing (.ci/run). With more than these parts it would take
 # over 45 minutes on two cores, so the longest runs are left to the night.
 .PHONY: landing
-landing: ## What a landing must pass beyond `make test` (25 minutes on two cores).
+landing: ## What a landing must pass beyond `make test` (20 minutes on two cores).
 	$(call IN_TURN,lint reproducible pooled-short browser faults-short contract security rehearse)
 
 .PHONY: nightly
