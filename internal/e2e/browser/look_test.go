@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -168,6 +169,41 @@ func TestTheWatchSeesWhatIsWrong(t *testing.T) {
 	b.mu.Lock()
 	b.wrong = nil
 	b.mu.Unlock()
+}
+
+// The control: a click that Chromium loses, or that hits something else, is seen and repeated.
+func TestALostClickIsRepeated(t *testing.T) {
+	t.Parallel()
+	b := newStack(t).newTab()
+	b.visit("/ops")
+	b.until("document.querySelector('main')")
+	eval[chromedp.Void](b, `{
+		window.pressed = 0;
+		const button = document.createElement("button");
+		button.id = "pressed";
+		button.textContent = "Press";
+		button.addEventListener("click", () => window.pressed++);
+		document.querySelector("main").prepend(button);
+	}`)
+	ignore := func(is bool) {
+		params := input.SetIgnoreInputEventsParams{Ignore: is}
+		command(b, input.SetIgnoreInputEvents, params)
+	}
+	ignore(true)
+	if b.clickOnce("#pressed") {
+		t.Error("a click that Chromium lost counts as a hit")
+	}
+	ignore(false)
+	eval[chromedp.Void](b, `{
+		const cover = document.createElement("dialog");
+		document.body.append(cover);
+		cover.showModal();
+		addEventListener("mousedown", () => cover.remove());
+	}`)
+	b.click("#pressed")
+	if pressed := eval[int](b, "pressed"); pressed != 1 {
+		t.Errorf("the button was pressed %d times, want once", pressed)
+	}
 }
 
 // The control: the looks see a number in the middle of a card.
