@@ -161,7 +161,7 @@ END $$`)
 	{
 		name: "sweep without its status guard",
 		guard: combine(dropSchemaGuards,
-			mutate("sweep_holds", "FOR UPDATE SKIP LOCKED", ""),
+			mutate("sweep_holds", "FOR NO KEY UPDATE SKIP LOCKED", ""),
 			mutate("sweep_holds", "AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'",
 				"")),
 		quick: true,

@@ -463,7 +463,7 @@ func TestDeadUnitsAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 	mustBreak(t, manyCallers, "I2", func(f *fixture) {
 		dropTrigger(f)
 		dropCheck(f)
-		f.mutate("reclaim_holds", " FOR UPDATE SKIP LOCKED", "")
+		f.mutate("reclaim_holds", " FOR NO KEY UPDATE SKIP LOCKED", "")
 		f.mutate("reclaim_holds",
 			" AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'\n        RETURNING",
 			"\n        RETURNING")
@@ -475,7 +475,7 @@ func TestDeadLinesAreGivenBackTwiceWithoutTheReclaimsGuard(t *testing.T) {
 
 	mustBreak(t, manyCallers, "I2", func(f *fixture) {
 		dropCheck(f)
-		f.mutate("reclaim_lines", " FOR UPDATE SKIP LOCKED", "")
+		f.mutate("reclaim_lines", " FOR NO KEY UPDATE SKIP LOCKED", "")
 		f.mutate("reclaim_lines", "AND l.counted AND l.expires_at <= _now\n        RETURNING",
 			"\n        RETURNING")
 	}, raceForDeadUnits)
@@ -609,7 +609,7 @@ func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 
 	mustBreak(t, 4, "I9", func(f *fixture) {
 		dropTrigger(f)
-		f.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit")
+		f.mutate("sweep_holds", "LIMIT _limit FOR NO KEY UPDATE SKIP LOCKED", "LIMIT _limit")
 		f.mutate("sweep_holds",
 			"WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'",
 			"WHERE r.id = taken.id")
@@ -651,7 +651,8 @@ func TestSweepWaitsForALockedHoldWithoutSkipLocked(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 1, "I9", func(f *fixture) {
-		f.mutate("sweep_holds", "LIMIT _limit FOR UPDATE SKIP LOCKED", "LIMIT _limit FOR UPDATE")
+		f.mutate("sweep_holds", "LIMIT _limit FOR NO KEY UPDATE SKIP LOCKED",
+			"LIMIT _limit FOR NO KEY UPDATE")
 	}, raceOfSweepAndLockedHold)
 }
 

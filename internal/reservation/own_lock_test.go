@@ -1,78 +1,198 @@
 package reservation_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
 
-// newHoldSQL reads the hold that its maker has locked after the first commit.
-const newHoldSQL = "SELECT id FROM reservations WHERE status = 'PENDING' AND xmax <> '0'"
+// patient lets the callers' sessions wait for as long as the test may. It is for a test that acts
+// while they wait, which takes a slow machine longer than the role's limits. It must be called
+// before the sessions are opened.
+func (f *fixture) patient() {
+	f.t.Helper()
+	for _, limit := range []string{"lock_timeout", "statement_timeout"} {
+		f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
+			" SET " + limit + " = '1min'")
+	}
+}
 
-// confirmDuringAStall confirms a hold while its maker waits for a disk that stalls. It returns
-// whether the confirm had its first commit before the disk went on.
-func confirmDuringAStall(t *testing.T, change func(*fixture)) bool {
+// waitingMaker is a caller that has made a hold of the last unit of a stock row, and waits for a
+// disk that stalls.
+type waitingMaker struct {
+	*fixture
+	t      *testing.T
+	row    reservation.Line
+	hold   uuid.UUID
+	other  *reservation.Service
+	server *pgtest.Disturbed
+	answer chan error
+}
+
+// stall makes a hold while the disk stalls.
+func stall(t *testing.T, ttl time.Duration, change func(*fixture)) *waitingMaker {
 	t.Helper()
 	server, db := pgtest.NewDisturbedServer(t, nil)
 	f := open(t, db, 2)
-	row := f.stock(2)
+	f.patient()
 	change(f)
 	maker, other := f.services()[0], f.services()[1]
-	warmed, err := maker.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
+	m := &waitingMaker{fixture: f, t: t, row: f.stock(2), other: other, server: server,
+		answer: make(chan error, 1)}
+	request := reservation.Request{Lines: []reservation.Line{m.row}, TTL: ttl}
+	warmed, err := maker.Reserve(f.Context(), request)
 	if err == nil {
-		_, err = other.Confirm(f.Context(), warmed.Hold.ID, "")
+		_, err = m.other.Confirm(f.Context(), warmed.Hold.ID, "")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	server.StallDisk()
-	answers := make(chan error, 2)
 	go func() {
-		_, err := maker.Reserve(f.Context(), reservation.Request{Lines: []reservation.Line{row}})
-		answers <- err
+		_, err := maker.Reserve(f.Context(), request)
+		m.answer <- err
 	}()
-	f.WaitUntil("SELECT EXISTS (" + newHoldSQL + ")")
-	id := uuid.MustParse(queryOne[string](f, newHoldSQL))
-	go func() {
-		_, err := other.Confirm(f.Context(), id, "")
-		answers <- err
-	}()
-	const confirmed = "SELECT count(*) FILTER (WHERE status = 'CONFIRMED') = 2 FROM reservations"
+	const made = "SELECT id::text FROM reservations WHERE status = 'PENDING' AND xmax <> '0'"
+	f.WaitUntil("SELECT EXISTS (" + made + ")")
+	m.hold = uuid.MustParse(queryOne[string](f, made))
+	return m
+}
+
+// awaitEnd waits until the hold is dead by the database's clock.
+func (m *waitingMaker) awaitEnd() {
+	m.t.Helper()
+	m.WaitUntil("SELECT expires_at < clock_timestamp() FROM reservations WHERE id = $1",
+		m.hold.String())
+}
+
+// resolves reports whether the other caller resolves the hold before the disk goes on. It lets the
+// disk go on.
+func (m *waitingMaker) resolves(verb func(context.Context) error) bool {
+	m.t.Helper()
+	ctx := m.Context()
+	answer := make(chan error, 1)
+	go func() { answer <- verb(ctx) }()
 	const blocked = `SELECT EXISTS (SELECT FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock')`
-	f.WaitUntil("SELECT (" + confirmed + ") OR (" + blocked + ")")
-	wasConfirmed := queryOne[bool](f, confirmed)
-	server.ResumeDisk()
-	if err := errors.Join(<-answers, <-answers); err != nil {
-		t.Error(err)
+	const resolved = "SELECT status <> 'PENDING' FROM reservations WHERE id = $1"
+	m.WaitUntil("SELECT ("+resolved+") OR ("+blocked+")", m.hold.String())
+	was := queryOne[bool](m.fixture, resolved, m.hold.String())
+	m.resume()
+	if err := <-answer; err != nil {
+		m.t.Error(err)
 	}
-	f.mustAudit(t)
-	return wasConfirmed
+	return was
 }
 
-func TestAConfirmDoesNotWaitForTheFlushOfTheReserve(t *testing.T) {
+// resume lets the disk go on, and awaits the maker's answer.
+func (m *waitingMaker) resume() {
+	m.t.Helper()
+	m.server.ResumeDisk()
+	if err := <-m.answer; err != nil {
+		m.t.Error(err)
+	}
+	m.mustAudit(m.t)
+}
+
+func (m *waitingMaker) confirm(ctx context.Context) error {
+	_, err := m.other.Confirm(ctx, m.hold, "")
+	return err
+}
+
+func (m *waitingMaker) reserve(ctx context.Context) error {
+	_, err := m.other.Reserve(ctx, reservation.Request{Lines: []reservation.Line{m.row}})
+	return err
+}
+
+// sweeps reports whether a sweep expires the hold before the disk goes on. It lets the disk go on.
+func (m *waitingMaker) sweeps() bool {
+	m.t.Helper()
+	expired := queryOne[int64](m.fixture, "SELECT expired FROM sweep_holds(100)")
+	m.resume()
+	return expired == 1
+}
+
+func asBuilt(*fixture) {}
+
+func TestNobodyWaitsForTheFlushOfAReserve(t *testing.T) {
 	t.Parallel()
 
-	if !confirmDuringAStall(t, func(*fixture) {}) {
-		t.Error("the confirm waited for the lock of the hold's maker")
+	for name, resolve := range map[string]func(t *testing.T) bool{
+		"confirm": func(t *testing.T) bool {
+			m := stall(t, time.Minute, asBuilt)
+			return m.resolves(m.confirm)
+		},
+		"reclaim": func(t *testing.T) bool {
+			m := stall(t, time.Second, asBuilt)
+			m.awaitEnd()
+			return m.resolves(m.reserve)
+		},
+		"sweep": func(t *testing.T) bool {
+			m := stall(t, time.Second, asBuilt)
+			m.awaitEnd()
+			return m.sweeps()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if !resolve(t) {
+				t.Error("the hold wasn't resolved before the disk went on")
+			}
+		})
 	}
 }
 
-// The control: with a stronger lock it waits.
-func TestAConfirmWaitsForAReserveThatLocksForUpdate(t *testing.T) {
+// The control: when a lock is stronger than it need be, the others wait, or skip the hold.
+func TestOthersWaitForTheFlushWithAStrongerLock(t *testing.T) {
 	t.Parallel()
 
-	if confirmDuringAStall(t, func(f *fixture) {
-		f.mutate("reserve_line", "FOR KEY SHARE SKIP LOCKED", "FOR UPDATE SKIP LOCKED")
-	}) {
-		t.Error("the confirm didn't wait for a lock FOR UPDATE")
+	stronger := func(routines ...string) func(*fixture) {
+		return func(f *fixture) {
+			for _, routine := range routines {
+				f.mutate(routine, "FOR NO KEY UPDATE", "FOR UPDATE")
+			}
+		}
 	}
+	for name, resolve := range map[string]func(t *testing.T) bool{
+		"confirm": func(t *testing.T) bool {
+			m := stall(t, time.Minute, func(f *fixture) {
+				f.mutate("reserve_line", "FOR KEY SHARE SKIP LOCKED", "FOR UPDATE SKIP LOCKED")
+			})
+			return m.resolves(m.confirm)
+		},
+		"reclaim": func(t *testing.T) bool {
+			m := stall(t, time.Second, stronger("reclaim_holds", "await_dead_hold"))
+			m.awaitEnd()
+			return m.resolves(m.reserve)
+		},
+		"sweep": func(t *testing.T) bool {
+			m := stall(t, time.Second, stronger("sweep_holds"))
+			m.awaitEnd()
+			return m.sweeps()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if resolve(t) {
+				t.Error("the hold was resolved before the disk went on")
+			}
+		})
+	}
+}
+
+// ownLockSoon makes a reserve wait no longer than a moment for its second transaction's lock.
+func (f *fixture) ownLockSoon(before string) {
+	f.t.Helper()
+	f.mutate("reserve_line", "COMMIT;\n            PERFORM FROM", "COMMIT;\n            "+before+
+		"PERFORM set_config('lock_timeout', '100ms', true);\n            PERFORM FROM")
 }
 
 // A table lock that comes between the two commits of a reserve makes the second one wait, after the
@@ -93,6 +213,8 @@ func TestALockOfTheTableAfterTheFirstCommitLeavesTheAnswerOpen(t *testing.T) {
 // hasn't prepared yet in another field of the error.
 func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 	f := newFixture(t, 1)
+	f.patient()
+	f.ownLockSoon("")
 	row := f.stock(9)
 	s := f.services()[0]
 	for range before {
@@ -103,27 +225,30 @@ func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 	}
 	request := reservation.Request{Lines: []reservation.Line{row}, Key: uuid.NewString()}
 	stock := f.lock(lockStockSQL, row.ProductID.String())
-	answer := make(chan error, 1)
+	ctx := f.Context()
+	answer, locked := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := s.Reserve(f.Context(), request)
+		_, err := s.Reserve(ctx, request)
 		answer <- err
 	}()
 	f.WaitForBlocked(1)
-	unlock := make(chan func(), 1)
-	go func() { unlock <- f.Lock("LOCK TABLE reservations IN ACCESS EXCLUSIVE MODE") }()
+	table := f.lock("SELECT")
+	go func() {
+		_, err := table.Exec(ctx, "LOCK TABLE reservations IN ACCESS EXCLUSIVE MODE")
+		locked <- err
+	}()
 	f.WaitForBlocked(2)
-	if err := stock.Rollback(f.Context()); err != nil {
+
+	err := errors.Join(stock.Rollback(ctx), <-locked)
+	got := <-answer
+	if err = errors.Join(err, table.Rollback(ctx)); err != nil {
 		t.Fatal(err)
 	}
 
-	release := <-unlock
-	err := <-answer
-	release()
-
-	if !errors.Is(err, reservation.ErrUnavailable) || errors.Is(err, reservation.ErrBusy) {
-		t.Errorf("Reserve() = %v, want %v", err, reservation.ErrUnavailable)
+	if !errors.Is(got, reservation.ErrUnavailable) || errors.Is(got, reservation.ErrBusy) {
+		t.Errorf("Reserve() = %v, want %v", got, reservation.ErrUnavailable)
 	}
-	again, err := s.Reserve(f.Context(), request)
+	again, err := s.Reserve(ctx, request)
 	if err != nil || !again.Replayed || !again.Hold.ExpiresAt.After(time.Now()) {
 		t.Errorf("Reserve() again = %+v, %v, want the hold of the first call", again, err)
 	}
@@ -134,21 +259,22 @@ func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 func reserveLocked(t *testing.T, change func(*fixture)) error {
 	t.Helper()
 	f := newFixture(t, 1)
+	f.patient()
 	row := f.stock(9)
 	change(f)
-	f.mutate("reserve_line", "COMMIT;\n            PERFORM FROM", "COMMIT;\n"+
-		"            PERFORM pg_advisory_xact_lock(7);\n            PERFORM FROM")
+	f.ownLockSoon("PERFORM pg_advisory_xact_lock(7);\n            ")
 	gate := f.lock("SELECT pg_advisory_xact_lock(7)")
+	ctx := f.Context()
 	answer := make(chan error, 1)
 	go func() {
-		_, err := f.services()[0].Reserve(f.Context(),
+		_, err := f.services()[0].Reserve(ctx,
 			reservation.Request{Lines: []reservation.Line{row}})
 		answer <- err
 	}()
 	f.WaitForBlocked(1)
 	unlock := f.Lock("SELECT FROM reservations FOR UPDATE")
 	defer unlock()
-	if err := gate.Rollback(f.Context()); err != nil {
+	if err := gate.Rollback(ctx); err != nil {
 		t.Fatal(err)
 	}
 
@@ -158,7 +284,7 @@ func reserveLocked(t *testing.T, change func(*fixture)) error {
 func TestALockedHoldDoesNotDelayItsMaker(t *testing.T) {
 	t.Parallel()
 
-	if err := reserveLocked(t, func(*fixture) {}); err != nil {
+	if err := reserveLocked(t, asBuilt); err != nil {
 		t.Errorf("Reserve() of a hold that is locked = %v", err)
 	}
 }

@@ -122,7 +122,7 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// lateLock is the lock that reserve_line takes after its first commit.
+// lateLock is the part of the statement's text that tells the lock after reserve_line's first commit.
 const lateLock = "r.ctid = _place FOR KEY SHARE"
 
 // classify wraps a database error in the error that the package documents for it.

@@ -153,7 +153,7 @@ BEGIN
     WITH locked AS MATERIALIZED (
         SELECT l.product_id, l.warehouse_id FROM reservation_items l
         WHERE l.reservation_id = _hold.id
-        ORDER BY l.product_id, l.warehouse_id FOR UPDATE
+        ORDER BY l.product_id, l.warehouse_id FOR NO KEY UPDATE
     ), extended AS (
         UPDATE reservation_items l SET expires_at = _hold.expires_at
         FROM locked
@@ -173,7 +173,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM reservation_items l
     WHERE l.reservation_id = _hold.id AND l.expires_at > _hold.expires_at
-    ORDER BY l.product_id, l.warehouse_id FOR UPDATE;
+    ORDER BY l.product_id, l.warehouse_id FOR NO KEY UPDATE;
     IF FOUND THEN
         PERFORM FROM inventory i
         JOIN reservation_items l USING (product_id, warehouse_id)

@@ -16,7 +16,7 @@ BEGIN
         SELECT r.id FROM reservations r
         WHERE r.status = 'PENDING' AND r.product_id = _product AND r.warehouse_id = _warehouse
           AND r.expires_at >= _from AND r.expires_at <= _now
-        ORDER BY r.expires_at, r.id LIMIT least(_need, reclaim_step()) FOR UPDATE SKIP LOCKED
+        ORDER BY r.expires_at, r.id LIMIT least(_need, reclaim_step()) FOR NO KEY UPDATE SKIP LOCKED
     ), expired AS (
         UPDATE reservations r
         SET status = 'EXPIRED', updated_at = r.expires_at, version = r.version + 1
@@ -45,7 +45,7 @@ BEGIN
         WHERE l.counted AND l.product_id = _product AND l.warehouse_id = _warehouse
           AND l.expires_at >= _from AND l.expires_at <= _now
         ORDER BY l.expires_at, l.reservation_id
-        LIMIT least(_need, reclaim_step()) FOR UPDATE SKIP LOCKED
+        LIMIT least(_need, reclaim_step()) FOR NO KEY UPDATE SKIP LOCKED
     ), uncounted AS (
         UPDATE reservation_items l SET counted = false
         FROM due

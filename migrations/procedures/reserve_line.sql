@@ -33,18 +33,17 @@
 -- one row. The hold and its row of the ledger are one statement. Together these were measured to
 -- save 6 % of the processor time, and a hot row is locked for a shorter time.
 --
--- The second commit's record is that of a lock of the hold's row. It takes 56 bytes of the log, and
--- that of write_log_record 104. The lock costs 2 % of a reserve's processor time. The row is found
--- by its place, because a search by the id costs another 2 %. A hold that has changed since its
--- insert lies elsewhere. Then no row is in that place, or the row of another hold, and the lock of
--- any row makes the commit wait for the disk. Without a row, or when it is locked, the record is
--- that of write_log_record.
+-- The second transaction locks the row of the new hold, and its commit flushes the record of that
+-- lock. The record takes 56 bytes of the log, and that of write_log_record 104. The lock costs 2 %
+-- of a reserve's processor time. The row is found by its place, because a search by the id costs
+-- another 2 %. A hold that has changed since its insert lies elsewhere. Then no row is in that
+-- place, or the row of another hold, and the lock of any row makes the commit wait for the disk.
+-- Without a row, or when it is locked, the record is that of write_log_record.
 --
--- A confirm, a release and an extension don't conflict with the lock. A sweep or a reclaim of a
--- dead hold does: it skips the row while the hold's maker waits for the disk, and a reserve that
--- needs the units waits for it. So units of a hold that dies during a stall of the disk are free
--- when the stall ends. When another session locks the whole table, this verb may end by
--- lock_timeout after its first commit: service.go knows that error by the text of the statement.
+-- No other verb and no sweep waits for the lock: each locks a hold FOR NO KEY UPDATE. So a hold can
+-- be resolved, swept and reclaimed while its maker waits for the disk. When another session locks
+-- the whole table, this verb may end by lock_timeout after its first commit: service.go knows that
+-- error by the text of the statement.
 CREATE OR REPLACE PROCEDURE reserve_line(
     _id uuid, _product uuid, _warehouse uuid, _quantity integer, _ttl interval,
     _key text, _hash bytea, INOUT outcome text, INOUT answer jsonb)
@@ -56,8 +55,8 @@ DECLARE
     _epoch     integer;
     _first_end timestamptz;
     _takes     boolean; -- the row is for sale, and no limit of the product forbids the hold
-    _raise     integer;     -- by how much the row's reserved rises
-    _place     tid;         -- where the row of the hold lies
+    _raise     integer; -- by how much the row's reserved rises
+    _place     tid; -- where the row of the hold lies
     _latest    timestamptz; -- a hold that has its stock row's lock after this is restarted
     _tries     integer := 0;
     _late      boolean; -- the steps that free many units took too long

@@ -2,8 +2,8 @@
 -- _limit of their lines, because a cart may have a hundred. It starts with the oldest, and with
 -- each takes the other dead holds of its stock row, so that one update of a stock row serves many
 -- holds. It skips holds that others have locked, because these callers are resolving or reclaiming
--- them, or have made them and wait for the disk. A sweep that is lost in a crash is swept again, so
--- it doesn't wait for the disk.
+-- them. The lock of a hold's maker, which waits for the disk, doesn't conflict (reserve_line). A
+-- sweep that is lost in a crash is swept again, so it doesn't wait for the disk.
 --
 -- It answers how many holds it expired, the units that it gave back, for how long the oldest dead
 -- hold had been dead, and whether there may be more.
@@ -36,7 +36,7 @@ BEGIN
                 WHERE r.status = 'PENDING' AND r.product_id = s.product_id
                   AND r.warehouse_id = s.warehouse_id
                   AND r.expires_at >= s.oldest AND r.expires_at <= _now
-                ORDER BY r.expires_at LIMIT _limit FOR UPDATE SKIP LOCKED
+                ORDER BY r.expires_at LIMIT _limit FOR NO KEY UPDATE SKIP LOCKED
             ) d
             LIMIT _limit
         ), carts AS MATERIALIZED ( -- a fifth of a batch
@@ -44,7 +44,7 @@ BEGIN
             WHERE r.id IN (SELECT f.id FROM first f WHERE f.product_id IS NULL
                            ORDER BY f.expires_at LIMIT greatest(_limit / 5, 1))
               AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'
-            FOR UPDATE SKIP LOCKED
+            FOR NO KEY UPDATE SKIP LOCKED
         ), due AS (
             SELECT * FROM singles UNION ALL SELECT * FROM carts
         ), weighed AS ( -- with the running sum of lines, the oldest first
@@ -71,7 +71,8 @@ BEGIN
             FROM reservation_items l
             JOIN taken ON taken.id = l.reservation_id AND taken.product_id IS NULL
             WHERE l.counted
-            ORDER BY l.product_id, l.warehouse_id, l.expires_at, l.reservation_id FOR UPDATE OF l
+            ORDER BY l.product_id, l.warehouse_id, l.expires_at, l.reservation_id
+            FOR NO KEY UPDATE OF l
         ), uncounted AS (
             UPDATE reservation_items l SET counted = false
             FROM lines

@@ -10,7 +10,7 @@ BEGIN
     WITH locked AS MATERIALIZED (
         SELECT l.product_id, l.warehouse_id FROM reservation_items l
         WHERE l.reservation_id = _hold
-        ORDER BY l.product_id, l.warehouse_id FOR UPDATE
+        ORDER BY l.product_id, l.warehouse_id FOR NO KEY UPDATE
     ), uncounted AS (
         UPDATE reservation_items l SET counted = false
         FROM locked
