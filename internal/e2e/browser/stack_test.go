@@ -334,6 +334,8 @@ func startChromium(t *testing.T) context.Context {
 		chromedp.ExecPath(path),
 		chromedp.DisableGPU,
 		chromedp.Flag("hide-scrollbars", true),
+		// Without it Chromium drops a click in a page that it hasn't drawn yet.
+		chromedp.Flag("allow-pre-commit-input", true),
 	)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium refuses root otherwise

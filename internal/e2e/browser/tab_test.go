@@ -21,16 +21,18 @@ const (
 	patience = 40 * time.Second
 	// lookEvery is the pause between two checks of a condition.
 	lookEvery = 25 * time.Millisecond
-	// mostClicks bounds the clicks that Chromium may lose, one after the other.
+	// mostClicks bounds the clicks that Chromium may drop, one after the other.
 	mostClicks = 5
 )
 
 // watch runs before a page's own scripts. It collects layout shifts, refusals of the policy and
-// announcements, and tells whether the mouse was pressed on the element that was aimed at.
+// announcements, and tells on what the mouse was pressed (clickOnce).
 const watch = `
 window.seen = { shift: 0, moved: [], refused: [], announced: [] };
 addEventListener("mousedown", ({ target }) => {
-  seen.hit ||= seen.aim?.contains(target) || target.closest("label")?.control === seen.aim;
+  const aim = document.querySelector(seen.aim ?? "html");
+  const isHit = !aim || aim.contains(target) || target.closest("label")?.control === aim;
+  seen.hit = isHit ? "` + aimedAt + `" : target.outerHTML.slice(0, 120);
 }, true);
 new PerformanceObserver((list) => list.getEntries().forEach((e) => {
   if (e.hadRecentInput) {
@@ -271,34 +273,44 @@ func (b *tab) sees(selector, text string) {
 	b.until(fmt.Sprintf("document.querySelector(%q).textContent.includes(%q)", selector, text))
 }
 
-// click waits for an element and clicks its middle with the mouse. On a busy machine Chromium loses
-// a click now and then. A person would click again, and so does click.
+// click waits for an element and clicks its middle with the mouse. When no press reaches the page,
+// Chromium has dropped the click: a person would click again, and so does click.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	for range mostClicks {
-		if b.clickOnce(selector) {
+		switch hit := b.clickOnce(selector); hit {
+		case aimedAt:
 			return
+		case "":
+			b.t.Logf("%s: Chromium dropped a click on %s", b.path(), selector)
+		default:
+			b.t.Fatalf("%s: the click on %s hit %s", b.path(), selector, hit)
 		}
-		b.t.Logf("%s: Chromium lost a click on %s", b.path(), selector)
 	}
-	b.t.Fatalf("%s: Chromium lost each of %d clicks on %s", b.path(), mostClicks, selector)
+	b.t.Fatalf("%s: Chromium dropped each of %d clicks on %s", b.path(), mostClicks, selector)
 }
 
-// clickOnce reports whether the element was hit. When the click has opened another page, it was.
-func (b *tab) clickOnce(selector string) bool {
+// aimedAt says that a click hit the element that it aimed at.
+const aimedAt = "the element"
+
+// clickOnce says what the click hit: aimedAt, nothing (""), or the beginning of another element.
+// A click that has opened another page, or has removed the element, has hit it.
+func (b *tab) clickOnce(selector string) string {
 	b.t.Helper()
-	b.until(fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
+	b.until(fmt.Sprintf("document.querySelector(%[1]q)?.checkVisibility() && "+
+		"(seen.hit = '', seen.aim = %[1]q)", selector))
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	aim := fmt.Sprintf("seen.hit = false, seen.aim = document.querySelector(%q), true", selector)
-	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](aim)); err != nil {
-		b.t.Fatalf("click %s: %v", selector, err)
-	}
 	if err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector))); err != nil {
 		b.t.Fatalf("click %s: %v", selector, err)
 	}
-	hit, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!seen.aim || seen.hit"))
-	return err != nil || hit
+	hit, err := chromedp.Run(ctx, chromedp.Evaluate[string](
+		fmt.Sprintf("seen.aim ? seen.hit : %q", aimedAt)))
+	if err != nil && ctx.Err() == nil {
+		return aimedAt // the page is gone
+	}
+	b.must(err)
+	return hit
 }
 
 // doubleClick clicks twice, faster than any answer.
