@@ -2,9 +2,10 @@
 // has all migrations.
 //
 // The first call of New starts one server for the whole test program, in a temporary directory. It
-// is in memory where there is room. The server's settings are as durable as those of a production
-// server: the service refuses a server without fsync. A crash test needs a server of its own, from
-// [NewServer], whose files are in t.TempDir. A package that uses pgtest needs this function:
+// is in memory where there is room, unless TMPDIR names another one. The server's settings are as
+// durable as those of a production server: the service refuses a server without fsync. A test that
+// kills its server needs one of its own, from [NewServer], whose files are in t.TempDir. A package
+// that uses pgtest needs this function:
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
@@ -21,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -54,12 +56,13 @@ const (
 )
 
 // inMemory is Linux's file system in memory. The shared server's files are there if memoryLeast
-// bytes are free, and else in the system's temporary directory. Each test makes a database of
-// hundreds of files and removes it. On ext4 that took a quarter of internal/reservation's time.
-// The servers of `make test` have up to 1.4 GB at once.
+// bytes are free in it and in the memory, and else in the system's temporary directory. Each test
+// makes a database of hundreds of files and removes it. On ext4 that took a quarter of
+// internal/reservation's time. The servers of `make test` have up to 1.4 GB at once; memoryLeast
+// leaves room for some programs that start together, and for the tests themselves.
 const (
 	inMemory    = "/dev/shm"
-	memoryLeast = 4 << 30
+	memoryLeast = 8 << 30
 )
 
 // template is the database with all migrations. Every test's database is a clone of it.
@@ -217,10 +220,20 @@ func (c *cluster) launch(ctx context.Context) (err error) {
 func serverDir() string {
 	var system syscall.Statfs_t
 	err := syscall.Statfs(inMemory, &system)
-	if err != nil || system.Bavail*uint64(system.Bsize) < memoryLeast {
+	if err != nil || os.Getenv("TMPDIR") != "" || freeMemory() < memoryLeast ||
+		system.Bavail*uint64(system.Bsize) < memoryLeast {
 		return os.TempDir()
 	}
 	return inMemory
+}
+
+// freeMemory returns how many bytes of memory Linux can still give away, or 0 where that is unknown.
+func freeMemory() uint64 {
+	text, _ := os.ReadFile("/proc/meminfo")
+	_, rest, _ := strings.Cut(string(text), "\nMemAvailable:")
+	var kilobytes uint64
+	_, _ = fmt.Sscan(rest, &kilobytes)
+	return kilobytes << 10
 }
 
 // checkout finds the root of the module. go test runs a package's tests in the package's directory,

@@ -121,8 +121,8 @@ func (f *fixture) sellAtPace(holds int, poll time.Duration, names ...string) loa
 // AWS. The relay keeps up: it takes at most a tick in a tick_interval, each page has all the holds
 // of its ticks, and when the load ends the next pages have the rest. The control takes a tick for
 // each request of a place, reads them one by one, and never pauses. Then a page has a few events,
-// and the sinks fall behind for as long as the load lasts. How far depends on the machine. So the
-// control must need many pages for the rest, and not be behind by so many holds.
+// and the sinks fall behind for as long as the load lasts. How far depends on the machine, so the
+// control is held to its ticks and pages only.
 func TestARelayKeepsUpWithALoad(t *testing.T) {
 	t.Parallel()
 	for name, sinks := range map[string][]string{
@@ -148,9 +148,8 @@ func TestARelayKeepsUpWithALoad(t *testing.T) {
 					t.Errorf("%s got %d pages in %s, want at most %d: %t", sink, pages, l.took, most,
 						guarded)
 				}
-				if rest := l.rest[place]; (rest <= 3) != guarded {
-					t.Errorf("%s got the rest of the holds in %d pages, want at most 3: %t", sink, rest,
-						guarded)
+				if rest := l.rest[place]; guarded && rest > 3 {
+					t.Errorf("%s got the rest of the holds in %d pages, want at most 3", sink, rest)
 				}
 				if behind := l.behind[sink]; guarded && behind > l.holds/3 {
 					t.Errorf("%s is behind by %d of %d holds, want at most a third", sink, behind, l.holds)
