@@ -227,7 +227,7 @@ func serverDir() string {
 	return inMemory
 }
 
-// freeMemory returns how many bytes of memory Linux can still give away, or 0 where that is unknown.
+// freeMemory returns how many bytes of memory Linux can still give, or 0 where that is unknown.
 func freeMemory() uint64 {
 	text, _ := os.ReadFile("/proc/meminfo")
 	_, rest, _ := strings.Cut(string(text), "\nMemAvailable:")

@@ -267,8 +267,8 @@
 // nothing. It sets a sequence (write_log_record), or locks the row of the new hold (reserve_line,
 // which sets the sequence when it finds no row to lock). An engine that keeps its pages only by the
 // log, such as Aurora, must log both: a page that leaves its memory is made from the log again, and
-// would have lost the sequence's value, or a lock that a transaction still holds. Postgres logs each
-// lock of a row. Nobody has looked at Aurora's log.
+// would have lost the sequence's value, or a lock that a transaction still holds. Postgres logs
+// each lock of a row. Nobody has looked at Aurora's log.
 //
 // A pooler in transaction mode, such as PgBouncer or RDS Proxy, keeps one statement on one server
 // connection, so both transactions run on the same connection. No session state outlives the CALL:

@@ -168,9 +168,9 @@ func TestAcknowledgedHoldsSurviveKills(t *testing.T) {
 	}
 }
 
-// logRecord is the statement that makes a verb's second commit wait for the disk. In reserve_line it
-// is ownLock. When ownLock locks nothing, and after a replay, it is logRecord there too. readRecord
-// makes the answer of a read wait.
+// logRecord is the statement that makes a verb's second commit wait for the disk. In reserve_line
+// it is ownLock. When ownLock locks nothing, and after a replay, it is logRecord there too.
+// readRecord makes the answer of a read wait.
 const (
 	logRecord  = "_ignored := write_log_record();"
 	ownLock    = "PERFORM FROM reservations r WHERE r.ctid = _place FOR KEY SHARE SKIP LOCKED;"

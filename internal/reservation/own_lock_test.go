@@ -44,8 +44,10 @@ func stall(t *testing.T, ttl time.Duration, change func(*fixture)) *waitingMaker
 	f.patient()
 	change(f)
 	maker, other := f.services()[0], f.services()[1]
-	m := &waitingMaker{fixture: f, t: t, row: f.stock(2), other: other, server: server,
-		answer: make(chan error, 1)}
+	m := &waitingMaker{
+		fixture: f, t: t, row: f.stock(2), other: other, server: server,
+		answer: make(chan error, 1),
+	}
 	request := reservation.Request{Lines: []reservation.Line{m.row}, TTL: ttl}
 	warmed, err := maker.Reserve(f.Context(), request)
 	if err == nil {

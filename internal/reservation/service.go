@@ -122,7 +122,8 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// lateLock is the part of the statement's text that tells the lock after reserve_line's first commit.
+// lateLock is a part of the statement's text by which the lock after reserve_line's first commit is
+// known.
 const lateLock = "r.ctid = _place FOR KEY SHARE"
 
 // classify wraps a database error in the error that the package documents for it.

@@ -21,9 +21,9 @@ const (
 	maxCost     = 900 * time.Millisecond
 )
 
-// The first view is usable when its stock can be reserved. The test takes the best of five views, and
-// subtracts the time of a view without the slow connection: it measures the pages' needs, and not
-// this machine.
+// The first view is usable when its stock can be reserved. The test takes the best of five views,
+// and subtracts the time of a view without the slow connection: it measures the pages' needs, and
+// not this machine.
 func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 	s := newStack(t)
 	s.newTab().visit("/") // starts the functions, as somebody before did
@@ -45,8 +45,8 @@ func TestTheFirstViewIsSmallAndSoonUsable(t *testing.T) {
 	}
 }
 
-// firstView opens the shop over a connection. transferred counts what the page had asked for when it was usable. It
-// fetches the rest of its scripts afterwards.
+// firstView opens the shop over a connection. transferred counts what the page had asked for when
+// it was usable. It fetches the rest of its scripts afterwards.
 func (s *stack) firstView(over *network.Conditions) (wait time.Duration, transferred int64) {
 	s.t.Helper()
 	b := s.newTab(
