@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/principal"
@@ -674,4 +675,96 @@ func raceOfDyingHoldAndLatePayment(ctx context.Context, f *fixture, r *report) {
 		r.check(err == nil, "error", "the other session: %v", err)
 	})
 	r.check(told == nil, "I12", "the late payment's answer is %v", told)
+}
+
+// limitBetweenTwoReserves limits an owner's product to five units in two warehouses, of which the
+// first has followed when the second one still waits. A reserve of the first one counts the owner's
+// four units, and then a reserve of the second one, which knows no limit, takes the fifth. It
+// returns how many units the owner has at the answer of the catalog's change, and in the end.
+func limitBetweenTwoReserves(t *testing.T, change func(*fixture)) (atAnswer, inTheEnd int) {
+	t.Helper()
+	f := newFixture(t, 3)
+	f.patient()
+	change(f)
+	f.Exec("CREATE TABLE answers (units integer)")
+	ctx, services, limit := f.Context(), f.services(), 5
+	sku, owner := uuid.NewString(), "ann"
+	row := reservation.Line{ProductID: f.NamedProduct("Lamp", sku), Quantity: 1}
+	first, second := f.elsewhere(row, 9), f.elsewhere(row, 9)
+	four := first
+	four.Quantity = 4
+	if _, err := reserveFor(ctx, services[0], owner, four); err != nil {
+		t.Fatal(err)
+	}
+	lockRow := func(line reservation.Line) pgx.Tx {
+		return f.lock("SELECT FROM inventory WHERE product_id = $1 AND warehouse_id = $2 FOR UPDATE",
+			line.ProductID.String(), line.WarehouseID.String())
+	}
+	counted, unlimited, put := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+
+	secondLocked := lockRow(second)
+	go func() {
+		_, err := reserveFor(ctx, services[1], owner, second)
+		unlimited <- err
+	}()
+	f.WaitForBlocked(1)
+	go func() {
+		_, _, err := stock.New(services[0]).PutProducts(ctx,
+			[]stock.ProductItem{{SKU: sku, MaxPerOwner: &limit}}, "")
+		units, unread := f.ownerUnits(ctx, owner, row)
+		_, unkept := f.Admin.Exec(ctx, "INSERT INTO answers VALUES ($1)", units)
+		put <- errors.Join(err, unread, unkept)
+	}()
+	f.WaitForBlocked(2)
+	firstLocked := lockRow(first)
+	go func() {
+		_, err := reserveFor(ctx, services[2], owner, first)
+		counted <- err
+	}()
+	f.WaitForBlocked(3)
+	err := errors.Join(secondLocked.Rollback(ctx), <-unlimited)
+	f.WaitUntil(`SELECT EXISTS (SELECT FROM answers)
+    OR EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 11 AND NOT granted)`)
+	if err = errors.Join(err, firstLocked.Rollback(ctx), <-counted, <-put); err != nil {
+		t.Fatal(err)
+	}
+
+	inTheEnd, err = f.ownerUnits(ctx, owner, row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mustAudit(t)
+	return queryOne[int](f, "SELECT units FROM answers"), inTheEnd
+}
+
+// When a change of the catalog is answered, no reserve is under way that counted an owner's units
+// before the last stock row knew the limit.
+func TestALimitIsAnsweredAfterTheReservesThatCounted(t *testing.T) {
+	t.Parallel()
+
+	atAnswer, inTheEnd := limitBetweenTwoReserves(t, asBuilt)
+	if atAnswer != 6 || inTheEnd != 6 {
+		t.Errorf("the owner has %d units at the answer and %d in the end, want 6 at both", atAnswer,
+			inTheEnd)
+	}
+}
+
+func TestALimitIsAnsweredTooEarlyWithoutItsLock(t *testing.T) {
+	t.Parallel()
+
+	for name, change := range map[string]func(*fixture){
+		"the change doesn't wait": func(f *fixture) {
+			f.mutate("await_limited_reserves", "PERFORM pg_advisory_xact_lock(11, _number);", "")
+		},
+		"a reserve doesn't share": func(f *fixture) {
+			f.mutate("lock_owner", "PERFORM pg_advisory_xact_lock_shared(11, _number::integer);", "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if atAnswer, inTheEnd := limitBetweenTwoReserves(t, change); atAnswer == inTheEnd {
+				t.Errorf("the owner has %d units at the answer and in the end, want more then", atAnswer)
+			}
+		})
+	}
 }

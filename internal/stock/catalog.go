@@ -280,8 +280,9 @@ type followed struct {
 	BusyProducts, BusyWarehouses []string
 }
 
-// follow makes the stock rows of the products, or of the warehouses, agree with them, and then
-// waits until everything is on disk. Its error is ErrUnfinished.
+// follow makes the stock rows of the products, or of the warehouses, agree with them. It waits for
+// the reserves that may have missed a limit of the products, and until everything is on disk. Its
+// error is ErrUnfinished.
 func (s *Service) follow(ctx context.Context, products, warehouses []string) error {
 	product, warehouse := uuid.Nil.String(), uuid.Nil.String()
 	for {
@@ -302,7 +303,12 @@ func (s *Service) follow(ctx context.Context, products, warehouses []string) err
 		}
 		product, warehouse = *step.LastProduct, *step.LastWarehouse
 	}
-	_, err := reservation.QueryRow(ctx, s.db, pgx.RowTo[int64], "SELECT write_log_record()")
+	_, err := reservation.Query(ctx, s.db, pgx.RowTo[int], "CALL await_limited_reserves($1)",
+		products)
+	if err != nil {
+		return fmt.Errorf("%w: wait for the reserves of limited products: %w", ErrUnfinished, err)
+	}
+	_, err = reservation.QueryRow(ctx, s.db, pgx.RowTo[int64], "SELECT write_log_record()")
 	if err != nil {
 		return fmt.Errorf("%w: flush the log: %w", ErrUnfinished, err)
 	}

@@ -19,6 +19,7 @@
 --                                                                 detach_archive
 --   9      an archived hold                        hashtext(id)   lock_hold, and 0008_archive.sql
 --   10     the ticks                               0              take_tick, rebase_stream
+--   11     the limit of a product                  hashtext(id)   lock_owner.sql
 --   < 0    an idempotency key of a named caller    see below      here
 --
 -- The locks with one number of 64 bits are hashes of an owner and a limited product

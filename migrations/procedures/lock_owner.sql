@@ -5,6 +5,12 @@
 -- whoever adds to it has the lock of (owner, product). These locks are advisory locks with one
 -- number of 64 bits, which no other use of this database has. Owners with the same number wait for
 -- one another, and nothing else.
+--
+-- A product that gets its first limit is another matter. Its stock rows learn the limit one after
+-- another (follow_catalog.sql). A hold of a row that doesn't know it yet takes no owner's lock, so a
+-- sum that was made before it may be too small. So whoever adds up shares the product's lock until
+-- the commit, and the catalog's change takes it once when all rows know the limit
+-- (await_limited_reserves). What is summed after that sees the last such hold.
 
 -- limits_of_lines reads the limits of each line's stock row, without a lock. The caller's guard
 -- compares them with those of the row that it has locked.
@@ -22,10 +28,10 @@ BEGIN
     ) s;
 END $$;
 
--- lock_owner takes the locks of an owner for the limited ones among the products, in the order of
--- their numbers. Then it locks the hold _id, which may be null, and those of the owner's holds that
--- are dead, by their ids: one of them may have a confirm that came in time and is about to commit.
--- Without an owner or a limit it locks nothing.
+-- lock_owner shares the locks of the limited ones among the products, and then takes those of the
+-- owner for them, each in the order of the numbers. Then it locks the hold _id, which may be null,
+-- and those of the owner's holds that are dead, by their ids: one of them may have a confirm that
+-- came in time and is about to commit. Without an owner or a limit it locks nothing.
 CREATE OR REPLACE FUNCTION lock_owner(
     _owner text, _products uuid[], _per_owner integer[], _id uuid)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -33,6 +39,13 @@ DECLARE
     _number bigint;
     _now    timestamptz;
 BEGIN
+    FOR _number IN
+        SELECT DISTINCT limit_number(l.product_id) AS n
+        FROM unnest(_products, _per_owner) l (product_id, most)
+        WHERE l.most IS NOT NULL AND _owner IS NOT NULL ORDER BY n
+    LOOP
+        PERFORM pg_advisory_xact_lock_shared(11, _number::integer);
+    END LOOP;
     FOR _number IN
         SELECT DISTINCT hashtextextended(l.product_id || _owner, 0) AS number
         FROM unnest(_products, _per_owner) l (product_id, most)
@@ -50,6 +63,27 @@ BEGIN
       AND (r.id = _id OR r.status = 'PENDING' AND r.expires_at <= _now)
     ORDER BY r.id FOR NO KEY UPDATE;
 END $$;
+
+-- await_limited_reserves waits, for one limited product after another, until the transactions that
+-- have summed an owner's units of it have ended. It holds one lock at a time, and only for a moment,
+-- so it is in no one's way but for a reserve that comes meanwhile and waits for the same ones.
+CREATE OR REPLACE PROCEDURE await_limited_reserves(_products uuid[]) LANGUAGE plpgsql AS $$
+DECLARE
+    _number integer;
+BEGIN
+    FOR _number IN
+        SELECT DISTINCT limit_number(p.id) FROM products p
+        WHERE p.id = ANY (_products) AND p.max_per_owner IS NOT NULL
+    LOOP
+        PERFORM pg_advisory_xact_lock(11, _number);
+        COMMIT;
+    END LOOP;
+END $$;
+
+-- limit_number is the number of a product's lock. The planner replaces the call by the expression.
+CREATE OR REPLACE FUNCTION limit_number(_product uuid) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
+    SELECT hashtext(_product::text)
+$$;
 
 -- owner_units is how many units of each product an owner has in live and confirmed holds, but for
 -- the hold _except, less what was returned. A product without such a hold has no row. The caller
