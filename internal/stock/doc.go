@@ -17,9 +17,9 @@
 //  2. The stock rows follow, a thousand at a time, each step a short transaction
 //     (procedures/follow_catalog.sql). A warehouse may have 40,000 of them. From the moment a stock
 //     row has followed, its reserves are refused by the guard of their update.
-//  3. A change of products waits for the reserves that have summed up what an owner has of a limited
-//     one (procedures/lock_owner.sql). One of them may have missed a hold that was made by a stock
-//     row that didn't know the limit yet.
+//  3. A change of products waits for the reserves that have summed up what an owner has of a
+//     limited one (procedures/lock_owner.sql). One of them may have missed a hold of a stock row
+//     that didn't know the limit yet.
 //  4. One flush of the log makes all of this durable. Then the caller gets the answer. So after the
 //     answer no hold is made that the change forbids.
 //
