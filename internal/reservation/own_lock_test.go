@@ -18,10 +18,13 @@ import (
 // before the sessions are opened.
 func (f *fixture) patient() {
 	f.t.Helper()
-	for _, limit := range []string{"lock_timeout", "statement_timeout"} {
+	for _, limit := range []string{
+		"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout",
+	} {
 		f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
 			" SET " + limit + " = '1min'")
 	}
+	f.Admin.Reset()
 }
 
 // waitingMaker is a caller that has made a hold of the last unit of a stock row, and waits for a
@@ -42,14 +45,16 @@ func stall(t *testing.T, ttl time.Duration, change func(*fixture)) *waitingMaker
 	server, db := pgtest.NewDisturbedServer(t, nil)
 	f := open(t, db, 2)
 	f.patient()
+	f.mutate("lost_time", "least(", "greatest(interval '1 h', ") // a restart would move the hold's row
 	change(f)
 	maker, other := f.services()[0], f.services()[1]
 	m := &waitingMaker{
 		fixture: f, t: t, row: f.stock(2), other: other, server: server,
 		answer: make(chan error, 1),
 	}
-	request := reservation.Request{Lines: []reservation.Line{m.row}, TTL: ttl}
+	request := reservation.Request{Lines: []reservation.Line{m.row}}
 	warmed, err := maker.Reserve(f.Context(), request)
+	request.TTL = ttl
 	if err == nil {
 		_, err = m.other.Confirm(f.Context(), warmed.Hold.ID, "")
 	}

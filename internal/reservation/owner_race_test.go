@@ -724,7 +724,9 @@ func limitBetweenTwoReserves(t *testing.T, change func(*fixture)) (atAnswer, inT
 	f.WaitForBlocked(3)
 	err := errors.Join(secondLocked.Rollback(ctx), <-unlimited)
 	f.WaitUntil(`SELECT EXISTS (SELECT FROM answers)
-    OR EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 11 AND NOT granted)`)
+    OR EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+               WHERE d.datname = current_database() AND l.locktype = 'advisory'
+                 AND l.classid = 11 AND l.objsubid = 2 AND NOT l.granted)`)
 	if err = errors.Join(err, firstLocked.Rollback(ctx), <-counted, <-put); err != nil {
 		t.Fatal(err)
 	}

@@ -96,9 +96,10 @@ type ItemsError struct{ Problems []Problem }
 
 func (e *ItemsError) Error() string { return fmt.Sprintf("invalid items: %v", e.Problems) }
 
-// ErrUnfinished means that the catalog was changed, but that some stock rows may not follow yet, or
-// that the change may not be on disk. A repeat of the request finishes it.
-var ErrUnfinished = errors.New("the catalog was changed, but not all of its stock rows follow yet")
+// ErrUnfinished means that the catalog was changed, but that some stock rows, or some reserves
+// under way, may not follow yet, or that the change may not be on disk. A repeat of the request
+// finishes it.
+var ErrUnfinished = errors.New("the catalog was changed, but not all of the stock follows yet")
 
 // problems collects the problems of a request.
 type problems []Problem

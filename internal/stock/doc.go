@@ -62,5 +62,7 @@
 // A transaction that copies the catalog into a stock row shares this lock before it locks a hold or
 // a stock row. A line that makes a stock row does so after the document's lock (move_lines), and a
 // return before the hold's lock (take_back). follow_busy_row alone has a row locked first, and then
-// doesn't wait for the catalog's lock.
+// doesn't wait for the catalog's lock. A change of products takes the lock of each limited one
+// last, one at a time, and holds no other then. Reserves share it after their owner's locks, and
+// before they lock a hold.
 package stock

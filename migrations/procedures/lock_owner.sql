@@ -6,10 +6,10 @@
 -- number of 64 bits, which no other use of this database has. Owners with the same number wait for
 -- one another, and nothing else.
 --
--- A product that gets its first limit is another matter. Its stock rows learn the limit one after
--- another (follow_catalog.sql). A hold of a row that doesn't know it yet takes no owner's lock, so a
--- sum that was made before it may be too small. So whoever adds up shares the product's lock until
--- the commit, and the catalog's change takes it once when all rows know the limit
+-- A product that gets a limit where it had none is another matter. Its stock rows learn the limit
+-- one after another (follow_catalog.sql). A hold of a row that doesn't know it yet takes no owner's
+-- lock, so a sum that was made before it may be too small. So whoever adds up shares the product's
+-- lock until the commit, and the catalog's change takes it once when all rows know the limit
 -- (await_limited_reserves). What is summed after that sees the last such hold.
 
 -- limits_of_lines reads the limits of each line's stock row, without a lock. The caller's guard
@@ -28,10 +28,11 @@ BEGIN
     ) s;
 END $$;
 
--- lock_owner shares the locks of the limited ones among the products, and then takes those of the
--- owner for them, each in the order of the numbers. Then it locks the hold _id, which may be null,
--- and those of the owner's holds that are dead, by their ids: one of them may have a confirm that
--- came in time and is about to commit. Without an owner or a limit it locks nothing.
+-- lock_owner takes the locks of an owner for the limited ones among the products, and then shares
+-- those of these products, each in the order of the numbers. So of one owner's callers only one at
+-- a time keeps a change of the catalog waiting. Then it locks the hold _id, which may be null, and
+-- those of the owner's holds that are dead, by their ids: one of them may have a confirm that came
+-- in time and is about to commit. Without an owner or a limit it locks nothing.
 CREATE OR REPLACE FUNCTION lock_owner(
     _owner text, _products uuid[], _per_owner integer[], _id uuid)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -39,13 +40,6 @@ DECLARE
     _number bigint;
     _now    timestamptz;
 BEGIN
-    FOR _number IN
-        SELECT DISTINCT limit_number(l.product_id) AS n
-        FROM unnest(_products, _per_owner) l (product_id, most)
-        WHERE l.most IS NOT NULL AND _owner IS NOT NULL ORDER BY n
-    LOOP
-        PERFORM pg_advisory_xact_lock_shared(11, _number::integer);
-    END LOOP;
     FOR _number IN
         SELECT DISTINCT hashtextextended(l.product_id || _owner, 0) AS number
         FROM unnest(_products, _per_owner) l (product_id, most)
@@ -56,6 +50,13 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    FOR _number IN
+        SELECT DISTINCT limit_number(l.product_id) AS n
+        FROM unnest(_products, _per_owner) l (product_id, most)
+        WHERE l.most IS NOT NULL ORDER BY n
+    LOOP
+        PERFORM pg_advisory_xact_lock_shared(11, _number::integer);
+    END LOOP;
     _now := clock_timestamp(); -- after the locks
     PERFORM FROM reservations r
     WHERE r.id IN (SELECT p.hold_id FROM hold_parties p WHERE p.owner = _owner
@@ -65,8 +66,8 @@ BEGIN
 END $$;
 
 -- await_limited_reserves waits, for one limited product after another, until the transactions that
--- have summed an owner's units of it have ended. It holds one lock at a time, and only for a moment,
--- so it is in no one's way but for a reserve that comes meanwhile and waits for the same ones.
+-- have summed an owner's units of it have ended. While it waits for them, at most for lock_timeout,
+-- each new reserve of that product for an owner waits behind it.
 CREATE OR REPLACE PROCEDURE await_limited_reserves(_products uuid[]) LANGUAGE plpgsql AS $$
 DECLARE
     _number integer;

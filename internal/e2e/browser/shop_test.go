@@ -122,11 +122,10 @@ func TestTwoBrowsersFightForTheLastMug(t *testing.T) {
 		b.click(openCart)
 		b.lines("1 Ceramic Mug From Los Angeles")
 	}
-	var both sync.WaitGroup
+	s.breakWith(meeting(2))
 	for _, b := range tabs {
-		both.Go(func() { b.click(checkOut) })
+		b.click(checkOut)
 	}
-	both.Wait()
 	for _, b := range tabs {
 		b.until("location.pathname.startsWith('/reservation/') || " +
 			"document.querySelector('.trouble button')")

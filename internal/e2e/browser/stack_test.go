@@ -225,6 +225,26 @@ func hanging(done <-chan struct{}) func(w http.ResponseWriter, r *http.Request) 
 	}
 }
 
+// meeting lets reserves wait until n of them have come. So the pages have asked before any of them
+// learns of another one's hold.
+func meeting(n int64) func(http.ResponseWriter, *http.Request) bool {
+	var come atomic.Int64
+	all := make(chan struct{})
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || r.URL.Path != "/api/reservations" {
+			return false
+		}
+		if come.Add(1) == n {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-r.Context().Done():
+		}
+		return false
+	}
+}
+
 // losing lets matching requests take effect, and drops the answers of the first ones.
 func (s *stack) losing(method, suffix string, times int64) *atomic.Int64 {
 	var lost atomic.Int64
