@@ -129,69 +129,52 @@ func (m *waitingMaker) sweeps() bool {
 
 func asBuilt(*fixture) {}
 
-func TestNobodyWaitsForTheFlushOfAReserve(t *testing.T) {
-	t.Parallel()
-
-	for name, resolve := range map[string]func(t *testing.T) bool{
-		"confirm": func(t *testing.T) bool {
-			m := stall(t, time.Minute, asBuilt)
-			return m.resolves(m.confirm)
-		},
-		"reclaim": func(t *testing.T) bool {
-			m := stall(t, time.Second, asBuilt)
-			m.awaitEnd()
-			return m.resolves(m.reserve)
-		},
-		"sweep": func(t *testing.T) bool {
-			m := stall(t, time.Second, asBuilt)
-			m.awaitEnd()
-			return m.sweeps()
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if !resolve(t) {
-				t.Error("the hold wasn't resolved before the disk went on")
-			}
-		})
+// stronger lets routines lock holds FOR UPDATE.
+func stronger(routines ...string) func(*fixture) {
+	return func(f *fixture) {
+		for _, routine := range routines {
+			f.mutate(routine, "FOR NO KEY UPDATE", "FOR UPDATE")
+		}
 	}
 }
 
-// The control: when a lock is stronger than it need be, the others wait, or skip the hold.
-func TestOthersWaitForTheFlushWithAStrongerLock(t *testing.T) {
+// Others resolve a hold whose maker waits for the disk. In the control a lock is stronger than it
+// need be: then they wait, or skip the hold.
+func TestNobodyWaitsForTheFlushOfAReserve(t *testing.T) {
 	t.Parallel()
 
-	stronger := func(routines ...string) func(*fixture) {
-		return func(f *fixture) {
-			for _, routine := range routines {
-				f.mutate(routine, "FOR NO KEY UPDATE", "FOR UPDATE")
-			}
-		}
-	}
-	for name, resolve := range map[string]func(t *testing.T) bool{
-		"confirm": func(t *testing.T) bool {
-			m := stall(t, time.Minute, func(f *fixture) {
+	for name, test := range map[string]struct {
+		ttl     time.Duration
+		control func(*fixture)
+		resolve func(*waitingMaker) bool
+	}{
+		"confirm": {
+			time.Minute,
+			func(f *fixture) {
 				f.mutate("reserve_line", "FOR KEY SHARE SKIP LOCKED", "FOR UPDATE SKIP LOCKED")
-			})
-			return m.resolves(m.confirm)
+			},
+			func(m *waitingMaker) bool { return m.resolves(m.confirm) },
 		},
-		"reclaim": func(t *testing.T) bool {
-			m := stall(t, time.Second, stronger("reclaim_holds", "await_dead_hold"))
-			m.awaitEnd()
-			return m.resolves(m.reserve)
+		"reclaim": {
+			time.Second, stronger("reclaim_holds", "await_dead_hold"),
+			func(m *waitingMaker) bool { m.awaitEnd(); return m.resolves(m.reserve) },
 		},
-		"sweep": func(t *testing.T) bool {
-			m := stall(t, time.Second, stronger("sweep_holds"))
-			m.awaitEnd()
-			return m.sweeps()
+		"sweep": {
+			time.Second, stronger("sweep_holds"),
+			func(m *waitingMaker) bool { m.awaitEnd(); return m.sweeps() },
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if resolve(t) {
-				t.Error("the hold was resolved before the disk went on")
-			}
-		})
+		for kind, change := range map[string]func(*fixture){
+			"as built": asBuilt, "control": test.control,
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				want := kind == "as built"
+				if got := test.resolve(stall(t, test.ttl, change)); got != want {
+					t.Errorf("the hold was resolved before the disk went on: %t, want %t", got, want)
+				}
+			})
+		}
 	}
 }
 

@@ -304,12 +304,14 @@ func (s *Service) follow(ctx context.Context, products, warehouses []string) err
 		}
 		product, warehouse = *step.LastProduct, *step.LastWarehouse
 	}
-	_, err := reservation.Query(ctx, s.db, pgx.RowTo[int], "CALL await_limited_reserves($1)",
-		products)
-	if err != nil {
-		return fmt.Errorf("%w: wait for the reserves of limited products: %w", ErrUnfinished, err)
+	if products != nil {
+		_, err := reservation.Query(ctx, s.db, pgx.RowTo[int], "CALL await_limited_reserves($1)",
+			products)
+		if err != nil {
+			return fmt.Errorf("%w: wait for the reserves of limited products: %w", ErrUnfinished, err)
+		}
 	}
-	_, err = reservation.QueryRow(ctx, s.db, pgx.RowTo[int64], "SELECT write_log_record()")
+	_, err := reservation.QueryRow(ctx, s.db, pgx.RowTo[int64], "SELECT write_log_record()")
 	if err != nil {
 		return fmt.Errorf("%w: flush the log: %w", ErrUnfinished, err)
 	}
