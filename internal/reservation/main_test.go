@@ -326,12 +326,12 @@ func mustBreak(t *testing.T, callers int, promise string, mutate func(f *fixture
 	f := newFixture(t, callers)
 	mutate(f)
 	var others []string
-	for range controlRounds {
+	for n := range controlRounds {
 		r := f.run(body)
 		if slices.Contains(r.broken(), promise) {
 			first := slices.IndexFunc(r.found,
 				func(v reservation.Violation) bool { return v.Promise == promise })
-			t.Logf("broken, as expected: %.300s", r.found[first].Detail)
+			t.Logf("broken in round %d, as expected: %.300s", n+1, r.found[first].Detail)
 			return
 		}
 		others = r.broken()

@@ -215,34 +215,37 @@ func raceOfAnOwnersLocks(ctx context.Context, f *fixture, r *report) {
 			_, err := reserveFor(ctx, services[i], owner, lines...)
 			r.check(err == nil, "error", "Reserve() = %v", err)
 		})
+		r.checkRetries(services)
 		if r.anyBroken() {
 			break
 		}
 	}
-	r.checkRetries(services)
 }
 
 func TestAnOwnersCallsDeadlockInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
-	for name, mutation := range map[string][2]string{
+	// Each call takes its locks in an order of its own, and waits between the first two.
+	for name, mutations := range map[string][][2]string{
 		"of the owner's locks": {
-			"SELECT DISTINCT hashtextextended(l.product_id || _owner, 0) AS number",
-			"SELECT hashtextextended(l.product_id || _owner, 0) AS number",
+			{"SELECT DISTINCT hashtextextended(l.product_id || _owner, 0) AS number",
+				"SELECT hashtextextended(l.product_id || _owner, 0) AS number"},
+			{"ORDER BY number", "ORDER BY random()"},
+			{"PERFORM pg_advisory_xact_lock(_number);",
+				"PERFORM pg_advisory_xact_lock(_number), pg_sleep(0.002);"},
 		},
-		"of the dead holds": {"ORDER BY r.id FOR", "ORDER BY md5(r.id::text || pg_backend_pid()) FOR"},
+		"of the dead holds": {
+			{"ORDER BY r.id FOR", "ORDER BY md5(r.id::text || pg_backend_pid()) FOR"},
+			{"PERFORM FROM", "PERFORM pg_sleep(0.002) FROM"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
 			mustBreak(t, fewCallers, deadlock, func(f *fixture) {
 				checkDeadlocksSooner(f)
-				f.mutate("lock_owner", mutation[0], mutation[1])
-				if name == "of the owner's locks" {
-					f.mutate("lock_owner", "ORDER BY number",
-						"ORDER BY (l.product_id = _products[1]) = (pg_backend_pid() % 2 = 0)")
-				} else { // so that the callers lock at the same time
-					f.mutate("lock_owner", "PERFORM FROM", "PERFORM pg_sleep(0.002) FROM")
+				for _, m := range mutations {
+					f.mutate("lock_owner", m[0], m[1])
 				}
 			}, raceOfAnOwnersLocks)
 		})

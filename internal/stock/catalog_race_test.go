@@ -38,11 +38,11 @@ const controlRounds = 30
 // mustBreak is a negative control: without the guard the scenario must break something.
 func mustBreak(t *testing.T, callers int, run scenario, mutate func(s store)) {
 	t.Helper()
-	for range controlRounds {
+	for n := range controlRounds {
 		s := newStore(t, callers)
 		mutate(s)
 		if broken := run(s); broken != "" {
-			t.Logf("broken, as expected: %s", broken)
+			t.Logf("broken in round %d, as expected: %s", n+1, broken)
 			return
 		}
 	}
