@@ -28,9 +28,26 @@ func dropCheck(f *fixture) {
 // dropTrigger lets a resolved hold change again.
 func dropTrigger(f *fixture) { f.Exec("DROP TRIGGER i3_resolved_once_i4_alive ON reservations") }
 
+// rest lets the other callers run at the place where a control wants them to. Without it, callers
+// that share one slow processor may run one after another, and the race breaks nothing.
+const (
+	rest    = "\nPERFORM pg_sleep(0.002);\n"
+	restRow = ", pg_sleep(0.002)" // in a SELECT that locks rows: before each of them
+)
+
+// restAround lets a caller of reserve_line rest between its look and its update, and again while it
+// has the stock row's lock.
+func restAround(f *fixture) {
+	f.mutate("reserve_line", "outcome := 'HELD';", "outcome := 'HELD';"+rest)
+	f.mutate("reserve_line", "IF FOUND THEN\n            IF _raise", "IF FOUND THEN"+rest+"IF _raise")
+}
+
 const (
 	lineGuard = "AND total - reserved >= _raise"
 	cartGuard = "AND i.total - i.reserved >= l.units"
+
+	// asyncCommit comes between the looks of reserve_cart and its locks.
+	asyncCommit = "_ignored := set_config('synchronous_commit', 'off', true);"
 )
 
 func TestReserveOversellsWithoutTheGuardInItsUpdate(t *testing.T) {
@@ -40,6 +57,7 @@ func TestReserveOversellsWithoutTheGuardInItsUpdate(t *testing.T) {
 	// out of date when it updates the row.
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)
+		restAround(f)
 		f.mutate("reserve_line", lineGuard, "")
 	}, raceForLastUnit)
 }
@@ -53,6 +71,7 @@ func TestReserveOversellsWithItsGuardInASubselect(t *testing.T) {
 		WHERE i.product_id = _product AND i.warehouse_id = _warehouse)`
 	mustBreak(t, manyCallers, "I1", func(f *fixture) {
 		dropCheck(f)
+		restAround(f)
 		f.mutate("reserve_line", lineGuard, subselect)
 	}, raceForLastUnit)
 }
@@ -62,8 +81,10 @@ func TestTheCheckConstraintPreventsOversellingWithoutTheGuard(t *testing.T) {
 
 	// The constraint stays, so nobody oversells, but the losers get an internal error instead of a
 	// shortage.
-	mustBreak(t, manyCallers, "error", func(f *fixture) { f.mutate("reserve_line", lineGuard, "") },
-		raceForLastUnit)
+	mustBreak(t, manyCallers, "error", func(f *fixture) {
+		restAround(f)
+		f.mutate("reserve_line", lineGuard, "")
+	}, raceForLastUnit)
 }
 
 func TestCartsOversellWithoutTheirGuard(t *testing.T) {
@@ -71,6 +92,7 @@ func TestCartsOversellWithoutTheirGuard(t *testing.T) {
 
 	mustBreak(t, someCallers, "I1", func(f *fixture) {
 		dropCheck(f)
+		f.mutate("reserve_cart", asyncCommit, asyncCommit+rest)
 		f.mutate("reserve_cart", cartGuard, "")
 	}, raceForLastCart)
 }
@@ -80,14 +102,16 @@ func TestCartsAreHeldInPartWithoutTheCountOfUpdatedRows(t *testing.T) {
 
 	// The guard stays, so no stock row oversells. But a cart is held even though one of its lines
 	// didn't pass the guard.
-	mustBreak(t, someCallers, "I1",
-		func(f *fixture) { f.mutate("reserve_cart", "IF _found = _lines", "IF true") },
-		raceForLastCart)
+	mustBreak(t, someCallers, "I1", func(f *fixture) {
+		f.mutate("reserve_cart", asyncCommit, asyncCommit+rest)
+		f.mutate("reserve_cart", "IF _found = _lines", "IF true")
+	}, raceForLastCart)
 }
 
 // checkStatusInASubselect moves the status guard of resolve_hold into a sub-select. After a wait
 // for the hold's lock the sub-select still reads the statement's old snapshot.
 func checkStatusInASubselect(f *fixture) {
+	f.mutate("resolve_hold", "_marked := FOUND;", "_marked := FOUND;"+rest)
 	f.mutate("resolve_hold", "AND status::text = 'PENDING' ",
 		"AND EXISTS (SELECT FROM reservations l WHERE l.id = _id AND l.status = 'PENDING') ")
 }
@@ -192,6 +216,7 @@ func TestUnsortedCartsDeadlockWithoutTheSort(t *testing.T) {
 		checkDeadlocksSooner(f)
 		f.mutate("reserve_cart", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY array_position(_products, i.product_id) FOR NO KEY UPDATE")
+		f.mutate("reserve_cart", "l.units, l.epoch\n", "l.units, l.epoch"+restRow+"\n")
 	}, raceOfUnsortedCarts)
 }
 
@@ -202,6 +227,7 @@ func TestConfirmsAndReleasesDeadlockInAnotherLockOrder(t *testing.T) {
 		checkDeadlocksSooner(f)
 		f.mutate("give_up_units", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
+		f.mutate("give_up_units", "newest.epoch, l.quantity\n", "newest.epoch, l.quantity"+restRow+"\n")
 	}, raceOfOppositeCarts)
 }
 
@@ -249,6 +275,7 @@ func TestSweepDeadlocksInAnotherLockOrder(t *testing.T) {
 		checkDeadlocksSooner(f)
 		f.mutate("sweep_holds", "ORDER BY i.product_id, i.warehouse_id FOR NO KEY UPDATE",
 			"ORDER BY i.product_id DESC, i.warehouse_id FOR NO KEY UPDATE")
+		f.mutate("sweep_holds", "i.warehouse_id, f.quantity\n", "i.warehouse_id, f.quantity"+restRow+"\n")
 	}, raceOfSweepAndCarts)
 }
 
@@ -613,6 +640,7 @@ func TestSweepsGiveUnitsBackTwiceWithoutTheirGuard(t *testing.T) {
 		f.mutate("sweep_holds",
 			"WHERE r.id = taken.id AND r.status::text = 'PENDING' AND r.expires_at - _now <= '0'",
 			"WHERE r.id = taken.id")
+		f.mutate("sweep_holds", "EXIT WHEN _taken", rest+"EXIT WHEN _taken")
 	}, raceOfSweeps)
 }
 

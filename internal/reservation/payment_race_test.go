@@ -208,6 +208,7 @@ func TestLatePaymentsOversellWithoutTheGuard(t *testing.T) {
 	mustBreak(t, 50, "I1", func(f *fixture) {
 		dropCheck(f)
 		f.mutate("sell_units", "i.total - i.reserved >= l.units AND", "")
+		f.mutate("reacquire_units", "PERFORM insert_successor", rest+"PERFORM insert_successor")
 	}, raceForTheLastUnits)
 }
 

@@ -452,7 +452,10 @@ func TestExtendsThatShortenCartsDeadlockWithoutTheLockOrder(t *testing.T) {
 	t.Parallel()
 
 	mustBreak(t, 4, deadlock, func(f *fixture) {
+		checkDeadlocksSooner(f)
 		f.mutate("lock_stock_of_shortened_cart", "ORDER BY i.product_id, i.warehouse_id",
 			"ORDER BY random()")
+		f.mutate("lock_stock_of_shortened_cart", "PERFORM FROM inventory",
+			"PERFORM pg_sleep(0.002) FROM inventory")
 	}, raceOfShortenedCarts)
 }
