@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/allo/reservations/internal/migrate"
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/postgres"
@@ -143,15 +145,20 @@ WHERE pronamespace = 'public'::regnamespace AND pronargdefaults > 0`
 func TestUpSetsTheRolesTimeoutsAndPlannerSettings(t *testing.T) {
 	t.Parallel()
 
-	db := pgtest.NewFixture(t, pgtest.New(t))
+	conn, err := pgx.Connect(t.Context(), pgtest.New(t).DirectURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
 	for name, want := range map[string]string{
 		"lock_timeout": "2s", "statement_timeout": "5s",
 		"idle_in_transaction_session_timeout": "10s",
 		"enable_seqscan":                      "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
 	} {
-		got := pgtest.QueryOne[string](db, "SELECT current_setting($1)", name)
-		if got != want {
-			t.Errorf("%s = %q, want %q", name, got, want)
+		var got string
+		err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&got)
+		if err != nil || got != want {
+			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
 		}
 	}
 }

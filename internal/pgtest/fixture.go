@@ -50,6 +50,9 @@ func NewFixtureOfSize(t testing.TB, db Database, connections int32) *Fixture {
 	}
 	config.MaxConns = connections
 	config.ConnConfig.RuntimeParams["application_name"] = fixtureName
+	for _, limit := range limits() {
+		config.ConnConfig.RuntimeParams[limit] = patience()
+	}
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	admin, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
@@ -57,6 +60,26 @@ func NewFixtureOfSize(t testing.TB, db Database, connections int32) *Fixture {
 	}
 	t.Cleanup(admin.Close)
 	return &Fixture{Database: db, Admin: admin, t: t}
+}
+
+// limits are the settings that end a session's statement, wait or transaction. The role's values
+// are for the service. A Fixture prepares tests and waits for others, which takes a slow machine
+// longer.
+func limits() []string {
+	return []string{"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"}
+}
+
+// patience is fixtureTimeout as Postgres reads it, in milliseconds.
+func patience() string { return fmt.Sprint(fixtureTimeout.Milliseconds()) }
+
+// Patient lets the service's sessions wait for as long as a Fixture's. It is for a test that acts
+// while they wait. Call it before the sessions are opened.
+func (f *Fixture) Patient() {
+	f.t.Helper()
+	for _, limit := range limits() {
+		f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
+			" SET " + limit + " = " + patience())
+	}
 }
 
 // Context returns a context that ends with the test, or after a minute.

@@ -7,25 +7,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/allo/reservations/internal/pgtest"
 	"github.com/allo/reservations/internal/reservation"
 )
-
-// patient lets the callers' sessions wait for as long as the test may. It is for a test that acts
-// while they wait, which takes a slow machine longer than the role's limits. It must be called
-// before the sessions are opened.
-func (f *fixture) patient() {
-	f.t.Helper()
-	for _, limit := range []string{
-		"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout",
-	} {
-		f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
-			" SET " + limit + " = '1min'")
-	}
-	f.Admin.Reset()
-}
 
 // waitingMaker is a caller that has made a hold of the last unit of a stock row, and waits for a
 // disk that stalls.
@@ -44,7 +29,7 @@ func stall(t *testing.T, ttl time.Duration, change func(*fixture)) *waitingMaker
 	t.Helper()
 	server, db := pgtest.NewDisturbedServer(t, nil)
 	f := open(t, db, 2)
-	f.patient()
+	f.Patient()
 	f.mutate("lost_time", "least(", "greatest(interval '1 h', ") // a restart would move the hold's row
 	change(f)
 	maker, other := f.services()[0], f.services()[1]
@@ -203,7 +188,7 @@ func TestALockOfTheTableAfterTheFirstCommitLeavesTheAnswerOpen(t *testing.T) {
 // hasn't prepared yet in another field of the error.
 func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 	f := newFixture(t, 1)
-	f.patient()
+	f.Patient()
 	f.ownLockSoon("")
 	row := f.stock(9)
 	s := f.services()[0]
@@ -249,7 +234,7 @@ func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 func reserveLocked(t *testing.T, change func(*fixture)) error {
 	t.Helper()
 	f := newFixture(t, 1)
-	f.patient()
+	f.Patient()
 	row := f.stock(9)
 	change(f)
 	f.ownLockSoon("PERFORM pg_advisory_xact_lock(7);\n            ")

@@ -687,7 +687,7 @@ func raceOfDyingHoldAndLatePayment(ctx context.Context, f *fixture, r *report) {
 func limitBetweenTwoReserves(t *testing.T, change func(*fixture)) (atAnswer, inTheEnd int) {
 	t.Helper()
 	f := newFixture(t, 3)
-	f.patient()
+	f.Patient()
 	change(f)
 	f.Exec("CREATE TABLE answers (units integer)")
 	ctx, services, limit := f.Context(), f.services(), 5
