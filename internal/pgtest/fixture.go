@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,10 +77,12 @@ func patience() string { return fmt.Sprint(fixtureTimeout.Milliseconds()) }
 // while they wait. Call it before the sessions are opened.
 func (f *Fixture) Patient() {
 	f.t.Helper()
+	var settings strings.Builder
 	for _, limit := range limits() {
-		f.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{f.Name}.Sanitize() +
-			" SET " + limit + " = " + patience())
+		fmt.Fprintf(&settings, "ALTER ROLE CURRENT_USER IN DATABASE %s SET %s = %s;\n",
+			pgx.Identifier{f.Name}.Sanitize(), limit, patience())
 	}
+	f.Exec("DO $$ BEGIN " + settings.String() + "END $$")
 }
 
 // Context returns a context that ends with the test, or after a minute.

@@ -195,10 +195,7 @@ func raceOfUnsortedCarts(ctx context.Context, f *fixture, r *report) {
 func TestUnsortedCartsDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 
-	f := newFixture(t, fewCallers)
-	if r := f.run(raceOfUnsortedCarts); len(r.found) != 0 {
-		t.Errorf("the race broke %v:%s", r.broken(), r)
-	}
+	mustHold(t, fewCallers, raceOfUnsortedCarts)
 }
 
 // checkDeadlocksSooner makes sessions that are opened later look for a deadlock after 20 ms instead
@@ -361,7 +358,7 @@ func raceWithTheEnd(
 		lock, id := lockHoldSQL, hold.ID
 		if lockStock {
 			lock, id = lockStockSQL, lines[0].ProductID
-			f.Exec(endSoonSQL, hold.ID.String(), 250*time.Millisecond)
+			f.Exec(endSoonSQL, hold.ID.String(), soon)
 		}
 		if _, err := tx.Exec(ctx, lock, id.String()); err != nil {
 			f.t.Fatal(err)
@@ -516,7 +513,7 @@ func raceWithTheReclaimOfALine(
 ) {
 	rows := f.stocks(1, 1)
 	cart := f.hold(rows...)
-	f.Exec(endSoonSQL, cart.ID.String(), 250*time.Millisecond)
+	f.Exec(endSoonSQL, cart.ID.String(), soon)
 	const lockLineSQL = `
 SELECT 1 FROM reservation_items WHERE reservation_id = $1 AND product_id = $2 FOR UPDATE`
 	tx := f.lock(lockLineSQL, cart.ID.String(), rows[0].ProductID.String())
@@ -672,16 +669,16 @@ func raceOfSweepAndLockedHold(ctx context.Context, f *fixture, r *report) {
 func TestSweepSkipsALockedHold(t *testing.T) {
 	t.Parallel()
 
-	mustHold(t, 1, raceOfSweepAndLockedHold)
+	newFixtureWithLimits(t, 1).mustHold(raceOfSweepAndLockedHold)
 }
 
 func TestSweepWaitsForALockedHoldWithoutSkipLocked(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I9", func(f *fixture) {
-		f.mutate("sweep_holds", "LIMIT _limit FOR NO KEY UPDATE SKIP LOCKED",
-			"LIMIT _limit FOR NO KEY UPDATE")
-	}, raceOfSweepAndLockedHold)
+	f := newFixtureWithLimits(t, 1)
+	f.mutate("sweep_holds", "LIMIT _limit FOR NO KEY UPDATE SKIP LOCKED",
+		"LIMIT _limit FOR NO KEY UPDATE")
+	f.mustBreak("I9", raceOfSweepAndLockedHold)
 }
 
 const (

@@ -36,6 +36,10 @@ const movedSQL = `
 UPDATE reservation_items l SET expires_at = moved.expires_at
 FROM moved WHERE l.reservation_id = moved.id`
 
+// soon is when a hold ends while a verb waits that must find it alive first. It leaves a slow
+// machine the time to make the verb wait.
+const soon = 2 * time.Second
+
 // endSoonSQL lets the hold $1 end after the time $2.
 const endSoonSQL = `
 WITH moved AS (

@@ -268,7 +268,7 @@ func TestAReplayComesBeforeALimitThatWasLowered(t *testing.T) {
 func TestARequestAboveTheLimitWaitsForItsTwin(t *testing.T) {
 	t.Parallel()
 
-	f := newFixture(t, 1)
+	f := newFixtureWithLimits(t, 1)
 	request := reservation.Request{
 		Lines: []reservation.Line{f.stock(1)}, TTL: 2 * maxHold, Key: "key",
 	}
@@ -457,15 +457,15 @@ func TestNobodyElsesKeyReplaysAboveALimitThatWasLowered(t *testing.T) {
 func TestAStrangersKeyOfTheSameHashDoesNotBlock(t *testing.T) {
 	t.Parallel()
 
-	mustHold(t, 1, raceOfKeysWithOneHash)
+	newFixtureWithLimits(t, 1).mustHold(raceOfKeysWithOneHash)
 }
 
 func TestAStrangersKeyOfTheSameHashBlocksInOneClass(t *testing.T) {
 	t.Parallel()
 
-	mustBreak(t, 1, "I6", func(f *fixture) {
-		f.mutate("claim_key", "IF left(_key, 1) = ',' THEN", "IF false THEN")
-	}, raceOfKeysWithOneHash)
+	f := newFixtureWithLimits(t, 1)
+	f.mutate("claim_key", "IF left(_key, 1) = ',' THEN", "IF false THEN")
+	f.mustBreak("I6", raceOfKeysWithOneHash)
 }
 
 func raceOfKeysWithOneHash(ctx context.Context, f *fixture, r *report) {

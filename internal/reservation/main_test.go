@@ -46,7 +46,17 @@ type fixture struct {
 	callers []*postgres.Pool
 }
 
+// newFixture makes a fixture whose callers wait for a lock for as long as the test may. A slow
+// machine takes longer than the role's limits for what a test does meanwhile.
 func newFixture(t testing.TB, callers int) *fixture {
+	t.Helper()
+	f := newFixtureWithLimits(t, callers)
+	f.Patient()
+	return f
+}
+
+// newFixtureWithLimits makes a fixture whose callers have the role's limits, for a test of these.
+func newFixtureWithLimits(t testing.TB, callers int) *fixture {
 	t.Helper()
 	n := int64(callers + ownConnections + pgtest.FixtureConnections)
 	if err := connections.Acquire(t.Context(), n); err != nil {
@@ -282,14 +292,6 @@ func (f *fixture) run(body race) *report {
 // nothing is a race without callers: run then only audits.
 func nothing(context.Context, *fixture, *report) {}
 
-// mustBeEmpty fails the test when a promise is broken.
-func (r *report) mustBeEmpty(t testing.TB) {
-	t.Helper()
-	if len(r.found) != 0 {
-		t.Errorf("broken: %v:%s", r.broken(), r)
-	}
-}
-
 // deadlocks returns how many deadlocks the server has counted in this database. Backends report
 // their counts from time to time, so it first makes each backend report. A pooler may hide some
 // backends. There the services' count of retries must show the deadlocks.
@@ -307,36 +309,46 @@ func (f *fixture) deadlocks(ctx context.Context) int {
 		"SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
 }
 
-// mustHold runs a race and fails the test when a promise breaks.
+// mustHold runs a race on a fixture of its own and fails the test when a promise breaks.
 func mustHold(t *testing.T, callers int, body race) {
 	t.Helper()
-	if r := newFixture(t, callers).run(body); len(r.found) != 0 {
-		t.Errorf("the race broke %v:%s", r.broken(), r)
+	newFixture(t, callers).mustHold(body)
+}
+
+func (f *fixture) mustHold(body race) {
+	f.t.Helper()
+	if r := f.run(body); len(r.found) != 0 {
+		f.t.Errorf("the race broke %v:%s", r.broken(), r)
 	}
 }
 
 // controlRounds is how often a negative control runs its race before it fails.
 const controlRounds = 40
 
-// mustBreak is a negative control. It removes a guard with mutate and runs the race until the
-// promise breaks. It fails the test when the promise never breaks, because a race that can't fail
-// proves nothing.
+// mustBreak is a negative control. It removes a guard with mutate, on a fixture of its own, and
+// runs the race until the promise breaks. It fails the test when the promise never breaks, because
+// a race that can't fail proves nothing.
 func mustBreak(t *testing.T, callers int, promise string, mutate func(f *fixture), body race) {
 	t.Helper()
 	f := newFixture(t, callers)
 	mutate(f)
+	f.mustBreak(promise, body)
+}
+
+func (f *fixture) mustBreak(promise string, body race) {
+	f.t.Helper()
 	var others []string
 	for n := range controlRounds {
 		r := f.run(body)
 		if slices.Contains(r.broken(), promise) {
 			first := slices.IndexFunc(r.found,
 				func(v reservation.Violation) bool { return v.Promise == promise })
-			t.Logf("broken in round %d, as expected: %.300s", n+1, r.found[first].Detail)
+			f.t.Logf("broken in round %d, as expected: %.300s", n+1, r.found[first].Detail)
 			return
 		}
 		others = r.broken()
 	}
-	t.Errorf("without the guard the race broke %v in %d rounds, want %s among them", others,
+	f.t.Errorf("without the guard the race broke %v in %d rounds, want %s among them", others,
 		controlRounds, promise)
 }
 

@@ -188,7 +188,6 @@ func TestALockOfTheTableAfterTheFirstCommitLeavesTheAnswerOpen(t *testing.T) {
 // hasn't prepared yet in another field of the error.
 func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 	f := newFixture(t, 1)
-	f.Patient()
 	f.ownLockSoon("")
 	row := f.stock(9)
 	s := f.services()[0]
@@ -234,7 +233,6 @@ func lockTableAfterTheFirstCommit(t *testing.T, before int) {
 func reserveLocked(t *testing.T, change func(*fixture)) error {
 	t.Helper()
 	f := newFixture(t, 1)
-	f.Patient()
 	row := f.stock(9)
 	change(f)
 	f.ownLockSoon("PERFORM pg_advisory_xact_lock(7);\n            ")

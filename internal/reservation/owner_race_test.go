@@ -270,7 +270,7 @@ func raceOfConfirmAtTheEnd(ctx context.Context, f *fixture, r *report) {
 	answer, err := reserveFor(ctx, services[0], owner, row)
 	r.check(err == nil, "error", "Reserve() = %v", err)
 	hold := answer.Hold
-	f.Exec(endSoonSQL, hold.ID.String(), 250*time.Millisecond)
+	f.Exec(endSoonSQL, hold.ID.String(), soon)
 	tx := f.lock("SELECT " + commitLock)
 	var confirmed, reserved error
 	answered := make(chan struct{})
@@ -325,7 +325,7 @@ func TestAConfirmAtTheEndOfAHoldCountsForItsOwner(t *testing.T) {
 		if between {
 			aliveThenDead(f)
 		}
-		f.run(raceOfConfirmAtTheEnd).mustBeEmpty(t)
+		f.mustHold(raceOfConfirmAtTheEnd)
 	}
 }
 
@@ -638,7 +638,7 @@ func TestALatePaymentIsNotLostToAHoldThatIsDying(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, 2)
 	aliveThenDead(f)
-	f.run(raceOfDyingHoldAndLatePayment).mustBeEmpty(t)
+	f.mustHold(raceOfDyingHoldAndLatePayment)
 }
 
 func TestALatePaymentIsLostToAHoldThatIsDyingWithoutTheSecondLook(t *testing.T) {
@@ -661,7 +661,7 @@ func raceOfDyingHoldAndLatePayment(ctx context.Context, f *fixture, r *report) {
 	f.kill(paid.Hold)
 	other, err := reserveFor(ctx, services[0], owner, row)
 	r.check(err == nil, "error", "Reserve() = %v", err)
-	f.Exec(endSoonSQL, other.Hold.ID.String(), 250*time.Millisecond)
+	f.Exec(endSoonSQL, other.Hold.ID.String(), soon)
 	tx := f.lock("SELECT FROM reservations WHERE id = $1 FOR NO KEY UPDATE", other.Hold.ID.String())
 	if err := pgtest.Wait(ctx, f.Admin, isDeadSQL, other.Hold.ID.String()); err != nil {
 		r.check(false, "error", "wait for the hold's end: %v", err)
@@ -687,7 +687,6 @@ func raceOfDyingHoldAndLatePayment(ctx context.Context, f *fixture, r *report) {
 func limitBetweenTwoReserves(t *testing.T, change func(*fixture)) (atAnswer, inTheEnd int) {
 	t.Helper()
 	f := newFixture(t, 3)
-	f.Patient()
 	change(f)
 	f.Exec("CREATE TABLE answers (units integer)")
 	ctx, services, limit := f.Context(), f.services(), 5

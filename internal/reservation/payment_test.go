@@ -129,7 +129,7 @@ func TestALatePaymentReacquiresOrIsLost(t *testing.T) {
 			t.Errorf("confirm r = %s", got)
 		}
 	}
-	f.run(nothing).mustBeEmpty(t)
+	f.mustHold(nothing)
 }
 
 func TestAHoldReplacesAnother(t *testing.T) {
@@ -148,7 +148,7 @@ func TestAHoldReplacesAnother(t *testing.T) {
 		if a.Hold.Replaces == nil || *a.Hold.Replaces != old || a.Hold.Owner != "ann" {
 			t.Errorf("the new hold is %+v", a.Hold)
 		}
-		f.run(nothing).mustBeEmpty(t)
+		f.mustHold(nothing)
 		return a.Hold
 	}
 	a := f.hold(of(lines[0], 2))
@@ -197,7 +197,7 @@ func TestAnOwnersLimit(t *testing.T) {
 			t.Errorf("got %s, want %s", step.got, step.want)
 		}
 	}
-	f.run(nothing).mustBeEmpty(t)
+	f.mustHold(nothing)
 }
 
 // A hold of version 0 is from before there was a ledger.

@@ -267,7 +267,7 @@ func raceOfLateReplacement(ctx context.Context, f *fixture, r *report) {
 	s := f.services()[0]
 	for _, rows := range [][]reservation.Line{f.stocks(2), f.stocks(2, 2)} {
 		old := f.hold(rows...)
-		f.Exec(endSoonSQL, old.ID.String(), 250*time.Millisecond)
+		f.Exec(endSoonSQL, old.ID.String(), soon)
 		tx := f.lock(lockStockSQL, rows[0].ProductID.String())
 		var answer reservation.Answer
 		var err error
@@ -307,7 +307,7 @@ func raceOfReplacementAndReclaim(ctx context.Context, f *fixture, r *report) {
 	services := f.services()
 	rows := f.stocks(otherUnits, 1)
 	old := f.hold(rows...)
-	f.Exec(endSoonSQL, old.ID.String(), 250*time.Millisecond)
+	f.Exec(endSoonSQL, old.ID.String(), soon)
 	tx := f.lock("SELECT 1 FROM reservation_items WHERE reservation_id = $1 AND product_id = $2 "+
 		"FOR UPDATE", old.ID.String(), rows[0].ProductID.String())
 	var answer reservation.Answer

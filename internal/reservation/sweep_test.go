@@ -113,13 +113,15 @@ func TestSweepStopsBeforeItsDeadline(t *testing.T) {
 	f := newFixture(t, 1)
 	row := f.stock(holds)
 	f.bulk(row, holds, reservation.Pending)
+	const end = "EXIT WHEN _taken" // of a batch. All batches take three seconds
+	f.mutate("sweep_holds", end, "PERFORM pg_sleep(0.1); "+end)
 	s := f.services()[0]
 
 	over, err := s.Sweep(softDeadline{f.Context(), time.Now().Add(-time.Second)})
 	if want := (reservation.SweepResult{More: true}); err != nil || over != want {
 		t.Errorf("Sweep() after its deadline = %+v, %v, want %+v", over, err, want)
 	}
-	result, err := s.Sweep(softDeadline{f.Context(), time.Now().Add(100 * time.Millisecond)})
+	result, err := s.Sweep(softDeadline{f.Context(), time.Now().Add(1500 * time.Millisecond)})
 	if err != nil || !result.More || result.Expired == 0 || result.Expired >= holds ||
 		result.Expired%1000 != 0 {
 		t.Errorf("Sweep() with little time = %+v, %v, want whole batches and more left", result,
@@ -365,7 +367,7 @@ func TestAKilledSweepChangesNothingByHalves(t *testing.T) {
 func TestSweepOfALockedStockRowIsBusyAndStillRemovesKeys(t *testing.T) {
 	t.Parallel()
 
-	f := newFixture(t, 1)
+	f := newFixtureWithLimits(t, 1)
 	ctx := f.Context()
 	row := f.stock(5)
 	answer, err := newService(f.own).Reserve(ctx,
