@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,7 +72,7 @@ func limits() []string {
 }
 
 // patience is fixtureTimeout as Postgres reads it, in milliseconds.
-func patience() string { return fmt.Sprint(fixtureTimeout.Milliseconds()) }
+func patience() string { return strconv.FormatInt(fixtureTimeout.Milliseconds(), 10) }
 
 // Patient lets the service's sessions wait for as long as a Fixture's. It is for a test that acts
 // while they wait. Call it before the sessions are opened.
