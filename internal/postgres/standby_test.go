@@ -45,7 +45,7 @@ func TestACommitThatNoStandbyHasIsUnavailable(t *testing.T) {
 	t.Parallel()
 
 	_, db := pgtest.NewServer(t, nil)
-	p, admin := open(t, db.URL), open(t, db.URL)
+	p, admin, f := open(t, db.URL), open(t, db.URL), pgtest.NewFixture(t, db)
 	if err := p.Exec(t.Context(), insertSQL); err != nil {
 		t.Fatal(err)
 	}
@@ -73,15 +73,31 @@ END $$`
 	insertInProcedure := func(ctx context.Context) error {
 		return p.Exec(ctx, "CALL add_warehouse()")
 	}
+	const waitingSQL = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 	callerGivesUp := func(run func(context.Context) error) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		return run(ctx)
+		ctx, giveUp := context.WithCancel(ctx)
+		defer giveUp()
+		result := make(chan error, 1)
+		go func() { result <- run(ctx) }()
+		for {
+			select {
+			case err := <-result:
+				return err
+			default: // the query paces the loop
+				if pgtest.QueryOne[bool](f, waitingSQL) {
+					giveUp()
+				}
+			}
+		}
 	}
 	// Without the CASE the server might cancel sessions that don't wait.
 	const cancelSQL = `
 SELECT pid FROM pg_stat_activity
 WHERE CASE WHEN wait_event = 'SyncRep' THEN pg_cancel_backend(pid) END`
+	// A request to cancel may get lost on a slow machine. Then this cancels the session once more.
+	const allCommittedSQL = `
+SELECT count(pg_cancel_backend(pid)) = 0 AND (SELECT count(*) FROM warehouses) >= $1
+FROM pg_stat_activity WHERE wait_event = 'SyncRep'`
 	operatorCancels := func(run func(context.Context) error) error {
 		result := make(chan error, 1)
 		go func() { result <- run(ctx) }()
@@ -109,6 +125,7 @@ WHERE CASE WHEN wait_event = 'SyncRep' THEN pg_cancel_backend(pid) END`
 		if !postgres.Unavailable(err) || postgres.NoConnection(err) {
 			t.Errorf("a commit without its standby, when %s = %v, want it unavailable", name, err)
 		}
+		f.WaitUntil(allCommittedSQL, want)
 		if got := queryOne[int](t, p, countSQL); got != want {
 			t.Errorf("when %s, the server has %d rows, want %d: it commits all the same", name, got,
 				want)

@@ -516,6 +516,7 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		_, db := pgtest.NewServer(t, nil)
 		f := open(t, db)
+		f.Patient()
 		if !guarded {
 			f.commitLocally("claim_sink")
 			f.mutate("follow_events", "PERFORM write_log_record();", "")
@@ -525,28 +526,52 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 		f.next(events.Request{Sink: "topic", Lease: request.Lease, Ack: page.Position})
 		f.reserve()
 		f.setStandbys("nobody")
-		stalled := func() (events.Page, error) {
-			ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
-			defer cancel()
-			return f.outbox.Next(ctx, request)
+		next := func(ctx context.Context) (err error) {
+			page, err = f.outbox.Next(ctx, request)
+			return err
 		}
-		if page, err := stalled(); !errors.Is(err, reservation.ErrUnavailable) {
+		if err := f.untilItStalls(next); !errors.Is(err, reservation.ErrUnavailable) {
 			t.Errorf("Next() with a stalled tick = %+v, %v, want ErrUnavailable", page, err)
 		}
-		if n := pgtest.QueryOne[int](f.Fixture, "SELECT last_tick()"); n != 2 {
-			t.Errorf("the last tick is %d, want the stalled one, 2", n)
-		}
-		if page, err := stalled(); (err != nil) != guarded {
+		f.WaitUntil("SELECT last_tick() = 2") // the stalled one
+		if err := f.untilItStalls(next); (err != nil) != guarded {
 			t.Errorf("guarded %t: Next() after a stalled tick = %+v, %v", guarded, page, err)
 		}
-		ctx, cancel := context.WithTimeout(f.Context(), 300*time.Millisecond)
-		if page, _, err := f.outbox.List(ctx, "", nil, 500); (err != nil) != guarded {
-			t.Errorf("guarded %t: List() after a stalled tick = %v, %v", guarded, names(page), err)
+		var listed []events.Event
+		err := f.untilItStalls(func(ctx context.Context) (err error) {
+			listed, _, err = f.outbox.List(ctx, "", nil, 500)
+			return err
+		})
+		if (err != nil) != guarded {
+			t.Errorf("guarded %t: List() after a stalled tick = %v, %v", guarded, names(listed), err)
 		}
-		cancel()
 		f.setStandbys("")
 		if page := f.next(request); len(page.Events) != 1 {
 			t.Errorf("once commits wait for no standby the page is %+v, want the hold", page)
+		}
+	}
+}
+
+// untilItStalls makes a call, whose caller gives up once a session waits for a standby. It returns
+// the call's error, when no session waits any more.
+func (f *fixture) untilItStalls(call func(context.Context) error) error {
+	f.t.Helper()
+	ctx, giveUp := context.WithCancel(f.Context())
+	defer giveUp()
+	result := make(chan error, 1)
+	go func() { result <- call(ctx) }()
+	for {
+		select {
+		case err := <-result:
+			// A request to cancel may get lost on a slow machine.
+			f.WaitUntil(`
+SELECT count(pg_cancel_backend(pid)) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
+			return err
+		default: // the query paces the loop, and the call ends it
+			if pgtest.QueryOne[bool](f.Fixture,
+				"SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'") {
+				giveUp()
+			}
 		}
 	}
 }
@@ -560,6 +585,7 @@ func TestAnotherSessionsTickIsNoBarrier(t *testing.T) {
 	for _, guarded := range []bool{true, false} {
 		_, db := pgtest.NewServer(t, nil)
 		f := open(t, db)
+		f.Patient()
 		if !guarded {
 			f.commitLocally("claim_sink")
 		}
