@@ -108,6 +108,7 @@ func (s readShop) by(t *testing.T, url string, maxLag time.Duration) (client, *[
 		t.Fatal(err)
 	}
 	t.Cleanup(reader.Close)
+	_ = reader.Connect(t.Context()) // one that is away stays away; a slow one must not look like it
 	service := reservation.New(newPool(t, s.db.URL),
 		reservation.Options{HoldTTL: holdTTL, MaxHold: maxHold, Reader: reader})
 	return newClientOf(t, httpapi.New(service, httpapi.Options{Log: newLog(io.Discard)})), reasons

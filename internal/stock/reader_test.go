@@ -28,6 +28,9 @@ func TestTheOperatorReadsOnTheReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(follower.Close)
+	if err := follower.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s := stock.New(reservation.New(pool,
 		reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour, Reader: follower}))
 	for name, c := range map[string]struct {
@@ -72,6 +75,9 @@ func TestALaterPageOfMovementsMissesNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(reader.Close)
+	if err := reader.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	options := reservation.Options{HoldTTL: time.Minute, MaxHold: time.Hour}
 	alone := stock.New(reservation.New(pool, options))
 	options.Reader = reader

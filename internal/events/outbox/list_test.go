@@ -315,6 +315,9 @@ func TestACursorMayBeAheadOfTheReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(follower.Close)
+	if err := follower.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	reader := outbox.New(reservation.New(pool, reservation.Options{Reader: follower}), options)
 	f.reserve()
 	f.tick()
