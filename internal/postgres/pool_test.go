@@ -191,7 +191,8 @@ SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'
 		t.Errorf("the next query ran on backend %d, want %d again", again, pid)
 	}
 	const active = `
-SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'`
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%' AND state = 'active'`
 	if n := queryOne[int](t, admin, active); n != 0 {
 		t.Errorf("%d cancelled statements still run", n)
 	}
@@ -209,7 +210,7 @@ func TestTheNameLookUpCountsTowardsTheConnectTimeout(t *testing.T) {
 	start := time.Now()
 	err := p.Exec(t.Context(), "SELECT 1")
 	if took := time.Since(start); !postgres.NoConnection(err) ||
-		took > postgres.ConnectTimeout+time.Second {
+		took > postgres.ConnectTimeout+5*time.Second {
 		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took,
 			postgres.ConnectTimeout)
 	}
@@ -236,7 +237,7 @@ func TestAllAddressesShareTheConnectTimeout(t *testing.T) {
 	start := time.Now()
 	err = p.Exec(t.Context(), "SELECT 1")
 	if took := time.Since(start); !postgres.NoConnection(err) ||
-		took > postgres.ConnectTimeout+time.Second {
+		took > postgres.ConnectTimeout+5*time.Second {
 		t.Errorf("Exec() = %v after %v, want no connection after %v", err, took,
 			postgres.ConnectTimeout)
 	}
