@@ -194,6 +194,7 @@ func TestATickIsYoungerThanItsLock(t *testing.T) {
 	t.Parallel()
 	for _, guarded := range []bool{true, false} {
 		f := newFixture(t)
+		f.Patient()
 		f.tick()
 		if !guarded {
 			f.mutate("take_tick", "PERFORM pg_advisory_xact_lock(10, 0);",
