@@ -131,6 +131,7 @@ func TestHoldsAreMadeAfterAClosingWhoseStockRowsDoNotFollow(t *testing.T) {
 // reserveBehindTheClosing lets a reserve wait for its stock row while another session closes it.
 func reserveBehindTheClosing(lines int) scenario {
 	return func(s store) string {
+		s.Patient()
 		ctx := s.Context()
 		tx, err := s.Admin.Begin(ctx)
 		if err != nil {
@@ -177,6 +178,7 @@ func TestAReserveThatSawItsRowOpenSucceedsWithoutTheGuard(t *testing.T) {
 // insertBesideTheClosing makes a stock row in a transaction that is open while its warehouse is
 // closed. The row must be closed when both are done.
 func insertBesideTheClosing(s store) string {
+	s.Patient()
 	ctx := s.Context()
 	lamp := s.NamedProduct("Lamp", "LA-400")
 	tx, err := s.Admin.Begin(ctx)
@@ -267,6 +269,7 @@ func TestANewStockRowIsOpenWithoutTheTrigger(t *testing.T) {
 // archiveBesideAnOlderStep archives a product while a step of an older call, which saw it ACTIVE,
 // is about to commit. The stock row of the newer call must stay.
 func archiveBesideAnOlderStep(s store) string {
+	s.Patient()
 	ctx := s.Context()
 	s.Exec("UPDATE inventory SET open = false") // as a call that died has left them
 	tx, err := s.Admin.Begin(ctx)
@@ -351,6 +354,7 @@ func TestOppositeChangesLeaveNoStockRowBehind(t *testing.T) {
 // closeBesideALock closes a warehouse while another session has locked one of its stock rows. The
 // closing must wait for that row, while it keeps no other row locked.
 func closeBesideALock(s store) string {
+	s.Patient()
 	ctx := s.Context()
 	lamp := s.NamedProduct("Lamp", "LA-400")
 	s.Stock(lamp, s.east, 7)
@@ -400,6 +404,7 @@ func TestAClosingLocksOtherRowsIfItDoesNotSkip(t *testing.T) {
 // followBesideAnotherWrite closes a warehouse whose only stock row is locked at first. When the
 // closing gets that row, another write has the catalog's lock. The row must be free meanwhile.
 func followBesideAnotherWrite(s store) string {
+	s.Patient()
 	ctx := s.Context()
 	unlockRow := s.Lock("SELECT 1 FROM inventory WHERE warehouse_id = $1 FOR UPDATE", s.east.String())
 	wait := begin(ctx, func() error {
@@ -524,10 +529,12 @@ func TestOneOfManyEqualImportsMakesTheProducts(t *testing.T) {
 	mustHold(t, 12, importTwice)
 }
 
-// withoutTheCatalogsLock lets the catalog's writes run beside one another.
+// withoutTheCatalogsLock lets the catalog's writes run beside one another. Each rests between its
+// last statement and its commit, so that one processor runs them beside one another too.
 func withoutTheCatalogsLock(s store) {
 	for _, routine := range []string{"put_products", "put_warehouses"} {
 		s.mutate(routine, "PERFORM pg_advisory_xact_lock(4, 0);", "")
+		s.mutate(routine, "outcome := 'PUT';", "PERFORM pg_sleep(0.05); outcome := 'PUT';")
 	}
 }
 

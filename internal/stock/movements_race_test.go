@@ -145,7 +145,7 @@ type setting struct {
 func (c setting) play(t *testing.T, mutate func(s *shelf)) *race {
 	t.Helper()
 	s := newShelfOf(t, c.connections)
-	s.waitLonger()
+	s.Patient()
 	s.Stock(s.mug, s.here, c.total)
 	if mutate != nil {
 		mutate(s)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/allo/reservations/internal/pgtest"
@@ -59,16 +58,6 @@ func newShelfOf(t *testing.T, connections int) *shelf {
 		reservation.Options{HoldTTL: 10 * time.Minute, MaxHold: time.Hour})
 	s.stock = stock.New(s.holds)
 	return s
-}
-
-// waitLonger lets the sessions that begin later wait a minute for a lock: on a loaded machine the
-// callers of a race take long.
-func (s *shelf) waitLonger() {
-	s.t.Helper()
-	for _, limit := range []string{"lock_timeout", "statement_timeout"} {
-		s.Exec("ALTER ROLE CURRENT_USER IN DATABASE " + pgx.Identifier{s.Name}.Sanitize() + " SET " +
-			limit + " = '1min'")
-	}
 }
 
 func (s *shelf) audit() {
@@ -483,7 +472,7 @@ func TestACallThatFailedHalfWayIsRepeated(t *testing.T) {
 // key. It returns what line 1 did to the total by each answer.
 func (s *shelf) refuseThenApply() (deltas []int) {
 	s.t.Helper()
-	s.waitLonger()
+	s.Patient()
 	s.Stock(s.mug, s.here, 5)
 	s.Stock(s.lamp, s.here, 0)
 	hold := s.reserve(s.mug, s.here, 5)
@@ -636,6 +625,7 @@ func TestADocumentIsAppliedTwiceWithoutItsGuards(t *testing.T) {
 // reserves two units of it. It returns what became of the line, and the stock row.
 func (s *shelf) clampBesideAReserve(line stock.Line) (result string, counts pgtest.Counts) {
 	s.t.Helper()
+	s.Patient()
 	ctx := s.Context()
 	tx, err := s.Admin.Begin(ctx)
 	if err != nil {
@@ -707,6 +697,7 @@ func TestAClampTakesWhatIsHeldWithoutItsGuard(t *testing.T) {
 // are dead, so eight are left without a shortfall.
 func (s *shelf) clampOfDeadUnits() (result string) {
 	s.t.Helper()
+	s.Patient()
 	s.Stock(s.mug, s.here, 12)
 	s.reserve(s.mug, s.here, 5)
 	for range 4 {
@@ -790,6 +781,7 @@ func TestDocumentsInOppositeOrdersDeadlockWithoutTheSort(t *testing.T) {
 // has locked the stock row while it waits.
 func (s *shelf) makeARowBesideAWriteOfTheCatalog() (locked bool) {
 	s.t.Helper()
+	s.Patient()
 	s.Exec(`
 INSERT INTO inventory
 SELECT p.id, w.id, 5 FROM products p, warehouses w ORDER BY p.id, w.id LIMIT 1`)

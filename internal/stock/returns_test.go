@@ -645,6 +645,7 @@ func TestReturnsDeadlockWithoutTheSort(t *testing.T) {
 // doesn't, while the catalog is locked. It reports whether the first row is locked by then.
 func (s *shelf) rowsLockedBesideTheCatalog() bool {
 	s.t.Helper()
+	s.Patient()
 	warehouses := []uuid.UUID{s.here, s.there}
 	slices.SortFunc(warehouses, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	first, second := warehouses[0], warehouses[1]
