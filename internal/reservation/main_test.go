@@ -93,7 +93,11 @@ func openPool(t testing.TB, url string, size int, options ...postgres.Option) *p
 // asReader makes a reader of the fixture's server, however far it is behind.
 func (f *fixture) asReader() *postgres.Reader {
 	f.t.Helper()
-	return openReader(f.t, f.DirectURL)
+	reader := openReader(f.t, f.DirectURL)
+	if err := reader.Connect(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+	return reader
 }
 
 func openReader(t testing.TB, url string) *postgres.Reader {
