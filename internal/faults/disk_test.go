@@ -82,6 +82,30 @@ func (w *witness) send(verb string, id uuid.UUID) reply {
 	}
 }
 
+// warmUp lets each function connect and prepare its statements, for several callers. A call that
+// meets a stall has a second, which a slow machine may need for that.
+func (w *witness) warmUp(t *testing.T) {
+	t.Helper()
+	id := reserveUntilCreated(t, w.client, w.rows[2], uuid.NewString()).Reservation.ID
+	ctx := withTimeout(t, testLimit)
+	until := func(call func() reply) {
+		for r := call(); r.Err != nil || r.Status >= 500; r = call() {
+			if ctx.Err() != nil {
+				t.Errorf("before the stall a call was answered %d %s %v", r.Status, r.Body, r.Err)
+				return
+			}
+		}
+	}
+	runConcurrently(len(unheardCalls)+1, func(int) {
+		until(func() reply {
+			return w.client.reserve(ctx, "", 0, item{w.rows[2].Product, w.rows[2].Warehouse, 1})
+		})
+		for _, verb := range []string{"get", "extend", "confirm", "release"} {
+			until(func() reply { return w.send(verb, id) })
+		}
+	})
+}
+
 // tellOfUnheardCalls makes commits that are visible, but neither on disk nor on the standby,
 // because stall has stalled it. More than ten seconds later by the server's clock other callers ask
 // for the holds.
@@ -89,6 +113,7 @@ func (w *witness) tellOfUnheardCalls(
 	t *testing.T, d *deployment, server *pgtest.Disturbed, stall func(),
 ) {
 	t.Helper()
+	w.warmUp(t)
 	var holds []uuid.UUID
 	for range unheardCalls {
 		r := reserveUntilCreated(t, w.client, w.rows[0], uuid.NewString())
@@ -184,6 +209,7 @@ func TestStalledDiskFindsTheRemovedGuard(t *testing.T) {
 	d := deploy(t, db, startHasty(hastyLimit))
 	removeBarrier(d)
 	w := newWitness(d)
+	w.warmUp(t)
 	d.stallDisk(server)
 	for range 5 {
 		w.shop(newRand(6))

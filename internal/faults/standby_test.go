@@ -106,6 +106,7 @@ func TestStalledStandbyFindsTheRemovedGuard(t *testing.T) {
 	p := newPair(t)
 	removeBarrier(p.d)
 	w := newWitness(p.d)
+	w.warmUp(t)
 	p.stallStandby()
 	for range 5 {
 		w.shop(newRand(9))
