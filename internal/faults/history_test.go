@@ -169,15 +169,13 @@ func (p *partition) recentHold(r *rand.Rand) (knownHold, bool) {
 
 // endingSoon returns the hold that ends next, if it ends soon: the callers of a partition meet
 // there.
-func (p *partition) endingSoon() (knownHold, bool) { return p.endingWithin(10 * rushTime) }
-
-func (p *partition) endingWithin(limit time.Duration) (knownHold, bool) {
+func (p *partition) endingSoon() (knownHold, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, found := time.Now(), false
 	var next knownHold
 	for _, k := range p.ending {
-		if ahead := k.end.Sub(now); ahead > 0 && ahead < limit &&
+		if ahead := k.end.Sub(now); ahead > 0 && ahead < 10*rushTime &&
 			(!found || k.end.Before(next.end)) {
 			next, found = k, true
 		}
@@ -253,20 +251,27 @@ func newHistory(d *deployment) *history {
 	return h
 }
 
+// newShortHistory is newHistory for calls that wait while the test acts. They wait for as long as a
+// slow machine needs for that.
+func newShortHistory(d *deployment) *history {
+	d.db.Patient()
+	return newHistory(d)
+}
+
+// lateTime is how long the hold of a late call lives. Its caller must wait by then. It is less than
+// the service gives a request, because the call waits until the hold is dead.
+const lateTime = 3 * time.Second
+
 // lateCall records the shortest history in which a call could decide by the wrong clock; random
 // callers seldom produce it. A call for a living hold waits for another call with its key, until
 // the hold is dead and some caller was told so.
 func lateCall(d *deployment, send func(h *history, p *partition, e event)) *history {
-	h := newHistory(d)
+	h := newShortHistory(d)
 	p, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
-	h.sendReserve(ctx, p, event{
-		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: 2}},
-		ttl: time.Second,
-	})
-	hold, _ := p.endingWithin(time.Minute)
+	hold := h.holdFor(p, 2, lateTime)
 	unlock := d.db.Lock("SELECT pg_advisory_xact_lock(1, hashtext($1))", key)
 	var waits sync.WaitGroup
-	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: time.Second}) })
+	waits.Go(func() { send(h, p, event{caller: 1, id: hold.id, key: key, ttl: lateTime}) })
 	d.db.WaitForBlocked(1)
 	sleep(ctx, time.Until(hold.end)+time.Millisecond)
 	h.get(ctx, p, event{caller: 2, id: hold.id})
@@ -293,7 +298,7 @@ func lateExtend(d *deployment) *history {
 // deliveries wait for one stock row, and one of them is sent again. A count of nothing meets a
 // hold. The hold is sold, and a count tells what lay on the shelf before.
 func documents(d *deployment) *history {
-	h := newHistory(d)
+	h := newShortHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	send := func(caller int, reference string, line model.MoveLine) {
 		h.sendMove(ctx, p, event{
@@ -342,9 +347,19 @@ func (h *history) meet(p *partition, call func(n int)) {
 
 // holdOf makes a hold of some units of the first stock row.
 func (h *history) holdOf(p *partition, units int) knownHold {
+	h.d.t.Helper()
+	return h.holdFor(p, units, time.Minute)
+}
+
+// holdFor is holdOf for so long.
+func (h *history) holdFor(p *partition, units int, ttl time.Duration) knownHold {
+	h.d.t.Helper()
 	h.sendReserve(h.d.t.Context(), p, event{
-		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: units}}, ttl: time.Minute,
+		key: uuid.NewString(), lines: []model.Line{{Row: 0, Quantity: units}}, ttl: ttl,
 	})
+	if len(p.recent) == 0 {
+		h.d.t.Fatalf("a reserve made no hold: %v", h.unexpected)
+	}
 	return p.recent[len(p.recent)-1]
 }
 
@@ -352,7 +367,7 @@ func (h *history) holdOf(p *partition, units int) knownHold {
 // hold meet: one gets the units. Then one finds none, is lost, and stays lost when there are some
 // again.
 func latePayments(d *deployment) *history {
-	h := newHistory(d)
+	h := newShortHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	late := func(hold knownHold, payment int) {
 		h.confirm(ctx, p, event{
@@ -378,7 +393,7 @@ func latePayments(d *deployment) *history {
 // underWay records a short history of a hold that is being paid: the shopper can't change it,
 // another payment takes the place of the first, and the one under way confirms.
 func underWay(d *deployment) *history {
-	h := newHistory(d)
+	h := newShortHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	hold := h.holdOf(p, 2)
 	pay := func(payment int, verb model.Verb) {
@@ -403,7 +418,7 @@ func underWay(d *deployment) *history {
 // ownersMeet records a short history in which two reserves of one owner meet. Together they are
 // more than the owner's limit.
 func ownersMeet(d *deployment) *history {
-	h := newHistory(d)
+	h := newShortHistory(d)
 	p, ctx := h.partitions[1], d.t.Context()
 	reserve := func(n int) {
 		h.sendReserve(ctx, p, event{
