@@ -343,6 +343,7 @@ END $$`, deadHolds, q.row.Product, q.row.Warehouse))
 	ctx, stop := context.WithCancel(withTimeout(q.t, testLimit))
 	defer stop()
 	var sweeper sync.WaitGroup
+	var swept atomic.Bool
 	sweeper.Go(func() {
 		for ctx.Err() == nil {
 			tag, err := q.db.Admin.Exec(ctx, "SELECT FROM sweep_holds(1) WHERE expired > 0")
@@ -350,9 +351,13 @@ END $$`, deadHolds, q.row.Product, q.row.Warehouse))
 				return // the server is dead
 			}
 			expired += tag.RowsAffected()
+			if tag.RowsAffected() == 0 {
+				swept.Store(true)
+				return
+			}
 		}
 	})
-	seen, newest := q.follow(ctx, 1+rand.IntN(5))
+	seen, newest := q.follow(ctx, 1+rand.IntN(5), &swept)
 	if err := q.server.Kill(); err != nil {
 		q.t.Fatal(err)
 	}
@@ -380,11 +385,15 @@ func (q *quietShop) nextID() int64 {
 }
 
 // follow reads pages of the holds' events as a relay does, until it has got n of them with events.
-// It returns the ids of these, and the newest transaction id that it has seen.
-func (q *quietShop) follow(ctx context.Context, n int) (seen []string, newest int64) {
+// Where the disk is slow and the sweeps are quick, they may have swept all before, and no more pages
+// come. It returns the ids of the events, and the newest transaction id that it has seen.
+func (q *quietShop) follow(
+	ctx context.Context, n int, swept *atomic.Bool,
+) (seen []string, newest int64) {
 	q.t.Helper()
 	request := events.Request{Sink: "topic-holds", Lease: uuid.NewString()}
 	for n > 0 {
+		wasSwept := swept.Load()
 		page, err := q.outbox.Next(ctx, request)
 		if err != nil {
 			q.t.Fatal(err)
@@ -395,6 +404,8 @@ func (q *quietShop) follow(ctx context.Context, n int) (seen []string, newest in
 		}
 		if len(page.Events) > 0 {
 			n--
+		} else if wasSwept && page.Position == "" {
+			break
 		}
 	}
 	return seen, q.nextID()
