@@ -188,7 +188,8 @@ func inUse() (heap, goroutines int) {
 const contention = 20 * time.Second
 
 // TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps
-// contend for ten rows. Postgres counts deadlocks.
+// contend for ten rows. Postgres counts deadlocks: it finds one after a second, before a call gives
+// up its wait.
 func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
 	d := newDeployment(t)
@@ -241,6 +242,9 @@ func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 				answer = s.extend(t.Context(), id, "", 1)
 			default:
 				answer = s.get(t.Context(), id)
+			}
+			if answer.Code == "STOCK_BUSY" {
+				continue // a slow machine needs the two seconds of a call's wait for a lock
 			}
 			if answer.Err != nil || answer.Status/100 == 5 {
 				t.Errorf("a call was answered %d %s %v", answer.Status, answer.Body, answer.Err)
