@@ -303,6 +303,10 @@ drill: postgres ## Rehearse a restore here; prints RTO and RPO (PG_CLIENT=DIR: a
 contract: postgres build/bin/local ## Check the served OpenAPI document with schemathesis (python3).
 	internal/faults/schemathesis.sh build/bin/local $${EXAMPLES:-50}
 
+.PHONY: contract-anew
+contract-anew: ## The same with examples that no run had before: the seed is drawn, and printed.
+	@SEED=$$RANDOM $(MAKE) --no-print-directory contract
+
 # A test waits for its page half of the time, so there are two for each processor.
 BROWSERS = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
@@ -400,4 +404,4 @@ landing: ## What a landing must pass beyond `make test` (20 minutes on two cores
 
 .PHONY: nightly
 nightly: ## The rest, each night: every statement through PgBouncer, all attacks, fuzzing.
-	$(call IN_TURN,test-pooled faults fuzz)
+	$(call IN_TURN,test-pooled faults fuzz contract-anew)

@@ -2,6 +2,8 @@
 # Feeds the served OpenAPI document to schemathesis, with all checks but one (see
 # schemathesis.toml), against the local program on a database of its own.
 #   schemathesis.sh PROGRAM EXAMPLES
+# SEED is the seed of the examples. Without it the seed is always the same, so that two runs of one
+# commit ask the same.
 set -euo pipefail
 program=$1 examples=$2
 version=4.32.5
@@ -25,7 +27,7 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 
-seed=${SEED:-$RANDOM}
+seed=${SEED:-1}
 echo "schemathesis $version, seed $seed"
 # One worker: with two, Python 3.11 may end with "AST constructor recursion depth mismatch", because
 # it counts the depth for all threads together.
