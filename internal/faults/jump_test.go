@@ -240,7 +240,7 @@ func (j *jumper) strandCarts(r *rand.Rand) {
 		j.d.db.Exec("SELECT adjust_stock($1, $2, 1, 'count')", row.Product.String(),
 			row.Warehouse.String())
 	}
-	cart := j.client.reserve(ctx, uuid.NewString(), 20,
+	cart := j.client.reserve(ctx, uuid.NewString(), 120, // it ends when a slow machine has compared
 		item{first.Product, first.Warehouse, 1}, item{second.Product, second.Warehouse, 1})
 	if !cart.ok() {
 		j.fault("a cart of units that were just delivered: %+v", cart)
@@ -504,10 +504,10 @@ var jumpCases = []jumpCase{
 			http.StatusOK, "CONFIRMED")
 	}},
 	{"back, after a line of a dead cart was reclaimed", func(t *testing.T, c *jumpTable) {
-		cart := c.hold(5, c.rows...)
-		c.server.JumpClock(6 * time.Second)
+		cart := c.hold(60, c.rows...)
+		c.server.JumpClock(61 * time.Second)
 		next := c.hold(600, c.rows[0])
-		c.server.JumpClock(-8 * time.Second)
+		c.server.JumpClock(-63 * time.Second) // the cart's end is a minute ahead again
 		c.wantDead(cart)
 		c.d.audit()
 		other := c.client.reserve(t.Context(), "", 60,
@@ -515,7 +515,7 @@ var jumpCases = []jumpCase{
 		c.want("a reserve of its other lines", other, http.StatusConflict, "INSUFFICIENT_STOCK")
 		c.want("a confirm of the next", c.client.act(t.Context(), next, "confirm", ""),
 			http.StatusOK, "CONFIRMED")
-		c.server.JumpClock(16 * time.Second)
+		c.server.JumpClock(2 * time.Minute)
 		c.wantDead(cart)
 		if err := c.d.sweep(t.Context()); err != nil {
 			t.Fatal(err)
@@ -643,10 +643,10 @@ func TestAuditFindsALineTakenFromALiveCart(t *testing.T) {
 	server, db := pgtest.NewDisturbedServer(t, roomy)
 	d := deploy(t, db, startInProcess)
 	c := newJumpTable(t, server, d)
-	c.hold(5, c.rows...)
-	server.JumpClock(6 * time.Second)
+	c.hold(60, c.rows...)
+	server.JumpClock(61 * time.Second)
 	c.hold(600, c.rows[0])
-	server.JumpClock(-8 * time.Second)
+	server.JumpClock(-63 * time.Second)
 	d.audit()
 	f := pgtest.NewFixture(t, db)
 	f.Exec("SELECT adjust_stock(product_id, warehouse_id, 2, 'delivery') FROM inventory")
