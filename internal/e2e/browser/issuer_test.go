@@ -15,11 +15,11 @@ import (
 // issuer is the stand-in issuer of a stack. Its address stays the same when it stops and starts
 // again.
 type issuer struct {
-	t       *testing.T
-	url     string
-	address string
-	signin  *signin.Issuer
-	server  *http.Server
+	t      *testing.T
+	url    string
+	door   *door
+	signin *signin.Issuer
+	server *http.Server
 }
 
 // newGuardedStack is newStack with auth on: the API asks for tokens of a stand-in issuer, and the
@@ -40,40 +40,24 @@ func newGuardedStackOf(
 
 func newIssuer(t *testing.T, options signin.Options) *issuer {
 	t.Helper()
-	i := &issuer{t: t}
-	l := i.listen("127.0.0.1:0")
-	i.address = l.Addr().String()
-	i.url = "http://" + i.address
+	i := &issuer{t: t, door: newDoor(t)}
+	i.url = "http://" + i.door.address()
 	var err error
 	if i.signin, err = signin.New(i.url, options); err != nil {
 		t.Fatal(err)
 	}
-	i.serve(l)
+	i.up()
 	t.Cleanup(i.down)
 	return i
 }
 
-func (i *issuer) listen(address string) net.Listener {
-	i.t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(i.t.Context(), "tcp", address)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return l
-}
-
-func (i *issuer) serve(l net.Listener) {
-	i.server = &http.Server{Handler: i.signin, ReadHeaderTimeout: time.Minute}
-	go func(server *http.Server) { _ = server.Serve(l) }(i.server)
-}
-
-// down closes the issuer's port and every connection to it. up opens it again.
-func (i *issuer) down() { _ = i.server.Close() }
-
+// up starts the issuer. down closes it and every connection to it.
 func (i *issuer) up() {
-	i.t.Helper()
-	i.serve(i.listen(i.address))
+	i.server = &http.Server{Handler: i.signin, ReadHeaderTimeout: time.Minute}
+	go func(server *http.Server, l net.Listener) { _ = server.Serve(l) }(i.server, i.door.entrance())
 }
+
+func (i *issuer) down() { _ = i.server.Close() }
 
 // guard sets a configuration so that the issuer's tokens are asked for.
 func (i *issuer) guard(c *config.Config) {

@@ -375,7 +375,7 @@ func TestTheServerGoesDownAndComesBack(t *testing.T) {
 	b.click(checkOut)
 	b.sees(".foot [role=alert]", "You are offline. Your cart is safe")
 	b.offline(false)
-	s.up(strings.TrimPrefix(s.url, "http://"))
+	s.up()
 	b.until("!document.querySelector('.connection').textContent")
 	b.click(checkOut)
 	b.sees("h1", "Held for you")

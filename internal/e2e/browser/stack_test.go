@@ -45,6 +45,7 @@ type stack struct {
 	url     string
 	db      *pgtest.Fixture
 	gateway http.Handler
+	door    *door
 	server  *http.Server
 	outbox  events.Outbox
 	// functions are those behind the gateway.
@@ -120,7 +121,9 @@ func (s *stack) serve(c config.Config) *stack {
 		t.Cleanup(a.Close)
 		s.audit = a.Service.Audit
 	}
-	s.up("127.0.0.1:0")
+	s.door = newDoor(t)
+	s.url = "http://" + s.door.address()
+	s.up()
 	t.Cleanup(s.down)
 	return s
 }
@@ -146,19 +149,14 @@ func (s *stack) demoBefore(gateway http.Handler) http.Handler {
 	return backEnd.Before(gateway)
 }
 
-// up starts the server. down closes its port and every connection, even in the middle of an answer.
-func (s *stack) up(address string) {
+// up starts the server. down closes it and every connection, even in the middle of an answer.
+func (s *stack) up() {
 	s.t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", address)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.url = "http://" + listener.Addr().String()
 	if s.handler = s.gateway; s.audit != nil {
 		s.handler = s.demoBefore(s.gateway)
 	}
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
-	go func(server *http.Server) { _ = server.Serve(listener) }(s.server)
+	go func(server *http.Server, l net.Listener) { _ = server.Serve(l) }(s.server, s.door.entrance())
 }
 
 func (s *stack) down() { _ = s.server.Close() }
