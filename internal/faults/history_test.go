@@ -231,7 +231,10 @@ func (h *history) reportUnexpected(format string, args ...any) {
 	h.unexpected = append(h.unexpected, fmt.Sprintf(format, args...))
 }
 
+// newHistory makes the partitions. Calls wait for a lock for as long as a slow machine needs: some
+// because the test acts meanwhile, and others behind the calls of many callers.
 func newHistory(d *deployment) *history {
+	d.db.Patient()
 	h := &history{d: d, client: newClient(d.url, callers)}
 	for n := range partitions {
 		p := &partition{
@@ -251,13 +254,6 @@ func newHistory(d *deployment) *history {
 	return h
 }
 
-// newShortHistory is newHistory for calls that wait while the test acts. They wait for as long as a
-// slow machine needs for that.
-func newShortHistory(d *deployment) *history {
-	d.db.Patient()
-	return newHistory(d)
-}
-
 // lateTime is how long the hold of a late call lives. Its caller must wait by then. It is less than
 // the service gives a request, because the call waits until the hold is dead.
 const lateTime = 3 * time.Second
@@ -266,7 +262,7 @@ const lateTime = 3 * time.Second
 // callers seldom produce it. A call for a living hold waits for another call with its key, until
 // the hold is dead and some caller was told so.
 func lateCall(d *deployment, send func(h *history, p *partition, e event)) *history {
-	h := newShortHistory(d)
+	h := newHistory(d)
 	p, ctx, key := h.partitions[0], d.t.Context(), uuid.NewString()
 	hold := h.holdFor(p, 2, lateTime)
 	unlock := d.db.Lock("SELECT pg_advisory_xact_lock(1, hashtext($1))", key)
@@ -298,7 +294,7 @@ func lateExtend(d *deployment) *history {
 // deliveries wait for one stock row, and one of them is sent again. A count of nothing meets a
 // hold. The hold is sold, and a count tells what lay on the shelf before.
 func documents(d *deployment) *history {
-	h := newShortHistory(d)
+	h := newHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	send := func(caller int, reference string, line model.MoveLine) {
 		h.sendMove(ctx, p, event{
@@ -367,7 +363,7 @@ func (h *history) holdFor(p *partition, units int, ttl time.Duration) knownHold 
 // hold meet: one gets the units. Then one finds none, is lost, and stays lost when there are some
 // again.
 func latePayments(d *deployment) *history {
-	h := newShortHistory(d)
+	h := newHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	late := func(hold knownHold, payment int) {
 		h.confirm(ctx, p, event{
@@ -393,7 +389,7 @@ func latePayments(d *deployment) *history {
 // underWay records a short history of a hold that is being paid: the shopper can't change it,
 // another payment takes the place of the first, and the one under way confirms.
 func underWay(d *deployment) *history {
-	h := newShortHistory(d)
+	h := newHistory(d)
 	p, ctx := h.partitions[0], d.t.Context()
 	hold := h.holdOf(p, 2)
 	pay := func(payment int, verb model.Verb) {
@@ -418,7 +414,7 @@ func underWay(d *deployment) *history {
 // ownersMeet records a short history in which two reserves of one owner meet. Together they are
 // more than the owner's limit.
 func ownersMeet(d *deployment) *history {
-	h := newShortHistory(d)
+	h := newHistory(d)
 	p, ctx := h.partitions[1], d.t.Context()
 	reserve := func(n int) {
 		h.sendReserve(ctx, p, event{
