@@ -385,8 +385,8 @@ func (q *quietShop) nextID() int64 {
 }
 
 // follow reads pages of the holds' events as a relay does, until it has got n of them with events.
-// Where the disk is slow and the sweeps are quick, they may have swept all before, and no more pages
-// come. It returns the ids of the events, and the newest transaction id that it has seen.
+// Where the disk is slow and the sweeps are quick, they may have swept all before. Then no more
+// pages come. It returns the ids of the events, and the newest transaction id that it has seen.
 func (q *quietShop) follow(
 	ctx context.Context, n int, swept *atomic.Bool,
 ) (seen []string, newest int64) {
