@@ -121,8 +121,8 @@ func (f *fixture) sellAtPace(holds int, poll time.Duration, names ...string) loa
 // AWS. The relay keeps up: it takes at most a tick in a tick_interval, each page has all the holds
 // of its ticks, and when the load ends the next pages have the rest. The control takes a tick for
 // each request of a place, reads them one by one, and never pauses. Then a page has a few events,
-// and the sinks fall behind for as long as the load lasts. How far depends on the machine, so the
-// control is held to its ticks and pages only.
+// and the sinks fall behind for as long as the load lasts. How far depends on the machine, and so
+// does how many pages it gets. So the control is held to its ticks only: each request takes one.
 func TestARelayKeepsUpWithALoad(t *testing.T) {
 	t.Parallel()
 	for name, sinks := range map[string][]string{
@@ -144,9 +144,8 @@ func TestARelayKeepsUpWithALoad(t *testing.T) {
 			}
 			for _, sink := range sinks {
 				place := sink + "-holds"
-				if pages := l.far.pages[place] - l.rest[place]; (pages <= most) != guarded {
-					t.Errorf("%s got %d pages in %s, want at most %d: %t", sink, pages, l.took, most,
-						guarded)
+				if pages := l.far.pages[place] - l.rest[place]; guarded && pages > most {
+					t.Errorf("%s got %d pages in %s, want at most %d", sink, pages, l.took, most)
 				}
 				if rest := l.rest[place]; guarded && rest > 3 {
 					t.Errorf("%s got the rest of the holds in %d pages, want at most 3", sink, rest)
