@@ -403,5 +403,5 @@ landing: ## What a landing must pass beyond `make test` (20 minutes on two cores
 	$(call IN_TURN,lint reproducible pooled-short browser faults-short contract security rehearse)
 
 .PHONY: nightly
-nightly: ## The rest, each night: all statements through PgBouncer, all attacks, fuzzing, new examples.
+nightly: ## Each night: all statements through PgBouncer, all attacks, fuzzing, new examples.
 	$(call IN_TURN,test-pooled faults fuzz contract-anew)
