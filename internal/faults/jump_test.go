@@ -626,6 +626,7 @@ func (c *jumpTable) blocked(verb string, id uuid.UUID) (answer <-chan reply, fre
 func TestEachJumpOfTheClock(t *testing.T) {
 	server, db := pgtest.NewDisturbedServer(t, roomy)
 	d := deploy(t, db, startInProcess)
+	d.db.Patient()
 	for _, jump := range jumpCases {
 		t.Run(jump.name, func(t *testing.T) {
 			server.JumpClock(-server.ClockOffset())

@@ -73,6 +73,7 @@ func (d *deployment) startBlockedReserve(
 	s client, row stockRow, key string,
 ) (answer <-chan reply, free func()) {
 	d.t.Helper()
+	d.db.Patient()
 	free = d.db.Lock("SELECT FROM inventory WHERE product_id = $1 FOR UPDATE",
 		row.Product.String())
 	done := make(chan reply, 1)
@@ -200,6 +201,7 @@ func TestRetryAfterAKilledProcessMakesOneHold(t *testing.T) {
 // sends the document again.
 func TestDocumentAfterAKilledProcessIsAppliedOnce(t *testing.T) {
 	d := deploy(t, pgtest.New(t), startProcesses(1))
+	d.db.Patient()
 	s, row, units := newClient(d.url, 2), d.addProduct(1, 10)[0], 5
 	delivery := document{Source: loadSource, Reference: "delivery", Lines: []documentLine{
 		{ProductID: row.Product, WarehouseID: row.Warehouse, Delta: &units},
@@ -233,6 +235,7 @@ func TestDocumentAfterAKilledProcessIsAppliedOnce(t *testing.T) {
 // that is gone waits for a lock, and lets the payment come again.
 func TestLatePaymentAfterAKilledProcessHasOneSuccessor(t *testing.T) {
 	d := deploy(t, pgtest.New(t), startProcesses(1))
+	d.db.Patient()
 	s, row := newClient(d.url, 2), d.addProduct(1, 10)[0]
 	id := reserveUntilCreated(t, s, row, "").Reservation.ID
 	s.act(t.Context(), id, "release", "")

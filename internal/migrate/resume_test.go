@@ -83,11 +83,12 @@ func (r upgrade) mustRun(want ...string) {
 	}
 }
 
-// leave runs for a moment and returns what the database still does. A slow machine may leave before
-// it has sent the statement. Then the database does nothing, and the next run has twice the time.
-func (r upgrade) leave(file string) (progress string) {
+// mustLeave runs for a moment and wants the database still to do something, as its progress tells.
+// A slow machine may leave before it does. Then the next run has twice the time.
+func (r upgrade) mustLeave(file, want string) {
 	r.t.Helper()
-	for moment := soon; progress == "" && moment < late; moment *= 2 {
+	progress := ""
+	for moment := soon; !strings.Contains(progress, want) && moment < late; moment *= 2 {
 		applied, err := r.run(r.t.Context(), migrate.Options{Leave: moment})
 		var unfinished *migrate.UnfinishedError
 		if !errors.As(err, &unfinished) || unfinished.File != file || len(applied) > 0 {
@@ -95,7 +96,9 @@ func (r upgrade) leave(file string) (progress string) {
 		}
 		progress = unfinished.Progress
 	}
-	return progress
+	if !strings.Contains(progress, want) {
+		r.t.Errorf("the progress of %s is %q, want what is %q", file, progress, want)
+	}
 }
 
 // start runs to the end in the background.
@@ -148,9 +151,7 @@ func TestAnIndexThatARunLeftIsFinishedByTheDatabase(t *testing.T) {
 	unblock := r.block()
 
 	for range 2 { // the second run waits for the statement of the first
-		if progress := r.leave(indexFile); !strings.Contains(progress, "waiting for") {
-			t.Errorf("the progress is %q, want what the build waits for", progress)
-		}
+		r.mustLeave(indexFile, "waiting for")
 		if n := pgtest.QueryOne[int](r.db, sessionsSQL+" AND state = 'active'"); n != 1 {
 			t.Fatalf("%d sessions build the index, want the first run's", n)
 		}
@@ -309,9 +310,7 @@ func TestABatchThatARunLeftGoesOn(t *testing.T) {
 	r.add(fillFile, fill)
 	unblock := r.block()
 	for range 2 {
-		if progress := r.leave(fillFile); !strings.Contains(progress, "runs for") {
-			t.Errorf("the progress is %q, want for how long the statement runs", progress)
-		}
+		r.mustLeave(fillFile, "runs for")
 	}
 	unblock()
 	r.mustRun(fillFile)

@@ -147,8 +147,30 @@ SELECT count(*) >= $1 FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'`, n)
 }
 
-// Promote makes a standby a writer, and waits until it is one. On a busy machine that takes longer
-// than a statement of the service may.
+// UntilItStalls makes a call, whose caller gives up once a session waits for a standby. It returns
+// the call's error, when no session waits any more. The server must be the test's own.
+func (f *Fixture) UntilItStalls(call func(context.Context) error) error {
+	f.t.Helper()
+	const stalled = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+	ctx, giveUp := context.WithCancel(f.Context())
+	defer giveUp()
+	result := make(chan error, 1)
+	go func() { result <- call(ctx) }()
+	for {
+		select {
+		case err := <-result:
+			// A request to cancel may get lost on a slow machine.
+			f.WaitUntil("SELECT count(pg_cancel_backend(pid)) = 0 " + stalled)
+			return err
+		default: // the query paces the loop, and the call ends it
+			if QueryOne[bool](f, "SELECT count(*) > 0 "+stalled) {
+				giveUp()
+			}
+		}
+	}
+}
+
+// Promote makes a standby a writer, and waits until it is one.
 func (f *Fixture) Promote() {
 	f.t.Helper()
 	f.Exec("SELECT pg_promote(false)")

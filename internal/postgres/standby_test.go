@@ -73,31 +73,11 @@ END $$`
 	insertInProcedure := func(ctx context.Context) error {
 		return p.Exec(ctx, "CALL add_warehouse()")
 	}
-	const waitingSQL = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-	callerGivesUp := func(run func(context.Context) error) error {
-		ctx, giveUp := context.WithCancel(ctx)
-		defer giveUp()
-		result := make(chan error, 1)
-		go func() { result <- run(ctx) }()
-		for {
-			select {
-			case err := <-result:
-				return err
-			default: // the query paces the loop
-				if pgtest.QueryOne[bool](f, waitingSQL) {
-					giveUp()
-				}
-			}
-		}
-	}
+	callerGivesUp := f.UntilItStalls
 	// Without the CASE the server might cancel sessions that don't wait.
 	const cancelSQL = `
 SELECT pid FROM pg_stat_activity
 WHERE CASE WHEN wait_event = 'SyncRep' THEN pg_cancel_backend(pid) END`
-	// A request to cancel may get lost on a slow machine. Then this cancels the session once more.
-	const allCommittedSQL = `
-SELECT count(pg_cancel_backend(pid)) = 0 AND (SELECT count(*) FROM warehouses) >= $1
-FROM pg_stat_activity WHERE wait_event = 'SyncRep'`
 	operatorCancels := func(run func(context.Context) error) error {
 		result := make(chan error, 1)
 		go func() { result <- run(ctx) }()
@@ -125,7 +105,7 @@ FROM pg_stat_activity WHERE wait_event = 'SyncRep'`
 		if !postgres.Unavailable(err) || postgres.NoConnection(err) {
 			t.Errorf("a commit without its standby, when %s = %v, want it unavailable", name, err)
 		}
-		f.WaitUntil(allCommittedSQL, want)
+		f.WaitUntil("SELECT count(*) >= $1 FROM warehouses", want)
 		if got := queryOne[int](t, p, countSQL); got != want {
 			t.Errorf("when %s, the server has %d rows, want %d: it commits all the same", name, got,
 				want)

@@ -384,7 +384,7 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
 }
 
 // noticeTimeout bounds the time in which a caller must notice that its server is gone.
-const noticeTimeout = 5 * time.Second
+const noticeTimeout = 10 * time.Second
 
 func TestCallersOfAKilledServerGetAnErrorSoon(t *testing.T) {
 	t.Parallel()

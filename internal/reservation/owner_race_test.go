@@ -44,7 +44,8 @@ func raceOfOneOwner(ctx context.Context, f *fixture, r *report) {
 			Owner: owner, Key: fmt.Sprint(owner, i),
 		}
 		_, err := services[i].Reserve(ctx, request)
-		for errors.Is(err, reservation.ErrBusy) || errors.Is(err, reservation.ErrUnavailable) {
+		for ctx.Err() == nil &&
+			(errors.Is(err, reservation.ErrBusy) || errors.Is(err, reservation.ErrUnavailable)) {
 			again.Add(1)
 			_, err = services[i].Reserve(ctx, request)
 		}
@@ -225,7 +226,7 @@ func raceOfAnOwnersLocks(ctx context.Context, f *fixture, r *report) {
 func TestAnOwnersCallsDeadlockInAnotherLockOrder(t *testing.T) {
 	t.Parallel()
 
-	// Each call takes its locks in an order of its own, and waits between the first two.
+	// Each call takes its locks in an order of its own, and rests at each.
 	for name, mutations := range map[string][][2]string{
 		"of the owner's locks": {
 			{"SELECT DISTINCT hashtextextended(l.product_id ||", "SELECT hashtextextended(l.product_id ||"},
@@ -311,7 +312,7 @@ func (f *fixture) waitForBlocked(ctx context.Context, n int, answered <-chan str
 // aliveThenDead lets a hold die between the two looks at its owner's holds: the first one has an
 // earlier clock.
 func aliveThenDead(f *fixture) {
-	f.mutate("lock_owner", ":= clock_timestamp();", ":= clock_timestamp() - interval '700 ms';")
+	f.mutate("lock_owner", ":= clock_timestamp();", ":= clock_timestamp() - interval '1500 ms';")
 }
 
 func TestAConfirmAtTheEndOfAHoldCountsForItsOwner(t *testing.T) {

@@ -25,30 +25,6 @@ func (f *fixture) setStandbys(names string) {
 	}
 }
 
-// untilItStalls makes a call, whose caller gives up once a session waits for a standby. It returns
-// the call's error, when no session waits any more.
-func (f *fixture) untilItStalls(call func(context.Context) error) error {
-	f.t.Helper()
-	ctx, giveUp := context.WithCancel(f.Context())
-	defer giveUp()
-	result := make(chan error, 1)
-	go func() { result <- call(ctx) }()
-	for {
-		select {
-		case err := <-result:
-			// A request to cancel may get lost on a slow machine.
-			f.WaitUntil(`
-SELECT count(pg_cancel_backend(pid)) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
-			return err
-		default: // the query paces the loop, and the call ends it
-			if queryOne[bool](f,
-				"SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'") {
-				giveUp()
-			}
-		}
-	}
-}
-
 // A fail-over to a standby loses the commits that it doesn't have. So no verb may report one as
 // done (I5), nor an answer that reports the effect of one.
 func TestNoVerbSucceedsWhileTheSynchronousStandbyIsStalled(t *testing.T) {
@@ -62,7 +38,7 @@ func TestNoVerbSucceedsWhileTheSynchronousStandbyIsStalled(t *testing.T) {
 	request := reservation.Request{Lines: []reservation.Line{row}, Key: uuid.NewString()}
 	stalled := func(name string, call func(context.Context) error) {
 		t.Helper()
-		if err := f.untilItStalls(call); !errors.Is(err, reservation.ErrUnavailable) ||
+		if err := f.UntilItStalls(call); !errors.Is(err, reservation.ErrUnavailable) ||
 			reservation.NoConnection(err) {
 			t.Errorf("%s without the standby = %v, want %v", name, err, reservation.ErrUnavailable)
 		}

@@ -419,7 +419,7 @@ FROM generate_series(1, 100000) n,
 	s.db.Exec("ANALYZE")
 }
 
-// mostBusy is the most share of the time in which a page may work while nothing moves. It needs one
+// mostBusy is the largest share of the time in which a page may work while nothing moves. It needs one
 // to three hundredths.
 const mostBusy = 0.2
 

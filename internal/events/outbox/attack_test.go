@@ -530,15 +530,15 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 			page, err = f.outbox.Next(ctx, request)
 			return err
 		}
-		if err := f.untilItStalls(next); !errors.Is(err, reservation.ErrUnavailable) {
+		if err := f.UntilItStalls(next); !errors.Is(err, reservation.ErrUnavailable) {
 			t.Errorf("Next() with a stalled tick = %+v, %v, want ErrUnavailable", page, err)
 		}
 		f.WaitUntil("SELECT last_tick() = 2") // the stalled one
-		if err := f.untilItStalls(next); (err != nil) != guarded {
+		if err := f.UntilItStalls(next); (err != nil) != guarded {
 			t.Errorf("guarded %t: Next() after a stalled tick = %+v, %v", guarded, page, err)
 		}
 		var listed []events.Event
-		err := f.untilItStalls(func(ctx context.Context) (err error) {
+		err := f.UntilItStalls(func(ctx context.Context) (err error) {
 			listed, _, err = f.outbox.List(ctx, "", nil, 500)
 			return err
 		})
@@ -548,30 +548,6 @@ func TestNoPageBeforeTheSynchronousStandbyHasItsTick(t *testing.T) {
 		f.setStandbys("")
 		if page := f.next(request); len(page.Events) != 1 {
 			t.Errorf("once commits wait for no standby the page is %+v, want the hold", page)
-		}
-	}
-}
-
-// untilItStalls makes a call, whose caller gives up once a session waits for a standby. It returns
-// the call's error, when no session waits any more.
-func (f *fixture) untilItStalls(call func(context.Context) error) error {
-	f.t.Helper()
-	ctx, giveUp := context.WithCancel(f.Context())
-	defer giveUp()
-	result := make(chan error, 1)
-	go func() { result <- call(ctx) }()
-	for {
-		select {
-		case err := <-result:
-			// A request to cancel may get lost on a slow machine.
-			f.WaitUntil(`
-SELECT count(pg_cancel_backend(pid)) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
-			return err
-		default: // the query paces the loop, and the call ends it
-			if pgtest.QueryOne[bool](f.Fixture,
-				"SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'") {
-				giveUp()
-			}
 		}
 	}
 }

@@ -94,9 +94,10 @@ func (f *fixture) sellAtPace(holds int, poll time.Duration, names ...string) loa
 		f.reserve()
 		time.Sleep(3 * time.Millisecond) // the pace of the load
 	}
-	l := load{holds: holds, took: time.Since(start), behind: map[string]int{}, far: out}
+	l := load{holds: holds, behind: map[string]int{}, far: out}
 	l.ticks = pgtest.QueryOne[int](f.Fixture, count) - before
 	got := out.read()
+	l.took = time.Since(start) // after the counts, which it bounds
 	for name, sink := range sinks {
 		l.behind[name] = holds - sink.count()
 	}
