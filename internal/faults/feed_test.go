@@ -62,6 +62,11 @@ func (d *distance) next() events.Outbox {
 		d.asked.Add(1)
 		time.Sleep(*outboxTime)
 		page, err := d.outbox(ctx, r)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			clear(got) // the relay doesn't know what its call did, and asks anew
+		}
 		if len(page.Events) == 0 || !slices.Contains(events.Places("topic"), r.Sink) {
 			return page, err
 		}
@@ -69,8 +74,6 @@ func (d *distance) next() events.Outbox {
 		if len(page.Events) < fullPage && strings.Contains(page.Position, ":") {
 			d.short.Add(1)
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		if got[r.Sink+page.Events[0].ID]++; got[r.Sink+page.Events[0].ID] > 2 {
 			d.again.Add(1)
 		}
@@ -240,8 +243,8 @@ func (f *feed) drain(t *testing.T, sink events.Sink) {
 }
 
 // quietCrashes is how often the server is killed in a quiet shop; with -short it is
-// shortQuietCrashes. A run goes on until a crash has undone something, at most for mostQuietCrashes:
-// where sweeps are quick, all of them may be on disk by the time of a kill.
+// shortQuietCrashes. A run goes on until a crash has undone something, but for no more than
+// mostQuietCrashes: where sweeps are quick, all of them may be on disk by the time of a kill.
 const quietCrashes, shortQuietCrashes, mostQuietCrashes = 20, 4, 40
 
 // TestNothingUndoneIsPublished kills the server of a quiet shop: only sweeps write, and they don't

@@ -419,8 +419,8 @@ FROM generate_series(1, 100000) n,
 	s.db.Exec("ANALYZE")
 }
 
-// mostBusy is the largest share of the time in which a page may work while nothing moves. It needs one
-// to three hundredths.
+// mostBusy is the largest share of the time in which a page may work while nothing moves. It needs
+// one to three hundredths.
 const mostBusy = 0.2
 
 // watched is how long busyShare watches the page, in ms.
