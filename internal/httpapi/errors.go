@@ -158,7 +158,7 @@ var answers = []struct {
 	// Before the errors that it wraps.
 	{stock.ErrUnfinished, problem.New(
 		http.StatusServiceUnavailable, "CATALOG_UNFINISHED", "Catalog unfinished",
-		"The catalog changed, but some stock doesn't follow yet. Send this request again.",
+		"The catalog changed, but some stock or reserves don't follow yet. Send this request again.",
 	)},
 	{stock.ErrIncomplete, problem.New( // before ErrBusy, which it wraps
 		http.StatusServiceUnavailable, "MOVEMENTS_INCOMPLETE", "Movements incomplete",

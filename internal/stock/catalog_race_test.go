@@ -486,6 +486,39 @@ func TestARepeatFinishesACallThatEndedHalfWay(t *testing.T) {
 	s.mustAudit()
 }
 
+// A limit whose reserves are still under way ends unfinished, and so does its repeat, until they
+// have ended. In the control nobody waits for them.
+func TestARepeatOfALimitWaitsForTheReservesThatCounted(t *testing.T) {
+	t.Parallel()
+
+	for _, guarded := range []bool{true, false} {
+		s := newStore(t, 1)
+		if !guarded {
+			s.mutate("await_limited_reserves", "PERFORM pg_advisory_xact_lock(11, _number);", "")
+		}
+		s.NamedProduct("Desk", "DE-1")
+		limit := 5
+		put := func() (bool, error) {
+			_, replayed, err := s.callers[0].PutProducts(s.Context(),
+				[]stock.ProductItem{{SKU: "DE-1", MaxPerOwner: &limit}}, "k")
+			return replayed, err
+		}
+		end := s.Lock(`
+SELECT pg_advisory_xact_lock_shared(11, limit_number(id)) FROM products WHERE sku = 'DE-1'`)
+		for range 2 {
+			if _, err := put(); errors.Is(err, stock.ErrUnfinished) != guarded ||
+				errors.Is(err, reservation.ErrBusy) != guarded {
+				t.Errorf("guarded %t: PutProducts() beside a reserve = %v", guarded, err)
+			}
+		}
+		end()
+		if replayed, err := put(); err != nil || !replayed {
+			t.Errorf("guarded %t: after the reserve the repeat = %t, %v", guarded, replayed, err)
+		}
+		s.mustAudit()
+	}
+}
+
 // importTwice lets all callers import the same new products. Exactly one of them makes each.
 func importTwice(s store) string {
 	var items []stock.ProductItem
