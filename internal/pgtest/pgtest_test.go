@@ -76,6 +76,29 @@ func TestANewDatabaseHasTheMigrationsAndTheRolesTimeouts(t *testing.T) {
 	}
 }
 
+// A fixture's own sessions have a minute, those of the service the role's limits, until the test
+// asks for patience.
+func TestAFixtureHasAMinuteAndGivesItToTheService(t *testing.T) {
+	t.Parallel()
+
+	db := pgtest.New(t)
+	f := pgtest.NewFixture(t, db)
+	const sql = `
+SELECT concat_ws(' ', current_setting('lock_timeout'), current_setting('statement_timeout'),
+                 current_setting('idle_in_transaction_session_timeout'))`
+	const minute = "1min 1min 1min"
+	if got := pgtest.QueryOne[string](f, sql); got != minute {
+		t.Errorf("the fixture's limits are %s, want %s", got, minute)
+	}
+	if got, want := queryText(t, db.DirectURL, sql), "2s 5s 10s"; got != want {
+		t.Errorf("the service's limits are %s, want %s", got, want)
+	}
+	f.Patient()
+	if got := queryText(t, db.DirectURL, sql); got != minute {
+		t.Errorf("the limits of a patient test's service are %s, want %s", got, minute)
+	}
+}
+
 func TestTheServerIsDurable(t *testing.T) {
 	t.Parallel()
 
