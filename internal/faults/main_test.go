@@ -86,7 +86,7 @@ func newRand(parts ...uint64) *rand.Rand {
 const (
 	// answerLimit bounds the time to any answer. The service answers a request within 7 s. The rest
 	// is for this machine, which runs the service, the database and the callers, maybe beside other
-	// programs. A call without an end takes its caller's 30 s.
+	// programs. The platform ends a function after 10 s, so a call that only it ended fails.
 	answerLimit = 10 * time.Second
 	// recoveryLimit bounds how soon after a fault or a promotion the service must work again. It needs
 	// a few tenths of a second, and the tests log how long it took. The rest is for a slow machine,

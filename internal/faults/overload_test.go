@@ -188,8 +188,8 @@ func inUse() (heap, goroutines int) {
 const contention = 20 * time.Second
 
 // TestConcurrentCallsNeverDeadlock lets carts of up to twenty lines, all verbs and two sweeps
-// contend for ten rows. Postgres counts deadlocks. Nobody gives up a wait, because a slow machine
-// needs long for ten rows.
+// contend for ten rows. Postgres counts deadlocks. A call waits for a lock until its 7 s are over,
+// because a slow machine needs long for ten rows.
 func TestConcurrentCallsNeverDeadlock(t *testing.T) {
 	const rows, callers, maxLines = 10, 24, 20
 	d := newDeployment(t)

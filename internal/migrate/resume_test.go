@@ -97,7 +97,7 @@ func (r upgrade) mustLeave(file, want string) {
 		progress = unfinished.Progress
 	}
 	if !strings.Contains(progress, want) {
-		r.t.Errorf("the progress of %s is %q, want what is %q", file, progress, want)
+		r.t.Errorf("the progress of %s is %q, want one with %q", file, progress, want)
 	}
 }
 

@@ -383,7 +383,8 @@ WHERE prokind = 'p' AND pronamespace = 'public'::regnamespace
 	}
 }
 
-// noticeTimeout bounds the time in which a caller must notice that its server is gone.
+// noticeTimeout bounds the time in which a caller must notice that its server is gone. A connect
+// may take 5 s, and a call that notices nothing takes the test's minute.
 const noticeTimeout = 10 * time.Second
 
 func TestCallersOfAKilledServerGetAnErrorSoon(t *testing.T) {

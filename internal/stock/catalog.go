@@ -99,7 +99,7 @@ func (e *ItemsError) Error() string { return fmt.Sprintf("invalid items: %v", e.
 // ErrUnfinished means that the catalog was changed, but that some stock rows, or some reserves
 // under way, may not follow yet, or that the change may not be on disk. A repeat of the request
 // finishes it.
-var ErrUnfinished = errors.New("the catalog was changed, but not all of the stock follows yet")
+var ErrUnfinished = errors.New("the catalog changed, but some stock or reserves may not follow yet")
 
 // problems collects the problems of a request.
 type problems []Problem

@@ -486,8 +486,8 @@ func TestARepeatFinishesACallThatEndedHalfWay(t *testing.T) {
 	s.mustAudit()
 }
 
-// A limit whose reserves are still under way ends unfinished, and so does its repeat, until they
-// have ended. In the control nobody waits for them.
+// A call that sets a limit ends unfinished while reserves that counted are under way, and so does
+// its repeat. A lock stands for such a reserve. In the control nobody waits for it.
 func TestARepeatOfALimitWaitsForTheReservesThatCounted(t *testing.T) {
 	t.Parallel()
 

@@ -475,19 +475,37 @@ func TestOldTicksArePruned(t *testing.T) {
 	}
 }
 
-// After a move to another server the outbox refuses to go on, until the stream is rebased.
-func TestAMovedDatabaseNeedsARebase(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
+// movedDatabase is a database after a restore from a server that had given out more transaction
+// ids. A hold was published before, and another one is made after it.
+func movedDatabase(t *testing.T) (f *fixture, later uuid.UUID) {
+	t.Helper()
+	f = newFixture(t)
 	f.reserve()
-	sink := &memory{}
-	f.drain(sink)
-	// As after a restore from a server that had given out more transaction ids.
+	f.drain(&memory{})
 	f.Exec("UPDATE ticks SET snapshot = '9000000000:9000000000:'")
 	f.Exec("ALTER TABLE ledger DISABLE TRIGGER i10_ledger_stays")
 	f.Exec("UPDATE ledger SET xid = '8999999999'")
 	f.Exec("ALTER TABLE ledger ENABLE TRIGGER i10_ledger_stays")
-	old := f.reserve()
+	return f, f.reserve()
+}
+
+// The control of the next test: an outbox that goes on says nothing of what happens on the new
+// server.
+func TestAMovedDatabaseTellsNothingWithoutTheRefusal(t *testing.T) {
+	t.Parallel()
+	f, _ := movedDatabase(t)
+	f.mutate("refuse_other_server", "pg_snapshot_xmax(_this) < pg_snapshot_xmax(_prev)", "false")
+	sink := &memory{}
+	f.drain(sink)
+	if len(sink.got) != 0 {
+		t.Errorf("the sink got %v, want nothing: the control proves nothing", names(sink.got))
+	}
+}
+
+// After a move to another server the outbox refuses to go on, until the stream is rebased.
+func TestAMovedDatabaseNeedsARebase(t *testing.T) {
+	t.Parallel()
+	f, old := movedDatabase(t)
 	lease := uuid.NewString()
 	_, nextErr := f.outbox.Next(t.Context(), events.Request{Sink: "topic", Lease: lease})
 	_, tickErr := f.outbox.Tick(t.Context())
