@@ -80,7 +80,11 @@ var settings = map[string]string{
 	"max_wal_size":                    "4GB",
 	"autovacuum":                      "off",
 	"max_logical_replication_workers": "0", // one process less to start and stop
+	"log_line_prefix":                 logPrefix + "%d ",
 }
+
+// logPrefix begins the first line of each of the shared server's messages. Then comes the database.
+const logPrefix = "database "
 
 // Database is one test's database.
 type Database struct {
@@ -165,6 +169,31 @@ func New(t testing.TB) Database {
 func Server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	return running(t).server
+}
+
+// Deadlocks returns what the shared server's log says of the deadlocks in a database: who waited
+// for whom, in which statements and functions. A session that tries again doesn't tell.
+func Deadlocks(t testing.TB, db Database) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(running(t).dir, "postgres.log"))
+	if err != nil {
+		t.Logf("pgtest: %v", err)
+	}
+	var found strings.Builder
+	told := false // whether the message is about a deadlock
+	for message := range strings.SplitSeq(string(text), "\n"+logPrefix) {
+		rest, isOurs := strings.CutPrefix(message, db.Name+" ")
+		switch {
+		case !isOurs:
+			continue
+		case strings.HasPrefix(rest, "ERROR:"):
+			told = strings.Contains(rest, "deadlock detected")
+		}
+		if told {
+			found.WriteString(rest + "\n")
+		}
+	}
+	return found.String()
 }
 
 // running returns the shared cluster. The first call starts it.

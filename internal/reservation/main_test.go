@@ -321,8 +321,13 @@ func mustHold(t *testing.T, callers int, body race) {
 
 func (f *fixture) mustHold(body race) {
 	f.t.Helper()
-	if r := f.run(body); len(r.found) != 0 {
+	r := f.run(body)
+	if len(r.found) != 0 {
 		f.t.Errorf("the race broke %v:%s", r.broken(), r)
+	}
+	if slices.Contains(r.broken(), deadlock) {
+		f.t.Logf("the server's log says of the deadlocks:\n%.20000s",
+			pgtest.Deadlocks(f.t, f.Database))
 	}
 }
 
