@@ -82,7 +82,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 		name: "honest", callers: 2, designs: both, calls: 10,
 		setup: stocked(1, ample), caller: reserveOne(func() int { return 0 }), check: allHeld,
 	}
-	for _, name := range []string{"reference", "plain", "ours"} {
+	for _, name := range []string{"reference", "plain", "outbox", "ours"} {
 		if m, err := run(t.Context(), s, honest, name, time.Minute); err != nil || m.done != 10 {
 			t.Errorf("run(%s) = %+v, %v, want 10 holds", name, m, err)
 		}

@@ -40,6 +40,7 @@ type design interface {
 var designs = map[string]func(context.Context, string, *network) (design, error){
 	"reference": newReference,
 	"plain":     newPlain,
+	"outbox":    newOutbox,
 	"ours":      newOurs,
 
 	"http-reference": newReferenceOverHTTP,
@@ -306,14 +307,25 @@ func (r reference) close(ctx context.Context) { _ = r.conn.Close(ctx) }
 // plain is the best of the ordinary designs: one prepared statement with the guard and the insert.
 // Like any other it keeps its row locked until its commit is flushed. It reserves single lines
 // only.
-type plain struct{ reference }
+type plain struct {
+	reference
+	sql string
+}
 
 func newPlain(ctx context.Context, url string, n *network) (design, error) {
 	conn, err := connect(ctx, url, n)
-	return plain{reference{conn}}, err
+	return plain{reference{conn}, plainSQL}, err
 }
 
-const plainSQL = `
+// newOutbox makes plain with the line of the usual outbox: the event as JSON, in the same
+// statement. A relay deletes the line when it has published it, which isn't measured.
+func newOutbox(ctx context.Context, url string, n *network) (design, error) {
+	conn, err := connect(ctx, url, n)
+	return plain{reference{conn}, outboxSQL}, err
+}
+
+const (
+	madeSQL = `
 WITH held AS (
     UPDATE inventory SET reserved = reserved + $4
     WHERE product_id = $2 AND warehouse_id = $3 AND total - reserved >= $4
@@ -323,8 +335,18 @@ WITH held AS (
                               created_at, updated_at, expires_at)
     SELECT $1, $2, $3, $4, now(), now(), now() + interval '1 hour' FROM held
     RETURNING created_at, expires_at
+)`
+	plainSQL  = madeSQL + " SELECT count(*) FROM made"
+	outboxSQL = madeSQL + `, told AS (
+    INSERT INTO bench_outbox (topic, subject, event)
+    SELECT 'reservations', $1, jsonb_build_object(
+               'id', $1::uuid || '-1', 'type', 'reservation.held', 'time', created_at,
+               'reservationId', $1::uuid, 'productId', $2::uuid, 'warehouseId', $3::uuid,
+               'quantity', $4::integer, 'expiresAt', expires_at)
+    FROM made
 )
 SELECT count(*) FROM made`
+)
 
 func (p plain) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID, error) {
 	id, err := uuid.NewV7()
@@ -333,7 +355,7 @@ func (p plain) reserve(ctx context.Context, lines []reservation.Line) (uuid.UUID
 	}
 	var made int
 	line := lines[0]
-	if err := p.conn.QueryRow(ctx, plainSQL, id, line.ProductID, line.WarehouseID,
+	if err := p.conn.QueryRow(ctx, p.sql, id, line.ProductID, line.WarehouseID,
 		line.Quantity).Scan(&made); err != nil {
 		return id, err
 	}

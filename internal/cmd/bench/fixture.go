@@ -46,7 +46,17 @@ func (s *server) exec(ctx context.Context, statements ...string) error {
 // ledger without its holds.
 const emptySQL = "TRUNCATE products, warehouses, inventory, stock_movements, reservations, " +
 	"reservation_items, idempotency_keys, ledger, minute_counts, hold_payments, hold_parties, " +
-	"replacements"
+	"replacements, bench_outbox"
+
+// outboxTableSQL makes the table of the usual outbox.
+const outboxTableSQL = `
+CREATE TABLE IF NOT EXISTS bench_outbox (
+    id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at      timestamptz NOT NULL DEFAULT now(),
+    topic   text        NOT NULL,
+    subject uuid        NOT NULL,
+    event   jsonb       NOT NULL
+)`
 
 // load empties the database and fills it with `rows` stock rows of `total` units each. It makes no
 // checkpoint, as that would make the next writes log full pages.
@@ -55,7 +65,7 @@ func (s *server) load(ctx context.Context, rows, total int) error {
 		return fmt.Sprintf("('00000000-0000-7000-80%02d-0000' || lpad(to_hex(n), 8, '0'))::uuid",
 			kind)
 	}
-	return s.exec(ctx, emptySQL,
+	return s.exec(ctx, outboxTableSQL, emptySQL,
 		// Checking a hundred thousand rows would take most of the time.
 		"SET session_replication_role = replica",
 		fmt.Sprintf("INSERT INTO warehouses (id, code, name) VALUES ('%s', 'BENCH', 'Bench')",

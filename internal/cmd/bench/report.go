@@ -64,6 +64,7 @@ type row struct {
 	FlushDelayMs float64  `json:"flushDelayMs"`
 	Reference    figures  `json:"reference"`
 	Plain        *figures `json:"plain,omitempty"`
+	Outbox       *figures `json:"outbox,omitempty"`
 	Ours         figures  `json:"ours"`
 	Ratio        float64  `json:"ratio"`
 	RatioLeast   float64  `json:"ratioLeast"`
@@ -119,9 +120,11 @@ func (r *result) row() row {
 		Rounds: len(r.runs[r.ours()]),
 	}
 	out.Ratio, out.RatioLeast, out.RatioMost = r.ratio()
-	if slices.Contains(r.workload.designs, "plain") {
-		plain := r.figures("plain")
-		out.Plain = &plain
+	for name, to := range map[string]**figures{"plain": &out.Plain, "outbox": &out.Outbox} {
+		if slices.Contains(r.workload.designs, name) {
+			f := r.figures(name)
+			*to = &f
+		}
 	}
 	return out
 }
@@ -163,13 +166,16 @@ func table(results []*result) string {
 			x.RatioMost, r.verdict(x),
 			x.Ours.RoundTrips, x.Ours.ServerCPUUs, x.Ours.ClientCPUUs, x.Ours.WALBytes,
 			100*x.Ours.HOTShare, x.Ours.Deadlocks, x.Ours.Retries)
-		if x.Plain != nil {
-			fmt.Fprintf(&b, "| – against one plain statement | | | | %.0f, %.1f/%.1f | | ×%.2f "+
-				"| ×%.2f | | %.0f, %.0f | %.0f | | |\n",
-				x.Plain.OpsPerSecond, x.Plain.P50Ms, x.Plain.P99Ms,
-				x.Ours.OpsPerSecond/x.Plain.OpsPerSecond, plainBar, x.Plain.ServerCPUUs,
-				x.Plain.ClientCPUUs, x.Plain.WALBytes)
+		against := func(what string, f *figures, bar string) {
+			if f != nil {
+				fmt.Fprintf(&b, "| – against %s | | | | %.0f, %.1f/%.1f | | ×%.2f "+
+					"| %s | | %.0f, %.0f | %.0f | | |\n",
+					what, f.OpsPerSecond, f.P50Ms, f.P99Ms, x.Ours.OpsPerSecond/f.OpsPerSecond, bar,
+					f.ServerCPUUs, f.ClientCPUUs, f.WALBytes)
+			}
 		}
+		against("one plain statement", x.Plain, fmt.Sprintf("×%.2f", plainBar))
+		against("it with a usual outbox line", x.Outbox, "")
 	}
 	return b.String()
 }

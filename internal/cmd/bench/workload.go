@@ -58,7 +58,10 @@ type workload struct {
 	check func(ctx context.Context, s *server, m *measurement) error
 }
 
-var both = []string{"reference", "ours"}
+var (
+	both         = []string{"reference", "ours"}
+	againstPlain = []string{"reference", "plain", "outbox", "ours"}
+)
 
 // workloads returns the workloads in the order of the report.
 func workloads() []workload {
@@ -88,8 +91,8 @@ func workloads() []workload {
 		soldOut("sold-out", 0),
 		soldOut("sold-out-dead", 100),
 		spread("zipf", 64, time.Millisecond, zipf(manyRows, 0.99), 2.8, 0.125, both...),
-		spread("uniform", 8, time.Millisecond, uniform, 2.7, 0, "reference", "plain", "ours"),
-		spread("uniform", 64, 0, uniform, 1.4, 0, "reference", "plain", "ours"),
+		spread("uniform", 8, time.Millisecond, uniform, 2.7, 0, againstPlain...),
+		spread("uniform", 64, 0, uniform, 1.4, 0, againstPlain...),
 		mixedHot(),
 		cart(5, 4),
 		confirm(),
