@@ -29,7 +29,7 @@ const (
 	// ownConnections is the size of a fixture's own pool.
 	ownConnections = 3
 
-	// maxConnections bounds the connections of all running tests together. The server allows 300.
+	// maxConnections bounds the connections of all running tests together. The server allows 500.
 	maxConnections = 250
 )
 
